@@ -1,0 +1,43 @@
+# Everything a newcomer needs: `make run` tries the service, `make test` proves it.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help run incus test test-fast test-pythons lint venv lock clean
+
+help: ## say what can be made
+	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "Python 3.11, 3.12 or 3.13 is needed; say which: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "venv is missing: apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+run: $(STAMP) ## set up and start the whole service in the foreground
+	@$(BIN)/incus-courier --config config.toml serve
+
+lint: $(STAMP) ## ruff and mypy --strict
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+
+test-fast: $(STAMP) lint ## unit and integration tests, under a minute
+	@$(BIN)/pytest tests/unit tests/integration
+
+test: $(STAMP) lint ## everything, against a real Incus
+	@$(BIN)/pytest tests
+
+lock: $(STAMP) ## pin what the direct dependencies bring along
+	$(BIN)/pip install --quiet pip-tools
+	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-emit-options -o requirements.txt pyproject.toml
+	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-emit-options --extra dev -o requirements-dev.txt pyproject.toml
+
+clean: ## remove what was built, not the state
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

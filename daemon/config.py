@@ -1,0 +1,279 @@
+"""The configuration: one table of keys, read from a TOML file and the environment, checked before anything starts.
+
+`config.toml` documents the same keys for people; a test keeps the two alike. The environment variable
+`INCUS_COURIER__SECTION__KEY` overrides a key of the file. An unknown key or a bad value stops the start.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from daemon.errors import CannotStart
+
+#: Where an installed service has its configuration.
+INSTALLED_FILE: Final = Path("/etc/incus-courier/config.toml")
+#: Names the configuration file when --config does not.
+FILE_VARIABLE: Final = "INCUS_COURIER_CONFIG"
+ENV_PREFIX: Final = "INCUS_COURIER__"
+
+_LISTEN: Final = re.compile(r"fd://\d+|unix:/.+|(\[[0-9A-Fa-f:.]+\]|[^:/\s\[\]]+):\d{1,5}")
+
+
+def _octal(text: str) -> str:
+    if not re.fullmatch(r"0?[0-7]{3}|[0-7]{4}", text):
+        raise ValueError("must be octal digits in quotes, for example \"0644\"")
+    return text
+
+
+def _address(text: str) -> str:
+    if not _LISTEN.fullmatch(text):
+        raise ValueError("must be HOST:PORT, unix:/PATH or fd://NUMBER")
+    return text
+
+
+def _endpoint(text: str) -> str:
+    if text and not (text.startswith(("/", "https://"))):
+        raise ValueError("must be empty (find it), an absolute socket path, or an https:// URL")
+    return text
+
+
+Octal = Annotated[str, AfterValidator(_octal)]
+Address = Annotated[str, AfterValidator(_address)]
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
+Uid = Annotated[int, Field(ge=0, le=4294967294)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Wait = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A section of the configuration: values never change after the start, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Api(Section):
+    """[api]: the front door."""
+
+    listen: list[Address] = Field(default=["127.0.0.1:8420"], min_length=1)
+    processes: int = Field(default=1, ge=1, le=64)
+    drain_s: Seconds = 60.0
+    allow_anonymous: bool = False
+    body_timeout_s: Wait = 30.0
+    min_rate_bytes_s: Bytes = 1024
+    max_connections: int = Field(default=512, ge=1, le=65536)
+
+
+class StateSection(Section):
+    """[state]: where the spool and the queue live."""
+
+    directory: str = ""
+
+    @property
+    def path(self) -> Path:
+        """The state directory: the configured one, else $STATE_DIRECTORY, else ./var; absolute."""
+        chosen = self.directory or os.environ.get("STATE_DIRECTORY", "").split(":")[0] or "var"
+        return Path(chosen).absolute()
+
+
+class Queue(Section):
+    """[queue]: how the work is divided."""
+
+    shards: int = Field(default=2, ge=1, le=64)
+
+
+class Target(Section):
+    """[target]: what kind of thing uploads are delivered to."""
+
+    kind: Literal["auto", "incus", "directory"] = "auto"
+
+
+class Remote(Section):
+    """[incus] and each [remotes.NAME]: one Incus and how to talk to it."""
+
+    endpoint: Endpoint = ""
+    project: str = "default"
+    client_cert: str = ""
+    client_key: str = ""
+    server_cert: str = ""
+    timeout_s: Wait = 30.0
+
+    @model_validator(mode="after")
+    def _certificates_come_in_pairs(self) -> "Remote":
+        if bool(self.client_cert) != bool(self.client_key):
+            raise ValueError("client_cert and client_key go together")
+        return self
+
+
+class Limits(Section):
+    """[limits]: what is turned away at the door."""
+
+    max_upload_bytes: int = Field(default=10 * 2**30, ge=1)
+    max_pending_tasks: int = Field(default=2_000_000, ge=1)
+    max_pending_bytes: int = Field(default=2**40, ge=1)
+    min_free_bytes: Bytes = 256 * 2**20
+    reserve_bytes: Bytes = 16 * 2**20
+
+
+class Delivery(Section):
+    """[delivery]: how a file is put into an instance."""
+
+    mkdirs: bool = False
+    mode: Octal = "0644"
+    uid: Uid = 0
+    gid: Uid = 0
+    dir_mode: Octal = "0755"
+    symlinks: Literal["follow", "replace"] = "follow"
+    verify: Literal["size", "digest"] = "size"
+    stopped: Literal["push", "wait"] = "push"
+    on_newer: Literal["supersede", "deliver-all"] = "supersede"
+    per_instance: int = Field(default=4, ge=1, le=64)
+    per_worker: int = Field(default=16, ge=1, le=256)
+    keep_s: Seconds = 60.0
+
+    @property
+    def mode_bits(self) -> int:
+        """`mode` as a number."""
+        return int(self.mode, 8)
+
+    @property
+    def dir_mode_bits(self) -> int:
+        """`dir_mode` as a number."""
+        return int(self.dir_mode, 8)
+
+
+class Retry(Section):
+    """[retry]: when a transient failure is tried again, and when it is given up."""
+
+    first_delay_s: Wait = 1.0
+    max_delay_s: Wait = 300.0
+    jitter: float = Field(default=1.0, ge=0, le=1)
+    give_up_after_s: Seconds = 432_000.0
+    max_attempts: int = Field(default=0, ge=0)
+
+
+class Retention(Section):
+    """[retention]: how long finished tasks can still be asked about."""
+
+    delivered_s: Seconds = 604_800.0
+    delivered_max: int = Field(default=100_000, ge=0)
+    failed_s: Seconds = 0.0
+
+
+class Log(Section):
+    """[log]: what is written where."""
+
+    format: Literal["auto", "console", "json", "journal"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(BaseSettings):
+    """Every key of the service. Build it with `load`."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix=ENV_PREFIX, env_nested_delimiter="__", case_sensitive=False,
+    )
+    _file: ClassVar[Path | None] = None
+
+    api: Api = Api()
+    state: StateSection = StateSection()
+    queue: Queue = Queue()
+    target: Target = Target()
+    incus: Remote = Remote()
+    remotes: dict[str, Remote] = Field(default_factory=dict)
+    limits: Limits = Limits()
+    delivery: Delivery = Delivery()
+    retry: Retry = Retry()
+    retention: Retention = Retention()
+    log: Log = Log()
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment over the file over the defaults, and nothing else."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, cls._file)
+
+    def remote(self, name: str) -> Remote | None:
+        """The remote of that name, or None. `local` is the [incus] section."""
+        return self.incus if name == LOCAL else self.remotes.get(name)
+
+
+#: The name of the remote that [incus] describes.
+LOCAL: Final = "local"
+
+
+def find_file(chosen: str | None) -> Path | None:
+    """The configuration file: `chosen`, else $INCUS_COURIER_CONFIG, else the installed one, else none."""
+    named = chosen or os.environ.get(FILE_VARIABLE)
+    if named:
+        return Path(named)
+    return INSTALLED_FILE if INSTALLED_FILE.exists() else None
+
+
+def load(file: Path | None) -> Config:
+    """Return the checked configuration from `file` and the environment.
+
+    Raises CannotStart('bad_config') naming each wrong key and what would be right.
+    """
+    if file is not None and not file.is_file():
+        raise CannotStart("bad_config", f"{file}: there is no such file")
+    source = type("SourcedConfig", (Config,), {"_file": file, "__module__": __name__})
+    try:
+        _refuse_unknown_variables()
+        config: Config = source()
+    except ValidationError as error:
+        raise CannotStart("bad_config", _explain(error, file)) from error
+    except (SettingsError, ValueError, OSError) as error:
+        raise CannotStart("bad_config", f"{file or 'environment'}: {error}") from error
+    return config
+
+
+def _refuse_unknown_variables() -> None:
+    for variable in os.environ:
+        if not variable.startswith(ENV_PREFIX):
+            continue
+        section, _, key = variable[len(ENV_PREFIX):].lower().partition("__")
+        field = Config.model_fields.get(section)
+        keys = getattr(field.annotation, "model_fields", None) if field else {}
+        if field is None or (key and keys is not None and key not in keys):
+            raise ValueError(f"the variable {variable} names no key of the configuration")
+
+
+def _explain(error: ValidationError, file: Path | None) -> str:
+    lines = [f"{file or 'environment'}: the configuration is wrong"]
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"  {key}: there is no such key{_nearest(problem['loc'])}")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"  {key}: {message} (it is {problem['input']!r})")
+    return "\n".join(lines)
+
+
+def _nearest(where: tuple[int | str, ...]) -> str:
+    known = _keys_beside(where)
+    return f"; the keys here are: {', '.join(sorted(known))}" if known else ""
+
+
+def _keys_beside(where: tuple[int | str, ...]) -> set[str]:
+    model: Any = Config
+    for part in where[:-1]:
+        field = model.model_fields.get(str(part)) if hasattr(model, "model_fields") else None
+        if field is None:
+            return set(Remote.model_fields) if where[0] == "remotes" else set()
+        model = field.annotation
+    return set(getattr(model, "model_fields", {}))

@@ -1,0 +1,86 @@
+"""Every log event, in one table: its name, level, MESSAGE_ID and what it says.
+
+`logs.log()` refuses an event that is not here, and `docs/events.md` is generated from it.
+The MESSAGE_ID of an event is a UUIDv5 of its name, so it never changes and needs no list of its own.
+"""
+
+import uuid
+from dataclasses import dataclass
+from typing import Final
+
+#: The namespace in which event names become MESSAGE_IDs.
+NAMESPACE: Final = uuid.UUID("6f061621-8d5f-5c3e-9a53-1d1b6a5b7c10")
+
+
+@dataclass(frozen=True, slots=True)
+class LogEvent:
+    """One row of the table of events."""
+
+    name: str
+    #: debug, info, warning or error.
+    level: str
+    #: A sentence for people; the event's fields follow it.
+    message: str
+
+    @property
+    def message_id(self) -> str:
+        """32 hexadecimal digits, for the journal's MESSAGE_ID field."""
+        return uuid.uuid5(NAMESPACE, self.name).hex
+
+
+def _table(*rows: tuple[str, str, str]) -> dict[str, LogEvent]:
+    return {row[0]: LogEvent(*row) for row in rows}
+
+
+EVENTS: Final[dict[str, LogEvent]] = _table(
+    # --- processes ----------------------------------------------------------------------------------------
+    ("service.started", "info", "The service runs"),
+    ("service.stopped", "info", "The service stopped"),
+    ("service.child_died", "warning", "A process of the service ended and is started again"),
+    ("service.open_door", "warning", "Everyone who reaches this address can write into every instance"),
+    ("api.started", "info", "The API takes uploads"),
+    ("api.draining", "info", "The API takes no more uploads and finishes those that run"),
+    ("api.stopped", "info", "The API stopped"),
+    ("api.error", "error", "The API made a mistake"),
+    ("worker.started", "info", "The worker serves its shard"),
+    ("worker.draining", "info", "The worker takes no more tasks and finishes those that run"),
+    ("worker.stopped", "info", "The worker stopped"),
+    ("worker.waiting", "warning", "The worker cannot go on yet"),
+    ("worker.error", "error", "The worker made a mistake"),
+    ("config.reloaded", "info", "The configuration was read again"),
+    ("config.rejected", "error", "The new configuration is wrong; the old one stays in force"),
+    # --- an upload ----------------------------------------------------------------------------------------
+    ("upload.accepted", "info", "An upload is on the disk and in the queue"),
+    ("upload.replayed", "info", "An upload repeats an idempotency key; the first task stands for both"),
+    ("upload.rejected", "info", "An upload was refused"),
+    ("upload.aborted", "info", "A client went away before its upload was whole"),
+    ("upload.failed", "error", "An upload could not be stored"),
+    ("upload.superseded", "info", "A newer upload to the same path replaced one that was pending"),
+    # --- a delivery ---------------------------------------------------------------------------------------
+    ("push.started", "debug", "A push began"),
+    ("push.delivered", "info", "A file is in its instance"),
+    ("push.deferred", "warning", "A push did not work and will be tried again"),
+    ("push.waiting", "info", "A push waits for its destination"),
+    ("push.failed", "error", "A push failed for good; the bytes are kept as a dead letter"),
+    ("push.cancelled", "info", "A task was cancelled before its file was in place"),
+    ("push.not_atomic", "warning", "Without SFTP a file is written in place"),
+    ("target.down", "warning", "A destination does not answer"),
+    ("target.up", "info", "A destination answers again"),
+    ("target.chosen", "info", "What uploads are delivered to"),
+    ("target.swept", "info", "A left-over part file was removed"),
+    # --- what a person asked for --------------------------------------------------------------------------
+    ("task.commanded", "info", "A task was changed by a person"),
+    ("task.command_refused", "warning", "What a person asked for could not be done"),
+    # --- the storage --------------------------------------------------------------------------------------
+    ("spool.cleared", "debug", "Spooled bytes were removed after their delivery was on the disk"),
+    ("queue.cleared", "debug", "Finished tasks were cleared"),
+    ("queue.resumed", "info", "Tasks that were being pushed when a worker died are queued again"),
+    ("queue.rechecked", "info", "Deliveries from before a crash of the machine are checked again"),
+    ("queue.replaced", "warning", "A shard's database was replaced; the row was put again"),
+    ("queue.set_aside", "error", "A shard's database was damaged and set aside; it is rebuilt from the spool"),
+    ("queue.resharded", "info", "Tasks were moved to another number of shards"),
+    ("disk.full", "error", "The disk is full; the reserve was released so that work can finish"),
+    ("disk.reserve_back", "info", "There is room again; the reserve was made anew"),
+    ("fsck.finding", "warning", "Queue and spool do not agree"),
+    ("fsck.done", "info", "Queue and spool were compared"),
+)

@@ -1,0 +1,199 @@
+"""What a task is: its destination, the upload it carries, and its states.
+
+All values are immutable. Nothing in here touches a disk, a clock or a network.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from enum import IntEnum
+from functools import cached_property
+from typing import Any, Final
+
+from daemon.names import check_instance, check_path, check_project, check_remote
+
+#: Destinations are spread over this many buckets; a bucket never moves, a shard is a set of buckets.
+BUCKETS: Final = 256
+
+
+class State(IntEnum):
+    """Where a task stands. The numbers are the queue's status column; 1, 2, 5 and 9 are persist-queue's own."""
+
+    #: Waiting for a worker.
+    QUEUED = 1
+    #: A worker is pushing it.
+    PUSHING = 2
+    #: A transient failure; waits for its due time.
+    DEFERRED = 3
+    #: A person holds it back.
+    HELD = 4
+    #: It is in the instance.
+    DELIVERED = 5
+    #: A newer upload to the same path was accepted.
+    SUPERSEDED = 6
+    #: A person cancelled it.
+    CANCELLED = 7
+    #: A dead letter: the bytes are kept until a person decides.
+    FAILED = 9
+
+    @property
+    def label(self) -> str:
+        """The name that people and clients see."""
+        return self.name.lower()
+
+
+#: States in which a task still wants to be delivered.
+PENDING: Final = frozenset({State.QUEUED, State.PUSHING, State.DEFERRED, State.HELD})
+#: States after which nothing more happens and the bytes may go.
+FINISHED: Final = frozenset({State.DELIVERED, State.SUPERSEDED, State.CANCELLED})
+#: Every edge of the state machine; `task_queue` takes no other, and the docs are checked against it.
+TRANSITIONS: Final[dict[State, frozenset[State]]] = {
+    State.QUEUED: frozenset({State.PUSHING, State.HELD, State.CANCELLED, State.SUPERSEDED, State.FAILED}),
+    State.PUSHING: frozenset({State.DELIVERED, State.DEFERRED, State.FAILED, State.QUEUED, State.CANCELLED,
+                              State.HELD, State.SUPERSEDED}),
+    State.DEFERRED: frozenset({State.QUEUED, State.HELD, State.CANCELLED, State.SUPERSEDED, State.FAILED}),
+    State.HELD: frozenset({State.QUEUED, State.CANCELLED, State.SUPERSEDED}),
+    State.FAILED: frozenset({State.QUEUED, State.HELD, State.CANCELLED}),
+    State.DELIVERED: frozenset({State.QUEUED}),
+    State.SUPERSEDED: frozenset(),
+    State.CANCELLED: frozenset(),
+}
+
+
+@dataclass(frozen=True)
+class Destination:
+    """One file in one instance. Two uploads with equal destinations are ordered; all others are not."""
+
+    remote: str
+    project: str
+    instance: str
+    path: str
+
+    @cached_property
+    def instance_key(self) -> str:
+        """The instance as one string, `remote/project/instance`; none of the parts can hold a slash."""
+        return f"{self.remote}/{self.project}/{self.instance}"
+
+    @cached_property
+    def target(self) -> bytes:
+        """16 bytes that stand for the whole destination in the queue's index."""
+        return hashlib.blake2b(f"{self.instance_key}{self.path}".encode(), digest_size=16).digest()
+
+    @cached_property
+    def bucket(self) -> int:
+        """The bucket of the instance, 0 to BUCKETS - 1: the same for ever, whatever the number of shards."""
+        return hashlib.blake2b(self.instance_key.encode(), digest_size=1).digest()[0]
+
+    def shard(self, shards: int) -> int:
+        """The shard of the instance when there are `shards` of them."""
+        return self.bucket % shards
+
+    def checked(self) -> "Destination":
+        """Return itself if every part is legal; raise Rejected if not."""
+        check_remote(self.remote)
+        check_project(self.project)
+        check_instance(self.instance)
+        check_path(self.path)
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload:
+    """What was accepted: written with the bytes into the spool, and into the queue's row."""
+
+    #: UUIDv7: later ones sort after earlier ones.
+    task_id: str
+    destination: Destination
+    size: int
+    #: Hexadecimal sha256 of the bytes.
+    sha256: str
+    #: Permission bits, or None: an existing file keeps its own, a new one gets the configured default.
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    mkdirs: bool = False
+    #: The file's name at the sender, for people.
+    display_name: str = ""
+    #: Seconds since the epoch.
+    created_at: float = 0.0
+    idempotency_key: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """What an idempotency key is bound to: destination, digest, mode, owner and mkdirs, as one digest."""
+        bound = [self.destination.instance_key, self.destination.path, self.sha256,
+                 self.mode, self.uid, self.gid, self.mkdirs]
+        return hashlib.sha256(json.dumps(bound).encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The upload as one line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Upload":
+        """The upload that `to_json` wrote. Raises ValueError when it is anything else."""
+        try:
+            values: dict[str, Any] = json.loads(text)
+            destination = Destination(**values.pop("destination"))
+            upload = cls(destination=destination, **values)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"not an upload: {error}") from error
+        upload.check()
+        return upload
+
+    def check(self) -> None:
+        """Raise ValueError (or Rejected for a name) unless every value is of its type and legal."""
+        if not (isinstance(self.task_id, str) and is_task_id(self.task_id)):
+            raise ValueError("not an upload: bad task id")
+        if not (isinstance(self.size, int) and self.size >= 0 and isinstance(self.sha256, str)):
+            raise ValueError("not an upload: bad size or digest")
+        for value in (self.mode, self.uid, self.gid):
+            if not (value is None or (isinstance(value, int) and 0 <= value < 2**32)):
+                raise ValueError("not an upload: bad mode or owner")
+        if not all(isinstance(part, str) for part in (self.destination.remote, self.destination.project,
+                                                      self.destination.instance, self.destination.path)):
+            raise ValueError("not an upload: bad destination")
+        self.destination.checked()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """An upload and how it stands: one row of a shard."""
+
+    #: Order of acceptance in its shard: later uploads have higher numbers.
+    order: int
+    upload: Upload
+    state: State
+    #: Pushes that were tried and counted.
+    attempts: int = 0
+    #: Seconds since the epoch; when a deferred task is tried again.
+    due_at: float | None = None
+    updated_at: float = 0.0
+    error_code: str | None = None
+    error_message: str | None = None
+    #: True while the bytes are in the spool.
+    spooled: bool = True
+    #: Reading of the remote's clock (seconds it could be reached) when the task was accepted.
+    accepted_clock: float = 0.0
+    #: True when it was delivered before a crash of the machine and may not have reached the disk.
+    recheck: bool = False
+
+    @property
+    def task_id(self) -> str:
+        """The id of the upload."""
+        return self.upload.task_id
+
+    @property
+    def destination(self) -> Destination:
+        """Where the upload goes."""
+        return self.upload.destination
+
+    def with_state(self, state: State) -> "Task":
+        """The same task in another state."""
+        return replace(self, state=state)
+
+
+def is_task_id(text: str) -> bool:
+    """True if `text` has the form of a task id: 36 characters, lower-case hexadecimal and hyphens."""
+    return len(text) == 36 and all(
+        (c == "-") if i in {8, 13, 18, 23} else (c in "0123456789abcdef") for i, c in enumerate(text))
