@@ -1,0 +1,60 @@
+"""The doorbell: a FIFO for each shard, by which the API wakes the shard's worker at once.
+
+A ring says only «look». It may be lost or come twice: the worker also looks by itself, if more seldom.
+"""
+
+import errno
+import os
+
+from daemon.layout import Layout
+
+_WRITE = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
+#: Nobody listens, the bell is not hung yet, or it has been rung often enough already.
+_NOBODY = frozenset({errno.ENXIO, errno.ENOENT, errno.EAGAIN, errno.EPIPE})
+
+
+def ring(layout: Layout, shard: int) -> None:
+    """Wake the shard's worker if there is one. Never blocks."""
+    try:
+        descriptor = os.open(layout.bell(shard), _WRITE)
+    except OSError as error:
+        if error.errno in _NOBODY:
+            return
+        raise
+    try:
+        os.write(descriptor, b"!")
+    except OSError as error:
+        if error.errno not in _NOBODY:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+class Doorbell:
+    """The worker's end: `fileno` becomes readable when the bell was rung."""
+
+    def __init__(self, layout: Layout, shard: int) -> None:
+        path = layout.bell(shard)
+        try:
+            os.mkfifo(path, layout.file_mode)
+            os.chmod(path, layout.file_mode)
+        except FileExistsError:
+            pass
+        # Open for writing too, so that there is never an end of file.
+        self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def fileno(self) -> int:
+        """The descriptor to wait on."""
+        return self._descriptor
+
+    def answer(self) -> None:
+        """Forget the rings so far."""
+        try:
+            while len(os.read(self._descriptor, 65536)) == 65536:
+                pass
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        """Stop listening."""
+        os.close(self._descriptor)

@@ -1,0 +1,133 @@
+"""Where things are in the state directory, and who may see them.
+
+    spool/<bucket>/<task id>      an upload: its bytes, then what its task needs
+    queue/shard-<n>/data.db       the index of the uploads of one shard (SQLite, WAL)
+    queue/keys.db                 idempotency keys of all shards
+    queue/shards                  the number of shards in force
+    locks/, bells/                one file a shard: who serves it; how to wake it
+    lost+found/                   what was doubtful and set aside
+    instances/                    what the `directory` target delivered
+
+Nothing is ever open to the world. Where the state directory has the set-group-ID bit (an installed service
+with two users), its group may read and write everything in it; elsewhere only its owner may.
+"""
+
+import os
+import stat
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from daemon.errors import CannotStart
+from daemon.task import BUCKETS
+
+#: Name of the file that says how many shards there are.
+SHARDS_FILE: Final = "shards"
+
+
+class Layout:
+    """The paths of one state directory. Cheap: nothing is touched until `create`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.spool = directory / "spool"
+        self.queue = directory / "queue"
+        self.locks = directory / "locks"
+        self.bells = directory / "bells"
+        self.lost_found = directory / "lost+found"
+        self.instances = directory / "instances"
+        self.keys_file = self.queue / "keys.db"
+        self.shards_file = self.queue / SHARDS_FILE
+        self.schema_lock = self.locks / "schema"
+
+    def bucket(self, bucket: int) -> Path:
+        """The directory of one bucket's uploads."""
+        return self.spool / f"{bucket:02x}"
+
+    def shard(self, shard: int) -> Path:
+        """The directory of one shard's database."""
+        return self.queue / f"shard-{shard:02d}"
+
+    def database(self, shard: int) -> Path:
+        """The database of one shard."""
+        return self.shard(shard) / "data.db"
+
+    def reserve(self, shard: int) -> Path:
+        """The file that holds room for the shard's worker to finish its work on a full disk."""
+        return self.shard(shard) / "reserve"
+
+    def lock(self, shard: int) -> Path:
+        """The file whose lock the shard's worker holds."""
+        return self.locks / f"shard-{shard:02d}"
+
+    def bell(self, shard: int) -> Path:
+        """The FIFO that wakes the shard's worker."""
+        return self.bells / f"shard-{shard:02d}"
+
+    @cached_property
+    def shared(self) -> bool:
+        """True when the directory's group shares the state (the set-group-ID bit says so)."""
+        return bool(self.directory.stat().st_mode & stat.S_ISGID)
+
+    @property
+    def file_mode(self) -> int:
+        """Permission bits of a new file."""
+        return 0o660 if self.shared else 0o600
+
+    def create(self) -> None:
+        """Make what is missing, durably, and set this process's umask to fit.
+
+        Raises CannotStart('bad_config') when the directory cannot be made or is open to everyone.
+        """
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.directory.stat().st_mode & stat.S_IRWXO:
+                self.directory.chmod(stat.S_IMODE(self.directory.stat().st_mode) & ~stat.S_IRWXO)
+            os.umask(0o007 if self.shared else 0o077)
+            made = [self._make(path) for path in self._directories()]
+            if any(made):
+                for path in (self.directory, self.spool, self.queue):
+                    sync_directory(path)
+        except OSError as error:
+            raise CannotStart(
+                "bad_config", f"state.directory {self.directory}: {error.strerror}; make it, or give it to this user",
+            ) from error
+
+    def _directories(self) -> list[Path]:
+        fixed = [self.spool, self.queue, self.locks, self.bells, self.lost_found]
+        return [*fixed, *(self.bucket(number) for number in range(BUCKETS))]
+
+    def _make(self, path: Path) -> bool:
+        try:
+            path.mkdir(mode=0o770)
+        except FileExistsError:
+            return False
+        return True
+
+    def make_shard(self, shard: int) -> None:
+        """Make the shard's directory and an empty database file that both users may write."""
+        if self._make(self.shard(shard)):
+            sync_directory(self.queue)
+        touch(self.database(shard), self.file_mode)
+        touch(self.keys_file, self.file_mode)
+
+
+def touch(path: Path, mode: int) -> None:
+    """Make an empty file with exactly these permission bits, unless it is there."""
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, mode)
+    except FileExistsError:
+        return
+    try:
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,74 @@
+"""The seam between the program and the disk: each effect that matters announces itself here first.
+
+In production `reach` does nothing. The fault tests name a step and what happens there in the environment
+variable INCUS_COURIER_FAULTS, so that real processes meet a full disk, a broken one, or a sudden death at
+any step: `step=what[@n]`, separated by spaces; `what` is an errno's name, `kill` or `skip` (the effect is
+left out, to show that a test would see it missing); `@n` means only the n-th time.
+"""
+
+import errno
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from typing import Final
+
+VARIABLE: Final = "INCUS_COURIER_FAULTS"
+
+#: Every step, in the order of one upload and one delivery. The fault tests have a row for each.
+STEPS: Final = (
+    "spool.open", "spool.write", "spool.sync", "spool.link", "spool.dirsync",
+    "queue.insert", "queue.commit", "queue.committed",
+    "queue.claim", "push.open", "push.write", "push.rename", "push.renamed",
+    "queue.settle", "queue.settled", "spool.mark", "barrier.sync", "spool.unlink", "spool.unlinked", "queue.unspool",
+)
+
+
+@dataclass
+class _Fault:
+    what: str
+    #: 0: every time.
+    nth: int
+    reached: int = 0
+
+
+def _parse(text: str) -> dict[str, _Fault]:
+    plan = {}
+    for item in text.split():
+        step, _, rest = item.partition("=")
+        what, _, nth = rest.partition("@")
+        if step not in STEPS:
+            raise ValueError(f"{VARIABLE}: there is no step {step!r}")
+        plan[step] = _Fault(what, int(nth or 0))
+    return plan
+
+
+_plan = _parse(os.environ.get(VARIABLE, ""))
+_lock = threading.Lock()
+
+
+def arm(text: str) -> None:
+    """Replace the plan of this process; the empty text disarms it."""
+    global _plan
+    _plan = _parse(text)
+
+
+def reach(step: str) -> bool:
+    """Return True when the effect of `step` is to be done; raise OSError or die where the plan says so."""
+    return True if not _plan else _reach_planned(step)
+
+
+def _reach_planned(step: str) -> bool:
+    fault = _plan.get(step)
+    if fault is None:
+        return True
+    with _lock:
+        fault.reached += 1
+        if fault.nth not in {0, fault.reached}:
+            return True
+    if fault.what == "skip":
+        return False
+    if fault.what == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    number: int = getattr(errno, fault.what)
+    raise OSError(number, os.strerror(number))

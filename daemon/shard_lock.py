@@ -1,0 +1,69 @@
+"""The lock by which one worker serves a shard.
+
+An open-file-description lock: it ends with its process, whatever ends it, and needs no clock and no
+heartbeat. The locked file is never replaced. Asking who holds it does not take it.
+"""
+
+import fcntl
+import os
+import struct
+from typing import Final
+
+from daemon.errors import CannotStart
+from daemon.layout import Layout, touch
+
+#: struct flock of Linux on 64-bit machines: type, whence, start, length, pid (fcntl(2)).
+_FLOCK: Final = struct.Struct("hhqqi4x")
+
+
+def _request(kind: int) -> bytes:
+    return _FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0)
+
+
+class ShardLock:
+    """The lock of one shard, held from `acquire` until `release` or the end of the process."""
+
+    def __init__(self, layout: Layout, shard: int) -> None:
+        self._path = layout.lock(shard)
+        self._shard = shard
+        self._mode = layout.file_mode
+        self._descriptor = -1
+
+    def acquire(self) -> None:
+        """Take the lock. Raises CannotStart('shard_taken') saying which process holds it."""
+        touch(self._path, self._mode)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _request(fcntl.F_WRLCK))
+        except BlockingIOError as error:
+            holder = _pid_in(descriptor)
+            os.close(descriptor)
+            who = f"Shard {self._shard} is served by process {holder or '(unknown)'}."
+            raise CannotStart("shard_taken", who) from error
+        self._descriptor = descriptor
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let go of the lock. May be called again."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def holder(layout: Layout, shard: int) -> int | None:
+    """The process that serves the shard: its id, 0 when that cannot be read, None when nobody does."""
+    try:
+        descriptor = os.open(layout.lock(shard), os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _request(fcntl.F_WRLCK))
+        return None if _FLOCK.unpack(answer)[0] == fcntl.F_UNLCK else _pid_in(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _pid_in(descriptor: int) -> int:
+    text = os.pread(descriptor, 32, 0).strip()
+    return int(text) if text.isdigit() else 0
