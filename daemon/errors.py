@@ -129,6 +129,7 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     ("shard_taken", Action.STOP, 0, "Another worker serves this shard.", "Stop it first, or choose another shard."),
     ("queue_damaged", Action.STOP, 0, "A shard's database is damaged.", "The worker sets it aside and rebuilds it."),
     ("queue_full", _W, 0, "The disk has no room for the queue's own writes.", "Make room on the state directory's filesystem."),
+    ("queue_failed", _W, 0, "The queue's database could not be read or written.", "See the message; check the disk."),
     ("queue_locked", _R, 0, "Another process held the queue's database for too long.", "See whether one of them hangs."),
 )
 
@@ -160,4 +161,9 @@ class CannotStart(CourierError):
 
 
 class QueueFault(CourierError):
-    """Raised when a shard's database fails: queue_full, queue_locked or queue_damaged."""
+    """Raised when a shard's database fails: queue_full, queue_failed, queue_locked or queue_damaged."""
+
+    def __init__(self, code: str, detail: str = "", *, certainly_failed: bool = True) -> None:
+        super().__init__(code, detail)
+        #: True when nothing was committed; False when that cannot be told.
+        self.certainly_failed: Final = certainly_failed

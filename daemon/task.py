@@ -173,8 +173,8 @@ class Task:
     error_message: str | None = None
     #: True while the bytes are in the spool.
     spooled: bool = True
-    #: Reading of the remote's clock (seconds it could be reached) when the task was accepted.
-    accepted_clock: float = 0.0
+    #: When it was accepted (or retried by a person), on a clock that stands still while the remote is away.
+    age_base: float = 0.0
     #: True when it was delivered before a crash of the machine and may not have reached the disk.
     recheck: bool = False
 

@@ -1,0 +1,19 @@
+"""One shard's queue: the index to the uploads in the spool, on persist-queue's acknowledged SQLite queue.
+
+Guarantees: what `put_many` and `settle` return for is on the disk; an upload is put once, however often it is
+tried; a state changes only along the edges of `daemon.task.TRANSITIONS`. The API only puts and reads; all other
+changes are made by the one worker that holds the shard's lock. Nothing is ever found out by counting rows.
+
+All SQL of the service is in this package.
+"""
+
+from daemon.task_queue.append import Outcome, Put, QueueAppend
+from daemon.task_queue.reads import QueueReads, Tally
+from daemon.task_queue.upkeep import Command, QueueUpkeep, Selection
+from daemon.task_queue.work import QueueWork, Settlement
+
+__all__ = ["Command", "Outcome", "Put", "Selection", "Settlement", "Tally", "TaskQueue"]
+
+
+class TaskQueue(QueueAppend, QueueReads, QueueWork, QueueUpkeep):
+    """One shard's queue. Its methods may be called from several threads."""

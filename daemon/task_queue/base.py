@@ -1,0 +1,188 @@
+"""A shard's database: its connections, its transactions, and the rows as tasks.
+
+Built on persist-queue's acknowledged SQLite queue, which is safe for threads but not for processes: its own
+`get`, `size` and `auto_resume` are not used (they hand one row to two processes, count per process, and take
+over what another process is pushing).
+"""
+
+import errno
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Self
+
+import persistqueue
+from persistqueue.serializers import json as json_serializer
+
+from daemon import seam
+from daemon.errors import QueueFault
+from daemon.layout import Layout
+from daemon.task import State, Task, Upload
+from daemon.task_queue.schema import CREATE_KEYS, CREATE_REST, CREATE_TASKS, SCHEMA_VERSION, TABLE
+
+#: How long to wait for another process's short transaction.
+BUSY_TIMEOUT_S: Final = 10.0
+#: What `decode` needs of a row, in its order.
+COLUMNS: Final = ("_id, data, status, attempts, due_at, updated_at, error_code, error_message, "
+                  "spooled, recheck, age_base")
+_FAULTS: Final = {sqlite3.SQLITE_FULL: "queue_full", sqlite3.SQLITE_BUSY: "queue_locked",
+                  sqlite3.SQLITE_LOCKED: "queue_locked", sqlite3.SQLITE_CORRUPT: "queue_damaged",
+                  sqlite3.SQLITE_NOTADB: "queue_damaged"}
+_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class QueueBase(persistqueue.SQLiteAckQueue):
+    """The connections and transactions of one shard's database."""
+
+    _TABLE_NAME = TABLE.rpartition("_")[0]
+    _SQL_CREATE = CREATE_TASKS
+
+    def __init__(self, layout: Layout, shard: int) -> None:
+        self.layout = layout
+        self.shard = shard
+        self._lock = threading.RLock()
+        # The base class fills the first two in, and closes them when it is deleted, however far it came.
+        self._getter: sqlite3.Connection | None = None
+        self._putter: sqlite3.Connection | None = None
+        self._keyed: sqlite3.Connection | None = None
+        with faults():
+            layout.make_shard(shard)
+            super().__init__(
+                str(layout.shard(shard)), auto_resume=False, name=TABLE.rpartition("_")[2], multithreading=True,
+                timeout=BUSY_TIMEOUT_S, serializer=json_serializer, db_file_name=layout.database(shard).name,
+            )
+        self._inode = os.stat(layout.database(shard)).st_ino
+
+    def _new_db_connection(self, path: str, multithreading: bool, timeout: float) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{path}/{self.db_file_name}", timeout=timeout, check_same_thread=False, isolation_level=None)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA cache_size = -16384")
+        return connection
+
+    def _init(self) -> None:
+        super()._init()
+        version = self.durable.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise QueueFault("queue_damaged", f"The database has version {version}, this program {SCHEMA_VERSION}.")
+        if version < SCHEMA_VERSION:
+            script = f"BEGIN IMMEDIATE; {CREATE_REST} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            self.durable.executescript(script)
+        self.quick.execute("PRAGMA synchronous = NORMAL")
+
+    @property
+    def durable(self) -> sqlite3.Connection:
+        """The connection whose transactions are on the disk when they return."""
+        return _open(self._putter)
+
+    @property
+    def quick(self) -> sqlite3.Connection:
+        """The connection for reads, and for transactions that a crash of the machine may undo."""
+        return _open(self._getter)
+
+    @property
+    def keyed(self) -> sqlite3.Connection:
+        """A durable connection that reaches the idempotency keys too. Opened when it is first needed."""
+        if self._keyed is None:
+            with self._lock, faults():
+                connection = self._new_db_connection(self.path, True, BUSY_TIMEOUT_S)
+                connection.execute("ATTACH ? AS keys", (str(self.layout.keys_file),))
+                connection.execute("PRAGMA keys.journal_mode = WAL")
+                connection.execute("PRAGMA keys.synchronous = FULL")
+                connection.execute(CREATE_KEYS)
+                self._keyed = connection
+        return self._keyed
+
+    def _count(self) -> int:
+        # The base class counts the rows at its start; the tally is made after that.
+        return 0
+
+    def replaced(self) -> bool:
+        """True when the database's name leads to another file than the one that is open."""
+        try:
+            return os.stat(self.layout.database(self.shard)).st_ino != self._inode
+        except FileNotFoundError:
+            return True
+
+    @contextmanager
+    def write(self, connection: sqlite3.Connection, step: str) -> Iterator[sqlite3.Connection]:
+        """One transaction. Raises QueueFault; its `certainly_failed` says that nothing was committed."""
+        with self._lock, faults():
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                seam.reach(step)
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            _commit(connection)
+
+    def read(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
+        """All rows of a question. Raises QueueFault."""
+        with self._lock, faults():
+            return self.quick.execute(sql, values).fetchall()
+
+    def close(self) -> None:
+        """Close the connections. May be called again."""
+        with self._lock:
+            for connection in (self._getter, self._putter, self._keyed):
+                if connection is not None:
+                    connection.close()
+            self._getter = self._putter = self._keyed = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _open(connection: sqlite3.Connection | None) -> sqlite3.Connection:
+    if connection is None:
+        raise QueueFault("queue_failed", "The queue is closed.")
+    return connection
+
+
+def decode(row: Sequence[Any]) -> Task:
+    """The task of a row of COLUMNS. Raises ValueError when the row is damaged."""
+    order, data, status, attempts, due_at, updated_at, code, message, spooled, recheck, age_base = row
+    return Task(
+        order=order, upload=Upload.from_json(data), state=State(status), attempts=attempts, due_at=due_at,
+        updated_at=updated_at, error_code=code, error_message=message, spooled=bool(spooled),
+        recheck=bool(recheck), age_base=age_base,
+    )
+
+
+def _commit(connection: sqlite3.Connection) -> None:
+    try:
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        certain = _primary(error) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise _fault(error, certainly_failed=certain) from error
+
+
+@contextmanager
+def faults() -> Iterator[None]:
+    """Turn what SQLite and the disk raise into QueueFault; nothing was committed then."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _fault(error, certainly_failed=True) from error
+    except OSError as error:
+        code = "queue_full" if error.errno in _DISK_FULL else "queue_failed"
+        raise QueueFault(code, f"The queue: {error.strerror}.", certainly_failed=True) from error
+
+
+def _primary(error: sqlite3.Error) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _fault(error: sqlite3.Error, *, certainly_failed: bool) -> QueueFault:
+    code = _FAULTS.get(_primary(error), "queue_failed")
+    return QueueFault(code, f"The queue's database: {error}.", certainly_failed=certainly_failed)

@@ -1,0 +1,96 @@
+"""Questions to a shard's queue. None of them takes longer because more is finished or waiting."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from daemon.errors import CourierError
+from daemon.task import State, Task
+from daemon.task_queue.base import COLUMNS, QueueBase, decode
+from daemon.task_queue.schema import OUTAGE, TABLE
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many tasks of one instance are in one state."""
+
+    instance_key: str
+    state: State
+    tasks: int
+    size_bytes: int
+
+
+class QueueReads(QueueBase):
+    """What everyone may ask."""
+
+    def find(self, task_id: str) -> Task | None:
+        """The task of that id, or None. Raises ValueError when its row is damaged."""
+        rows = self.read(f"SELECT {COLUMNS} FROM {TABLE} WHERE task_id = ?", (task_id,))
+        return decode(rows[0]) if rows else None
+
+    def page(
+        self, *, states: frozenset[State] = frozenset(), instance_key: str | None = None, before: str | None = None,
+        limit: int,
+    ) -> list[Task]:
+        """Up to `limit` tasks, newest id first, with ids under `before`. Damaged rows are left out: fsck has them."""
+        wanted: list[State | None] = [*states] or [None]
+        rows = [row for state in wanted for row in self._page(state, instance_key, before, limit)]
+        tasks = [task for row in rows if (task := _decode_or_none(row))]
+        return sorted(tasks, key=lambda task: task.task_id, reverse=True)[:limit]
+
+    def _page(self, state: State | None, instance_key: str | None, before: str | None, limit: int) -> list[Any]:
+        conditions = {
+            "status = ?": state, "instance = ?": instance_key, "task_id < ?": before,
+        }
+        used = {text: value for text, value in conditions.items() if value is not None}
+        where = f"WHERE {' AND '.join(used)}" if used else ""
+        question = f"SELECT {COLUMNS} FROM {TABLE} {where} ORDER BY task_id DESC LIMIT ?"
+        return self.read(question, (*used.values(), limit))
+
+    def tallies(self) -> list[Tally]:
+        """How many tasks, and of how many bytes, each instance has in each state."""
+        rows = self.read("SELECT instance, status, tasks, bytes FROM tally WHERE tasks > 0")
+        return [Tally(instance, State(status), tasks, size) for instance, status, tasks, size in rows]
+
+    def oldest_at(self, instance_key: str) -> float | None:
+        """When the oldest task of an instance that is not finished was accepted; None when there is none."""
+        times = [
+            self.read(f"SELECT timestamp FROM {TABLE} WHERE status = ? AND instance = ? ORDER BY task_id LIMIT 1",
+                      (state, instance_key))
+            for state in (State.QUEUED, State.PUSHING, State.DEFERRED, State.HELD, State.FAILED)
+        ]
+        return min((rows[0][0] for rows in times if rows), default=None)
+
+    def newer_exists(self, target: bytes, order: int) -> bool:
+        """True when an upload to the same destination was accepted after the one of that order."""
+        return bool(self.read(f"SELECT 1 FROM {TABLE} WHERE target = ? AND _id > ? LIMIT 1", (target, order)))
+
+    def newest_id(self, target: bytes) -> str | None:
+        """The id of the newest upload to a destination that the queue knows of; None when it knows none."""
+        rows = self.read(f"SELECT task_id FROM {TABLE} WHERE target = ? ORDER BY _id DESC LIMIT 1", (target,))
+        return rows[0][0] if rows else None
+
+    def known(self, task_ids: list[str]) -> dict[str, tuple[State, bool]]:
+        """Which of these ids have a row: their states, and whether their bytes should be in the spool."""
+        found = {}
+        for start in range(0, len(task_ids), 500):
+            some = task_ids[start:start + 500]
+            marks = ",".join("?" * len(some))
+            rows = self.read(f"SELECT task_id, status, spooled FROM {TABLE} WHERE task_id IN ({marks})", some)
+            found.update({task_id: (State(status), bool(spooled)) for task_id, status, spooled in rows})
+        return found
+
+    def fact(self, name: str) -> str | None:
+        """A remembered fact about the shard, or None."""
+        rows = self.read("SELECT value FROM facts WHERE name = ?", (name,))
+        return rows[0][0] if rows else None
+
+    def outage_s(self, remote: str) -> float:
+        """For how many seconds the remote could not be reached, or no worker ran, as far as is known."""
+        return float(self.read(f"SELECT {OUTAGE}", (remote,))[0][0])
+
+
+def _decode_or_none(row: Any) -> Task | None:
+    try:
+        return decode(row)
+    except (ValueError, CourierError):
+        return None

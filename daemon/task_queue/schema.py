@@ -1,0 +1,79 @@
+"""The tables, indexes and triggers of a shard's database.
+
+The table of tasks is persist-queue's, with columns for what is looked up. Every question that is asked while
+uploads wait is answered by an index whose size does not depend on what is finished:
+
+    tasks_lane      which small (or bulky) tasks of this instance are ready, in order
+    tasks_due       which deferred task is due next
+    tasks_target    is there an older or a newer task for this path
+    tasks_by_state, tasks_by_instance    pages for people, newest first
+    tasks_unspool, tasks_clear, tasks_expire    what the worker tidies up next
+
+Counts are kept by triggers in `tally`, so that nobody ever counts rows.
+"""
+
+from typing import Final
+
+#: Bumped when the tables change their form; a database with a higher number is refused.
+SCHEMA_VERSION: Final = 1
+
+#: Completed by persist-queue with the table's and the key column's names.
+CREATE_TASKS: Final = """
+CREATE TABLE IF NOT EXISTS {table_name} (
+  {key_column} INTEGER PRIMARY KEY AUTOINCREMENT,
+  data BLOB NOT NULL, timestamp FLOAT NOT NULL, status INTEGER NOT NULL,
+  task_id TEXT NOT NULL UNIQUE, instance TEXT NOT NULL, target BLOB NOT NULL, size INTEGER NOT NULL,
+  attempts INTEGER NOT NULL DEFAULT 0, due_at REAL, updated_at REAL NOT NULL,
+  error_code TEXT, error_message TEXT,
+  spooled INTEGER NOT NULL DEFAULT 1, recheck INTEGER NOT NULL DEFAULT 0, age_base REAL NOT NULL)
+"""
+
+#: Tasks of at least this size are claimed apart, so that they never stand in the way of small ones.
+BULK_BYTES: Final = 4 * 2**20
+
+#: The queue's table: persist-queue joins its class's prefix and the queue's name.
+TABLE: Final = "tasks_v1"
+
+#: For how many seconds a remote (one parameter) could not be reached, or no worker ran, in SQL.
+OUTAGE: Final = "(SELECT coalesce(sum(seconds), 0) FROM outages WHERE remote IN ('', ?))"
+
+CREATE_REST: Final = f"""
+CREATE INDEX IF NOT EXISTS tasks_lane ON {TABLE} (instance, size >= {BULK_BYTES}, _id) WHERE status = 1;
+CREATE INDEX IF NOT EXISTS tasks_pushing ON {TABLE} (_id) WHERE status = 2;
+CREATE INDEX IF NOT EXISTS tasks_due ON {TABLE} (due_at) WHERE status = 3;
+CREATE INDEX IF NOT EXISTS tasks_deferred ON {TABLE} (instance, _id) WHERE status = 3;
+CREATE INDEX IF NOT EXISTS tasks_target ON {TABLE} (target, _id);
+CREATE INDEX IF NOT EXISTS tasks_by_state ON {TABLE} (status, task_id);
+CREATE INDEX IF NOT EXISTS tasks_by_instance ON {TABLE} (instance, task_id);
+CREATE INDEX IF NOT EXISTS tasks_unspool ON {TABLE} (_id) WHERE spooled = 1 AND status IN (5, 6, 7);
+CREATE INDEX IF NOT EXISTS tasks_clear ON {TABLE} (updated_at) WHERE spooled = 0 AND status IN (5, 6, 7);
+CREATE INDEX IF NOT EXISTS tasks_expire ON {TABLE} (updated_at) WHERE status = 9;
+
+CREATE TABLE IF NOT EXISTS tally (
+  status INTEGER NOT NULL, instance TEXT NOT NULL, tasks INTEGER NOT NULL, bytes INTEGER NOT NULL,
+  PRIMARY KEY (status, instance)) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS tally_insert AFTER INSERT ON {TABLE} BEGIN
+  INSERT INTO tally VALUES (NEW.status, NEW.instance, 1, NEW.size)
+    ON CONFLICT DO UPDATE SET tasks = tasks + 1, bytes = bytes + excluded.bytes;
+END;
+CREATE TRIGGER IF NOT EXISTS tally_update AFTER UPDATE OF status ON {TABLE} WHEN OLD.status <> NEW.status BEGIN
+  UPDATE tally SET tasks = tasks - 1, bytes = bytes - OLD.size WHERE status = OLD.status AND instance = OLD.instance;
+  INSERT INTO tally VALUES (NEW.status, NEW.instance, 1, NEW.size)
+    ON CONFLICT DO UPDATE SET tasks = tasks + 1, bytes = bytes + excluded.bytes;
+END;
+CREATE TRIGGER IF NOT EXISTS tally_delete AFTER DELETE ON {TABLE} BEGIN
+  UPDATE tally SET tasks = tasks - 1, bytes = bytes - OLD.size WHERE status = OLD.status AND instance = OLD.instance;
+END;
+
+CREATE TABLE IF NOT EXISTS commands (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, verb TEXT NOT NULL, task_id TEXT, filter TEXT,
+  force INTEGER NOT NULL DEFAULT 0, asked_at REAL NOT NULL, asked_by TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS outages (remote TEXT PRIMARY KEY, seconds REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+#: Idempotency keys of all shards, in a database of their own that is attached where a key comes with an upload.
+CREATE_KEYS: Final = """
+CREATE TABLE IF NOT EXISTS keys.idempotency (
+  key TEXT PRIMARY KEY, task_id TEXT NOT NULL UNIQUE, fingerprint TEXT NOT NULL) WITHOUT ROWID
+"""
