@@ -1,0 +1,107 @@
+"""Mode and owner: what a file has, and what it is to have. Pure, and the same for every target."""
+
+import stat
+from dataclasses import dataclass
+
+from daemon.errors import Undelivered
+from daemon.names import printable
+from worker.target import Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What the system says of a file. `mode` has the type bits too."""
+
+    size: int
+    uid: int
+    gid: int
+    mode: int
+
+    @property
+    def is_link(self) -> bool:
+        """True for a symbolic link."""
+        return stat.S_ISLNK(self.mode)
+
+    @property
+    def is_directory(self) -> bool:
+        """True for a directory."""
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def bits(self) -> int:
+        """The permission bits alone, setuid, setgid and sticky included."""
+        return stat.S_IMODE(self.mode)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The exact mode and owner that a file is to have."""
+
+    mode: int
+    uid: int
+    gid: int
+
+    @property
+    def special(self) -> bool:
+        """True with setuid or setgid, which a write or a change of owner takes away again."""
+        return bool(self.mode & (stat.S_ISUID | stat.S_ISGID))
+
+    def met_by(self, found: Attributes) -> bool:
+        """True if `found` has this mode and owner."""
+        return (found.bits, found.uid, found.gid) == (self.mode, self.uid, self.gid)
+
+
+def wanted(delivery: Delivery, existing: Attributes | None) -> Wanted:
+    """Return what the delivered file is to have: what was asked for, else its own as before, else the defaults.
+
+    A symbolic link that is to be replaced has no mode of its own and counts as nothing there.
+    """
+    if existing is None or existing.is_link:
+        kept = Wanted(delivery.default_mode, delivery.default_uid, delivery.default_gid)
+    else:
+        kept = Wanted(existing.bits, existing.uid, existing.gid)
+    return Wanted(
+        mode=kept.mode if delivery.mode is None else delivery.mode,
+        uid=kept.uid if delivery.uid is None else delivery.uid,
+        gid=kept.gid if delivery.gid is None else delivery.gid,
+    )
+
+
+def wanted_directory(delivery: Delivery) -> Wanted:
+    """Return what a directory made for the delivery is to have."""
+    return Wanted(
+        mode=delivery.dir_mode,
+        uid=delivery.default_uid if delivery.uid is None else delivery.uid,
+        gid=delivery.default_gid if delivery.gid is None else delivery.gid,
+    )
+
+
+def refuse_unless_replaceable(delivery: Delivery, existing: Attributes | None) -> None:
+    """Raise Undelivered if a file cannot take the place of `existing`."""
+    if existing is None or existing.is_link or stat.S_ISREG(existing.mode):
+        return
+    code = "target_is_directory" if existing.is_directory else "target_not_regular"
+    raise Undelivered(code, f"{where(delivery)}: {what_it_is(existing)} is there")
+
+
+def refuse_unless_exact(delivery: Delivery, want: Wanted, found: Attributes) -> None:
+    """Raise Undelivered('verify_failed') unless `found` is a file of the delivery's size with what was wanted."""
+    if stat.S_ISREG(found.mode) and found.size == delivery.size and want.met_by(found):
+        return
+    raise Undelivered(
+        "verify_failed",
+        f"{where(delivery)}: expected {delivery.size} bytes {want.mode:04o} {want.uid}:{want.gid}, "
+        f"found {what_it_is(found)} of {found.size} bytes {found.bits:04o} {found.uid}:{found.gid}")
+
+
+def where(delivery: Delivery) -> str:
+    """The destination, for a message: `instance/path`, safe to print."""
+    return printable(f"{delivery.destination.instance}{delivery.destination.path}", 200)
+
+
+def what_it_is(found: Attributes) -> str:
+    """The kind of a file, for a message."""
+    kinds = {stat.S_IFREG: "a file", stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symbolic link",
+             stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
+             stat.S_IFBLK: "a device"}
+    return kinds.get(stat.S_IFMT(found.mode), "something else")

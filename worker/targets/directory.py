@@ -1,0 +1,260 @@
+"""A directory in place of Incus: each instance is a subdirectory, and nothing leads out of it.
+
+Paths are walked with directory descriptors and without following links in the kernel; a symbolic link is
+resolved here, with the instance's directory as its root, as a chroot would.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from daemon.config import LOCAL
+from daemon.errors import Undelivered
+from daemon.names import printable
+from daemon.task import Destination
+from worker.target import Delivery, Receipt, Session
+from worker.targets import source as spool
+from worker.targets.attributes import (
+    Attributes,
+    Wanted,
+    refuse_unless_exact,
+    refuse_unless_replaceable,
+    wanted,
+    wanted_directory,
+    where,
+)
+from worker.verdict import classify_oserror
+
+_MAX_LINKS: Final = 40
+_PIECE_BYTES: Final = 256 * 1024
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+
+#: What readlink says of a name that is not a link: there is nothing, or something else.
+_NO_LINK: Final = frozenset({errno.ENOENT, errno.EINVAL})
+
+
+class DirectoryTarget:
+    """A Target that keeps its instances below one directory; see worker.target for what it promises."""
+
+    local = True
+
+    def __init__(self, root: Path) -> None:
+        """Nothing is made before the first use."""
+        self._root = root
+
+    def open(self, destination: Destination, stopped: str) -> Session:
+        """Open the instance's directory, made on first use. `stopped` does not matter: none ever is."""
+        directory = self._root / instance_directory(destination)
+        try:
+            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            return DirectorySession(os.open(directory, _DIRECTORY))
+        except OSError as error:
+            raise Undelivered(classify_oserror(error.errno), f"{directory}: {error.strerror}") from error
+
+    def probe(self) -> None:
+        """Return: a directory always answers."""
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def instance_directory(destination: Destination) -> str:
+    """The name of an instance's directory.
+
+    `NAME` in the default project of the local remote, else `REMOTE:PROJECT_NAME`: no two instances share one,
+    for an instance's name has no underscore, and a remote's no colon.
+    """
+    if (destination.remote, destination.project) == (LOCAL, "default"):
+        return destination.instance
+    return f"{destination.remote}:{destination.project}_{destination.instance}"
+
+
+class DirectorySession:
+    """A Session in one instance's directory; see worker.target for what it promises."""
+
+    broken = False
+
+    def __init__(self, root: int) -> None:
+        """`root` is the open directory; the session closes it."""
+        self._root = root
+
+    def close(self) -> None:
+        """Close the directory. Never raises."""
+        with contextlib.suppress(OSError):
+            os.close(self._root)
+
+    def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
+        """Put the bytes of `source` at the destination; see worker.target.Session."""
+        with contextlib.ExitStack() as opened:
+            with _explained(delivery):
+                place = _Walk(self._root, delivery, opened).find()
+                existing = place.look()
+                if delivery.recheck and _is_there(place, delivery, existing):
+                    return Receipt(atomic=True, way="directory", unchanged=True)
+                refuse_unless_replaceable(delivery, existing)
+                place.remove_part()
+                part = os.open(place.part, _FILE | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=place.directory)
+                opened.callback(os.close, part)
+            try:
+                with _explained(delivery):
+                    _fill(part, delivery, source, wanted(delivery, existing))
+                before_rename()
+                with _explained(delivery):
+                    os.rename(place.part, place.name, src_dir_fd=place.directory, dst_dir_fd=place.directory)
+            except BaseException:
+                # The failure that led here is the one to report; the next attempt removes what is left.
+                with contextlib.suppress(OSError):
+                    place.remove_part()
+                raise
+        return Receipt(atomic=True, way="directory")
+
+
+class _Place:
+    """Where a file goes: an open directory and a name in it."""
+
+    def __init__(self, directory: int, name: bytes, part: bytes) -> None:
+        self.directory = directory
+        self.name = name
+        self.part = part
+
+    def look(self) -> Attributes | None:
+        """What is there, or None."""
+        try:
+            return _attributes(os.stat(self.name, dir_fd=self.directory, follow_symlinks=False))
+        except FileNotFoundError:
+            return None
+
+    def remove_part(self) -> None:
+        """Remove the part file, if there is one."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.part, dir_fd=self.directory)
+
+
+class _Walk:
+    """Finds a destination below a root without ever leaving it."""
+
+    def __init__(self, root: int, delivery: Delivery, opened: contextlib.ExitStack) -> None:
+        self._delivery = delivery
+        self._opened = opened
+        self._above = [root]
+        self._ahead = deque(delivery.destination.path.encode().split(b"/"))
+        self._links = 0
+
+    def find(self) -> _Place:
+        """Return the place of the destination, making directories if the delivery says so."""
+        while True:
+            name = self._ahead.popleft()
+            last = not any(self._ahead)
+            if name == b"..":
+                self._above = self._above[:-1] or self._above
+            elif name not in {b"", b"."}:
+                target = None if last and self._delivery.symlinks == "replace" else self._link(name)
+                if target is not None:
+                    self._turn(target)
+                elif last and not self._ahead:
+                    return _Place(self._above[-1], name, self._delivery.part_name.encode())
+                else:
+                    self._enter(name)
+            if not self._ahead:
+                raise Undelivered("target_is_directory", f"{where(self._delivery)}: a link leads to a directory")
+
+    def _link(self, name: bytes) -> bytes | None:
+        try:
+            return os.readlink(name, dir_fd=self._above[-1])
+        except OSError as error:
+            if error.errno in _NO_LINK:
+                return None
+            raise
+
+    def _turn(self, target: bytes) -> None:
+        self._links += 1
+        if self._links > _MAX_LINKS:
+            raise Undelivered("too_many_links", f"{where(self._delivery)}: more than {_MAX_LINKS} symbolic links")
+        if target.startswith(b"/"):
+            del self._above[1:]
+        self._ahead.extendleft(reversed(target.split(b"/")))
+
+    def _enter(self, name: bytes) -> None:
+        try:
+            directory = self._open(name)
+        except FileNotFoundError:
+            if not self._delivery.mkdirs:
+                raise
+            self._make(name)
+            directory = self._open(name)
+        self._above.append(directory)
+
+    def _open(self, name: bytes) -> int:
+        directory = os.open(name, _DIRECTORY, dir_fd=self._above[-1])
+        self._opened.callback(os.close, directory)
+        return directory
+
+    def _make(self, name: bytes) -> None:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=self._above[-1])
+            directory = self._open(name)
+            want = wanted_directory(self._delivery)
+            _own(directory, self._delivery, want)
+            os.fchmod(directory, want.mode)
+
+
+def _fill(part: int, delivery: Delivery, source: BinaryIO, want: Wanted) -> None:
+    for piece in spool.pieces(source, delivery.size, _PIECE_BYTES):
+        written = 0
+        while written < len(piece):
+            written += os.write(part, piece[written:])
+    want = _own(part, delivery, want)
+    os.fchmod(part, want.mode)
+    refuse_unless_exact(delivery, want, _attributes(os.fstat(part)))
+    if delivery.verify == "digest" and spool.digest(_contents(part)) != delivery.sha256:
+        raise Undelivered("verify_failed", f"{where(delivery)}: the bytes read back are others")
+
+
+def _own(file: int, delivery: Delivery, want: Wanted) -> Wanted:
+    """Set the owner and return what could be had: an owner that nobody asked for is left out if it is not allowed."""
+    try:
+        os.fchown(file, want.uid, want.gid)
+    except PermissionError:
+        asked = [-1 if owner is None else owner for owner in (delivery.uid, delivery.gid)]
+        os.fchown(file, *asked)
+        found = os.fstat(file)
+        return Wanted(want.mode, found.st_uid, found.st_gid)
+    return want
+
+
+def _is_there(place: _Place, delivery: Delivery, found: Attributes | None) -> bool:
+    if found is None or not stat.S_ISREG(found.mode) or found.size != delivery.size:
+        return False
+    if not wanted(delivery, found).met_by(found):
+        return False
+    file = os.open(place.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.directory)
+    try:
+        return spool.digest(_contents(file)) == delivery.sha256
+    finally:
+        os.close(file)
+
+
+def _contents(file: int) -> Iterator[bytes]:
+    offset = 0
+    while piece := os.pread(file, _PIECE_BYTES, offset):
+        offset += len(piece)
+        yield piece
+
+
+def _attributes(found: os.stat_result) -> Attributes:
+    return Attributes(found.st_size, found.st_uid, found.st_gid, found.st_mode)
+
+
+@contextlib.contextmanager
+def _explained(delivery: Delivery) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        what = printable(error.strerror or str(error))
+        raise Undelivered(classify_oserror(error.errno), f"{where(delivery)}: {what}") from error

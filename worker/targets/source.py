@@ -1,0 +1,50 @@
+"""Reading the bytes to deliver: exactly as many as were accepted, whatever follows them in the file."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import BinaryIO, Protocol, cast
+
+from daemon.errors import Undelivered
+
+
+class _ReadsInto(Protocol):
+    """What every binary file of the standard library can do, though BinaryIO does not say so."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Fill `buffer` from its start; return how much came."""
+
+
+def pieces(source: BinaryIO, size: int, piece_bytes: int) -> Iterator[memoryview]:
+    """Yield the `size` bytes of `source` in pieces of at most `piece_bytes`.
+
+    A piece is good until the next one is asked for.
+    Raises Undelivered: io_error, or bytes_damaged when the source ends too early.
+    """
+    # One buffer for all: a new one for each piece costs more than the sending.
+    buffer = memoryview(bytearray(min(size, piece_bytes)))
+    left = size
+    while left:
+        try:
+            filled = cast(_ReadsInto, source).readinto(buffer[:left])
+        except OSError as error:
+            raise Undelivered("io_error", f"the spooled file: {error}") from error
+        if not filled:
+            raise Undelivered("bytes_damaged", "the spooled file ends too early")
+        left -= filled
+        yield buffer[:filled]
+
+
+def rewind(source: BinaryIO) -> None:
+    """Go back to the first byte. Raises Undelivered('io_error')."""
+    try:
+        source.seek(0)
+    except OSError as error:
+        raise Undelivered("io_error", f"the spooled file: {error}") from error
+
+
+def digest(data: Iterator[bytes]) -> str:
+    """The hexadecimal sha256 of `data`."""
+    total = hashlib.sha256()
+    for piece in data:
+        total.update(piece)
+    return total.hexdigest()

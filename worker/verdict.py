@@ -1,0 +1,125 @@
+"""What a failure means: the one table from an error's text, status or errno to a code of the table of errors.
+
+Every row was seen from a real server (Incus 6.0.4 unless it says otherwise). Pure functions.
+"""
+
+import errno
+import re
+from collections.abc import Iterator
+from enum import Enum
+from typing import Final
+
+from daemon.errors import ERRORS, Action
+
+
+class Scope(Enum):
+    """How much is unavailable when a code comes up: what else would only meet the same error."""
+
+    #: This task alone.
+    TASK = "task"
+    #: Every task of the instance.
+    INSTANCE = "instance"
+    #: Every task of the remote.
+    REMOTE = "remote"
+
+
+_INSTANCE_WIDE: Final = frozenset({
+    "instance_not_found", "project_not_found", "instance_refused", "instance_stopped", "instance_busy", "agent_down",
+    "stalled", "connection_lost",
+})
+_REMOTE_WIDE: Final = frozenset({"incus_unreachable", "incus_refused"})
+
+
+def _scopes() -> Iterator[tuple[str, Scope]]:
+    for code, kind in ERRORS.items():
+        if kind.action in {Action.RETRY, Action.WAIT, Action.DEAD_LETTER}:
+            yield code, (Scope.REMOTE if code in _REMOTE_WIDE else
+                         Scope.INSTANCE if code in _INSTANCE_WIDE else Scope.TASK)
+
+
+#: The scope of every code that a delivery can end with.
+SCOPE: Final[dict[str, Scope]] = dict(_scopes())
+
+#: errno, the text by which the server's Go names it, the code.
+_SYSTEM: Final[tuple[tuple[int, str, str], ...]] = (
+    (errno.ENOENT, "no such file or directory", "parent_not_found"),
+    (errno.ENOENT, "file does not exist", "parent_not_found"),
+    (errno.ENOTDIR, "not a directory", "parent_not_directory"),
+    (errno.EISDIR, "is a directory", "target_is_directory"),
+    (errno.ENOTEMPTY, "directory not empty", "target_is_directory"),
+    (errno.EEXIST, "file exists", "target_is_directory"),
+    (errno.ENXIO, "no such device or address", "target_not_regular"),
+    (errno.ELOOP, "too many levels of symbolic links", "too_many_links"),
+    (errno.EACCES, "permission denied", "permission_denied"),
+    (errno.EPERM, "operation not permitted", "permission_denied"),
+    (errno.EROFS, "read-only file system", "read_only"),
+    (errno.ENAMETOOLONG, "file name too long", "name_too_long"),
+    (errno.ENOSPC, "no space left on device", "target_full"),
+    (errno.EDQUOT, "disk quota exceeded", "target_full"),
+    (errno.EFBIG, "file too large", "target_full"),
+    (errno.EBUSY, "device or resource busy", "target_is_mount_point"),
+    (errno.EIO, "input/output error", "io_error"),
+)
+_BY_ERRNO: Final = {number: code for number, _, code in _SYSTEM}
+_BY_TEXT: Final = {text: code for _, text, code in _SYSTEM}
+
+#: SFTP status codes, for a text that is not in the table above.
+_BY_STATUS: Final = {2: "parent_not_found", 3: "permission_denied"}
+
+#: HTTP status (0: any), what the error's text matches, the code. The first match counts.
+_HTTP: Final[tuple[tuple[int, re.Pattern[str], str], ...]] = tuple(
+    (status, re.compile(pattern, re.IGNORECASE), code) for status, pattern, code in (
+        (404, r"^project not found$", "project_not_found"),
+        (404, r"\binstance not found$", "instance_not_found"),
+        (404, r"^no such (object|instance)$", "instance_not_found"),
+        (0, r"agent isn't currently running|agent is not currently running", "agent_down"),
+        (0, r"^(incus|lxd)( daemon)? is (starting up|shutting down)", "incus_unreachable"),
+        (0, r"^(daemon|server) (is )?(starting|shutting down)", "incus_unreachable"),
+        (0, r"instance is busy running an? .* operation", "instance_busy"),
+        (0, r"instance is not running|the instance is already stopped", "instance_stopped"),
+        (401, r"", "incus_refused"),
+        (403, r"", "instance_refused"),
+        (502, r"", "incus_unreachable"),
+        (503, r"", "incus_unreachable"),
+        (504, r"", "incus_unreachable"),
+    ))
+
+
+def classify_http(status: int, text: str) -> str:
+    """Return the code for an answer of Incus's API other than success; `text` is the answer's `error`."""
+    for wanted, pattern, code in _HTTP:
+        if wanted in {0, status} and pattern.search(text):
+            return code
+    return "incus_error"
+
+
+def classify_sftp(status: int, text: str) -> str:
+    """Return the code for an SFTP status; `text` is its message, as in `open /x: no such file or directory`.
+
+    Only the first word and what follows the last colon count: the rest holds names that a user chose.
+    """
+    if text.startswith("chown ") and system_text(text) == "invalid argument":
+        return "owner_not_mapped"
+    return _BY_TEXT.get(system_text(text), _BY_STATUS.get(status, "incus_error"))
+
+
+def classify_files_api(status: int, text: str) -> str:
+    """Return the code for an answer of the files API, which knows more about the path than about the instance."""
+    inner = re.fullmatch(r'sftp: "(?P<text>.*)" \(SSH_FX_\w+\)', text)
+    if inner:
+        return classify_sftp(0, inner["text"])
+    if status == 404 and text.lower() == "not found":
+        return "parent_not_found"
+    if status == 403:
+        return "permission_denied"
+    return classify_http(status, text)
+
+
+def classify_oserror(number: int | None) -> str:
+    """Return the code for an errno met while writing the target's files."""
+    return _BY_ERRNO.get(number or 0, "io_error")
+
+
+def system_text(text: str) -> str:
+    """The part of a server's message that names the system's error."""
+    return text.rpartition(": ")[2].strip().lower()
