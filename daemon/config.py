@@ -140,6 +140,7 @@ class Delivery(Section):
     per_instance: int = Field(default=4, ge=1, le=64)
     per_worker: int = Field(default=16, ge=1, le=256)
     keep_s: Seconds = 60.0
+    drain_s: Seconds = 20.0
 
     @property
     def mode_bits(self) -> int:

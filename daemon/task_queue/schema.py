@@ -5,7 +5,8 @@ uploads wait is answered by an index whose size does not depend on what is finis
 
     tasks_lane      which small (or bulky) tasks of this instance are ready, in order
     tasks_due       which deferred task is due next
-    tasks_target    is there an older or a newer task for this path
+    tasks_rivals    is an older task for this path still to be pushed
+    tasks_target    is there a newer task for this path
     tasks_by_state, tasks_by_instance    pages for people, newest first
     tasks_unspool, tasks_clear, tasks_expire    what the worker tidies up next
 
@@ -42,6 +43,7 @@ CREATE INDEX IF NOT EXISTS tasks_lane ON {TABLE} (instance, size >= {BULK_BYTES}
 CREATE INDEX IF NOT EXISTS tasks_pushing ON {TABLE} (_id) WHERE status = 2;
 CREATE INDEX IF NOT EXISTS tasks_due ON {TABLE} (due_at) WHERE status = 3;
 CREATE INDEX IF NOT EXISTS tasks_deferred ON {TABLE} (instance, _id) WHERE status = 3;
+CREATE INDEX IF NOT EXISTS tasks_rivals ON {TABLE} (target, _id) WHERE status IN (1, 2, 3);
 CREATE INDEX IF NOT EXISTS tasks_target ON {TABLE} (target, _id);
 CREATE INDEX IF NOT EXISTS tasks_by_state ON {TABLE} (status, task_id);
 CREATE INDEX IF NOT EXISTS tasks_by_instance ON {TABLE} (instance, task_id);

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from daemon.task import State, Task
 from daemon.task_queue.base import COLUMNS, QueueBase, decode
-from daemon.task_queue.schema import OUTAGE, TABLE
+from daemon.task_queue.schema import BULK_BYTES, OUTAGE, TABLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,9 @@ class QueueUpkeep(QueueBase):
 
     def delete_rows(self, orders: Iterable[int]) -> None:
         """Forget tasks whose bytes are gone, and their idempotency keys."""
-        self._delete([(order,) for order in orders])
+        doomed = [(order,) for order in orders]
+        if doomed:
+            self._delete(doomed)
 
     # --- outages and facts -------------------------------------------------------------------------------
 
@@ -158,18 +160,23 @@ class QueueUpkeep(QueueBase):
             connection.executemany(f"DELETE FROM {TABLE} WHERE _id = ?", doomed)
             connection.execute("DELETE FROM tally WHERE tasks = 0")
 
-    def expire_aged(self, instance_key: str, age_before: float, message: str, limit: int) -> list[Task]:
-        """Fail up to `limit` waiting tasks of an instance that are too old, and return them.
+    def aged(self, instance_key: str, age_before: float, limit: int) -> list[Task]:
+        """Of the oldest waiting tasks of an instance, up to `limit` of a kind, those with `age_base` before that."""
+        found = []
+        for waiting in (f"status = 1 AND (size >= {BULK_BYTES}) = 0", f"status = 1 AND (size >= {BULK_BYTES}) = 1",
+                        "status = 3"):
+            rows = self.read(f"SELECT {COLUMNS} FROM {TABLE} WHERE instance = ? AND {waiting} ORDER BY _id LIMIT ?",
+                             (instance_key, limit))
+            found += [task for row in rows if (task := decode(row)).age_base < age_before]
+        return found
 
-        `age_before`: tasks whose `age_base` is less than that.
-        """
+    def give_up(self, tasks: Iterable[Task], message: str) -> None:
+        """Make dead letters of waiting tasks that were never tried for themselves, durably."""
         with self.write(self.durable, "queue.settle") as connection:
-            rows = connection.execute(
+            connection.executemany(
                 f"UPDATE {TABLE} SET status = 9, error_code = 'gave_up', error_message = ?, due_at = NULL,"
-                f" updated_at = ? WHERE _id IN (SELECT _id FROM {TABLE} WHERE instance = ? AND status IN (1, 3)"
-                f"  AND age_base < ? ORDER BY _id LIMIT ?) RETURNING {COLUMNS}",
-                (message, time.time(), instance_key, age_before, limit)).fetchall()
-        return [decode(row) for row in rows]
+                " updated_at = ? WHERE _id = ? AND status IN (1, 3)",
+                [(message, time.time(), task.order) for task in tasks])
 
     def old_dead_letters(self, before: float, limit: int) -> list[Task]:
         """Dead letters that failed before that time, oldest first."""

@@ -3,13 +3,16 @@
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from daemon import seam
 from daemon.errors import CourierError
 from daemon.task import State, Task
 from daemon.task_queue.base import COLUMNS, QueueBase, decode
 from daemon.task_queue.schema import BULK_BYTES, TABLE
+
+_NEWER_EXISTS: Final = (f"EXISTS (SELECT 1 FROM {TABLE} AS newer"
+                        f" WHERE newer.target = {TABLE}.target AND newer._id > {TABLE}._id)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +48,9 @@ class QueueWork(QueueBase):
                 f"UPDATE {TABLE} SET status = 2, updated_at = ? WHERE _id IN ("
                 f" SELECT _id FROM {TABLE} AS mine WHERE instance = ? AND status = 1"
                 f" AND (size >= {BULK_BYTES}) = ? AND NOT EXISTS ("
-                f"  SELECT 1 FROM {TABLE} AS older WHERE older.target = mine.target AND older._id < mine._id"
-                f"  AND older.status IN (1, 2, 3)) ORDER BY _id LIMIT ?) RETURNING {COLUMNS}",
+                f"  SELECT 1 FROM {TABLE} AS older INDEXED BY tasks_rivals"
+                "   WHERE older.target = mine.target AND older._id < mine._id AND older.status IN (1, 2, 3))"
+                f" ORDER BY _id LIMIT ?) RETURNING {COLUMNS}",
                 (time.time(), instance_key, bulk, limit)).fetchall()
         return [task for row in sorted(rows, key=lambda row: int(row[0])) if (task := self._decode_or_fail(row))]
 
@@ -58,22 +62,35 @@ class QueueWork(QueueBase):
                                     error_message=f"The row is damaged: {error}")])
             return None
 
-    def settle(self, settlements: Iterable[Settlement]) -> None:
-        """Record what became of claimed tasks, in one durable transaction. Raises QueueFault."""
+    def settle(self, settlements: Iterable[Settlement], *, supersede: bool = True) -> list[str]:
+        """Record what became of claimed tasks, in one durable transaction.
+
+        With `supersede`, a task that is not pushed any more but not finished either, while a newer one to its path
+        was accepted, is superseded; the ids of these are returned. Raises QueueFault.
+        """
         now = time.time()
+        settlements = list(settlements)
+        waiting = [s.order for s in settlements if s.state in {State.QUEUED, State.DEFERRED}] if supersede else []
+        replaced = []
         with self.write(self.durable, "queue.settle") as connection:
             connection.executemany(
                 f"UPDATE {TABLE} SET status = ?, attempts = ?, error_code = ?, error_message = ?, due_at = ?,"
-                " spooled = ?, recheck = 0, updated_at = ? WHERE _id = ? AND status = 2",
-                [(s.state, s.attempts, s.error_code, s.error_message, s.due_at, s.spooled, now, s.order)
+                " spooled = ?, recheck = recheck AND ? = 1, updated_at = ? WHERE _id = ? AND status = 2",
+                [(s.state, s.attempts, s.error_code, s.error_message, s.due_at, s.spooled, s.state, now, s.order)
                  for s in settlements])
+            for order in waiting:
+                replaced += connection.execute(
+                    f"UPDATE {TABLE} SET status = 6, due_at = NULL, error_message = 'A newer upload replaced it.'"
+                    f" WHERE _id = ? AND status IN (1, 3) AND {_NEWER_EXISTS} RETURNING task_id", (order,)).fetchall()
         seam.reach("queue.settled")
+        return [row[0] for row in replaced]
 
-    def resume(self) -> int:
+    def resume(self, *, supersede: bool) -> int:
         """Queue again what a worker that died was pushing; return how many. Only for the lock's holder."""
         with self.write(self.durable, "queue.settle") as connection:
             return int(connection.execute(
-                f"UPDATE {TABLE} SET status = 1, updated_at = ? WHERE status = 2", (time.time(),)).rowcount)
+                f"UPDATE {TABLE} SET status = CASE WHEN ? AND {_NEWER_EXISTS} THEN 6 ELSE 1 END, updated_at = ?"
+                " WHERE status = 2", (supersede, time.time())).rowcount)
 
     def promote_due(self, now: float, limit: int) -> int:
         """Queue again up to `limit` deferred tasks whose time has come; return how many."""

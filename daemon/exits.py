@@ -1,0 +1,29 @@
+"""Exit codes of the service's processes, and how they say why they end."""
+
+import sys
+from typing import Final
+
+from daemon.errors import CourierError
+
+#: Told to stop, and done.
+EXIT_OK: Final = 0
+#: Something went wrong that a restart may mend.
+EXIT_FAILED: Final = 1
+#: Another worker serves the shard; a restart may find it free.
+EXIT_TAKEN: Final = 75
+#: The configuration is wrong: a restart does not help (sysexits.h, EX_CONFIG).
+EXIT_CONFIG: Final = 78
+
+
+def exit_code(error: CourierError) -> int:
+    """The exit code of a process that cannot go on because of `error`."""
+    if error.code == "shard_taken":
+        return EXIT_TAKEN
+    return EXIT_CONFIG if error.code in {"bad_config", "unsafe_listen"} else EXIT_FAILED
+
+
+def complain(program: str, error: CourierError) -> None:
+    """Say on stderr, for people, why a process ends and what to do."""
+    sys.stderr.write(f"{program}: {error.detail}\n")
+    if error.kind.hint and error.kind.hint not in error.detail:
+        sys.stderr.write(f"{program}: {error.kind.hint}\n")

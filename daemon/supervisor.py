@@ -1,0 +1,134 @@
+"""The supervisor of `incus-courier serve`: one API and the workers as children, started again when they die.
+
+Children end when the supervisor ends, however it ends (`daemon.lifeline`). Under systemd there is no supervisor:
+the units start the same children.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from daemon.config import Config
+from daemon.exits import EXIT_CONFIG, EXIT_OK
+from daemon.lifeline import VARIABLE
+from daemon.logs import log
+
+#: Before a child that died is started again: the first time, and at most.
+_FIRST_DELAY_S: Final = 0.2
+_MAX_DELAY_S: Final = 10.0
+#: A child that lived so long starts with a short delay again.
+_STEADY_S: Final = 10.0
+#: After the children's own drain times, before they are killed.
+_GRACE_S: Final = 10.0
+
+
+@dataclass
+class _Child:
+    name: str
+    arguments: list[str]
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    start_at: float = 0.0
+    deaths: int = 0
+
+
+def commands(config: Config, config_file: str | None, listen_fds: Sequence[int]) -> list[list[str]]:
+    """The arguments after `python -P -m` of every child that this configuration wants."""
+    file = ["--config", config_file] if config_file else []
+    sockets = [word for fd in listen_fds for word in ("--listen-fd", str(fd))]
+    apis = [["api", *file, *sockets] for _ in range(config.api.processes)]
+    return apis + [["worker", "--shard", str(shard), *file] for shard in range(config.queue.shards)]
+
+
+class Supervisor:
+    """Keeps the children running until it is told to stop."""
+
+    def __init__(self, config: Config, config_file: str | None, listen_fds: Sequence[int]) -> None:
+        self._listen_fds = tuple(listen_fds)
+        self._patience_s = max(config.api.drain_s, config.delivery.drain_s) + _GRACE_S
+        self._children = [_Child(words[0], words) for words in commands(config, config_file, listen_fds)]
+        self._signals: list[int] = []
+        self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def run(self) -> int:
+        """Supervise; return the exit code: EXIT_CONFIG when a child found the configuration wrong."""
+        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, lambda taken, _frame: self._signals.append(taken))
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        code: int | None = None
+        while code is None:
+            self._start_due()
+            poll.poll(self._wait_s() * 1000)
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake, 4096)
+            code = self._handle_signals()
+            code = self._reap() if code is None else code
+        self._stop()
+        return code
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for child in self._children:
+            if child.process is None and now >= child.start_at:
+                environment = {**os.environ, VARIABLE: str(os.getpid())}
+                child.process = subprocess.Popen([sys.executable, "-P", "-m", *child.arguments], env=environment,
+                                                 pass_fds=self._listen_fds, stdin=subprocess.DEVNULL)
+                child.started_at = now
+
+    def _wait_s(self) -> float:
+        now = time.monotonic()
+        return min((max(0.0, child.start_at - now) for child in self._children if child.process is None), default=60.0)
+
+    def _handle_signals(self) -> int | None:
+        taken, self._signals = self._signals, []
+        for number in taken:
+            if number == signal.SIGHUP:
+                self._send(signal.SIGHUP)
+            elif number != signal.SIGCHLD:
+                return EXIT_OK
+        return None
+
+    def _reap(self) -> int | None:
+        for child in self._children:
+            status = child.process.poll() if child.process else None
+            if status is None:
+                continue
+            if status == EXIT_CONFIG:
+                child.process = None
+                return EXIT_CONFIG
+            self._plan_restart(child, status)
+        return None
+
+    def _plan_restart(self, child: _Child, status: int) -> None:
+        now = time.monotonic()
+        child.process = None
+        child.deaths = 1 if now - child.started_at > _STEADY_S else child.deaths + 1
+        delay_s = min(_MAX_DELAY_S, _FIRST_DELAY_S * 2.0 ** (child.deaths - 1))
+        child.start_at = now + delay_s
+        log("service.child_died", child=" ".join(child.arguments), status=status, restart_in_s=delay_s)
+
+    def _send(self, number: int) -> None:
+        for child in self._children:
+            if child.process is not None and child.process.poll() is None:
+                child.process.send_signal(number)
+
+    def _stop(self) -> None:
+        self._send(signal.SIGTERM)
+        deadline = time.monotonic() + self._patience_s
+        for child in self._children:
+            if child.process is None:
+                continue
+            try:
+                child.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait()

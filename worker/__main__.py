@@ -1,0 +1,79 @@
+"""`python -m worker --shard N [--config FILE]`: serve one shard until told to stop."""
+
+import argparse
+import os
+import sys
+from functools import partial
+
+from daemon import config as configuration
+from daemon import notify
+from daemon.config import Config
+from daemon.errors import CannotStart, CourierError
+from daemon.exits import EXIT_OK, complain, exit_code
+from daemon.layout import Layout
+from daemon.lifeline import tie_to_parent
+from daemon.logs import log, set_level, setup
+from daemon.reserve import Reserve
+from daemon.shard_lock import ShardLock
+from daemon.spool import Spool
+from worker.assembly import assemble
+from worker.loop import Worker
+from worker.start import note_alive, open_queue, recover
+
+
+def main() -> int:
+    """Run the worker; return the process's exit code."""
+    parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
+    parser.add_argument("--shard", type=int, required=True, help="which shard to serve, from 0 on")
+    parser.add_argument("--config", help="the configuration file")
+    arguments = parser.parse_args()
+    try:
+        tie_to_parent()
+        config = configuration.load(configuration.find_file(arguments.config))
+        setup(config.log, "worker")
+        _serve(config, arguments.shard, partial(_reload, arguments.config))
+    except CourierError as error:
+        complain("incus-courier worker", error)
+        return exit_code(error)
+    return EXIT_OK
+
+
+def _serve(config: Config, shard: int, reload: partial[Config | None]) -> None:
+    if not 0 <= shard < config.queue.shards:
+        raise CannotStart("bad_config", f"--shard {shard}: queue.shards is {config.queue.shards}, so 0 to "
+                                        f"{config.queue.shards - 1} can be served")
+    layout = Layout(config.state.path)
+    layout.create()
+    lock = ShardLock(layout, shard)
+    lock.acquire()
+    reserve = Reserve(layout, shard, config.limits.reserve_bytes)
+    queue = open_queue(layout, shard, reserve)
+    recover(queue, config)
+    parts = assemble(queue, Spool(layout), reserve, config)
+    log("worker.started", shard=shard, pid=os.getpid())
+    notify.ready()
+    Worker(parts, config, reload).run()
+    parts.remotes.close()
+    note_alive(queue)
+    queue.close()
+    lock.release()
+    log("worker.stopped", shard=shard, pid=os.getpid())
+
+
+def _reload(file: str | None) -> Config | None:
+    """The configuration as it is now; None, and a log line, when it is wrong."""
+    try:
+        config = configuration.load(configuration.find_file(file))
+    except CannotStart as error:
+        log("config.rejected", detail=error.detail)
+        return None
+    set_level(config.log.level)
+    log("config.reloaded")
+    return config
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stderr.flush()
+    # Threads that hang in a push must not keep the process: their tasks are queued, and resumed at the next start.
+    os._exit(status)

@@ -1,0 +1,37 @@
+"""How the parts of a worker are put together."""
+
+from daemon.config import Config
+from daemon.doorbell import Doorbell
+from daemon.reserve import Reserve
+from daemon.spool import Spool
+from daemon.task_queue import TaskQueue
+from worker.barrier import Barrier
+from worker.commands import Commands
+from worker.inbox import Inbox
+from worker.lane import Lane
+from worker.lanes import Lanes
+from worker.loop import Parts
+from worker.remotes import Remotes
+from worker.runner import run
+from worker.settling import Settling
+from worker.signals import Signals
+from worker.targets import open_target
+from worker.upkeep import Upkeep
+
+
+def assemble(queue: TaskQueue, spool: Spool, reserve: Reserve, config: Config) -> Parts:
+    """Build a worker's parts around its queue. Call it in the main thread."""
+    inbox = Inbox()
+    remotes = Remotes(queue, config, open_target, inbox.put)
+
+    def run_lane(lane: Lane, current: Config) -> None:
+        run(lane, remotes.target, spool, current, inbox.put)
+
+    lanes = Lanes(queue, config, run_lane, inbox.put)
+    barrier = Barrier(spool, inbox.put)
+    return Parts(
+        queue=queue, bell=Doorbell(queue.layout, queue.shard), inbox=inbox, signals=Signals(), lanes=lanes,
+        remotes=remotes, settling=Settling(queue, spool, lanes, remotes, config),
+        commands=Commands(queue, spool, lanes),
+        upkeep=Upkeep(queue, spool, barrier, lanes, remotes, reserve, config), reserve=reserve,
+    )

@@ -1,0 +1,58 @@
+"""The barrier: spooled bytes go only after what was delivered from them is on the disk.
+
+A file that was renamed into place may still be in the page cache alone. One sync of the machine serves every
+delivery before it; where that does not reach (a remote Incus), the bytes are kept for `delivery.keep_s`.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from daemon import seam
+from daemon.spool import Spool
+from daemon.task import State, Task
+
+
+@dataclass(frozen=True)
+class Unspooled:
+    """A message: the bytes of these tasks are gone; or, with `error`, they are still there."""
+
+    orders: tuple[int, ...]
+    error: OSError | None = None
+
+
+def ready_to_go(tasks: Iterable[Task], *, now: float, keep_s: float, is_local: Callable[[str], bool]) -> list[Task]:
+    """The finished tasks whose bytes may go after a sync: all but fresh deliveries to a machine elsewhere."""
+    return [
+        task for task in tasks
+        if task.state is not State.DELIVERED or is_local(task.destination.remote) or now - task.updated_at >= keep_s
+    ]
+
+
+class Barrier:
+    """Syncs, then removes spooled bytes, one batch at a time, in a thread of its own."""
+
+    def __init__(self, spool: Spool, report: Callable[[Unspooled], None]) -> None:
+        self._spool = spool
+        self._report = report
+        self.busy = False
+
+    def pass_through(self, tasks: list[Task]) -> None:
+        """Begin with a batch, oldest first; an Unspooled message follows. Only while not `busy`."""
+        self.busy = True
+        threading.Thread(target=self._pass, args=(tasks,), name="barrier", daemon=True).start()
+
+    def _pass(self, tasks: list[Task]) -> None:
+        error = None
+        try:
+            if seam.reach("barrier.sync"):
+                os.sync()
+            self._spool.remove(task.upload for task in tasks)
+        except OSError as failed:
+            error = failed
+        self._report(Unspooled(tuple(task.order for task in tasks), error))
+
+    def done(self) -> None:
+        """Take note that a batch is through."""
+        self.busy = False

@@ -1,0 +1,152 @@
+"""One instance's lane: the tasks that were claimed for it, and what is known of the instance itself.
+
+The main loop fills a lane; runner threads (`worker.runner`) empty it. A lane that is down keeps its tasks in the
+queue, and lets one at a time through as a probe.
+"""
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+
+from daemon.task import Destination, Task
+from daemon.task_queue.schema import BULK_BYTES
+
+
+@dataclass
+class Push:
+    """A claimed task on its way through a lane."""
+
+    task: Task
+    #: Set when a person cancelled it, or the worker must stop: it ends before its rename.
+    cancelled: bool = False
+    stopped: bool = False
+
+    @property
+    def bulk(self) -> bool:
+        """True for a file that is pushed apart, so that it never stands in the way of small ones."""
+        return self.task.upload.size >= BULK_BYTES
+
+
+@dataclass
+class Lane:
+    """The claimed tasks of one instance. Its methods may be called from any thread."""
+
+    #: Where it leads: any destination in the instance.
+    destination: Destination
+    #: How many bulky pushes may run at once.
+    most_bulk: int
+    #: While down: when the next probe may go, in seconds since the epoch. Main loop only.
+    down_until: float | None = None
+    down_code: str = ""
+    #: Failures in a row, for the growing delay between probes. Main loop only.
+    failures: int = 0
+    #: Main loop only.
+    runners: int = 0
+    #: True while other lanes wait for a runner: idle ones end at once, busy ones after their turn.
+    give_way: bool = False
+    _small: deque[Push] = field(default_factory=deque)
+    _bulk: deque[Push] = field(default_factory=deque)
+    _pushing: dict[str, Push] = field(default_factory=dict)
+    _abandoned: list[Task] = field(default_factory=list)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _closed: bool = False
+
+    @property
+    def key(self) -> str:
+        """The instance's key."""
+        return self.destination.instance_key
+
+    def add(self, tasks: list[Task]) -> None:
+        """Give tasks to the runners, in order."""
+        with self._changed:
+            for task in tasks:
+                push = Push(task)
+                (self._bulk if push.bulk else self._small).append(push)
+            self._changed.notify_all()
+
+    def take(self, linger_s: float, *, turn_over: bool) -> Push | None:
+        """The next task for a runner, waiting up to `linger_s` for one; None when the runner is to end.
+
+        `turn_over`: the runner has had its share and ends if other lanes wait for one.
+        """
+        with self._changed:
+            self._changed.wait_for(self._has_next, timeout=0 if self.give_way else linger_s)
+            ended = self._closed or (turn_over and self.give_way)
+            push = None if ended else self._next()
+            if push is not None:
+                self._pushing[push.task.task_id] = push
+            return push
+
+    def _has_next(self) -> bool:
+        return self._closed or bool(self._small) or self._may_take_bulk()
+
+    def _may_take_bulk(self) -> bool:
+        return bool(self._bulk) and self._running_bulk() < self.most_bulk
+
+    def _running_bulk(self) -> int:
+        return sum(push.bulk for push in self._pushing.values())
+
+    def _next(self) -> Push | None:
+        if self._may_take_bulk() and (not self._small or self._running_bulk() == 0):
+            return self._bulk.popleft()
+        return self._small.popleft() if self._small else None
+
+    def done(self, push: Push, *, abandoned: bool) -> None:
+        """A runner has finished with a task; or it has `abandoned` it, because it made a mistake and ends."""
+        with self._changed:
+            self._pushing.pop(push.task.task_id, None)
+            if abandoned:
+                self._abandoned.append(push.task)
+            self._changed.notify_all()
+
+    def abandoned(self) -> list[Task]:
+        """Take the tasks that runners abandoned."""
+        with self._changed:
+            tasks, self._abandoned = self._abandoned, []
+            return tasks
+
+    def waiting(self, *, bulk: bool) -> int:
+        """How many tasks wait for a runner."""
+        with self._changed:
+            return len(self._bulk if bulk else self._small)
+
+    def busy(self) -> int:
+        """How many tasks wait or are being pushed."""
+        with self._changed:
+            return len(self._small) + len(self._bulk) + len(self._pushing)
+
+    def hand_back(self) -> list[Task]:
+        """Take back the tasks that no runner has begun."""
+        with self._changed:
+            tasks = [push.task for push in (*self._small, *self._bulk)]
+            self._small.clear()
+            self._bulk.clear()
+            return tasks
+
+    def take_back(self, task_id: str) -> bool:
+        """Take one task back if no runner has begun it; return whether that worked."""
+        with self._changed:
+            for line in (self._small, self._bulk):
+                for push in line:
+                    if push.task.task_id == task_id:
+                        line.remove(push)
+                        return True
+            return False
+
+    def cancel(self, task_id: str) -> None:
+        """Have the runner that pushes a task end it before its rename, if it is not too late."""
+        with self._changed:
+            if task_id in self._pushing:
+                self._pushing[task_id].cancelled = True
+
+    def stop(self) -> None:
+        """Have the runners end what they push before its rename."""
+        with self._changed:
+            for push in self._pushing.values():
+                push.stopped = True
+
+    def close(self) -> None:
+        """Have idle runners end, and busy ones after what they push."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

@@ -1,0 +1,183 @@
+"""All lanes of a worker: which instance is given tasks and threads, in turn, and which ones are down.
+
+Only the main loop uses it. An instance that is down costs one probe at a time; its other tasks stay in the queue.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from daemon.config import Config
+from daemon.task import Destination, Task
+from daemon.task_queue import TaskQueue
+from worker.lane import Lane
+
+#: How many small tasks are claimed ahead for one lane: enough that runners never wait for the main loop.
+CLAIM_AHEAD: Final = 64
+#: One more runner is worth its connection for so many waiting small files.
+_FILES_PER_RUNNER: Final = 8
+#: So many lanes for each thread may hold claimed tasks.
+_LANES_PER_THREAD: Final = 4
+#: Instances asked for at once.
+_PAGE: Final = 64
+
+
+@dataclass(frozen=True)
+class RunnerEnded:
+    """A message: a runner's thread is done, well or not."""
+
+    future: "Future[None]"
+
+
+class Lanes:
+    """The lanes of one shard, and the threads that empty them."""
+
+    def __init__(
+        self, queue: TaskQueue, config: Config, run: Callable[[Lane, Config], None],
+        report: Callable[[RunnerEnded], None],
+    ) -> None:
+        self._queue = queue
+        self._config = config
+        self._run = run
+        self._report = report
+        self._down: dict[str, Lane] = {}
+        #: Lanes that hold claimed tasks or runners; the longest without a new runner first.
+        self._active: dict[str, Lane] = {}
+        self._threads = config.delivery.per_worker
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="runner")
+        self._running: dict[Future[None], Lane] = {}
+        self._cursor = ""
+
+    def configure(self, config: Config) -> None:
+        """Use another configuration from now on (the number of threads stays)."""
+        self._config = config
+
+    def lane(self, destination: Destination) -> Lane:
+        """The lane to an instance."""
+        key = destination.instance_key
+        known = self._active.get(key) or self._down.get(key)
+        return known or Lane(destination, most_bulk=max(1, self._config.delivery.per_instance - 1))
+
+    def active(self) -> list[Lane]:
+        """Lanes that hold claimed tasks or runners."""
+        return list(self._active.values())
+
+    def down(self) -> list[Lane]:
+        """Lanes whose instance is known to be down."""
+        return list(self._down.values())
+
+    # --- what is known of the instances ------------------------------------------------------------------
+
+    def note_down(self, lane: Lane, code: str, until: float) -> list[Task]:
+        """Remember that the instance is down; return the claimed tasks that were not begun."""
+        lane.down_until, lane.down_code = until, code
+        lane.failures += 1
+        self._down[lane.key] = lane
+        return lane.hand_back()
+
+    def note_up(self, lane: Lane) -> bool:
+        """Remember that the instance answers; return True if it was down."""
+        lane.down_until, lane.failures = None, 0
+        return self._down.pop(lane.key, None) is not None
+
+    def next_probe_at(self) -> float | None:
+        """When the next instance that is down may be probed, in seconds since the epoch."""
+        return min((lane.down_until for lane in self._down.values() if lane.down_until is not None), default=None)
+
+    # --- giving out tasks and threads --------------------------------------------------------------------
+
+    def dispatch(self, now: float, may_use: Callable[[str], bool]) -> int:
+        """Claim tasks and start runners where that is possible now; return how many tasks were claimed.
+
+        `may_use` tells whether a remote answers.
+        """
+        claimed = 0
+        for key in self._ready():
+            if len(self._active) >= self._threads * _LANES_PER_THREAD and key not in self._active:
+                break
+            remote, project, instance = key.split("/")
+            lane = self.lane(Destination(remote, project, instance, "/"))
+            if may_use(remote) and (lane.down_until is None or lane.down_until <= now):
+                claimed += self._fill(lane)
+        self._start_runners()
+        return claimed
+
+    def _ready(self) -> Iterator[str]:
+        """Every instance with queued tasks, once, beginning after the one that came last before."""
+        start = self._cursor
+        for wrapped in (False, True):
+            self._cursor = "" if wrapped else start
+            while keys := self._queue.ready_instances(self._cursor, _PAGE):
+                for key in keys:
+                    if wrapped and key > start:
+                        return
+                    self._cursor = key
+                    yield key
+
+    def _fill(self, lane: Lane) -> int:
+        if lane.down_until is not None:
+            return 0 if lane.busy() else self._claim(lane, 1, 0) or self._claim(lane, 0, 1)
+        small = CLAIM_AHEAD - lane.waiting(bulk=False)
+        bulk = lane.most_bulk - lane.waiting(bulk=True)
+        # Refill in half-empty steps: fewer, larger transactions.
+        return self._claim(lane, small if small * 2 >= CLAIM_AHEAD else 0, bulk)
+
+    def _claim(self, lane: Lane, small: int, bulk: int) -> int:
+        tasks = self._queue.claim(lane.key, small) if small > 0 else []
+        if bulk > 0:
+            tasks += self._queue.claim(lane.key, bulk, bulk=True)
+        if tasks:
+            lane.add(tasks)
+            self._active.setdefault(lane.key, lane)
+        return len(tasks)
+
+    def _start_runners(self) -> None:
+        free = self._threads - len(self._running)
+        wanting = [lane for lane in self._active.values() if lane.runners < self._wanted(lane)]
+        hungry = [lane for lane in wanting if lane.runners == 0]
+        for lane in self._active.values():
+            lane.give_way = len(hungry) > free
+        for lane in itertools.islice(itertools.chain(hungry, wanting), free):
+            self._start(lane)
+
+    def _wanted(self, lane: Lane) -> int:
+        small, bulk = lane.waiting(bulk=False), lane.waiting(bulk=True)
+        pushing = lane.busy() - small - bulk
+        return min(self._config.delivery.per_instance, pushing + -(-small // _FILES_PER_RUNNER) + bulk)
+
+    def _start(self, lane: Lane) -> None:
+        lane.runners += 1
+        self._active[lane.key] = self._active.pop(lane.key)
+        future = self._pool.submit(self._run, lane, self._config)
+        self._running[future] = lane
+        future.add_done_callback(lambda ended: self._report(RunnerEnded(ended)))
+
+    def reap(self, ended: RunnerEnded) -> tuple[Lane, BaseException | None]:
+        """Take note of a runner's end; return its lane, and the mistake that ended it, if any."""
+        lane = self._running.pop(ended.future)
+        lane.runners -= 1
+        if lane.runners == 0 and not lane.busy():
+            self._active.pop(lane.key, None)
+        return lane, ended.future.exception()
+
+    # --- the end -----------------------------------------------------------------------------------------
+
+    def close(self) -> list[Task]:
+        """Start no more pushes; return the claimed tasks that were not begun. Runners end after what they push."""
+        tasks = [task for lane in self._active.values() for task in lane.hand_back()]
+        for lane in self._active.values():
+            lane.close()
+        self._pool.shutdown(wait=False)
+        return tasks
+
+    def stop_pushes(self) -> None:
+        """Have what is still being pushed end before its rename."""
+        for lane in self._active.values():
+            lane.stop()
+
+    @property
+    def runners(self) -> int:
+        """How many runners there are."""
+        return len(self._running)

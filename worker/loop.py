@@ -1,0 +1,206 @@
+"""The worker's main loop: one thin turn after the other, each completed one pings the watchdog.
+
+All decisions are elsewhere; here is only the order in which things are looked at. Nothing that the queue could
+not take is forgotten: it is written down in a later turn.
+"""
+
+import select
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from daemon import notify
+from daemon.config import Config
+from daemon.doorbell import Doorbell
+from daemon.errors import Action, QueueFault
+from daemon.logs import log
+from daemon.reserve import Reserve
+from daemon.task import State
+from daemon.task_queue import TaskQueue
+from worker.barrier import Unspooled
+from worker.commands import Commands
+from worker.inbox import Inbox
+from worker.lanes import Lanes, RunnerEnded
+from worker.lifecycle_feed import InstanceChanged
+from worker.remotes import Probed, Remotes
+from worker.runner import Outcome
+from worker.settling import Settling
+from worker.signals import Signals
+from worker.upkeep import Upkeep
+
+#: Longest wait between two turns: what no doorbell announced is found then, and the watchdog is pinged.
+_IDLE_S: Final = 1.0
+#: Between two tries when the queue cannot be written.
+_TROUBLE_S: Final = 0.5
+#: Deferred tasks queued again in one turn.
+_PROMOTE: Final = 500
+#: Messages read in one turn.
+_MESSAGES: Final = 512
+#: Between two status lines.
+_STATUS_EVERY_S: Final = 2.0
+
+
+@dataclass(kw_only=True)
+class Parts:
+    """What a worker is made of."""
+
+    queue: TaskQueue
+    bell: Doorbell
+    inbox: Inbox
+    signals: Signals
+    lanes: Lanes
+    remotes: Remotes
+    settling: Settling
+    commands: Commands
+    upkeep: Upkeep
+    reserve: Reserve
+
+
+class Worker:
+    """One worker at work: `run` returns when it was told to stop and has finished what it was pushing."""
+
+    def __init__(self, parts: Parts, config: Config, reload: Callable[[], Config | None]) -> None:
+        self._parts = parts
+        self._config = config
+        self._reload = reload
+        self._stop_at: float | None = None
+        self._status_at = 0.0
+        self._finished = 0
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Outcome: lambda message: parts.settling.take([message]),
+            RunnerEnded: self._runner_ended,
+            Probed: self._probed,
+            Unspooled: parts.upkeep.unspooled,
+            InstanceChanged: self._instance_changed,
+        }
+
+    def run(self) -> None:
+        """Turn until told to stop. Raises QueueFault('queue_damaged') when the database must be set aside."""
+        parts = self._parts
+        poll = select.poll()
+        for source in (parts.bell, parts.inbox, parts.signals):
+            poll.register(source.fileno(), select.POLLIN)
+        wait_s = 0.0
+        while not self._ended():
+            poll.poll(wait_s * 1000)
+            parts.bell.answer()
+            wait_s = self._guarded_turn()
+            notify.watchdog()
+
+    def _guarded_turn(self) -> float:
+        """One turn; return how long to wait before the next."""
+        try:
+            return self._turn()
+        except QueueFault as error:
+            if error.kind.action is Action.STOP:
+                raise
+            if error.code != "queue_full" or not self._parts.reserve.release():
+                log("worker.waiting", code=error.code, detail=error.detail)
+            return _TROUBLE_S
+        except OSError as error:
+            log("worker.waiting", code="io_error", detail=str(error))
+            return _TROUBLE_S
+
+    def _turn(self) -> float:
+        parts = self._parts
+        for number in parts.signals.taken():
+            self._signalled(number)
+        for message in parts.inbox.drain(_MESSAGES):
+            self._handlers[type(message)](message)
+        finished = parts.settling.flush()
+        self._finished += finished
+        parts.upkeep.unspooling |= finished > 0
+        more = parts.commands.work()
+        parts.upkeep.unspooling |= more
+        now = time.time()
+        due_at = parts.queue.next_due_at()
+        if due_at is not None and due_at <= now:
+            more |= parts.queue.promote_due(now, _PROMOTE) == _PROMOTE
+        parts.remotes.tend()
+        if self._stop_at is None:
+            parts.lanes.dispatch(now, parts.remotes.answers)
+        else:
+            self._drain()
+        more |= parts.upkeep.turn()
+        self._tell_status()
+        return 0.0 if more else self._wait_s(now, due_at)
+
+    def _wait_s(self, now: float, due_at: float | None) -> float:
+        waits = [_IDLE_S, self._parts.remotes.next_probe_in_s(), self._parts.upkeep.next_in_s()]
+        waits += [at - now for at in (due_at, self._parts.lanes.next_probe_at()) if at is not None]
+        return max(0.001, min(wait for wait in waits if wait is not None))
+
+    # --- messages ----------------------------------------------------------------------------------------
+
+    def _runner_ended(self, message: RunnerEnded) -> None:
+        lane, mistake = self._parts.lanes.reap(message)
+        if mistake is None:
+            return
+        log("worker.error", instance=lane.key, detail=repr(mistake))
+        self._parts.settling.take([Outcome(task, "worker_error", repr(mistake)) for task in lane.abandoned()])
+
+    def _probed(self, message: Probed) -> None:
+        if message.code is None:
+            self._remote_up(message.remote)
+        else:
+            self._parts.remotes.probed(message)
+
+    def _remote_up(self, remote: str) -> None:
+        if self._parts.remotes.note_up(remote):
+            log("target.up", target=remote)
+
+    def _instance_changed(self, message: InstanceChanged) -> None:
+        """An instance started or appeared: its tasks are tried at once."""
+        for lane in self._parts.lanes.down():
+            if lane.key == message.instance_key:
+                lane.down_until = 0.0
+        while self._parts.queue.release_instance(message.instance_key, _PROMOTE) == _PROMOTE:
+            pass
+
+    # --- signals -----------------------------------------------------------------------------------------
+
+    def _signalled(self, number: int) -> None:
+        if number == signal.SIGHUP:
+            self._configure()
+        elif self._stop_at is None:
+            self._begin_drain()
+
+    def _configure(self) -> None:
+        notify.reloading()
+        config = self._reload()
+        if config is not None:
+            self._config = config
+            for part in (self._parts.lanes, self._parts.settling, self._parts.upkeep):
+                part.configure(config)
+        notify.ready()
+
+    def _begin_drain(self) -> None:
+        notify.stopping()
+        log("worker.draining")
+        self._stop_at = time.monotonic() + self._config.delivery.drain_s
+        self._parts.settling.hand_back(self._parts.lanes.close())
+
+    def _drain(self) -> None:
+        if self._stop_at is not None and time.monotonic() >= self._stop_at:
+            self._parts.lanes.stop_pushes()
+
+    def _ended(self) -> bool:
+        if self._stop_at is None:
+            return False
+        overdue = time.monotonic() >= self._stop_at + 2 * _IDLE_S
+        return overdue or (self._parts.lanes.runners == 0 and self._parts.settling.all_written)
+
+    def _tell_status(self) -> None:
+        now = time.monotonic()
+        if now < self._status_at:
+            return
+        counts = dict.fromkeys(State, 0)
+        for tally in self._parts.queue.tallies():
+            counts[tally.state] += tally.tasks
+        rate = self._finished / _STATUS_EVERY_S
+        notify.status(f"{counts[State.QUEUED]} queued, {counts[State.PUSHING]} pushing, "
+                      f"{counts[State.DEFERRED]} deferred, {counts[State.FAILED]} failed, {rate:.0f}/s")
+        self._finished = 0
+        self._status_at = now + _STATUS_EVERY_S

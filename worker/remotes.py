@@ -1,0 +1,134 @@
+"""The remotes of a worker: their targets, which of them answer, and for how long they did not.
+
+Only the main loop uses it, apart from `target`. A remote that does not answer is probed once a second, by one
+thread; meanwhile none of its tasks is tried, and none of them ages.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from daemon.config import Config
+from daemon.errors import CourierError, Undelivered
+from daemon.task_queue import TaskQueue
+from worker.target import Target
+
+#: Between two probes of a remote that is away.
+PROBE_EVERY_S: Final = 1.0
+#: How often the time that a remote is away is written down.
+_NOTE_EVERY_S: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A message: what a probe of a remote found; `code` is None when it answers."""
+
+    remote: str
+    code: str | None
+
+
+@dataclass
+class _Down:
+    code: str
+    #: Monotonic times.
+    noted_at: float
+    probe_at: float
+    probing: bool = False
+
+
+class Remotes:
+    """The remotes that this worker's tasks go to."""
+
+    def __init__(
+        self, queue: TaskQueue, config: Config, open_target: Callable[[str, Config], Target],
+        report: Callable[[Probed], None],
+    ) -> None:
+        self._queue = queue
+        self._config = config
+        self._open_target = open_target
+        self._report = report
+        self._targets: dict[str, Target] = {}
+        self._lock = threading.Lock()
+        self._down: dict[str, _Down] = {}
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="probe")
+
+    def target(self, remote: str) -> Target:
+        """The target of a remote, opened when it is first asked for. Raises Undelivered for an unknown remote."""
+        with self._lock:
+            if remote not in self._targets:
+                if self._config.remote(remote) is None:
+                    raise Undelivered("invalid_row", f"The remote {remote!r} is not in the configuration any more.")
+                self._targets[remote] = self._open_target(remote, self._config)
+            return self._targets[remote]
+
+    def local(self, remote: str) -> bool:
+        """True when what is delivered to the remote lands on this machine's own filesystems."""
+        try:
+            return self.target(remote).local
+        except Undelivered:
+            return False
+
+    def answers(self, remote: str) -> bool:
+        """True unless the remote is known to be away."""
+        return remote not in self._down
+
+    def note_down(self, remote: str, code: str) -> bool:
+        """Remember that a remote is away; return True if that is news."""
+        if remote in self._down:
+            return False
+        now = time.monotonic()
+        self._down[remote] = _Down(code, noted_at=now, probe_at=now + PROBE_EVERY_S)
+        return True
+
+    def note_up(self, remote: str) -> bool:
+        """Remember that a remote answers; return True if that is news."""
+        down = self._down.pop(remote, None)
+        if down is None:
+            return False
+        self._queue.add_outage(remote, time.monotonic() - down.noted_at)
+        return True
+
+    def probed(self, probed: Probed) -> None:
+        """Take note of a probe that found the remote still away."""
+        if probed.remote in self._down:
+            self._down[probed.remote].probing = False
+            self._down[probed.remote].probe_at = time.monotonic() + PROBE_EVERY_S
+
+    def outage_s(self, remote: str) -> float:
+        """For how long the remote was away in all."""
+        down = self._down.get(remote)
+        current = time.monotonic() - down.noted_at if down else 0.0
+        return self._queue.outage_s(remote) + current
+
+    def tend(self) -> None:
+        """Start the probes that are due, and write down how long remotes have been away."""
+        now = time.monotonic()
+        for remote, down in self._down.items():
+            if not down.probing and now >= down.probe_at:
+                down.probing = True
+                self._pool.submit(self._probe, remote)
+            if now - down.noted_at >= _NOTE_EVERY_S:
+                self._queue.add_outage(remote, now - down.noted_at)
+                down.noted_at = now
+
+    def next_probe_in_s(self) -> float | None:
+        """In how many seconds the next probe is due."""
+        now = time.monotonic()
+        return min((max(0.0, down.probe_at - now) for down in self._down.values() if not down.probing), default=None)
+
+    def _probe(self, remote: str) -> None:
+        try:
+            self.target(remote).probe()
+        except CourierError as error:
+            self._report(Probed(remote, error.code))
+        else:
+            self._report(Probed(remote, None))
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for target in self._targets.values():
+            target.close()

@@ -1,0 +1,108 @@
+"""Runners: threads that hold one session to one instance each and push one task after the other."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from daemon import seam
+from daemon.config import Config
+from daemon.errors import CourierError, Undelivered
+from daemon.spool import Spool
+from daemon.task import Task
+from worker.lane import Lane, Push
+from worker.target import Delivery, Receipt, Session, Target
+
+#: An idle session is kept for so long: an open one can block other operations on its instance.
+LINGER_S: Final = 1.0
+#: After so many seconds a runner makes room for another lane, if one waits.
+TURN_S: Final = 0.5
+
+
+class Cancelled(CourierError):
+    """Raised before the rename of a task that a person cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__("cancelled")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one push ended. `code` is None when the file is in the instance."""
+
+    task: Task
+    code: str | None
+    detail: str = ""
+    receipt: Receipt | None = None
+    seconds: float = 0.0
+
+
+def delivery_of(task: Task, config: Config) -> Delivery:
+    """What a target needs to know to deliver the task under this configuration."""
+    upload, rules = task.upload, config.delivery
+    return Delivery(
+        task_id=upload.task_id, destination=upload.destination, size=upload.size, sha256=upload.sha256,
+        mode=upload.mode, uid=upload.uid, gid=upload.gid, default_mode=rules.mode_bits, default_uid=rules.uid,
+        default_gid=rules.gid, mkdirs=upload.mkdirs, dir_mode=rules.dir_mode_bits, symlinks=rules.symlinks,
+        verify=rules.verify, stopped=rules.stopped, recheck=task.recheck,
+    )
+
+
+def run(
+    lane: Lane, target_of: Callable[[str], Target], spool: Spool, config: Config, report: Callable[[Outcome], None],
+) -> None:
+    """Push the lane's tasks until none comes for a while, reporting each outcome. One thread's work."""
+    held: list[Session] = []
+    turn_ends = time.monotonic() + TURN_S
+    try:
+        while (push := lane.take(LINGER_S, turn_over=time.monotonic() > turn_ends)) is not None:
+            outcome = None
+            try:
+                outcome = _push(push, held, target_of, spool, config)
+            finally:
+                lane.done(push, abandoned=outcome is None)
+            report(outcome)
+    finally:
+        _drop(held)
+
+
+def _push(
+    push: Push, held: list[Session], target_of: Callable[[str], Target], spool: Spool, config: Config,
+) -> Outcome:
+    """Push one task, opening a session if none is held. Whatever goes wrong is in the outcome."""
+    started = time.monotonic()
+    task = push.task
+    try:
+        with spool.open(task.upload) as source:
+            if not held:
+                seam.reach("push.open")
+                held.append(target_of(task.destination.remote).open(task.destination, config.delivery.stopped))
+            seam.reach("push.write")
+            receipt = held[0].deliver(delivery_of(task, config), source, lambda: _last_moment(push))
+        seam.reach("push.renamed")
+    except CourierError as error:
+        _drop_if_broken(held)
+        return Outcome(task, error.code, error.detail, seconds=time.monotonic() - started)
+    except OSError as error:
+        _drop(held)
+        return Outcome(task, "io_error", f"{error.strerror or error}", seconds=time.monotonic() - started)
+    _drop_if_broken(held)
+    return Outcome(task, None, receipt=receipt, seconds=time.monotonic() - started)
+
+
+def _last_moment(push: Push) -> None:
+    if push.cancelled:
+        raise Cancelled
+    if push.stopped:
+        raise Undelivered("shutdown")
+    seam.reach("push.rename")
+
+
+def _drop_if_broken(held: list[Session]) -> None:
+    if held and held[0].broken:
+        _drop(held)
+
+
+def _drop(held: list[Session]) -> None:
+    while held:
+        held.pop().close()
