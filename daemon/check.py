@@ -1,0 +1,96 @@
+"""`incus-courier check`: is everything there that the service needs? Each failure comes with what to do about it."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from daemon.config import Config
+from daemon.errors import CourierError
+from daemon.exits import EXIT_FAILED, EXIT_OK
+from daemon.layout import Layout
+from daemon.spool import Spool
+
+#: persist-queue's statements need RETURNING (3.35).
+_OLDEST_SQLITE = (3, 35, 0)
+
+
+class Finding(NamedTuple):
+    """The answer to one question of the check."""
+
+    what: str
+    ok: bool
+    detail: str
+    hint: str = ""
+
+
+def check(config: Config, config_file: str | None) -> int:
+    """Print a line for each thing that was looked at; return EXIT_FAILED when one of them is not well."""
+    findings = list(_findings(config, config_file))
+    for finding in findings:
+        sys.stdout.write(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}: {finding.detail}\n")
+        if not finding.ok and finding.hint:
+            sys.stdout.write(f"     {finding.hint}\n")
+    return EXIT_OK if all(finding.ok for finding in findings) else EXIT_FAILED
+
+
+def _findings(config: Config, config_file: str | None) -> Iterator[Finding]:
+    yield Finding("configuration", True, config_file or "the built-in defaults")
+    layout = Layout(config.state.path)
+    yield _try("state directory", lambda: _check_directories(layout))
+    yield _try("spool", lambda: _check_spool(layout, config))
+    yield _try("SQLite", lambda: _check_sqlite(layout))
+    yield from _check_remotes(config_file)
+
+
+def _try(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, look())
+    except CourierError as error:
+        return Finding(what, False, error.detail, error.kind.hint)
+    except (OSError, sqlite3.Error) as error:
+        return Finding(what, False, str(error), "Check the directory's owner, its permissions and its filesystem.")
+
+
+def _check_directories(layout: Layout) -> str:
+    layout.create()
+    return str(layout.directory)
+
+
+def _check_spool(layout: Layout, config: Config) -> str:
+    spool = Spool(layout)
+    incoming = spool.begin()
+    incoming.write(b"check")
+    incoming.discard()
+    free = spool.free_bytes()
+    if free < config.limits.min_free_bytes:
+        raise CourierError("no_room", f"{free} bytes are free; limits.min_free_bytes wants "
+                                      f"{config.limits.min_free_bytes}, so every upload is refused.")
+    return f"writable, {free // 2**20} MiB free"
+
+
+def _check_sqlite(layout: Layout) -> str:
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        raise OSError(f"SQLite {sqlite3.sqlite_version} is too old")
+    with tempfile.TemporaryDirectory(dir=layout.queue) as directory:
+        connection = sqlite3.connect(os.path.join(directory, "check.db"))
+        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        connection.execute("CREATE TABLE try (x)")
+        connection.close()
+    if mode != "wal":
+        raise OSError("this filesystem does not take SQLite's write-ahead log")
+    return f"version {sqlite3.sqlite_version}, write-ahead log works"
+
+
+def _check_remotes(config_file: str | None) -> Iterator[Finding]:
+    """Ask the worker's own program: only it may reach Incus."""
+    command = [sys.executable, "-P", "-m", "worker.check", *(["--config", config_file] if config_file else [])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    for line in done.stdout.splitlines():
+        yield Finding(*json.loads(line))
+    if done.returncode:
+        yield Finding("worker", False, done.stderr.strip() or f"exit code {done.returncode}")

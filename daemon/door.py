@@ -1,0 +1,171 @@
+"""The sockets on which uploads come in: opened here, looked at once they are bound, then handed to the server.
+
+What is bound decides whether it is safe, not what the configuration says, so a socket that was passed in
+counts too. Fatal: an address that is open to other machines (unless that is wanted), one that is taken, and a
+descriptor that is no listening socket.
+"""
+
+import fcntl
+import ipaddress
+import os
+import socket
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from daemon.errors import CannotStart
+
+#: Connections that may wait in the kernel to be accepted; the kernel's own limit (somaxconn) applies too.
+BACKLOG: Final = 4096
+#: The Unix socket is for its owner and group.
+_SOCKET_UMASK: Final = 0o117
+
+
+@dataclass(frozen=True)
+class Door:
+    """One listening socket."""
+
+    socket: socket.socket
+    #: What a person would call it.
+    address: str
+    #: False when it was passed in, and may serve other processes as well.
+    own: bool
+    #: The name of our own Unix socket, and its inode.
+    path: Path | None = None
+    inode: int = 0
+
+    @property
+    def private(self) -> bool:
+        """True when file permissions say who may come in."""
+        return self.socket.family == socket.AF_UNIX
+
+    def stop_listening(self) -> None:
+        """Refuse new connections from now on. A socket that was passed in keeps them for whoever comes next."""
+        if self.own:
+            self.socket.shutdown(socket.SHUT_RDWR)
+
+    def remove(self) -> None:
+        """Remove the name of our own Unix socket, unless it has become another's."""
+        if self.path is None:
+            return
+        try:
+            if self.path.lstat().st_ino == self.inode:
+                self.path.unlink()
+        except FileNotFoundError:
+            return
+
+
+def open_doors(addresses: Iterable[str], *, allow_anonymous: bool) -> list[Door]:
+    """Open every address of `api.listen`.
+
+    Raises CannotStart('unsafe_listen') for one that other machines reach, and CannotStart('cannot_listen').
+    """
+    doors = [_open(address) for address in addresses]
+    for door in doors:
+        if not (allow_anonymous or _is_safe(door.socket)):
+            raise CannotStart(
+                "unsafe_listen",
+                f"api.listen: {door.address} can be reached from other machines, and whoever reaches it could write as"
+                " root into every instance. Listen on loopback or a Unix socket, or set api.allow_anonymous = true.")
+    return doors
+
+
+def from_descriptors(descriptors: Sequence[int]) -> list[str]:
+    """The addresses of sockets that were passed in."""
+    return [f"fd://{descriptor}" for descriptor in descriptors]
+
+
+def _open(address: str) -> Door:
+    try:
+        if address.startswith("unix:"):
+            return _open_unix(Path(address.removeprefix("unix:")))
+        if address.startswith("fd://"):
+            return _adopt(int(address.removeprefix("fd://")))
+        return _open_tcp(address)
+    except OSError as error:
+        raise CannotStart("cannot_listen", f"api.listen: {address}: {error.strerror or error}") from error
+
+
+def _open_tcp(address: str) -> Door:
+    host, _, port = address.rpartition(":")
+    found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, where = found[0]
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    listener.bind(where)
+    listener.listen(BACKLOG)
+    return Door(listener, _describe(listener), own=True)
+
+
+def _open_unix(path: Path) -> Door:
+    _hold(path)
+    _clear_stale(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    umask = os.umask(_SOCKET_UMASK)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(umask)
+    listener.listen(BACKLOG)
+    return Door(listener, _describe(listener), own=True, path=path, inode=path.lstat().st_ino)
+
+
+def _hold(path: Path) -> None:
+    """Hold the name for as long as this process lives, so that two starting at once do not take it from each other."""
+    descriptor = os.open(f"{path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise CannotStart("cannot_listen", f"api.listen: unix:{path}: another process listens there") from error
+
+
+def _clear_stale(path: Path) -> None:
+    """Remove a socket that nobody listens on any more; raise CannotStart for anything else of that name."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise CannotStart("cannot_listen", f"api.listen: unix:{path}: there is a file of that name already")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except BlockingIOError:
+            # Its backlog is full: somebody is there.
+            pass
+    raise CannotStart("cannot_listen", f"api.listen: unix:{path}: another process listens there")
+
+
+def _adopt(descriptor: int) -> Door:
+    listener = socket.socket(fileno=descriptor)
+    if listener.type != socket.SOCK_STREAM or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise CannotStart("cannot_listen", f"api.listen: fd://{descriptor} is not a listening stream socket")
+    os.set_inheritable(descriptor, False)
+    return Door(listener, _describe(listener), own=False)
+
+
+def _is_safe(listener: socket.socket) -> bool:
+    return listener.family == socket.AF_UNIX or _is_loopback(listener)
+
+
+def _is_loopback(listener: socket.socket) -> bool:
+    if listener.family not in {socket.AF_INET, socket.AF_INET6}:
+        return False
+    address = ipaddress.ip_address(listener.getsockname()[0].partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
+
+
+def _describe(listener: socket.socket) -> str:
+    name = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{name if isinstance(name, str) else '@' + name[1:].decode(errors='replace')}"
+    host = f"[{name[0]}]" if listener.family == socket.AF_INET6 else name[0]
+    return f"{host}:{name[1]}"

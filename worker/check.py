@@ -1,0 +1,45 @@
+"""`python -m worker.check`: can the remotes of the configuration be reached? A line of JSON for each."""
+
+import argparse
+import json
+import sys
+
+from daemon import config as configuration
+from daemon.config import LOCAL
+from daemon.errors import CourierError
+from daemon.exits import EXIT_OK, complain, exit_code
+from worker.targets import describe, open_target
+
+
+def main() -> int:
+    """Probe every remote; print [what, ok, detail, hint] for each."""
+    parser = argparse.ArgumentParser(prog="python -m worker.check", description=__doc__)
+    parser.add_argument("--config", help="the configuration file")
+    try:
+        config = configuration.load(configuration.find_file(parser.parse_args().config))
+        for remote in (LOCAL, *config.remotes):
+            _print(_probe(remote, config))
+    except CourierError as error:
+        complain("incus-courier worker", error)
+        return exit_code(error)
+    return EXIT_OK
+
+
+def _probe(remote: str, config: configuration.Config) -> list[object]:
+    what = f"remote {remote}"
+    try:
+        chosen = describe(remote, config)
+        target = open_target(remote, config)
+        target.probe()
+        target.close()
+    except CourierError as error:
+        return [what, False, error.detail, error.kind.hint]
+    return [what, True, f"{chosen['target']} at {chosen['endpoint']}", ""]
+
+
+def _print(finding: list[object]) -> None:
+    sys.stdout.write(json.dumps(finding) + "\n")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
