@@ -6,7 +6,8 @@ from daemon.config import LOCAL, Config
 from daemon.errors import CannotStart
 from worker.target import Target
 from worker.targets.directory import DirectoryTarget
-from worker.targets.incus import IncusTarget, find_endpoint
+from worker.targets.incus import IncusTarget
+from worker.targets.rest import find_endpoint
 
 #: The directory below the state directory that stands in for Incus.
 INSTANCES: Final = "instances"
@@ -21,7 +22,7 @@ def open_target(remote_name: str, config: Config) -> Target:
     remote = config.remote(remote_name)
     if remote is None:
         raise CannotStart("bad_config", f"there is no [remotes.{remote_name}]")
-    if _is_directory(remote_name, config):
+    if is_directory(remote_name, config):
         return DirectoryTarget(config.state.path / INSTANCES)
     if remote_name != LOCAL and not remote.endpoint:
         raise CannotStart("bad_config", f"remotes.{remote_name}.endpoint: is missing")
@@ -30,14 +31,15 @@ def open_target(remote_name: str, config: Config) -> Target:
 
 def describe(remote_name: str, config: Config) -> dict[str, str]:
     """What `open_target` chooses, as fields for the log: `target` (incus or directory) and `endpoint`."""
-    if _is_directory(remote_name, config):
+    if is_directory(remote_name, config):
         return {"target": "directory", "endpoint": str(config.state.path / INSTANCES)}
     remote = config.remote(remote_name)
     endpoint = (remote.endpoint if remote else "") or find_endpoint() or "no socket found yet"
     return {"target": "incus", "endpoint": endpoint}
 
 
-def _is_directory(remote_name: str, config: Config) -> bool:
+def is_directory(remote_name: str, config: Config) -> bool:
+    """True if a directory stands in for the remote."""
     if config.target.kind != "auto":
         return config.target.kind == "directory"
     return remote_name == LOCAL and not config.incus.endpoint and find_endpoint() is None
