@@ -13,6 +13,7 @@ from daemon.config import Config
 from daemon.errors import CourierError
 from daemon.exits import EXIT_FAILED, EXIT_OK
 from daemon.layout import Layout
+from daemon.privileges import drop_to_owner
 from daemon.spool import Spool
 
 #: persist-queue's statements need RETURNING (3.35).
@@ -40,11 +41,14 @@ def check(config: Config, config_file: str | None) -> int:
 
 def _findings(config: Config, config_file: str | None) -> Iterator[Finding]:
     yield Finding("configuration", True, config_file or "the built-in defaults")
+    # The worker's user may read more than the state's owner, so this comes before root gives its power away.
+    remotes = list(_check_remotes(config_file))
     layout = Layout(config.state.path)
+    drop_to_owner(layout)
     yield _try("state directory", lambda: _check_directories(layout))
     yield _try("spool", lambda: _check_spool(layout, config))
     yield _try("SQLite", lambda: _check_sqlite(layout))
-    yield from _check_remotes(config_file)
+    yield from remotes
 
 
 def _try(what: str, look: Callable[[], str]) -> Finding:

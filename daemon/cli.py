@@ -11,6 +11,8 @@ from daemon import config as configuration
 from daemon.config import Config
 from daemon.errors import CourierError
 from daemon.exits import complain, exit_code
+from daemon.layout import Layout
+from daemon.privileges import drop_to_owner
 
 app = typer.Typer(
     name="incus-courier", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -36,6 +38,13 @@ def load(config: str | None = None) -> Config:
     """The configuration; ends the process with its complaint when it is wrong."""
     Settings.file = config or Settings.file
     return configuration.load(configuration.find_file(Settings.file))
+
+
+def load_for_state(config: str | None = None) -> Config:
+    """The configuration, for a command that opens the state: root has become the state's owner on return."""
+    loaded = load(config)
+    drop_to_owner(Layout(loaded.state.path))
+    return loaded
 
 
 @app.command()
@@ -77,7 +86,7 @@ def status(
     """Show what waits, per shard and instance. Fails when there are dead letters or a shard has no worker."""
     from daemon.status import status as run
 
-    raise SystemExit(run(load(config), as_json=json))
+    raise SystemExit(run(load_for_state(config), as_json=json))
 
 
 def _file_option() -> list[str]:

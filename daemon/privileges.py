@@ -1,0 +1,52 @@
+"""Root gives its power away before it opens the state: what it made there would shut the service out."""
+
+import os
+import pwd
+from dataclasses import dataclass
+
+from daemon.layout import Layout
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A user and its groups, as numbers."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+def identity_to_take(euid: int, owner_uid: int, owner_gid: int) -> Identity | None:
+    """Who to become before opening what `owner_uid` and `owner_gid` own; None to stay who one is."""
+    if euid != 0 or owner_uid == 0:
+        return None
+    return Identity(owner_uid, owner_gid, _groups(owner_uid, owner_gid))
+
+
+def _groups(uid: int, gid: int) -> tuple[int, ...]:
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return (gid,)
+    return tuple(sorted({gid, *os.getgrouplist(name, gid)}))
+
+
+def drop_to_owner(layout: Layout) -> None:
+    """As root, become the owner of the state's queue, for good; anyone else stays who they are.
+
+    Call it before the state is opened and after the configuration is read. Nothing happens while there is no
+    state yet. Raises OSError when the kernel refuses.
+    """
+    if os.geteuid() != 0:
+        return
+    try:
+        found = os.stat(layout.queue)
+    except FileNotFoundError:
+        return
+    identity = identity_to_take(os.geteuid(), found.st_uid, found.st_gid)
+    if identity is None:
+        return
+    os.umask(0o007 if layout.shared else 0o077)
+    os.setgroups(identity.groups)
+    os.setgid(identity.gid)
+    os.setuid(identity.uid)
