@@ -198,6 +198,14 @@ class Config(BaseSettings):
     retention: Retention = Retention()
     log: Log = Log()
 
+    @model_validator(mode="after")
+    def _remotes_say_where_they_are(self) -> "Config":
+        for name, remote in self.remotes.items():
+            if name == LOCAL or not remote.endpoint:
+                reason = "is the [incus] section's own name" if name == LOCAL else "has no endpoint"
+                raise ValueError(f"remotes.{name} {reason}")
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,

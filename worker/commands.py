@@ -68,16 +68,11 @@ class Commands:
     def _work_selection(self, command: Command) -> None:
         selection = command.selection or Selection()
         if command.verb == "flush" and selection.instance_key:
-            self._flush(selection.instance_key)
+            self._lanes.try_again(lambda lane: lane.key == selection.instance_key)
         tasks = self._queue.select(selection, self._after_order, _SLICE)
         finished = len(tasks) < _SLICE
         self._apply([(command, task) for task in tasks], [command] if finished else [])
         self._after_order = 0 if finished else tasks[-1].order
-
-    def _flush(self, instance_key: str) -> None:
-        for lane in self._lanes.down():
-            if lane.key == instance_key:
-                lane.down_until = 0.0
 
     def _find(self, command: Command) -> Task | None:
         task = self._queue.find(command.task_id or "")

@@ -82,6 +82,12 @@ class Lanes:
         lane.down_until, lane.failures = None, 0
         return self._down.pop(lane.key, None) is not None
 
+    def try_again(self, matches: Callable[[Lane], bool]) -> None:
+        """Probe instances that are down at once: something about them has changed."""
+        for lane in self._down.values():
+            if matches(lane):
+                lane.down_until = 0.0
+
     def next_probe_at(self) -> float | None:
         """When the next instance that is down may be probed, in seconds since the epoch."""
         return min((lane.down_until for lane in self._down.values() if lane.down_until is not None), default=None)

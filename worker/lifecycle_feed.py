@@ -1,6 +1,17 @@
-"""Messages about what happens to instances, for the main loop."""
+"""What Incus's lifecycle events mean to the main loop: messages about instances and remotes that changed."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Final
+
+from daemon.config import Config
+from worker.lifecycle import Lifecycle, follow
+
+#: After these an instance can be written to that perhaps could not before.
+_OPENING: Final = frozenset({
+    "instance-started", "instance-ready", "instance-created", "instance-agent-started", "instance-resumed",
+    "instance-restarted", "instance-renamed",
+})
 
 
 @dataclass(frozen=True)
@@ -8,3 +19,20 @@ class InstanceChanged:
     """A message: an instance started or appeared, and its tasks may go at once."""
 
     instance_key: str
+
+
+@dataclass(frozen=True)
+class RemoteConnected:
+    """A message: a remote's events can be followed (again); what happened before was missed."""
+
+    remote: str
+
+
+def feed(remote: str, config: Config, report: Callable[[Any], None]) -> Lifecycle | None:
+    """Follow a remote's events and report what matters; None when the remote has no events."""
+
+    def on_event(project: str, instance: str, action: str) -> None:
+        if action in _OPENING:
+            report(InstanceChanged(f"{remote}/{project}/{instance}"))
+
+    return follow(remote, config, on_event, lambda: report(RemoteConnected(remote)), lambda _reason: None)

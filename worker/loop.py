@@ -23,7 +23,7 @@ from worker.barrier import Unspooled
 from worker.commands import Commands
 from worker.inbox import Inbox
 from worker.lanes import Lanes, RunnerEnded
-from worker.lifecycle_feed import InstanceChanged
+from worker.lifecycle_feed import InstanceChanged, RemoteConnected
 from worker.remotes import Probed, Remotes
 from worker.runner import Outcome
 from worker.settling import Settling
@@ -68,12 +68,14 @@ class Worker:
         self._stop_at: float | None = None
         self._status_at = 0.0
         self._finished = 0
+        self._releasing: set[str] = set()
         self._handlers: dict[type, Callable[[Any], None]] = {
             Outcome: lambda message: parts.settling.take([message]),
             RunnerEnded: self._runner_ended,
             Probed: self._probed,
             Unspooled: parts.upkeep.unspooled,
             InstanceChanged: self._instance_changed,
+            RemoteConnected: self._remote_connected,
         }
 
     def run(self) -> None:
@@ -114,6 +116,7 @@ class Worker:
         parts.upkeep.unspooling |= finished > 0
         more = parts.commands.work()
         parts.upkeep.unspooling |= more
+        more |= self._release()
         now = time.time()
         due_at = parts.queue.next_due_at()
         if due_at is not None and due_at <= now:
@@ -153,11 +156,20 @@ class Worker:
 
     def _instance_changed(self, message: InstanceChanged) -> None:
         """An instance started or appeared: its tasks are tried at once."""
-        for lane in self._parts.lanes.down():
-            if lane.key == message.instance_key:
-                lane.down_until = 0.0
-        while self._parts.queue.release_instance(message.instance_key, _PROMOTE) == _PROMOTE:
-            pass
+        self._parts.lanes.try_again(lambda lane: lane.key == message.instance_key)
+        self._releasing.add(message.instance_key)
+
+    def _remote_connected(self, message: RemoteConnected) -> None:
+        """What happened to the remote's instances before is not known: those that were down are looked at again."""
+        self._remote_up(message.remote)
+        self._parts.lanes.try_again(lambda lane: lane.destination.remote == message.remote)
+
+    def _release(self) -> bool:
+        """Queue again a slice of what was deferred for instances that changed; return True if there is more."""
+        for key in list(self._releasing):
+            if self._parts.queue.release_instance(key, _PROMOTE) < _PROMOTE:
+                self._releasing.discard(key)
+        return bool(self._releasing)
 
     # --- signals -----------------------------------------------------------------------------------------
 

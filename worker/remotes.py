@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from daemon.config import Config
 from daemon.errors import CourierError, Undelivered
 from daemon.task_queue import TaskQueue
+from worker.lifecycle import Lifecycle
+from worker.lifecycle_feed import feed
 from worker.target import Target
 
 #: Between two probes of a remote that is away.
@@ -44,13 +46,14 @@ class Remotes:
 
     def __init__(
         self, queue: TaskQueue, config: Config, open_target: Callable[[str, Config], Target],
-        report: Callable[[Probed], None],
+        report: Callable[[Any], None],
     ) -> None:
         self._queue = queue
         self._config = config
         self._open_target = open_target
         self._report = report
         self._targets: dict[str, Target] = {}
+        self._feeds: list[Lifecycle] = []
         self._lock = threading.Lock()
         self._down: dict[str, _Down] = {}
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="probe")
@@ -62,6 +65,8 @@ class Remotes:
                 if self._config.remote(remote) is None:
                     raise Undelivered("invalid_row", f"The remote {remote!r} is not in the configuration any more.")
                 self._targets[remote] = self._open_target(remote, self._config)
+                events = feed(remote, self._config, self._report)
+                self._feeds += [events] if events else []
             return self._targets[remote]
 
     def local(self, remote: str) -> bool:
@@ -130,5 +135,7 @@ class Remotes:
     def close(self) -> None:
         """Let go of every connection."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        for events in self._feeds:
+            events.close()
         for target in self._targets.values():
             target.close()
