@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run incus test test-fast test-pythons lint venv lock clean
+.PHONY: help run incus test test-fast test-pythons test-versions lint venv lock clean
 
 help: ## say what can be made
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,6 +24,9 @@ $(STAMP): pyproject.toml requirements-dev.txt
 run: $(STAMP) ## set up and start the whole service in the foreground
 	@$(BIN)/incus-courier --config config.toml serve
 
+incus: ## give this Debian or Ubuntu machine a real Incus with small containers to try (root)
+	@scripts/incus-host
+
 lint: $(STAMP) ## ruff and mypy --strict
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
@@ -31,8 +34,15 @@ lint: $(STAMP) ## ruff and mypy --strict
 test-fast: $(STAMP) lint ## unit and integration tests, under a minute
 	@$(BIN)/pytest tests/unit tests/integration
 
-test: $(STAMP) lint ## everything, against a real Incus
+test: $(STAMP) lint ## everything, against a real Incus (which root gets installed)
+	@if [ "$$(id -u)" = 0 ]; then scripts/incus-host; fi
 	@$(BIN)/pytest tests
+
+test-pythons: ## unit and integration tests on each supported Python that this machine has
+	@scripts/test-pythons
+
+test-versions: $(STAMP) ## the delivery tests against Incus 6.0, Incus 7.0 and LXD 5.0 (root)
+	@scripts/test-versions
 
 lock: $(STAMP) ## pin what the direct dependencies bring along
 	$(BIN)/pip install --quiet pip-tools
