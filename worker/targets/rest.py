@@ -89,7 +89,7 @@ class Rest:
 
     def upgrade(self, path: str, params: dict[str, str], headers: dict[str, str]) -> Upgraded:
         """GET `path` with `headers` that ask for another protocol; return the connection, which outlives this."""
-        answer = self.send("GET", path, params, {"Connection": "Upgrade", **headers})
+        answer = self.send("GET", path, params, {"Connection": "Upgrade", **headers}, stream=True)
         if answer.status_code != requests.codes.switching_protocols:
             raise _refusal(answer)
         raw = answer.raw.connection
@@ -104,11 +104,14 @@ class Rest:
             return Files(self, Instance(client, name=instance), f"/instances/{instance}/files", project)
 
     def send(self, method: str, path: str, params: dict[str, str],
-             headers: dict[str, str] | None = None) -> requests.Response:
-        """Send a request without a body; return the answer, whatever its status, its body not yet read."""
+             headers: dict[str, str] | None = None, stream: bool = False) -> requests.Response:
+        """Send a request without a body; return the answer, whatever its status.
+
+        With `stream` its body is not yet read, and it is the caller's to close.
+        """
         with self.explained():
             return self._session.request(method, f"{self._url}/1.0{path}", params=params, headers=headers,
-                                         timeout=self._limit, stream=True, allow_redirects=False)
+                                         timeout=self._limit, stream=stream, allow_redirects=False)
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -150,10 +153,9 @@ class Files:
 
     def read(self, path: str) -> Iterator[bytes]:
         """Yield the bytes of a file."""
-        answer = self._ask("GET", path)
-        if answer.status_code != requests.codes.ok:
-            raise _refusal(answer, of_files=True)
-        with self._rest.explained():
+        with self._ask("GET", path, stream=True) as answer, self._rest.explained():
+            if answer.status_code != requests.codes.ok:
+                raise _refusal(answer, of_files=True)
             yield from answer.iter_content(_READ_BYTES)
 
     def put(self, path: str, data: bytes | Iterable[bytes], want: Wanted) -> None:
@@ -171,8 +173,8 @@ class Files:
         with self._rest.explained():
             self._files.delete(path)
 
-    def _ask(self, method: str, path: str) -> requests.Response:
-        return self._rest.send(method, self._address, {"path": path, "project": self._project})
+    def _ask(self, method: str, path: str, stream: bool = False) -> requests.Response:
+        return self._rest.send(method, self._address, {"path": path, "project": self._project}, stream=stream)
 
 
 def _speak_incus_and_lxd(request: requests.PreparedRequest) -> requests.PreparedRequest:

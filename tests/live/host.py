@@ -1,0 +1,166 @@
+"""A real Incus (or LXD) for the tests: fresh containers by its REST API, and their files as this machine sees them."""
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+#: Names another socket than the usual ones, to test against another version.
+SOCKET_VARIABLE = "INCUS_COURIER_TEST_SOCKET"
+SOCKETS = ("/var/lib/incus/unix.socket", "/run/incus/unix.socket", "/var/lib/lxd/unix.socket")
+IMAGE = "courier-tiny"
+_ANSWER_S = 60.0
+
+
+class ApiError(Exception):
+    """The server refused a request of the tests."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=_ANSWER_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(_ANSWER_S)
+        self.sock.connect(self._path)
+
+
+class Host:
+    """One Incus by its socket."""
+
+    def __init__(self, socket_path: str) -> None:
+        self.socket = socket_path
+        self.directory = Path(socket_path).parent
+
+    def call(self, method: str, path: str, body: object = None) -> Any:
+        """Send a request, wait for the operation that it starts if any, and return the metadata."""
+        with contextlib.closing(_UnixConnection(self.socket)) as connection:
+            connection.request(method, f"/1.0{path}", json.dumps(body) if body is not None else None)
+            answer = json.loads(connection.getresponse().read())
+        if answer["type"] == "error":
+            raise ApiError(answer["error"])
+        if answer["type"] == "async":
+            done = self.call("GET", f"{answer['operation'].removeprefix('/1.0')}/wait")
+            if done["err"]:
+                raise ApiError(done["err"])
+            return done
+        return answer["metadata"]
+
+    @contextlib.contextmanager
+    def container(self, running: bool = True, project: str = "default") -> Iterator["Container"]:
+        """A fresh container of the tiny image, removed afterwards."""
+        container = Container(self, f"courier-test-{uuid.uuid4().hex[:12]}", project)
+        self.call("POST", f"/instances?project={project}", {
+            "name": container.name, "type": "container", "source": {"type": "image", "alias": IMAGE},
+            "profiles": ["default"]})
+        try:
+            if running:
+                container.start()
+            yield container
+        finally:
+            container.remove()
+
+    @contextlib.contextmanager
+    def project(self) -> Iterator[str]:
+        """A fresh project that shares images and profiles with the default one, removed afterwards."""
+        name = f"courier-test-{uuid.uuid4().hex[:12]}"
+        self.call("POST", "/projects", {"name": name, "config": {
+            "features.images": "false", "features.profiles": "false", "features.storage.volumes": "false"}})
+        try:
+            yield name
+        finally:
+            self.call("DELETE", f"/projects/{name}")
+
+    @contextlib.contextmanager
+    def https(self) -> Iterator[str]:
+        """Let it listen on a free port of loopback; yield the URL; afterwards all is as before."""
+        before = self.call("GET", "")["config"].get("core.https_address", "")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.call("PATCH", "", {"config": {"core.https_address": address}})
+        try:
+            yield f"https://{address}"
+        finally:
+            self.call("PATCH", "", {"config": {"core.https_address": before}})
+
+    @contextlib.contextmanager
+    def trusted(self, certificate: Path, projects: list[str] | None = None) -> Iterator[None]:
+        """Trust a client certificate (PEM), for some projects only or for all; not afterwards."""
+        lines = certificate.read_text().split("-----")[2].split()
+        name = f"courier-test-{uuid.uuid4().hex[:12]}"
+        self.call("POST", "/certificates", {
+            "type": "client", "name": name, "certificate": "".join(lines), "restricted": projects is not None,
+            "projects": projects or []})
+        try:
+            yield
+        finally:
+            for known in self.call("GET", "/certificates?recursion=1"):
+                if known["name"] == name:
+                    self.call("DELETE", f"/certificates/{known['fingerprint']}")
+
+
+class Container:
+    """A container, and its files as this machine sees them."""
+
+    def __init__(self, host: Host, name: str, project: str) -> None:
+        self.host = host
+        self.name = name
+        self.project = project
+
+    @property
+    def rootfs(self) -> Path:
+        """Its root directory on this machine. What it mounts inside is not seen here."""
+        prefix = "" if self.project == "default" else f"{self.project}_"
+        return self.host.directory / "storage-pools/default/containers" / f"{prefix}{self.name}" / "rootfs"
+
+    @property
+    def shift(self) -> int:
+        """What this machine adds to the uids and gids inside."""
+        return os.lstat(self.rootfs).st_uid
+
+    def start(self) -> None:
+        """Start it and wait until it runs."""
+        self._state("start")
+
+    def stop(self) -> None:
+        """Stop it at once and wait until it is."""
+        self._state("stop")
+
+    def remove(self) -> None:
+        """Stop and delete it, if it is still there."""
+        with contextlib.suppress(ApiError):
+            self.stop()
+        with contextlib.suppress(ApiError):
+            self.host.call("DELETE", self._address)
+
+    def run(self, script: str) -> int:
+        """Run a shell script inside; return its exit status."""
+        done = self.host.call("POST", self._address.replace(f"/{self.name}", f"/{self.name}/exec"), {
+            "command": ["sh", "-c", script], "interactive": False, "wait-for-websocket": False})
+        return int(done["metadata"]["return"])
+
+    def _state(self, action: str) -> None:
+        self.host.call("PUT", self._address.replace(f"/{self.name}", f"/{self.name}/state"),
+                       {"action": action, "timeout": 30, "force": True})
+
+    @property
+    def _address(self) -> str:
+        return f"/instances/{self.name}?project={self.project}"
+
+
+def find_host() -> Host | None:
+    """The Incus that answers, or None."""
+    for path in filter(None, (os.environ.get(SOCKET_VARIABLE), *SOCKETS)):
+        with contextlib.suppress(OSError, ApiError):
+            host = Host(path)
+            host.call("GET", "")
+            return host
+    return None

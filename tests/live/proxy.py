@@ -1,0 +1,80 @@
+"""A proxy on a Unix socket between a test and Incus, which can stop forwarding or play an old server."""
+
+import contextlib
+import socket
+import threading
+from pathlib import Path
+
+#: What a server without the SFTP endpoint answers.
+NO_SFTP = (b'HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 54\r\n\r\n'
+           b'{"type":"error","error_code":404,"error":"not found"}\r\n')
+
+
+class Proxy:
+    """Forwards connections from `path` to Incus until told otherwise."""
+
+    def __init__(self, path: Path, upstream: str, without_sftp: bool = False, stall_after: int | None = None) -> None:
+        """`stall_after` bytes from the client on a connection, forward nothing more of it, either way."""
+        self.path = str(path)
+        self._upstream = upstream
+        self._without_sftp = without_sftp
+        self._stall_after = stall_after
+        self._stalled = threading.Event()
+        self._open: list[socket.socket] = []
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(self.path)
+        self._listener.listen()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def __enter__(self) -> "Proxy":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+        for thread in self._threads:
+            thread.join(10)
+        for end in self._open:
+            end.close()
+
+    def stall(self) -> None:
+        """Forward nothing more."""
+        self._stalled.set()
+
+    def cut(self) -> None:
+        """End every connection."""
+        for end in self._open:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self._upstream)
+            self._open += [client, server]
+            for source, sink, limit in ((client, server, self._stall_after), (server, client, None)):
+                thread = threading.Thread(target=self._pump, args=(source, sink, limit))
+                thread.start()
+                self._threads.append(thread)
+
+    def _pump(self, source: socket.socket, sink: socket.socket, limit: int | None) -> None:
+        forwarded = 0
+        with contextlib.suppress(OSError):
+            while not self._stalled.is_set() and (piece := source.recv(65536)):
+                if self._without_sftp and b"/sftp" in piece.split(b"\r\n", 1)[0]:
+                    source.sendall(NO_SFTP)
+                    continue
+                if limit is not None and forwarded + len(piece) > limit:
+                    return
+                if self._stalled.is_set():
+                    return
+                sink.sendall(piece)
+                forwarded += len(piece)
+            if not self._stalled.is_set():
+                sink.shutdown(socket.SHUT_WR)
