@@ -144,21 +144,27 @@ class Spool:
             os.fsync(directory)
             return
 
-    def remove(self, uploads: Iterable[Upload]) -> None:
+    def remove(self, uploads: Iterable[Upload]) -> dict[str, OSError]:
         """Unlink the files of uploads, in the order given, and make that durable.
 
         The order matters: of one path the older goes first, so that a rebuild never finds an older without
-        the newer. A file that is gone already counts as removed.
+        the newer. A file that is gone already counts as removed. Returns, by task id, those that could not be
+        removed and why. Raises OSError when it cannot be made durable: treat them all as still there then.
         """
         touched = set()
+        failed = {}
         for upload in uploads:
             directory = self.directory(upload.destination.bucket)
             touched.add(directory)
-            if seam.reach("spool.unlink"):
-                _unlink_any(upload.task_id, directory)
+            try:
+                if seam.reach("spool.unlink"):
+                    _unlink_any(upload.task_id, directory)
+            except OSError as error:
+                failed[upload.task_id] = error
         seam.reach("spool.unlinked")
         for directory in touched:
             os.fsync(directory)
+        return failed
 
     def names(self, bucket: int) -> list[Name]:
         """Every file of a bucket, by name: uploads in the order of their acceptance."""

@@ -16,7 +16,7 @@ from daemon.task import State, Task
 
 @dataclass(frozen=True)
 class Unspooled:
-    """A message: the bytes of these tasks are gone; or, with `error`, they are still there."""
+    """A message: the bytes of these tasks are gone. `error` is why those of others are not."""
 
     orders: tuple[int, ...]
     error: OSError | None = None
@@ -44,14 +44,15 @@ class Barrier:
         threading.Thread(target=self._pass, args=(tasks,), name="barrier", daemon=True).start()
 
     def _pass(self, tasks: list[Task]) -> None:
-        error = None
         try:
             if seam.reach("barrier.sync"):
                 os.sync()
-            self._spool.remove(task.upload for task in tasks)
-        except OSError as failed:
-            error = failed
-        self._report(Unspooled(tuple(task.order for task in tasks), error))
+            failed = self._spool.remove(task.upload for task in tasks)
+        except OSError as error:
+            self._report(Unspooled((), error))
+            return
+        gone = tuple(task.order for task in tasks if task.task_id not in failed)
+        self._report(Unspooled(gone, next(iter(failed.values()), None)))
 
     def done(self) -> None:
         """Take note that a batch is through."""

@@ -20,6 +20,8 @@ CLAIM_AHEAD: Final = 64
 _FILES_PER_RUNNER: Final = 8
 #: So many lanes for each thread may hold claimed tasks.
 _LANES_PER_THREAD: Final = 4
+#: An instance that was down, and that nothing was sent to for so long, counts as up again.
+_FORGET_S: Final = 600.0
 #: Instances asked for at once.
 _PAGE: Final = 64
 
@@ -88,9 +90,16 @@ class Lanes:
             if matches(lane):
                 lane.down_until = 0.0
 
-    def next_probe_at(self) -> float | None:
-        """When the next instance that is down may be probed, in seconds since the epoch."""
-        return min((lane.down_until for lane in self._down.values() if lane.down_until is not None), default=None)
+    def next_probe_at(self, now: float) -> float | None:
+        """When the next instance that is down may be probed, in seconds since the epoch, after `now`.
+
+        One that may be probed already, but has no task to probe it with, is forgotten after a while.
+        """
+        for lane in [lane for lane in self._down.values() if (lane.down_until or 0.0) < now - _FORGET_S]:
+            if not lane.busy():
+                self.note_up(lane)
+        times = [lane.down_until for lane in self._down.values() if lane.down_until is not None]
+        return min((at for at in times if at > now), default=None)
 
     # --- giving out tasks and threads --------------------------------------------------------------------
 
@@ -146,7 +155,8 @@ class Lanes:
         for lane in self._active.values():
             lane.give_way = len(hungry) > free
         for lane in itertools.islice(itertools.chain(hungry, wanting), free):
-            self._start(lane)
+            if lane.runners < self._wanted(lane):
+                self._start(lane)
 
     def _wanted(self, lane: Lane) -> int:
         small, bulk = lane.waiting(bulk=False), lane.waiting(bulk=True)

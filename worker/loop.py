@@ -132,7 +132,7 @@ class Worker:
 
     def _wait_s(self, now: float, due_at: float | None) -> float:
         waits = [_IDLE_S, self._parts.remotes.next_probe_in_s(), self._parts.upkeep.next_in_s()]
-        waits += [at - now for at in (due_at, self._parts.lanes.next_probe_at()) if at is not None]
+        waits += [at - now for at in (due_at, self._parts.lanes.next_probe_at(now)) if at is not None]
         return max(0.001, min(wait for wait in waits if wait is not None))
 
     # --- messages ----------------------------------------------------------------------------------------

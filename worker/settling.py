@@ -52,14 +52,14 @@ class Settling:
     def flush(self) -> int:
         """Write down what was decided, in one durable transaction, then log it; return how many were finished.
 
-        Raises QueueFault or OSError; everything is kept for the next call then.
+        Raises QueueFault; everything is kept for the next call then.
         """
         settlements = [_settlement(outcome.task, decision) for outcome, decision in self._decided] + self._handed_back
         if not settlements:
             return 0
         for outcome, decision in self._decided:
             if decision.state is State.FAILED:
-                self._spool.mark(outcome.task.upload, Mark.FAILED)
+                self._mark_failed(outcome.task)
         replaced = self._queue.settle(settlements, supersede=self._config.delivery.on_newer == "supersede")
         decided, self._decided, self._handed_back = self._decided, [], []
         for outcome, decision in decided:
@@ -67,6 +67,13 @@ class Settling:
         for task_id in replaced:
             log("upload.superseded", task_id=task_id)
         return len(replaced) + sum(decision.state in FINISHED for _, decision in decided)
+
+    def _mark_failed(self, task: Task) -> None:
+        try:
+            self._spool.mark(task.upload, Mark.FAILED)
+        except OSError as error:
+            # The row says it too; only a rebuild of the queue would try this task once more.
+            log("worker.waiting", task_id=task.task_id, reason=f"a dead letter could not be marked: {error.strerror}")
 
     @property
     def all_written(self) -> bool:

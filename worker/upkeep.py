@@ -18,6 +18,8 @@ from worker.start import note_alive
 _BARRIER_BATCH: Final = 4000
 #: Between two syncs.
 _BARRIER_EVERY_S: Final = 0.5
+#: Between two looks at bytes that are kept for deliveries to another machine.
+_KEPT_EVERY_S: Final = 5.0
 #: Rows cleared, or given up, in one turn of the main loop.
 _SLICE: Final = 500
 #: Between two looks at what has grown old.
@@ -77,13 +79,15 @@ class Upkeep:
         self.unspooling = bool(found)
         if tasks:
             self._barrier.pass_through(tasks)
+        elif found:
+            self._barrier_at += _KEPT_EVERY_S
 
     def unspooled(self, message: Unspooled) -> None:
         """Write down that a batch of bytes is gone. Raises QueueFault."""
         self._barrier.done()
         if message.error is not None:
             log("worker.waiting", reason=f"spooled bytes could not be removed: {message.error.strerror}")
-            return
+            self._barrier_at += _KEPT_EVERY_S
         self._queue.unspool(message.orders)
         log("spool.cleared", tasks=len(message.orders))
 
