@@ -4,12 +4,21 @@
 `INCUS_COURIER__SECTION__KEY` overrides a key of the file. An unknown key or a bad value stops the start.
 """
 
+import json
 import os
-import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -18,6 +27,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from daemon import config_values as values
 from daemon.errors import CannotStart
 
 #: Where an installed service has its configuration.
@@ -25,31 +35,14 @@ INSTALLED_FILE: Final = Path("/etc/incus-courier/config.toml")
 #: Names the configuration file when --config does not.
 FILE_VARIABLE: Final = "INCUS_COURIER_CONFIG"
 ENV_PREFIX: Final = "INCUS_COURIER__"
+#: The name of the remote that [incus] describes.
+LOCAL: Final = values.LOCAL
 
-_LISTEN: Final = re.compile(r"fd://\d+|unix:/.+|(\[[0-9A-Fa-f:.]+\]|[^:/\s\[\]]+):\d{1,5}")
-
-
-def _octal(text: str) -> str:
-    if not re.fullmatch(r"0?[0-7]{3}|[0-7]{4}", text):
-        raise ValueError("must be octal digits in quotes, for example \"0644\"")
-    return text
-
-
-def _address(text: str) -> str:
-    if not _LISTEN.fullmatch(text):
-        raise ValueError("must be HOST:PORT, unix:/PATH or fd://NUMBER")
-    return text
-
-
-def _endpoint(text: str) -> str:
-    if text and not (text.startswith(("/", "https://"))):
-        raise ValueError("must be empty (find it), an absolute socket path, or an https:// URL")
-    return text
-
-
-Octal = Annotated[str, AfterValidator(_octal)]
-Address = Annotated[str, AfterValidator(_address)]
-Endpoint = Annotated[str, AfterValidator(_endpoint)]
+Octal = Annotated[str, AfterValidator(values.octal)]
+Address = Annotated[str, AfterValidator(values.address)]
+Endpoint = Annotated[str, AfterValidator(values.endpoint)]
+Project = Annotated[str, AfterValidator(values.project)]
+RemoteName = Annotated[str, AfterValidator(values.remote_name)]
 Uid = Annotated[int, Field(ge=0, le=4294967294)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Wait = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -60,6 +53,13 @@ class Section(BaseModel):
     """A section of the configuration: values never change after the start, unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise ValueError("must not be true or false")
+        return value
 
 
 class Api(Section):
@@ -102,7 +102,7 @@ class Remote(Section):
     """[incus] and each [remotes.NAME]: one Incus and how to talk to it."""
 
     endpoint: Endpoint = ""
-    project: str = "default"
+    project: Project = "default"
     client_cert: str = ""
     client_key: str = ""
     server_cert: str = ""
@@ -191,20 +191,12 @@ class Config(BaseSettings):
     queue: Queue = Queue()
     target: Target = Target()
     incus: Remote = Remote()
-    remotes: dict[str, Remote] = Field(default_factory=dict)
+    remotes: dict[RemoteName, Remote] = Field(default_factory=dict)
     limits: Limits = Limits()
     delivery: Delivery = Delivery()
     retry: Retry = Retry()
     retention: Retention = Retention()
     log: Log = Log()
-
-    @model_validator(mode="after")
-    def _remotes_say_where_they_are(self) -> "Config":
-        for name, remote in self.remotes.items():
-            if name == LOCAL or not remote.endpoint:
-                reason = "is the [incus] section's own name" if name == LOCAL else "has no endpoint"
-                raise ValueError(f"remotes.{name} {reason}")
-        return self
 
     @classmethod
     def settings_customise_sources(
@@ -215,13 +207,16 @@ class Config(BaseSettings):
         """Read the environment over the file over the defaults, and nothing else."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, cls._file)
 
+    @model_validator(mode="after")
+    def _remotes_have_endpoints(self) -> "Config":
+        for name, remote in self.remotes.items():
+            if not remote.endpoint and self.target.kind != "directory":
+                raise ValueError(f"remotes.{name}.endpoint: must be a socket path or an https:// URL")
+        return self
+
     def remote(self, name: str) -> Remote | None:
         """The remote of that name, or None. `local` is the [incus] section."""
         return self.incus if name == LOCAL else self.remotes.get(name)
-
-
-#: The name of the remote that [incus] describes.
-LOCAL: Final = "local"
 
 
 def find_file(chosen: str | None) -> Path | None:
@@ -229,7 +224,7 @@ def find_file(chosen: str | None) -> Path | None:
     named = chosen or os.environ.get(FILE_VARIABLE)
     if named:
         return Path(named)
-    return INSTALLED_FILE if INSTALLED_FILE.exists() else None
+    return INSTALLED_FILE if os.path.lexists(INSTALLED_FILE) else None
 
 
 def load(file: Path | None) -> Config:
@@ -237,11 +232,11 @@ def load(file: Path | None) -> Config:
 
     Raises CannotStart('bad_config') naming each wrong key and what would be right.
     """
-    if file is not None and not file.is_file():
-        raise CannotStart("bad_config", f"{file}: there is no such file")
     source = type("SourcedConfig", (Config,), {"_file": file, "__module__": __name__})
     try:
-        _refuse_unknown_variables()
+        if file is not None and not file.is_file():
+            raise CannotStart("bad_config", f"{file}: there is no such file")
+        _check_variables()
         config: Config = source()
     except ValidationError as error:
         raise CannotStart("bad_config", _explain(error, file)) from error
@@ -250,27 +245,48 @@ def load(file: Path | None) -> Config:
     return config
 
 
-def _refuse_unknown_variables() -> None:
-    for variable in os.environ:
-        if not variable.startswith(ENV_PREFIX):
+def _check_variables() -> None:
+    for variable, text in os.environ.items():
+        if not variable.upper().startswith(ENV_PREFIX):
             continue
         section, _, key = variable[len(ENV_PREFIX):].lower().partition("__")
         field = Config.model_fields.get(section)
         keys = getattr(field.annotation, "model_fields", None) if field else {}
         if field is None or (key and keys is not None and key not in keys):
             raise ValueError(f"the variable {variable} names no key of the configuration")
+        if not key or (keys and get_origin(keys[key].annotation) is list):
+            _check_json(variable, text)
+
+
+def _check_json(variable: str, text: str) -> None:
+    try:
+        json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"the variable {variable} must be JSON, for example '[\"127.0.0.1:8420\"]'"
+                         f" (it is {text!r})") from error
 
 
 def _explain(error: ValidationError, file: Path | None) -> str:
     lines = [f"{file or 'environment'}: the configuration is wrong"]
     for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
+        message = problem["msg"].removeprefix("Value error, ")
+        if not problem["loc"]:
+            lines.append(f"  {message}")
+            continue
+        key = ".".join(str(part) for part in problem["loc"] if part != "[key]")
         if problem["type"] == "extra_forbidden":
-            lines.append(f"  {key}: there is no such key{_nearest(problem['loc'])}")
+            message = f"there is no such key{_nearest(problem['loc'])}"
         else:
-            message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"  {key}: {message} (it is {problem['input']!r})")
+            message += f" (it is {problem['input']!r})"
+        lines.append(f"  {key}: {message}{_from_variable(problem['loc'])}")
     return "\n".join(lines)
+
+
+def _from_variable(where: tuple[int | str, ...]) -> str:
+    name = ENV_PREFIX + "__".join(str(part) for part in where).upper()
+    ours = (variable for variable in os.environ if variable.upper().startswith(ENV_PREFIX))
+    found = [variable for variable in ours if name.startswith(variable.upper())]
+    return f"; from the variable {found[0]}" if found else ""
 
 
 def _nearest(where: tuple[int | str, ...]) -> str:

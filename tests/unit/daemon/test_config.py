@@ -1,0 +1,224 @@
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from daemon import config as configuration
+from daemon.config import Config, Remote, load
+from daemon.errors import CannotStart
+
+ROOT = Path(__file__).parents[3]
+DOCUMENTED = ROOT / "config.toml"
+KEY = re.compile(r"(?P<key>[a-z_]+) = (?P<value>.+)")
+DEFAULT = re.compile(r"(?:^|[. ])Default: (?P<value>.+)\.$")
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("INCUS_COURIER_CONFIG", "STATE_DIRECTORY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def complaint(tmp_path: Path, text: str) -> str:
+    """What `load` says about a file that holds `text`."""
+    file = tmp_path / "config.toml"
+    file.write_text(text)
+    with pytest.raises(CannotStart) as caught:
+        load(file)
+    assert caught.value.code == "bad_config"
+    return caught.value.detail
+
+
+def defaults() -> dict[str, dict[str, Any]]:
+    """Every key of every section with its default, from the model."""
+    sections = ((name, field.annotation) for name, field in Config.model_fields.items())
+    return {name: {key: field.get_default(call_default_factory=True) for key, field in section.model_fields.items()}
+            for name, section in sections if isinstance(section, type) and issubclass(section, BaseModel)}
+
+
+def documented_keys() -> Iterator[tuple[str, str, list[str]]]:
+    """Each key of config.toml with its value as written and the comment lines right above it."""
+    comment: list[str] = []
+    for line in DOCUMENTED.read_text().splitlines():
+        found = KEY.fullmatch(line)
+        if found:
+            yield found["key"], found["value"], comment
+        comment = [*comment, line.removeprefix("#").strip()] if line.startswith("#") else []
+
+
+def test_documented_file_has_every_key_with_its_default() -> None:
+    """config.toml and the model have the same sections, keys and values: neither can drift from the other."""
+    assert tomllib.loads(DOCUMENTED.read_text()) == defaults()
+
+
+def test_documented_file_loads_to_the_defaults() -> None:
+    """Running with config.toml is the same as running without a file."""
+    assert load(DOCUMENTED).model_dump() == load(None).model_dump()
+
+
+@pytest.mark.parametrize(("key", "value", "comment"), list(documented_keys()))
+def test_documented_key_says_what_it_means_and_its_default(key: str, value: str, comment: list[str]) -> None:
+    """Above every key stands what it does, and the default as it would be written."""
+    text = " ".join(comment)
+    found = DEFAULT.search(text)
+    assert found is not None, f"{key} has no default in its comment"
+    assert tomllib.loads(f"x = {found['value']}") == tomllib.loads(f"x = {value}")
+    assert len(text) - len(found[0]) > 30, f"{key} is not explained"
+    if key.endswith(("_s", "_bytes")):
+        assert re.search(r"In (seconds|bytes)", text), f"{key} has no unit in its comment"
+
+
+def test_documented_remote_is_complete_and_legal(tmp_path: Path) -> None:
+    """Taking away the # of the example gives a remote with every key that a remote can have."""
+    example = DOCUMENTED.read_text().partition("# [remotes.NAME]")[2].partition("\n\n")[0]
+    file = tmp_path / "config.toml"
+    file.write_text("[remotes.NAME]" + example.replace("\n# ", "\n"))
+    remote = load(file).remotes["NAME"]
+    assert remote.model_fields_set == set(Remote.model_fields)
+
+
+def test_config_without_a_file_is_the_defaults() -> None:
+    """No file is needed: every key has a default."""
+    assert load(None).model_dump() == {**defaults(), "remotes": {}}
+
+
+def test_config_numbers_written_in_whole_seconds_are_seconds(tmp_path: Path) -> None:
+    """A whole number is as good as one with a point."""
+    file = tmp_path / "config.toml"
+    file.write_text("[api]\ndrain_s = 5\n[retry]\njitter = 0\n")
+    assert (load(file).api.drain_s, load(file).retry.jitter) == (5.0, 0.0)
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("[api]\nlissen = []", "api.lissen: there is no such key; the keys here are: allow_anonymous,"),
+    ("[apy]\nlisten = []", "apy: there is no such key; the keys here are: api,"),
+    ("[remotes.eu]\nendpoit = 'https://x'", "remotes.eu.endpoit: there is no such key; the keys here are: client_cert,"),
+    ("[api]\nlisten = []", "api.listen: List should have at least 1 item"),
+    ("[api]\nlisten = '127.0.0.1:80'", "api.listen: Input should be a valid list"),
+    ("[api]\nlisten = ['localhost']", "api.listen.0: must be HOST:PORT, unix:/PATH or fd://NUMBER (it is 'localhost')"),
+    ("[api]\nlisten = ['localhost:99999']", "api.listen.0: must be HOST:PORT"),
+    ("[api]\nlisten = ['unix:relative']", "api.listen.0: must be HOST:PORT, unix:/PATH"),
+    ("[api]\nprocesses = 0", "api.processes: Input should be greater than or equal to 1 (it is 0)"),
+    ("[api]\nprocesses = true", "api.processes: must not be true or false"),
+    ("[api]\nallow_anonymous = 'perhaps'", "api.allow_anonymous: Input should be a valid boolean"),
+    ("[queue]\nshards = 2.5", "queue.shards: Input should be a valid integer"),
+    ("[target]\nkind = 'disk'", "target.kind: Input should be 'auto', 'incus' or 'directory' (it is 'disk')"),
+    ("[incus]\nendpoint = 'http://x'", "incus.endpoint: must be empty (find it), an absolute socket path, or an https://"),
+    ("[incus]\nclient_cert = '/x'", "incus: client_cert and client_key go together"),
+    ("[incus]\nproject = 'a/b'", "incus.project: must be the name of a project"),
+    ("[incus]\ntimeout_s = 0", "incus.timeout_s: Input should be greater than 0"),
+    ("[remotes.eu]\nproject = 'x'", "remotes.eu.endpoint: must be a socket path or an https:// URL"),
+    ("[remotes.local]\nendpoint = 'https://x'", "remotes.local: that name is taken by the [incus] section"),
+    ("[remotes.'a/b']\nendpoint = 'https://x'", "remotes.a/b: a remote's name has"),
+    ("[delivery]\nmode = 644", "delivery.mode: Input should be a valid string (it is 644)"),
+    ("[delivery]\nmode = '0999'", "delivery.mode: must be octal digits in quotes, for example \"0644\" (it is '0999')"),
+    ("[delivery]\nuid = 4294967295", "delivery.uid: Input should be less than or equal to 4294967294"),
+    ("[retry]\njitter = nan", "retry.jitter: Input should be"),
+    ("[retry]\ngive_up_after_s = inf", "retry.give_up_after_s: Input should be a finite number"),
+    ("[limits]\nmin_free_bytes = -1", "limits.min_free_bytes: Input should be greater than or equal to 0"),
+    ("api = 3", "api: Input should be a valid dictionary"),
+    ("[api\n", "Expected ']'"),
+])
+def test_config_names_the_key_and_what_would_be_right(tmp_path: Path, text: str, said: str) -> None:
+    """A wrong file is refused with the key's full name and what it may be."""
+    assert said in complaint(tmp_path, text)
+
+
+def test_config_names_every_wrong_key_at_once(tmp_path: Path) -> None:
+    """One run of the check finds all mistakes."""
+    said = complaint(tmp_path, "[api]\nprocesses = 0\n[log]\nlevel = 'loud'\n")
+    assert "api.processes" in said
+    assert "log.level" in said
+
+
+def test_config_refuses_a_file_that_is_not_text(tmp_path: Path) -> None:
+    """Bytes that are not UTF-8 are a wrong file, not a crash."""
+    file = tmp_path / "config.toml"
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(CannotStart, match=r"config\.toml: .*decode"):
+        load(file)
+
+
+@pytest.mark.parametrize("name", ["missing.toml", "."])
+def test_config_refuses_what_is_no_file(tmp_path: Path, name: str) -> None:
+    """A named file must be there: the defaults do not stand in for it."""
+    with pytest.raises(CannotStart, match="there is no such file"):
+        load(tmp_path / name)
+
+
+@pytest.mark.parametrize(("variable", "text", "value"), [
+    ("INCUS_COURIER__API__LISTEN", '["127.0.0.1:9000"]', lambda config: config.api.listen == ["127.0.0.1:9000"]),
+    ("INCUS_COURIER__API", '{"processes": 3}', lambda config: config.api.processes == 3),
+    ("INCUS_COURIER__QUEUE__SHARDS", "5", lambda config: config.queue.shards == 5),
+    ("INCUS_COURIER__API__ALLOW_ANONYMOUS", "true", lambda config: config.api.allow_anonymous),
+    ("INCUS_COURIER__STATE__DIRECTORY", "/x", lambda config: config.state.path == Path("/x")),
+    ("INCUS_COURIER__REMOTES__EU__ENDPOINT", "https://x", lambda config: config.remotes["eu"].endpoint == "https://x"),
+])
+def test_variable_overrides_the_file(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str, value: Any,
+) -> None:
+    """Every key can be given in the environment, which counts more than the file."""
+    monkeypatch.setenv(variable, text)
+    assert value(load(DOCUMENTED))
+
+
+@pytest.mark.parametrize(("variable", "text", "said"), [
+    ("INCUS_COURIER__API__LISSEN", "[]", "INCUS_COURIER__API__LISSEN names no key"),
+    ("INCUS_COURIER__APY__LISTEN", "[]", "INCUS_COURIER__APY__LISTEN names no key"),
+    ("INCUS_COURIER__QUEUE__SHARDS", "many", "queue.shards: Input should be a valid integer, unable to parse string as an"
+                                             " integer (it is 'many'); from the variable INCUS_COURIER__QUEUE__SHARDS"),
+    ("INCUS_COURIER__API__LISTEN", "127.0.0.1:80", "INCUS_COURIER__API__LISTEN must be JSON, for example '[\"127"),
+    ("INCUS_COURIER__API", "x", "INCUS_COURIER__API must be JSON"),
+])
+def test_variable_that_is_wrong_is_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str, said: str,
+) -> None:
+    """A wrong variable is refused by its own name: a person looks for it in the environment, not in the file."""
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(CannotStart) as caught:
+        load(DOCUMENTED)
+    assert said in caught.value.detail
+
+
+def test_file_is_the_one_named_on_the_command_line_before_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--config counts more than $INCUS_COURIER_CONFIG, which counts more than the installed file."""
+    monkeypatch.setenv("INCUS_COURIER_CONFIG", "/from/variable")
+    assert configuration.find_file("/from/option") == Path("/from/option")
+    assert configuration.find_file(None) == Path("/from/variable")
+
+
+def test_file_is_the_installed_one_when_none_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without a name the installed file is read if it is there, even when it cannot be read: that is then said."""
+    monkeypatch.setattr(configuration, "INSTALLED_FILE", tmp_path / "config.toml")
+    assert configuration.find_file(None) is None
+    (tmp_path / "config.toml").touch()
+    assert configuration.find_file(None) == tmp_path / "config.toml"
+
+
+@pytest.mark.parametrize(("chosen", "variable", "path"), [
+    ("/chosen", "/given", Path("/chosen")), ("", "/given:/other", Path("/given")), ("", "", Path.cwd() / "var"),
+])
+def test_state_directory_is_the_configured_then_the_given_then_var(
+    monkeypatch: pytest.MonkeyPatch, chosen: str, variable: str, path: Path,
+) -> None:
+    """state.directory counts more than systemd's $STATE_DIRECTORY, which counts more than ./var."""
+    monkeypatch.setenv("STATE_DIRECTORY", variable)
+    monkeypatch.setenv("INCUS_COURIER__STATE__DIRECTORY", chosen)
+    assert load(None).state.path == path
+
+
+@pytest.mark.parametrize("command", [["daemon.cli", "status"], ["worker", "--shard", "0"]])
+def test_process_ends_with_78_when_the_configuration_is_wrong(tmp_path: Path, command: list[str]) -> None:
+    """Exit code 78 says that a restart does not help, and stderr names the key."""
+    file = tmp_path / "config.toml"
+    file.write_text("[queue]\nshards = 0\n")
+    run = ["-c", "from daemon.cli import main; main()"] if command[0] == "daemon.cli" else ["-m", command[0]]
+    done = subprocess.run([sys.executable, *run, *command[1:], "--config", str(file)], capture_output=True, text=True,
+                          cwd=ROOT, timeout=60, check=False)
+    assert (done.returncode, "queue.shards" in done.stderr) == (78, True)
