@@ -1,0 +1,77 @@
+"""`python -m api`: one API process. What systemd and the supervisor start.
+
+Exit status: 0 after a clean stop, 1 after a failure that a restart may cure, 78 when the configuration must be
+changed first (sysexits.h, EX_CONFIG).
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import resource
+import sys
+
+from api import service
+from daemon import logs
+from daemon.config import find_file, load
+from daemon.door import Door, from_descriptors, open_doors
+from daemon.errors import CourierError
+from daemon.exits import EXIT_FAILED, EXIT_OK, complain, exit_code
+from daemon.layout import Layout
+from daemon.lifeline import tie_to_parent
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one API process; return its exit status."""
+    options = _parse(arguments)
+    try:
+        tie_to_parent()
+        return _serve(options)
+    except CourierError as error:
+        complain("incus-courier api", error)
+        return exit_code(error)
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m api", description="Takes uploads and makes them durable.")
+    parser.add_argument("--config", metavar="FILE", help="the configuration file")
+    parser.add_argument("--listen-fd", metavar="N", type=int, action="append", default=[],
+                        help="serve on this inherited listening socket instead of api.listen; may be repeated")
+    return parser.parse_args(arguments)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    file = find_file(options.config)
+    config = load(file)
+    logs.setup(config.log, "api")
+    doors = open_doors(from_descriptors(options.listen_fd) or config.api.listen,
+                       allow_anonymous=config.api.allow_anonymous)
+    _warn_about(doors)
+    layout = Layout(config.state.path)
+    layout.create()
+    _raise_descriptor_limit()
+    try:
+        clean = asyncio.run(service.run(config, file, layout, doors))
+    finally:
+        for door in doors:
+            door.remove()
+    logs.log("api.stopped")
+    return EXIT_OK if clean else EXIT_FAILED
+
+
+def _warn_about(doors: list[Door]) -> None:
+    open_to = [door.address for door in doors if not door.private]
+    if open_to:
+        logs.log("service.open_door", listen=", ".join(open_to), pid=os.getpid())
+
+
+def _raise_descriptor_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            # Two descriptors an upload; a low limit only means fewer at once.
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""Answers as values: what the app says, before anything is sent."""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+#: An ASGI event, and the two ends through which events travel.
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+Scope = MutableMapping[str, Any]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+JSON: Final = "application/json"
+PROBLEM: Final = "application/problem+json"
+TEXT: Final = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole response: its status, media type, body and further headers."""
+
+    status: int
+    media_type: str
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def plus(self, *headers: tuple[str, str]) -> "Answer":
+        """The same answer with more headers."""
+        return Answer(self.status, self.media_type, self.body, self.headers + headers)
+
+
+def text_answer(status: int, text: str, *headers: tuple[str, str]) -> Answer:
+    """An answer in plain UTF-8 text."""
+    return Answer(status, TEXT, text.encode("utf-8", "replace"), headers)
+
+
+def json_answer(status: int, value: Mapping[str, Any], *headers: tuple[str, str], media_type: str = JSON) -> Answer:
+    """An answer in JSON, one line, ending with a newline for those who read it in a terminal."""
+    body = json.dumps(value, ensure_ascii=False) + "\n"
+    return Answer(status, media_type, body.encode("utf-8", "replace"), headers)
+
+
+async def send_answer(send: Send, answer: Answer) -> None:
+    """Send the whole of `answer`. The server leaves the body out when the request was a HEAD."""
+    headers = [(b"content-type", answer.media_type.encode("ascii")),
+               (b"content-length", str(len(answer.body)).encode("ascii"))]
+    headers.extend((name.lower().encode("ascii"), value.encode("latin-1")) for name, value in answer.headers)
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body, "more_body": False})

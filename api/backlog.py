@@ -1,0 +1,39 @@
+"""Keeps the door's counts fresh: taken by a thread, only while uploads come."""
+
+import asyncio
+from concurrent.futures import Executor
+from typing import Final
+
+from api.admission import SNAPSHOT_S, Admission
+from api.hops import joined
+from api.reader import Reader
+
+#: Counts older than this are not used: an upload after a pause waits for new ones.
+MAX_AGE_S: Final = 2.0
+
+
+class Backlog:
+    """Asked before each upload."""
+
+    def __init__(self, reader: Reader, threads: Executor, admission: Admission) -> None:
+        self._reader = reader
+        self._threads = threads
+        self._admission = admission
+        self._clock = asyncio.get_running_loop().time
+        self._taken_at = self._clock()
+        self._taking: asyncio.Task[None] | None = None
+
+    async def freshen(self) -> None:
+        """See to it that the counts are fresh. Raises Rejected('queue_unreadable')."""
+        age_s = self._clock() - self._taken_at
+        if age_s < SNAPSHOT_S:
+            return
+        if self._taking is None or self._taking.done():
+            self._taking = asyncio.create_task(self._take())
+        if age_s > MAX_AGE_S:
+            await asyncio.shield(self._taking)
+
+    async def _take(self) -> None:
+        began = self._clock()
+        self._admission.refresh(await joined(self._threads.submit(self._reader.snapshot)))
+        self._taken_at = began

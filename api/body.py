@@ -1,0 +1,73 @@
+"""The body of one request as it arrives: in pieces, counted, and only as slow as is allowed."""
+
+import asyncio
+from dataclasses import dataclass
+
+from api.answers import Receive
+from daemon.errors import Rejected
+
+
+class ClientGone(Exception):  # not an error of ours: there is nobody left to tell
+    """Raised when the client went away before its body was whole: keep nothing, answer nothing."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How slow a body may be: no pause over `timeout_s`, and `min_rate_bytes_s` once `timeout_s` of waiting is used."""
+
+    timeout_s: float
+    min_rate_bytes_s: int
+
+    def patience_s(self, received_bytes: int, waited_s: float) -> float:
+        """Seconds to wait for the next piece, when `received_bytes` came in `waited_s` of waiting."""
+        if self.min_rate_bytes_s == 0:
+            return self.timeout_s
+        allowed_s = self.timeout_s + received_bytes / self.min_rate_bytes_s
+        return min(self.timeout_s, max(0.0, allowed_s - waited_s))
+
+
+class Body:
+    """Reads the pieces of one body. Only the time spent waiting for the client counts against it."""
+
+    def __init__(self, receive: Receive, *, length: int | None, max_bytes: int, pace: Pace) -> None:
+        self._receive = receive
+        self._length = length
+        self._max_bytes = max_bytes
+        self._pace = pace
+        self._waited_s = 0.0
+        self._clock = asyncio.get_running_loop().time
+        self.received_bytes = 0
+        #: True when the last piece is there.
+        self.ended = False
+
+    async def pieces(self, at_least: int) -> list[bytes]:
+        """The next pieces: `at_least` bytes and a little more, or all that was left when the body ended.
+
+        Raises Rejected('too_large', 'too_slow' or 'incomplete_body'), and ClientGone.
+        """
+        pieces: list[bytes] = []
+        wanted = self.received_bytes + at_least
+        while not self.ended and self.received_bytes < wanted:
+            piece = await self._next()
+            if piece:
+                pieces.append(piece)
+        return pieces
+
+    async def _next(self) -> bytes:
+        began = self._clock()
+        try:
+            async with asyncio.timeout(self._pace.patience_s(self.received_bytes, self._waited_s)):
+                event = await self._receive()
+        except TimeoutError as error:
+            raise Rejected("too_slow") from error
+        self._waited_s += self._clock() - began
+        if event["type"] == "http.disconnect":
+            raise ClientGone
+        piece: bytes = event.get("body", b"")
+        self.received_bytes += len(piece)
+        if self.received_bytes > self._max_bytes:
+            raise Rejected("too_large")
+        self.ended = not event.get("more_body", False)
+        if self.ended and self._length is not None and self.received_bytes != self._length:
+            raise Rejected("incomplete_body")
+        return piece

@@ -1,0 +1,184 @@
+"""Group commit: uploads that were sealed side by side get their rows in one transaction.
+
+Guarantees: a ticket is answered only after its row is durable, or when its outcome is decided otherwise. The
+bytes of an upload are unlinked only when its row is certainly not in the queue. One thread a shard; it ends
+when it is closed and everything that was handed to it is decided.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Final
+
+from daemon.doorbell import ring
+from daemon.errors import CourierError, QueueFault, Rejected
+from daemon.layout import Layout
+from daemon.logs import log
+from daemon.spool import Sealed
+from daemon.task import Upload
+from daemon.task_queue import Outcome, Put, TaskQueue
+
+#: Most uploads in one transaction.
+MAX_BATCH: Final = 256
+#: How often an upload is put again because its database was replaced meanwhile.
+MAX_REPLACEMENTS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An upload, and what the queue made of it."""
+
+    upload: Upload
+    put: Put
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """Where the decision about one upload is awaited, on the event loop."""
+
+    decided: "asyncio.Future[Decision]"
+
+    @classmethod
+    def new(cls) -> "Ticket":
+        """A ticket that the running loop waits for."""
+        return cls(asyncio.get_running_loop().create_future())
+
+    def refuse(self, error: BaseException) -> None:
+        """From any thread: the upload failed."""
+        self.decided.get_loop().call_soon_threadsafe(_settle, [(self, error)])
+
+    def watch(self, work: "Future[None]") -> None:
+        """From any thread: refuse the upload if `work` on it failed."""
+        error = work.exception()
+        if error is not None:
+            self.refuse(error)
+
+
+class Committer:
+    """Puts the uploads of one shard."""
+
+    def __init__(self, layout: Layout, shard: int, *, supersede: bool, when_dead: Callable[[], None]) -> None:
+        self._layout = layout
+        self._shard = shard
+        self._supersede = supersede
+        self._when_dead = when_dead
+        self._queue = TaskQueue(layout, shard)
+        self._inbox: queue.SimpleQueue[tuple[Sealed, Ticket] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"committer-{shard}")
+        self._closing = False
+
+    def start(self) -> None:
+        """Begin to take uploads."""
+        self._thread.start()
+
+    def hand_over(self, sealed: Sealed, ticket: Ticket) -> None:
+        """From any thread: decide about `sealed`, and answer `ticket` with a Decision or an error."""
+        self._inbox.put((sealed, ticket))
+
+    def close(self) -> None:
+        """Decide everything that was handed over, then end."""
+        self._inbox.put(None)
+        self._thread.join()
+        self._queue.close()
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                batch = self._next_batch()
+                if batch:
+                    self._decide(batch)
+        finally:
+            if not self._closing:
+                self._when_dead()
+
+    def _next_batch(self) -> list[tuple[Sealed, Ticket]]:
+        batch = []
+        item = self._inbox.get()
+        while item is not None:
+            batch.append(item)
+            if len(batch) == MAX_BATCH:
+                return batch
+            try:
+                item = self._inbox.get_nowait()
+            except queue.Empty:
+                return batch
+        self._closing = True
+        return batch
+
+    def _decide(self, batch: list[tuple[Sealed, Ticket]]) -> None:
+        # Rows in the order of the ids, so that the two agree about which upload is newer.
+        batch.sort(key=lambda item: item[0].upload.task_id)
+        answers: list[Put | CourierError]
+        try:
+            answers = list(self._put([sealed.upload for sealed, _ in batch]))
+            ring(self._layout, self._shard)
+        except QueueFault as fault:
+            log("upload.failed", code=fault.code, detail=fault.detail, shard=self._shard, uploads=len(batch))
+            answers = [_refusal(fault)] * len(batch)
+        decided = [(ticket, _conclude(sealed, answer)) for (sealed, ticket), answer in zip(batch, answers, strict=True)]
+        batch[0][1].decided.get_loop().call_soon_threadsafe(_settle, decided)
+
+    def _put(self, uploads: list[Upload]) -> list[Put]:
+        """Put the uploads into the database that has the shard's name now. Raises QueueFault."""
+        self._follow_replacement()
+        answers = self._put_once(uploads)
+        for _ in range(MAX_REPLACEMENTS):
+            if not self._queue.replaced():
+                return answers
+            # It was set aside between our opening and our commit: the rows went with it.
+            log("queue.replaced", shard=self._shard, uploads=len(uploads))
+            try:
+                self._follow_replacement()
+                answers = self._put_once(uploads)
+            except QueueFault as fault:
+                # The first rows may yet be found, in the database that was set aside.
+                raise QueueFault(fault.code, fault.detail, certainly_failed=False) from fault
+        raise QueueFault("queue_damaged", "The database is replaced again and again.", certainly_failed=False)
+
+    def _put_once(self, uploads: list[Upload]) -> list[Put]:
+        try:
+            return self._queue.put_many(uploads, supersede=self._supersede)
+        except OSError as error:
+            raise QueueFault("queue_failed", f"The queue: {error.strerror}.", certainly_failed=False) from error
+
+    def _follow_replacement(self) -> None:
+        if not self._queue.replaced():
+            return
+        self._queue.close()
+        self._queue = TaskQueue(self._layout, self._shard)
+
+
+def _refusal(fault: QueueFault) -> Rejected:
+    if not fault.certainly_failed:
+        return Rejected("outcome_unknown")
+    return Rejected("no_room" if fault.code == "queue_full" else "storage_failed")
+
+
+def _conclude(sealed: Sealed, answer: Put | CourierError) -> Decision | CourierError:
+    """Keep or withdraw the bytes as the answer wants it; return what the ticket is told."""
+    keep = (answer.code == "outcome_unknown" if isinstance(answer, CourierError)
+            else answer.task_id == sealed.upload.task_id)
+    if keep:
+        sealed.release()
+    else:
+        try:
+            sealed.withdraw()
+        except OSError as error:
+            # It stays and is delivered: the repeat of an upload, or one that the client was told has failed.
+            return Rejected("outcome_unknown", f"The spool: {error.strerror}.")
+    if isinstance(answer, CourierError):
+        return answer
+    return Rejected("idempotency_mismatch") if answer.outcome is Outcome.MISMATCH else Decision(sealed.upload, answer)
+
+
+def _settle(decided: "Sequence[tuple[Ticket, Decision | BaseException]]") -> None:
+    for ticket, answer in decided:
+        if ticket.decided.done():
+            continue
+        if isinstance(answer, BaseException):
+            ticket.decided.set_exception(answer)
+        else:
+            ticket.decided.set_result(answer)

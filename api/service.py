@@ -1,0 +1,97 @@
+"""The API process put together: its parts, the order in which they start, and the order in which they end."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from api.admission import Admission
+from api.app import Courier, build
+from api.backlog import Backlog
+from api.committer import Committer
+from api.health import Probe
+from api.hops import joined
+from api.reader import Reader
+from api.receive import Receiver
+from api.server import Hooks, Server
+from api.settings import Settings
+from api.uploads import Uploads
+from daemon import logs, notify
+from daemon.config import Config, load
+from daemon.door import Door
+from daemon.errors import CannotStart
+from daemon.layout import Layout
+from daemon.spool import Spool
+
+#: Threads that answer questions.
+READING_THREADS: Final = 2
+
+
+async def run(config: Config, file: Path | None, layout: Layout, doors: Sequence[Door]) -> bool:
+    """Take uploads until told to stop; True when that was no failure.
+
+    Raises QueueFault or Rejected('queue_unreadable') when a queue cannot be opened.
+    """
+    service = _Service(config, file, layout, doors)
+    try:
+        return await service.run()
+    finally:
+        await asyncio.get_running_loop().run_in_executor(None, service.close)
+
+
+class _Service:
+    def __init__(self, config: Config, file: Path | None, layout: Layout, doors: Sequence[Door]) -> None:
+        self._file = file
+        self._settings = Settings(config)
+        self._spool = Spool(layout)
+        self._reader = Reader(layout, self._spool, config.queue.shards)
+        self._threads = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="read")
+        self._admission = Admission(self._reader.snapshot())
+        supersede = config.delivery.on_newer == "supersede"
+        self._committers = [Committer(layout, shard, supersede=supersede, when_dead=self._fail)
+                            for shard in range(config.queue.shards)]
+        self._receiver = Receiver(self._spool, self._committers)
+        backlog = Backlog(self._reader, self._threads, self._admission)
+        uploads = Uploads(self._settings, self._admission, backlog, self._receiver)
+        probe = Probe(layout, self._spool, self._reader, self._admission)
+        self._server = Server(build(Courier(self._settings, uploads, probe, self._threads)), doors, Hooks(
+            drain_s=lambda: self._settings.config.api.drain_s, running=lambda: self._admission.load.uploads,
+            stopping=self._stop_admitting, reload=self._reload, status=self._status))
+
+    async def run(self) -> bool:
+        """Serve until told to stop."""
+        for committer in self._committers:
+            committer.start()
+        return await self._server.run()
+
+    def close(self) -> None:
+        """Let the threads finish what they were given, then close the files. Blocks."""
+        self._receiver.close()
+        for committer in self._committers:
+            committer.close()
+        self._threads.shutdown()
+        self._reader.close()
+        self._spool.close()
+
+    def _fail(self) -> None:
+        self._server.fail()
+
+    def _stop_admitting(self) -> None:
+        self._admission.draining = True
+
+    def _status(self) -> str:
+        seen, load_now = self._admission.seen, self._admission.load
+        return f"{load_now.uploads} uploads running, {seen.pending_tasks + load_now.tasks_since} tasks waiting"
+
+    async def _reload(self) -> None:
+        notify.reloading()
+        try:
+            new = await joined(self._threads.submit(load, self._file))
+        except CannotStart as error:
+            logs.log("config.rejected", detail=error.detail)
+        else:
+            self._settings.adopt(new)
+            logs.set_level(new.log.level)
+            logs.log("config.reloaded")
+        notify.ready()

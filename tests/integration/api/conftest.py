@@ -1,0 +1,35 @@
+"""Fixtures: API processes."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.api.running import Api
+
+Start = Callable[..., Api]
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Start]:
+    """Launch API processes that end with the test; sections of the configuration as keywords."""
+    with ExitStack() as stack:
+        def launch_one(directory: Path = tmp_path, environment: Mapping[str, str] | None = None,
+                       pass_fds: tuple[int, ...] = (), **settings: Mapping[str, Any]) -> Api:
+            return stack.enter_context(Api(directory, settings, environment or {}, pass_fds))
+
+        yield launch_one
+
+
+@pytest.fixture
+def start(launch: Start) -> Start:
+    """Launch API processes and wait until they take uploads."""
+    return lambda *arguments, **settings: launch(*arguments, **settings).started()
+
+
+@pytest.fixture
+def api(start: Start) -> Api:
+    """An API process with the default settings."""
+    return start()

@@ -1,0 +1,190 @@
+"""A real API process for a test: started, spoken to over real sockets, and looked into."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+ROOT = Path(__file__).resolve().parents[3]
+#: Longest wait for anything that is bound to happen.
+PATIENCE_S = 20.0
+
+
+def wait_until(condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
+    """Return the first true value of `condition`; fail when there is none in time."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.01)
+
+
+class Api:
+    """One `python -m api` process with a state directory of its own."""
+
+    def __init__(self, directory: Path, settings: Mapping[str, Mapping[str, Any]], environment: Mapping[str, str],
+                 pass_fds: tuple[int, ...] = ()) -> None:
+        self.state = directory / "state"
+        self.file = directory / "config.toml"
+        self.socket_path = directory / "sock"
+        self.events: list[dict[str, Any]] = []
+        self.other_lines: list[str] = []
+        self._changed = threading.Condition()
+        self.configure({"api": {"listen": ["127.0.0.1:0", f"unix:{self.socket_path}"], "drain_s": 5.0},
+                        "state": {"directory": str(self.state)}, "limits": {"min_free_bytes": 0}}, settings)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "api", "--config", str(self.file)], cwd=ROOT, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, pass_fds=pass_fds)
+        self._reading = threading.Thread(target=self._read_log, daemon=True)
+        self._reading.start()
+
+    def configure(self, *layers: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write the configuration file; later layers override earlier ones."""
+        merged: dict[str, dict[str, Any]] = {}
+        for layer in layers:
+            for section, values in layer.items():
+                merged.setdefault(section, {}).update(values)
+        self.settings = merged
+        self.file.write_text("".join(
+            f"[{section}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+            for section, values in merged.items()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reading.join()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+    def _read_log(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._changed:
+                if line.startswith("{"):
+                    self.events.append(json.loads(line))
+                else:
+                    self.other_lines.append(line)
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+    def logged(self, event: str, number: int = 1) -> list[dict[str, Any]]:
+        """Wait until `event` was logged `number` times, and return those lines."""
+        def lines() -> list[dict[str, Any]]:
+            return [line for line in self.events if line["event"] == event]
+
+        with self._changed:
+            came = self._changed.wait_for(lambda: len(lines()) >= number, PATIENCE_S)
+        assert came, f"{event} was not logged {number} times: {self.events} {self.other_lines}"
+        return lines()
+
+    def started(self) -> Self:
+        """Wait until it takes uploads."""
+        self.listens_on = self.logged("api.started")[0]["listen"].split(", ")
+        return self
+
+    @property
+    def port(self) -> int:
+        """The TCP port it listens on."""
+        return int(next(a for a in self.listens_on if a.startswith("127.")).rpartition(":")[2])
+
+    def ask(self, method: str, target: str, body: bytes | Iterator[bytes] | None = None,
+            **headers: str | bytes) -> "Reply":
+        """Send one request on a connection of its own and read the answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        try:
+            connection.putrequest(method, target, skip_accept_encoding=True)
+            chunked = not (body is None or isinstance(body, bytes))
+            if chunked:
+                connection.putheader("Transfer-Encoding", "chunked")
+            elif isinstance(body, bytes):
+                connection.putheader("Content-Length", str(len(body)))
+            for name, value in headers.items():
+                connection.putheader(name.replace("_", "-"), value.encode() if isinstance(value, str) else value)
+            connection.endheaders(body, encode_chunked=chunked)
+            response = connection.getresponse()
+            return Reply(response.status, dict((k.lower(), v) for k, v in response.getheaders()), response.read())
+        finally:
+            connection.close()
+
+    def put(self, path: str, body: bytes | Iterator[bytes] = b"x", query: str = "", **headers: str) -> "Reply":
+        """PUT `body` to `path`, as it stands in the address, in the instance c1."""
+        return self.ask("PUT", f"/v1/instances/c1/files/{path}{'?' if query else ''}{query}", body, **headers)
+
+    def post(self, path: str, body: bytes = b"x", **headers: str | bytes) -> "Reply":
+        """POST `body` to /upload for `path` in the instance c1."""
+        return self.ask("POST", "/upload", body, X_File_Path=path, X_Container_Name="c1", **headers)
+
+    @contextmanager
+    def raw(self) -> Iterator[socket.socket]:
+        """A TCP connection."""
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE_S) as connection:
+            yield connection
+
+    def spooled(self) -> list[Path]:
+        """The files in the spool."""
+        return sorted(path for path in (self.state / "spool").rglob("*") if path.is_file())
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """The newest tasks."""
+        tasks: list[dict[str, Any]] = self.ask("GET", "/v1/tasks?limit=1000").json()["tasks"]
+        return tasks
+
+    def descriptors(self) -> int:
+        """How many descriptors the process has open."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def unnamed_files(self) -> int:
+        """How many spool files without a name the process has open."""
+        links = Path(f"/proc/{self.process.pid}/fd")
+        count = 0
+        for link in links.iterdir():
+            try:
+                count += "/spool/#" in os.readlink(link)
+            except FileNotFoundError:
+                continue
+        return count
+
+    def memory_bytes(self) -> int:
+        """Resident memory of the process."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_S)
+
+
+class Reply:
+    """An answer."""
+
+    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """The stable code of a refusal."""
+        if self.headers["content-type"] == "application/problem+json":
+            return str(self.json()["code"])
+        return self.body.decode().rpartition("[")[2].rstrip("]\n")

@@ -1,0 +1,77 @@
+"""Who is let in."""
+
+import pytest
+
+from api.admission import Admission, Load, Snapshot, refusal
+from daemon.config import Limits
+from daemon.errors import Rejected
+
+LIMITS = Limits(max_upload_bytes=1000, max_pending_tasks=10, max_pending_bytes=5000, min_free_bytes=100)
+EMPTY = Snapshot(pending_tasks=0, pending_bytes=0, free_bytes=10_000)
+
+
+@pytest.mark.parametrize(("length", "seen", "load", "draining", "code"), [
+    (1000, EMPTY, Load(), False, None),
+    (None, EMPTY, Load(), False, None),
+    (1001, EMPTY, Load(), False, "too_large"),
+    (1001, EMPTY, Load(), True, "too_large"),
+    (0, EMPTY, Load(), True, "draining"),
+    (0, EMPTY, Load(uploads=4), False, "too_busy"),
+    (0, EMPTY, Load(uploads=3), False, None),
+    (0, Snapshot(pending_tasks=10, pending_bytes=0, free_bytes=10_000), Load(), False, "backlog_full"),
+    (0, Snapshot(pending_tasks=9, pending_bytes=0, free_bytes=10_000), Load(), False, None),
+    (0, Snapshot(pending_tasks=9, pending_bytes=0, free_bytes=10_000), Load(tasks_since=1), False, "backlog_full"),
+    (0, Snapshot(pending_tasks=9, pending_bytes=0, free_bytes=10_000), Load(uploads=1), False, "backlog_full"),
+    (500, Snapshot(pending_tasks=0, pending_bytes=4500, free_bytes=10_000), Load(), False, None),
+    (501, Snapshot(pending_tasks=0, pending_bytes=4500, free_bytes=10_000), Load(), False, "backlog_full"),
+    (1, Snapshot(pending_tasks=0, pending_bytes=4500, free_bytes=10_000), Load(task_bytes_since=500), False, "backlog_full"),
+    (1, Snapshot(pending_tasks=0, pending_bytes=4500, free_bytes=10_000), Load(announced_bytes=500), False, "backlog_full"),
+    (500, Snapshot(pending_tasks=0, pending_bytes=0, free_bytes=600), Load(), False, None),
+    (501, Snapshot(pending_tasks=0, pending_bytes=0, free_bytes=600), Load(), False, "no_room"),
+    (1, Snapshot(pending_tasks=0, pending_bytes=0, free_bytes=600), Load(unwritten_bytes=500), False, "no_room"),
+    (1, Snapshot(pending_tasks=0, pending_bytes=0, free_bytes=600), Load(written_since=500), False, "no_room"),
+    (None, Snapshot(pending_tasks=0, pending_bytes=0, free_bytes=99), Load(), False, "no_room"),
+])
+def test_refusal_is_decided_by_what_is_announced_and_what_is_there(
+    length: int | None, seen: Snapshot, load: Load, draining: bool, code: str | None,
+) -> None:
+    """Each limit is reached exactly at its number, with what is being received counted in."""
+    assert refusal(length, limits=LIMITS, max_uploads=4, seen=seen, load=load, draining=draining) == code
+
+
+def test_place_is_given_back_when_an_upload_ends_either_way() -> None:
+    """An upload that fails leaves no trace in the counts."""
+    admission = Admission(EMPTY)
+    with admission.admit(300, LIMITS, 4) as place:
+        place.wrote(100)
+        assert (admission.load.uploads, admission.load.announced_bytes, admission.load.unwritten_bytes) == (1, 300, 200)
+    with pytest.raises(ZeroDivisionError), admission.admit(300, LIMITS, 4):
+        raise ZeroDivisionError
+    assert admission.load == Load(written_since=100)
+
+
+def test_place_owes_nothing_below_zero_when_more_comes_than_was_announced() -> None:
+    """A body of unknown length pays for nothing that others announced."""
+    admission = Admission(EMPTY)
+    with admission.admit(None, LIMITS, 4) as place, admission.admit(50, LIMITS, 4):
+        place.wrote(700)
+        assert admission.load.unwritten_bytes == 50
+
+
+def test_counts_since_the_snapshot_are_forgotten_when_there_is_a_newer_one() -> None:
+    """What the new snapshot counts is not counted again."""
+    admission = Admission(EMPTY)
+    admission.accepted(70)
+    assert (admission.load.tasks_since, admission.load.task_bytes_since) == (1, 70)
+    admission.refresh(Snapshot(pending_tasks=1, pending_bytes=70, free_bytes=9_000))
+    assert admission.load == Load()
+
+
+def test_upload_is_let_in_again_when_there_is_room_again() -> None:
+    """A refusal is about now."""
+    admission = Admission(Snapshot(pending_tasks=0, pending_bytes=0, free_bytes=0))
+    with pytest.raises(Rejected, check=lambda error: error.code == "no_room"), admission.admit(1, LIMITS, 4):
+        pass
+    admission.refresh(EMPTY)
+    with admission.admit(1, LIMITS, 4):
+        assert admission.load.uploads == 1
