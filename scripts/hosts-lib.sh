@@ -144,6 +144,9 @@ recorded_pid() {
 
 with_systemd() { [[ -d /run/systemd/system ]]; }
 
+# start_unit UNIT: does not wait, as the unit of a daemon that fails at once is not done for another ten minutes.
+start_unit() { systemctl --no-block start "$1"; }
+
 # daemon_pid PROGRAM: the daemon itself, not its helpers (`incusd forkproxy ...`, `[lxc monitor] ...`: they outlive it),
 # and not one that has a root of its own (in a container, or the one that incus7-host starts).
 daemon_pid() {
