@@ -5,6 +5,7 @@
     queue/keys.db                 idempotency keys of all shards
     queue/shards                  the number of shards in force
     locks/, bells/                one file a shard: who serves it; how to wake it
+    locks/append                  who appends to the queue
     lost+found/                   what was doubtful and set aside
     instances/                    what the `directory` target delivered
 
@@ -38,6 +39,7 @@ class Layout:
         self.instances = directory / "instances"
         self.keys_file = self.queue / "keys.db"
         self.shards_file = self.queue / SHARDS_FILE
+        self.append_lock = self.locks / "append"
         self.schema_lock = self.locks / "schema"
 
     def bucket(self, bucket: int) -> Path:

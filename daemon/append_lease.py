@@ -1,0 +1,72 @@
+"""The lease of those who put rows into the queue: while it is held, the number of shards does not change.
+
+Whoever appends (an API process, a command of the command line) holds it shared; the migration to another
+number of shards holds it alone. It ends with its process.
+"""
+
+import fcntl
+import os
+
+from daemon import shard_count
+from daemon.layout import Layout, touch
+
+
+class AppendLease:
+    """The shared lease of one process that appends under `shards` shards. Keep it for as long as it may append."""
+
+    def __init__(self, layout: Layout, shards: int) -> None:
+        self._layout = layout
+        self._shards = shards
+        self._descriptor = -1
+
+    def acquire(self) -> str | None:
+        """Take the lease: None when it is held now, else what must happen first, as a sentence. Never blocks.
+
+        The caller logs the sentence and tries again in about a second. Raises CannotStart when the recorded number
+        of shards cannot be read.
+        """
+        self.release()
+        descriptor = _open(self._layout)
+        try:
+            waiting = self._wait_for(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if waiting is not None:
+            os.close(descriptor)
+            return waiting
+        self._descriptor = descriptor
+        return None
+
+    def _wait_for(self, descriptor: int) -> str | None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return f"The queue is being moved to another number of shards; this process has {self._shards} configured."
+        found = shard_count.establish(self._layout, self._shards)
+        if found.serves(self._shards):
+            return None
+        return (f"The queue has {found.in_force} shards and this process has {self._shards} configured; a worker moves it"
+                " when every process that uses the old number has ended.")
+
+    def release(self) -> None:
+        """Let go of the lease. May be called again."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def acquire_alone(layout: Layout) -> int | None:
+    """For the migration: a descriptor that keeps every appender out until it is closed; None while there are any."""
+    descriptor = _open(layout)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _open(layout: Layout) -> int:
+    touch(layout.append_lock, layout.file_mode)
+    return os.open(layout.append_lock, os.O_RDWR | os.O_CLOEXEC)
