@@ -1,6 +1,7 @@
 """The supervisor of `incus-courier serve`: one API and the workers as children, started again when they die.
 
-Children end when the supervisor ends, however it ends (`daemon.lifeline`). Under systemd there is no supervisor:
+Children end when the supervisor ends, however it ends (`daemon.lifeline`). They are out of the terminal's reach, so
+that Ctrl-C is one signal to each of them, and a second Ctrl-C is the second. Under systemd there is no supervisor:
 the units start the same children.
 """
 
@@ -62,14 +63,10 @@ class Supervisor:
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, lambda taken, _frame: self._signals.append(taken))
-        poll = select.poll()
-        poll.register(self._wake, select.POLLIN)
         code: int | None = None
         while code is None:
             self._start_due()
-            poll.poll(self._wait_s() * 1000)
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._wake, 4096)
+            self._wait(self._wait_s())
             code = self._handle_signals()
             code = self._reap() if code is None else code
         self._stop()
@@ -81,8 +78,16 @@ class Supervisor:
             if child.process is None and now >= child.start_at:
                 environment = {**os.environ, VARIABLE: str(os.getpid())}
                 child.process = subprocess.Popen([sys.executable, "-P", "-m", *child.arguments], env=environment,
-                                                 pass_fds=self._listen_fds, stdin=subprocess.DEVNULL)
+                                                 pass_fds=self._listen_fds, stdin=subprocess.DEVNULL, process_group=0)
                 child.started_at = now
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for a signal, at most so long."""
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        poll.poll(seconds * 1000)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake, 4096)
 
     def _wait_s(self) -> float:
         now = time.monotonic()
@@ -122,13 +127,18 @@ class Supervisor:
                 child.process.send_signal(number)
 
     def _stop(self) -> None:
+        """Tell the children to finish, once more when asked again, and kill those that take too long."""
         self._send(signal.SIGTERM)
         deadline = time.monotonic() + self._patience_s
+        while self._alive() and time.monotonic() < deadline:
+            self._wait(deadline - time.monotonic())
+            taken, self._signals = self._signals, []
+            if any(number in {signal.SIGINT, signal.SIGTERM} for number in taken):
+                self._send(signal.SIGTERM)
+        self._send(signal.SIGKILL)
         for child in self._children:
-            if child.process is None:
-                continue
-            try:
-                child.process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                child.process.kill()
+            if child.process is not None:
                 child.process.wait()
+
+    def _alive(self) -> bool:
+        return any(child.process is not None and child.process.poll() is None for child in self._children)
