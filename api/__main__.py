@@ -10,15 +10,21 @@ import contextlib
 import os
 import resource
 import sys
+import time
+from typing import Final
 
 from api import service
-from daemon import logs
+from daemon import logs, notify
+from daemon.append_lease import AppendLease
 from daemon.config import find_file, load
 from daemon.door import Door, from_descriptors, open_doors
 from daemon.errors import CourierError
 from daemon.exits import EXIT_FAILED, EXIT_OK, complain, exit_code
 from daemon.layout import Layout
 from daemon.lifeline import tie_to_parent
+
+#: Seconds between two looks at whether the number of shards is in force.
+LEASE_RETRY_S: Final = 0.5
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,8 +56,11 @@ def _serve(options: argparse.Namespace) -> int:
     layout = Layout(config.state.path)
     layout.create()
     _raise_descriptor_limit()
+    lease = AppendLease(layout, config.queue.shards)
     try:
+        _wait_for(lease)
         clean = asyncio.run(service.run(config, file, layout, doors))
+        lease.release()
     finally:
         for door in doors:
             door.remove()
@@ -63,6 +72,17 @@ def _warn_about(doors: list[Door]) -> None:
     open_to = [door.address for door in doors if not door.private]
     if open_to:
         logs.log("service.open_door", listen=", ".join(open_to), pid=os.getpid())
+
+
+def _wait_for(lease: AppendLease) -> None:
+    """Wait until this process's number of shards is in force. What comes meanwhile waits in the kernel."""
+    said = None
+    while (reason := lease.acquire()) is not None:
+        if reason != said:
+            logs.log("api.waiting", detail=reason)
+            notify.status(reason)
+            said = reason
+        time.sleep(LEASE_RETRY_S)
 
 
 def _raise_descriptor_limit() -> None:

@@ -133,14 +133,16 @@ def build(courier: Courier) -> App:
             Route("/readyz", Endpoint({"GET": courier.get_readiness})),
         ],
         redirect_slashes=False, default=_nothing_here)
-    return _only_http_1(EarlyAnswers(_undecoded(router)))
+    return _front(EarlyAnswers(_undecoded(router)))
 
 
-def _only_http_1(app: App) -> App:
+def _front(app: App) -> App:
     """Refuse HTTP/2, which the server would speak: there, one slow upload holds up all the others."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["http_version"] not in {"1.0", "1.1"}:
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+        elif scope["type"] == "http" and scope["http_version"] not in {"1.0", "1.1"}:
             await send_answer(send, problem(Rejected("http_version")))
         else:
             await app(scope, receive, send)
@@ -152,11 +154,18 @@ def _undecoded(app: App) -> App:
     """Find the way by the address as it was sent, so that an encoded slash separates nothing."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            scope["path"] = scope["raw_path"].decode("ascii")
+        scope["path"] = scope["raw_path"].decode("ascii")
         await app(scope, receive, send)
 
     return serve
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    # The service starts before the server and ends after it: there is nothing to do.
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
 
 
 async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:

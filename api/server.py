@@ -57,6 +57,8 @@ class Server:
         self._app = app
         self._doors = doors
         self._hooks = hooks
+        # Copies, because the server closes what it is given before we are done with it.
+        self._listening = [os.dup(door.socket.fileno()) for door in doors]
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -74,23 +76,21 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
-        # Copies, because the server closes what it is given before we are done with it.
-        listening = [os.dup(door.socket.fileno()) for door in self._doors]
-        serving = asyncio.create_task(self._serve(listening))
+        serving = asyncio.create_task(self._serve())
         turning = asyncio.create_task(self._turn())
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         self._failed |= serving.done()
-        await self._drain(serving, listening)
+        await self._drain(serving)
         turning.cancel()
         await _cut_off()
         if serving.done() and not serving.cancelled() and (error := serving.exception()) is not None:
             log("api.error", detail=repr(error))
         return not self._failed
 
-    async def _serve(self, listening: Sequence[int]) -> None:
+    async def _serve(self) -> None:
         await hypercorn.asyncio.serve(
-            cast(ASGIFramework, self._app), _configuration(listening), shutdown_trigger=self._until_stopping)
+            cast(ASGIFramework, self._app), _configuration(self._listening), shutdown_trigger=self._until_stopping)
 
     def _stop(self) -> None:
         if self._stopping.is_set():
@@ -103,6 +103,8 @@ class Server:
 
     async def _until_stopping(self) -> None:
         # The server calls this once it accepts connections.
+        for descriptor in self._listening:
+            os.set_inheritable(descriptor, False)
         log("api.started", listen=", ".join(door.address for door in self._doors))
         notify.ready()
         await self._stopping.wait()
@@ -117,12 +119,12 @@ class Server:
                 said = status
             await asyncio.sleep(TURN_S)
 
-    async def _drain(self, serving: "asyncio.Task[None]", listening: Sequence[int]) -> None:
+    async def _drain(self, serving: "asyncio.Task[None]") -> None:
         notify.stopping()
         self._hooks.stopping()
         log("api.draining", uploads=self._hooks.running())
         if not serving.done():
-            self._close_doors(listening)
+            self._close_doors()
         drain_s = self._hooks.drain_s()
         hurry = asyncio.create_task(self._hurry.wait())
         try:
@@ -136,9 +138,9 @@ class Server:
         finally:
             hurry.cancel()
 
-    def _close_doors(self, listening: Sequence[int]) -> None:
+    def _close_doors(self) -> None:
         # All at once: from Python 3.12 on the server closes one, then waits for its connections, then the next.
-        for descriptor in listening:
+        for descriptor in self._listening:
             self._loop.remove_reader(descriptor)
         for door in self._doors:
             door.stop_listening()

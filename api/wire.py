@@ -130,7 +130,8 @@ def read_length(headers: Headers) -> int | None:
     if encodings:
         return None
     if not lengths:
-        return 0
+        # An empty body by mistake would empty the file.
+        raise Rejected("bad_length", "The length of the body is not stated.")
     if len(set(lengths)) > 1 or not lengths[0].isdigit():
         raise Rejected("bad_length", "Content-Length is not one number.")
     return int(lengths[0])

@@ -38,6 +38,7 @@ EVENTS: Final[dict[str, LogEvent]] = _table(
     ("service.stopped", "info", "The service stopped"),
     ("service.child_died", "warning", "A process of the service ended and is started again"),
     ("service.open_door", "warning", "Everyone who reaches this address can write into every instance"),
+    ("api.waiting", "warning", "The API cannot go on yet"),
     ("api.started", "info", "The API takes uploads"),
     ("api.draining", "info", "The API takes no more uploads and finishes those that run"),
     ("api.stopped", "info", "The API stopped"),
@@ -70,7 +71,6 @@ EVENTS: Final[dict[str, LogEvent]] = _table(
     ("target.swept", "info", "A left-over part file was removed"),
     # --- what a person asked for --------------------------------------------------------------------------
     ("task.commanded", "info", "A task was changed by a person"),
-    ("task.expired", "warning", "A dead letter was removed: it was kept for retention.failed_s"),
     ("task.command_refused", "warning", "What a person asked for could not be done"),
     # --- the storage --------------------------------------------------------------------------------------
     ("spool.cleared", "debug", "Spooled bytes were removed after their delivery was on the disk"),

@@ -118,7 +118,7 @@ class Api:
                 connection.putheader(name.replace("_", "-"), value.encode() if isinstance(value, str) else value)
             connection.endheaders(body, encode_chunked=chunked)
             response = connection.getresponse()
-            return Reply(response.status, dict((k.lower(), v) for k, v in response.getheaders()), response.read())
+            return Reply(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
         finally:
             connection.close()
 

@@ -24,7 +24,8 @@ CONFIG = Config(incus=Remote(project="work"), remotes={"far": Remote(endpoint="h
 
 def upload(**headers: str | bytes) -> UploadRequest:
     """Read a POST /upload with a legal head, changed by `headers` (underscores for hyphens; empty: left out)."""
-    values: dict[str, str | bytes] = {"x_file_path": "/root/a", "x_container_name": "c1", **headers}
+    values: dict[str, str | bytes] = {
+        "x_file_path": "/root/a", "x_container_name": "c1", "content_length": "1", **headers}
     return read_upload(collect(
         (name.replace("_", "-").encode(), value.encode() if isinstance(value, str) else value)
         for name, value in values.items() if value != ""), CONFIG)
@@ -32,7 +33,7 @@ def upload(**headers: str | bytes) -> UploadRequest:
 
 def put(path: str, query: str = "", instance: str = "c1", **headers: str) -> UploadRequest:
     """Read a PUT to an address as it was sent."""
-    pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in {"content_length": "1", **headers}.items()]
     return read_put(instance, path, query.encode(), collect(pairs), CONFIG)
 
 
@@ -159,8 +160,9 @@ def test_mode_owner_and_directories_are_read_at_both_doors() -> None:
 def test_mkdirs_comes_from_the_configuration_when_it_is_not_said() -> None:
     """`delivery.mkdirs` is the default."""
     config = Config(delivery=Delivery(mkdirs=True))
-    assert read_put("c1", "a", b"", {}, config).mkdirs
-    assert not read_put("c1", "a", b"mkdirs=false", {}, config).mkdirs
+    headers = {b"content-length": [b"1"]}
+    assert read_put("c1", "a", b"", headers, config).mkdirs
+    assert not read_put("c1", "a", b"mkdirs=false", headers, config).mkdirs
 
 
 @pytest.mark.parametrize("text", ["", "8", "64", "888", "0o644", "10644", "-644", "rw", "٦٤٤", "00644"])
@@ -205,10 +207,10 @@ def test_project_is_taken_from_the_query_and_checked() -> None:
 
 
 @pytest.mark.parametrize(("headers", "length"), [
-    ([], 0), ([(b"content-length", b"12")], 12), ([(b"transfer-encoding", b"chunked")], None),
+    ([(b"content-length", b"0")], 0), ([(b"content-length", b"12")], 12), ([(b"transfer-encoding", b"chunked")], None),
 ])
 def test_length_is_what_the_head_announces(headers: list[tuple[bytes, bytes]], length: int | None) -> None:
-    """No Content-Length means an empty body, unless it comes in chunks."""
+    """A number, or chunks."""
     assert read_length(collect(headers)) == length
 
 
@@ -216,9 +218,10 @@ def test_length_is_what_the_head_announces(headers: list[tuple[bytes, bytes]], l
     [(b"content-length", b"1"), (b"transfer-encoding", b"chunked")],
     [(b"content-length", b"1"), (b"content-length", b"2")],
     [(b"content-length", b"+1")],
+    [],
 ])
-def test_length_is_refused_when_it_is_contradictory(headers: list[tuple[bytes, bytes]]) -> None:
-    """Two framings are what request smuggling is made of."""
+def test_length_is_refused_when_it_is_contradictory_or_missing(headers: list[tuple[bytes, bytes]]) -> None:
+    """Two framings are what request smuggling is made of, and no length would empty the file."""
     with refused("bad_length"):
         read_length(collect(headers))
 

@@ -1,0 +1,288 @@
+"""What is turned away at the door, and that nothing of it stays."""
+
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+
+from api.early_answer import LINGER_BYTES
+from tests.integration.api.running import Api, wait_until
+
+Start = Callable[..., Api]
+HEAD = "PUT /v1/instances/c1/files/root/a HTTP/1.1\r\nHost: x\r\n"
+
+
+def answer(connection: socket.socket) -> bytes:
+    """What comes until the server closes the connection or there is a whole head."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        piece = connection.recv(65536)
+        if not piece:
+            break
+        received += piece
+    return received
+
+
+def until_closed(connection: socket.socket) -> bytes:
+    """What comes until the server closes or resets the connection."""
+    received = b""
+    while True:
+        try:
+            piece = connection.recv(65536)
+        except ConnectionResetError:
+            return received
+        if not piece:
+            return received
+        received += piece
+
+
+def test_announced_length_over_the_limit_is_refused_before_the_body(start: Start) -> None:
+    """413 comes although not a byte of the body was sent."""
+    api = start(limits={"max_upload_bytes": 1000})
+    with api.raw() as connection:
+        connection.sendall(f"{HEAD}Content-Length: 1001\r\n\r\n".encode())
+        assert b" 413 " in answer(connection)
+    assert api.put("root/a", b"x" * 1000).status == 202
+
+
+@pytest.mark.parametrize("sizes", [[1001], [1000, 1], [400_000] * 5])
+def test_chunked_body_over_the_limit_is_refused_and_nothing_kept(start: Start, sizes: list[int]) -> None:
+    """413 as soon as it passes the limit, and no file, named or not, is left."""
+    limit = 1000 if sizes[0] < 2000 else 1_900_000
+    api = start(limits={"max_upload_bytes": limit})
+    reply = api.put("root/a", (b"x" * size for size in sizes))
+    assert (reply.status, reply.code) == (413, "too_large")
+    assert api.spooled() == []
+    wait_until(lambda: api.unnamed_files() == 0, "the unnamed file is closed")
+
+
+def test_no_room_is_answered_with_507(start: Start) -> None:
+    """An upload that would leave less than `min_free_bytes` is refused from its head."""
+    api = start(limits={"min_free_bytes": 2**60})
+    with api.raw() as connection:
+        connection.sendall(f"{HEAD}Content-Length: 5\r\n\r\n".encode())
+        assert b" 507 " in answer(connection)
+    assert api.put("root/a", iter([b"x"])).code == "no_room"
+    assert api.spooled() == []
+
+
+@pytest.mark.parametrize("limits", [{"max_pending_tasks": 2}, {"max_pending_bytes": 20}])
+def test_full_backlog_is_answered_with_503_and_when_to_try_again(start: Start, limits: dict[str, int]) -> None:
+    """The limit is exact for one client, and the answer has Retry-After."""
+    api = start(limits=limits)
+    assert [api.put(f"root/{n}", b"x" * 10).status for n in range(2)] == [202, 202]
+    reply = api.put("root/2", b"x" * 10)
+    assert (reply.status, reply.code) == (503, "backlog_full")
+    assert int(reply.headers["retry-after"]) > 0
+    assert len(api.spooled()) == 2
+
+
+def test_upload_is_refused_when_too_many_are_running(start: Start) -> None:
+    """`api.max_connections` uploads at a time; the next is told to come back, and may when one is done."""
+    api = start(api={"max_connections": 2})
+    with ExitStack() as stack:
+        running = [stack.enter_context(api.raw()) for _ in range(2)]
+        for connection in running:
+            connection.sendall(f"{HEAD}Content-Length: 5\r\n\r\nab".encode())
+        reply = wait_until(lambda: (r := api.put("root/b")).status == 503 and r, "the third upload is refused")
+        assert (reply.code, reply.headers["retry-after"]) == ("too_busy", "1")
+        running[0].sendall(b"cde")
+        assert b" 202 " in answer(running[0])
+        assert api.put("root/b").status == 202
+
+
+@pytest.mark.parametrize("head", [
+    "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+])
+def test_two_framings_are_refused(api: Api, head: str) -> None:
+    """Content-Length with Transfer-Encoding is 400 bad_length, and the connection is not used again."""
+    with api.raw() as connection:
+        connection.sendall(f"{HEAD}{head}\r\n0\r\n\r\n".encode())
+        received = until_closed(connection)
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert b'"code": "bad_length"' in received
+    assert b"connection: close" in received.lower()
+
+
+@pytest.mark.parametrize("head", [
+    "Content-Length: 5\r\nContent-Length: 6\r\n", "Content-Length: -5\r\n", "Transfer-Encoding: gzip\r\n", "broken\r\n",
+    "X-Big: " + "x" * 200_000 + "\r\n",
+])
+def test_broken_head_is_refused_without_a_traceback(api: Api, head: str) -> None:
+    """The server refuses what it cannot read, and nobody is alarmed."""
+    with api.raw() as connection:
+        connection.sendall(f"{HEAD}{head}\r\n".encode())
+        # What was not read may make the kernel reset the connection before the answer is seen.
+        assert until_closed(connection)[:10] in {b"HTTP/1.1 4", b"HTTP/1.1 5", b""}
+    assert api.put("root/a").status == 202
+    assert not [event for event in api.events if event["level"] == "error"]
+
+
+@pytest.mark.parametrize("preface", [
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+    b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: \r\n\r\n",
+])
+def test_http_2_serves_no_upload(api: Api, preface: bytes) -> None:
+    """Over HTTP/2 the only answer is 505."""
+    import h2.config
+    import h2.connection
+    import h2.events
+
+    client = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+    with api.raw() as connection:
+        if preface.startswith(b"PRI"):
+            client.initiate_connection()
+            client.send_headers(1, [(":method", "PUT"), (":path", "/v1/instances/c1/files/a"), (":scheme", "http"),
+                                    (":authority", "x")])
+            client.send_data(1, b"hello", end_stream=True)
+        else:
+            client.initiate_upgrade_connection()
+            connection.sendall(preface)
+            assert answer(connection).startswith(b"HTTP/1.1 101")
+        connection.sendall(client.data_to_send())
+        status = ""
+        while not status:
+            piece = connection.recv(65536)
+            assert piece, "closed without an answer"
+            for event in client.receive_data(piece):
+                if isinstance(event, h2.events.ResponseReceived):
+                    status = dict(event.headers)[b":status"].decode()
+    assert status == "505"
+    assert api.spooled() == []
+
+
+@pytest.mark.parametrize("sent", [b"", b"abc", b"x" * 700_000])
+@pytest.mark.parametrize("framing", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
+def test_client_that_goes_away_leaves_nothing(start: Start, framing: str, sent: bytes) -> None:
+    """No task, no file, one line in the log and no traceback."""
+    api = start()
+    before = api.descriptors()
+    with api.raw() as connection:
+        if "chunked" in framing and sent:
+            sent = f"{len(sent):x}\r\n".encode() + sent
+        connection.sendall(f"{HEAD}{framing}\r\n\r\n".encode() + sent)
+    (event,) = api.logged("upload.aborted")
+    assert (event["instance"], event["path"]) == ("c1", "/root/a")
+    wait_until(lambda: api.unnamed_files() == 0 and api.descriptors() <= before, "everything is closed")
+    assert api.spooled() == api.tasks() == []
+    assert not [event for event in api.events if event["level"] == "error"]
+    assert api.other_lines == []
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 1000", "Transfer-Encoding: chunked"])
+def test_body_that_stalls_is_given_up(start: Start, framing: str) -> None:
+    """After `body_timeout_s` without a byte the client is told so."""
+    api = start(api={"body_timeout_s": 0.3})
+    with api.raw() as connection:
+        connection.sendall(f"{HEAD}{framing}\r\n\r\n".encode())
+        assert b" 408 " in answer(connection)
+    assert api.logged("upload.rejected")[0]["code"] == "too_slow"
+    assert api.spooled() == []
+
+
+def test_body_that_drips_is_given_up(start: Start) -> None:
+    """A byte now and then keeps no upload alive: it must come at `min_rate_bytes_s`."""
+    api = start(api={"body_timeout_s": 0.5, "min_rate_bytes_s": 1000})
+    stop = threading.Event()
+    with api.raw() as connection:
+        connection.sendall(f"{HEAD}Content-Length: 100000\r\n\r\n".encode())
+
+        def drip() -> None:
+            while not stop.wait(0.05):
+                try:
+                    connection.sendall(b"x")
+                except OSError:
+                    return
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        try:
+            assert b" 408 " in answer(connection)
+        finally:
+            stop.set()
+            dripping.join()
+
+
+def slow_pieces(count: int, pause_s: float) -> Iterator[bytes]:
+    """Pieces of 10 kB with a pause before each."""
+    for _ in range(count):
+        time.sleep(pause_s)
+        yield b"x" * 10_000
+
+
+def test_body_that_is_slow_but_steady_is_taken(start: Start) -> None:
+    """Only the pace counts, not the whole time."""
+    api = start(api={"body_timeout_s": 0.5, "min_rate_bytes_s": 10_000})
+    assert api.put("root/a", slow_pieces(12, 0.1)).status == 202
+
+
+EARLY = [
+    ("POST", "/nowhere", {}, 404),
+    ("PUT", "/v1/instances/c1/files/a%2Fb", {}, 400),
+    ("POST", "/upload", {"X_Container_Name": "c1"}, 400),
+    ("PUT", "/v1/instances/c1/files/a", {"Content_Range": "bytes 1-2/3"}, 400),
+    ("PUT", "/upload", {}, 405),
+    ("PUT", "/v1/instances/c1/files/a", {"Repr_Digest": "x"}, 400),
+]
+
+
+@pytest.mark.parametrize(("method", "target", "headers", "status"), EARLY)
+def test_client_that_writes_before_it_reads_gets_its_early_answer(
+    api: Api, method: str, target: str, headers: dict[str, str], status: int,
+) -> None:
+    """A refusal while megabytes are still coming reaches a client that only reads once it has written."""
+    for body in (b"x" * 5_000_000, iter([b"x" * 500_000] * 10)):
+        assert api.ask(method, target, body, **headers).status == status
+
+
+def test_connection_is_used_again_after_an_early_answer_to_a_short_body(api: Api) -> None:
+    """A refusal costs a well-behaved client no connection."""
+    import http.client
+
+    connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=20)
+    for _ in range(3):
+        connection.request("PUT", "/v1/instances/c1/files/a%2Fb", b"x" * 300_000)
+        response = connection.getresponse()
+        assert (response.status, response.read() != b"") == (400, True)
+        kept = connection.sock
+    connection.request("PUT", "/v1/instances/c1/files/a", b"x")
+    assert connection.getresponse().status == 202
+    assert connection.sock is kept
+    connection.close()
+
+
+@pytest.mark.parametrize("reading", [True, False])
+def test_a_hundred_early_answers_leak_nothing(start: Start, reading: bool) -> None:
+    """Connections, descriptors and memory are back after 100 refusals in the middle of bodies that never end."""
+    api = start(limits={"max_upload_bytes": 2 * LINGER_BYTES}, api={"max_connections": 200})
+    api.put("root/first")
+    before = api.descriptors()
+    rounds: list[int] = []
+    for _ in range(5):
+        with ExitStack() as stack, ThreadPoolExecutor(20) as threads:
+            connections = [stack.enter_context(api.raw()) for _ in range(20)]
+            for connection in connections:
+                connection.sendall(f"PUT /v1/instances/-/files/a HTTP/1.1\r\nHost: x\r\nContent-Length: {2**40}\r\n\r\n".encode())
+            assert list(threads.map(lambda connection: pour(connection, reading), connections)) == ["closed"] * 20
+        wait_until(lambda: api.descriptors() <= before, "the connections are closed")
+        rounds.append(api.memory_bytes())
+    assert len(api.logged("upload.rejected", 100)) == 100
+    assert rounds[-1] - rounds[0] < 20 * 2**20
+    assert not [event for event in api.events if event["level"] == "error"]
+
+
+def pour(connection: socket.socket, reading: bool) -> str:
+    """Send without end until the server closes; read the answer on the way or not at all."""
+    connection.settimeout(20)
+    try:
+        while True:
+            connection.send(b"x" * 262_144)
+            if reading and select.select([connection], [], [], 0)[0]:
+                connection.recv(4096)
+    except ConnectionError:
+        return "closed"

@@ -1,0 +1,264 @@
+"""The API as a process: how it starts, where it listens, and how it ends."""
+
+import os
+import signal
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from daemon import shard_count
+from daemon.layout import Layout
+from tests.integration.api.running import PATIENCE_S, Api, wait_until
+
+Start = Callable[..., Api]
+HEAD = b"PUT /v1/instances/c1/files/root/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+
+
+def ended(api: Api) -> str:
+    """Wait for the end of the process and return what it said besides the log."""
+    api.process.wait(PATIENCE_S)
+    api._reading.join(PATIENCE_S)
+    return "".join(api.other_lines)
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0"])
+def test_unsafe_address_stops_the_start(launch: Start, address: str) -> None:
+    """Exit 78, and the message says why and what would be right."""
+    api = launch(api={"listen": [address]})
+    said = ended(api)
+    assert api.process.returncode == 78
+    assert "root into every instance" in said
+    assert "api.allow_anonymous" in said
+
+
+def test_unsafe_address_is_served_when_that_is_wanted(start: Start) -> None:
+    """`allow_anonymous = true` opens the door, and the log says so."""
+    api = start(api={"listen": ["0.0.0.0:0"], "allow_anonymous": True})
+    assert "0.0.0.0:" in api.logged("service.open_door")[0]["listen"]
+
+
+@pytest.mark.parametrize(("family", "where", "code"), [
+    (socket.AF_INET, ("0.0.0.0", 0), 78), (socket.AF_INET6, ("::", 0), 78),
+    (socket.AF_INET, ("127.0.0.1", 0), 0), (socket.AF_INET6, ("::1", 0), 0),
+])
+def test_socket_that_was_passed_in_is_looked_at_too(
+    launch: Start, family: socket.AddressFamily, where: tuple[str, int], code: int,
+) -> None:
+    """What is bound decides, not what the configuration calls it."""
+    with socket.socket(family) as listener:
+        listener.bind(where)
+        listener.listen()
+        api = launch(api={"listen": [f"fd://{listener.fileno()}"]}, pass_fds=(listener.fileno(),))
+        if code == 0:
+            api.started()
+            with socket.create_connection(listener.getsockname()[:2]) as connection:
+                connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert connection.recv(100).startswith(b"HTTP/1.1 200")
+            assert api.stop() == 0
+            # The socket is whoever passed it in's: it still takes connections.
+            socket.create_connection(listener.getsockname()[:2]).close()
+        else:
+            ended(api)
+            assert api.process.returncode == code
+
+
+def test_descriptor_that_is_no_listening_socket_stops_the_start(launch: Start) -> None:
+    """A message, and no traceback."""
+    api = launch(api={"listen": ["fd://0"]})
+    assert "fd://0" in ended(api)
+    assert api.process.returncode == 1
+
+
+def test_address_that_is_taken_stops_the_start(api: Api, launch: Start, tmp_path: Path) -> None:
+    """The message names the address; a restart may find it free."""
+    (tmp_path / "other").mkdir()
+    for listen in (f"127.0.0.1:{api.port}", f"unix:{api.socket_path}"):
+        other = launch(tmp_path / "other", api={"listen": [listen]})
+        assert listen in ended(other)
+        assert other.process.returncode == 1
+    assert api.put("root/a").status == 202
+    assert stat.S_ISSOCK(api.socket_path.stat().st_mode)
+
+
+def test_stale_socket_is_replaced(start: Start, tmp_path: Path) -> None:
+    """A killed process's socket is in nobody's way."""
+    first = start()
+    first.stop(signal.SIGKILL)
+    assert first.socket_path.exists()
+    second = start()
+    assert second.put("root/a").status == 202
+    assert second.stop() == 0
+    assert not second.socket_path.exists()
+
+
+def test_file_in_place_of_the_socket_is_left_alone(launch: Start, tmp_path: Path) -> None:
+    """Nothing that is not a socket is removed."""
+    (tmp_path / "sock").write_text("precious")
+    api = launch()
+    ended(api)
+    assert api.process.returncode == 1
+    assert (tmp_path / "sock").read_text() == "precious"
+
+
+def test_bad_configuration_is_told_in_words(launch: Start) -> None:
+    """Exit 78 and the key's name."""
+    api = launch(api={"lissten": []})
+    assert "api.lissten" in ended(api)
+    assert api.process.returncode == 78
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_idle_process_ends_at_once(start: Start, number: int) -> None:
+    """Open connections on which nothing is going on do not hold it up."""
+    api = start(api={"drain_s": 60.0})
+    with api.raw() as connection, api.raw() as used:
+        used.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert used.recv(1000)
+        connection.sendall(b"GET /he")
+        assert api.stop(number) == 0
+    assert [event["event"] for event in api.events][-2:] == ["api.draining", "api.stopped"]
+    assert api.other_lines == []
+
+
+def test_running_upload_is_finished_after_the_signal(start: Start) -> None:
+    """A client that is sending gets its 202; the door is closed to others meanwhile."""
+    api = start(api={"drain_s": 60.0})
+    with api.raw() as connection:
+        connection.sendall(HEAD + b"x" * 10)
+        wait_until(lambda: api.ask("GET", "/healthz").status == 200, "the server answers")
+        api.process.send_signal(signal.SIGTERM)
+        api.logged("api.draining")
+        with pytest.raises(ConnectionError):
+            api.put("root/b")
+        connection.sendall(b"x" * 990)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 202")
+    assert api.process.wait(PATIENCE_S) == 0
+    assert len(api.spooled()) == 1
+
+
+@pytest.mark.parametrize("sent", [0, 10, 900])
+@pytest.mark.parametrize("poured", [False, True])
+def test_open_upload_does_not_outlive_the_drain(start: Start, sent: int, poured: bool) -> None:
+    """After `drain_s` the process is gone, with nothing of the upload left and nothing in the log but that."""
+    api = start(api={"drain_s": 1.0})
+    with api.raw() as connection:
+        head = HEAD.replace(b"1000", b"100000000") if poured else HEAD
+        connection.sendall(head + b"x" * (sent * 1000 if poured else sent))
+        wait_until(lambda: api.ask("GET", "/healthz").status == 200, "the server answers")
+        began = time.monotonic()
+        assert api.stop() == 0
+        assert time.monotonic() - began < 1.0 + 1.0
+    assert api.spooled() == []
+    assert not [event for event in api.events if event["level"] == "error"], api.events
+    assert api.other_lines == []
+
+
+def test_second_signal_ends_the_drain(start: Start) -> None:
+    """Who is in a hurry says it twice."""
+    api = start(api={"drain_s": 3600.0})
+    with api.raw() as connection:
+        connection.sendall(HEAD + b"x")
+        wait_until(lambda: api.ask("GET", "/healthz").status == 200, "the server answers")
+        api.process.send_signal(signal.SIGTERM)
+        api.logged("api.draining")
+        assert api.stop() == 0
+
+
+def test_process_tells_its_manager_when_it_is_ready_and_alive(start: Start, tmp_path: Path) -> None:
+    """READY when the doors are open, a WATCHDOG for each turn, STOPPING at the end."""
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind(str(tmp_path / "notify"))
+    manager.settimeout(PATIENCE_S)
+    with manager:
+        api = start(environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        said: list[str] = []
+
+        def hears(word: str) -> None:
+            while not any(line.startswith(word) for line in said):
+                said.extend(manager.recv(4096).decode().splitlines())
+
+        hears("READY=1")
+        assert api.put("root/a").status == 202
+        hears("STATUS=")
+        said.clear()
+        hears("WATCHDOG=1")
+        api.process.send_signal(signal.SIGHUP)
+        hears("RELOADING=1")
+        hears("READY=1")
+        api.process.send_signal(signal.SIGTERM)
+        hears("STOPPING=1")
+        assert api.process.wait(PATIENCE_S) == 0
+
+
+def test_limits_and_level_change_without_a_restart(start: Start) -> None:
+    """SIGHUP reads the configuration again; what cannot change live stays."""
+    api = start()
+    assert api.put("root/a", b"x" * 100).status == 202
+    api.configure(api.settings, {"limits": {"max_upload_bytes": 10}, "log": {"level": "warning"},
+                                 "queue": {"shards": 7}})
+    api.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: api.put("root/a", b"x" * 100).status == 413, "the new limit is in force")
+    assert len(api.ask("GET", "/readyz").json()["shards"]) == 2
+    number = len(api.events)
+    assert api.put("root/a", b"x").status == 202
+    assert len(api.events) == number
+
+
+def test_wrong_configuration_changes_nothing(start: Start) -> None:
+    """The old one stays in force, and the log says what is wrong."""
+    api = start()
+    api.configure(api.settings, {"limits": {"max_upload_bytes": -1}})
+    api.process.send_signal(signal.SIGHUP)
+    assert "limits.max_upload_bytes" in api.logged("config.rejected")[0]["detail"]
+    assert api.put("root/a", b"x" * 100).status == 202
+
+
+def test_process_ends_when_its_supervisor_is_gone(launch: Start) -> None:
+    """A child of nobody does not start."""
+    api = launch(environment={"INCUS_COURIER_SUPERVISOR_PID": "1"})
+    ended(api)
+    assert api.process.returncode == 1
+
+
+def test_api_waits_until_its_number_of_shards_is_in_force(start: Start, launch: Start) -> None:
+    """Nothing is put under another number of shards; the log says what is waited for."""
+    first = start()
+    assert first.put("root/a").status == 202
+    assert first.stop() == 0
+    second = launch(queue={"shards": 3})
+    assert "2 shards" in second.logged("api.waiting")[0]["detail"]
+    shard_count.record(Layout(second.state), shard_count.ShardCount(3))
+    assert second.started().put("root/b").status == 202
+
+
+def test_memory_stays_bounded_while_large_bodies_come(start: Start) -> None:
+    """Eight uploads of 48 MiB at once need a few MiB each at most."""
+    api = start()
+    assert api.put("root/first").status == 202
+    before = api.memory_bytes()
+    peak = 0
+    threads = [threading.Thread(target=api.put, args=(f"root/{n}", b"x" * (48 * 2**20))) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        peak = max(peak, api.memory_bytes())
+        time.sleep(0.01)
+    assert len(api.tasks()) == 9
+    assert peak - before < 30 * 2**20
+    assert peak < 100 * 2**20
+
+
+def test_files_of_the_process_are_not_inherited(start: Start) -> None:
+    """Sockets and files are closed when another program is run."""
+    api = start()
+    api.put("root/a")
+    for descriptor in Path(f"/proc/{api.process.pid}/fdinfo").iterdir():
+        if int(descriptor.name) <= 2:
+            continue
+        flags = int(next(line.split()[1] for line in descriptor.read_text().splitlines() if line.startswith("flags")), 8)
+        assert flags & os.O_CLOEXEC, os.readlink(f"/proc/{api.process.pid}/fd/{descriptor.name}")
