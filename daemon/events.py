@@ -71,6 +71,7 @@ EVENTS: Final[dict[str, LogEvent]] = _table(
     ("target.swept", "info", "A left-over part file was removed"),
     # --- what a person asked for --------------------------------------------------------------------------
     ("task.commanded", "info", "A task was changed by a person"),
+    ("task.expired", "warning", "A dead letter was removed: it was kept for retention.failed_s"),
     ("task.command_refused", "warning", "What a person asked for could not be done"),
     # --- the storage --------------------------------------------------------------------------------------
     ("spool.cleared", "debug", "Spooled bytes were removed after their delivery was on the disk"),

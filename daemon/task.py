@@ -5,13 +5,24 @@ All values are immutable. Nothing in here touches a disk, a clock or a network.
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
 from functools import cached_property
 from typing import Any, Final
 
+from daemon.errors import Rejected
 from daemon.names import check_instance, check_path, check_project, check_remote
 
+#: Permission bits, with setuid, setgid and the sticky bit.
+MAX_MODE: Final = 0o7777
+#: The highest uid and gid; the next number means "leave it" to chown(2).
+MAX_ID: Final = 2**32 - 2
+#: The largest number that SQLite stores.
+_MAX_SIZE: Final = 2**63 - 1
+#: In the year 33658: no clock shows it.
+_END_OF_TIME_S: Final = 1e12
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 #: Destinations are spread over this many buckets; a bucket never moves, a shard is a set of buckets.
 BUCKETS: Final = 256
 
@@ -52,8 +63,8 @@ TRANSITIONS: Final[dict[State, frozenset[State]]] = {
     State.PUSHING: frozenset({State.DELIVERED, State.DEFERRED, State.FAILED, State.QUEUED, State.CANCELLED,
                               State.HELD, State.SUPERSEDED}),
     State.DEFERRED: frozenset({State.QUEUED, State.HELD, State.CANCELLED, State.SUPERSEDED, State.FAILED}),
-    State.HELD: frozenset({State.QUEUED, State.CANCELLED, State.SUPERSEDED}),
-    State.FAILED: frozenset({State.QUEUED, State.HELD, State.CANCELLED}),
+    State.HELD: frozenset({State.QUEUED, State.CANCELLED}),
+    State.FAILED: frozenset({State.QUEUED, State.CANCELLED}),
     State.DELIVERED: frozenset({State.QUEUED}),
     State.SUPERSEDED: frozenset(),
     State.CANCELLED: frozenset(),
@@ -78,6 +89,11 @@ class Destination:
     def target(self) -> bytes:
         """16 bytes that stand for the whole destination in the queue's index."""
         return hashlib.blake2b(f"{self.instance_key}{self.path}".encode(), digest_size=16).digest()
+
+    @property
+    def clocks(self) -> tuple[str, str]:
+        """Names of the clocks that stand still while the remote, or the instance, has to be waited for."""
+        return self.remote, self.instance_key
 
     @cached_property
     def bucket(self) -> int:
@@ -136,24 +152,33 @@ class Upload:
             values: dict[str, Any] = json.loads(text)
             destination = Destination(**values.pop("destination"))
             upload = cls(destination=destination, **values)
-        except (TypeError, KeyError, AttributeError) as error:
+            upload.check()
+        except (TypeError, KeyError, AttributeError, RecursionError, Rejected) as error:
             raise ValueError(f"not an upload: {error}") from error
-        upload.check()
         return upload
 
     def check(self) -> None:
         """Raise ValueError (or Rejected for a name) unless every value is of its type and legal."""
         if not (isinstance(self.task_id, str) and is_task_id(self.task_id)):
             raise ValueError("not an upload: bad task id")
-        if not (isinstance(self.size, int) and self.size >= 0 and isinstance(self.sha256, str)):
+        if not (_is_number(self.size, _MAX_SIZE) and isinstance(self.sha256, str) and _SHA256.fullmatch(self.sha256)):
             raise ValueError("not an upload: bad size or digest")
-        for value in (self.mode, self.uid, self.gid):
-            if not (value is None or (isinstance(value, int) and 0 <= value < 2**32)):
+        for value, most in ((self.mode, MAX_MODE), (self.uid, MAX_ID), (self.gid, MAX_ID)):
+            if not (value is None or _is_number(value, most)):
                 raise ValueError("not an upload: bad mode or owner")
         if not all(isinstance(part, str) for part in (self.destination.remote, self.destination.project,
                                                       self.destination.instance, self.destination.path)):
             raise ValueError("not an upload: bad destination")
+        key_is_text = self.idempotency_key is None or isinstance(self.idempotency_key, str)
+        if not (isinstance(self.mkdirs, bool) and isinstance(self.display_name, str) and key_is_text):
+            raise ValueError("not an upload: bad mkdirs, display name or key")
+        if not (isinstance(self.created_at, int | float) and 0 <= self.created_at < _END_OF_TIME_S):
+            raise ValueError("not an upload: bad time")
         self.destination.checked()
+
+
+def _is_number(value: object, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,3 +222,9 @@ def is_task_id(text: str) -> bool:
     """True if `text` has the form of a task id: 36 characters, lower-case hexadecimal and hyphens."""
     return len(text) == 36 and all(
         (c == "-") if i in {8, 13, 18, 23} else (c in "0123456789abcdef") for i, c in enumerate(text))
+
+
+def first_id_of(seconds: float) -> str:
+    """The lowest task id that can have been given at that time, in seconds since the epoch, or after it."""
+    digits = f"{max(0, int(seconds * 1000)):012x}"
+    return f"{digits[:8]}-{digits[8:]}-7000-8000-000000000000"

@@ -1,5 +1,7 @@
 """How the parts of a worker are put together."""
 
+from collections.abc import Callable
+
 from daemon.config import Config
 from daemon.doorbell import Doorbell
 from daemon.reserve import Reserve
@@ -11,6 +13,7 @@ from worker.inbox import Inbox
 from worker.lane import Lane
 from worker.lanes import Lanes
 from worker.loop import Parts
+from worker.outages import Outages
 from worker.remotes import Remotes
 from worker.runner import run
 from worker.settling import Settling
@@ -22,16 +25,18 @@ from worker.upkeep import Upkeep
 def assemble(queue: TaskQueue, spool: Spool, reserve: Reserve, config: Config) -> Parts:
     """Build a worker's parts around its queue. Call it in the main thread."""
     inbox = Inbox()
-    remotes = Remotes(queue, config, open_target, inbox.put)
+    outages = Outages(queue)
+    remotes = Remotes(outages, config, open_target, inbox.put)
 
-    def run_lane(lane: Lane, current: Config) -> None:
+    def run_lane(lane: Lane, current: Callable[[], Config]) -> None:
         run(lane, remotes.target, spool, current, inbox.put)
 
-    lanes = Lanes(queue, config, run_lane, inbox.put)
+    lanes = Lanes(queue, outages, config, run_lane, inbox.put)
     barrier = Barrier(spool, inbox.put)
     return Parts(
         queue=queue, bell=Doorbell(queue.layout, queue.shard), inbox=inbox, signals=Signals(), lanes=lanes,
-        remotes=remotes, settling=Settling(queue, spool, lanes, remotes, config),
+        remotes=remotes, settling=Settling(queue, spool, lanes, remotes, outages, config),
         commands=Commands(queue, spool, lanes),
-        upkeep=Upkeep(queue, spool, barrier, lanes, remotes, reserve, config), reserve=reserve,
+        upkeep=Upkeep(queue, spool, barrier, lanes, remotes, outages, reserve, config), outages=outages,
+        reserve=reserve,
     )

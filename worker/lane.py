@@ -42,8 +42,7 @@ class Lane:
     failures: int = 0
     #: Main loop only.
     runners: int = 0
-    #: True while other lanes wait for a runner: idle ones end at once, busy ones after their turn.
-    give_way: bool = False
+    _give_way: bool = False
     _small: deque[Push] = field(default_factory=deque)
     _bulk: deque[Push] = field(default_factory=deque)
     _pushing: dict[str, Push] = field(default_factory=dict)
@@ -70,15 +69,22 @@ class Lane:
         `turn_over`: the runner has had its share and ends if other lanes wait for one.
         """
         with self._changed:
-            self._changed.wait_for(self._has_next, timeout=0 if self.give_way else linger_s)
-            ended = self._closed or (turn_over and self.give_way)
+            self._changed.wait_for(self._has_next, timeout=linger_s)
+            ended = self._closed or (turn_over and self._give_way)
             push = None if ended else self._next()
             if push is not None:
                 self._pushing[push.task.task_id] = push
             return push
 
     def _has_next(self) -> bool:
-        return self._closed or bool(self._small) or self._may_take_bulk()
+        return self._closed or self._give_way or bool(self._small) or self._may_take_bulk()
+
+    def give_way(self, wanted: bool) -> None:
+        """While other lanes wait for a runner: idle runners end at once, busy ones after their turn."""
+        with self._changed:
+            if wanted and not self._give_way:
+                self._changed.notify_all()
+            self._give_way = wanted
 
     def _may_take_bulk(self) -> bool:
         return bool(self._bulk) and self._running_bulk() < self.most_bulk
@@ -110,6 +116,11 @@ class Lane:
         with self._changed:
             return len(self._bulk if bulk else self._small)
 
+    def bulky(self) -> int:
+        """How many bulky tasks wait or are being pushed."""
+        with self._changed:
+            return len(self._bulk) + self._running_bulk()
+
     def busy(self) -> int:
         """How many tasks wait or are being pushed."""
         with self._changed:
@@ -133,11 +144,13 @@ class Lane:
                         return True
             return False
 
-    def cancel(self, task_id: str) -> None:
+    def interrupt(self, task_id: str, *, cancelled: bool) -> None:
         """Have the runner that pushes a task end it before its rename, if it is not too late."""
         with self._changed:
-            if task_id in self._pushing:
-                self._pushing[task_id].cancelled = True
+            push = self._pushing.get(task_id)
+            if push is not None:
+                push.cancelled |= cancelled
+                push.stopped = True
 
     def stop(self) -> None:
         """Have the runners end what they push before its rename."""

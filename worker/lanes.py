@@ -10,18 +10,24 @@ from dataclasses import dataclass
 from typing import Final
 
 from daemon.config import Config
+from daemon.errors import ERRORS, Action
 from daemon.task import Destination, Task
 from daemon.task_queue import TaskQueue
 from worker.lane import Lane
+from worker.outages import Outages
 
 #: How many small tasks are claimed ahead for one lane: enough that runners never wait for the main loop.
 CLAIM_AHEAD: Final = 64
 #: One more runner is worth its connection for so many waiting small files.
 _FILES_PER_RUNNER: Final = 8
+#: One thread of so many, at least one, never pushes bulky files.
+_SMALL_SHARE: Final = 4
 #: So many lanes for each thread may hold claimed tasks.
 _LANES_PER_THREAD: Final = 4
 #: An instance that was down, and that nothing was sent to for so long, counts as up again.
 _FORGET_S: Final = 600.0
+#: An instance's key is `remote/project/instance`.
+_SLASHES: Final = 2
 #: Instances asked for at once.
 _PAGE: Final = 64
 
@@ -37,10 +43,11 @@ class Lanes:
     """The lanes of one shard, and the threads that empty them."""
 
     def __init__(
-        self, queue: TaskQueue, config: Config, run: Callable[[Lane, Config], None],
-        report: Callable[[RunnerEnded], None],
+        self, queue: TaskQueue, outages: Outages, config: Config,
+        run: Callable[[Lane, Callable[[], Config]], None], report: Callable[[RunnerEnded], None],
     ) -> None:
         self._queue = queue
+        self._outages = outages
         self._config = config
         self._run = run
         self._report = report
@@ -48,6 +55,9 @@ class Lanes:
         #: Lanes that hold claimed tasks or runners; the longest without a new runner first.
         self._active: dict[str, Lane] = {}
         self._threads = config.delivery.per_worker
+        #: Bulky tasks that may be claimed at once: some threads are always left for small ones.
+        self._most_bulk = max(1, self._threads - max(1, self._threads // _SMALL_SHARE))
+        self._bulk_room = self._most_bulk
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="runner")
         self._running: dict[Future[None], Lane] = {}
         self._cursor = ""
@@ -73,15 +83,23 @@ class Lanes:
     # --- what is known of the instances ------------------------------------------------------------------
 
     def note_down(self, lane: Lane, code: str, until: float) -> list[Task]:
-        """Remember that the instance is down; return the claimed tasks that were not begun."""
+        """Remember that the instance is down; return the claimed tasks that were not begun.
+
+        An instance that has to be waited for keeps its tasks from ageing meanwhile.
+        """
         lane.down_until, lane.down_code = until, code
         lane.failures += 1
         self._down[lane.key] = lane
+        if ERRORS[code].action is Action.WAIT:
+            self._outages.begin(lane.key)
+        else:
+            self._outages.end(lane.key)
         return lane.hand_back()
 
     def note_up(self, lane: Lane) -> bool:
         """Remember that the instance answers; return True if it was down."""
         lane.down_until, lane.failures = None, 0
+        self._outages.end(lane.key)
         return self._down.pop(lane.key, None) is not None
 
     def try_again(self, matches: Callable[[Lane], bool]) -> None:
@@ -109,9 +127,15 @@ class Lanes:
         `may_use` tells whether a remote answers.
         """
         claimed = 0
+        self._active = {key: lane for key, lane in self._active.items() if lane.runners or lane.busy()}
+        self._bulk_room = self._most_bulk - sum(lane.bulky() for lane in self._active.values())
         for key in self._ready():
             if len(self._active) >= self._threads * _LANES_PER_THREAD and key not in self._active:
                 break
+            if key.count("/") != _SLASHES:
+                # No upload goes there: claiming such rows makes dead letters of them.
+                self._queue.claim(key, CLAIM_AHEAD)
+                continue
             remote, project, instance = key.split("/")
             lane = self.lane(Destination(remote, project, instance, "/"))
             if may_use(remote) and (lane.down_until is None or lane.down_until <= now):
@@ -135,25 +159,27 @@ class Lanes:
         if lane.down_until is not None:
             return 0 if lane.busy() else self._claim(lane, 1, 0) or self._claim(lane, 0, 1)
         small = CLAIM_AHEAD - lane.waiting(bulk=False)
-        bulk = lane.most_bulk - lane.waiting(bulk=True)
+        bulk = min(lane.most_bulk - lane.bulky(), self._bulk_room)
         # Refill in half-empty steps: fewer, larger transactions.
         return self._claim(lane, small if small * 2 >= CLAIM_AHEAD else 0, bulk)
 
     def _claim(self, lane: Lane, small: int, bulk: int) -> int:
-        tasks = self._queue.claim(lane.key, small) if small > 0 else []
-        if bulk > 0:
-            tasks += self._queue.claim(lane.key, bulk, bulk=True)
-        if tasks:
-            lane.add(tasks)
-            self._active.setdefault(lane.key, lane)
-        return len(tasks)
+        claimed = 0
+        for limit, bulky in ((small, False), (bulk, True)):
+            tasks = self._queue.claim(lane.key, limit, bulk=bulky) if limit > 0 else []
+            if tasks:
+                lane.add(tasks)
+                self._active.setdefault(lane.key, lane)
+            claimed += len(tasks)
+            self._bulk_room -= len(tasks) if bulky else 0
+        return claimed
 
     def _start_runners(self) -> None:
         free = self._threads - len(self._running)
         wanting = [lane for lane in self._active.values() if lane.runners < self._wanted(lane)]
         hungry = [lane for lane in wanting if lane.runners == 0]
         for lane in self._active.values():
-            lane.give_way = len(hungry) > free
+            lane.give_way(len(hungry) > free)
         for lane in itertools.islice(itertools.chain(hungry, wanting), free):
             if lane.runners < self._wanted(lane):
                 self._start(lane)
@@ -166,7 +192,7 @@ class Lanes:
     def _start(self, lane: Lane) -> None:
         lane.runners += 1
         self._active[lane.key] = self._active.pop(lane.key)
-        future = self._pool.submit(self._run, lane, self._config)
+        future = self._pool.submit(self._run, lane, lambda: self._config)
         self._running[future] = lane
         future.add_done_callback(lambda ended: self._report(RunnerEnded(ended)))
 

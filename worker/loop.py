@@ -7,6 +7,7 @@ not take is forgotten: it is written down in a later turn.
 import select
 import signal
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,6 +25,7 @@ from worker.commands import Commands
 from worker.inbox import Inbox
 from worker.lanes import Lanes, RunnerEnded
 from worker.lifecycle_feed import InstanceChanged, RemoteConnected
+from worker.outages import Outages
 from worker.remotes import Probed, Remotes
 from worker.runner import Outcome
 from worker.settling import Settling
@@ -52,6 +54,7 @@ class Parts:
     signals: Signals
     lanes: Lanes
     remotes: Remotes
+    outages: Outages
     settling: Settling
     commands: Commands
     upkeep: Upkeep
@@ -69,6 +72,8 @@ class Worker:
         self._status_at = 0.0
         self._finished = 0
         self._releasing: set[str] = set()
+        #: Messages that were taken from the inbox, and that a failed turn left unread.
+        self._mail: deque[Any] = deque()
         self._handlers: dict[type, Callable[[Any], None]] = {
             Outcome: lambda message: parts.settling.take([message]),
             RunnerEnded: self._runner_ended,
@@ -109,7 +114,9 @@ class Worker:
         parts = self._parts
         for number in parts.signals.taken():
             self._signalled(number)
-        for message in parts.inbox.drain(_MESSAGES):
+        self._mail.extend(parts.inbox.drain(_MESSAGES))
+        while self._mail:
+            message = self._mail.popleft()
             self._handlers[type(message)](message)
         finished = parts.settling.flush()
         self._finished += finished
@@ -122,6 +129,7 @@ class Worker:
         if due_at is not None and due_at <= now:
             more |= parts.queue.promote_due(now, _PROMOTE) == _PROMOTE
         parts.remotes.tend()
+        parts.outages.tend()
         if self._stop_at is None:
             parts.lanes.dispatch(now, parts.remotes.answers)
         else:
@@ -184,7 +192,7 @@ class Worker:
         config = self._reload()
         if config is not None:
             self._config = config
-            for part in (self._parts.lanes, self._parts.settling, self._parts.upkeep):
+            for part in (self._parts.lanes, self._parts.remotes, self._parts.settling, self._parts.upkeep):
                 part.configure(config)
         notify.ready()
 

@@ -1,4 +1,4 @@
-"""The remotes of a worker: their targets, which of them answer, and for how long they did not.
+"""The remotes of a worker: their targets, and which of them answer.
 
 Only the main loop uses it, apart from `target`. A remote that does not answer is probed once a second, by one
 thread; meanwhile none of its tasks is tried, and none of them ages.
@@ -7,21 +7,21 @@ thread; meanwhile none of its tasks is tried, and none of them ages.
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from daemon.config import Config
 from daemon.errors import CourierError, Undelivered
-from daemon.task_queue import TaskQueue
+from daemon.logs import log
 from worker.lifecycle import Lifecycle
 from worker.lifecycle_feed import feed
+from worker.outages import Outages
 from worker.target import Target
 
 #: Between two probes of a remote that is away.
 PROBE_EVERY_S: Final = 1.0
-#: How often the time that a remote is away is written down.
-_NOTE_EVERY_S: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,7 @@ class Probed:
 @dataclass
 class _Down:
     code: str
-    #: Monotonic times.
-    noted_at: float
+    #: Monotonic time.
     probe_at: float
     probing: bool = False
 
@@ -45,15 +44,15 @@ class Remotes:
     """The remotes that this worker's tasks go to."""
 
     def __init__(
-        self, queue: TaskQueue, config: Config, open_target: Callable[[str, Config], Target],
+        self, outages: Outages, config: Config, open_target: Callable[[str, Config], Target],
         report: Callable[[Any], None],
     ) -> None:
-        self._queue = queue
+        self._outages = outages
         self._config = config
         self._open_target = open_target
         self._report = report
         self._targets: dict[str, Target] = {}
-        self._feeds: list[Lifecycle] = []
+        self._feeds: dict[str, Lifecycle] = {}
         self._lock = threading.Lock()
         self._down: dict[str, _Down] = {}
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="probe")
@@ -66,8 +65,19 @@ class Remotes:
                     raise Undelivered("invalid_row", f"The remote {remote!r} is not in the configuration any more.")
                 self._targets[remote] = self._open_target(remote, self._config)
                 events = feed(remote, self._config, self._report)
-                self._feeds += [events] if events else []
+                if events is not None:
+                    self._feeds[remote] = events
             return self._targets[remote]
+
+    def configure(self, config: Config) -> None:
+        """Use another configuration from now on: remotes that it describes otherwise are connected anew."""
+        with self._lock:
+            changed = [name for name in self._targets if config.remote(name) != self._config.remote(name)]
+            self._config = config
+            feeds = [self._feeds.pop(name) for name in changed if name in self._feeds]
+            targets = [self._targets.pop(name) for name in changed]
+        for close in (*(events.close for events in feeds), *(target.close for target in targets)):
+            self._pool.submit(close)
 
     def local(self, remote: str) -> bool:
         """True when what is delivered to the remote lands on this machine's own filesystems."""
@@ -84,17 +94,14 @@ class Remotes:
         """Remember that a remote is away; return True if that is news."""
         if remote in self._down:
             return False
-        now = time.monotonic()
-        self._down[remote] = _Down(code, noted_at=now, probe_at=now + PROBE_EVERY_S)
+        self._down[remote] = _Down(code, probe_at=time.monotonic() + PROBE_EVERY_S)
+        self._outages.begin(remote)
         return True
 
     def note_up(self, remote: str) -> bool:
         """Remember that a remote answers; return True if that is news."""
-        down = self._down.pop(remote, None)
-        if down is None:
-            return False
-        self._queue.add_outage(remote, time.monotonic() - down.noted_at)
-        return True
+        self._outages.end(remote)
+        return self._down.pop(remote, None) is not None
 
     def probed(self, probed: Probed) -> None:
         """Take note of a probe that found the remote still away."""
@@ -102,22 +109,13 @@ class Remotes:
             self._down[probed.remote].probing = False
             self._down[probed.remote].probe_at = time.monotonic() + PROBE_EVERY_S
 
-    def outage_s(self, remote: str) -> float:
-        """For how long the remote was away in all."""
-        down = self._down.get(remote)
-        current = time.monotonic() - down.noted_at if down else 0.0
-        return self._queue.outage_s(remote) + current
-
     def tend(self) -> None:
-        """Start the probes that are due, and write down how long remotes have been away."""
+        """Start the probes that are due."""
         now = time.monotonic()
         for remote, down in self._down.items():
             if not down.probing and now >= down.probe_at:
                 down.probing = True
-                self._pool.submit(self._probe, remote)
-            if now - down.noted_at >= _NOTE_EVERY_S:
-                self._queue.add_outage(remote, now - down.noted_at)
-                down.noted_at = now
+                self._pool.submit(self._probe, remote).add_done_callback(partial(self._probe_ended, remote))
 
     def next_probe_in_s(self) -> float | None:
         """In how many seconds the next probe is due."""
@@ -132,10 +130,15 @@ class Remotes:
         else:
             self._report(Probed(remote, None))
 
+    def _probe_ended(self, remote: str, probe: "Future[None]") -> None:
+        if not probe.cancelled() and probe.exception() is not None:
+            log("worker.error", target=remote, detail=repr(probe.exception()))
+            self._report(Probed(remote, "worker_error"))
+
     def close(self) -> None:
         """Let go of every connection."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        for events in self._feeds:
+        for events in self._feeds.values():
             events.close()
         for target in self._targets.values():
             target.close()

@@ -49,16 +49,20 @@ def delivery_of(task: Task, config: Config) -> Delivery:
 
 
 def run(
-    lane: Lane, target_of: Callable[[str], Target], spool: Spool, config: Config, report: Callable[[Outcome], None],
+    lane: Lane, target_of: Callable[[str], Target], spool: Spool, config: Callable[[], Config],
+    report: Callable[[Outcome], None],
 ) -> None:
-    """Push the lane's tasks until none comes for a while, reporting each outcome. One thread's work."""
+    """Push the lane's tasks until none comes for a while, reporting each outcome. One thread's work.
+
+    `config` is asked for each task.
+    """
     held: list[Session] = []
     turn_ends = time.monotonic() + TURN_S
     try:
         while (push := lane.take(LINGER_S, turn_over=time.monotonic() > turn_ends)) is not None:
             outcome = None
             try:
-                outcome = _push(push, held, target_of, spool, config)
+                outcome = _push(push, held, target_of, spool, config())
             finally:
                 lane.done(push, abandoned=outcome is None)
             report(outcome)

@@ -2,15 +2,18 @@
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 from daemon.config import Config
 from daemon.errors import ERRORS, Action
 from daemon.logs import log
 from daemon.spool import Mark, Spool
 from daemon.task import FINISHED, State, Task
-from daemon.task_queue import Settlement, TaskQueue
+from daemon.task_queue import Settled, Settlement, TaskQueue
 from worker.lanes import Lanes
+from worker.marks import mark
+from worker.outages import Outages
 from worker.remotes import Remotes
 from worker.retry import Decision, decide, delay_s
 from worker.runner import Outcome
@@ -20,65 +23,70 @@ from worker.verdict import SCOPE, Scope
 WAIT_PROBE_S = 1.5
 
 
+#: Codes that tell nothing about the destination: the trouble was on this side.
+_SAYS_NOTHING: Final = frozenset(
+    {"shutdown", "bytes_missing", "bytes_damaged", "invalid_row", "io_error", "worker_error"})
+
+
 class Settling:
     """Settles outcomes: rows, marks, log, and what is known of destinations. Only the main loop uses it."""
 
-    def __init__(self, queue: TaskQueue, spool: Spool, lanes: Lanes, remotes: Remotes, config: Config) -> None:
+    def __init__(
+        self, queue: TaskQueue, spool: Spool, lanes: Lanes, remotes: Remotes, outages: Outages, config: Config,
+    ) -> None:
         self._queue = queue
         self._spool = spool
         self._lanes = lanes
         self._remotes = remotes
+        self._outages = outages
         self._config = config
         self._rng = random.Random()
-        self._decided: list[tuple[Outcome, Decision]] = []
-        self._handed_back: list[Settlement] = []
+        self._outcomes: list[Outcome] = []
+        self._handed_back: list[Task] = []
 
     def configure(self, config: Config) -> None:
         """Use another configuration from now on."""
         self._config = config
 
     def take(self, outcomes: Sequence[Outcome]) -> None:
-        """Decide about outcomes, and remember what they tell. They are written down by `flush`."""
+        """Remember outcomes, and what they tell about their destinations. They are written down by `flush`."""
         now = time.time()
         for outcome in outcomes:
-            decision = self._decide(outcome, now)
-            self._decided.append((outcome, decision))
-            self.hand_back(self._learn(outcome, decision, now))
+            self._outcomes.append(outcome)
+            if outcome.code not in _SAYS_NOTHING:
+                self.hand_back(self._learn(outcome, now))
 
     def hand_back(self, tasks: Sequence[Task]) -> None:
         """Have claimed tasks queued again, as if they had not been claimed, by the next `flush`."""
-        self._handed_back += [_unchanged(task) for task in tasks]
+        self._handed_back += tasks
 
     def flush(self) -> int:
-        """Write down what was decided, in one durable transaction, then log it; return how many were finished.
+        """Decide and write down what became of the outcomes, in one durable transaction, then log it.
 
-        Raises QueueFault; everything is kept for the next call then.
+        Returns how many tasks were finished. Raises QueueFault; everything is kept for the next call then.
         """
-        settlements = [_settlement(outcome.task, decision) for outcome, decision in self._decided] + self._handed_back
-        if not settlements:
+        if self.all_written:
             return 0
-        for outcome, decision in self._decided:
+        now = time.time()
+        decided = [(outcome, self._decide(outcome, now)) for outcome in self._outcomes]
+        for outcome, decision in decided:
             if decision.state is State.FAILED:
-                self._mark_failed(outcome.task)
-        replaced = self._queue.settle(settlements, supersede=self._config.delivery.on_newer == "supersede")
-        decided, self._decided, self._handed_back = self._decided, [], []
+                mark(self._spool, outcome.task, Mark.FAILED)
+        settlements = [*(_settlement(outcome.task, decision) for outcome, decision in decided),
+                       *(_unchanged(task) for task in self._handed_back)]
+        settled = self._queue.settle(settlements, supersede=self._config.delivery.on_newer == "supersede")
+        tasks = [*(outcome.task for outcome in self._outcomes), *self._handed_back]
+        self._outcomes, self._handed_back = [], []
         for outcome, decision in decided:
             _log(outcome, decision)
-        for task_id in replaced:
-            log("upload.superseded", task_id=task_id)
-        return len(replaced) + sum(decision.state in FINISHED for _, decision in decided)
-
-    def _mark_failed(self, task: Task) -> None:
-        try:
-            self._spool.mark(task.upload, Mark.FAILED)
-        except OSError as error:
-            # The row says it too; only a rebuild of the queue would try this task once more.
-            log("worker.waiting", task_id=task.task_id, reason=f"a dead letter could not be marked: {error.strerror}")
+        _log_otherwise(tasks, settled)
+        return sum(task.order in settled.finished for task in tasks) + sum(
+            decision.state in FINISHED for _, decision in decided)
 
     @property
     def all_written(self) -> bool:
         """True when nothing waits for `flush`."""
-        return not (self._decided or self._handed_back)
+        return not (self._outcomes or self._handed_back)
 
     def _decide(self, outcome: Outcome, now: float) -> Decision:
         task = outcome.task
@@ -86,34 +94,37 @@ class Settling:
             return Decision(state=State.DELIVERED, attempts=task.attempts + 1, code="", message="")
         if outcome.code == "cancelled":
             return Decision(state=State.CANCELLED, attempts=task.attempts, code="", message="")
+        if outcome.code == "bytes_missing" and task.recheck:
+            # Its bytes went because the delivery had reached the disk; a crash undid only the note about it.
+            return Decision(state=State.DELIVERED, attempts=task.attempts, code="", message="")
         return decide(task, outcome.code, outcome.detail, retry=self._config.retry, now=now,
-                      outage_s=self._remotes.outage_s(task.destination.remote), rng=self._rng)
+                      outage_s=self._outages.seconds(task.destination), rng=self._rng)
 
-    def _learn(self, outcome: Outcome, decision: Decision, now: float) -> list[Task]:
+    def _learn(self, outcome: Outcome, now: float) -> list[Task]:
         """Remember what the outcome tells about its destination; return the tasks that are to wait with it."""
-        destination = outcome.task.destination
+        destination, code = outcome.task.destination, outcome.code or ""
         lane = self._lanes.lane(destination)
-        scope = SCOPE.get(outcome.code or "", Scope.TASK)
-        if outcome.code == "shutdown":
-            return []
+        scope = SCOPE.get(code, Scope.TASK)
         if scope is Scope.REMOTE:
-            if self._remotes.note_down(destination.remote, decision.code):
-                log("target.down", target=destination.remote, code=outcome.code, detail=outcome.detail)
+            if self._remotes.note_down(destination.remote, code):
+                log("target.down", target=destination.remote, code=code, detail=outcome.detail)
             return [task for each in self._lanes.active() if each.destination.remote == destination.remote
                     for task in each.hand_back()]
         if scope is Scope.INSTANCE:
             if lane.down_until is None:
-                log("target.down", instance=lane.key, code=outcome.code, detail=outcome.detail)
-            until = self._probe_at(outcome, decision, lane.failures, now)
-            return self._lanes.note_down(lane, outcome.code or "", until)
+                log("target.down", instance=lane.key, code=code, detail=outcome.detail)
+            elif now < lane.down_until:
+                # It was under way when the instance went down, and was no probe.
+                return []
+            return self._lanes.note_down(lane, code, self._probe_at(code, lane.failures + 1, now))
         if self._lanes.note_up(lane):
             log("target.up", instance=lane.key)
         return []
 
-    def _probe_at(self, outcome: Outcome, decision: Decision, failures: int, now: float) -> float:
-        if ERRORS[outcome.code or ""].action is Action.WAIT:
+    def _probe_at(self, code: str, failures: int, now: float) -> float:
+        if ERRORS[code].action is Action.WAIT:
             return now + WAIT_PROBE_S
-        return decision.due_at or now + delay_s(failures + 1, self._config.retry, self._rng)
+        return now + delay_s(failures, self._config.retry, self._rng)
 
 
 def _unchanged(task: Task) -> Settlement:
@@ -125,6 +136,17 @@ def _unchanged(task: Task) -> Settlement:
 def _settlement(task: Task, decision: Decision) -> Settlement:
     return Settlement(order=task.order, state=decision.state, attempts=decision.attempts, due_at=decision.due_at,
                       error_code=decision.code or None, error_message=decision.message or None)
+
+
+def _log_otherwise(tasks: Iterable[Task], settled: Settled) -> None:
+    """Say what became of tasks otherwise than their own outcomes told."""
+    for task in tasks:
+        if task.order in settled.superseded:
+            log("upload.superseded", task_id=task.task_id, instance=task.destination.instance,
+                path=task.destination.path)
+        elif task.order in settled.cancelled:
+            log("push.cancelled", task_id=task.task_id, instance=task.destination.instance,
+                path=task.destination.path)
 
 
 _EVENTS = {State.DELIVERED: "push.delivered", State.CANCELLED: "push.cancelled", State.FAILED: "push.failed",

@@ -4,13 +4,16 @@ import time
 from typing import Final
 
 from daemon.config import Config
+from daemon.errors import ERRORS, Action
 from daemon.logs import log
 from daemon.reserve import Reserve
 from daemon.spool import Mark, Spool
 from daemon.task import State
-from daemon.task_queue import TaskQueue
+from daemon.task_queue import Change, TaskQueue
 from worker.barrier import Barrier, Unspooled, ready_to_go
 from worker.lanes import Lanes
+from worker.marks import mark
+from worker.outages import Outages
 from worker.remotes import Remotes
 from worker.start import note_alive
 
@@ -22,6 +25,8 @@ _BARRIER_EVERY_S: Final = 0.5
 _KEPT_EVERY_S: Final = 5.0
 #: Rows cleared, or given up, in one turn of the main loop.
 _SLICE: Final = 500
+#: For how long it can be asked what became of a command.
+_ANSWERS_S: Final = 3600.0
 #: Between two looks at what has grown old.
 _CLEAR_EVERY_S: Final = 5.0
 #: Between two checkpoints that shrink the write-ahead log.
@@ -32,14 +37,15 @@ class Upkeep:
     """What a worker tidies up. Only the main loop uses it."""
 
     def __init__(
-        self, queue: TaskQueue, spool: Spool, barrier: Barrier, lanes: Lanes, remotes: Remotes, reserve: Reserve,
-        config: Config,
+        self, queue: TaskQueue, spool: Spool, barrier: Barrier, lanes: Lanes, remotes: Remotes, outages: Outages,
+        reserve: Reserve, config: Config,
     ) -> None:
         self._queue = queue
         self._spool = spool
         self._barrier = barrier
         self._lanes = lanes
         self._remotes = remotes
+        self._outages = outages
         self._reserve = reserve
         self._config = config
         self._barrier_at = 0.0
@@ -97,14 +103,18 @@ class Upkeep:
         cleared = self._queue.clear_finished(now - keep.delivered_s, keep.delivered_max, _SLICE)
         if cleared:
             log("queue.cleared", tasks=cleared)
+        self._queue.forget_answers(now - _ANSWERS_S)
         dropped = self._drop_dead_letters(now - keep.failed_s) if keep.failed_s else 0
         return max(cleared, dropped, self._give_up(now)) == _SLICE
 
     def _drop_dead_letters(self, before: float) -> int:
         tasks = self._queue.old_dead_letters(before, _SLICE)
         if tasks:
-            self._queue.change([(task, State.CANCELLED) for task in tasks])
+            self._queue.change([Change(task=task, state=State.CANCELLED) for task in tasks])
             self.unspooling = True
+        for task in tasks:
+            log("task.expired", task_id=task.task_id, instance=task.destination.instance, path=task.destination.path,
+                size=task.upload.size, code=task.error_code)
         return len(tasks)
 
     def _give_up(self, now: float) -> int:
@@ -114,10 +124,12 @@ class Upkeep:
             return 0
         given_up = 0
         for lane in self._lanes.down():
-            before = now - self._remotes.outage_s(lane.destination.remote) - limit
+            if ERRORS[lane.down_code].action is Action.WAIT:
+                continue
+            before = now - self._outages.seconds(lane.destination) - limit
             tasks = self._queue.aged(lane.key, before, _SLICE)
             for task in tasks:
-                self._spool.mark(task.upload, Mark.FAILED)
+                mark(self._spool, task, Mark.FAILED)
             self._queue.give_up(tasks, f"{lane.down_code}: it was down for too long")
             for task in tasks:
                 log("push.failed", task_id=task.task_id, instance=task.destination.instance, code="gave_up",

@@ -8,12 +8,13 @@ All SQL of the service is in this package.
 """
 
 from daemon.task_queue.append import Outcome, Put, QueueAppend
+from daemon.task_queue.commands import Answer, Change, Command, QueueCommands, Selection
 from daemon.task_queue.reads import QueueReads, Tally
-from daemon.task_queue.upkeep import Command, QueueUpkeep, Selection
-from daemon.task_queue.work import QueueWork, Settlement
+from daemon.task_queue.upkeep import QueueUpkeep
+from daemon.task_queue.work import QueueWork, Settled, Settlement
 
-__all__ = ["Command", "Outcome", "Put", "Selection", "Settlement", "Tally", "TaskQueue"]
+__all__ = ["Answer", "Change", "Command", "Outcome", "Put", "Selection", "Settled", "Settlement", "Tally", "TaskQueue"]
 
 
-class TaskQueue(QueueAppend, QueueReads, QueueWork, QueueUpkeep):
+class TaskQueue(QueueAppend, QueueReads, QueueWork, QueueCommands, QueueUpkeep):
     """One shard's queue. Its methods may be called from several threads."""

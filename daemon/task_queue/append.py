@@ -63,13 +63,14 @@ class QueueAppend(QueueBase):
             f" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE})"
             " ON CONFLICT (task_id) DO NOTHING RETURNING _id",
             (upload.to_json(), upload.created_at, state, upload.task_id, to.instance_key, to.target, upload.size, now,
-             upload.created_at, to.remote)).fetchone()
+             upload.created_at, *to.clocks)).fetchone()
         if inserted is None:
             return Put(Outcome.DUPLICATE, upload.task_id)
         if not supersede or state is not State.QUEUED:
             return Put(Outcome.ACCEPTED, upload.task_id)
         replaced = connection.execute(
-            f"UPDATE {TABLE} INDEXED BY tasks_rivals SET status = 6, updated_at = ?, error_message = ?, due_at = NULL"
+            f"UPDATE {TABLE} INDEXED BY tasks_rivals SET status = 6, updated_at = ?, error_code = NULL,"
+            " error_message = ?, due_at = NULL"
             " WHERE target = ? AND _id < ? AND status IN (1, 2, 3) AND status <> 2 RETURNING task_id",
             (now, f"Replaced by {upload.task_id}.", to.target, inserted[0])).fetchall()
         return Put(Outcome.ACCEPTED, upload.task_id, [row[0] for row in replaced])

@@ -9,7 +9,7 @@ import errno
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Self
 
@@ -26,7 +26,7 @@ from daemon.task_queue.schema import CREATE_KEYS, CREATE_REST, CREATE_TASKS, SCH
 BUSY_TIMEOUT_S: Final = 10.0
 #: What `decode` needs of a row, in its order.
 COLUMNS: Final = ("_id, data, status, attempts, due_at, updated_at, error_code, error_message, "
-                  "spooled, recheck, age_base")
+                  "spooled, recheck, age_base, task_id, instance, target, size")
 _FAULTS: Final = {sqlite3.SQLITE_FULL: "queue_full", sqlite3.SQLITE_BUSY: "queue_locked",
                   sqlite3.SQLITE_LOCKED: "queue_locked", sqlite3.SQLITE_CORRUPT: "queue_damaged",
                   sqlite3.SQLITE_NOTADB: "queue_damaged"}
@@ -86,15 +86,15 @@ class QueueBase(persistqueue.SQLiteAckQueue):
     @property
     def keyed(self) -> sqlite3.Connection:
         """A durable connection that reaches the idempotency keys too. Opened when it is first needed."""
-        if self._keyed is None:
-            with self._lock, faults():
+        with self._lock, faults():
+            if self._keyed is None:
                 connection = self._new_db_connection(self.path, True, BUSY_TIMEOUT_S)
                 connection.execute("ATTACH ? AS keys", (str(self.layout.keys_file),))
                 connection.execute("PRAGMA keys.journal_mode = WAL")
                 connection.execute("PRAGMA keys.synchronous = FULL")
                 connection.execute(CREATE_KEYS)
                 self._keyed = connection
-        return self._keyed
+            return self._keyed
 
     def _count(self) -> int:
         # The base class counts the rows at its start; the tally is made after that.
@@ -119,7 +119,8 @@ class QueueBase(persistqueue.SQLiteAckQueue):
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-            _commit(connection)
+            # A commit into two databases may be done in the first when it fails in the second.
+            _commit(connection, alone=connection is not self._keyed)
 
     def read(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
         """All rows of a question. Raises QueueFault."""
@@ -148,20 +149,36 @@ def _open(connection: sqlite3.Connection | None) -> sqlite3.Connection:
 
 
 def decode(row: Sequence[Any]) -> Task:
-    """The task of a row of COLUMNS. Raises ValueError when the row is damaged."""
-    order, data, status, attempts, due_at, updated_at, code, message, spooled, recheck, age_base = row
+    """The task of a row of COLUMNS. Raises ValueError when the row is damaged, or its columns belie its upload."""
+    order, data, status, attempts, due_at, updated_at, code, message, spooled, recheck, age_base, *copies = row
+    upload = Upload.from_json(data)
+    to = upload.destination
+    if copies != [upload.task_id, to.instance_key, to.target, upload.size]:
+        raise ValueError("the row's columns and its upload differ")
     return Task(
-        order=order, upload=Upload.from_json(data), state=State(status), attempts=attempts, due_at=due_at,
+        order=order, upload=upload, state=State(status), attempts=attempts, due_at=due_at,
         updated_at=updated_at, error_code=code, error_message=message, spooled=bool(spooled),
         recheck=bool(recheck), age_base=age_base,
     )
 
 
-def _commit(connection: sqlite3.Connection) -> None:
+def decode_all(rows: Iterable[Sequence[Any]]) -> list[Task]:
+    """The tasks of rows of COLUMNS. Damaged rows are left out: fsck has them."""
+    return [task for row in rows if (task := _decode_or_none(row))]
+
+
+def _decode_or_none(row: Sequence[Any]) -> Task | None:
+    try:
+        return decode(row)
+    except ValueError:
+        return None
+
+
+def _commit(connection: sqlite3.Connection, *, alone: bool) -> None:
     try:
         connection.execute("COMMIT")
     except sqlite3.Error as error:
-        certain = _primary(error) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}
+        certain = alone and _primary(error) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise _fault(error, certainly_failed=certain) from error

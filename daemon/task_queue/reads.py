@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from daemon.errors import CourierError
-from daemon.task import State, Task
-from daemon.task_queue.base import COLUMNS, QueueBase, decode
+from daemon.task import Destination, State, Task
+from daemon.task_queue.base import COLUMNS, QueueBase, decode, decode_all
 from daemon.task_queue.schema import OUTAGE, TABLE
 
 
@@ -34,8 +33,7 @@ class QueueReads(QueueBase):
         """Up to `limit` tasks, newest id first, with ids under `before`. Damaged rows are left out: fsck has them."""
         wanted: list[State | None] = [*states] or [None]
         rows = [row for state in wanted for row in self._page(state, instance_key, before, limit)]
-        tasks = [task for row in rows if (task := _decode_or_none(row))]
-        return sorted(tasks, key=lambda task: task.task_id, reverse=True)[:limit]
+        return sorted(decode_all(rows), key=lambda task: task.task_id, reverse=True)[:limit]
 
     def _page(self, state: State | None, instance_key: str | None, before: str | None, limit: int) -> list[Any]:
         conditions = {
@@ -61,8 +59,12 @@ class QueueReads(QueueBase):
         return min((rows[0][0] for rows in times if rows), default=None)
 
     def newer_exists(self, target: bytes, order: int) -> bool:
-        """True when an upload to the same destination was accepted after the one of that order."""
-        return bool(self.read(f"SELECT 1 FROM {TABLE} WHERE target = ? AND _id > ? LIMIT 1", (target, order)))
+        """True when an upload to the same destination was accepted after the one of that order.
+
+        Also when that one is finished and cleared, as long as the older task is there.
+        """
+        return bool(self.read(f"SELECT 1 FROM {TABLE} WHERE target = ? AND (_id > ? OR _id = ? AND outrun = 1) LIMIT 1",
+                              (target, order, order)))
 
     def newest_id(self, target: bytes) -> str | None:
         """The id of the newest upload to a destination that the queue knows of; None when it knows none."""
@@ -84,13 +86,10 @@ class QueueReads(QueueBase):
         rows = self.read("SELECT value FROM facts WHERE name = ?", (name,))
         return rows[0][0] if rows else None
 
-    def outage_s(self, remote: str) -> float:
-        """For how many seconds the remote could not be reached, or no worker ran, as far as is known."""
-        return float(self.read(f"SELECT {OUTAGE}", (remote,))[0][0])
+    def outage_s(self, destination: Destination) -> float:
+        """For how many seconds nothing could be delivered there, as far as is known.
 
+        No worker ran, the remote could not be reached, or the instance was waited for.
+        """
+        return float(self.read(f"SELECT {OUTAGE}", destination.clocks)[0][0])
 
-def _decode_or_none(row: Any) -> Task | None:
-    try:
-        return decode(row)
-    except (ValueError, CourierError):
-        return None

@@ -7,10 +7,12 @@ uploads wait is answered by an index whose size does not depend on what is finis
     tasks_due       which deferred task is due next
     tasks_rivals    is an older task for this path still to be pushed
     tasks_target    is there a newer task for this path
-    tasks_by_state, tasks_by_instance    pages for people, newest first
+    tasks_by_state, tasks_by_instance    pages for people, in the order of their ids
+    tasks_wishes    which tasks are to be cancelled or held as soon as their push has ended
     tasks_unspool, tasks_clear, tasks_expire    what the worker tidies up next
 
-Counts are kept by triggers in `tally`, so that nobody ever counts rows.
+Counts are kept by triggers in `tally`, so that nobody ever counts rows. `wish` is the state that a person wants
+for a task that is being pushed; `outrun` says that a newer task for its path was there, and is cleared.
 """
 
 from typing import Final
@@ -26,7 +28,8 @@ CREATE TABLE IF NOT EXISTS {table_name} (
   task_id TEXT NOT NULL UNIQUE, instance TEXT NOT NULL, target BLOB NOT NULL, size INTEGER NOT NULL,
   attempts INTEGER NOT NULL DEFAULT 0, due_at REAL, updated_at REAL NOT NULL,
   error_code TEXT, error_message TEXT,
-  spooled INTEGER NOT NULL DEFAULT 1, recheck INTEGER NOT NULL DEFAULT 0, age_base REAL NOT NULL)
+  spooled INTEGER NOT NULL DEFAULT 1, recheck INTEGER NOT NULL DEFAULT 0, age_base REAL NOT NULL,
+  wish INTEGER, outrun INTEGER NOT NULL DEFAULT 0)
 """
 
 #: Tasks of at least this size are claimed apart, so that they never stand in the way of small ones.
@@ -35,8 +38,8 @@ BULK_BYTES: Final = 4 * 2**20
 #: The queue's table: persist-queue joins its class's prefix and the queue's name.
 TABLE: Final = "tasks_v1"
 
-#: For how many seconds a remote (one parameter) could not be reached, or no worker ran, in SQL.
-OUTAGE: Final = "(SELECT coalesce(sum(seconds), 0) FROM outages WHERE remote IN ('', ?))"
+#: For how many seconds a destination (its `clocks` are the parameters) had to be waited for, in SQL.
+OUTAGE: Final = "(SELECT coalesce(sum(seconds), 0) FROM outages WHERE clock IN ('', ?, ?))"
 
 CREATE_REST: Final = f"""
 CREATE INDEX IF NOT EXISTS tasks_lane ON {TABLE} (instance, size >= {BULK_BYTES}, _id) WHERE status = 1;
@@ -46,7 +49,8 @@ CREATE INDEX IF NOT EXISTS tasks_deferred ON {TABLE} (instance, _id) WHERE statu
 CREATE INDEX IF NOT EXISTS tasks_rivals ON {TABLE} (target, _id) WHERE status IN (1, 2, 3);
 CREATE INDEX IF NOT EXISTS tasks_target ON {TABLE} (target, _id);
 CREATE INDEX IF NOT EXISTS tasks_by_state ON {TABLE} (status, task_id);
-CREATE INDEX IF NOT EXISTS tasks_by_instance ON {TABLE} (instance, task_id);
+CREATE INDEX IF NOT EXISTS tasks_by_instance ON {TABLE} (instance, status, task_id);
+CREATE INDEX IF NOT EXISTS tasks_wishes ON {TABLE} (_id) WHERE wish IS NOT NULL;
 CREATE INDEX IF NOT EXISTS tasks_unspool ON {TABLE} (_id) WHERE spooled = 1 AND status IN (5, 6, 7);
 CREATE INDEX IF NOT EXISTS tasks_clear ON {TABLE} (updated_at) WHERE spooled = 0 AND status IN (5, 6, 7);
 CREATE INDEX IF NOT EXISTS tasks_expire ON {TABLE} (updated_at) WHERE status = 9;
@@ -69,8 +73,11 @@ END;
 
 CREATE TABLE IF NOT EXISTS commands (
   id INTEGER PRIMARY KEY AUTOINCREMENT, verb TEXT NOT NULL, task_id TEXT, filter TEXT,
-  force INTEGER NOT NULL DEFAULT 0, asked_at REAL NOT NULL, asked_by TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS outages (remote TEXT PRIMARY KEY, seconds REAL NOT NULL) WITHOUT ROWID;
+  force INTEGER NOT NULL DEFAULT 0, asked_at REAL NOT NULL, asked_by TEXT NOT NULL,
+  changed INTEGER NOT NULL DEFAULT 0, refused INTEGER NOT NULL DEFAULT 0, reason TEXT, done_at REAL);
+CREATE INDEX IF NOT EXISTS commands_open ON commands (id) WHERE done_at IS NULL;
+CREATE INDEX IF NOT EXISTS commands_done ON commands (done_at) WHERE done_at IS NOT NULL;
+CREATE TABLE IF NOT EXISTS outages (clock TEXT PRIMARY KEY, seconds REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 

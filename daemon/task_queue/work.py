@@ -1,16 +1,21 @@
 """Working off a shard's queue: claim, settle, hand back. Only for the worker that holds the shard's lock."""
 
+import sqlite3
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from daemon import seam
-from daemon.errors import CourierError
 from daemon.task import State, Task
 from daemon.task_queue.base import COLUMNS, QueueBase, decode
 from daemon.task_queue.schema import BULK_BYTES, TABLE
 
+#: What a wish for a task does to the states in which a push can leave it; a delivery is a delivery.
+_GRANTED: Final = {
+    State.CANCELLED: frozenset({State.QUEUED, State.DEFERRED, State.FAILED}),
+    State.HELD: frozenset({State.QUEUED, State.DEFERRED}),
+}
 _NEWER_EXISTS: Final = (f"EXISTS (SELECT 1 FROM {TABLE} AS newer"
                         f" WHERE newer.target = {TABLE}.target AND newer._id > {TABLE}._id)")
 
@@ -21,11 +26,28 @@ class Settlement:
 
     order: int
     state: State
-    attempts: int
+    #: None leaves them as they are.
+    attempts: int | None = None
     error_code: str | None = None
     error_message: str | None = None
     due_at: float | None = None
     spooled: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """What became of settled tasks otherwise than their settlements said, by their orders."""
+
+    #: A newer upload to the path was accepted meanwhile.
+    superseded: frozenset[int] = frozenset()
+    #: A person wished it meanwhile.
+    cancelled: frozenset[int] = frozenset()
+    held: frozenset[int] = frozenset()
+
+    @property
+    def finished(self) -> frozenset[int]:
+        """Those that nothing more happens to."""
+        return self.superseded | self.cancelled
 
 
 class QueueWork(QueueBase):
@@ -52,44 +74,48 @@ class QueueWork(QueueBase):
                 "   WHERE older.target = mine.target AND older._id < mine._id AND older.status IN (1, 2, 3))"
                 f" ORDER BY _id LIMIT ?) RETURNING {COLUMNS}",
                 (time.time(), instance_key, bulk, limit)).fetchall()
-        return [task for row in sorted(rows, key=lambda row: int(row[0])) if (task := self._decode_or_fail(row))]
+            tasks = [task for row in rows if (task := _decode_or_fail(connection, row))]
+        return sorted(tasks, key=lambda task: task.order)
 
-    def _decode_or_fail(self, row: Sequence[Any]) -> Task | None:
-        try:
-            return decode(row)
-        except (ValueError, CourierError) as error:
-            self.settle([Settlement(order=row[0], state=State.FAILED, attempts=row[3], error_code="invalid_row",
-                                    error_message=f"The row is damaged: {error}")])
-            return None
-
-    def settle(self, settlements: Iterable[Settlement], *, supersede: bool = True) -> list[str]:
+    def settle(self, settlements: Iterable[Settlement], *, supersede: bool = True) -> Settled:
         """Record what became of claimed tasks, in one durable transaction.
 
-        With `supersede`, a task that is not pushed any more but not finished either, while a newer one to its path
-        was accepted, is superseded; the ids of these are returned. Raises QueueFault.
+        What a person wished for a task while it was pushed is granted, unless it was delivered. With `supersede`, a
+        task that is not pushed any more but not finished either, while a newer one to its path was accepted, is
+        superseded. Raises QueueFault.
         """
         now = time.time()
-        settlements = list(settlements)
-        waiting = [s.order for s in settlements if s.state in {State.QUEUED, State.DEFERRED}] if supersede else []
-        replaced = []
         with self.write(self.durable, "queue.settle") as connection:
+            wishes = dict(connection.execute(f"SELECT _id, wish FROM {TABLE} WHERE wish IS NOT NULL").fetchall())
+            asked = list(settlements)
+            granted = [_grant(settlement, wishes.get(settlement.order)) for settlement in asked]
+            otherwise = {after.order for before, after in zip(asked, granted, strict=True) if after is not before}
             connection.executemany(
-                f"UPDATE {TABLE} SET status = ?, attempts = ?, error_code = ?, error_message = ?, due_at = ?,"
-                " spooled = ?, recheck = recheck AND ? = 1, updated_at = ? WHERE _id = ? AND status = 2",
+                f"UPDATE {TABLE} SET status = ?, attempts = coalesce(?, attempts), error_code = ?, error_message = ?,"
+                " due_at = ?, spooled = ?, recheck = recheck AND ? = 1, wish = NULL, updated_at = ?"
+                " WHERE _id = ? AND status = 2",
                 [(s.state, s.attempts, s.error_code, s.error_message, s.due_at, s.spooled, s.state, now, s.order)
-                 for s in settlements])
-            for order in waiting:
-                replaced += connection.execute(
-                    f"UPDATE {TABLE} SET status = 6, due_at = NULL, error_message = 'A newer upload replaced it.'"
-                    f" WHERE _id = ? AND status IN (1, 3) AND {_NEWER_EXISTS} RETURNING task_id", (order,)).fetchall()
+                 for s in granted])
+            waiting = [s.order for s in granted if s.state in {State.QUEUED, State.DEFERRED}] if supersede else []
+            superseded = [order for order in waiting if connection.execute(
+                f"UPDATE {TABLE} SET status = 6, due_at = NULL, error_code = NULL,"
+                " error_message = 'A newer upload replaced it.'"
+                f" WHERE _id = ? AND status IN (1, 3) AND {_NEWER_EXISTS}", (order,)).rowcount]
         seam.reach("queue.settled")
-        return [row[0] for row in replaced]
+        wished = {s.order: s.state for s in granted if s.order in otherwise}
+        return Settled(superseded=frozenset(superseded),
+                       cancelled=frozenset(order for order, state in wished.items() if state is State.CANCELLED),
+                       held=frozenset(order for order, state in wished.items() if state is State.HELD))
 
     def resume(self, *, supersede: bool) -> int:
-        """Queue again what a worker that died was pushing; return how many. Only for the lock's holder."""
+        """Queue again what a worker that died was pushing; return how many. Only for the lock's holder.
+
+        What a person wished for such a task, or a newer upload to its path, comes first.
+        """
         with self.write(self.durable, "queue.settle") as connection:
             return int(connection.execute(
-                f"UPDATE {TABLE} SET status = CASE WHEN ? AND {_NEWER_EXISTS} THEN 6 ELSE 1 END, updated_at = ?"
+                f"UPDATE {TABLE} SET status = CASE WHEN wish IS NOT NULL THEN wish"
+                f" WHEN ? AND {_NEWER_EXISTS} THEN 6 ELSE 1 END, wish = NULL, updated_at = ?"
                 " WHERE status = 2", (supersede, time.time())).rowcount)
 
     def promote_due(self, now: float, limit: int) -> int:
@@ -112,3 +138,19 @@ class QueueWork(QueueBase):
                 f"UPDATE {TABLE} SET status = 1, due_at = NULL WHERE _id IN ("
                 f" SELECT _id FROM {TABLE} WHERE status = 3 AND instance = ? ORDER BY _id LIMIT ?)",
                 (instance_key, limit)).rowcount)
+
+
+def _decode_or_fail(connection: sqlite3.Connection, row: Sequence[Any]) -> Task | None:
+    try:
+        return decode(row)
+    except ValueError as error:
+        connection.execute(
+            f"UPDATE {TABLE} SET status = 9, error_code = 'invalid_row', error_message = ? WHERE _id = ?",
+            (f"The row is damaged: {error}", row[0]))
+        return None
+
+
+def _grant(settlement: Settlement, wish: int | None) -> Settlement:
+    if wish is None or settlement.state not in _GRANTED[State(wish)]:
+        return settlement
+    return replace(settlement, state=State(wish), due_at=None)

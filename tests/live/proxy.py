@@ -3,11 +3,13 @@
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 #: What a server without the SFTP endpoint answers.
-NO_SFTP = (b'HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 54\r\n\r\n'
-           b'{"type":"error","error_code":404,"error":"not found"}\r\n')
+_BODY = b'{"type":"error","error_code":404,"error":"not found"}'
+NO_SFTP = (b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: "
+           + str(len(_BODY)).encode() + b"\r\n\r\n" + _BODY)
 
 
 class Proxy:
@@ -24,8 +26,8 @@ class Proxy:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self.path)
         self._listener.listen()
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
+        self._threads: list[threading.Thread] = []
+        self._start(self._accept)
 
     def __enter__(self) -> "Proxy":
         return self
@@ -55,21 +57,35 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            server = socket.socket(socket.AF_UNIX)
-            server.connect(self._upstream)
-            self._open += [client, server]
-            for source, sink, limit in ((client, server, self._stall_after), (server, client, None)):
-                thread = threading.Thread(target=self._pump, args=(source, sink, limit))
-                thread.start()
-                self._threads.append(thread)
+            self._open.append(client)
+            self._start(self._serve, client)
+
+    def _serve(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            first = client.recv(65536)
+            if self._without_sftp and b"/sftp" in first.split(b"\r\n", 1)[0]:
+                client.sendall(NO_SFTP)
+            elif first and not self._stalled.is_set():
+                self._forward(client, first)
+
+    def _forward(self, client: socket.socket, first: bytes) -> None:
+        # Only now: Incus takes up no other connection as long as one has said nothing.
+        server = socket.socket(socket.AF_UNIX)
+        self._open.append(server)
+        server.connect(self._upstream)
+        server.sendall(first)
+        self._start(self._pump, server, client, None)
+        self._pump(client, server, self._stall_after)
+
+    def _start(self, work: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=work, args=arguments)
+        self._threads.append(thread)
+        thread.start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, limit: int | None) -> None:
         forwarded = 0
         with contextlib.suppress(OSError):
             while not self._stalled.is_set() and (piece := source.recv(65536)):
-                if self._without_sftp and b"/sftp" in piece.split(b"\r\n", 1)[0]:
-                    source.sendall(NO_SFTP)
-                    continue
                 if limit is not None and forwarded + len(piece) > limit:
                     return
                 if self._stalled.is_set():

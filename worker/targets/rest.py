@@ -58,10 +58,12 @@ class Rest:
     """One remote's API. Each method raises Undelivered, with the code for what went wrong."""
 
     def __init__(self, name: str, remote: Remote, limit_s: float) -> None:
-        """Nothing is connected yet; `name` is for messages. Raises Undelivered without a socket or certificate."""
+        """`name` is for messages. Raises Undelivered unless this machine's socket, if that is it, takes connections."""
         endpoint = remote.endpoint or find_endpoint()
         if endpoint is None:
             raise Undelivered("incus_unreachable", f"{name}: there is no socket of Incus on this machine")
+        if endpoint.startswith("/"):
+            _knock(name, endpoint, min(_CONNECT_S, limit_s))
         self._url = (f"http+unix://{urllib.parse.quote(endpoint, safe='')}" if endpoint.startswith("/")
                      else endpoint.rstrip("/"))
         self._name = name
@@ -122,10 +124,13 @@ class Rest:
             raise _refusal(error.response, of_files=True) from error
         except requests.exceptions.SSLError as error:
             raise Undelivered("incus_refused", f"{self._name}: {error}") from error
-        except (requests.RequestException, ClientConnectionFailed, OSError, ValueError) as error:
+        except (requests.RequestException, ClientConnectionFailed) as error:
             if _is_timeout(error):
                 raise Undelivered("stalled", f"{self._name}: no answer for {self._limit[1]:g} s") from error
             raise Undelivered("incus_unreachable", f"{self._name}: {error}") from error
+        except (OSError, ValueError) as error:
+            # What is left is a certificate's file that is missing, not readable or damaged.
+            raise Undelivered("incus_refused", f"{self._name}: {error}") from error
 
 
 class Files:
@@ -175,6 +180,18 @@ class Files:
 
     def _ask(self, method: str, path: str, stream: bool = False) -> requests.Response:
         return self._rest.send(method, self._address, {"path": path, "project": self._project}, stream=stream)
+
+
+def _knock(name: str, path: str, limit_s: float) -> None:
+    """See whether a socket takes connections: what pylxd says of one that does not, does not tell why."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.settimeout(limit_s)
+        try:
+            caller.connect(path)
+        except PermissionError as error:
+            raise Undelivered("incus_refused", f"{name}: {path}: {error.strerror}") from error
+        except OSError as error:
+            raise Undelivered("incus_unreachable", f"{name}: {path}: {error}") from error
 
 
 def _speak_incus_and_lxd(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -1,0 +1,170 @@
+"""What people ask of tasks: durable rows that the shard's worker works off, and what became of each."""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from daemon.task import State, Task, first_id_of
+from daemon.task_queue.base import COLUMNS, QueueBase, decode_all
+from daemon.task_queue.schema import OUTAGE, TABLE
+
+#: Where the task's id is in a row of COLUMNS.
+_TASK_ID: Final = COLUMNS.split(", ").index("task_id")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The tasks that a command is about, by what they are rather than by their ids."""
+
+    instance_key: str | None = None
+    #: Only tasks in these states; empty: all in which the command applies.
+    states: tuple[int, ...] = ()
+    #: Only tasks accepted before this time, in seconds since the epoch.
+    accepted_before: float | None = None
+    #: Only tasks whose order is at most this: those that were there when the command was given.
+    up_to_order: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What a person asked for, on the disk until the worker has done it."""
+
+    verb: str
+    task_id: str | None = None
+    selection: Selection | None = None
+    force: bool = False
+    asked_by: str = ""
+    asked_at: float = 0.0
+    #: Its number; 0 until it is in the queue.
+    number: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One task that a command changes: from the state that it was read in to another."""
+
+    task: Task
+    state: State
+    #: It counts as accepted just now: a forced task comes after what overtook it.
+    anew: bool = False
+    #: A runner has it: the state is set when the push ends without a delivery.
+    when_settled: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What became of a command so far."""
+
+    number: int
+    changed: int = 0
+    refused: int = 0
+    #: Why the first of the refused was refused.
+    reason: str | None = None
+    done: bool = True
+
+
+class QueueCommands(QueueBase):
+    """Asking, working off, answering."""
+
+    def ask(self, commands: Iterable[Command]) -> list[int]:
+        """Record what a person asks for, durably, and return the numbers; the worker does it, even much later."""
+        with self.write(self.durable, "queue.commit") as connection:
+            return [int(connection.execute(
+                "INSERT INTO commands (verb, task_id, filter, force, asked_at, asked_by) VALUES (?, ?, ?, ?, ?, ?)"
+                " RETURNING id",
+                (c.verb, c.task_id, json.dumps(asdict(c.selection)) if c.selection else None, c.force,
+                 c.asked_at or time.time(), c.asked_by)).fetchone()[0]) for c in commands]
+
+    def commands(self, limit: int) -> list[Command]:
+        """The oldest commands that are not done yet. One that cannot be read has the verb ''."""
+        rows = self.read("SELECT id, verb, task_id, filter, force, asked_at, asked_by FROM commands"
+                         " WHERE done_at IS NULL ORDER BY id LIMIT ?", (limit,))
+        return [_command(*row) for row in rows]
+
+    def pending_commands(self) -> int:
+        """How many commands are not done yet."""
+        return int(self.read("SELECT count(*) FROM commands WHERE done_at IS NULL")[0][0])
+
+    def answers(self, numbers: Sequence[int]) -> dict[int, Answer]:
+        """What became of those of these commands that are still known, by their numbers."""
+        found = {}
+        for start in range(0, len(numbers), 500):
+            some = numbers[start:start + 500]
+            rows = self.read("SELECT id, changed, refused, reason, done_at IS NOT NULL FROM commands"
+                             f" WHERE id IN ({','.join('?' * len(some))})", some)
+            for number, changed, refused, reason, done in rows:
+                found[number] = Answer(number=number, changed=changed, refused=refused, reason=reason, done=bool(done))
+        return found
+
+    def select(self, selection: Selection, state: State, after: str, limit: int) -> tuple[list[Task], str | None]:
+        """Up to `limit` of the selected tasks in one state, in the order of their ids, with ids over `after`.
+
+        With them comes what to put for `after` to get more; None when there are no more.
+        """
+        conditions, values = ["status = ?", "task_id > ?"], [state, after]
+        before = None if selection.accepted_before is None else first_id_of(selection.accepted_before)
+        for text, value in (("instance = ?", selection.instance_key), ("task_id < ?", before),
+                            ("_id <= ?", selection.up_to_order)):
+            if value is not None:
+                conditions.append(text)
+                values.append(value)
+        rows = self.read(f"SELECT {COLUMNS} FROM {TABLE} WHERE {' AND '.join(conditions)} ORDER BY task_id LIMIT ?",
+                         (*values, limit))
+        return decode_all(rows), rows[-1][_TASK_ID] if len(rows) == limit else None
+
+    def newest_order(self) -> int:
+        """The highest order that was ever given."""
+        rows = self.read("SELECT seq FROM sqlite_sequence WHERE name = ?", (TABLE,))
+        return int(rows[0][0]) if rows else 0
+
+    def change(self, changes: Sequence[Change], answers: Sequence[Answer] = ()) -> int:
+        """Change states as people asked and answer their commands, in one durable transaction.
+
+        A task that meanwhile left the state it was read in is not changed. Returns how many were.
+        """
+        now = time.time()
+        changed = 0
+        with self.write(self.durable, "queue.settle") as connection:
+            for change in changes:
+                task = change.task
+                if change.when_settled:
+                    changed += connection.execute(f"UPDATE {TABLE} SET wish = ? WHERE _id = ? AND status = 2",
+                                                  (change.state, task.order)).rowcount
+                    continue
+                order = task.order
+                if change.anew:
+                    order = connection.execute("UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = ? RETURNING seq",
+                                               (TABLE,)).fetchone()[0]
+                changed += connection.execute(
+                    f"UPDATE {TABLE} SET _id = ?, status = ?, updated_at = ?, due_at = NULL, outrun = outrun AND NOT ?,"
+                    " attempts = CASE WHEN status = 9 THEN 0 ELSE attempts END,"
+                    f" age_base = CASE WHEN status = 9 THEN ? - {OUTAGE} ELSE age_base END"
+                    " WHERE _id = ? AND status = ?",
+                    (order, change.state, now, change.anew, now, *task.destination.clocks, task.order, task.state),
+                ).rowcount
+            connection.executemany(
+                "UPDATE commands SET changed = changed + ?, refused = refused + ?, reason = coalesce(reason, ?),"
+                " done_at = CASE WHEN ? THEN ? END WHERE id = ?",
+                [(a.changed, a.refused, a.reason, a.done, now, a.number) for a in answers])
+        return changed
+
+    def forget_answers(self, before: float) -> None:
+        """Forget the commands that were done before that time."""
+        if self.read("SELECT 1 FROM commands WHERE done_at < ? LIMIT 1", (before,)):
+            with self.write(self.quick, "queue.claim") as connection:
+                connection.execute("DELETE FROM commands WHERE done_at < ?", (before,))
+
+
+def _command(number: int, verb: str, task_id: str | None, text: str | None, force: int, at: float, by: str) -> Command:
+    try:
+        return Command(number=number, verb=verb, task_id=task_id, force=bool(force), asked_at=at, asked_by=by,
+                       selection=None if text is None else _selection(text))
+    except (ValueError, TypeError, KeyError):
+        return Command(number=number, verb="", asked_by=by)
+
+
+def _selection(text: str) -> Selection:
+    values = json.loads(text)
+    return Selection(**{**values, "states": tuple(State(state) for state in values["states"])})

@@ -1,0 +1,65 @@
+"""Clocks that run while something has to be waited for: in that time nothing ages that waits for it.
+
+A remote that is away has one, and so has an instance that is stopped or whose agent is not up. Only the main loop
+uses them. What they show is written into the queue in steps, so that it outlives the worker.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from daemon.task import Destination
+from daemon.task_queue import TaskQueue
+
+#: How often the clocks are written down.
+_NOTE_EVERY_S: Final = 5.0
+
+
+class Outages:
+    """The clocks of one shard, by the names in `Destination.clocks`."""
+
+    def __init__(self, queue: TaskQueue, now: Callable[[], float] = time.monotonic) -> None:
+        self._queue = queue
+        self._now = now
+        #: Running clocks, and what they showed when they were last looked at.
+        self._since: dict[str, float] = {}
+        #: Seconds that are not written down yet.
+        self._owed: dict[str, float] = {}
+        self._note_at = 0.0
+
+    def begin(self, clock: str) -> None:
+        """Start a clock, if it does not run already."""
+        self._since.setdefault(clock, self._now())
+
+    def end(self, clock: str) -> None:
+        """Stop a clock, if it runs."""
+        self._read(clock)
+        self._since.pop(clock, None)
+
+    def seconds(self, destination: Destination) -> float:
+        """For how long the destination has had to be waited for, in all. Raises QueueFault."""
+        for clock in destination.clocks:
+            self._read(clock)
+        return self._queue.outage_s(destination) + sum(self._owed.get(clock, 0.0) for clock in destination.clocks)
+
+    def tend(self) -> None:
+        """Write down what the clocks show, when it is time for that. Raises QueueFault."""
+        now = self._now()
+        if now >= self._note_at:
+            self.write_down()
+            self._note_at = now + _NOTE_EVERY_S
+
+    def write_down(self) -> None:
+        """Write down what the clocks show. Raises QueueFault."""
+        for clock in list(self._since):
+            self._read(clock)
+        for clock in list(self._owed):
+            self._queue.add_outage(clock, self._owed[clock])
+            del self._owed[clock]
+
+    def _read(self, clock: str) -> None:
+        since = self._since.get(clock)
+        if since is not None:
+            now = self._now()
+            self._owed[clock] = self._owed.get(clock, 0.0) + now - since
+            self._since[clock] = now
