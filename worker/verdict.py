@@ -78,6 +78,7 @@ _HTTP: Final[tuple[tuple[int, re.Pattern[str], str], ...]] = tuple(
         (0, r"instance is busy running an? .* operation", "instance_busy"),
         (0, r"instance is not running|the instance is already stopped", "instance_stopped"),
         (401, r"", "incus_refused"),
+        (403, r"^not authorized$", "incus_refused"),
         (403, r"", "instance_refused"),
         (502, r"", "incus_unreachable"),
         (503, r"", "incus_unreachable"),

@@ -33,6 +33,9 @@ class EventStream:
         self._connection = connection
         self._waker = waker
         self._idle_s = idle_s
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
+        self._poll.register(waker, select.POLLIN)
         self._in = bytearray()
 
     def next(self) -> bytes:
@@ -81,10 +84,10 @@ class EventStream:
     def _wait(self) -> bool:
         if isinstance(self._connection, ssl.SSLSocket) and self._connection.pending():
             return True
-        readable, _, _ = select.select([self._connection, self._waker], [], [], self._idle_s)
-        if self._waker in readable:
+        ready = [descriptor for descriptor, _ in self._poll.poll(self._idle_s * 1000)]
+        if self._waker.fileno() in ready:
             raise StreamEnded("told to end")
-        return bool(readable)
+        return bool(ready)
 
     def _send(self, opcode: int, payload: bytes) -> None:
         # A client must mask what it sends; with a mask of zeros that changes nothing.
