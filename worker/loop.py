@@ -116,8 +116,9 @@ class Worker:
             self._signalled(number)
         self._mail.extend(parts.inbox.drain(_MESSAGES))
         while self._mail:
-            message = self._mail.popleft()
-            self._handlers[type(message)](message)
+            self._handlers[type(self._mail[0])](self._mail[0])
+            # Only now: a message that the queue failed for is read once more in a later turn.
+            self._mail.popleft()
         finished = parts.settling.flush()
         self._finished += finished
         parts.upkeep.unspooling |= finished > 0
@@ -150,7 +151,8 @@ class Worker:
         if mistake is None:
             return
         log("worker.error", instance=lane.key, detail=repr(mistake))
-        self._parts.settling.take([Outcome(task, "worker_error", repr(mistake)) for task in lane.abandoned()])
+        for task in lane.abandoned():
+            self._parts.inbox.put(Outcome(task, "worker_error", repr(mistake)))
 
     def _probed(self, message: Probed) -> None:
         if message.code is None:

@@ -1,0 +1,124 @@
+"""One turn of the worker's main loop meets trouble in the middle of what it was told."""
+
+import hashlib
+import io
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from daemon import seam
+from daemon.config import Config, Delivery, Retry, StateSection, Target
+from daemon.errors import QueueFault
+from daemon.layout import Layout
+from daemon.reserve import Reserve
+from daemon.spool import Spool
+from daemon.task import Destination, State, Task, Upload
+from daemon.task_queue import TaskQueue
+from tests.support.waiting import eventually
+from worker.assembly import assemble
+from worker.barrier import Unspooled
+from worker.loop import Parts, Worker
+from worker.runner import Outcome
+
+UPLOAD = Upload(task_id="0198c2f0-0000-7000-8000-000000000001", destination=Destination("local", "default", "c1", "/x"),
+                size=0, sha256=hashlib.sha256().hexdigest(), created_at=time.time())
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """A configuration for a directory as target."""
+    return Config(state=StateSection(directory=str(tmp_path)), target=Target(kind="directory"), delivery=Delivery(mkdirs=True),
+                  retry=Retry(first_delay_s=0.01))
+
+
+@pytest.fixture
+def parts(config: Config) -> Iterator[Parts]:
+    """A worker's parts on an empty queue; the process's signals are as before afterwards."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    layout = Layout(config.state.path)
+    layout.create()
+    with TaskQueue(layout, 0) as queue:
+        made = assemble(queue, Spool(layout), Reserve(layout, 0, 0), config)
+        yield made
+        made.remotes.close()
+    seam.arm("")
+    signal.set_wakeup_fd(-1)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def run_until(worker: Worker, condition: Callable[[], bool]) -> None:
+    """Run the main loop in this thread until the condition holds; fail when it does not within a while."""
+    held: list[bool] = []
+
+    def watch() -> None:
+        try:
+            held.append(eventually(condition))
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    worker.run()
+    watcher.join()
+    assert held
+
+
+def claim(parts: Parts) -> Task:
+    """Put the upload and claim its task."""
+    parts.queue.put_many([UPLOAD], supersede=True)
+    return parts.queue.claim(UPLOAD.destination.instance_key, 1)[0]
+
+
+def state(parts: Parts) -> State | None:
+    """The state of the upload's task."""
+    task = parts.queue.find(UPLOAD.task_id)
+    return task and task.state
+
+
+def test_outcome_is_settled_when_the_queue_failed_for_the_message_before_it(parts: Parts, config: Config) -> None:
+    """An outcome that waits behind bytes whose removal cannot be written down is not forgotten."""
+    task = claim(parts)
+    parts.inbox.put(Unspooled((task.order + 1,)))
+    parts.inbox.put(Outcome(task, None))
+    seam.arm("queue.unspool=EIO@1")
+    run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.DELIVERED)
+
+
+def test_outcome_is_settled_when_the_queue_failed_while_it_was_decided(
+    parts: Parts, config: Config, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An outcome whose task's age could not be read is decided later, not forgotten."""
+    ask = parts.queue.outage_s
+    answers = iter([QueueFault("queue_failed")])
+
+    def fail_once(destination: Destination) -> float:
+        for fault in answers:
+            raise fault
+        return ask(destination)
+
+    monkeypatch.setattr(parts.queue, "outage_s", fail_once)
+    parts.inbox.put(Outcome(claim(parts), "parent_not_found"))
+    run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.FAILED)
+
+
+def test_task_is_tried_again_when_the_runner_that_pushed_it_made_a_mistake(
+    parts: Parts, config: Config, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A mistake of ours ends a thread, not the task and not the worker."""
+    mistakes = iter([ValueError("a mistake")])
+
+    def fail_once(upload: Upload) -> BinaryIO:
+        for mistake in mistakes:
+            raise mistake
+        return io.BytesIO()
+
+    monkeypatch.setattr(Spool, "open", lambda _spool, upload: fail_once(upload))
+    parts.queue.put_many([UPLOAD], supersede=True)
+    run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.DELIVERED)

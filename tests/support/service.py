@@ -1,0 +1,173 @@
+"""A whole service for a test: its configuration, its processes, its log, and what is left in its state."""
+
+import contextlib
+import json
+import shutil
+import signal
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from daemon import seam
+from daemon.layout import Layout
+from daemon.task import BUCKETS, PENDING, State, Task
+from daemon.task_queue import TaskQueue
+from tests.support.client import Client
+from tests.support.processes import Forked, Launcher, Process, end
+from tests.support.waiting import eventually
+
+Settings = Mapping[str, Mapping[str, object]]
+
+#: What every service of a test starts from: into a directory, quick to try again, at home on a small disk.
+DEFAULTS: Settings = {
+    "queue": {"shards": 1},
+    "target": {"kind": "directory"},
+    "limits": {"min_free_bytes": 2**20, "reserve_bytes": 2**20},
+    "delivery": {"mkdirs": True, "drain_s": 5},
+    "api": {"drain_s": 5},
+    "retry": {"first_delay_s": 0.05, "max_delay_s": 0.2},
+    "log": {"format": "json", "level": "debug"},
+}
+_READY_S = 30.0
+_QUIET_S = 60.0
+
+
+class Service:
+    """One API process and a worker for each shard on one state directory."""
+
+    def __init__(self, directory: Path, settings: Settings | None = None, launch: Launcher = Forked) -> None:
+        """Everything is below `directory`; nothing is started yet."""
+        self.directory = directory
+        self.settings = _merged(DEFAULTS, settings or {})
+        self.layout = Layout(directory / "state")
+        # A socket's name must be short.
+        self._short = Path(tempfile.mkdtemp(prefix="courier-"))
+        self.address = f"unix:{self._short / 'api.sock'}"
+        self.shards = int(str(self.settings["queue"]["shards"]))
+        self._launch = launch
+        self.log = directory / "log"
+        self.processes: dict[str, Process] = {}
+        self.client = Client(self.address)
+        self.write_config()
+
+    def write_config(self) -> None:
+        """Write the configuration file from `settings`."""
+        own: Settings = {"api": {"listen": [self.address]}, "state": {"directory": str(self.layout.directory)}}
+        sections = _merged(own, self.settings)
+        lines = [line for section, keys in sections.items()
+                 for line in (f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items()))]
+        self.config.write_text("\n".join(lines) + "\n")
+
+    @property
+    def config(self) -> Path:
+        """The configuration file."""
+        return self.directory / "config.toml"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        shutil.rmtree(self._short)
+
+    # --- processes ---------------------------------------------------------------------------------------
+
+    def start(self, faults: str = "") -> Self:
+        """Start what does not run, each process with the plan of faults, and wait until it is ready."""
+        names = ["api", *(f"worker-{shard}" for shard in range(self.shards))]
+        for name in names:
+            if name not in self.processes:
+                self.begin(name, faults)
+        self.wait_ready()
+        return self
+
+    def begin(self, name: str, faults: str = "") -> Process:
+        """Start `api` or `worker-N` and wait for nothing."""
+        module, _, shard = name.partition("-")
+        arguments = [module, "--config", str(self.config), *(["--shard", shard] if shard else [])]
+        self.processes[name] = self._launch(arguments, {seam.VARIABLE: faults}, self.log)
+        return self.processes[name]
+
+    def wait_ready(self) -> None:
+        """Wait until the service says that it can take uploads and deliver them."""
+        eventually(self._ready, _READY_S, f"readiness ({self.log})")
+
+    def _ready(self) -> bool:
+        dead = {name: status for name, process in self.processes.items() if (status := process.status()) is not None}
+        assert not dead, f"processes ended with {dead}:\n{self.log.read_text()}"
+        answer = self.client.get("/readyz")
+        return answer is not None and answer.status == 200
+
+    def kill(self, *names: str) -> None:
+        """End processes (all, if none is named) with SIGKILL."""
+        self._end(names, signal.SIGKILL)
+
+    def stop(self, *names: str) -> None:
+        """End processes (all, if none is named) with SIGTERM, and see that each ends by it."""
+        ends = self._end(names, signal.SIGTERM)
+        # A process that has only begun to start dies of the signal, and that is well.
+        assert set(ends.values()) <= {0, -signal.SIGTERM}, f"processes ended with {ends}:\n{self.log.read_text()}"
+
+    def _end(self, names: tuple[str, ...], number: int) -> dict[str, int]:
+        ending = {name: self.processes.pop(name) for name in names or tuple(self.processes)}
+        for process in ending.values():
+            process.send(number)
+        return {name: end(process, number=0) for name, process in ending.items()}
+
+    # --- what can be seen of it --------------------------------------------------------------------------
+
+    def delivered(self, instance: str, path: str) -> bytes | None:
+        """What the directory target has at `path` in `instance`, or None."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return (self.layout.instances / instance / path.lstrip("/")).read_bytes()
+        return None
+
+    def part_files(self) -> list[str]:
+        """Part files that are in the directory target."""
+        return [str(path) for path in self.layout.instances.rglob(".courier-*")]
+
+    def spooled(self) -> list[str]:
+        """The names of all files in the spool."""
+        return [path.name for bucket in range(BUCKETS) for path in self.layout.bucket(bucket).iterdir()]
+
+    def tasks(self) -> list[Task]:
+        """All tasks that have a row."""
+        found: list[Task] = []
+        for shard in range(self.shards):
+            with TaskQueue(self.layout, shard) as queue:
+                found += queue.page(limit=1_000_000)
+        return found
+
+    def quiet(self) -> bool:
+        """True when no task is pending and the spool holds dead letters only."""
+        if any(not name.endswith(".failed") for name in self.spooled()):
+            return False
+        return not any(task.state in PENDING or (task.spooled and task.state is not State.FAILED)
+                       for task in self.tasks())
+
+    def wait_quiet(self, timeout_s: float = _QUIET_S) -> None:
+        """Wait until all that was accepted is delivered or a dead letter, and no other bytes are left."""
+        eventually(self.quiet, timeout_s, f"quiet ({self.directory}, {self.spooled()})")
+
+    def events(self, event: str | None = None) -> list[dict[str, Any]]:
+        """The log's events, or those of one name. Anything in the log that is no event is an error."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        found = [self._event(line) for line in lines]
+        return [fields for fields in found if event in {None, fields["event"]}]
+
+    def _event(self, line: str) -> dict[str, Any]:
+        try:
+            fields: dict[str, Any] = json.loads(line)
+        except ValueError as error:
+            raise AssertionError(f"not an event in the log: {line}\n{self.log.read_text()}") from error
+        return fields
+
+    def mistakes(self) -> list[dict[str, Any]]:
+        """The events that say that the service made a mistake, or that hold a traceback."""
+        return [fields for fields in self.events()
+                if fields["event"] in {"api.error", "worker.error"} or "Traceback" in json.dumps(fields)]
+
+
+def _merged(first: Settings, second: Settings) -> dict[str, dict[str, object]]:
+    return {section: {**first.get(section, {}), **second.get(section, {})} for section in {**first, **second}}
