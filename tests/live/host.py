@@ -130,9 +130,9 @@ class Container:
         """Start it and wait until it runs."""
         self._state("start")
 
-    def stop(self) -> None:
-        """Stop it at once and wait until it is."""
-        self._state("stop")
+    def stop(self, within_s: int = 30) -> None:
+        """Stop it at once and wait until it is; raises ApiError when that takes too long."""
+        self._state("stop", within_s)
 
     def remove(self) -> None:
         """Stop and delete it, if it is still there."""
@@ -147,9 +147,9 @@ class Container:
             "command": ["sh", "-c", script], "interactive": False, "wait-for-websocket": False})
         return int(done["metadata"]["return"])
 
-    def _state(self, action: str) -> None:
+    def _state(self, action: str, within_s: int = 30) -> None:
         self.host.call("PUT", self._address.replace(f"/{self.name}", f"/{self.name}/state"),
-                       {"action": action, "timeout": 30, "force": True})
+                       {"action": action, "timeout": within_s, "force": True})
 
     @property
     def _address(self) -> str:

@@ -18,6 +18,8 @@ _PROBE_S: Final = 3.0
 _STOPPED: Final = 102
 #: Errors of the SFTP endpoint that say nothing about the instance: then the files API is tried.
 _NO_SFTP: Final = frozenset({"incus_error", "connection_lost"})
+#: Errors that come from one instance or from all of Incus alike: the probe tells.
+_WHOSE: Final = frozenset({"stalled", "incus_refused"})
 
 
 class IncusTarget:
@@ -36,9 +38,10 @@ class IncusTarget:
             return self._open(rest, destination, stopped)
         except Undelivered as error:
             rest.close()
-            if error.code == "stalled":
-                # Is it the instance or all of Incus?
+            if error.code in _WHOSE:
                 self.probe()
+            if error.code == "incus_refused":
+                raise Undelivered("instance_refused", error.detail) from error
             raise
         except BaseException:
             rest.close()

@@ -150,7 +150,12 @@ class Files:
         if answer.status_code != requests.codes.ok:
             # The answer to HEAD has no text; that to GET says why.
             raise _refusal(self._ask("GET", path), of_files=True)
-        return _attributes(answer)
+        described = _described(answer)
+        if described.get("type") != "file":
+            return _attributes(described, 0)
+        # LXD 5.0 does not say the size unless the bytes come with it.
+        size = described.get("content-length")
+        return _attributes(described, int(size) if size else sum(map(len, self.read(path))))
 
     def link(self, path: str) -> str:
         """Where the symbolic link `path` leads, made absolute."""
@@ -202,13 +207,16 @@ def _speak_incus_and_lxd(request: requests.PreparedRequest) -> requests.Prepared
     return request
 
 
-def _attributes(answer: requests.Response) -> Attributes:
-    headers = {name.lower().removeprefix("x-incus-").removeprefix("x-lxd-"): value
-               for name, value in answer.headers.items()}
+def _described(answer: requests.Response) -> dict[str, str]:
+    return {name.lower().removeprefix("x-incus-").removeprefix("x-lxd-"): value
+            for name, value in answer.headers.items()}
+
+
+def _attributes(headers: dict[str, str], size: int) -> Attributes:
     try:
         return Attributes(
-            size=int(headers["content-length"]) if headers["type"] == "file" else 0,
-            uid=int(headers["uid"]), gid=int(headers["gid"]), mode=_KINDS[headers["type"]] | int(headers["mode"], 8))
+            size=size, uid=int(headers["uid"]), gid=int(headers["gid"]),
+            mode=_KINDS[headers["type"]] | int(headers["mode"], 8))
     except (KeyError, ValueError) as error:
         raise Undelivered("incus_error", f"the files API described a file without its {error}") from error
 
