@@ -5,6 +5,7 @@ import io
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -178,6 +179,14 @@ class TestParents:
         world.make_directory(f"{world.home}/d", 0o700)
         world.deliver(f"{world.home}/d/e/f", b"x", mkdirs=True)
         assert world.host_path(f"{world.home}/d").stat().st_mode & 0o7777 == 0o700
+
+    def test_parents_are_made_by_several_sessions_at_once(self, world: World) -> None:
+        """Pushes that make the same directories at the same time do not disturb each other."""
+        with ThreadPoolExecutor(4) as pool:
+            for round_number in range(5):
+                paths = [f"{world.home}/{round_number}/a/b/c/{number}" for number in range(4)]
+                list(pool.map(lambda path: world.deliver(path, b"x", mkdirs=True), paths))
+        assert [len(world.names(f"{world.home}/{number}/a/b/c")) for number in range(5)] == [4] * 5
 
     @pytest.mark.parametrize("mkdirs", [False, True])
     def test_parent_that_is_a_file_is_its_own_error(self, world: World, mkdirs: bool) -> None:

@@ -90,7 +90,15 @@ class FilesApiSession:
             raise Undelivered("parent_not_found", f"{where(delivery)}: there is no {directory}")
         if found is None:
             self._find_parent(posixpath.dirname(directory), delivery)
+            self._make(directory, delivery)
+
+    def _make(self, directory: str, delivery: Delivery) -> None:
+        try:
             self._files.make_directory(directory, wanted_directory(delivery))
+        except Undelivered:
+            # Another push may have made it meanwhile.
+            if self._files.look(f"{directory}/.") is None:
+                raise
 
     def _write(self, path: str, delivery: Delivery, source: BinaryIO, want: Wanted,
                existing: Attributes | None) -> None:

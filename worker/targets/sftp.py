@@ -159,7 +159,7 @@ class _PartFile:
                 self._make_parents()
             else:
                 raise
-            self._open()
+            self._open_again()
 
     def fill(self, source: BinaryIO, want: Wanted) -> None:
         """Write everything, give it its mode and owner, close it, and compare it with what was wanted."""
@@ -185,10 +185,7 @@ class _PartFile:
     def _make_parents(self) -> None:
         directories = _Directories(self._wire, self._delivery)
         missing = directories.missing(self._directory)
-        if not missing:
-            # Some filesystems, /proc is one, take no new files and say that there is none of that name.
-            raise Undelivered("permission_denied", f"{where(self._delivery)}: its directory takes no new files")
-        if not self._delivery.mkdirs:
+        if missing and not self._delivery.mkdirs:
             raise Undelivered("parent_not_found", f"{where(self._delivery)}: there is no {_text(missing[0])}")
         for path in missing:
             directories.make(path)
@@ -196,6 +193,16 @@ class _PartFile:
     def _open(self) -> None:
         self._handle = self._wire.handle(self._wire.create(self.path, _PRIVATE))
         self._made = True
+
+    def _open_again(self) -> None:
+        try:
+            self._open()
+        except SftpStatus as status:
+            if status.code == NO_SUCH_FILE:
+                # The directory is there: some filesystems, /proc is one, refuse new files with these words.
+                reason = f"{where(self._delivery)}: its directory takes no new files"
+                raise Undelivered("permission_denied", reason) from status
+            raise
 
     def _in_one_go(self, source: BinaryIO, want: Wanted) -> list[int]:
         # The mode is final, so never too open, before the write is taken up; the owner in between sees to that.
