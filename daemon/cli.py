@@ -10,9 +10,9 @@ import typer
 from daemon import config as configuration
 from daemon.config import Config
 from daemon.errors import CourierError
-from daemon.exits import complain, exit_code
+from daemon.exits import EXIT_FAILED, EXIT_USAGE, Misused, complain, exit_code
 from daemon.layout import Layout
-from daemon.privileges import drop_to_owner
+from daemon.privileges import drop_to_owner, invoking_user
 
 app = typer.Typer(
     name="incus-courier", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -89,6 +89,132 @@ def status(
     raise SystemExit(run(load_for_state(config), as_json=json))
 
 
+tasks = typer.Typer(no_args_is_help=True, help="Look at tasks, and decide about them. The workers carry it out.")
+app.add_typer(tasks, name="tasks")
+
+IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Task ids; - reads them from stdin.")]
+InstanceOption = Annotated[
+    str | None, typer.Option("--instance", metavar="[REMOTE:][PROJECT/]NAME", help="Tasks of this instance.")]
+StateOption = Annotated[
+    list[str] | None, typer.Option("--state", metavar="STATE", help="Tasks in this state. Repeatable.")]
+OlderOption = Annotated[
+    str | None, typer.Option("--older-than", metavar="AGE", help="Tasks accepted so long ago: 90s, 15m, 2h, 3d.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one line each.")]
+NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Do not wait for the worker's answer.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Also where a newer upload to the same path exists.")]
+
+
+@tasks.command("list")
+def list_tasks(
+    instance: InstanceOption = None, state: StateOption = None, older_than: OlderOption = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
+    after: Annotated[str | None, typer.Option(metavar="ID", help="Go on after this task.")] = None,
+    json: JsonOption = False, config: ConfigOption = None,
+) -> None:
+    """List tasks, newest first."""
+    from daemon import cli_tasks
+    from daemon.choosing import choose
+
+    loaded = load_for_state(config)
+    chosen = choose(loaded, instance=instance, states=state or (), older_than=older_than)
+    raise SystemExit(cli_tasks.list_tasks(loaded, chosen, limit=limit, after=after, as_json=json))
+
+
+@tasks.command()
+def show(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Task ids; - reads them from stdin.")],
+    json: JsonOption = False, config: ConfigOption = None,
+) -> None:
+    """Show all that is known of tasks."""
+    from daemon import cli_tasks
+    from daemon.choosing import choose
+
+    loaded = load_for_state(config)
+    raise SystemExit(cli_tasks.show(loaded, choose(loaded, ids=ids).ids, as_json=json))
+
+
+@tasks.command()
+def retry(
+    ids: IdsArgument = None, instance: InstanceOption = None, state: StateOption = None, older_than: OlderOption = None,
+    force: ForceOption = False, no_wait: NoWaitOption = False, json: JsonOption = False, config: ConfigOption = None,
+) -> None:
+    """Try dead letters and deferred tasks again, now."""
+    _change("retry", config, ids, instance, state, older_than, force=force, wait=not no_wait, as_json=json)
+
+
+@tasks.command()
+def cancel(
+    ids: IdsArgument = None, instance: InstanceOption = None, state: StateOption = None, older_than: OlderOption = None,
+    no_wait: NoWaitOption = False, json: JsonOption = False, config: ConfigOption = None,
+) -> None:
+    """Do not deliver tasks, and remove their bytes."""
+    _change("cancel", config, ids, instance, state, older_than, wait=not no_wait, as_json=json)
+
+
+@tasks.command()
+def hold(
+    ids: IdsArgument = None, instance: InstanceOption = None, state: StateOption = None, older_than: OlderOption = None,
+    no_wait: NoWaitOption = False, json: JsonOption = False, config: ConfigOption = None,
+) -> None:
+    """Do not deliver tasks until they are released."""
+    _change("hold", config, ids, instance, state, older_than, wait=not no_wait, as_json=json)
+
+
+@tasks.command()
+def release(
+    ids: IdsArgument = None, instance: InstanceOption = None, state: StateOption = None, older_than: OlderOption = None,
+    force: ForceOption = False, no_wait: NoWaitOption = False, json: JsonOption = False, config: ConfigOption = None,
+) -> None:
+    """Deliver tasks that were held."""
+    _change("release", config, ids, instance, state, older_than, force=force, wait=not no_wait, as_json=json)
+
+
+@tasks.command()
+def delete(
+    ids: IdsArgument = None, instance: InstanceOption = None, state: StateOption = None, older_than: OlderOption = None,
+    no_wait: NoWaitOption = False, json: JsonOption = False, config: ConfigOption = None,
+) -> None:
+    """Give up dead letters and remove their bytes; take finished tasks off the lists."""
+    _change("delete", config, ids, instance, state, older_than, wait=not no_wait, as_json=json)
+
+
+@tasks.command()
+def flush(
+    instance: Annotated[str, typer.Option(metavar="[REMOTE:][PROJECT/]NAME", help="The instance.")],
+    no_wait: NoWaitOption = False, json: JsonOption = False, config: ConfigOption = None,
+) -> None:
+    """Try all deferred tasks of an instance now."""
+    _change("flush", config, None, instance, ["deferred"], None, wait=not no_wait, as_json=json)
+
+
+@tasks.command()
+def save(
+    task_id: Annotated[str, typer.Argument(metavar="ID")], file: Annotated[Path, typer.Argument(metavar="FILE")],
+    force: Annotated[bool, typer.Option("--force", help="Replace a file of that name.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Write a task's bytes to a file, for example those of a dead letter."""
+    from daemon import cli_tasks
+
+    load(config)
+    raise SystemExit(cli_tasks.save(task_id, file, force=force, config_file=_absolute(Settings.file)))
+
+
+def _change(
+    verb: str, config: str | None, ids: list[str] | None, instance: str | None, states: list[str] | None,
+    older_than: str | None, *, wait: bool, as_json: bool, force: bool = False,
+) -> NoReturn:
+    from daemon import cli_tasks
+    from daemon.asking import Wish
+    from daemon.choosing import choose
+
+    asked_by = invoking_user()
+    loaded = load_for_state(config)
+    chosen = choose(loaded, ids=ids or (), instance=instance, states=states or (), older_than=older_than)
+    wish = Wish(verb=verb, force=force, asked_by=asked_by)
+    raise SystemExit(cli_tasks.change(loaded, chosen, wish, wait=wait, as_json=as_json))
+
+
 def _file_option() -> list[str]:
     return ["--config", Settings.file] if Settings.file else []
 
@@ -108,3 +234,14 @@ def main() -> None:
     except CourierError as error:
         complain("incus-courier", error)
         raise SystemExit(exit_code(error)) from None
+    except Misused as error:
+        sys.stderr.write(f"incus-courier: {error}\n")
+        raise SystemExit(EXIT_USAGE) from None
+    except PermissionError as error:
+        what = f"{error.filename}: {error.strerror}"
+        sys.stderr.write(f"incus-courier: {what}; run it as root or as the service's user\n")
+        raise SystemExit(EXIT_FAILED) from None
+    except BrokenPipeError:
+        # Whoever read the output has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(EXIT_FAILED) from None

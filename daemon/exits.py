@@ -9,10 +9,16 @@ from daemon.errors import CourierError
 EXIT_OK: Final = 0
 #: Something went wrong that a restart may mend.
 EXIT_FAILED: Final = 1
+#: What was typed cannot be understood.
+EXIT_USAGE: Final = 2
 #: Another worker serves the shard; a restart may find it free.
 EXIT_TAKEN: Final = 75
 #: The configuration is wrong: a restart does not help (sysexits.h, EX_CONFIG).
 EXIT_CONFIG: Final = 78
+
+
+class Misused(Exception):
+    """Raised when what was typed cannot be understood; its text says what would be right."""
 
 
 def exit_code(error: CourierError) -> int:

@@ -50,3 +50,14 @@ def drop_to_owner(layout: Layout) -> None:
     os.setgroups(identity.groups)
     os.setgid(identity.gid)
     os.setuid(identity.uid)
+
+
+def invoking_user() -> str:
+    """The name of the person who gives the command, for the log. Ask before `drop_to_owner`."""
+    name = os.environ.get("SUDO_USER") if os.getuid() == 0 else None
+    if name:
+        return name
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())

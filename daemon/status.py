@@ -3,18 +3,19 @@
 import json
 import sys
 import time
-from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
-from rich.console import Console
-from rich.table import Table
-
+from daemon.all_shards import existing, shards_of
 from daemon.config import Config
+from daemon.errors import QueueFault
 from daemon.exits import EXIT_FAILED, EXIT_OK
 from daemon.layout import Layout
 from daemon.shard_lock import holder
+from daemon.tables import show_table
 from daemon.task import State
 from daemon.task_queue import TaskQueue
+from daemon.task_view import age
 
 #: The columns of the table, and the states that each of them counts.
 _COLUMNS = {
@@ -41,59 +42,72 @@ class ShardStatus:
     shard: int
     #: Process id of the worker; None when there is none.
     worker: int | None
-    commands: int
-    instances: list[InstanceStatus]
+    #: What people asked for, and no worker has done yet.
+    commands: int = 0
+    #: Why the shard's queue cannot be read, or None.
+    fault: str | None = None
+    instances: list[InstanceStatus] = field(default_factory=list)
 
 
 def read(config: Config) -> list[ShardStatus]:
-    """How every shard stands. Raises QueueFault."""
-    layout = Layout(config.state.path)
-    return [_read_shard(layout, shard) for shard in range(config.queue.shards)]
+    """How every shard stands. Raises CannotStart when there is no state."""
+    layout = existing(config)
+    return [_read_shard(layout, shard) for shard in shards_of(layout, config)]
 
 
 def _read_shard(layout: Layout, shard: int) -> ShardStatus:
-    worker = holder(layout, shard)
-    if not layout.database(shard).exists():
-        return ShardStatus(shard, worker, 0, [])
+    found = ShardStatus(shard, holder(layout, shard))
+    if layout.database(shard).exists():
+        try:
+            with TaskQueue(layout, shard) as queue:
+                found.commands = queue.pending_commands()
+                found.instances = _read_instances(queue)
+        except QueueFault as fault:
+            found.fault = fault.detail
+    return found
+
+
+def _read_instances(queue: TaskQueue) -> list[InstanceStatus]:
     instances: dict[str, InstanceStatus] = {}
-    with TaskQueue(layout, shard) as queue:
-        tallies = defaultdict(list)
-        for tally in queue.tallies():
-            tallies[tally.instance_key].append(tally)
-        for key, found in sorted(tallies.items()):
-            instance = instances.setdefault(key, InstanceStatus(key))
-            for tally in found:
-                for column, states in _COLUMNS.items():
-                    instance.tasks[column] += tally.tasks if tally.state in states else 0
-                instance.size_bytes += tally.size_bytes if tally.state in _KEEPS_BYTES else 0
-            oldest_at = queue.oldest_at(key)
-            instance.oldest_age_s = None if oldest_at is None else round(max(0.0, time.time() - oldest_at), 1)
-        return ShardStatus(shard, worker, queue.pending_commands(), list(instances.values()))
+    for tally in queue.tallies():
+        instance = instances.setdefault(tally.instance_key, InstanceStatus(tally.instance_key))
+        for column, states in _COLUMNS.items():
+            instance.tasks[column] += tally.tasks if tally.state in states else 0
+        instance.size_bytes += tally.size_bytes if tally.state in _KEEPS_BYTES else 0
+    for key, instance in instances.items():
+        oldest_at = queue.oldest_at(key)
+        instance.oldest_age_s = None if oldest_at is None else round(max(0.0, time.time() - oldest_at), 1)
+    return [instances[key] for key in sorted(instances)]
+
+
+def problems_of(shards: list[ShardStatus]) -> Iterator[str]:
+    """What needs a person."""
+    for shard in shards:
+        if shard.worker is None:
+            yield f"shard {shard.shard} has no worker"
+        if shard.fault is not None:
+            yield f"shard {shard.shard} cannot be read: {shard.fault}"
+    dead = sum(instance.tasks["failed"] for shard in shards for instance in shard.instances)
+    if dead:
+        yield f"{dead} dead letters; see: incus-courier tasks list --state failed"
 
 
 def status(config: Config, *, as_json: bool) -> int:
-    """Print how the service stands; return EXIT_FAILED when there are dead letters or a shard has no worker."""
+    """Print how the service stands; return EXIT_FAILED when something needs a person."""
     shards = read(config)
-    problems = [f"shard {shard.shard} has no worker" for shard in shards if shard.worker is None]
-    dead = sum(instance.tasks["failed"] for shard in shards for instance in shard.instances)
-    if dead:
-        problems.append(f"{dead} dead letters; see: incus-courier tasks list --state failed")
+    problems = list(problems_of(shards))
     if as_json:
         sys.stdout.write(json.dumps({"shards": [asdict(shard) for shard in shards], "problems": problems}) + "\n")
     else:
-        _print(shards, problems)
+        show_table(("shard", "worker", "instance", *_COLUMNS, "bytes", "oldest"), _rows(shards))
+        for problem in problems:
+            sys.stdout.write(f"! {problem}\n")
     return EXIT_FAILED if problems else EXIT_OK
 
 
-def _print(shards: list[ShardStatus], problems: list[str]) -> None:
-    console = Console(highlight=False)
-    table = Table("shard", "worker", "instance", *_COLUMNS, "bytes", "oldest", box=None)
+def _rows(shards: list[ShardStatus]) -> Iterator[list[object]]:
     for shard in shards:
-        worker = "none" if shard.worker is None else str(shard.worker)
+        worker = "none" if shard.worker is None else shard.worker
         for instance in shard.instances or [InstanceStatus("-")]:
-            age = "-" if instance.oldest_age_s is None else f"{instance.oldest_age_s:.0f} s"
-            table.add_row(str(shard.shard), worker, instance.instance,
-                          *(str(count) for count in instance.tasks.values()), str(instance.size_bytes), age)
-    console.print(table)
-    for problem in problems:
-        console.print(f"! {problem}", markup=False)
+            oldest = "-" if instance.oldest_age_s is None else age(instance.oldest_age_s)
+            yield [shard.shard, worker, instance.instance, *instance.tasks.values(), instance.size_bytes, oldest]

@@ -94,9 +94,6 @@ class Settling:
             return Decision(state=State.DELIVERED, attempts=task.attempts + 1, code="", message="")
         if outcome.code == "cancelled":
             return Decision(state=State.CANCELLED, attempts=task.attempts, code="", message="")
-        if outcome.code == "bytes_missing" and task.recheck:
-            # Its bytes went because the delivery had reached the disk; a crash undid only the note about it.
-            return Decision(state=State.DELIVERED, attempts=task.attempts, code="", message="")
         return decide(task, outcome.code, outcome.detail, retry=self._config.retry, now=now,
                       outage_s=self._outages.seconds(task.destination), rng=self._rng)
 

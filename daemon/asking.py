@@ -1,0 +1,175 @@
+"""Asking the workers to do something with tasks, and telling what became of it.
+
+What is asked is on the disk before anything is said. A worker that runs does it within moments and this waits a
+little for its answer; without one it is done when the worker runs again.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from daemon import shard_count
+from daemon.all_shards import AllShards, DamagedRow, open_all
+from daemon.append_lease import AppendLease
+from daemon.choosing import Chosen, check_id
+from daemon.config import Config
+from daemon.doorbell import ring
+from daemon.errors import CannotStart, QueueFault
+from daemon.layout import Layout
+from daemon.shard_lock import holder
+from daemon.task import State
+from daemon.task_queue import Answer, Command, Selection, TaskQueue
+
+#: How long to wait for the answers of workers that run.
+PATIENCE_S: Final = 5.0
+_LOOK_EVERY_S: Final = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a person wants done."""
+
+    verb: str
+    force: bool = False
+    asked_by: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What became of one id, or of what was chosen in one shard."""
+
+    #: "done", "refused" or "asked": no worker has answered yet.
+    outcome: str
+    #: None where no shard has such a task.
+    shard: int | None = None
+    task_id: str | None = None
+    state: State | None = None
+    reason: str | None = None
+    changed: int = 0
+    refused: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The reply as JSON values, without what does not apply."""
+        values = {"id": self.task_id, "shard": self.shard, "outcome": self.outcome,
+                  "state": self.state.label if self.state else None, "reason": self.reason}
+        if self.task_id is None:
+            values |= {"changed": self.changed, "refused": self.refused}
+        return {key: value for key, value in values.items() if value is not None}
+
+
+def ask(config: Config, chosen: Chosen, wish: Wish, *, wait: bool) -> list[Reply]:
+    """Ask for it and return what became of it. Raises CannotStart and QueueFault."""
+    with open_all(config) as shards, _lease(config):
+        if chosen.ids:
+            return _ask_by_id(config, shards, chosen.ids, wish, wait=wait)
+        return _ask_by_kind(config, shards, chosen, wish, wait=wait)
+
+
+@contextmanager
+def _lease(config: Config) -> Iterator[None]:
+    """Keep the number of shards from being changed meanwhile."""
+    layout = Layout(config.state.path)
+    found = shard_count.read(layout)
+    lease = AppendLease(layout, found.in_force if found else config.queue.shards)
+    waiting = lease.acquire()
+    if waiting is not None:
+        raise CannotStart("queue_moving", waiting)
+    try:
+        yield
+    finally:
+        lease.release()
+
+
+def _ask_by_id(config: Config, shards: AllShards, ids: Sequence[str], wish: Wish, *, wait: bool) -> list[Reply]:
+    replies: dict[str, Reply] = {}
+    found: dict[int, list[str]] = {}
+    for task_id in ids:
+        shard = _shard_of(shards, task_id)
+        if isinstance(shard, str):
+            replies[task_id] = Reply(task_id=task_id, outcome="refused", reason=shard)
+        else:
+            found.setdefault(shard, []).append(task_id)
+    asked = {shard: _put(shards.queues[shard], [
+        Command(verb=wish.verb, task_id=task_id, force=wish.force, asked_by=wish.asked_by) for task_id in some])
+        for shard, some in found.items()}
+    answers = _answers(config, shards, asked, wait=wait)
+    for shard, some in found.items():
+        for task_id, number in zip(some, asked[shard], strict=True):
+            reply = _reply(config, shard, answers[shard].get(number))
+            replies[task_id] = _with_task(shards, reply, task_id)
+    return [replies[task_id] for task_id in ids]
+
+
+def _put(queue: TaskQueue, commands: Sequence[Command]) -> list[int]:
+    numbers = queue.ask(commands)
+    if queue.replaced():
+        raise QueueFault("queue_failed", f"The database of shard {queue.shard} was replaced just now; ask again.")
+    return numbers
+
+
+def _shard_of(shards: AllShards, task_id: str) -> int | str:
+    """The shard of a task, or why it cannot be asked for."""
+    wrong = check_id(task_id)
+    if wrong:
+        return wrong
+    try:
+        found = shards.find(task_id)
+    except DamagedRow as error:
+        return str(error)
+    return found[0] if found else "there is no such task"
+
+
+def _with_task(shards: AllShards, reply: Reply, task_id: str) -> Reply:
+    found = shards.find(task_id) if reply.outcome == "done" else None
+    return replace(reply, task_id=task_id, state=found[1].state if found else None)
+
+
+def _ask_by_kind(config: Config, shards: AllShards, chosen: Chosen, wish: Wish, *, wait: bool) -> list[Reply]:
+    before = None if chosen.older_than_s is None else time.time() - chosen.older_than_s
+    wanted = shards.queues
+    if chosen.instance is not None:
+        home = chosen.instance.shard(shards.number)
+        wanted = {shard: queue for shard, queue in wanted.items() if shard == home}
+    asked = {}
+    for shard, queue in wanted.items():
+        selection = Selection(
+            instance_key=chosen.instance_key, states=tuple(sorted(chosen.states)), accepted_before=before,
+            up_to_order=queue.newest_order())
+        asked[shard] = _put(
+            queue, [Command(verb=wish.verb, selection=selection, force=wish.force, asked_by=wish.asked_by)])
+    answers = _answers(config, shards, asked, wait=wait)
+    return [_reply(config, shard, answers[shard].get(numbers[0])) for shard, numbers in asked.items()]
+
+
+def _reply(config: Config, shard: int, answer: Answer | None) -> Reply:
+    if answer is None or not answer.done:
+        working = holder(Layout(config.state.path), shard) is not None
+        reason = "the worker is at it" if working else "no worker runs; it is done when one does"
+        return Reply(shard=shard, outcome="asked", reason=reason, changed=answer.changed if answer else 0)
+    outcome = "refused" if answer.refused else "done"
+    return Reply(shard=shard, outcome=outcome, changed=answer.changed, refused=answer.refused, reason=answer.reason)
+
+
+def _answers(
+    config: Config, shards: AllShards, asked: dict[int, list[int]], *, wait: bool,
+) -> dict[int, dict[int, Answer]]:
+    """Ring the bells, and collect the answers of the shards that have a worker, by shard and number."""
+    layout = Layout(config.state.path)
+    for shard in asked:
+        ring(layout, shard)
+    answers: dict[int, dict[int, Answer]] = {shard: {} for shard in asked}
+    waiting = {shard: set(numbers) for shard, numbers in asked.items() if wait and holder(layout, shard) is not None}
+    deadline = time.monotonic() + PATIENCE_S
+    while waiting:
+        for shard, numbers in waiting.items():
+            found = shards.queues[shard].answers(sorted(numbers))
+            answers[shard] |= found
+            numbers.difference_update(number for number, answer in found.items() if answer.done)
+        waiting = {shard: numbers for shard, numbers in waiting.items() if numbers}
+        if time.monotonic() >= deadline:
+            break
+        if waiting:
+            time.sleep(_LOOK_EVERY_S)
+    return answers

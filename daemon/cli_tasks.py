@@ -1,0 +1,148 @@
+"""`incus-courier tasks`: look at tasks, and ask the workers to do something with them.
+
+Exit codes: EXIT_OK when all was done (or asked for, where no worker runs), EXIT_FAILED when something was refused.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from daemon.all_shards import AllShards, DamagedRow, open_all
+from daemon.asking import Reply, Wish, ask
+from daemon.choosing import Chosen, check_id, must_mean_some
+from daemon.config import Config
+from daemon.errors import ERRORS
+from daemon.exits import EXIT_FAILED, EXIT_OK, Misused
+from daemon.names import printable
+from daemon.saving import NotSaved
+from daemon.saving import save as save_bytes
+from daemon.tables import show_table
+from daemon.task import Task, first_id_of
+from daemon.task_view import age, describe, instance_name
+
+_COLUMNS: Final = ("id", "state", "instance", "path", "bytes", "age", "tries", "error")
+
+
+def list_tasks(config: Config, chosen: Chosen, *, limit: int, after: str | None, as_json: bool) -> int:
+    """Print tasks, newest first; where there are more, say on stderr how to see the next page."""
+    if after is not None and check_id(after):
+        raise Misused(f"--after {printable(after)}: {check_id(after)}")
+    before = [after] if after else []
+    if chosen.older_than_s is not None:
+        before.append(first_id_of(time.time() - chosen.older_than_s))
+    with open_all(config) as shards:
+        tasks = shards.page(states=chosen.states, instance_key=chosen.instance_key,
+                            before=min(before, default=None), limit=limit + 1)
+        page = tasks[:limit]
+        if as_json:
+            _print_json(describe(task) for task in page)
+        elif page:
+            show_table(_COLUMNS, [_row(task, config) for task in page])
+        if len(tasks) > limit:
+            sys.stderr.write(f"There are more: add --after {page[-1].task_id}\n")
+        return _code(_tell_faults(shards))
+
+
+def show(config: Config, ids: Sequence[str], *, as_json: bool) -> int:
+    """Print all that is known of tasks."""
+    complete = True
+    with open_all(config) as shards:
+        for task_id in ids:
+            task = _look_up(shards, task_id)
+            if isinstance(task, str):
+                sys.stderr.write(f"{printable(task_id)}: {task}\n")
+                complete = False
+            elif as_json:
+                _print_json([describe(task)])
+            else:
+                _print_task(task)
+        return _code(complete and _tell_faults(shards))
+
+
+def change(config: Config, chosen: Chosen, wish: Wish, *, wait: bool, as_json: bool) -> int:
+    """Ask for something and print what became of it."""
+    must_mean_some(chosen)
+    replies = ask(config, chosen, wish, wait=wait)
+    if as_json:
+        _print_json(reply.as_json() for reply in replies)
+    else:
+        for reply in replies:
+            sys.stdout.write(f"{_sentence(reply, wish)}\n")
+    return _code(all(reply.outcome != "refused" for reply in replies))
+
+
+def save(task_id: str, target: Path, *, force: bool, config_file: str | None) -> int:
+    """Write a task's bytes to a file."""
+    try:
+        size = save_bytes(task_id, target, force=force, config_file=config_file)
+    except NotSaved as error:
+        sys.stderr.write(f"incus-courier: {error}\n")
+        return EXIT_FAILED
+    sys.stdout.write(f"{target}: {size} bytes\n")
+    return EXIT_OK
+
+
+def _look_up(shards: AllShards, task_id: str) -> Task | str:
+    wrong = check_id(task_id)
+    if wrong:
+        return wrong
+    try:
+        found = shards.find(task_id)
+    except DamagedRow as error:
+        return str(error)
+    return found[1] if found else "there is no such task"
+
+
+def _row(task: Task, config: Config) -> list[object]:
+    return [task.task_id, task.state.label, instance_name(task.destination, config), task.destination.path,
+            task.upload.size, age(time.time() - task.upload.created_at), task.attempts, task.error_code or ""]
+
+
+def _print_task(task: Task) -> None:
+    for key, value in describe(task).items():
+        if isinstance(value, dict):
+            sys.stdout.write(f"{key:16} {value['code']}: {printable(value['message'] or '', limit=2000)}\n")
+            hint = ERRORS[value["code"]].hint if value["code"] in ERRORS else ""
+            sys.stdout.write(f"{'':16} {hint}\n" if hint else "")
+        elif value not in {None, ""}:
+            sys.stdout.write(f"{key:16} {printable(str(value), limit=5000)}\n")
+    sys.stdout.write("\n")
+
+
+def _sentence(reply: Reply, wish: Wish) -> str:
+    who = printable(reply.task_id) if reply.task_id else f"shard {reply.shard}"
+    if reply.outcome == "asked":
+        so_far = f"; {reply.changed} tasks so far" if reply.changed else ""
+        return f"{who}: asked; {reply.reason}{so_far}"
+    if reply.task_id is None:
+        refused = f", {reply.refused} refused: {reply.reason}" if reply.refused else ""
+        return f"{who}: {wish.verb} changed {reply.changed} tasks{refused}"
+    if reply.outcome == "refused":
+        return f"{who}: refused: {reply.reason}"
+    return f"{who}: {_state_after(reply, wish)}"
+
+
+def _state_after(reply: Reply, wish: Wish) -> str:
+    if reply.state is None:
+        return "deleted"
+    if reply.state.label == "pushing" and wish.verb in {"cancel", "hold"}:
+        return "it is being pushed just now; it takes effect when the push ends, unless the file is in place then"
+    return reply.state.label
+
+
+def _print_json(values: Iterable[dict[str, Any]]) -> None:
+    for value in values:
+        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def _tell_faults(shards: AllShards) -> bool:
+    for shard, fault in shards.faults.items():
+        sys.stderr.write(f"shard {shard} cannot be read: {fault}\n")
+    return not shards.faults
+
+
+def _code(well: bool) -> int:
+    return EXIT_OK if well else EXIT_FAILED

@@ -1,0 +1,494 @@
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from daemon.cli import main
+from daemon.task import State
+from tests.support.depot import Depot, new_id
+from tests.support.processes import ROOT
+from tests.support.service import Service
+from tests.support.waiting import eventually
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> list[dict[str, Any]]:
+        """What it printed, as JSON lines."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Shell:
+    """Gives commands to `incus-courier`, in this process."""
+
+    def __init__(self, config: Path, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
+        self._config = config
+        self._patch = patch
+        self._capture = capture
+
+    def __call__(self, *words: str, stdin: str = "") -> Done:
+        """Run one command."""
+        self._patch.setattr(sys, "argv", ["incus-courier", "--config", str(self._config), *words])
+        self._patch.setattr(sys, "stdin", io.StringIO(stdin))
+        self._capture.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = self._capture.readouterr()
+        return Done(int(ended.value.code or 0), out, err)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    """A service whose worker is not started yet."""
+    with Service(tmp_path, {"delivery": {"mkdirs": False}}) as made:
+        yield made
+
+
+@pytest.fixture
+def depot(service: Service) -> Iterator[Depot]:
+    """The service's state, to put uploads into."""
+    with Depot(service.layout.directory) as made:
+        yield made
+
+
+@pytest.fixture
+def shell(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    """The command line."""
+    return Shell(service.config, monkeypatch, capsys)
+
+
+def start_worker(service: Service) -> None:
+    """Start the worker of shard 0 and wait until it serves."""
+    service.begin("worker-0")
+    eventually(lambda: service.events("worker.started"), 30.0, "the worker's start")
+
+
+# --- looking -----------------------------------------------------------------------------------------------
+
+
+def test_list_shows_tasks_newest_first_as_a_table(depot: Depot, shell: Shell) -> None:
+    """One line for each task, under the names of the columns."""
+    older, newer = depot.accept("/a"), depot.accept("/b")
+    done = shell("tasks", "list")
+    lines = done.out.splitlines()
+    assert done.code == 0
+    assert lines[0].split() == ["id", "state", "instance", "path", "bytes", "age", "tries", "error"]
+    assert [line.split()[:5] for line in lines[1:]] == [
+        [newer.task_id, "queued", "c1", "/b", "5"], [older.task_id, "queued", "c1", "/a", "5"]]
+
+
+def test_list_of_nothing_is_empty(depot: Depot, shell: Shell) -> None:
+    """Where there are no tasks nothing is printed, and that is no failure."""
+    assert shell("tasks", "list") == Done(0, "", "")
+
+
+def test_list_prints_json_lines_with_the_same_names_as_the_api(depot: Depot, shell: Shell) -> None:
+    """A program reads one JSON object a line."""
+    upload = depot.accept("/a", mode=0o640, uid=7, display_name="a b")
+    found = shell("tasks", "list", "--json").json
+    assert len(found) == 1
+    assert found[0]["id"] == upload.task_id
+    assert (found[0]["mode"], found[0]["uid"], found[0]["gid"], found[0]["name"]) == ("0640", 7, None, "a b")
+    assert found[0]["error"] is None
+
+
+def test_list_is_paged_with_a_hint_for_the_next_page(depot: Depot, shell: Shell) -> None:
+    """Following the hints shows each task once, and the last page has no hint."""
+    uploads = [depot.accept(f"/{number}") for number in range(5)]
+    seen: list[str] = []
+    after: list[str] = []
+    while True:
+        done = shell("tasks", "list", "--limit", "2", "--json", *after)
+        seen += [task["id"] for task in done.json]
+        if "There are more: add" not in done.err:
+            break
+        after = done.err.split("add ")[1].split()
+    assert seen == [upload.task_id for upload in reversed(uploads)]
+
+
+def test_list_chooses_by_instance_state_and_age(depot: Depot, shell: Shell) -> None:
+    """Each option narrows the list, and together they narrow it further."""
+    failed = depot.failed("/a", instance="c1")
+    other = depot.accept("/b", instance="c2")
+    foreign = depot.accept("/c", instance="c1", remote="eu", project="web")
+
+    def ids(*words: str) -> set[str]:
+        return {task["id"] for task in shell("tasks", "list", "--json", *words).json}
+
+    assert ids("--instance", "c1") == {failed.task_id}
+    assert ids("--instance", "eu:web/c1") == {foreign.task_id}
+    assert ids("--state", "queued") == {other.task_id, foreign.task_id}
+    assert ids("--state", "failed,held", "--state", "queued", "--instance", "c1") == {failed.task_id}
+    assert ids("--older-than", "1h") == set()
+    assert ids("--older-than", "0s") == {failed.task_id, other.task_id, foreign.task_id}
+
+
+def test_list_shows_hostile_names_as_text(depot: Depot, shell: Shell) -> None:
+    """Nothing in a path can colour the terminal, or look like a line of its own."""
+    depot.accept("/[red]a[/red]\u202e b")
+    out = shell("tasks", "list").out
+    assert "[red]a[/red]" in out
+    assert "\u202e" not in out
+
+
+def test_show_says_what_is_wrong_and_what_to_do(depot: Depot, shell: Shell) -> None:
+    """A dead letter shows its reason and the advice for it."""
+    upload = depot.failed()
+    done = shell("tasks", "show", upload.task_id)
+    assert done.code == 0
+    assert "parent_not_found: no such directory" in done.out
+    assert "upload with mkdirs=true" in done.out
+
+
+def test_show_takes_several_ids_and_tells_those_that_are_not_there(depot: Depot, shell: Shell) -> None:
+    """The ones that are there are shown; the exit code says that not all were."""
+    upload, missing = depot.accept(), new_id()
+    done = shell("tasks", "show", "--json", upload.task_id, missing, "web1")
+    assert [task["id"] for task in done.json] == [upload.task_id]
+    assert done.err == f"{missing}: there is no such task\nweb1: this is not the id of a task\n"
+    assert done.code == 1
+
+
+# --- asking ------------------------------------------------------------------------------------------------
+
+
+def test_command_is_kept_for_later_when_no_worker_runs(service: Service, depot: Depot, shell: Shell) -> None:
+    """What is asked for while the worker is down is done when it comes up."""
+    upload = depot.accept()
+    done = shell("tasks", "hold", upload.task_id)
+    assert done == Done(0, f"{upload.task_id}: asked; no worker runs; it is done when one does\n", "")
+    assert depot.state(upload) is State.QUEUED
+    start_worker(service)
+    eventually(lambda: depot.state(upload) is State.HELD)
+
+
+def test_command_waits_for_the_workers_answer(service: Service, depot: Depot, shell: Shell) -> None:
+    """With a worker the state that the task is in afterwards is printed, for several ids in their order."""
+    failed = [depot.failed(f"/missing/{number}") for number in range(2)]
+    start_worker(service)
+    done = shell("tasks", "delete", *(upload.task_id for upload in failed))
+    assert done == Done(0, "".join(f"{upload.task_id}: cancelled\n" for upload in failed), "")
+    eventually(lambda: service.spooled() == [])
+
+
+def test_command_that_is_refused_says_why(service: Service, depot: Depot, shell: Shell) -> None:
+    """Wrong states, unknown tasks and what is no id are each told apart, and exit code 1 says that some were refused."""
+    upload, missing = depot.failed("/missing/a"), new_id()
+    start_worker(service)
+    done = shell("tasks", "release", upload.task_id, missing, "web1")
+    assert done.code == 1
+    assert done.out.splitlines() == [
+        f"{upload.task_id}: refused: cannot release a task that is failed",
+        f"{missing}: refused: there is no such task", "web1: refused: this is not the id of a task"]
+
+
+def test_command_reads_ids_from_standard_input(service: Service, depot: Depot, shell: Shell) -> None:
+    """`-` stands for the ids on standard input, so that lists can be piped; an id that comes twice counts once."""
+    uploads = [depot.failed(f"/missing/{number}") for number in range(3)]
+    start_worker(service)
+    ids = [upload.task_id for upload in uploads]
+    done = shell("tasks", "delete", "--json", "-", stdin="\n".join([*ids, ids[0]]))
+    assert [(reply["id"], reply["outcome"], reply["state"]) for reply in done.json] == [
+        (task_id, "done", "cancelled") for task_id in ids]
+
+
+def test_command_by_kind_changes_what_was_there_and_no_more(service: Service, depot: Depot, shell: Shell) -> None:
+    """Tasks are chosen by instance, state and age, as they are when the command is given."""
+    here = [depot.failed(f"/missing/{number}") for number in range(3)]
+    elsewhere = depot.failed("/missing/x", instance="c2")
+    assert shell("tasks", "delete", "--instance", "c1", "--state", "failed", "--no-wait").code == 0
+    later = depot.failed("/missing/later")
+    start_worker(service)
+    eventually(lambda: {depot.state(upload) for upload in here} == {State.CANCELLED})
+    eventually(lambda: depot.queue.pending_commands() == 0)
+    assert {depot.state(elsewhere), depot.state(later)} == {State.FAILED}
+
+
+def test_command_by_kind_tells_how_many_it_changed(service: Service, depot: Depot, shell: Shell) -> None:
+    """The worker's count is printed for each shard."""
+    for number in range(3):
+        depot.failed(f"/missing/{number}")
+    start_worker(service)
+    assert shell("tasks", "delete", "--older-than", "0s").out == "shard 0: delete changed 3 tasks\n"
+    assert shell("tasks", "delete", "--state", "failed", "--json").json == [
+        {"shard": 0, "outcome": "done", "changed": 0, "refused": 0}]
+
+
+def test_retry_of_an_overtaken_dead_letter_needs_force(service: Service, depot: Depot, shell: Shell) -> None:
+    """Older bytes go over newer ones only when a person says so twice."""
+    older = depot.failed("/f", b"older")
+    newer = depot.accept("/f", b"newer")
+    start_worker(service)
+    eventually(lambda: depot.state(newer) is State.DELIVERED)
+    refused = shell("tasks", "retry", older.task_id)
+    assert refused.code == 1
+    assert "a newer upload to the same path exists; --force delivers the older bytes over it" in refused.out
+    assert service.delivered("c1", "/f") == b"newer"
+    assert shell("tasks", "retry", "--force", older.task_id).code == 0
+    eventually(lambda: service.delivered("c1", "/f") == b"older")
+
+
+def test_cancel_and_release_do_what_they_say(service: Service, depot: Depot, shell: Shell) -> None:
+    """A held task is delivered once it is released; a cancelled one never is, and its bytes go."""
+    released, cancelled = depot.accept("/a"), depot.accept("/b")
+    assert shell("tasks", "hold", released.task_id, cancelled.task_id).code == 0
+    start_worker(service)
+    eventually(lambda: depot.state(cancelled) is State.HELD)
+    assert shell("tasks", "cancel", cancelled.task_id).out == f"{cancelled.task_id}: cancelled\n"
+    assert shell("tasks", "release", released.task_id).code == 0
+    eventually(lambda: service.delivered("c1", "/a") == b"hello")
+    eventually(lambda: service.spooled() == [])
+    assert service.delivered("c1", "/b") is None
+
+
+def test_flush_tries_deferred_tasks_of_an_instance_now(service: Service, depot: Depot, shell: Shell) -> None:
+    """Tasks that would wait for their time are tried at once; those of other instances still wait."""
+    mine, other = depot.accept("/a"), depot.accept("/b", instance="c2")
+    for upload in (mine, other):
+        depot.settle(upload, State.DEFERRED, error_code="connection_lost", error_message="", due_at=4e9)
+    start_worker(service)
+    assert shell("tasks", "flush", "--instance", "c1").out == "shard 0: flush changed 1 tasks\n"
+    eventually(lambda: depot.state(mine) is State.DELIVERED)
+    assert depot.state(other) is State.DEFERRED
+
+
+def test_delete_takes_finished_tasks_off_the_list(service: Service, depot: Depot, shell: Shell) -> None:
+    """A finished task whose bytes are gone is forgotten."""
+    upload = depot.accept()
+    start_worker(service)
+    eventually(lambda: not depot.task(upload).spooled)
+    assert shell("tasks", "delete", upload.task_id).out == f"{upload.task_id}: deleted\n"
+    assert depot.queue.find(upload.task_id) is None
+
+
+def test_command_says_who_asked_in_the_log(service: Service, depot: Depot, shell: Shell) -> None:
+    """The log tells later who changed a task."""
+    upload = depot.failed("/missing/a")
+    start_worker(service)
+    shell("tasks", "delete", upload.task_id)
+    [event] = service.events("task.commanded")
+    assert (event["task_id"], event["verb"], event["state"]) == (upload.task_id, "delete", "cancelled")
+    assert event["asked_by"]
+
+
+def test_damaged_row_refuses_commands_and_stops_nothing(service: Service, depot: Depot, shell: Shell) -> None:
+    """A row that cannot be read is told as such, and the worker goes on with the others."""
+    damaged, well = depot.failed("/a"), depot.failed("/missing/b")
+    depot.queue.durable.execute("UPDATE tasks_v1 SET data = '{' WHERE task_id = ?", (damaged.task_id,))
+    start_worker(service)
+    done = shell("tasks", "delete", damaged.task_id, well.task_id)
+    assert done.code == 1
+    assert f"{damaged.task_id}: refused: its row is damaged" in done.out
+    assert f"{well.task_id}: cancelled" in done.out
+
+
+# --- saving ------------------------------------------------------------------------------------------------
+
+
+def test_save_writes_the_bytes_of_a_dead_letter(depot: Depot, shell: Shell, tmp_path: Path) -> None:
+    """The file has exactly the bytes that were accepted, is private, and nothing is left beside it."""
+    data = os.urandom(3_000_000)
+    upload = depot.failed("/a", data)
+    out = tmp_path / "out"
+    out.mkdir()
+    done = shell("tasks", "save", upload.task_id, str(out / "saved"))
+    assert done == Done(0, f"{out / 'saved'}: 3000000 bytes\n", "")
+    assert (out / "saved").read_bytes() == data
+    assert (out / "saved").stat().st_mode & 0o777 == 0o600
+    assert os.listdir(out) == ["saved"]
+
+
+def test_save_leaves_a_file_that_is_there_unless_forced(depot: Depot, shell: Shell, tmp_path: Path) -> None:
+    """Another file is never overwritten by mistake."""
+    upload = depot.failed("/a", b"saved")
+    target = tmp_path / "target"
+    target.write_bytes(b"precious")
+    refused = shell("tasks", "save", upload.task_id, str(target))
+    assert (refused.code, target.read_bytes()) == (1, b"precious")
+    assert "--force replaces it" in refused.err
+    assert shell("tasks", "save", "--force", upload.task_id, str(target)).code == 0
+    assert target.read_bytes() == b"saved"
+
+
+def test_save_refuses_bytes_that_are_not_those_that_were_accepted(
+    depot: Depot, shell: Shell, tmp_path: Path,
+) -> None:
+    """Damaged bytes are not handed out as if they were whole, and nothing is left of them."""
+    upload = depot.failed("/a", b"hello")
+    spooled = depot.layout.bucket(upload.destination.bucket) / upload.task_id
+    with spooled.open("r+b") as file:
+        file.write(b"jello")
+    out = tmp_path / "out"
+    out.mkdir()
+    done = shell("tasks", "save", upload.task_id, str(out / "saved"))
+    assert done.code == 1
+    assert "not those that were accepted" in done.err
+    assert os.listdir(out) == []
+
+
+def test_save_says_so_when_there_is_no_such_task(depot: Depot, shell: Shell, tmp_path: Path) -> None:
+    """Nothing is written for an id that nobody knows."""
+    assert shell("tasks", "save", new_id(), str(tmp_path / "saved")).code == 1
+    assert not (tmp_path / "saved").exists()
+
+
+# --- mistakes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["tasks", "retry"], "Name tasks by their ids"),
+    (["tasks", "retry", new_id(), "--instance", "c1"], "one or the other"),
+    (["tasks", "list", "--state", "lost"], "--state lost: there is no such state; the states are queued, pushing"),
+    (["tasks", "list", "--older-than", "2 days"], "give a number and a unit, for example 90s, 15m, 2h or 3d"),
+    (["tasks", "list", "--instance", "-c1"], "Give [remote:][project/]instance."),
+    (["tasks", "list", "--after", "7"], "--after 7: this is not the id of a task"),
+    (["tasks", "list", "--limit", "0"], "--limit"),
+    (["tasks", "flush"], "--instance"),
+    (["tasks", "undo"], "undo"),
+])
+def test_command_that_cannot_be_understood_ends_with_2(
+    depot: Depot, shell: Shell, words: list[str], said: str,
+) -> None:
+    """What was typed wrongly is named, with what would be right."""
+    done = shell(*words)
+    assert (done.code, said in done.err) == (2, True), done.err
+
+
+@pytest.mark.parametrize("words", [["status"], ["tasks", "list"], ["tasks", "retry", new_id()]])
+def test_command_makes_no_state_directory(service: Service, shell: Shell, words: list[str]) -> None:
+    """A command on a machine, or with a configuration, where the service never ran says so and leaves no trace."""
+    done = shell(*words)
+    assert done.code == 1
+    assert "there is no state of this service" in done.err
+    assert not service.layout.directory.exists()
+
+
+def test_command_waits_for_nobody_while_the_queue_is_moved(depot: Depot, service: Service, shell: Shell) -> None:
+    """Under a change of the number of shards nothing is asked for: it could get lost on the way."""
+    upload = depot.failed()
+    (service.layout.queue / "shards").write_text("1 2\n")
+    done = shell("tasks", "retry", upload.task_id)
+    assert done.code == 1
+    assert "Try again in a moment" in done.err
+    assert depot.queue.pending_commands() == 0
+
+
+def test_commands_of_root_leave_the_state_to_its_owner(service: Service, tmp_path: Path) -> None:
+    """Root becomes the state's owner before it opens the state, and keeps what it saves for itself."""
+    owner = 65534 if os.getuid() == 0 else os.getuid()
+    with Depot(service.layout.directory) as depot:
+        upload = depot.failed("/a", b"saved")
+    _give_away(tmp_path, service.layout.directory, owner)
+    for words in (["status"], ["tasks", "delete", upload.task_id], ["tasks", "save", upload.task_id, "saved"]):
+        subprocess.run([sys.executable, "-P", "-c", "from daemon.cli import main; main()", *words], check=False, cwd=tmp_path,
+                       env={**os.environ, "PYTHONPATH": str(ROOT), "INCUS_COURIER_CONFIG": str(service.config)}, timeout=60)
+    owners = {path.stat().st_uid for path in service.layout.directory.rglob("*")}
+    assert owners == {owner}
+    assert (tmp_path / "saved").read_bytes() == b"saved"
+    assert (tmp_path / "saved").stat().st_uid == os.getuid()
+
+
+def _give_away(above: Path, state: Path, owner: int) -> None:
+    for directory in (above, *above.parents):
+        if directory.stat().st_uid == os.getuid():
+            directory.chmod(directory.stat().st_mode | 0o011)
+    if owner != os.getuid():
+        for path in (state, *state.rglob("*")):
+            os.chown(path, owner, owner)
+
+
+# --- status ------------------------------------------------------------------------------------------------
+
+
+def read_status(shell: Shell) -> tuple[int, dict[str, Any]]:
+    """The exit code and the JSON of `status --json`."""
+    done = shell("status", "--json")
+    [found] = done.json
+    return done.code, found
+
+
+def test_status_counts_per_shard_and_instance(service: Service, depot: Depot, shell: Shell) -> None:
+    """Pending, deferred, held, failed and delivered tasks, the bytes that wait and the oldest age, of each instance."""
+    deferred = depot.accept("/a", b"12345")
+    depot.settle(deferred, State.DEFERRED, due_at=4e9)
+    depot.accept("/b", b"123", created_at=1000.0)
+    depot.failed("/c", b"1", instance="c2")
+    code, found = read_status(shell)
+    assert code == 1
+    [shard] = found["shards"]
+    assert set(shard) == {"shard", "worker", "commands", "fault", "instances"}
+    assert (shard["shard"], shard["worker"], shard["commands"], shard["fault"]) == (0, None, 0, None)
+    first, second = shard["instances"]
+    assert set(first) == {"instance", "tasks", "size_bytes", "oldest_age_s"}
+    assert first["instance"] == "local/default/c1"
+    assert first["tasks"] == {"pending": 1, "deferred": 1, "held": 0, "failed": 0, "delivered": 0}
+    assert first["size_bytes"] == 8
+    assert first["oldest_age_s"] > 1e9
+    assert second["tasks"]["failed"] == 1
+    assert found["problems"] == [
+        "shard 0 has no worker", "1 dead letters; see: incus-courier tasks list --state failed"]
+
+
+def test_status_is_well_when_there_is_nothing_to_do_for_a_person(
+    service: Service, depot: Depot, shell: Shell,
+) -> None:
+    """With a worker for each shard and no dead letters the exit code is 0."""
+    start_worker(service)
+    code, found = read_status(shell)
+    assert (code, found["problems"]) == (0, [])
+    assert found["shards"][0]["worker"] == service.processes["worker-0"].pid
+
+
+def test_status_fails_for_dead_letters_alone(service: Service, depot: Depot, shell: Shell) -> None:
+    """A dead letter waits for a person, whether or not the workers run."""
+    depot.failed("/missing/a")
+    start_worker(service)
+    code, found = read_status(shell)
+    assert (code, len(found["problems"])) == (1, 1)
+
+
+def test_status_shows_what_people_asked_for_and_nobody_did(depot: Depot, shell: Shell) -> None:
+    """Commands that wait for a worker are counted."""
+    upload = depot.failed()
+    shell("tasks", "retry", upload.task_id)
+    assert read_status(shell)[1]["shards"][0]["commands"] == 1
+
+
+def test_status_tells_a_shard_that_cannot_be_read_from_the_others(
+    service: Service, depot: Depot, shell: Shell,
+) -> None:
+    """One damaged database hides nothing of the other shards."""
+    (service.layout.queue / "shards").write_text("2\n")
+    depot.failed("/a")
+    service.layout.make_shard(1)
+    service.layout.database(1).write_bytes(b"no database at all" * 1000)
+    code, found = read_status(shell)
+    assert code == 1
+    assert found["shards"][0]["instances"][0]["tasks"]["failed"] == 1
+    assert "not a database" in found["shards"][1]["fault"]
+    assert any("shard 1 cannot be read" in problem for problem in found["problems"])
+
+
+def test_status_prints_a_table_for_people(depot: Depot, shell: Shell) -> None:
+    """Problems stand below the table, marked."""
+    depot.failed("/a", b"12345")
+    done = shell("status")
+    lines = done.out.splitlines()
+    assert lines[0].split() == ["shard", "worker", "instance", "pending", "deferred", "held", "failed", "delivered", "bytes",
+                                "oldest"]
+    assert lines[1].split()[:9] == ["0", "none", "local/default/c1", "0", "0", "0", "1", "0", "5"]
+    assert "! shard 0 has no worker" in lines
+
+
