@@ -98,7 +98,7 @@ def _open_tcp(address: str) -> Door:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     listener.bind(where)
     listener.listen(BACKLOG)
-    return Door(listener, _describe(listener), own=True)
+    return Door(listener, describe(listener), own=True)
 
 
 def _open_unix(path: Path) -> Door:
@@ -111,7 +111,7 @@ def _open_unix(path: Path) -> Door:
     finally:
         os.umask(umask)
     listener.listen(BACKLOG)
-    return Door(listener, _describe(listener), own=True, path=path, inode=path.lstat().st_ino)
+    return Door(listener, describe(listener), own=True, path=path, inode=path.lstat().st_ino)
 
 
 def _hold(path: Path) -> None:
@@ -148,7 +148,7 @@ def _adopt(descriptor: int) -> Door:
     if listener.type != socket.SOCK_STREAM or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         raise CannotStart("cannot_listen", f"api.listen: fd://{descriptor} is not a listening stream socket")
     os.set_inheritable(descriptor, False)
-    return Door(listener, _describe(listener), own=False)
+    return Door(listener, describe(listener), own=False)
 
 
 def _is_safe(listener: socket.socket) -> bool:
@@ -163,7 +163,8 @@ def _is_loopback(listener: socket.socket) -> bool:
     return bool((mapped or address).is_loopback)
 
 
-def _describe(listener: socket.socket) -> str:
+def describe(listener: socket.socket) -> str:
+    """The address of a socket as `api.listen` would name it."""
     name = listener.getsockname()
     if listener.family == socket.AF_UNIX:
         return f"unix:{name if isinstance(name, str) else '@' + name[1:].decode(errors='replace')}"

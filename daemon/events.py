@@ -50,6 +50,7 @@ EVENTS: Final[dict[str, LogEvent]] = _table(
     ("worker.error", "error", "The worker made a mistake"),
     ("config.reloaded", "info", "The configuration was read again"),
     ("config.rejected", "error", "The new configuration is wrong; the old one stays in force"),
+    ("log.lost", "warning", "Nobody took so many lines of the log; they are lost"),
     # --- an upload ----------------------------------------------------------------------------------------
     ("upload.accepted", "info", "An upload is on the disk and in the queue"),
     ("upload.replayed", "info", "An upload repeats an idempotency key; the first task stands for both"),

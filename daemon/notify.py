@@ -1,45 +1,55 @@
 """What the service manager is told: sd_notify(3), without a library. Outside systemd nothing happens.
 
+What the manager waits for is said until it hears it, for a short while; what will be said again soon is dropped
+when the manager is busy.
+
 Source: the protocol is one datagram of KEY=VALUE lines to the socket named by NOTIFY_SOCKET.
 """
 
 import os
 import socket
 import time
+from typing import Final
+
+#: How long the manager may be busy before it misses what it waits for.
+_PATIENCE_S: Final = 5.0
+#: Beyond the time that was asked for to stop, before the manager insists.
+_MARGIN_S: Final = 10.0
 
 
 def ready() -> None:
     """Say that the process does its work now."""
-    _send("READY=1")
+    _send("READY=1", _PATIENCE_S)
 
 
-def stopping() -> None:
-    """Say that the process is about to end."""
-    _send("STOPPING=1")
+def stopping(within_s: float = 0) -> None:
+    """Say that the process is about to end, and ask for as long as that may take, should the manager grant less."""
+    _send(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int((within_s + _MARGIN_S) * 1e6)}", _PATIENCE_S)
 
 
 def reloading() -> None:
     """Say that the configuration is being read again; `ready` ends it."""
-    _send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+    _send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}", _PATIENCE_S)
 
 
 def status(text: str) -> None:
     """Say in a line how the process is doing."""
-    _send(f"STATUS={' '.join(text.split())}")
+    _send(f"STATUS={' '.join(text.split())}", 0)
 
 
 def watchdog() -> None:
     """Say that the main loop completed a turn."""
-    _send("WATCHDOG=1")
+    _send("WATCHDOG=1", 0)
 
 
-def _send(message: str) -> None:
+def _send(message: str, patience_s: float) -> None:
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as sender:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        sender.settimeout(patience_s)
         try:
             sender.sendto(message.encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)
         except OSError:
-            # The manager is busy or gone; the next message will do.
+            # The manager is gone, or busy: the next message will do.
             return

@@ -12,7 +12,7 @@ from daemon.errors import CannotStart, CourierError
 from daemon.exits import EXIT_OK, complain, exit_code
 from daemon.layout import Layout
 from daemon.lifeline import tie_to_parent
-from daemon.logs import log, set_level, setup
+from daemon.logs import flush, log, set_level, setup
 from daemon.reserve import Reserve
 from daemon.shard_lock import ShardLock
 from daemon.spool import Spool
@@ -75,5 +75,6 @@ def _reload(file: str | None) -> Config | None:
 if __name__ == "__main__":
     status = main()
     sys.stderr.flush()
+    flush(within_s=1.0)
     # Threads that hang in a push must not keep the process: their tasks are queued, and resumed at the next start.
     os._exit(status)

@@ -150,7 +150,8 @@ class Worker:
         lane, mistake = self._parts.lanes.reap(message)
         if mistake is None:
             return
-        log("worker.error", instance=lane.key, detail=repr(mistake))
+        log("worker.error", instance=lane.destination.instance, project=lane.destination.project,
+            remote=lane.destination.remote, detail=repr(mistake))
         for task in lane.abandoned():
             self._parts.inbox.put(Outcome(task, "worker_error", repr(mistake)))
 
@@ -162,7 +163,7 @@ class Worker:
 
     def _remote_up(self, remote: str) -> None:
         if self._parts.remotes.note_up(remote):
-            log("target.up", target=remote)
+            log("target.up", remote=remote)
 
     def _instance_changed(self, message: InstanceChanged) -> None:
         """An instance started or appeared: its tasks are tried at once."""
@@ -199,7 +200,7 @@ class Worker:
         notify.ready()
 
     def _begin_drain(self) -> None:
-        notify.stopping()
+        notify.stopping(self._config.delivery.drain_s)
         log("worker.draining")
         self._stop_at = time.monotonic() + self._config.delivery.drain_s
         self._parts.settling.hand_back(self._parts.lanes.close())

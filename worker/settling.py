@@ -104,18 +104,19 @@ class Settling:
         scope = SCOPE.get(code, Scope.TASK)
         if scope is Scope.REMOTE:
             if self._remotes.note_down(destination.remote, code):
-                log("target.down", target=destination.remote, code=code, detail=outcome.detail)
+                log("target.down", remote=destination.remote, code=code, detail=outcome.detail)
             return [task for each in self._lanes.active() if each.destination.remote == destination.remote
                     for task in each.hand_back()]
         if scope is Scope.INSTANCE:
             if lane.down_until is None:
-                log("target.down", instance=lane.key, code=code, detail=outcome.detail)
+                log("target.down", instance=destination.instance, project=destination.project,
+                    remote=destination.remote, code=code, detail=outcome.detail)
             elif now < lane.down_until:
                 # It was under way when the instance went down, and was no probe.
                 return []
             return self._lanes.note_down(lane, code, self._probe_at(code, lane.failures + 1, now))
         if self._lanes.note_up(lane):
-            log("target.up", instance=lane.key)
+            log("target.up", instance=destination.instance, project=destination.project, remote=destination.remote)
         return []
 
     def _probe_at(self, code: str, failures: int, now: float) -> float:

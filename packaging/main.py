@@ -1,0 +1,5 @@
+"""What /usr/bin/incus-courier runs."""
+
+from daemon.cli import main
+
+main()
