@@ -14,7 +14,7 @@ import time
 from typing import Final
 
 from api import service
-from daemon import logs, notify
+from daemon import activation, logs, notify
 from daemon.append_lease import AppendLease
 from daemon.config import find_file, load
 from daemon.door import Door, from_descriptors, open_doors
@@ -50,7 +50,7 @@ def _serve(options: argparse.Namespace) -> int:
     file = find_file(options.config)
     config = load(file)
     logs.setup(config.log, "api")
-    doors = open_doors(from_descriptors(options.listen_fd) or config.api.listen,
+    doors = open_doors(from_descriptors(options.listen_fd) or activation.stand_in(config.api.listen, activation.take()),
                        allow_anonymous=config.api.allow_anonymous)
     _warn_about(doors)
     layout = Layout(config.state.path)
@@ -94,4 +94,6 @@ def _raise_descriptor_limit() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    logs.flush(within_s=1.0)
+    sys.exit(status)

@@ -120,7 +120,7 @@ class Server:
             await asyncio.sleep(TURN_S)
 
     async def _drain(self, serving: "asyncio.Task[None]") -> None:
-        notify.stopping()
+        notify.stopping(self._hooks.drain_s())
         self._hooks.stopping()
         log("api.draining", uploads=self._hooks.running())
         if not serving.done():

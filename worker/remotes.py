@@ -132,7 +132,7 @@ class Remotes:
 
     def _probe_ended(self, remote: str, probe: "Future[None]") -> None:
         if not probe.cancelled() and probe.exception() is not None:
-            log("worker.error", target=remote, detail=repr(probe.exception()))
+            log("worker.error", remote=remote, detail=repr(probe.exception()))
             self._report(Probed(remote, "worker_error"))
 
     def close(self) -> None:
