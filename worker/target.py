@@ -66,6 +66,13 @@ class Session(Protocol):
         usable unless `broken` is True.
         """
 
+    def sweep(self, delivery: Delivery) -> bool:
+        """Remove the part file that a killed attempt of `delivery` left; True if there was one.
+
+        For a task that will not be delivered any more: the next attempt of one that will removes it by itself.
+        Raises Undelivered.
+        """
+
     @property
     def broken(self) -> bool:
         """True when the connection can no longer be used; the caller closes it."""

@@ -80,6 +80,16 @@ class TestBytes:
         world.deliver(f"{world.home}/{name}", b"data")
         assert world.names(world.home) == [name]
 
+    def test_path_of_4095_bytes_arrives(self, world: World) -> None:
+        """The longest path that Linux takes is delivered, its directories made."""
+        above = world.home + "/" + "/".join(["d" * 249] * 16)
+        path = f"{above}/{'f' * (4094 - len(above))}"
+        assert len(path) == 4095
+        world.deliver(path, b"x", mkdirs=True)
+        with contextlib.closing(world.open()) as session:
+            delivery = world.delivery(path, b"x", recheck=True)
+            assert session.deliver(delivery, io.BytesIO(b"x"), lambda: None).unchanged
+
     def test_name_of_256_bytes_is_too_long(self, world: World) -> None:
         """A name that the filesystem cannot hold has its own error."""
         assert refused(world, f"{world.home}/{'x' * 256}") == "name_too_long"
@@ -313,6 +323,24 @@ class TestAtomic:
             session.deliver(delivery, io.BytesIO(b"new"), lambda: None)
         assert world.names(world.home) == ["f"]
         assert world.facts(f"{world.home}/f").data == b"new"
+
+    def test_left_over_part_file_is_swept(self, world: World) -> None:
+        """The part file of a task that is not delivered any more is removed on request, and nothing else is."""
+        world.make_directory(f"{world.home}/d")
+        world.make_link(f"{world.home}/link", "d/f")
+        for path, place in ((f"{world.home}/f", world.home), (f"{world.home}/link", f"{world.home}/d")):
+            delivery = world.delivery(path, b"new")
+            world.make_file(f"{place}/{delivery.part_name}", b"half of the", 0o644)
+            with contextlib.closing(world.open()) as session:
+                assert session.sweep(delivery)
+                assert not session.sweep(delivery)
+        assert world.names(world.home) == ["d", "link"]
+        assert world.names(f"{world.home}/d") == []
+
+    def test_nothing_is_swept_where_there_is_no_directory(self, world: World) -> None:
+        """A directory that is gone took its part files with it."""
+        with contextlib.closing(world.open()) as session:
+            assert not session.sweep(world.delivery(f"{world.home}/no/f", b"x"))
 
     def test_reader_never_sees_half_a_file(self, world: World) -> None:
         """While 200 files of 8 MiB replace each other, every reading is one of them and whole."""

@@ -89,6 +89,17 @@ class TestIncusThatAnswers:
         facts = world.facts("/new/d/f")
         assert (facts.data, facts.mode, facts.uid, facts.gid) == (b"x", 0o640, 1000, 1001)
 
+    def test_absolute_link_in_a_stopped_container_stays_inside(self, incus: Host, stopped: Container, tmp_path: Path) -> None:
+        """In a stopped container, too, a link counts from the container's root: this machine's files are safe."""
+        world = incus_world("sftp", incus, stopped)
+        outside = tmp_path / "outside"
+        outside.write_bytes(b"safe")
+        world.make_link("/link", str(outside))
+        world.make_directory(str(tmp_path))
+        world.deliver("/link", b"new")
+        assert outside.read_bytes() == b"safe"
+        assert world.facts(str(outside)).data == b"new"
+
     def test_stopped_container_is_waited_for_when_asked(self, incus: Host, stopped: Container) -> None:
         """With stopped = "wait" nothing is pushed into a stopped container."""
         assert code(lambda: target(incus.socket).open(destination(stopped.name), "wait")) == "instance_stopped"

@@ -24,8 +24,6 @@ def open_target(remote_name: str, config: Config) -> Target:
         raise CannotStart("bad_config", f"there is no [remotes.{remote_name}]")
     if is_directory(remote_name, config):
         return DirectoryTarget(config.state.path / INSTANCES)
-    if remote_name != LOCAL and not remote.endpoint:
-        raise CannotStart("bad_config", f"remotes.{remote_name}.endpoint: is missing")
     return IncusTarget(remote_name, remote)
 
 

@@ -114,6 +114,14 @@ class DirectorySession:
                 raise
         return Receipt(atomic=True, way="directory")
 
+    def sweep(self, delivery: Delivery) -> bool:
+        """Remove the part file that a killed attempt left; see worker.target.Session."""
+        with contextlib.ExitStack() as opened, _explained(delivery):
+            try:
+                return _Walk(self._root, delivery, opened).find().remove_part()
+            except FileNotFoundError:
+                return False
+
 
 class _Place:
     """Where a file goes: an open directory and a name in it."""
@@ -130,10 +138,13 @@ class _Place:
         except FileNotFoundError:
             return None
 
-    def remove_part(self) -> None:
-        """Remove the part file, if there is one."""
-        with contextlib.suppress(FileNotFoundError):
+    def remove_part(self) -> bool:
+        """Remove the part file; True if there was one."""
+        try:
             os.unlink(self.part, dir_fd=self.directory)
+        except FileNotFoundError:
+            return False
+        return True
 
 
 class _Walk:

@@ -1,0 +1,164 @@
+"""Choosing a target, and what needs no Incus to be shown."""
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon.config import Config, Remote
+from daemon.errors import CannotStart, Undelivered
+from daemon.task import Destination
+from worker import targets
+from worker.targets import describe, open_target, rest
+from worker.targets.directory import DirectoryTarget, instance_directory
+from worker.targets.incus import IncusTarget
+
+
+def config(**sections: object) -> Config:
+    """A configuration with some sections."""
+    return Config.model_validate(sections)
+
+
+@pytest.fixture
+def no_incus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without Incus."""
+    monkeypatch.setattr(rest, "SOCKETS", ())
+    monkeypatch.setattr(targets, "find_endpoint", rest.find_endpoint)
+
+
+@pytest.fixture
+def incus_socket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A machine with the socket of an Incus."""
+    path = tmp_path / "unix.socket"
+    path.touch()
+    monkeypatch.setattr(rest, "SOCKETS", ("/no/such/socket", str(path)))
+    return str(path)
+
+
+def test_directory_stands_in_where_there_is_no_incus(no_incus: None, tmp_path: Path) -> None:
+    """With kind = "auto" and no socket, files go below the state directory, and the log can say so."""
+    chosen = config(state={"directory": str(tmp_path)})
+    assert isinstance(open_target("local", chosen), DirectoryTarget)
+    assert describe("local", chosen) == {"target": "directory", "endpoint": f"{tmp_path}/instances"}
+
+
+def test_incus_is_used_where_there_is_one(incus_socket: str) -> None:
+    """With kind = "auto" the first socket that exists is used, and the log can say which."""
+    assert isinstance(open_target("local", config()), IncusTarget)
+    assert describe("local", config()) == {"target": "incus", "endpoint": incus_socket}
+
+
+def test_incus_is_waited_for_when_it_was_asked_for(no_incus: None) -> None:
+    """With kind = "incus" a missing socket is an Incus that is away, never a directory."""
+    target = open_target("local", config(target={"kind": "incus"}))
+    with pytest.raises(Undelivered) as caught:
+        target.probe()
+    assert caught.value.code == "incus_unreachable"
+
+
+def test_configured_endpoint_is_incus_even_when_it_is_away(no_incus: None) -> None:
+    """An endpoint in the configuration means Incus, there or not."""
+    chosen = config(incus={"endpoint": "/no/such/socket"})
+    assert isinstance(open_target("local", chosen), IncusTarget)
+    assert describe("local", chosen)["endpoint"] == "/no/such/socket"
+
+
+def test_directory_is_used_when_it_was_asked_for(incus_socket: str, tmp_path: Path) -> None:
+    """With kind = "directory" the Incus of the machine is left alone."""
+    assert isinstance(open_target("local", config(target={"kind": "directory"})), DirectoryTarget)
+
+
+def test_other_remote_is_never_a_directory_by_itself(no_incus: None) -> None:
+    """A configured remote is Incus whatever this machine has."""
+    chosen = config(remotes={"far": {"endpoint": "https://192.0.2.1:8443"}})
+    target = open_target("far", chosen)
+    assert isinstance(target, IncusTarget)
+    assert not target.local
+
+
+def test_unknown_remote_stops_the_start() -> None:
+    """A remote that is not configured is a mistake."""
+    with pytest.raises(CannotStart) as caught:
+        open_target("far", config())
+    assert caught.value.code == "bad_config"
+
+
+def test_no_two_instances_share_a_directory() -> None:
+    """The name of an instance's directory tells remote, project and instance apart."""
+    instances = [("local", "default", "c1"), ("local", "p", "c1"), ("local", "default_p", "c1"), ("far", "default", "c1"),
+                 ("far", "p", "c1"), ("local", "far", "c1"), ("far_p", "default", "c1")]
+    assert len({instance_directory(Destination(*instance, "/f")) for instance in instances}) == len(instances)
+
+
+@pytest.mark.parametrize("project", ["default", "p"])
+def test_instance_directory_is_one_below_the_root(tmp_path: Path, project: str) -> None:
+    """An instance's directory is made on first use, directly below the root."""
+    DirectoryTarget(tmp_path / "instances").open(Destination("local", project, "c1", "/f"), "push").close()
+    assert len(list((tmp_path / "instances").iterdir())) == 1
+
+
+def test_directory_that_cannot_be_made_is_its_own_error(tmp_path: Path) -> None:
+    """A root that is a file is reported, not raised as the system's error."""
+    (tmp_path / "instances").touch()
+    with pytest.raises(Undelivered) as caught:
+        DirectoryTarget(tmp_path / "instances").open(Destination("local", "default", "c1", "/f"), "push")
+    assert caught.value.code == "parent_not_directory"
+
+
+def test_socket_path_that_is_too_long_cannot_be_reached(tmp_path: Path) -> None:
+    """A path that no socket can have is an Incus that is away, with a code."""
+    target = IncusTarget("local", Remote(endpoint=f"{tmp_path}/{'x' * 200}"))
+    with pytest.raises(Undelivered) as caught:
+        target.probe()
+    assert caught.value.code == "incus_unreachable"
+
+
+def test_socket_that_lets_nobody_in_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket whose group we are not in is told apart from one that is not there."""
+    def refuse(self: socket.socket, address: str) -> None:
+        raise PermissionError(13, os.strerror(13))
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    with pytest.raises(Undelivered) as caught:
+        IncusTarget("local", Remote(endpoint=str(tmp_path / "s"))).probe()
+    assert caught.value.code == "incus_refused"
+
+
+@pytest.mark.parametrize("answer", [
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhtml",
+    b"HTTP/1.1 302 Found\r\nLocation: http://192.0.2.1/\r\nContent-Length: 0\r\n\r\n", b"SSH-2.0-x\r\n", b"",
+])
+def test_server_that_is_no_incus_has_a_code(tmp_path: Path, answer: bytes) -> None:
+    """Whatever answers in place of Incus, the probe ends with Incus being away."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        stack.enter_context(answering(listener, answer))
+        target = IncusTarget("local", Remote(endpoint=str(tmp_path / "s")))
+        with pytest.raises(Undelivered) as caught:
+            target.probe()
+    assert caught.value.code == "incus_unreachable"
+
+
+@contextlib.contextmanager
+def answering(listener: socket.socket, answer: bytes) -> Iterator[None]:
+    """Give every request on `listener` the same answer."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                caller, _ = listener.accept()
+                with caller:
+                    if caller.recv(65536):
+                        caller.sendall(answer)
+
+    server = threading.Thread(target=serve)
+    server.start()
+    yield
+    listener.shutdown(socket.SHUT_RDWR)
+    server.join()

@@ -1,0 +1,188 @@
+"""A part file by SFTP: made beside the destination, private, filled, given its mode and owner, and compared."""
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator
+from typing import BinaryIO, Final
+
+from daemon.errors import Undelivered
+from daemon.names import MAX_PATH_BYTES, printable
+from worker.target import Delivery
+from worker.targets import source as spool
+from worker.targets.attributes import Wanted, refuse_unless_exact, wanted_directory, where
+from worker.targets.sftp_wire import NO_SUCH_FILE, READ_BYTES, WRITE_BYTES, SftpStatus, Wire, WireBroken
+from worker.verdict import system_text
+
+#: Writes and reads on their way at once.
+_WINDOW: Final = 16
+#: A part file is private until it is whole.
+_PRIVATE: Final = 0o600
+
+
+class PartFile:
+    """The file that becomes the destination: made beside it, filled, and removed if anything goes wrong."""
+
+    def __init__(self, wire: Wire, delivery: Delivery, path: bytes) -> None:
+        self._wire = wire
+        self._delivery = delivery
+        self._directory = path.rpartition(b"/")[0]
+        self._handle = b""
+        self._made = False
+        self.path = self._directory + b"/" + delivery.part_name.encode()
+        if len(self.path) > MAX_PATH_BYTES:
+            raise Undelivered("name_too_long", f"{where(delivery)}: no room for the part file's name beside it")
+
+    def create(self) -> None:
+        """Make it, removing one that an earlier attempt left, and the directories above it if they are wanted."""
+        try:
+            self._open()
+        except SftpStatus as status:
+            if system_text(status.text) == "file exists":
+                self._wire.done(self._wire.remove(self.path))
+            elif status.code == NO_SUCH_FILE and self._directory:
+                self._make_parents()
+            else:
+                raise
+            self._open_again()
+
+    def fill(self, source: BinaryIO, want: Wanted) -> None:
+        """Write everything, give it its mode and owner, close it, and compare it with what was wanted."""
+        simple = self._delivery.size <= WRITE_BYTES and not want.special and self._delivery.verify == "size"
+        requests = self._in_one_go(source, want) if simple else self._step_by_step(source, want)
+        requests.append(self._wire.close_handle(self._handle))
+        looked = self._wire.lstat(self.path)
+        self._handle = b""
+        self._wire.done(*requests)
+        refuse_unless_exact(self._delivery, want, self._wire.attributes(looked))
+
+    def discard(self) -> None:
+        """Close and remove it if it was made and the connection still works."""
+        if not self._made or self._wire.broken:
+            return
+        self._made = False
+        # The failure that led here is the one to report; what is left is removed by the next attempt.
+        with contextlib.suppress(SftpStatus, WireBroken):
+            self._wire.drain()
+            requests = [self._wire.close_handle(self._handle)] if self._handle else []
+            self._wire.done(*requests, self._wire.remove(self.path))
+
+    def remove(self) -> bool:
+        """Remove it if it is there; True if it was."""
+        try:
+            self._wire.done(self._wire.remove(self.path))
+        except SftpStatus as status:
+            if status.code == NO_SUCH_FILE:
+                return False
+            raise
+        return True
+
+    def _make_parents(self) -> None:
+        directories = _Directories(self._wire, self._delivery)
+        missing = directories.missing(self._directory)
+        if missing and not self._delivery.mkdirs:
+            raise Undelivered("parent_not_found", f"{where(self._delivery)}: there is no {shown(missing[0])}")
+        for path in missing:
+            directories.make(path)
+
+    def _open(self) -> None:
+        self._handle = self._wire.handle(self._wire.create(self.path, _PRIVATE))
+        self._made = True
+
+    def _open_again(self) -> None:
+        try:
+            self._open()
+        except SftpStatus as status:
+            if status.code == NO_SUCH_FILE:
+                # The directory is there: some filesystems, /proc is one, refuse new files with these words.
+                reason = f"{where(self._delivery)}: its directory takes no new files"
+                raise Undelivered("permission_denied", reason) from status
+            raise
+
+    def _in_one_go(self, source: BinaryIO, want: Wanted) -> list[int]:
+        # The mode is final, so never too open, before the write is taken up; the owner in between sees to that.
+        requests = [self._wire.chmod(self._handle, want.mode),
+                    self._wire.chown(self._handle, want.uid, want.gid)]
+        requests += [self._wire.write(self._handle, 0, piece)
+                     for piece in spool.pieces(source, self._delivery.size, WRITE_BYTES)]
+        return requests
+
+    def _step_by_step(self, source: BinaryIO, want: Wanted) -> list[int]:
+        self._wire.done(self._wire.chmod(self._handle, _PRIVATE))
+        self._write_all(source)
+        if self._delivery.verify == "digest":
+            self._compare()
+        return [self._wire.chown(self._handle, want.uid, want.gid), self._wire.chmod(self._handle, want.mode)]
+
+    def _write_all(self, source: BinaryIO) -> None:
+        under_way: deque[int] = deque()
+        offset = 0
+        for piece in spool.pieces(source, self._delivery.size, WRITE_BYTES):
+            under_way.append(self._wire.write(self._handle, offset, piece))
+            offset += len(piece)
+            if len(under_way) >= _WINDOW:
+                self._wire.done(under_way.popleft())
+        self._wire.done(*under_way)
+
+    def _compare(self) -> None:
+        if spool.digest(contents(self._wire, self._handle, self._delivery.size)) != self._delivery.sha256:
+            raise Undelivered("verify_failed", f"{where(self._delivery)}: the bytes read back are others")
+
+
+class _Directories:
+    """The directories above a destination, made as `mkdirs` asks."""
+
+    def __init__(self, wire: Wire, delivery: Delivery) -> None:
+        self._wire = wire
+        self._want = wanted_directory(delivery)
+
+    def missing(self, directory: bytes) -> list[bytes]:
+        """Which of `directory` and those above it are not there, the topmost first."""
+        parts = directory.split(b"/")[1:]
+        above = [b"/" + b"/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+        looked = [self._wire.stat(path) for path in above]
+        return [path for path, number in zip(above, looked, strict=True) if not self._is_there(path, number)]
+
+    def _is_there(self, path: bytes, looked: int) -> bool:
+        try:
+            found = self._wire.attributes(looked)
+        except SftpStatus as status:
+            if status.code == NO_SUCH_FILE:
+                return False
+            raise
+        if not found.is_directory:
+            raise Undelivered("parent_not_directory", f"{shown(path)} is not a directory")
+        return True
+
+    def make(self, path: bytes) -> None:
+        """Make one directory, with mode and owner, unless it is there by now."""
+        try:
+            self._wire.done(self._wire.mkdir(path))
+        except SftpStatus as status:
+            # Another push may have made it meanwhile; a link that leads nowhere is no directory.
+            if system_text(status.text) != "file exists" or not self._is_there(path, self._wire.stat(path)):
+                raise Undelivered("parent_not_directory", f"{shown(path)} is not a directory") from status
+            return
+        if not self._want.met_by(self._wire.attributes(self._wire.lstat(path))):
+            self._set(path)
+
+    def _set(self, path: bytes) -> None:
+        # Through a handle: whatever a user of the instance puts at the path meanwhile, only a directory is changed.
+        handle = self._wire.handle(self._wire.opendir(path))
+        self._wire.done(self._wire.chown(handle, self._want.uid, self._want.gid),
+                        self._wire.chmod(handle, self._want.mode), self._wire.close_handle(handle))
+
+
+def contents(wire: Wire, handle: bytes, size: int) -> Iterator[bytes]:
+    """Yield what is in an open file, and up to one piece more than `size` if it is longer."""
+    under_way: deque[int] = deque()
+    for offset in range(0, size + 1, READ_BYTES):
+        under_way.append(wire.read(handle, offset))
+        if len(under_way) >= _WINDOW:
+            yield wire.data(under_way.popleft())
+    while under_way:
+        yield wire.data(under_way.popleft())
+
+
+def shown(path: bytes) -> str:
+    """A path of the instance, safe to print."""
+    return printable(path.decode("utf-8", "backslashreplace"))
