@@ -6,7 +6,7 @@ import sys
 from functools import partial
 
 from daemon import config as configuration
-from daemon import notify
+from daemon import notify, shard_count
 from daemon.config import Config
 from daemon.errors import CannotStart, CourierError
 from daemon.exits import EXIT_OK, complain, exit_code
@@ -44,6 +44,8 @@ def _serve(config: Config, shard: int, reload: partial[Config | None]) -> None:
                                         f"{config.queue.shards - 1} can be served")
     layout = Layout(config.state.path)
     layout.create()
+    # Before there is a database: where the number is not written down, the databases tell.
+    shard_count.establish(layout, config.queue.shards)
     lock = ShardLock(layout, shard)
     lock.acquire()
     reserve = Reserve(layout, shard, config.limits.reserve_bytes)
