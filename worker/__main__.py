@@ -44,7 +44,7 @@ def _serve(config: Config, shard: int, reload: partial[Config | None]) -> None:
                                         f"{config.queue.shards - 1} can be served")
     layout = Layout(config.state.path)
     layout.create()
-    # Before there is a database: where the number is not written down, the databases tell.
+    # Before the shard has a directory: those that are there tell the number where the file is missing.
     shard_count.establish(layout, config.queue.shards)
     lock = ShardLock(layout, shard)
     lock.acquire()
