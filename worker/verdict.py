@@ -1,6 +1,7 @@
 """What a failure means: the one table from an error's text, status or errno to a code of the table of errors.
 
-Every row was seen from a real server (Incus 6.0.4 unless it says otherwise). Pure functions.
+The rows were seen from real servers (Incus 6.0.4 unless it says otherwise), but for those about virtual machines'
+agents, busy instances and a daemon that starts or stops: these are from Incus's and LXD's own source. Pure functions.
 """
 
 import errno

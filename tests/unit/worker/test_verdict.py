@@ -1,4 +1,4 @@
-"""What a failure means. Each text is what a real server said; Incus 6.0.4 unless the row names another."""
+"""What a failure means. Texts are what real servers say; Incus 6.0.4 unless the row names another."""
 
 import errno
 
