@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from daemon import seam
@@ -17,6 +18,9 @@ from worker.target import Delivery, Receipt, Session, Target
 LINGER_S: Final = 1.0
 #: After so many seconds a runner makes room for another lane, if one waits.
 TURN_S: Final = 0.5
+
+#: Errors of one connection that may be the remote's: it is asked.
+_MAYBE_ALL: Final = frozenset({"connection_lost", "stalled"})
 
 
 class Cancelled(CourierError):
@@ -89,12 +93,23 @@ def _push(
         if task.recheck and error.code == "bytes_missing":
             # Bytes go only after the barrier: what was delivered before the boot is on the disk.
             return Outcome(task, None, seconds=time.monotonic() - started)
-        return Outcome(task, error.code, error.detail, seconds=time.monotonic() - started)
+        failure = _whose(error, partial(target_of, task.destination.remote))
+        return Outcome(task, failure.code, failure.detail, seconds=time.monotonic() - started)
     except OSError as error:
         _drop(held)
         return Outcome(task, "io_error", f"{error.strerror or error}", seconds=time.monotonic() - started)
     _drop_if_broken(held)
     return Outcome(task, None, receipt=receipt, seconds=time.monotonic() - started)
+
+
+def _whose(error: CourierError, target: Callable[[], Target]) -> CourierError:
+    """The error itself; or, when a connection ended because the whole remote is away, that."""
+    if error.code in _MAYBE_ALL:
+        try:
+            target().probe()
+        except CourierError as away:
+            return away
+    return error
 
 
 def _last_moment(push: Push) -> None:

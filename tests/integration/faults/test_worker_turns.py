@@ -8,13 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
 from daemon import seam
 from daemon.config import Config, Delivery, Retry, StateSection, Target
-from daemon.errors import QueueFault
+from daemon.errors import QueueFault, Undelivered
 from daemon.layout import Layout
 from daemon.reserve import Reserve
 from daemon.spool import Spool
@@ -25,6 +25,8 @@ from worker.assembly import assemble
 from worker.barrier import Unspooled
 from worker.loop import Parts, Worker
 from worker.runner import Outcome
+from worker.target import Receipt
+from worker.targets.directory import DirectorySession, DirectoryTarget
 
 UPLOAD = Upload(task_id="0198c2f0-0000-7000-8000-000000000001", destination=Destination("local", "default", "c1", "/x"),
                 size=0, sha256=hashlib.sha256().hexdigest(), created_at=time.time())
@@ -122,3 +124,31 @@ def test_task_is_tried_again_when_the_runner_that_pushed_it_made_a_mistake(
     monkeypatch.setattr(Spool, "open", lambda _spool, upload: fail_once(upload))
     parts.queue.put_many([UPLOAD], supersede=True)
     run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.DELIVERED)
+
+
+def test_nothing_is_counted_when_a_connection_is_lost_because_the_remote_went_away(
+    parts: Parts, config: Config, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A push that broke off together with its Incus waits like all others."""
+    lost = iter([Undelivered("connection_lost")])
+    away = iter([Undelivered("incus_unreachable")])
+    deliver = DirectorySession.deliver
+
+    def fail_once(*arguments: Any) -> Receipt:
+        for error in lost:
+            raise error
+        return deliver(*arguments)
+
+    def probe(_target: DirectoryTarget) -> None:
+        for error in away:
+            raise error
+
+    monkeypatch.setattr(DirectorySession, "deliver", fail_once)
+    monkeypatch.setattr(DirectoryTarget, "probe", probe)
+    parts.queue.put_many([UPLOAD], supersede=True)
+    sealed = Spool(parts.queue.layout).begin().seal(UPLOAD)
+    sealed.release()
+    run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.DELIVERED)
+    task = parts.queue.find(UPLOAD.task_id)
+    assert task is not None
+    assert task.attempts == 1
