@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from daemon.config import Config
+from daemon.config import LOCAL, Config
 from daemon.doorbell import Doorbell
+from daemon.logs import log
 from daemon.reserve import Reserve
 from daemon.spool import Spool
 from daemon.task_queue import TaskQueue
@@ -18,12 +19,13 @@ from worker.remotes import Remotes
 from worker.runner import run
 from worker.settling import Settling
 from worker.signals import Signals
-from worker.targets import open_target
+from worker.targets import describe, open_target
 from worker.upkeep import Upkeep
 
 
 def assemble(queue: TaskQueue, spool: Spool, reserve: Reserve, config: Config) -> Parts:
     """Build a worker's parts around its queue. Call it in the main thread."""
+    log("target.chosen", shard=queue.shard, **describe(LOCAL, config))
     inbox = Inbox()
     outages = Outages(queue)
     remotes = Remotes(outages, config, open_target, inbox.put)
