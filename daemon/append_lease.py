@@ -46,8 +46,8 @@ class AppendLease:
         found = shard_count.establish(self._layout, self._shards)
         if found.serves(self._shards):
             return None
-        return (f"The queue has {found.in_force} shards and this process has {self._shards} configured; a worker moves it"
-                " when every process that uses the old number has ended.")
+        return (f"The queue has {found.in_force} shards and this process has {self._shards} configured; a worker moves"
+                " it when every process that uses the old number has ended.")
 
     def release(self) -> None:
         """Let go of the lease. May be called again."""

@@ -136,6 +136,8 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     ("bytes_damaged", _D, 0, "The task's bytes are not those that were accepted.", "Check the disk; ask for the file again."),
     ("gave_up", _D, 0, "It did not work for as long as retry.give_up_after_s or retry.max_attempts allow.",
      "Mend the cause in the message, then retry the task."),
+    ("order_unknown", _D, 0, "The queue was rebuilt from the spool: why this failed or was held, and what was delivered since, is lost.",
+     "Look at the file in the instance; retry or release with --force if these bytes are wanted."),
     ("path_moved_on", _D, 0, "A newer upload to the same path exists.", "Retry with --force if the older bytes are wanted."),
     # --- a start that cannot go on ------------------------------------------------------------------------
     ("bad_config", Action.STOP, 0, "The configuration is wrong.", "See the message; it names the key."),

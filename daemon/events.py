@@ -81,6 +81,8 @@ EVENTS: Final[dict[str, LogEvent]] = _table(
     ("queue.rechecked", "info", "Deliveries from before a crash of the machine are checked again"),
     ("queue.replaced", "warning", "A shard's database was replaced; the row was put again"),
     ("queue.set_aside", "error", "A shard's database was damaged and set aside; it is rebuilt from the spool"),
+    ("queue.rebuilt", "warning", "A shard's queue was compared with the spool before its worker began"),
+    ("keys.set_aside", "error", "The idempotency keys were damaged and set aside; they are filled again from the rows"),
     ("queue.resharded", "info", "Tasks were moved to another number of shards"),
     ("disk.full", "error", "The disk is full; the reserve was released so that work can finish"),
     ("disk.reserve_back", "info", "There is room again; the reserve was made anew"),

@@ -2,7 +2,7 @@
 
     spool/<bucket>/<task id>      an upload: its bytes, then what its task needs
     queue/shard-<n>/data.db       the index of the uploads of one shard (SQLite, WAL)
-    queue/keys.db                 idempotency keys of all shards
+    queue/keys/data.db            idempotency keys of all shards
     queue/shards                  the number of shards in force
     locks/, bells/                one file a shard: who serves it; how to wake it
     locks/append                  who appends to the queue
@@ -15,6 +15,7 @@ with two users), its group may read and write everything in it; elsewhere only i
 
 import os
 import stat
+import time
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -37,7 +38,8 @@ class Layout:
         self.bells = directory / "bells"
         self.lost_found = directory / "lost+found"
         self.instances = directory / "instances"
-        self.keys_file = self.queue / "keys.db"
+        self.keys = self.queue / "keys"
+        self.keys_file = self.keys / "data.db"
         self.shards_file = self.queue / SHARDS_FILE
         self.append_lock = self.locks / "append"
         self.schema_lock = self.locks / "schema"
@@ -57,6 +59,22 @@ class Layout:
     def reserve(self, shard: int) -> Path:
         """The file that holds room for the shard's worker to finish its work on a full disk."""
         return self.shard(shard) / "reserve"
+
+    def log(self, shard: int) -> Path:
+        """The write-ahead log that SQLite keeps beside the shard's database."""
+        return self.shard(shard) / "data.db-wal"
+
+    def in_use(self, shard: int) -> Path:
+        """A file that is there while the shard's worker runs, and after it died."""
+        return self.shard(shard) / "in-use"
+
+    def suspect(self, shard: int) -> Path:
+        """A file that asks the shard's worker to look through its database."""
+        return self.shard(shard) / "suspect"
+
+    def condemned(self, shard: int) -> Path:
+        """A file that asks the next worker of the shard to set its database aside."""
+        return self.shard(shard) / "damaged"
 
     def lock(self, shard: int) -> Path:
         """The file whose lock the shard's worker holds."""
@@ -111,7 +129,31 @@ class Layout:
         if self._make(self.shard(shard)):
             sync_directory(self.queue)
         touch(self.database(shard), self.file_mode)
+        self.make_keys()
+
+    def make_keys(self) -> None:
+        """Make the directory and an empty database file of the idempotency keys."""
+        if self._make(self.keys):
+            sync_directory(self.queue)
         touch(self.keys_file, self.file_mode)
+
+    def has_uploads(self) -> bool:
+        """True when there is any file in the spool."""
+        for number in range(BUCKETS):
+            with os.scandir(self.bucket(number)) as entries:
+                if next(entries, None) is not None:
+                    return True
+        return False
+
+    def retire(self, path: Path) -> Path:
+        """Move a file or directory to lost+found in one step, durably; return its new path. Nothing is overwritten."""
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        names = (f"{path.name}-{stamp}{suffix}" for suffix in ("", *(f"-{number}" for number in range(1, 1000))))
+        target = next(target for name in names if not os.path.lexists(target := self.lost_found / name))
+        os.rename(path, target)
+        sync_directory(self.lost_found)
+        sync_directory(path.parent)
+        return target
 
 
 def touch(path: Path, mode: int) -> None:

@@ -22,6 +22,11 @@ def ready() -> None:
     _send("READY=1", _PATIENCE_S)
 
 
+def still_starting(within_s: float) -> None:
+    """Say that the start goes on, and ask for so much more time."""
+    _send(f"EXTEND_TIMEOUT_USEC={int(within_s * 1e6)}", 0)
+
+
 def stopping(within_s: float = 0) -> None:
     """Say that the process is about to end, and ask for as long as that may take, should the manager grant less."""
     _send(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int((within_s + _MARGIN_S) * 1e6)}", _PATIENCE_S)

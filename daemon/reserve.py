@@ -7,7 +7,8 @@ from typing import Final
 from daemon.layout import Layout
 from daemon.logs import log
 
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+#: What the system says when a disk or a quota is full.
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Reserve:
@@ -31,7 +32,7 @@ class Reserve:
         try:
             os.posix_fallocate(descriptor, 0, self._size_bytes)
         except OSError as error:
-            if error.errno not in _NO_ROOM:
+            if error.errno not in NO_ROOM:
                 raise
             os.ftruncate(descriptor, 0)
             return

@@ -21,7 +21,6 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 from daemon import seam
@@ -31,6 +30,8 @@ from daemon.task import Upload, is_task_id
 
 #: magic, length of the JSON in bytes, its CRC-32
 _FOOTER: Final = struct.Struct(">8sII")
+#: What a file holds besides the bytes and the description of its upload.
+FOOTER_BYTES: Final = _FOOTER.size
 _MAGIC: Final = b"courier1"
 #: No description of an upload is longer (path 4095 bytes, name, key; JSON escapes).
 _MAX_META_BYTES: Final = 64 * 1024
@@ -114,7 +115,7 @@ class Spool:
         file = os.fdopen(descriptor, "rb", buffering=0)
         try:
             self._check_owner(os.fstat(descriptor))
-            if not _same_upload(read_meta(descriptor), upload):
+            if not same_upload(read_meta(descriptor), upload):
                 raise Undelivered("invalid_row", "The spooled file describes another upload.")
         except ValueError as error:
             file.close()
@@ -125,9 +126,13 @@ class Spool:
         return io.BufferedReader(file, 1024 * 1024) if upload.size > 2**16 else io.BufferedReader(file)
 
     def _check_owner(self, found: os.stat_result) -> None:
-        owners = {os.getuid(), os.stat(self._layout.spool).st_uid}
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_uid not in owners:
+        if not self.is_own(found):
             raise Undelivered("invalid_row", "The spooled file is not a plain file of the service's own.")
+
+    def is_own(self, found: os.stat_result) -> bool:
+        """True for a regular file with one name that belongs to the spool's owner or to this user."""
+        owners = {os.getuid(), os.stat(self._layout.spool).st_uid}
+        return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid in owners
 
     def mark(self, upload: Upload, mark: Mark) -> None:
         """Rename an upload's file so that its name says `mark`, durably. A file that is gone is left gone."""
@@ -168,7 +173,7 @@ class Spool:
 
     def names(self, bucket: int) -> list[Name]:
         """Every file of a bucket, by name: uploads in the order of their acceptance."""
-        return [_name(bucket, file) for file in sorted(os.listdir(self.directory(bucket)))]
+        return [name_of(bucket, file) for file in sorted(os.listdir(self.directory(bucket)))]
 
     def read(self, name: Name) -> Upload:
         """The upload that a file holds. Raises ValueError when the file is not whole, OSError when unreadable."""
@@ -178,25 +183,6 @@ class Spool:
             return read_meta(descriptor)
         finally:
             os.close(descriptor)
-
-    def undecided(self, name: Name) -> bool:
-        """True while the API has not decided about this file: whether its row will be in the queue."""
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(name.file, flags, dir_fd=self.directory(name.bucket))
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
-
-    def set_aside(self, name: Name) -> Path:
-        """Move a doubtful file to lost+found, durably, and return its new path."""
-        target = self._layout.lost_found / f"{name.bucket:02x}-{name.file}"
-        os.rename(self._layout.bucket(name.bucket) / name.file, target)
-        os.fsync(self.directory(name.bucket))
-        return target
 
     def close(self) -> None:
         """Let go of the directories."""
@@ -323,12 +309,14 @@ def read_meta(descriptor: int) -> Upload:
     return upload
 
 
-def _same_upload(found: Upload, wanted: Upload) -> bool:
+def same_upload(found: Upload, wanted: Upload) -> bool:
+    """True when two descriptions are of one upload."""
     return (found.task_id, found.destination, found.size, found.sha256) == (
         wanted.task_id, wanted.destination, wanted.size, wanted.sha256)
 
 
-def _name(bucket: int, file: str) -> Name:
+def name_of(bucket: int, file: str) -> Name:
+    """What a file's name in a bucket says."""
     task_id, dot, suffix = file.partition(".")
     marks = {mark.value: mark for mark in Mark}
     return Name(bucket, file, task_id, marks.get(dot + suffix) if is_task_id(task_id) else None)

@@ -8,7 +8,7 @@ from functools import partial
 from daemon import config as configuration
 from daemon import notify, shard_count
 from daemon.config import Config
-from daemon.errors import CannotStart, CourierError
+from daemon.errors import CannotStart, CourierError, QueueFault
 from daemon.exits import EXIT_OK, complain, exit_code
 from daemon.layout import Layout
 from daemon.lifeline import tie_to_parent
@@ -18,7 +18,7 @@ from daemon.shard_lock import ShardLock
 from daemon.spool import Spool
 from worker.assembly import assemble
 from worker.loop import Worker
-from worker.start import note_alive, open_queue, recover
+from worker.start import begin, end, give_up
 
 
 def main() -> int:
@@ -49,15 +49,17 @@ def _serve(config: Config, shard: int, reload: partial[Config | None]) -> None:
     lock = ShardLock(layout, shard)
     lock.acquire()
     reserve = Reserve(layout, shard, config.limits.reserve_bytes)
-    queue = open_queue(layout, shard, reserve)
-    recover(queue, config)
-    parts = assemble(queue, Spool(layout), reserve, config)
-    log("worker.started", shard=shard, pid=os.getpid())
-    notify.ready()
-    Worker(parts, config, reload).run()
-    parts.remotes.close()
-    note_alive(queue)
-    queue.close()
+    queue = begin(layout, shard, reserve, config)
+    try:
+        parts = assemble(queue, Spool(layout), reserve, config)
+        log("worker.started", shard=shard, pid=os.getpid())
+        notify.ready()
+        Worker(parts, config, reload).run()
+        parts.remotes.close()
+        end(queue)
+    except QueueFault as fault:
+        give_up(queue, fault)
+        raise
     lock.release()
     log("worker.stopped", shard=shard, pid=os.getpid())
 

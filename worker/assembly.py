@@ -15,6 +15,7 @@ from worker.lane import Lane
 from worker.lanes import Lanes
 from worker.loop import Parts
 from worker.outages import Outages
+from worker.recovery import Recovery
 from worker.remotes import Remotes
 from worker.runner import run
 from worker.settling import Settling
@@ -40,5 +41,6 @@ def assemble(queue: TaskQueue, spool: Spool, reserve: Reserve, config: Config) -
         remotes=remotes, settling=Settling(queue, spool, lanes, remotes, outages, config),
         commands=Commands(queue, spool, lanes),
         upkeep=Upkeep(queue, spool, barrier, lanes, remotes, outages, reserve, config), outages=outages,
+        recovery=Recovery(queue, spool, config, inbox.put),
         reserve=reserve,
     )

@@ -17,7 +17,7 @@ from daemon.config import Config
 from daemon.doorbell import Doorbell
 from daemon.errors import Action, QueueFault
 from daemon.logs import log
-from daemon.reserve import Reserve
+from daemon.reserve import NO_ROOM, Reserve
 from daemon.task import State
 from daemon.task_queue import TaskQueue
 from worker.barrier import Unspooled
@@ -26,6 +26,7 @@ from worker.inbox import Inbox
 from worker.lanes import Lanes, RunnerEnded
 from worker.lifecycle_feed import InstanceChanged, RemoteConnected
 from worker.outages import Outages
+from worker.recovery import ReadThrough, Recovery
 from worker.remotes import Probed, Remotes
 from worker.runner import Outcome
 from worker.settling import Settling
@@ -58,6 +59,7 @@ class Parts:
     settling: Settling
     commands: Commands
     upkeep: Upkeep
+    recovery: Recovery
     reserve: Reserve
 
 
@@ -79,6 +81,7 @@ class Worker:
             RunnerEnded: self._runner_ended,
             Probed: self._probed,
             Unspooled: parts.upkeep.unspooled,
+            ReadThrough: parts.recovery.read_through,
             InstanceChanged: self._instance_changed,
             RemoteConnected: self._remote_connected,
         }
@@ -107,7 +110,8 @@ class Worker:
                 log("worker.waiting", code=error.code, detail=error.detail)
             return _TROUBLE_S
         except OSError as error:
-            log("worker.waiting", code="io_error", detail=str(error))
+            if error.errno not in NO_ROOM or not self._parts.reserve.release():
+                log("worker.waiting", code="io_error", detail=str(error))
             return _TROUBLE_S
 
     def _turn(self) -> float:
@@ -136,12 +140,14 @@ class Worker:
         else:
             self._drain()
         more |= parts.upkeep.turn()
+        parts.recovery.turn()
         self._tell_status()
         return 0.0 if more else self._wait_s(now, due_at)
 
     def _wait_s(self, now: float, due_at: float | None) -> float:
-        waits = [_IDLE_S, self._parts.remotes.next_probe_in_s(), self._parts.upkeep.next_in_s()]
-        waits += [at - now for at in (due_at, self._parts.lanes.next_probe_at(now)) if at is not None]
+        parts = self._parts
+        waits = [_IDLE_S, parts.remotes.next_probe_in_s(), parts.upkeep.next_in_s(), parts.recovery.next_in_s()]
+        waits += [at - now for at in (due_at, parts.lanes.next_probe_at(now)) if at is not None]
         return max(0.001, min(wait for wait in waits if wait is not None))
 
     # --- messages ----------------------------------------------------------------------------------------

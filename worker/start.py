@@ -1,30 +1,60 @@
 """How a worker begins: it takes its shard, opens or rebuilds the queue, and puts right what a crash left."""
 
-import time
-from pathlib import Path
-from typing import Final
+from collections.abc import Callable
+from typing import TypeVar
 
+from daemon import rebuild
+from daemon.absence import catch_up, note_alive
 from daemon.config import Config
 from daemon.errors import QueueFault
+from daemon.findings import Finding
 from daemon.layout import Layout
 from daemon.logs import log
-from daemon.reserve import Reserve
+from daemon.reserve import NO_ROOM, Reserve
 from daemon.task_queue import TaskQueue
 
-#: The kernel's name for the time since its last boot.
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-_BOOT_FACT: Final = "boot_id"
-_ALIVE_FACT: Final = "alive_at"
+Result = TypeVar("Result")
 
 
-def open_queue(layout: Layout, shard: int, reserve: Reserve) -> TaskQueue:
-    """Open the shard's queue; on a full disk, with the reserve's room. Raises QueueFault."""
+def begin(layout: Layout, shard: int, reserve: Reserve, config: Config) -> TaskQueue:
+    """Open the shard's queue, whatever became of it, ready to be served; on a full disk, with the reserve's room.
+
+    Raises QueueFault and OSError when that is not possible.
+    """
+    supersede = config.delivery.on_newer == "supersede"
+    queue = _with_room(reserve, lambda: rebuild.open_whole(
+        layout, shard, shards=config.queue.shards, supersede=supersede, report=tell))
     try:
-        return TaskQueue(layout, shard)
-    except QueueFault as error:
-        if error.code not in {"queue_full", "queue_failed"} or not reserve.release():
+        _with_room(reserve, lambda: recover(queue, config))
+    except QueueFault as fault:
+        give_up(queue, fault)
+        raise
+    return queue
+
+
+def give_up(queue: TaskQueue, fault: QueueFault) -> None:
+    """Have the next start set a damaged database aside. One that was replaced is another already. Raises OSError."""
+    if fault.code == "queue_damaged" and not queue.replaced():
+        rebuild.condemn(queue.layout, queue.shard)
+
+
+def tell(finding: Finding) -> None:
+    """Log what was found to be wrong."""
+    log("fsck.finding", finding=finding.name, shard=finding.shard, task_id=finding.task_id,
+        detail=finding.detail or None, repaired=finding.repaired)
+
+
+def _with_room(reserve: Reserve, step: Callable[[], Result]) -> Result:
+    """Do a step that may be repeated; when the disk is full, once more with the reserve's room."""
+    try:
+        return step()
+    except QueueFault as fault:
+        if fault.code not in {"queue_full", "queue_failed"} or not reserve.release():
             raise
-        return TaskQueue(layout, shard)
+    except OSError as error:
+        if error.errno not in NO_ROOM or not reserve.release():
+            raise
+    return step()
 
 
 def recover(queue: TaskQueue, config: Config) -> None:
@@ -32,19 +62,12 @@ def recover(queue: TaskQueue, config: Config) -> None:
     resumed = queue.resume(supersede=config.delivery.on_newer == "supersede")
     if resumed:
         log("queue.resumed", shard=queue.shard, tasks=resumed)
-    boot_id = _BOOT_ID.read_text().strip()
-    if queue.fact(_BOOT_FACT) not in {None, boot_id}:
-        rechecked = queue.recheck_unsynced()
-        if rechecked:
-            log("queue.rechecked", shard=queue.shard, tasks=rechecked)
-    if queue.fact(_BOOT_FACT) != boot_id:
-        queue.remember(_BOOT_FACT, boot_id)
-    alive_at = queue.fact(_ALIVE_FACT)
-    if alive_at is not None:
-        queue.add_outage("", max(0.0, time.time() - float(alive_at)))
+    catch_up(queue)
+
+
+def end(queue: TaskQueue) -> None:
+    """Leave the queue so that the next start finds nothing to put right. Raises QueueFault and OSError."""
     note_alive(queue)
-
-
-def note_alive(queue: TaskQueue) -> None:
-    """Write down that a worker runs now: tasks do not age while none does. Raises QueueFault."""
-    queue.remember(_ALIVE_FACT, f"{time.time():.3f}")
+    queue.checkpoint()
+    queue.close()
+    rebuild.note_closed(queue.layout, queue.shard)

@@ -3,6 +3,7 @@
 import time
 from typing import Final
 
+from daemon.absence import note_alive
 from daemon.config import Config
 from daemon.errors import ERRORS, Action
 from daemon.logs import log
@@ -15,7 +16,6 @@ from worker.lanes import Lanes
 from worker.marks import mark
 from worker.outages import Outages
 from worker.remotes import Remotes
-from worker.start import note_alive
 
 #: Deliveries that share one sync, at most.
 _BARRIER_BATCH: Final = 4000

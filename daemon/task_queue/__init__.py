@@ -10,11 +10,15 @@ All SQL of the service is in this package.
 from daemon.task_queue.append import Outcome, Put, QueueAppend
 from daemon.task_queue.commands import Answer, Change, Command, QueueCommands, Selection
 from daemon.task_queue.reads import QueueReads, Tally
+from daemon.task_queue.restore import QueueRestore, Restored, Row
 from daemon.task_queue.upkeep import QueueUpkeep
 from daemon.task_queue.work import QueueWork, Settled, Settlement
 
-__all__ = ["Answer", "Change", "Command", "Outcome", "Put", "Selection", "Settled", "Settlement", "Tally", "TaskQueue"]
+__all__ = [
+    "Answer", "Change", "Command", "Outcome", "Put", "Restored", "Row", "Selection", "Settled", "Settlement", "Tally",
+    "TaskQueue",
+]
 
 
-class TaskQueue(QueueAppend, QueueReads, QueueWork, QueueCommands, QueueUpkeep):
+class TaskQueue(QueueAppend, QueueReads, QueueWork, QueueCommands, QueueUpkeep, QueueRestore):
     """One shard's queue. Its methods may be called from several threads."""

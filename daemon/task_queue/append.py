@@ -42,11 +42,16 @@ class QueueAppend(QueueBase):
         An upload whose id is there already is a duplicate of itself. Pending older uploads to the same path are
         superseded if `supersede`. Raises QueueFault.
         """
-        keyed = any(upload.idempotency_key is not None for upload in uploads)
-        connection = self.keyed if keyed else self.durable
         now = time.time()
-        with self.write(connection, "queue.commit"):
-            answers = [self._put(connection, upload, supersede, state, now) for upload in uploads]
+
+        def put_all(connection: sqlite3.Connection) -> list[Put]:
+            return [self._put(connection, upload, supersede, state, now) for upload in uploads]
+
+        if any(upload.idempotency_key is not None for upload in uploads):
+            answers = self.with_keys("queue.commit", put_all)
+        else:
+            with self.write(self.durable, "queue.commit") as connection:
+                answers = put_all(connection)
         seam.reach("queue.committed")
         return answers
 

@@ -5,13 +5,13 @@ Built on persist-queue's acknowledged SQLite queue, which is safe for threads bu
 over what another process is pushing).
 """
 
-import errno
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import persistqueue
 from persistqueue.serializers import json as json_serializer
@@ -20,17 +20,21 @@ from daemon import seam
 from daemon.errors import QueueFault
 from daemon.layout import Layout
 from daemon.task import State, Task, Upload
-from daemon.task_queue.schema import CREATE_KEYS, CREATE_REST, CREATE_TASKS, SCHEMA_VERSION, TABLE
+from daemon.task_queue import keys
+from daemon.task_queue.alone import alone
+from daemon.task_queue.faults import commit, faults
+from daemon.task_queue.schema import CREATE_REST, CREATE_TASKS, SCHEMA_VERSION, TABLE
 
 #: How long to wait for another process's short transaction.
 BUSY_TIMEOUT_S: Final = 10.0
 #: What `decode` needs of a row, in its order.
 COLUMNS: Final = ("_id, data, status, attempts, due_at, updated_at, error_code, error_message, "
                   "spooled, recheck, age_base, task_id, instance, target, size")
-_FAULTS: Final = {sqlite3.SQLITE_FULL: "queue_full", sqlite3.SQLITE_BUSY: "queue_locked",
-                  sqlite3.SQLITE_LOCKED: "queue_locked", sqlite3.SQLITE_CORRUPT: "queue_damaged",
-                  sqlite3.SQLITE_NOTADB: "queue_damaged"}
-_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+#: The fact that says since when the database has known of every upload of its shard. A database without it was
+#: made where uploads were already, so another one was lost.
+BORN_FACT: Final = "born"
+
+Result = TypeVar("Result")
 
 
 class QueueBase(persistqueue.SQLiteAckQueue):
@@ -47,13 +51,17 @@ class QueueBase(persistqueue.SQLiteAckQueue):
         self._getter: sqlite3.Connection | None = None
         self._putter: sqlite3.Connection | None = None
         self._keyed: sqlite3.Connection | None = None
+        self._keys_inode = 0
+        #: True when a damaged row was met that the comparison with the spool may mend.
+        self.met_damaged_row = False
         with faults():
             layout.make_shard(shard)
-            super().__init__(
-                str(layout.shard(shard)), auto_resume=False, name=TABLE.rpartition("_")[2], multithreading=True,
-                timeout=BUSY_TIMEOUT_S, serializer=json_serializer, db_file_name=layout.database(shard).name,
-            )
-        self._inode = os.stat(layout.database(shard)).st_ino
+            with alone(layout):
+                super().__init__(
+                    str(layout.shard(shard)), auto_resume=False, name=TABLE.rpartition("_")[2], multithreading=True,
+                    timeout=BUSY_TIMEOUT_S, serializer=json_serializer, db_file_name=layout.database(shard).name,
+                )
+            self._inode = os.stat(layout.database(shard)).st_ino
 
     def _new_db_connection(self, path: str, multithreading: bool, timeout: float) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -69,7 +77,9 @@ class QueueBase(persistqueue.SQLiteAckQueue):
         if version > SCHEMA_VERSION:
             raise QueueFault("queue_damaged", f"The database has version {version}, this program {SCHEMA_VERSION}.")
         if version < SCHEMA_VERSION:
-            script = f"BEGIN IMMEDIATE; {CREATE_REST} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            born = "" if self.layout.has_uploads() else (
+                f"INSERT OR IGNORE INTO facts VALUES ('{BORN_FACT}', '{time.time():.3f}');")
+            script = f"BEGIN IMMEDIATE; {CREATE_REST} {born} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
             self.durable.executescript(script)
         self.quick.execute("PRAGMA synchronous = NORMAL")
 
@@ -83,18 +93,39 @@ class QueueBase(persistqueue.SQLiteAckQueue):
         """The connection for reads, and for transactions that a crash of the machine may undo."""
         return _open(self._getter)
 
-    @property
-    def keyed(self) -> sqlite3.Connection:
-        """A durable connection that reaches the idempotency keys too. Opened when it is first needed."""
-        with self._lock, faults():
-            if self._keyed is None:
-                connection = self._new_db_connection(self.path, True, BUSY_TIMEOUT_S)
-                connection.execute("ATTACH ? AS keys", (str(self.layout.keys_file),))
-                connection.execute("PRAGMA keys.journal_mode = WAL")
-                connection.execute("PRAGMA keys.synchronous = FULL")
-                connection.execute(CREATE_KEYS)
-                self._keyed = connection
+    def with_keys(self, step: str, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Do `work` in one durable transaction on a connection that reaches the idempotency keys too.
+
+        Damaged keys are set aside and the work is done with new, empty ones. Raises QueueFault.
+        """
+        with self._lock:
+            try:
+                with self.write(self._reach_keys(), step) as connection:
+                    return work(connection)
+            except QueueFault as fault:
+                if fault.code != "queue_damaged" or not keys.replace_if_damaged(self.layout, self._keys_inode):
+                    raise
+            with self.write(self._reach_keys(), step) as connection:
+                return work(connection)
+
+    def _reach_keys(self) -> sqlite3.Connection:
+        """The connection that reaches the keys: opened when it is first needed, and when they were replaced."""
+        if self._keyed is not None and self._keys_inode == keys.inode(self.layout):
             return self._keyed
+        with faults():
+            if self._keyed is not None:
+                self._keyed.close()
+                self._keyed = None
+            with alone(self.layout):
+                connection = self._new_db_connection(self.path, True, BUSY_TIMEOUT_S)
+                try:
+                    self._keys_inode = keys.inode(self.layout)
+                    keys.attach(connection, self.layout)
+                except BaseException:
+                    connection.close()
+                    raise
+        self._keyed = connection
+        return connection
 
     def _count(self) -> int:
         # The base class counts the rows at its start; the tally is made after that.
@@ -120,7 +151,7 @@ class QueueBase(persistqueue.SQLiteAckQueue):
                     connection.execute("ROLLBACK")
                 raise
             # A commit into two databases may be done in the first when it fails in the second.
-            _commit(connection, alone=connection is not self._keyed)
+            commit(connection, alone=connection is not self._keyed)
 
     def read(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
         """All rows of a question. Raises QueueFault."""
@@ -164,42 +195,12 @@ def decode(row: Sequence[Any]) -> Task:
 
 def decode_all(rows: Iterable[Sequence[Any]]) -> list[Task]:
     """The tasks of rows of COLUMNS. Damaged rows are left out: fsck has them."""
-    return [task for row in rows if (task := _decode_or_none(row))]
+    return [task for row in rows if (task := decode_or_none(row))]
 
 
-def _decode_or_none(row: Sequence[Any]) -> Task | None:
+def decode_or_none(row: Sequence[Any]) -> Task | None:
+    """The task of a row of COLUMNS, or None when the row is damaged."""
     try:
         return decode(row)
-    except ValueError:
+    except (ValueError, TypeError):
         return None
-
-
-def _commit(connection: sqlite3.Connection, *, alone: bool) -> None:
-    try:
-        connection.execute("COMMIT")
-    except sqlite3.Error as error:
-        certain = alone and _primary(error) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise _fault(error, certainly_failed=certain) from error
-
-
-@contextmanager
-def faults() -> Iterator[None]:
-    """Turn what SQLite and the disk raise into QueueFault; nothing was committed then."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise _fault(error, certainly_failed=True) from error
-    except OSError as error:
-        code = "queue_full" if error.errno in _DISK_FULL else "queue_failed"
-        raise QueueFault(code, f"The queue: {error.strerror}.", certainly_failed=True) from error
-
-
-def _primary(error: sqlite3.Error) -> int:
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
-def _fault(error: sqlite3.Error, *, certainly_failed: bool) -> QueueFault:
-    code = _FAULTS.get(_primary(error), "queue_failed")
-    return QueueFault(code, f"The queue's database: {error}.", certainly_failed=certainly_failed)

@@ -1,11 +1,14 @@
 """Questions to a shard's queue. None of them takes longer because more is finished or waiting."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from daemon.task import Destination, State, Task
 from daemon.task_queue.base import COLUMNS, QueueBase, decode, decode_all
 from daemon.task_queue.schema import OUTAGE, TABLE
+
+#: A damaged row may have another.
+_NUMBERS: Final = frozenset(State)
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class QueueReads(QueueBase):
     def tallies(self) -> list[Tally]:
         """How many tasks, and of how many bytes, each instance has in each state."""
         rows = self.read("SELECT instance, status, tasks, bytes FROM tally WHERE tasks > 0")
-        return [Tally(instance, State(status), tasks, size) for instance, status, tasks, size in rows]
+        return [Tally(instance, State(status), tasks, size) for instance, status, tasks, size in rows
+                if status in _NUMBERS]
 
     def oldest_at(self, instance_key: str) -> float | None:
         """When the oldest task of an instance that is not finished was accepted; None when there is none."""

@@ -82,7 +82,10 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WI
 """
 
 #: Idempotency keys of all shards, in a database of their own that is attached where a key comes with an upload.
-CREATE_KEYS: Final = """
-CREATE TABLE IF NOT EXISTS keys.idempotency (
-  key TEXT PRIMARY KEY, task_id TEXT NOT NULL UNIQUE, fingerprint TEXT NOT NULL) WITHOUT ROWID
-"""
+#: `born` holds a number that no other such database has: a shard remembers into which one it has put its keys.
+CREATE_KEYS: Final = (
+    "CREATE TABLE IF NOT EXISTS keys.idempotency"
+    " (key TEXT PRIMARY KEY, task_id TEXT NOT NULL UNIQUE, fingerprint TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS keys.born (number TEXT NOT NULL)",
+    "INSERT INTO keys.born SELECT hex(randomblob(8)) WHERE NOT EXISTS (SELECT 1 FROM keys.born)",
+)

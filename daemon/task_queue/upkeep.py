@@ -1,14 +1,17 @@
 """Upkeep of a shard's queue: what is finished, what has grown old, in small steps; its clocks and facts."""
 
+import sqlite3
 import time
 from collections.abc import Iterable
 
 from daemon.task import Task
-from daemon.task_queue.base import BUSY_TIMEOUT_S, COLUMNS, QueueBase, decode_all, faults
+from daemon.task_queue.base import BUSY_TIMEOUT_S, COLUMNS, QueueBase, decode_all
+from daemon.task_queue.faults import faults
 from daemon.task_queue.schema import BULK_BYTES, TABLE
 
 #: How long shrinking the write-ahead log may hold up others.
 _CHECKPOINT_PATIENCE_MS = 200
+
 
 class QueueUpkeep(QueueBase):
     """Clocks and facts; unspooling, clearing and expiring."""
@@ -68,7 +71,7 @@ class QueueUpkeep(QueueBase):
         return len(doomed)
 
     def _delete(self, doomed: list[tuple[int]]) -> None:
-        with self.write(self.keyed, "queue.settle") as connection:
+        def delete(connection: sqlite3.Connection) -> None:
             connection.executemany("DELETE FROM keys.idempotency WHERE task_id ="
                                    f" (SELECT task_id FROM {TABLE} WHERE _id = ?)", doomed)
             connection.executemany(
@@ -76,6 +79,8 @@ class QueueUpkeep(QueueBase):
                 " AND status NOT IN (5, 6, 7)", [(order, order) for (order,) in doomed])
             connection.executemany(f"DELETE FROM {TABLE} WHERE _id = ?", doomed)
             connection.execute("DELETE FROM tally WHERE tasks = 0")
+
+        self.with_keys("queue.settle", delete)
 
     def aged(self, instance_key: str, age_before: float, limit: int) -> list[Task]:
         """Of the oldest waiting tasks of an instance, up to `limit` of a kind, those with `age_base` before that."""

@@ -75,6 +75,7 @@ class QueueWork(QueueBase):
                 f" ORDER BY _id LIMIT ?) RETURNING {COLUMNS}",
                 (time.time(), instance_key, bulk, limit)).fetchall()
             tasks = [task for row in rows if (task := _decode_or_fail(connection, row))]
+            self.met_damaged_row |= len(tasks) < len(rows)
         return sorted(tasks, key=lambda task: task.order)
 
     def settle(self, settlements: Iterable[Settlement], *, supersede: bool = True) -> Settled:

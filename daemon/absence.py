@@ -1,0 +1,37 @@
+"""What a shard's queue has to know of the time when nobody served it: the machine's restarts, the worker's absence."""
+
+import time
+from pathlib import Path
+from typing import Final
+
+from daemon.logs import log
+from daemon.task_queue import TaskQueue
+
+#: The kernel's name for the time since its last boot.
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_BOOT_FACT: Final = "boot_id"
+_ALIVE_FACT: Final = "alive_at"
+
+
+def catch_up(queue: TaskQueue) -> None:
+    """Have deliveries from before a restart of the machine looked at again, and no task age by the time between.
+
+    Only for the holder of the shard's lock; safe to repeat. Raises QueueFault.
+    """
+    current = _BOOT_ID.read_text().strip()
+    known = queue.fact(_BOOT_FACT)
+    if known not in {None, current}:
+        rechecked = queue.recheck_unsynced()
+        if rechecked:
+            log("queue.rechecked", shard=queue.shard, tasks=rechecked)
+    if known != current:
+        queue.remember(_BOOT_FACT, current)
+    alive_at = queue.fact(_ALIVE_FACT)
+    if alive_at is not None:
+        queue.add_outage("", max(0.0, time.time() - float(alive_at)))
+    note_alive(queue)
+
+
+def note_alive(queue: TaskQueue) -> None:
+    """Write down that the shard is served now: tasks do not age while it is not. Raises QueueFault."""
+    queue.remember(_ALIVE_FACT, f"{time.time():.3f}")

@@ -1,0 +1,114 @@
+"""What can be wrong between queue and spool: one table, and the pure decisions about a row and its file.
+
+A name never changes its meaning. `docs/recovery.md` is generated from the table.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from daemon.spool import FOOTER_BYTES, Mark
+from daemon.spool_check import Found
+from daemon.task import FINISHED, State, Task
+
+
+@dataclass(frozen=True, slots=True)
+class FindingKind:
+    """One row of the table of findings."""
+
+    #: Stable, machine-readable name.
+    name: str
+    #: A sentence: what is wrong.
+    title: str
+    #: A sentence: what is done about it.
+    repair: str
+
+
+def _table(*rows: tuple[str, str, str]) -> dict[str, FindingKind]:
+    return {row[0]: FindingKind(*row) for row in rows}
+
+
+#: The table. Keys are the stable names.
+FINDINGS: Final[dict[str, FindingKind]] = _table(
+    # --- a shard's database -------------------------------------------------------------------------------
+    ("queue_damaged", "A shard's database is damaged.",
+     "It is moved to lost+found and rebuilt from the spool."),
+    ("queue_emptied", "A shard's database is new although there are uploads in the spool.",
+     "It is filled from the spool before its worker begins."),
+    ("log_lost", "A worker died and the write-ahead log of its database is gone.",
+     "The spool is compared with the queue before the worker begins."),
+    ("keys_damaged", "The database of the idempotency keys is damaged.",
+     "It is moved to lost+found and filled again from the rows."),
+    # --- a row --------------------------------------------------------------------------------------------
+    ("bytes_missing", "The bytes of a task are not in the spool.",
+     "It becomes a dead letter."),
+    ("row_damaged", "A row of the queue cannot be read.",
+     "It is written anew from the file in the spool; without one it becomes a dead letter."),
+    ("row_misplaced", "A row is in the database of another shard.",
+     "It is moved while no worker and no API runs."),
+    ("counts_wrong", "The counts that are kept of the rows are not those of the rows.",
+     "They are counted anew."),
+    ("mark_wrong", "The name of a file does not say what its row says.",
+     "The file is renamed: the row is right."),
+    ("bytes_left", "The bytes of a finished task are still in the spool.",
+     "They are removed like those of any finished task."),
+    # --- a file in the spool ------------------------------------------------------------------------------
+    ("row_missing", "An upload in the spool has no row.",
+     "It is queued again under its id; a dead letter and a held one stay what they were."),
+    ("row_missing_outdated", "An upload in the spool has no row, and a newer one to the same path is known.",
+     "The file is moved to lost+found."),
+    ("file_damaged", "A file in the spool is not whole, or holds another upload.",
+     "The file is moved to lost+found; with a row it stays, and the task becomes a dead letter."),
+    ("file_misplaced", "A file is in the bucket of another instance.",
+     "It is moved to its own bucket; a second copy is moved to lost+found."),
+    ("file_stray", "A name in the spool is not an upload's.",
+     "It is moved to lost+found."),
+    ("file_unreadable", "The disk cannot read a file of the spool.",
+     "Nothing: it is tried again at the next comparison."),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something that is wrong, or was."""
+
+    #: A name from the table.
+    name: str
+    shard: int
+    task_id: str | None = None
+    #: Which file or what exactly, for people.
+    detail: str = ""
+    repaired: bool = False
+
+
+def mark_of(state: State) -> Mark | None:
+    """What the file's name says of a task in that state; None when it does not matter any more."""
+    if state in FINISHED:
+        return None
+    return {State.FAILED: Mark.FAILED, State.HELD: Mark.HELD}.get(state, Mark.PENDING)
+
+
+#: The state of an upload without a row, by its mark.
+STATE_OF: Final = {Mark.PENDING: State.QUEUED, Mark.FAILED: State.FAILED, Mark.HELD: State.HELD}
+
+
+def judge(task: Task, found: Found | None, meta_bytes: int, *, trust_size: bool = True) -> str | None:
+    """The name of what is wrong between a task and its file (None: there is none), or None.
+
+    `file_damaged` is only a suspicion, by the size (or always, unless `trust_size`): the caller reads the file before
+    it says so. What is being pushed is not judged, nor a delivery that is only looked at again, nor a dead letter for
+    what it says of itself.
+    """
+    if task.state is State.PUSHING or (task.recheck and found is None):
+        return None
+    if task.state in FINISHED:
+        return "bytes_left" if found is not None and not task.spooled else None
+    if found is None:
+        return None if _says(task, "bytes_missing") else "bytes_missing"
+    if found.mark is not mark_of(task.state):
+        return "mark_wrong"
+    whole = trust_size and found.size == task.upload.size + meta_bytes + FOOTER_BYTES
+    return None if whole or _says(task, "bytes_damaged") else "file_damaged"
+
+
+def _says(task: Task, code: str) -> bool:
+    return task.state is State.FAILED and task.error_code == code

@@ -1,0 +1,131 @@
+"""Opening a shard's queue whatever became of its database: whole, damaged, emptied, deleted, without its log.
+
+Only for the holder of the shard's lock. A damaged database is moved to lost+found in one step, never mended in
+place; the spool holds every upload that is not finished, so the rows are made from it again, before anything is
+delivered. What that loses: attempts and due times, pending commands, the history of what is finished.
+"""
+
+import time
+from collections.abc import Callable
+from itertools import chain
+from typing import Final
+
+from daemon import notify
+from daemon.comparison import Comparison
+from daemon.errors import QueueFault
+from daemon.findings import Finding
+from daemon.layout import Layout, sync_directory, touch
+from daemon.logs import log
+from daemon.spool import Spool
+from daemon.task_queue import TaskQueue
+
+#: So often the service manager is told that the start goes on, and for how long it is asked to wait.
+_TELL_EVERY_S: Final = 5.0
+_PATIENCE_S: Final = 60.0
+#: After a worker died, the spool is compared for so long before the queue is served; the rest follows meanwhile.
+_UNCLEAN_BUDGET_S: Final = 0.5
+#: Rows written in one transaction.
+_STEP: Final = 500
+#: So many uploads without rows are named one by one.
+_NAMED: Final = 20
+
+
+def condemn(layout: Layout, shard: int) -> None:
+    """Note, durably, that the shard's database is damaged: the next start sets it aside. Raises OSError."""
+    touch(layout.condemned(shard), layout.file_mode)
+    sync_directory(layout.shard(shard))
+
+
+def open_whole(
+    layout: Layout, shard: int, *, shards: int, supersede: bool, report: Callable[[Finding], None],
+    open_queue: Callable[[Layout, int], TaskQueue] = TaskQueue,
+) -> TaskQueue:
+    """Open the shard's queue so that every upload in its part of the spool has its row; say what was wrong.
+
+    `shards` is the number in force. Raises QueueFault when not even a new database can be used, and OSError.
+    """
+    died = layout.in_use(shard).exists()
+    log_lost = died and not layout.log(shard).exists()
+    queue, replaced = _open_or_replace(layout, shard, open_queue, report)
+    if replaced or not queue.born or died:
+        budget_s = None if log_lost or replaced or not queue.born else _UNCLEAN_BUDGET_S
+        restored, finished = _compare(queue, shards, supersede=supersede, report=report, budget_s=budget_s)
+        if restored and not replaced and (log_lost or not queue.born):
+            report(Finding(name="log_lost" if queue.born else "queue_emptied", shard=shard, repaired=True))
+        if finished:
+            queue.note_born()
+    touch(layout.in_use(shard), layout.file_mode)
+    sync_directory(layout.shard(shard))
+    return queue
+
+
+def note_closed(layout: Layout, shard: int) -> None:
+    """Note that whoever held the shard's lock ended in order. Call it after a checkpoint. Raises OSError."""
+    layout.in_use(shard).unlink(missing_ok=True)
+
+
+def _open_or_replace(
+    layout: Layout, shard: int, open_queue: Callable[[Layout, int], TaskQueue], report: Callable[[Finding], None],
+) -> tuple[TaskQueue, bool]:
+    """The queue, and whether its database had to be replaced."""
+    reason = "it was found damaged while it was in use"
+    if not layout.condemned(shard).exists():
+        try:
+            return open_sound(layout, shard, open_queue), False
+        except QueueFault as fault:
+            if fault.code != "queue_damaged":
+                raise
+            reason = fault.detail
+    target = layout.retire(layout.shard(shard))
+    # Room that was kept back is nothing doubtful.
+    (target / layout.reserve(shard).name).unlink(missing_ok=True)
+    log("queue.set_aside", shard=shard, path=str(target), reason=reason)
+    report(Finding(name="queue_damaged", shard=shard, detail=f"{target}: {reason}", repaired=True))
+    return open_queue(layout, shard), True
+
+
+def open_sound(
+    layout: Layout, shard: int, open_queue: Callable[[Layout, int], TaskQueue] = TaskQueue,
+) -> TaskQueue:
+    """Open the shard's queue and look at as much of its database as takes no time. Raises QueueFault."""
+    queue = open_queue(layout, shard)
+    try:
+        queue.glance()
+    except BaseException:
+        queue.close()
+        raise
+    return queue
+
+
+def _compare(
+    queue: TaskQueue, shards: int, *, supersede: bool, report: Callable[[Finding], None], budget_s: float | None,
+) -> tuple[int, bool]:
+    """Give every upload of the shard's buckets its row, older ones first; return how many, and whether that is all."""
+    missing = 0
+
+    def sort_out(finding: Finding) -> None:
+        nonlocal missing
+        missing += finding.name == "row_missing"
+        if finding.name != "row_missing" or missing <= _NAMED:
+            report(finding)
+
+    spool = Spool(queue.layout)
+    comparison = Comparison(queue, spool, shards=shards, supersede=supersede, report=sort_out, step=_STEP)
+    began = told = time.monotonic()
+    finished = True
+    for _ in chain.from_iterable(comparison.files(bucket) for bucket in comparison.buckets()):
+        now = time.monotonic()
+        if now - told > _TELL_EVERY_S:
+            told = now
+            notify.still_starting(_PATIENCE_S)
+            notify.status(f"compares the spool with the queue: {missing} uploads queued again")
+        if budget_s is not None and now - began > budget_s:
+            finished = False
+            break
+    spool.close()
+    if missing or budget_s is None:
+        took_ms = round((time.monotonic() - began) * 1000)
+        log("queue.rebuilt", shard=queue.shard, tasks=missing, duration_ms=took_ms)
+    if missing > _NAMED:
+        report(Finding(name="row_missing", shard=queue.shard, detail=f"and {missing - _NAMED} more", repaired=True))
+    return missing, finished

@@ -1,0 +1,117 @@
+"""Looking into the spool for recovery: what is there, whether it is whole, and moving what is not.
+
+Nothing is deleted here, and nothing is overwritten.
+"""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from daemon.layout import Layout
+from daemon.spool import Mark, Name, Spool, name_of, read_meta
+from daemon.task import Upload
+
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+#: What opening something says that is no plain file.
+_NO_FILE: Final = frozenset({errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.EACCES, errno.EPERM})
+
+
+class Found(NamedTuple):
+    """A file of an upload: what its name says, and its size in bytes."""
+
+    mark: Mark
+    size: int
+
+
+class Undecided(Exception):
+    """Raised for a file whose writer has not decided about its row yet: leave it alone."""
+
+
+class SpoolCheck:
+    """The spool as recovery sees it. One thread at a time."""
+
+    def __init__(self, layout: Layout, spool: Spool) -> None:
+        self._layout = layout
+        self._spool = spool
+
+    def changed_at(self, bucket: int) -> float:
+        """When a name in the bucket last came or went, in seconds since the epoch."""
+        return os.stat(self._layout.bucket(bucket)).st_mtime
+
+    def scan(self, bucket: int) -> Iterator[Name]:
+        """The files of a bucket, as they come."""
+        with os.scandir(self._layout.bucket(bucket)) as entries:
+            for entry in entries:
+                yield name_of(bucket, entry.name)
+
+    def look(self, bucket: int, task_id: str, expected: Mark = Mark.PENDING) -> Found | None:
+        """The file of an upload, looked for under its `expected` name first; None when there is none."""
+        directory = self._spool.directory(bucket)
+        for mark in (expected, *(mark for mark in Mark if mark is not expected)):
+            try:
+                found = os.stat(task_id + mark.value, dir_fd=directory, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            return Found(mark, found.st_size)
+        return None
+
+    def examine(self, name: Name) -> Upload:
+        """The upload that a file holds.
+
+        Raises Undecided while its writer holds the lock, FileNotFoundError when it has gone, ValueError saying why
+        it is no whole upload of that name, and OSError when the disk cannot read it.
+        """
+        try:
+            descriptor = os.open(name.file, _READ, dir_fd=self._spool.directory(name.bucket))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                raise ValueError(f"It is not a plain file: {error.strerror}.") from error
+            raise
+        try:
+            # A writer never takes the lock again, so what it has decided can be seen from here on.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return self._read(descriptor, name)
+        except BlockingIOError as error:
+            raise Undecided from error
+        finally:
+            os.close(descriptor)
+
+    def _read(self, descriptor: int, name: Name) -> Upload:
+        found = os.fstat(descriptor)
+        if found.st_nlink == 0:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        if not self._spool.is_own(found):
+            raise ValueError("It is not a plain file of the service's own.")
+        upload = read_meta(descriptor)
+        if upload.task_id != name.task_id:
+            raise ValueError(f"It holds the upload {upload.task_id}.")
+        return upload
+
+    def move(self, name: Name, bucket: int) -> bool:
+        """Move a file into another bucket, durably; False when its upload has a file there."""
+        if self.look(bucket, name.task_id) is not None:
+            return False
+        source, target = self._spool.directory(name.bucket), self._spool.directory(bucket)
+        os.rename(name.file, name.file, src_dir_fd=source, dst_dir_fd=target)
+        os.fsync(target)
+        os.fsync(source)
+        return True
+
+    def set_aside(self, name: Name) -> Path:
+        """Move a doubtful file to lost+found, durably, and return its new path."""
+        return self._layout.retire(self._layout.bucket(name.bucket) / name.file)
+
+    def keep_note(self, name: str, text: str) -> Path:
+        """Write a file into lost+found, durably, and return its path."""
+        draft = self._layout.queue / name
+        descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, self._layout.file_mode)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        return self._layout.retire(draft)

@@ -1,0 +1,259 @@
+"""Putting a shard's queue right from the spool: rows that are missing, damaged, or say what is not so.
+
+Only for the holder of the shard's lock. Every method is safe to repeat.
+"""
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+from daemon.errors import QueueFault
+from daemon.task import FINISHED, State, Task, Upload
+from daemon.task_queue.base import BORN_FACT, COLUMNS, QueueBase, decode_or_none
+from daemon.task_queue.schema import OUTAGE, TABLE
+
+#: Uploads to a path with later ids. A damaged row's id may be anything.
+_NEWER: Final = "target = ? AND task_id > ? AND length(task_id) = 36"
+_KEYS_FACT: Final = "keys"
+_COUNTS: Final = f"SELECT status, instance, count(*), sum(size) FROM {TABLE} GROUP BY status, instance"
+#: A database of up to this size is read through in well under a second.
+_SMALL_BYTES: Final = 32 * 2**20
+
+
+class Restored(Enum):
+    """What became of an upload that was found in the spool without a row."""
+
+    #: It has a row now.
+    DONE = "done"
+    #: It had one after all.
+    KNOWN = "known"
+    #: A newer upload to its path is known: it must not be delivered.
+    OUTDATED = "outdated"
+    #: A newer one to its path is just being pushed: try again later.
+    LATER = "later"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row as it is on the disk. `task` is None when it is damaged; the other values may be anything then."""
+
+    order: int
+    task_id: str
+    instance_key: str
+    state: int
+    error_code: str | None
+    #: Length of the upload's description, in bytes.
+    meta_bytes: int
+    task: Task | None
+
+
+class QueueRestore(QueueBase):
+    """What recovery may do."""
+
+    # --- looking -----------------------------------------------------------------------------------------
+
+    def rows(self, after_order: int, limit: int) -> list[Row]:
+        """Up to `limit` rows with orders over `after_order`, damaged ones too, in order."""
+        return [_row(found) for found in self.read(
+            f"SELECT {COLUMNS} FROM {TABLE} WHERE _id > ? ORDER BY _id LIMIT ?", (after_order, limit))]
+
+    def row(self, order: int) -> Row | None:
+        """One row, or None."""
+        found = self.read(f"SELECT {COLUMNS} FROM {TABLE} WHERE _id = ?", (order,))
+        return _row(found[0]) if found else None
+
+    def instances_of(self, task_ids: Sequence[str]) -> dict[str, str]:
+        """Which of these ids have a row, and the keys of their instances."""
+        marks = ",".join("?" * len(task_ids))
+        return dict(self.read(f"SELECT task_id, instance FROM {TABLE} WHERE task_id IN ({marks})", task_ids))
+
+    def newer_known(self, upload: Upload) -> bool:
+        """True when an upload to the same path with a later id has a row."""
+        return bool(self.read(f"SELECT 1 FROM {TABLE} WHERE {_NEWER} LIMIT 1",
+                              (upload.destination.target, upload.task_id)))
+
+    def glance(self) -> None:
+        """Look at as much of the database as takes no time. Raises QueueFault('queue_damaged')."""
+        if os.stat(self.layout.database(self.shard)).st_size <= _SMALL_BYTES:
+            found = self.read("PRAGMA quick_check(1)")[0][0]
+            if found != "ok":
+                raise QueueFault("queue_damaged", f"The queue's database: {found}.")
+        for table in (TABLE, "tally", "commands", "outages", "facts"):
+            self.read(f"SELECT * FROM {table} LIMIT 1")
+        self.read(f"SELECT * FROM {TABLE} ORDER BY _id DESC LIMIT 1")
+
+    # --- rows that are missing ---------------------------------------------------------------------------
+
+    @property
+    def born(self) -> bool:
+        """True unless this database was made while uploads were in the spool already: it may have lost rows."""
+        return bool(self.read("SELECT 1 FROM facts WHERE name = ?", (BORN_FACT,)))
+
+    def note_born(self) -> None:
+        """Remember, durably, that every upload of the spool has been looked at."""
+        with self.write(self.durable, "queue.settle") as connection:
+            connection.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (BORN_FACT, f"{time.time():.3f}"))
+
+    def restore(self, found: Sequence[tuple[Upload, State]], *, supersede: bool) -> list[Restored]:
+        """Give uploads that were found in the spool their rows again, older ones first, in one durable transaction.
+
+        One that was pending goes before the newer ones of its path, if those are still to be pushed and `supersede`
+        is off; otherwise it is OUTDATED where newer ones are known. Dead letters and held ones always get a row.
+        """
+        now = time.time()
+
+        def restore_all(connection: sqlite3.Connection) -> list[Restored]:
+            return [self._restore(connection, upload, state, supersede, now) for upload, state in found]
+
+        if any(upload.idempotency_key is not None for upload, _ in found):
+            return self.with_keys("queue.commit", restore_all)
+        with self.write(self.durable, "queue.commit") as connection:
+            return restore_all(connection)
+
+    def _restore(
+        self, connection: sqlite3.Connection, upload: Upload, state: State, supersede: bool, now: float,
+    ) -> Restored:
+        if connection.execute(f"SELECT 1 FROM {TABLE} WHERE task_id = ?", (upload.task_id,)).fetchone():
+            return Restored.KNOWN
+        target = upload.destination.target
+        newer = connection.execute(f"SELECT _id, status FROM {TABLE} WHERE {_NEWER} ORDER BY _id",
+                                   (target, upload.task_id)).fetchall()
+        states = {status for _, status in newer}
+        if newer and state is State.QUEUED and (supersede or State.DELIVERED in states):
+            return Restored.OUTDATED
+        if State.PUSHING in states:
+            return Restored.LATER
+        order = _insert(connection, upload, state, now)
+        if newer:
+            _put_behind(connection, [row[0] for row in newer])
+        elif supersede:
+            connection.execute(
+                f"UPDATE {TABLE} SET status = 6, updated_at = ?, error_message = ?, due_at = NULL"
+                " WHERE target = ? AND _id < ? AND status IN (1, 3)",
+                (now, f"Replaced by {upload.task_id}.", target, order))
+        if upload.idempotency_key is not None:
+            connection.execute("INSERT OR IGNORE INTO keys.idempotency VALUES (?, ?, ?)",
+                               (upload.idempotency_key, upload.task_id, upload.fingerprint))
+        return Restored.DONE
+
+    # --- rows that are wrong -----------------------------------------------------------------------------
+
+    def bury(self, order: int, state: int, code: str, message: str) -> bool:
+        """Make a dead letter of a row that is in `state`, durably; False when it has left that state."""
+        with self.write(self.durable, "queue.settle") as connection:
+            return connection.execute(
+                f"UPDATE {TABLE} SET status = 9, error_code = ?, error_message = ?, due_at = NULL, updated_at = ?"
+                " WHERE _id = ? AND status = ?", (code, message, time.time(), order, state)).rowcount == 1
+
+    def note_spooled(self, order: int) -> None:
+        """Remember that the bytes of a finished task are in the spool after all."""
+        with self.write(self.durable, "queue.settle") as connection:
+            connection.execute(f"UPDATE {TABLE} SET spooled = 1 WHERE _id = ? AND status IN (5, 6, 7)", (order,))
+
+    def mend(
+        self, order: int, instance_key: str, upload: Upload, state: State, code: str | None, message: str | None,
+    ) -> State:
+        """Write a damaged row anew from its upload, with its order, durably; return the state that it got.
+
+        One that would be pushed again is a dead letter instead when a newer upload to its path is known.
+        """
+        now = time.time()
+        with self.write(self.durable, "queue.settle") as connection:
+            newer = connection.execute(f"SELECT 1 FROM {TABLE} WHERE target = ? AND _id > ?",
+                                       (upload.destination.target, order)).fetchone()
+            if newer and state is State.QUEUED:
+                state, code, message = State.FAILED, "path_moved_on", "The row was damaged and has been mended."
+            connection.execute(f"DELETE FROM {TABLE} WHERE _id = ? OR task_id = ?", (order, upload.task_id))
+            _insert(connection, upload, state, now, order)
+            connection.execute(f"UPDATE {TABLE} SET error_code = ?, error_message = ? WHERE _id = ?",
+                               (code, message, order))
+            _count_again(connection, {instance_key, upload.destination.instance_key})
+        return state
+
+    def raw(self, order: int) -> str:
+        """Everything that a row holds, for people, as JSON."""
+        rows = self.read(f"SELECT * FROM {TABLE} WHERE _id = ?", (order,))
+        return json.dumps([repr(value) for row in rows for value in row])
+
+    def drop(self, order: int) -> None:
+        """Delete a row, durably. Only when what it held is somewhere else."""
+        with self.write(self.durable, "queue.settle") as connection:
+            connection.execute(f"DELETE FROM {TABLE} WHERE _id = ?", (order,))
+
+    def counts_fit(self) -> bool:
+        """True when the counts that are kept are those of the rows. Looks at every row."""
+        kept = "SELECT status, instance, tasks, bytes FROM tally WHERE tasks <> 0"
+        return not self.read(f"SELECT 1 FROM ({_COUNTS} EXCEPT {kept}) UNION ALL"
+                             f" SELECT 1 FROM ({kept} EXCEPT {_COUNTS}) LIMIT 1")
+
+    def count_again(self) -> None:
+        """Count every row anew, durably."""
+        with self.write(self.durable, "queue.settle") as connection:
+            connection.execute("DELETE FROM tally")
+            connection.execute(f"INSERT INTO tally {_COUNTS}")
+
+    # --- idempotency keys --------------------------------------------------------------------------------
+
+    def keys_to_fill(self) -> str | None:
+        """The number of the keys' database if the keys of this shard's rows are not known to be in it, else None."""
+        number: str = self.with_keys("queue.claim", lambda connection: connection.execute(
+            "SELECT number FROM keys.born").fetchone()[0])
+        known = self.read("SELECT value FROM facts WHERE name = ?", (_KEYS_FACT,))
+        return None if known and known[0][0] == number else number
+
+    def fill_keys(self, uploads: Sequence[Upload]) -> None:
+        """Put the keys of uploads that have rows into the keys' database, unless they are there."""
+        values = [(upload.idempotency_key, upload.task_id, upload.fingerprint) for upload in uploads]
+        self.with_keys("queue.claim", lambda connection: connection.executemany(
+            "INSERT OR IGNORE INTO keys.idempotency VALUES (?, ?, ?)", values))
+
+    def note_keys_filled(self, number: str) -> None:
+        """Remember that the keys of all rows are in the keys' database of that number."""
+        with self.write(self.durable, "queue.settle") as connection:
+            connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (_KEYS_FACT, number))
+
+
+def _row(found: Sequence[Any]) -> Row:
+    values = dict(zip(COLUMNS.split(", "), found, strict=True))
+    data = values["data"]
+    return Row(
+        order=found[0], task_id=str(values["task_id"]), instance_key=str(values["instance"]), state=values["status"],
+        error_code=values["error_code"], task=decode_or_none(found),
+        meta_bytes=len(data.encode(errors="replace")) if isinstance(data, str) else len(data or b""))
+
+
+def _count_again(connection: sqlite3.Connection, instance_keys: set[str]) -> None:
+    """Count the rows of instances anew: a damaged row was counted as what it was before."""
+    marks = ",".join("?" * len(instance_keys))
+    connection.execute(f"DELETE FROM tally WHERE instance IN ({marks})", tuple(instance_keys))
+    connection.execute(f"INSERT INTO tally SELECT status, instance, count(*), sum(size) FROM {TABLE}"
+                       f" WHERE instance IN ({marks}) GROUP BY status, instance", tuple(instance_keys))
+
+
+def _insert(
+    connection: sqlite3.Connection, upload: Upload, state: State, now: float, order: int | None = None,
+) -> int:
+    to = upload.destination
+    # A newer upload to its path may have been delivered and forgotten: a person must want these bytes all the same.
+    lost = (None, None, 0) if state in FINISHED | {State.QUEUED} else (
+        "order_unknown", "The queue was rebuilt from the spool; what was known of the task is lost.", 1)
+    return int(connection.execute(
+        f"INSERT INTO {TABLE} (_id, data, timestamp, status, task_id, instance, target, size, updated_at, age_base,"
+        f" error_code, error_message, outrun) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE}, ?, ?, ?) RETURNING _id",
+        (order, upload.to_json(), upload.created_at, state, upload.task_id, to.instance_key, to.target, upload.size,
+         now, upload.created_at, *to.clocks, *lost)).fetchone()[0])
+
+
+def _put_behind(connection: sqlite3.Connection, orders: Sequence[int]) -> None:
+    """Give rows new orders behind all others, keeping their order among themselves."""
+    last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (TABLE,)).fetchone()
+    if last is None:
+        raise QueueFault("queue_damaged", "The table of orders is empty.")
+    for number, order in enumerate(orders, last[0] + 1):
+        connection.execute(f"UPDATE {TABLE} SET _id = ? WHERE _id = ?", (number, order))
+    connection.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = ?", (last[0] + len(orders), TABLE))
