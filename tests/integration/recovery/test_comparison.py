@@ -1,0 +1,437 @@
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from daemon.comparison import Comparison
+from daemon.layout import Layout
+from daemon.spool import Mark
+from daemon.task import State, Upload, bucket_of
+from tests.integration.recovery.world import World
+
+_STATES = [State.QUEUED, State.DEFERRED, State.HELD, State.FAILED]
+
+
+def test_nothing_is_found_where_queue_and_spool_agree(world: World) -> None:
+    """Tasks in every state, with and without bytes, are no finding, and stay as they are."""
+    uploads = [world.put(f"/{state.label}", state=state) for state in _STATES]
+    gone = world.put("/delivered")
+    world.settle(gone, State.DELIVERED, spooled=False)
+    world.file(gone).unlink()
+    before = [world.task(upload) for upload in (*uploads, gone)]
+    assert world.compare(thorough=True) == []
+    assert [world.task(upload) for upload in (*uploads, gone)] == before
+
+
+# --- rows without bytes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", _STATES)
+def test_row_becomes_a_dead_letter_when_its_bytes_are_missing(world: World, state: State) -> None:
+    """What cannot be delivered any more is in the dead letters with the reason, and is found once only."""
+    upload = world.put(state=state)
+    world.file(upload, world.mark(upload) or Mark.PENDING).unlink()
+    assert world.compare() == ["bytes_missing"]
+    task = world.task(upload)
+    assert (task.state, task.error_code) == (State.FAILED, "bytes_missing")
+    assert world.compare() == []
+    assert world.tallies_fit()
+
+
+# --- bytes without rows -----------------------------------------------------------------------------------
+
+
+def test_upload_without_a_row_is_queued_again_under_its_id(world: World) -> None:
+    """A linked file is an upload: its API died before the row was written."""
+    upload = world.write(key="k1")
+    assert world.compare() == ["row_missing"]
+    assert world.task(upload).upload == upload
+    assert world.state(upload) is State.QUEUED
+    assert world.compare() == []
+    assert world.tallies_fit()
+
+
+@pytest.mark.parametrize(("mark", "state"), [(Mark.FAILED, State.FAILED), (Mark.HELD, State.HELD)])
+def test_upload_without_a_row_is_not_revived_when_its_mark_says_it_was_stopped(
+        world: World, mark: Mark, state: State) -> None:
+    """A dead letter stays one and a held upload stays held; only --force delivers either."""
+    upload = world.write()
+    world.spool.mark(upload, mark)
+    assert world.compare() == ["row_missing"]
+    task = world.task(upload)
+    assert (task.state, task.error_code) == (state, "order_unknown")
+    assert world.queue.newer_exists(upload.destination.target, task.order)
+    assert world.mark(upload) is mark
+
+
+def test_upload_without_a_row_is_left_alone_while_its_writer_holds_the_lock(world: World) -> None:
+    """An upload in flight is not an orphan; once its writer is gone, it is."""
+    upload = world.write()
+    descriptor = os.open(world.file(upload), os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    assert world.compare() == []
+    assert world.state(upload) is None
+    os.close(descriptor)
+    assert world.compare() == ["row_missing"]
+
+
+def test_upload_without_a_row_is_set_aside_when_its_path_has_moved_on(world: World) -> None:
+    """Older bytes never go over newer ones, and are never deleted."""
+    older = world.write(body=b"older")
+    newer = world.put(body=b"newer")
+    assert world.compare() == ["row_missing_outdated"]
+    assert world.state(older) is None
+    assert world.state(newer) is State.QUEUED
+    assert any(name.startswith(older.task_id) for name in world.lost_found())
+
+
+@pytest.mark.parametrize("mark", [Mark.FAILED, Mark.HELD])
+def test_dead_letter_without_a_row_gets_one_below_the_newer_upload(world: World, mark: Mark) -> None:
+    """A stopped upload comes back as what it was, and counts as older than what came after it."""
+    older = world.write(body=b"older")
+    world.spool.mark(older, mark)
+    newer = world.put(body=b"newer")
+    assert world.compare() == ["row_missing"]
+    assert world.task(older).order < world.task(newer).order
+    assert world.state(newer) is State.QUEUED
+
+
+def test_upload_without_a_row_goes_before_the_newer_ones_when_all_are_to_be_delivered(world: World) -> None:
+    """With `deliver-all` an older upload takes its place again, in the order of acceptance."""
+    oldest = world.put(supersede=False)
+    older = world.write()
+    newer = [world.put(supersede=False) for _ in range(3)]
+    other = world.put("/other")
+    assert world.compare(supersede=False) == ["row_missing"]
+    orders = [world.task(upload).order for upload in (oldest, older, *newer)]
+    assert orders == sorted(orders)
+    following = world.put(supersede=False)
+    assert world.task(following).order > max(orders)
+    assert world.state(other) is State.QUEUED
+    assert world.tallies_fit()
+
+
+def test_upload_without_a_row_waits_while_a_newer_one_is_pushed(world: World) -> None:
+    """What is being pushed keeps its place; the older upload is looked at again later."""
+    older = world.write()
+    newer = world.put(supersede=False)
+    world.queue.claim(newer.destination.instance_key, 10)
+    assert world.compare(supersede=False) == []
+    assert world.state(older) is None
+    assert world.mark(older) is Mark.PENDING
+
+
+def test_upload_without_a_row_is_set_aside_when_a_newer_one_was_delivered(world: World) -> None:
+    """Even with `deliver-all`, what is in the instance is not overwritten by what is older."""
+    older = world.write()
+    newer = world.put(supersede=False)
+    world.settle(newer, State.DELIVERED)
+    assert world.compare(supersede=False) == ["row_missing_outdated"]
+    assert world.state(older) is None
+
+
+def test_uploads_without_rows_are_queued_in_the_order_of_their_ids(world: World) -> None:
+    """Of one path the newest wins; the older ones are superseded by it."""
+    uploads = [world.write(body=b"%d" % number) for number in range(5)]
+    assert world.compare() == ["row_missing"] * 5
+    states = [world.state(upload) for upload in uploads]
+    assert states == [State.SUPERSEDED] * 4 + [State.QUEUED]
+    assert world.tallies_fit()
+
+
+def test_older_pending_row_is_superseded_by_a_restored_newer_one(world: World) -> None:
+    """An upload that lost its row still replaces what it replaced when it was accepted."""
+    older = world.put()
+    newer = world.write()
+    assert world.compare() == ["row_missing"]
+    assert world.state(older) is State.SUPERSEDED
+    assert world.state(newer) is State.QUEUED
+
+
+# --- rows and files that do not fit -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("state", "wrong", "right"), [
+    (State.QUEUED, Mark.FAILED, Mark.PENDING), (State.FAILED, Mark.PENDING, Mark.FAILED),
+    (State.HELD, Mark.PENDING, Mark.HELD)])
+def test_mark_follows_the_row(world: World, state: State, wrong: Mark, right: Mark) -> None:
+    """After a crash between renaming and settling, the row is right and the name is put right."""
+    upload = world.put(state=state)
+    world.spool.mark(upload, wrong)
+    assert world.compare() == ["mark_wrong"]
+    assert world.mark(upload) is right
+    assert world.state(upload) is state
+    assert world.compare() == []
+
+
+def test_bytes_of_a_finished_task_go_the_usual_way_when_they_are_still_there(world: World) -> None:
+    """A row that says the bytes are gone is corrected, so that they are removed after the next sync."""
+    upload = world.put()
+    world.settle(upload, State.DELIVERED, spooled=False)
+    assert world.compare() == ["bytes_left"]
+    assert [task.task_id for task in world.queue.unspoolable(10)] == [upload.task_id]
+    assert world.compare() == []
+
+
+@pytest.mark.parametrize("state", _STATES)
+def test_task_becomes_a_dead_letter_when_its_file_is_cut_short(world: World, state: State) -> None:
+    """A damaged file is seen by its size, stays where it is, and its task says what is wrong."""
+    upload = world.put(state=state)
+    os.truncate(world.file(upload, world.mark(upload) or Mark.PENDING), 10)
+    assert world.compare() == ["file_damaged"]
+    assert (world.state(upload), world.task(upload).error_code) == (State.FAILED, "bytes_damaged")
+    assert world.mark(upload) is Mark.FAILED
+    assert world.compare() == []
+
+
+def test_damage_that_keeps_the_size_is_found_by_a_thorough_comparison(world: World) -> None:
+    """A file whose description is overwritten in place is found when its end is read."""
+    upload = world.put()
+    with world.file(upload).open("r+b") as file:
+        file.seek(len(b"body"))
+        file.write(b"?")
+    assert world.compare() == []
+    assert world.compare(thorough=True) == ["file_damaged"]
+    assert world.task(upload).error_code == "bytes_damaged"
+    assert world.compare(thorough=True) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"short", b"x" * 5000])
+def test_file_that_is_no_upload_is_set_aside(world: World, content: bytes) -> None:
+    """A file with an upload's name and no row, but without an upload in it, is kept in lost+found."""
+    upload = world.write()
+    world.file(upload).write_bytes(content)
+    assert world.compare() == ["file_damaged"]
+    kept = [world.layout.lost_found / name for name in world.lost_found()]
+    assert [path.read_bytes() for path in kept] == [content]
+    assert world.state(upload) is None
+
+
+def _link_out(path: Path) -> None:
+    path.symlink_to("/etc/passwd")
+
+
+def _make_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _make_directory(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize("make", [_link_out, _make_fifo, _make_directory])
+def test_name_of_an_upload_that_is_no_plain_file_is_set_aside(world: World, make: object) -> None:
+    """A symbolic link, a FIFO or a directory is never followed, opened for ever, or delivered."""
+    upload = world.write()
+    path = world.file(upload)
+    path.unlink()
+    assert callable(make)
+    make(path)
+    assert world.compare() == ["file_damaged"]
+    assert len(world.lost_found()) == 1
+    assert not os.path.lexists(path)
+
+
+def test_file_with_a_second_name_is_set_aside(world: World) -> None:
+    """A file that somebody else holds by another name is not the service's own."""
+    upload = world.write()
+    os.link(world.file(upload), world.layout.directory / "other")
+    assert world.compare() == ["file_damaged"]
+    assert world.state(upload) is None
+
+
+def test_file_that_holds_another_upload_is_set_aside(world: World) -> None:
+    """A copy under another id is not delivered twice."""
+    upload, other = world.put("/a"), world.write("/b")
+    world.file(other).write_bytes(world.file(upload).read_bytes())
+    assert world.compare() == ["file_damaged"]
+    assert world.state(other) is None
+    assert world.state(upload) is State.QUEUED
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "x" * 36, "01890a5d-ac96-774b-bcce-b302099a8057.other"])
+def test_stray_name_is_set_aside(world: World, name: str) -> None:
+    """What is no upload's name has no business in the spool, and is not deleted either."""
+    (world.layout.bucket(3) / name).write_text("mine")
+    assert world.compare() == ["file_stray"]
+    assert [(world.layout.lost_found / kept).read_text() for kept in world.lost_found()] == ["mine"]
+    (world.layout.bucket(3) / name).write_text("yours")
+    assert world.compare() == ["file_stray"]
+    assert len(world.lost_found()) == 2
+
+
+@pytest.mark.parametrize("with_row", [True, False])
+def test_file_in_a_wrong_bucket_is_moved_to_its_own(world: World, with_row: bool) -> None:
+    """An upload is found wherever a person has put its file."""
+    upload = world.put() if with_row else world.write()
+    wrong = (upload.destination.bucket + 1) % 256
+    world.file(upload).rename(world.layout.bucket(wrong) / upload.task_id)
+    names = world.compare() + world.compare()
+    assert names.count("file_misplaced") == 1
+    assert world.mark(upload) is not None
+    assert world.task(upload).upload == upload
+
+
+def test_second_copy_in_a_wrong_bucket_is_set_aside(world: World) -> None:
+    """With the file in its place, a copy elsewhere is doubtful."""
+    upload = world.put()
+    wrong = (upload.destination.bucket + 1) % 256
+    (world.layout.bucket(wrong) / upload.task_id).write_bytes(world.file(upload).read_bytes())
+    assert world.compare() == ["file_misplaced"]
+    assert world.mark(upload) is Mark.PENDING
+    assert len(world.lost_found()) == 1
+
+
+# --- damaged rows -----------------------------------------------------------------------------------------
+
+_DAMAGES = [
+    ("data", "not json"), ("data", b"\xff\x00"), ("data", "{}"), ("instance", "local/default/other"), ("size", 7),
+    ("target", b"?"), ("status", 77), ("status", "?"),
+]
+
+
+@pytest.mark.parametrize(("column", "value"), _DAMAGES)
+def test_damaged_row_is_written_anew_from_its_file(world: World, column: str, value: object) -> None:
+    """A row that cannot be read, or says two things, is made from the spool again, with its order."""
+    before = world.put("/before")
+    upload = world.put()
+    order = world.task(upload).order
+    world.sql(f"UPDATE tasks_v1 SET {column} = ? WHERE task_id = ?", value, upload.task_id)
+    assert world.compare() == ["row_damaged"]
+    task = world.task(upload)
+    assert (task.upload, task.state, task.order) == (upload, State.QUEUED, order)
+    assert world.state(before) is State.QUEUED
+    assert world.compare() == []
+    assert world.tallies_fit()
+
+
+@pytest.mark.parametrize(("mark", "state"), [(Mark.FAILED, State.FAILED), (Mark.HELD, State.HELD)])
+def test_damaged_row_is_not_revived_when_its_mark_says_it_was_stopped(world: World, mark: Mark, state: State) -> None:
+    """Where the row is unreadable, the file's name tells dead letters and held uploads apart."""
+    upload = world.put(state=state)
+    assert world.mark(upload) is mark
+    world.sql("UPDATE tasks_v1 SET data = 'x' WHERE task_id = ?", upload.task_id)
+    assert world.compare() == ["row_damaged"]
+    assert world.state(upload) is state
+
+
+def test_damaged_row_of_a_finished_task_stays_finished(world: World) -> None:
+    """What was delivered is not delivered again."""
+    upload = world.put()
+    world.settle(upload, State.DELIVERED)
+    world.sql("UPDATE tasks_v1 SET data = 'x' WHERE task_id = ?", upload.task_id)
+    assert world.compare() == ["row_damaged"]
+    assert world.state(upload) is State.DELIVERED
+    assert world.tallies_fit()
+
+
+def test_damaged_row_that_a_worker_met_is_queued_again(world: World) -> None:
+    """The claim made a dead letter of it; its file shows that it was to be delivered."""
+    upload = world.put()
+    world.sql("UPDATE tasks_v1 SET data = 'x' WHERE task_id = ?", upload.task_id)
+    assert world.queue.claim(upload.destination.instance_key, 10) == []
+    assert world.queue.met_damaged_row
+    assert world.compare() == ["row_damaged"]
+    assert world.state(upload) is State.QUEUED
+
+
+def test_damaged_row_is_not_pushed_over_a_newer_upload(world: World) -> None:
+    """Once a newer one to its path is there, the mended task is a dead letter."""
+    upload = world.put(supersede=False)
+    world.sql("UPDATE tasks_v1 SET data = 'x' WHERE task_id = ?", upload.task_id)
+    world.put(supersede=False)
+    assert world.compare(supersede=False) == ["row_damaged"]
+    assert (world.state(upload), world.task(upload).error_code) == (State.FAILED, "path_moved_on")
+    assert world.mark(upload) is Mark.FAILED
+
+
+def test_damaged_row_without_bytes_becomes_a_dead_letter_and_a_note(world: World) -> None:
+    """Nothing can be delivered from it; what was left of it is kept, and people are told."""
+    upload = world.put()
+    world.file(upload).unlink()
+    world.sql("UPDATE tasks_v1 SET data = 'what was it' WHERE task_id = ?", upload.task_id)
+    assert world.compare() == ["row_damaged"]
+    task = world.task(upload)
+    assert (task.state, task.error_code) == (State.FAILED, "invalid_row")
+    assert task.destination.instance_key == upload.destination.instance_key
+    assert "what was it" in (world.layout.lost_found / world.lost_found()[0]).read_text()
+    assert world.tallies_fit()
+
+
+def test_row_that_nobody_can_tell_whose_it_is_becomes_a_note(world: World) -> None:
+    """Its file, which has no row then, is queued again."""
+    upload = world.put()
+    world.sql("UPDATE tasks_v1 SET task_id = 'gone', data = 'x' WHERE task_id = ?", upload.task_id)
+    assert sorted(world.compare() + world.compare()) == ["row_damaged", "row_missing"]
+    assert world.state(upload) is State.QUEUED
+    assert world.tallies_fit()
+
+
+# --- several shards, read-only, keys ----------------------------------------------------------------------
+
+
+def test_only_the_buckets_of_the_shard_are_looked_at(world: World) -> None:
+    """Another shard's uploads have their rows elsewhere."""
+    upload = world.write()
+    other = 1 - upload.destination.bucket % 2
+    world.queue.shard = other
+    comparison = Comparison(world.queue, world.spool, shards=2, supersede=True, report=world.findings.append)
+    for _ in comparison.everything():
+        pass
+    assert world.findings == []
+    assert upload.destination.bucket not in comparison.buckets()
+
+
+def test_row_of_another_shard_is_reported(world: World) -> None:
+    """Such a row is moved by a migration, not by a comparison."""
+    upload = world.put()
+    world.queue.shard = 1 - upload.destination.bucket % 2
+    comparison = Comparison(world.queue, world.spool, shards=2, supersede=True, report=world.findings.append)
+    for _ in comparison.rows():
+        pass
+    assert [finding.name for finding in world.findings] == ["row_misplaced"]
+    assert bucket_of(upload.destination.instance_key) == upload.destination.bucket
+
+
+def test_reading_comparison_changes_nothing(world: World) -> None:
+    """Without repair the same is found again and again, and nothing is touched."""
+    orphan, missing, damaged = world.write("/a"), world.put("/b"), world.put("/c")
+    outdated = world.write("/d")
+    world.put("/d")
+    world.file(missing).unlink()
+    world.sql("UPDATE tasks_v1 SET data = 'x' WHERE task_id = ?", damaged.task_id)
+    (world.layout.bucket(3) / "stray").touch()
+    expected = ["bytes_missing", "file_stray", "row_damaged", "row_missing", "row_missing_outdated"]
+    assert sorted(world.compare(repair=False)) == expected
+    assert sorted(world.compare(repair=False)) == expected
+    assert not any(finding.repaired for finding in world.findings)
+    assert world.state(orphan) is None
+    assert world.state(missing) is State.QUEUED
+    assert world.mark(outdated) is Mark.PENDING
+    assert world.lost_found() == []
+
+
+def test_keys_that_were_lost_are_filled_again_from_the_rows(world: World) -> None:
+    """After the keys' database is gone, one comparison makes repeats recognisable again."""
+    first = world.put("/a", key="one")
+    finished = world.put("/b", key="two")
+    world.settle(finished, State.DELIVERED)
+    world.queue.close()
+    world.layout.retire(world.layout.keys)
+    world.reopened()
+    assert world.queue.keys_to_fill() is not None
+    world.compare()
+    for upload in (first, finished):
+        again = Upload(**{**vars(upload), "task_id": "01890a5d-ac96-774b-bcce-b302099a8057"})
+        assert world.queue.put_many([again], supersede=True)[0].task_id == upload.task_id
+
+
+def test_lost_found_never_loses_a_file_of_the_same_name(tmp_path: Path) -> None:
+    """Setting aside the same name twice in a second keeps both."""
+    layout = Layout(tmp_path / "state")
+    layout.create()
+    for number in range(3):
+        (layout.spool / "same").write_text(str(number))
+        layout.retire(layout.spool / "same")
+    assert sorted(path.read_text() for path in layout.lost_found.iterdir()) == ["0", "1", "2"]

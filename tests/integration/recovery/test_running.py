@@ -1,0 +1,162 @@
+"""What goes wrong while the service runs, and what its workers do about it without being asked."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from daemon.task import State
+from daemon.task_queue import TaskQueue
+from tests.integration.recovery.restarting import events, keep_running
+from tests.support.service import Service
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Service:
+    """A service of one shard that is not started yet."""
+    return Service(tmp_path)
+
+
+def _put(service: Service, path: str, body: bytes, **headers: str) -> str:
+    answer = service.client.put("c1", path, body, headers=headers)
+    assert answer is not None
+    assert answer.status == 202, answer.body
+    return answer.task_id
+
+
+def test_upload_is_delivered_when_its_api_died_before_its_row_was_written(service: Service) -> None:
+    """No answer was given, so all of it or nothing is right; the file is there, so it is all of it, within seconds."""
+    with service:
+        service.start()
+        eventually(lambda: events(service, "fsck.done"), what="the first comparison")
+        service.kill("api")
+        service.begin("api", "spool.dirsync=kill@1")
+        service.wait_ready()
+        assert service.client.put("c1", "/a", b"whole") is None
+        service.kill("api")
+        service.begin("api")
+        eventually(lambda: service.delivered("c1", "/a") == b"whole", 60, "the delivery")
+        service.wait_quiet()
+        assert [found["finding"] for found in events(service, "fsck.finding")] == ["row_missing"]
+
+
+@pytest.mark.parametrize("all_of_it", [True, False])
+def test_worker_starts_anew_when_its_database_is_removed_under_it(service: Service, all_of_it: bool) -> None:
+    """It notices, ends, and its next start fills a new database from the spool; the API follows."""
+    with service:
+        service.start()
+        _put(service, "/a", b"before")
+        service.wait_quiet()
+        worker = service.processes["worker-0"]
+        if all_of_it:
+            shutil.rmtree(service.layout.shard(0))
+        else:
+            service.layout.database(0).unlink()
+        eventually(lambda: worker.status() is not None, what="the end of the worker")
+        assert worker.status() == 1
+        _put(service, "/b", b"after")
+        keep_running(service, lambda: service.delivered("c1", "/b") == b"after")
+        assert service.delivered("c1", "/a") == b"before"
+
+
+def test_worker_sets_its_database_aside_when_it_meets_damage(service: Service) -> None:
+    """A page that cannot be read ends the worker; the next one rebuilds, and nothing that was accepted is lost."""
+    with service:
+        service.start()
+        service.kill("worker-0")
+        bodies = {f"/f{number}": b"%d" % number for number in range(300)}
+        for path, body in bodies.items():
+            _put(service, path, body)
+        service.stop("api")
+        with TaskQueue(service.layout, 0) as queue:
+            # Too large to be read through at the start.
+            queue.durable.execute("CREATE TABLE ballast AS SELECT zeroblob(40000000)")
+            queue.checkpoint()
+            root = queue.read("SELECT rootpage FROM sqlite_master WHERE name = 'tasks_lane'")[0][0]
+        with service.layout.database(0).open("r+b") as file:
+            file.seek((root - 1) * 4096)
+            file.write(os.urandom(4096))
+        keep_running(service, lambda: all(service.delivered("c1", path) == body for path, body in bodies.items()))
+        assert len(events(service, "queue.set_aside")) == 1
+
+
+def test_worker_reads_its_database_through_when_it_is_suspected(service: Service) -> None:
+    """Damage that nothing has met yet is found on request, and by itself now and then."""
+    with service:
+        service.start()
+        _put(service, "/a", b"x")
+        service.wait_quiet()
+        worker = service.processes["worker-0"]
+        service.layout.suspect(0).touch()
+        eventually(lambda: not service.layout.suspect(0).exists(), what="the all-clear")
+        assert worker.status() is None
+        with TaskQueue(service.layout, 0) as queue:
+            queue.durable.execute("CREATE TABLE ballast AS SELECT zeroblob(9000) FROM tasks_v1")
+            queue.checkpoint()
+            pages = queue.read("PRAGMA page_count")[0][0]
+            root = queue.read("SELECT rootpage FROM sqlite_master WHERE name = 'ballast'")[0][0]
+        assert root <= pages
+        with service.layout.database(0).open("r+b") as file:
+            file.seek((root - 1) * 4096)
+            file.write(os.urandom(4096))
+        service.layout.suspect(0).touch()
+        keep_running(service, lambda: events(service, "queue.set_aside"))
+
+
+def test_damaged_row_is_mended_and_delivered_while_the_worker_runs(service: Service) -> None:
+    """A row that cannot be read stands in nobody's way, and its upload arrives all the same."""
+    with service:
+        service.start()
+        service.kill("worker-0")
+        damaged = _put(service, "/a", b"damaged")
+        _put(service, "/b", b"fine")
+        with TaskQueue(service.layout, 0) as queue:
+            queue.durable.execute("UPDATE tasks_v1 SET data = 'x' WHERE task_id = ?", (damaged,))
+        service.begin("worker-0")
+        eventually(lambda: service.delivered("c1", "/b") == b"fine", what="the other delivery")
+        eventually(lambda: service.delivered("c1", "/a") == b"damaged", what="the mended delivery")
+
+
+def test_uploads_go_on_when_the_keys_are_damaged(service: Service) -> None:
+    """Damaged idempotency keys are set aside at once, and filled again from the rows."""
+    with service:
+        service.start()
+        first = _put(service, "/a", b"x", **{"Idempotency-Key": "one"})
+        service.wait_quiet()
+        service.kill()
+        for path in service.layout.keys.iterdir():
+            if path.name == "data.db":
+                path.write_bytes(os.urandom(8192))
+            else:
+                path.unlink()
+        service.begin("api")
+        _put_when_ready(service, "/b", "two")
+        service.start()
+        eventually(lambda: events(service, "fsck.done")[1:], what="the comparison")
+        assert _put(service, "/a", b"x", **{"Idempotency-Key": "one"}) == first
+        assert len(events(service, "keys.set_aside")) == 1
+        service.wait_quiet()
+
+
+def _put_when_ready(service: Service, path: str, key: str) -> None:
+    def accepted() -> bool:
+        answer = service.client.put("c1", path, b"x", headers={"Idempotency-Key": key})
+        return answer is not None and answer.status == 202
+
+    eventually(accepted, what="an upload with a key")
+
+
+def test_dead_letter_stands_for_bytes_that_were_removed(service: Service) -> None:
+    """Bytes that a person removed are missed before their push, with the reason, and stop nothing else."""
+    with service:
+        service.start()
+        service.kill("worker-0")
+        task_id = _put(service, "/a", b"x")
+        _put(service, "/b", b"y")
+        next(path for path in service.layout.spool.rglob(task_id)).unlink()
+        service.begin("worker-0")
+        eventually(lambda: service.delivered("c1", "/b") == b"y", what="the other delivery")
+        eventually(lambda: [task for task in service.tasks() if task.state is State.FAILED], what="the dead letter")
+        assert service.client.task(task_id)["error"]["code"] == "bytes_missing"

@@ -1,0 +1,224 @@
+"""A database that was damaged, emptied or lost while nobody looked: the next start makes it whole."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from daemon.spool import Mark
+from daemon.task import State
+from daemon.task_queue import Command, TaskQueue
+from tests.integration.recovery.restarting import events, is_ready, keep_running
+from tests.support.service import Service
+from tests.support.waiting import eventually
+
+_FILES = 40
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Service:
+    """A service of two shards that is not started yet."""
+    return Service(tmp_path, {"queue": {"shards": 2}})
+
+
+def _garble(database: Path) -> None:
+    database.write_bytes(os.urandom(8192))
+
+
+def _halve(database: Path) -> None:
+    os.truncate(database, database.stat().st_size // 2)
+
+
+def _empty(database: Path) -> None:
+    os.truncate(database, 0)
+
+
+def _delete(database: Path) -> None:
+    database.unlink()
+
+
+def _delete_all(database: Path) -> None:
+    shutil.rmtree(database.parent)
+
+
+def _lose_log(database: Path) -> None:
+    Path(f"{database}-wal").unlink()
+    Path(f"{database}-shm").unlink(missing_ok=True)
+
+
+def _lose_log_only(database: Path) -> None:
+    Path(f"{database}-wal").unlink()
+
+
+def _garble_log(database: Path) -> None:
+    log = Path(f"{database}-wal")
+    with log.open("r+b") as file:
+        file.seek(log.stat().st_size // 2)
+        file.write(os.urandom(64))
+
+
+def _garble_pages(database: Path) -> None:
+    with database.open("r+b") as file:
+        for page in range(2, database.stat().st_size // 4096, 3):
+            file.seek(page * 4096)
+            file.write(os.urandom(4096))
+
+
+_DAMAGES = [_garble, _halve, _empty, _delete, _delete_all, _lose_log, _lose_log_only, _garble_log, _garble_pages]
+
+
+def _checkpoint(service: Service, shard: int) -> None:
+    """Have what is in the log in the database too, so that damaging the database damages something."""
+    with TaskQueue(service.layout, shard) as queue:
+        queue.checkpoint()
+
+
+@pytest.mark.parametrize("damage", _DAMAGES)
+def test_every_upload_is_delivered_when_a_database_was_damaged(service: Service, damage: Callable[[Path], None]) -> None:
+    """Whatever became of the database, the spool has every upload, and the newest of each path is what arrives."""
+    with service:
+        service.start()
+        service.kill("worker-0", "worker-1")
+        sent = {}
+        for number in range(_FILES):
+            where = (f"i{number % 5}", f"/f{number % 20}")
+            sent[where] = b"%d" % number
+            answer = service.client.put(*where, sent[where])
+            assert answer is not None
+            assert answer.status == 202
+        service.kill()
+        for shard in range(2):
+            if "log" not in damage.__name__:
+                _checkpoint(service, shard)
+            damage(service.layout.database(shard))
+        keep_running(service, lambda: is_ready(service))
+        service.wait_quiet()
+        assert {where: service.delivered(*where) for where in sent} == sent
+        assert not [task for task in service.tasks() if task.state is State.FAILED]
+        assert not events(service, "worker.error")
+
+
+@pytest.mark.parametrize("damage", [_garble, _delete])
+def test_stopped_uploads_are_not_revived_when_a_database_was_damaged(
+        service: Service, damage: Callable[[Path], None]) -> None:
+    """Dead letters stay dead letters and held uploads stay held, until a person wants them with --force."""
+    with service:
+        service.start()
+        failed = service.client.put("c1", "/no/parent", b"failed", mkdirs="false")
+        assert failed is not None
+        eventually(lambda: [task for task in service.tasks() if task.state is State.FAILED], what="the dead letter")
+        service.kill("worker-0", "worker-1")
+        held = service.client.put("c1", "/held", b"held")
+        assert held is not None
+        with TaskQueue(service.layout, 0) as queue, TaskQueue(service.layout, 1) as other:
+            mine = queue if queue.find(held.task_id) else other
+            mine.ask([Command(verb="hold", task_id=held.task_id)])
+        service.start()
+        eventually(lambda: service.client.task(held.task_id)["state"] == "held", what="the hold")
+        eventually(lambda: sorted(service.spooled()) == sorted(
+            [failed.task_id + Mark.FAILED.value, held.task_id + Mark.HELD.value]), what="the marks")
+        service.kill()
+        for shard in range(2):
+            _checkpoint(service, shard)
+            damage(service.layout.database(shard))
+        keep_running(service, lambda: is_ready(service))
+        eventually(lambda: len(service.tasks()) == 2, what="the rows")
+        assert service.client.task(failed.task_id)["state"] == "failed"
+        assert service.client.task(held.task_id)["state"] == "held"
+        with TaskQueue(service.layout, 0) as queue, TaskQueue(service.layout, 1) as other:
+            mine = queue if queue.find(held.task_id) else other
+            mine.ask([Command(verb="release", task_id=held.task_id)])
+            mine.ask([Command(verb="release", task_id=held.task_id, force=True)])
+        eventually(lambda: service.delivered("c1", "/held") == b"held", what="the forced release")
+        assert len(events(service, "task.command_refused")) == 1
+
+
+def test_damaged_database_is_kept_and_reported(service: Service) -> None:
+    """It is moved to lost+found as it was, and the log says where it is and why."""
+    with service:
+        service.start()
+        service.kill()
+        _checkpoint(service, 1)
+        _garble(service.layout.database(1))
+        before = service.layout.database(1).read_bytes()
+        keep_running(service, lambda: is_ready(service))
+        event = events(service, "queue.set_aside")[0]
+        assert event["shard"] == 1
+        assert (Path(str(event["path"])) / "data.db").read_bytes() == before
+        assert not (Path(str(event["path"])) / "reserve").exists()
+        assert [found["finding"] for found in events(service, "fsck.finding")] == ["queue_damaged"]
+
+
+def test_other_shards_go_on_while_one_is_damaged(service: Service) -> None:
+    """A shard that cannot be opened stops neither the API nor the other shard."""
+    with service:
+        service.start()
+        service.kill("worker-0")
+        _checkpoint(service, 0)
+        _garble(service.layout.database(0))
+        names = [f"i{number}" for number in range(12)]
+        answers = {name: service.client.put(name, "/a", name.encode()) for name in names}
+        taken = [name for name, answer in answers.items() if answer is not None and answer.status == 202]
+        assert taken
+        eventually(lambda: any(service.delivered(name, "/a") for name in taken), what="a delivery of the other shard")
+        service.begin("worker-0")
+        service.wait_ready()
+        service.wait_quiet()
+        assert [name for name in taken if service.delivered(name, "/a") != name.encode()] == []
+
+
+def test_running_api_follows_a_database_that_was_replaced(service: Service) -> None:
+    """After a worker has set a database aside, uploads go into the new one, without a restart of the API."""
+    with service:
+        service.start()
+        service.kill("worker-0", "worker-1")
+        for shard in range(2):
+            _checkpoint(service, shard)
+            _garble(service.layout.database(shard))
+        service.begin("worker-0")
+        service.begin("worker-1")
+        service.wait_ready()
+        for number in range(10):
+            answer = service.client.put(f"i{number}", "/a", b"new")
+            assert answer is not None
+            assert answer.status == 202
+        service.wait_quiet()
+        assert all(service.delivered(f"i{number}", "/a") == b"new" for number in range(10))
+
+
+def test_start_that_was_killed_while_rebuilding_is_finished_by_the_next(service: Service) -> None:
+    """A rebuild that was cut off goes on where it was, and nothing is put twice or out of order."""
+    with service:
+        service.start()
+        service.kill("worker-0", "worker-1")
+        sent = {}
+        for number in range(_FILES):
+            where = ("c1", f"/f{number % 10}")
+            sent[where] = b"%d" % number
+            assert service.client.put(*where, sent[where]) is not None
+        service.kill()
+        for shard in range(2):
+            _delete(service.layout.database(shard))
+        for name in ("worker-0", "worker-1"):
+            process = service.begin(name, "queue.commit=kill@1")
+            eventually(lambda process=process: process.status() is not None or events(service, "worker.started"),
+                       what="the end of the start")
+        service.kill()
+        keep_running(service, lambda: is_ready(service))
+        service.wait_quiet()
+        assert {where: service.delivered(*where) for where in sent} == sent
+
+
+def test_clean_stop_leaves_nothing_to_compare(service: Service) -> None:
+    """A service that was stopped in order starts without looking through the spool first."""
+    with service:
+        service.start()
+        assert service.client.put("c1", "/a", b"x") is not None
+        service.wait_quiet()
+        service.stop()
+        for shard in range(2):
+            assert not service.layout.in_use(shard).exists()
+        service.start()
+        assert not events(service, "queue.rebuilt")

@@ -1,0 +1,121 @@
+"""A state directory that a test breaks by hand: uploads with and without rows, and what is left of them."""
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import uuid_utils
+
+from daemon.comparison import Comparison
+from daemon.findings import Finding
+from daemon.layout import Layout
+from daemon.spool import Mark, Spool
+from daemon.task import Destination, State, Task, Upload
+from daemon.task_queue import Change, Settlement, TaskQueue
+
+
+class World:
+    """One shard of one, without processes."""
+
+    def __init__(self, directory: Path) -> None:
+        """`directory` is the state directory."""
+        self.layout = Layout(directory)
+        self.layout.create()
+        self.spool = Spool(self.layout)
+        self.queue = TaskQueue(self.layout, 0)
+        self.findings: list[Finding] = []
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self.queue.close()
+        self.spool.close()
+
+    def reopened(self) -> TaskQueue:
+        """Open the queue's database anew."""
+        self.queue.close()
+        self.queue = TaskQueue(self.layout, 0)
+        return self.queue
+
+    # --- making ------------------------------------------------------------------------------------------
+
+    def write(self, path: str = "/a", instance: str = "c1", body: bytes = b"body", key: str | None = None) -> Upload:
+        """An upload in the spool, without a row."""
+        destination = Destination("local", "default", instance, path)
+        incoming = self.spool.begin()
+        incoming.write(body)
+        upload = Upload(task_id=str(uuid_utils.uuid7()), destination=destination, size=len(body), created_at=time.time(),
+                        sha256=hashlib.sha256(body).hexdigest(), idempotency_key=key)
+        incoming.seal(upload).release()
+        return upload
+
+    def put(self, path: str = "/a", instance: str = "c1", body: bytes = b"body", key: str | None = None, *,
+            state: State = State.QUEUED, supersede: bool = True) -> Upload:
+        """An upload with its row, in any state but `pushing`, its file marked as it should be."""
+        upload = self.write(path, instance, body, key)
+        self.queue.put_many([upload], supersede=supersede)
+        if state is not State.QUEUED:
+            self.settle(upload, state)
+        return upload
+
+    def settle(self, upload: Upload, state: State, *, spooled: bool = True) -> None:
+        """Bring a queued task into another state, as a worker does."""
+        if state is State.HELD:
+            self.queue.change([Change(task=self.task(upload), state=State.HELD)])
+            self.spool.mark(upload, Mark.HELD)
+            return
+        claimed = self.queue.claim(upload.destination.instance_key, 1000)
+        self.queue.settle([
+            Settlement(order=task.order, state=state if task.task_id == upload.task_id else State.QUEUED, attempts=1,
+                       spooled=spooled, due_at=time.time() + 1000 if state is State.DEFERRED else None,
+                       error_code="parent_not_found" if state is State.FAILED else None)
+            for task in claimed], supersede=False)
+        if state is State.FAILED:
+            self.spool.mark(upload, Mark.FAILED)
+
+    def sql(self, statement: str, *values: object) -> None:
+        """Change the database behind the queue's back."""
+        self.queue.durable.execute(statement, values)
+
+    # --- looking -----------------------------------------------------------------------------------------
+
+    def file(self, upload: Upload, mark: Mark = Mark.PENDING) -> Path:
+        """Where the file of an upload is, by its mark."""
+        return self.layout.bucket(upload.destination.bucket) / (upload.task_id + mark.value)
+
+    def mark(self, upload: Upload) -> Mark | None:
+        """What the name of the upload's file says; None when there is no file."""
+        return next((mark for mark in Mark if self.file(upload, mark).exists()), None)
+
+    def task(self, upload: Upload) -> Task:
+        """The row of an upload."""
+        task = self.queue.find(upload.task_id)
+        assert task is not None, f"no row for {upload}"
+        return task
+
+    def state(self, upload: Upload) -> State | None:
+        """The state of an upload's row; None when there is none."""
+        task = self.queue.find(upload.task_id)
+        return None if task is None else task.state
+
+    def lost_found(self) -> list[str]:
+        """What was set aside."""
+        return sorted(os.listdir(self.layout.lost_found))
+
+    def tallies_fit(self) -> bool:
+        """True when the counts that are kept are the counts of the rows."""
+        kept = {(t.instance_key, int(t.state)): (t.tasks, t.size_bytes) for t in self.queue.tallies()}
+        counted = {(instance, status): (tasks, size) for instance, status, tasks, size in self.queue.read(
+            "SELECT instance, status, count(*), sum(size) FROM tasks_v1 GROUP BY instance, status")}
+        return kept == counted
+
+    # --- comparing ---------------------------------------------------------------------------------------
+
+    def compare(self, *, repair: bool = True, supersede: bool = True, thorough: bool = False) -> list[str]:
+        """Compare everything; return the names of what was found."""
+        self.findings = []
+        comparison = Comparison(self.queue, self.spool, shards=1, supersede=supersede, report=self.findings.append,
+                                repair=repair, thorough=thorough)
+        for _ in comparison.everything(fill_keys=repair):
+            pass
+        return [finding.name for finding in self.findings]
