@@ -74,9 +74,9 @@ class QueueAppend(QueueBase):
         if not supersede or state is not State.QUEUED:
             return Put(Outcome.ACCEPTED, upload.task_id)
         replaced = connection.execute(
-            f"UPDATE {TABLE} INDEXED BY tasks_rivals SET status = 6, updated_at = ?, error_code = NULL,"
+            f"UPDATE {TABLE} SET status = 6, open = 0, updated_at = ?, error_code = NULL,"
             " error_message = ?, due_at = NULL"
-            " WHERE target = ? AND _id < ? AND status IN (1, 2, 3) AND status <> 2 RETURNING task_id",
+            " WHERE target = ? AND open = 1 AND _id < ? AND status <> 2 RETURNING task_id",
             (now, f"Replaced by {upload.task_id}.", to.target, inserted[0])).fetchall()
         return Put(Outcome.ACCEPTED, upload.task_id, [row[0] for row in replaced])
 

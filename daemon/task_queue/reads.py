@@ -67,13 +67,16 @@ class QueueReads(QueueBase):
 
         Also when that one is finished and cleared, as long as the older task is there.
         """
-        return bool(self.read(f"SELECT 1 FROM {TABLE} WHERE target = ? AND (_id > ? OR _id = ? AND outrun = 1) LIMIT 1",
-                              (target, order, order)))
+        return bool(self.read(f"SELECT 1 FROM {TABLE} WHERE target = ? AND open IN (0, 1) AND _id > ?"
+                              f" UNION ALL SELECT 1 FROM {TABLE} WHERE target = ? AND _id = ? AND outrun = 1 LIMIT 1",
+                              (target, order, target, order)))
 
     def newest_id(self, target: bytes) -> str | None:
         """The id of the newest upload to a destination that the queue knows of; None when it knows none."""
-        rows = self.read(f"SELECT task_id FROM {TABLE} WHERE target = ? ORDER BY _id DESC LIMIT 1", (target,))
-        return rows[0][0] if rows else None
+        rows = [row for open_ in (0, 1) for row in self.read(
+            f"SELECT _id, task_id FROM {TABLE} WHERE target = ? AND open = ? ORDER BY _id DESC LIMIT 1",
+            (target, open_))]
+        return max(rows)[1] if rows else None
 
     def known(self, task_ids: list[str]) -> dict[str, tuple[State, bool]]:
         """Which of these ids have a row: their states, and whether their bytes should be in the spool."""

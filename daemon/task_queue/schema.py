@@ -5,13 +5,17 @@ uploads wait is answered by an index whose size does not depend on what is finis
 
     tasks_lane      which small (or bulky) tasks of this instance are ready, in order
     tasks_due       which deferred task is due next
-    tasks_rivals    is an older task for this path still to be pushed
-    tasks_target    is there a newer task for this path
+    tasks_target    is an older task for this path still to be pushed; is there a newer one
     tasks_by_state, tasks_by_instance    pages for people, in the order of their ids
     tasks_wishes    which tasks are to be cancelled or held as soon as their push has ended
     tasks_unspool, tasks_clear, tasks_expire    what the worker tidies up next
 
-Counts are kept by triggers in `tally`, so that nobody ever counts rows. `wish` is the state that a person wants
+The partial ones must be named (INDEXED BY) where only a state stands beside their own columns: left to itself SQLite
+takes `tasks_by_state`, reads every task of the state and sorts them.
+
+Counts are kept by triggers in `tally`, so that nobody ever counts rows. `open` says that a task is still to be
+pushed (queued, pushing or deferred). It is a column of its own, kept by triggers, because an index on what `status`
+says would be written anew, at a random place, whenever a task is claimed. `wish` is the state that a person wants
 for a task that is being pushed; `outrun` says that a newer task for its path was there, and is cleared.
 """
 
@@ -29,7 +33,7 @@ CREATE TABLE IF NOT EXISTS {table_name} (
   attempts INTEGER NOT NULL DEFAULT 0, due_at REAL, updated_at REAL NOT NULL,
   error_code TEXT, error_message TEXT,
   spooled INTEGER NOT NULL DEFAULT 1, recheck INTEGER NOT NULL DEFAULT 0, age_base REAL NOT NULL,
-  wish INTEGER, outrun INTEGER NOT NULL DEFAULT 0)
+  wish INTEGER, outrun INTEGER NOT NULL DEFAULT 0, open INTEGER NOT NULL DEFAULT 1)
 """
 
 #: Tasks of at least this size are claimed apart, so that they never stand in the way of small ones.
@@ -46,14 +50,21 @@ CREATE INDEX IF NOT EXISTS tasks_lane ON {TABLE} (instance, size >= {BULK_BYTES}
 CREATE INDEX IF NOT EXISTS tasks_pushing ON {TABLE} (_id) WHERE status = 2;
 CREATE INDEX IF NOT EXISTS tasks_due ON {TABLE} (due_at) WHERE status = 3;
 CREATE INDEX IF NOT EXISTS tasks_deferred ON {TABLE} (instance, _id) WHERE status = 3;
-CREATE INDEX IF NOT EXISTS tasks_rivals ON {TABLE} (target, _id) WHERE status IN (1, 2, 3);
-CREATE INDEX IF NOT EXISTS tasks_target ON {TABLE} (target, _id);
+CREATE INDEX IF NOT EXISTS tasks_target ON {TABLE} (target, open, _id);
 CREATE INDEX IF NOT EXISTS tasks_by_state ON {TABLE} (status, task_id);
 CREATE INDEX IF NOT EXISTS tasks_by_instance ON {TABLE} (instance, status, task_id);
 CREATE INDEX IF NOT EXISTS tasks_wishes ON {TABLE} (_id) WHERE wish IS NOT NULL;
 CREATE INDEX IF NOT EXISTS tasks_unspool ON {TABLE} (_id) WHERE spooled = 1 AND status IN (5, 6, 7);
 CREATE INDEX IF NOT EXISTS tasks_clear ON {TABLE} (updated_at) WHERE spooled = 0 AND status IN (5, 6, 7);
 CREATE INDEX IF NOT EXISTS tasks_expire ON {TABLE} (updated_at) WHERE status = 9;
+
+CREATE TRIGGER IF NOT EXISTS open_insert AFTER INSERT ON {TABLE} WHEN NEW.open <> (NEW.status IN (1, 2, 3)) BEGIN
+  UPDATE {TABLE} SET open = NOT NEW.open WHERE _id = NEW._id;
+END;
+CREATE TRIGGER IF NOT EXISTS open_update AFTER UPDATE OF status ON {TABLE} WHEN NEW.open <> (NEW.status IN (1, 2, 3))
+BEGIN
+  UPDATE {TABLE} SET open = NOT NEW.open WHERE _id = NEW._id;
+END;
 
 CREATE TABLE IF NOT EXISTS tally (
   status INTEGER NOT NULL, instance TEXT NOT NULL, tasks INTEGER NOT NULL, bytes INTEGER NOT NULL,

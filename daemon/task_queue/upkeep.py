@@ -44,13 +44,16 @@ class QueueUpkeep(QueueBase):
         """
         with self.write(self.durable, "queue.settle") as connection:
             return int(connection.execute(
-                f"UPDATE {TABLE} AS mine SET status = 1, recheck = 1 WHERE status = 5 AND spooled = 1 AND NOT EXISTS ("
-                f" SELECT 1 FROM {TABLE} AS newer WHERE newer.target = mine.target AND newer._id > mine._id)"
+                f"UPDATE {TABLE} AS mine INDEXED BY tasks_unspool SET status = 1, recheck = 1"
+                " WHERE spooled = 1 AND status IN (5, 6, 7) AND status = 5 AND NOT EXISTS ("
+                f" SELECT 1 FROM {TABLE} AS newer"
+                " WHERE newer.target = mine.target AND newer.open IN (0, 1) AND newer._id > mine._id)"
             ).rowcount)
 
     def unspoolable(self, limit: int, after_order: int = 0) -> list[Task]:
         """Finished tasks whose bytes are still in the spool, oldest first."""
-        rows = self.read(f"SELECT {COLUMNS} FROM {TABLE} WHERE spooled = 1 AND status IN (5, 6, 7) AND _id > ?"
+        rows = self.read(f"SELECT {COLUMNS} FROM {TABLE} INDEXED BY tasks_unspool"
+                         " WHERE spooled = 1 AND status IN (5, 6, 7) AND _id > ?"
                          " ORDER BY _id LIMIT ?", (after_order, limit))
         return decode_all(rows)
 
@@ -62,8 +65,8 @@ class QueueUpkeep(QueueBase):
     def clear_finished(self, before: float, keep_most: int, limit: int) -> int:
         """Delete up to `limit` finished rows that are older than `before` or more than `keep_most`; return how many."""
         finished = self.read("SELECT coalesce(sum(tasks), 0) FROM tally WHERE status IN (5, 6, 7)")[0][0]
-        rows = self.read(f"SELECT _id, updated_at FROM {TABLE} WHERE spooled = 0 AND status IN (5, 6, 7)"
-                         " ORDER BY updated_at LIMIT ?", (limit,))
+        rows = self.read(f"SELECT _id, updated_at FROM {TABLE} INDEXED BY tasks_clear"
+                         " WHERE spooled = 0 AND status IN (5, 6, 7) ORDER BY updated_at LIMIT ?", (limit,))
         excess = finished - keep_most
         doomed = [(order,) for index, (order, at) in enumerate(rows) if at < before or index < excess]
         if doomed:
@@ -75,8 +78,8 @@ class QueueUpkeep(QueueBase):
             connection.executemany("DELETE FROM keys.idempotency WHERE task_id ="
                                    f" (SELECT task_id FROM {TABLE} WHERE _id = ?)", doomed)
             connection.executemany(
-                f"UPDATE {TABLE} SET outrun = 1 WHERE target = (SELECT target FROM {TABLE} WHERE _id = ?) AND _id < ?"
-                " AND status NOT IN (5, 6, 7)", [(order, order) for (order,) in doomed])
+                f"UPDATE {TABLE} SET outrun = 1 WHERE target = (SELECT target FROM {TABLE} WHERE _id = ?)"
+                " AND open IN (0, 1) AND _id < ? AND status NOT IN (5, 6, 7)", [(order, order) for (order,) in doomed])
             connection.executemany(f"DELETE FROM {TABLE} WHERE _id = ?", doomed)
             connection.execute("DELETE FROM tally WHERE tasks = 0")
 
@@ -102,7 +105,7 @@ class QueueUpkeep(QueueBase):
 
     def old_dead_letters(self, before: float, limit: int) -> list[Task]:
         """Dead letters that failed before that time, oldest first."""
-        rows = self.read(f"SELECT {COLUMNS} FROM {TABLE} WHERE status = 9 AND updated_at < ?"
+        rows = self.read(f"SELECT {COLUMNS} FROM {TABLE} INDEXED BY tasks_expire WHERE status = 9 AND updated_at < ?"
                          " ORDER BY updated_at LIMIT ?", (before, limit))
         return decode_all(rows)
 

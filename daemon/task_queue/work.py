@@ -16,8 +16,10 @@ _GRANTED: Final = {
     State.CANCELLED: frozenset({State.QUEUED, State.DEFERRED, State.FAILED}),
     State.HELD: frozenset({State.QUEUED, State.DEFERRED}),
 }
+#: States of a task that is still to be pushed.
+_OPEN: Final = frozenset({State.QUEUED, State.PUSHING, State.DEFERRED})
 _NEWER_EXISTS: Final = (f"EXISTS (SELECT 1 FROM {TABLE} AS newer"
-                        f" WHERE newer.target = {TABLE}.target AND newer._id > {TABLE}._id)")
+                        f" WHERE newer.target = {TABLE}.target AND newer.open IN (0, 1) AND newer._id > {TABLE}._id)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +72,8 @@ class QueueWork(QueueBase):
                 f"UPDATE {TABLE} SET status = 2, updated_at = ? WHERE _id IN ("
                 f" SELECT _id FROM {TABLE} AS mine WHERE instance = ? AND status = 1"
                 f" AND (size >= {BULK_BYTES}) = ? AND NOT EXISTS ("
-                f"  SELECT 1 FROM {TABLE} AS older INDEXED BY tasks_rivals"
-                "   WHERE older.target = mine.target AND older._id < mine._id AND older.status IN (1, 2, 3))"
+                f"  SELECT 1 FROM {TABLE} AS older"
+                "   WHERE older.target = mine.target AND older.open = 1 AND older._id < mine._id)"
                 f" ORDER BY _id LIMIT ?) RETURNING {COLUMNS}",
                 (time.time(), instance_key, bulk, limit)).fetchall()
             tasks = [task for row in rows if (task := _decode_or_fail(connection, row))]
@@ -92,11 +94,11 @@ class QueueWork(QueueBase):
             granted = [_grant(settlement, wishes.get(settlement.order)) for settlement in asked]
             otherwise = {after.order for before, after in zip(asked, granted, strict=True) if after is not before}
             connection.executemany(
-                f"UPDATE {TABLE} SET status = ?, attempts = coalesce(?, attempts), error_code = ?, error_message = ?,"
-                " due_at = ?, spooled = ?, recheck = recheck AND ? = 1, wish = NULL, updated_at = ?"
+                f"UPDATE {TABLE} SET status = ?, open = ?, attempts = coalesce(?, attempts), error_code = ?,"
+                " error_message = ?, due_at = ?, spooled = ?, recheck = recheck AND ? = 1, wish = NULL, updated_at = ?"
                 " WHERE _id = ? AND status = 2",
-                [(s.state, s.attempts, s.error_code, s.error_message, s.due_at, s.spooled, s.state, now, s.order)
-                 for s in granted])
+                [(s.state, s.state in _OPEN, s.attempts, s.error_code, s.error_message, s.due_at, s.spooled, s.state,
+                  now, s.order) for s in granted])
             waiting = [s.order for s in granted if s.state in {State.QUEUED, State.DEFERRED}] if supersede else []
             superseded = [order for order in waiting if connection.execute(
                 f"UPDATE {TABLE} SET status = 6, due_at = NULL, error_code = NULL,"
@@ -124,12 +126,13 @@ class QueueWork(QueueBase):
         with self.write(self.quick, "queue.claim") as connection:
             return int(connection.execute(
                 f"UPDATE {TABLE} SET status = 1, due_at = NULL WHERE _id IN ("
-                f" SELECT _id FROM {TABLE} WHERE status = 3 AND due_at <= ? ORDER BY due_at LIMIT ?)",
+                f" SELECT _id FROM {TABLE} INDEXED BY tasks_due"
+                " WHERE status = 3 AND due_at <= ? ORDER BY due_at LIMIT ?)",
                 (now, limit)).rowcount)
 
     def next_due_at(self) -> float | None:
         """When the next deferred task is due, in seconds since the epoch; None when none is deferred."""
-        due: float | None = self.read(f"SELECT min(due_at) FROM {TABLE} WHERE status = 3")[0][0]
+        due: float | None = self.read(f"SELECT min(due_at) FROM {TABLE} INDEXED BY tasks_due WHERE status = 3")[0][0]
         return due
 
     def release_instance(self, instance_key: str, limit: int) -> int:
@@ -137,7 +140,8 @@ class QueueWork(QueueBase):
         with self.write(self.quick, "queue.claim") as connection:
             return int(connection.execute(
                 f"UPDATE {TABLE} SET status = 1, due_at = NULL WHERE _id IN ("
-                f" SELECT _id FROM {TABLE} WHERE status = 3 AND instance = ? ORDER BY _id LIMIT ?)",
+                f" SELECT _id FROM {TABLE} INDEXED BY tasks_deferred"
+                " WHERE status = 3 AND instance = ? ORDER BY _id LIMIT ?)",
                 (instance_key, limit)).rowcount)
 
 

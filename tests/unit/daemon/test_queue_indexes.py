@@ -1,0 +1,93 @@
+"""What keeps the queue as fast with a million tasks as with ten: the indexes, and the columns that they stand on."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon.config import LOCAL
+from daemon.layout import Layout
+from daemon.task import Destination, State, Upload
+from daemon.task_queue import Settlement, TaskQueue
+
+KEY = Destination(LOCAL, "default", "c1", "/").instance_key
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[TaskQueue]:
+    """An empty queue."""
+    layout = Layout(tmp_path / "state")
+    layout.create()
+    with TaskQueue(layout, 0) as opened:
+        yield opened
+
+
+def an_upload(number: int, path: str = "/x") -> Upload:
+    """An upload whose id says its number."""
+    return Upload(task_id=f"00000000-0000-7000-8000-{number:012d}", destination=Destination(LOCAL, "default", "c1", path),
+                  size=1, sha256="0" * 64, created_at=time.time())
+
+
+def live(queue: TaskQueue) -> None:
+    """Take tasks through every state that the daily work has."""
+    queue.put_many([an_upload(number, f"/{number}") for number in range(6)], supersede=True)
+    tasks = queue.claim(KEY, 3)
+    queue.settle([
+        Settlement(order=tasks[0].order, state=State.DELIVERED, attempts=1),
+        Settlement(order=tasks[1].order, state=State.DEFERRED, attempts=1, due_at=1.0),
+        Settlement(order=tasks[2].order, state=State.FAILED, attempts=1, error_code="gave_up")])
+    queue.put_many([an_upload(10, "/1"), an_upload(11, "/3")], supersede=True)
+    queue.put_many([an_upload(12, "/4")], supersede=False)
+    queue.claim(KEY, 1, bulk=True)
+    queue.next_due_at()
+    queue.promote_due(time.time(), 10)
+    queue.release_instance(KEY, 10)
+    queue.ready_instances("", 10)
+    queue.newer_exists(tasks[1].destination.target, tasks[1].order)
+    queue.newest_id(tasks[1].destination.target)
+    queue.find(tasks[0].task_id)
+    queue.unspool(task.order for task in queue.unspoolable(10))
+    queue.aged(KEY, time.time(), 10)
+    queue.old_dead_letters(0.0, 10)
+    queue.oldest_at(KEY)
+    queue.clear_finished(time.time() + 1, 0, 10)
+
+
+def test_daily_work_reads_and_sorts_no_more_than_it_takes_whatever_waits(queue: TaskQueue) -> None:
+    """Every statement about tasks finds its rows in order by an index: its cost does not grow with the backlog."""
+    connections = (queue.durable, queue.quick, queue.keyed)
+    statements: set[str] = set()
+    for connection in connections:
+        connection.set_trace_callback(statements.add)
+    live(queue)
+    for connection in connections:
+        connection.set_trace_callback(None)
+    asked = [text for text in statements if text.startswith(("SELECT", "UPDATE", "DELETE"))]
+    plans = {text: [step[3] for step in queue.keyed.execute(f"EXPLAIN QUERY PLAN {text}")] for text in asked}
+    assert len(asked) > 20
+    assert [(text, plan) for text, plan in plans.items() if any("TEMP B-TREE" in step for step in plan)] == []
+    scans = {step for plan in plans.values() for step in plan if step.startswith("SCAN")}
+    # The counts, a row for each instance and state; the wishes; and the finished, up to a limit, oldest first.
+    assert scans == {"SCAN tally", "SCAN tasks_v1 USING INDEX tasks_wishes", "SCAN tasks_v1 USING INDEX tasks_clear"}
+
+
+def test_open_column_follows_the_state_whoever_changes_it(queue: TaskQueue) -> None:
+    """The column that the index of rivals stands on agrees with the state in every row."""
+    live(queue)
+    queue.put_many([an_upload(20, "/held")], supersede=False, state=State.HELD)
+    queue.resume(supersede=True)
+    rows = queue.read("SELECT status, open FROM tasks_v1")
+    assert {status for status, _ in rows} >= {State.QUEUED, State.HELD, State.FAILED}
+    assert [(status, is_open) for status, is_open in rows if bool(is_open) != (status in {1, 2, 3})] == []
+
+
+def test_older_upload_is_superseded_after_many_deliveries_to_its_path(queue: TaskQueue) -> None:
+    """Of one path, only the tasks that are still to be pushed are replaced, and all of those."""
+    for number in range(5):
+        queue.put_many([an_upload(number)], supersede=True)
+        queue.settle([Settlement(order=task.order, state=State.DELIVERED, attempts=1) for task in queue.claim(KEY, 9)])
+    queue.put_many([an_upload(5)], supersede=True)
+    assert queue.put_many([an_upload(6)], supersede=True)[0].superseded == [an_upload(5).task_id]
+    assert [task.task_id for task in queue.claim(KEY, 9)] == [an_upload(6).task_id]
+    assert queue.newest_id(an_upload(6).destination.target) == an_upload(6).task_id
