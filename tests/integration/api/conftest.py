@@ -29,6 +29,13 @@ def start(launch: Start) -> Start:
     return lambda *arguments, **settings: launch(*arguments, **settings).started()
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """An API process with the default settings for all tests of a module: what the others left is there too."""
+    with Api(tmp_path_factory.mktemp("shared"), {}, {}) as api:
+        yield api.started()
+
+
 @pytest.fixture
 def api(start: Start) -> Api:
     """An API process with the default settings."""

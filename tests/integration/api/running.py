@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from daemon.spool import read_meta
+
 ROOT = Path(__file__).resolve().parents[3]
 #: Longest wait for anything that is bound to happen.
 PATIENCE_S = 20.0
@@ -98,6 +100,16 @@ class Api:
         self.listens_on = self.logged("api.started")[0]["listen"].split(", ")
         return self
 
+    def logged_with(self, event: str, **fields: object) -> dict[str, Any]:
+        """Wait until `event` was logged with these fields, and return its newest line."""
+        def lines() -> list[dict[str, Any]]:
+            return [line for line in self.events if line["event"] == event and fields.items() <= line.items()]
+
+        with self._changed:
+            came = self._changed.wait_for(lines, PATIENCE_S)
+        assert came, f"{event} was not logged with {fields}: {self.events} {self.other_lines}"
+        return lines()[-1]
+
     @property
     def port(self) -> int:
         """The TCP port it listens on."""
@@ -140,6 +152,16 @@ class Api:
         """The files in the spool."""
         return sorted(path for path in (self.state / "spool").rglob("*") if path.is_file())
 
+    def stored(self, reply: "Reply") -> bytes:
+        """The bytes in the spool of the upload that was answered with `reply`."""
+        (path,) = (self.state / "spool").rglob(reply.task_id)
+        with path.open("rb") as file:
+            return file.read(read_meta(file.fileno()).size)
+
+    def task(self, reply: "Reply") -> Any:
+        """The task that was made with `reply`."""
+        return self.ask("GET", reply.headers["location"]).json()
+
     def tasks(self) -> list[dict[str, Any]]:
         """The newest tasks."""
         tasks: list[dict[str, Any]] = self.ask("GET", "/v1/tasks?limit=1000").json()["tasks"]
@@ -181,6 +203,11 @@ class Reply:
     def json(self) -> Any:
         """The body as JSON."""
         return json.loads(self.body)
+
+    @property
+    def task_id(self) -> str:
+        """The id of the task that it leads to."""
+        return self.headers["location"].rpartition("/")[2]
 
     @property
     def code(self) -> str:

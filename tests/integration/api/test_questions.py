@@ -47,36 +47,36 @@ def test_tasks_are_listed_by_state_and_instance(start: Start) -> None:
 @pytest.mark.parametrize("query", [
     "state=lost", "limit=0", "limit=1001", "limit=x", "limit=", "after=x", "order=asc", "project=p", "state=", "limit=١",
 ])
-def test_question_is_refused_when_it_makes_no_sense(api: Api, query: str) -> None:
+def test_question_is_refused_when_it_makes_no_sense(shared: Api, query: str) -> None:
     """400 bad_query as a problem."""
-    reply = api.ask("GET", f"/v1/tasks?{query.encode().decode('latin-1') if query.isascii() else 'limit=%D9%A1'}")
+    reply = shared.ask("GET", f"/v1/tasks?{query.encode().decode('latin-1') if query.isascii() else 'limit=%D9%A1'}")
     assert (reply.status, reply.code) == (400, "bad_query")
 
 
 @pytest.mark.parametrize("task_id", ["x", "00000000-0000-7000-8000-000000000000", "..", "%2e%2e"])
-def test_unknown_task_is_not_found(api: Api, task_id: str) -> None:
+def test_unknown_task_is_not_found(shared: Api, task_id: str) -> None:
     """404 with a code of its own."""
-    reply = api.ask("GET", f"/v1/tasks/{task_id}")
+    reply = shared.ask("GET", f"/v1/tasks/{task_id}")
     assert (reply.status, reply.code) == (404, "task_not_found")
 
 
-def test_unknown_address_is_not_found(api: Api) -> None:
+def test_unknown_address_is_not_found(shared: Api) -> None:
     """404 as a problem."""
     for target in ("/", "/v1", "/v1/instances/c1", "/v1/instances/c1%2Ffiles/a", "/upload/", "//upload"):
-        reply = api.ask("GET", target)
+        reply = shared.ask("GET", target)
         assert (reply.status, reply.code) == (404, "not_found"), target
 
 
-def test_other_methods_are_not_allowed(api: Api) -> None:
+def test_other_methods_are_not_allowed(shared: Api) -> None:
     """405 with the methods that are."""
     for target, allowed in (("/v1/tasks", "GET, HEAD"), ("/v1/instances/c1/files/a", "PUT"), ("/healthz", "GET, HEAD")):
-        reply = api.ask("DELETE", target)
+        reply = shared.ask("DELETE", target)
         assert (reply.status, reply.code, reply.headers["allow"]) == (405, "method_not_allowed", allowed)
 
 
-def test_head_is_answered_like_get_without_a_body(api: Api) -> None:
+def test_head_is_answered_like_get_without_a_body(shared: Api) -> None:
     """The same head, nothing after it."""
-    reply = api.ask("HEAD", "/healthz")
+    reply = shared.ask("HEAD", "/healthz")
     assert (reply.status, reply.body) == (200, b"")
     assert int(reply.headers["content-length"]) > 0
 
@@ -87,18 +87,18 @@ def test_health_is_up_whatever_else_is_wrong(start: Start) -> None:
     assert api.ask("GET", "/healthz").status == 200
 
 
-def test_readiness_names_the_shards_without_a_worker(api: Api) -> None:
+def test_readiness_names_the_shards_without_a_worker(shared: Api) -> None:
     """Ready means that what is uploaded is delivered too."""
-    layout = Layout(api.state)
+    layout = Layout(shared.state)
     locks = [ShardLock(layout, shard) for shard in range(2)]
     locks[0].acquire()
-    reply = api.ask("GET", "/readyz")
+    reply = shared.ask("GET", "/readyz")
     assert reply.status == 503
     assert reply.json() == {
         "ready": False, "reasons": [{"code": "no_worker", "message": "Shard 1 has no worker."}],
         "shards": [{"shard": 0, "worker": os.getpid()}, {"shard": 1, "worker": None}]}
     locks[1].acquire()
-    ready = api.ask("GET", "/readyz")
+    ready = shared.ask("GET", "/readyz")
     assert (ready.status, ready.json()["ready"], ready.json()["reasons"]) == (200, True, [])
     for lock in locks:
         lock.release()
