@@ -137,13 +137,11 @@ def build(courier: Courier) -> App:
 
 
 def _front(app: App) -> App:
-    """Refuse HTTP/2, which the server would speak: there, one slow upload holds up all the others."""
+    """Refuse what is not HTTP/1."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await _live(receive, send)
-        elif scope["type"] == "http" and scope["http_version"] not in {"1.0", "1.1"}:
-            await send_answer(send, problem(Rejected("http_version")))
+        if scope["type"] == "http" and scope["http_version"] not in {"1.0", "1.1"}:
+            await send_answer(send, problem(Rejected("http_version")).plus(("Connection", "close")))
         else:
             await app(scope, receive, send)
 
@@ -158,14 +156,6 @@ def _undecoded(app: App) -> App:
         await app(scope, receive, send)
 
     return serve
-
-
-async def _live(receive: Receive, send: Send) -> None:
-    # The service starts before the server and ends after it: there is nothing to do.
-    await receive()
-    await send({"type": "lifespan.startup.complete"})
-    await receive()
-    await send({"type": "lifespan.shutdown.complete"})
 
 
 async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,12 +1,11 @@
-"""The Hypercorn server in this process: it starts when the doors are open, and ends when it is told to.
+"""The server of this process: Hypercorn's connections behind our own doors, from the first to the last of them.
 
 Guarantees: after the signal no upload is taken any more, those that run may finish within `drain_s`, and then
-the process goes on to its end, on every supported Python. (Hypercorn's own deadline never begins from Python
-3.12 on, so the deadline here is ours.)
+the process goes on to its end, on every supported Python. Hypercorn's own `serve` is not used: from Python 3.12
+on its deadline never begins, and it closes one door after the other.
 """
 
 import asyncio
-import os
 import signal
 import sys
 import traceback
@@ -14,10 +13,15 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-import hypercorn.asyncio
+import h11
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.logging import Logger
-from hypercorn.typing import ASGIFramework
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.typing import ASGIFramework, ConnectionState
 
 from api.answers import App
 from daemon import notify
@@ -33,8 +37,6 @@ MAX_ENDING_S: Final = 1.0
 CUT_OFF_S: Final = 0.25
 #: Events of one body that wait for the app; each is at most 64 KiB.
 QUEUED_PIECES: Final = 4
-#: Far beyond every drain: the deadline is ours.
-_NEVER_S: Final = 10 * 365 * 86400.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +56,13 @@ class Server:
     """Serves one app on the doors until a signal, or `fail`, stops it."""
 
     def __init__(self, app: App, doors: Sequence[Door], hooks: Hooks) -> None:
-        self._app = app
+        self._app = ASGIWrapper(cast(ASGIFramework, app))
         self._doors = doors
         self._hooks = hooks
-        # Copies, because the server closes what it is given before we are done with it.
-        self._listening = [os.dup(door.socket.fileno()) for door in doors]
         self._loop = asyncio.get_running_loop()
+        self._config = _configuration()
+        self._context = WorkerContext(None)
+        self._connections: set[asyncio.Task[Any]] = set()
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
@@ -76,21 +79,29 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
-        serving = asyncio.create_task(self._serve())
+        listening = [await asyncio.start_server(self._serve, sock=door.socket, backlog=BACKLOG)
+                     for door in self._doors]
+        log("api.started", listen=", ".join(door.address for door in self._doors))
+        notify.ready()
         turning = asyncio.create_task(self._turn())
-        stopping = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        self._failed |= serving.done()
-        await self._drain(serving)
+        await self._stopping.wait()
+        notify.stopping()
+        self._hooks.stopping()
+        log("api.draining", uploads=self._hooks.running())
+        for server, door in zip(listening, self._doors, strict=True):
+            door.stop_listening()
+            server.close()
+        await self._drain()
         turning.cancel()
         await _cut_off()
-        if serving.done() and not serving.cancelled() and (error := serving.exception()) is not None:
-            log("api.error", detail=repr(error))
         return not self._failed
 
-    async def _serve(self) -> None:
-        await hypercorn.asyncio.serve(
-            cast(ASGIFramework, self._app), _configuration(self._listening), shutdown_trigger=self._until_stopping)
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
+        await Connection(self._app, self._loop, self._config, self._context, {}, reader, writer)
 
     def _stop(self) -> None:
         if self._stopping.is_set():
@@ -100,14 +111,6 @@ class Server:
     def _reload(self) -> None:
         if self._reloading is None or self._reloading.done():
             self._reloading = asyncio.create_task(self._hooks.reload())
-
-    async def _until_stopping(self) -> None:
-        # The server calls this once it accepts connections.
-        for descriptor in self._listening:
-            os.set_inheritable(descriptor, False)
-        log("api.started", listen=", ".join(door.address for door in self._doors))
-        notify.ready()
-        await self._stopping.wait()
 
     async def _turn(self) -> None:
         said = ""
@@ -119,35 +122,45 @@ class Server:
                 said = status
             await asyncio.sleep(TURN_S)
 
-    async def _drain(self, serving: "asyncio.Task[None]") -> None:
-        notify.stopping(self._hooks.drain_s())
-        self._hooks.stopping()
-        log("api.draining", uploads=self._hooks.running())
-        if not serving.done():
-            self._close_doors()
+    async def _drain(self) -> None:
+        # Connections on which nothing goes on end by themselves now.
+        await self._context.terminated.set()
         drain_s = self._hooks.drain_s()
         hurry = asyncio.create_task(self._hurry.wait())
-        try:
-            async with asyncio.timeout(drain_s - min(MAX_ENDING_S, drain_s * ENDING_SHARE)):
-                await asyncio.wait({serving, hurry}, return_when=asyncio.FIRST_COMPLETED)
-                # The server ends early when one connection of many fails while it waits for all.
-                while self._hooks.running() and not self._hurry.is_set():
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            return
-        finally:
-            hurry.cancel()
+        ended = asyncio.create_task(self._until_no_connection())
+        await asyncio.wait({hurry, ended}, timeout=drain_s - min(MAX_ENDING_S, drain_s * ENDING_SHARE),
+                           return_when=asyncio.FIRST_COMPLETED)
 
-    def _close_doors(self) -> None:
-        # All at once: from Python 3.12 on the server closes one, then waits for its connections, then the next.
-        for descriptor in self._listening:
-            self._loop.remove_reader(descriptor)
-        for door in self._doors:
-            door.stop_listening()
+    async def _until_no_connection(self) -> None:
+        while self._connections:
+            await asyncio.wait(self._connections)
+
+
+class Http1(H11Protocol):
+    """HTTP/1.1 and nothing else. HTTP/2, which Hypercorn would change to, lets one slow upload hold up the others."""
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        # Who asks for an upgrade is answered in HTTP/1.1; who begins in HTTP/2 is refused by the app.
+        return
+
+
+class Connection(TCPServer):
+    """One connection. Unlike Hypercorn's own it is closed as soon as its client has closed it."""
+
+    async def _read_data(self) -> None:
+        self.protocol = cast(ProtocolWrapper, Http1(
+            self.app, self.config, self.context, self._task_group, ConnectionState({}), False, None, None,
+            self.protocol_send))
+        await super()._read_data()
+        await self.idle_task.stop()
+
+    async def _idle_timeout(self) -> None:
+        if not self.reader.at_eof():
+            await super()._idle_timeout()
 
 
 async def _cut_off() -> None:
-    """Cancel what still runs. Twice, because the server may get stuck once while it is being cancelled."""
+    """Cancel what still runs. Twice, because a connection may get stuck once while it is being cancelled."""
     for _ in range(2):
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
@@ -156,12 +169,8 @@ async def _cut_off() -> None:
             await asyncio.wait(others, timeout=CUT_OFF_S)
 
 
-def _configuration(listening: Sequence[int]) -> HypercornConfig:
+def _configuration() -> HypercornConfig:
     config = HypercornConfig()
-    config.bind = [f"fd://{descriptor}" for descriptor in listening]
-    config.backlog = BACKLOG
-    config.alpn_protocols = ["http/1.1"]
-    config.graceful_timeout = _NEVER_S
     config.max_app_queue_size = QUEUED_PIECES
     config.include_server_header = False
     config.accesslog = None
