@@ -2,9 +2,13 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import Final
 
 from api.answers import Receive
 from daemon.errors import Rejected
+
+#: A deadline is moved once so much of its time has gone by.
+SLACK: Final = 0.05
 
 
 class ClientGone(Exception):  # not an error of ours: there is nobody left to tell
@@ -47,19 +51,28 @@ class Body:
         """
         pieces: list[bytes] = []
         wanted = self.received_bytes + at_least
-        while not self.ended and self.received_bytes < wanted:
-            piece = await self._next()
-            if piece:
-                pieces.append(piece)
+        moved_at = self._clock()
+        try:
+            async with asyncio.timeout_at(self._deadline(moved_at)) as limit:
+                while not self.ended and self.received_bytes < wanted:
+                    piece = await self._next()
+                    if piece:
+                        pieces.append(piece)
+                    now = self._clock()
+                    if now - moved_at > self._pace.timeout_s * SLACK:
+                        limit.reschedule(self._deadline(now))
+                        moved_at = now
+        except TimeoutError as error:
+            raise Rejected("too_slow") from error
         return pieces
+
+    def _deadline(self, now: float) -> float:
+        """When to give up if nothing comes; a little late, because it is not moved for every piece."""
+        return now + self._pace.patience_s(self.received_bytes, self._waited_s) + self._pace.timeout_s * SLACK
 
     async def _next(self) -> bytes:
         began = self._clock()
-        try:
-            async with asyncio.timeout(self._pace.patience_s(self.received_bytes, self._waited_s)):
-                event = await self._receive()
-        except TimeoutError as error:
-            raise Rejected("too_slow") from error
+        event = await self._receive()
         self._waited_s += self._clock() - began
         if event["type"] == "http.disconnect":
             raise ClientGone

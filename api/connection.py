@@ -1,0 +1,161 @@
+"""One connection, as Hypercorn serves it, with three things done otherwise.
+
+- HTTP/1.1 only: in HTTP/2, which Hypercorn would change to, one slow upload holds up the others.
+- A connection is closed as soon as its client has closed it, not a keep-alive time later.
+- What every request costs: the idle time is watched by a timer instead of two tasks, and an answer's head and
+  body leave in one piece.
+
+Hypercorn is imported here and nowhere else.
+"""
+
+import asyncio
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import h11
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.worker_context import AsyncioSingleTask, WorkerContext
+from hypercorn.config import Config
+from hypercorn.events import Event, RawData
+from hypercorn.logging import Logger
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.typing import ASGIFramework, ConnectionState, TaskGroup
+
+from api.answers import App
+from daemon.logs import log
+
+#: Events of one body that wait for the app; each is at most 64 KiB.
+QUEUED_PIECES: Final = 4
+#: A connection on which nothing goes on for so long is closed.
+KEEP_ALIVE_S: Final = 5.0
+
+
+class Connections:
+    """All connections of one server."""
+
+    def __init__(self, app: App) -> None:
+        self._app = ASGIWrapper(cast(ASGIFramework, app))
+        self._config = _configuration()
+        self._context = WorkerContext(None)
+        self._open: dict[asyncio.Task[Any], IdleTimer] = {}
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection to its end."""
+        loop = asyncio.get_running_loop()
+        connection = Connection(self._app, loop, self._config, self._context, {}, reader, writer)
+        task = asyncio.current_task()
+        assert task is not None  # a coroutine runs in one
+        self._open[task] = connection.idle_timer
+        try:
+            await connection
+        finally:
+            del self._open[task]
+
+    async def end(self) -> None:
+        """Close the connections on which nothing goes on; come back when the others have ended too."""
+        await self._context.terminated.set()
+        for timer in self._open.values():
+            timer.fire_now()
+        while self._open:
+            await asyncio.wait(self._open)
+
+
+class IdleTimer(AsyncioSingleTask):
+    """Closes a connection that is idle for too long, or idle while the server ends."""
+
+    def __init__(self, context: WorkerContext) -> None:
+        super().__init__()
+        self._context = context
+        self._timer: asyncio.TimerHandle | None = None
+        self._when_due: Callable[[], None] | None = None
+        self._retired = False
+
+    async def restart(self, task_group: TaskGroup, action: Callable[..., Any]) -> None:
+        """The connection is idle from now on: do `action` in a while."""
+        self._cancel()
+        if self._retired:
+            return
+        self._when_due = lambda: task_group.spawn(action)
+        wait_s = 0.0 if self._context.terminated.is_set() else KEEP_ALIVE_S
+        self._timer = asyncio.get_running_loop().call_later(wait_s, self.fire_now)
+
+    async def stop(self) -> None:
+        """The connection is not idle any more."""
+        self._cancel()
+
+    def fire_now(self) -> None:
+        """Do the action if the connection is idle."""
+        due = self._when_due
+        self._cancel()
+        if due is not None:
+            due()
+
+    def retire(self) -> None:
+        """The client is gone: the connection ends as soon as nothing goes on."""
+        self._cancel()
+        self._retired = True
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._when_due = None
+
+
+class Http1(H11Protocol):
+    """HTTP/1.1 and nothing else."""
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        # Who asks for an upgrade is answered in HTTP/1.1; who begins in HTTP/2 is refused by the app.
+        return
+
+
+class Connection(TCPServer):
+    """One connection."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.idle_task = self.idle_timer = IdleTimer(self.context)
+        self._held = b""
+
+    async def _read_data(self) -> None:
+        self.protocol = cast(ProtocolWrapper, Http1(
+            self.app, self.config, self.context, self._task_group, ConnectionState({}), False, None, None,
+            self.protocol_send))
+        await super()._read_data()
+        self.idle_timer.retire()
+
+    async def _idle_timeout(self) -> None:
+        await asyncio.shield(self._initiate_server_close())
+
+    async def protocol_send(self, event: Event) -> None:
+        """Send what the protocol has for the client; hold a head back until what follows it is there."""
+        if isinstance(event, RawData):
+            if event.data.startswith(b"HTTP/1.1 ") and event.data[9:10] != b"1":
+                self._held = event.data
+                return
+            if self._held:
+                event = RawData(self._held + event.data)
+                self._held = b""
+        await super().protocol_send(event)
+
+
+def _configuration() -> Config:
+    config = Config()
+    config.max_app_queue_size = QUEUED_PIECES
+    config.include_server_header = False
+    config.accesslog = None
+    config.errorlog = None
+    config.logger_class = ServerLog
+    return config
+
+
+class ServerLog(Logger):
+    """Takes the server's own log: mistakes of ours go into the service's log, its chatter nowhere."""
+
+    async def exception(self, message: str, *args: Any, **kwargs: Any) -> None:
+        """Report a mistake that the app made while it served a request."""
+        log("api.error", detail=message, traceback=traceback.format_exc(), error=repr(sys.exception()))
