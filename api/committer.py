@@ -15,9 +15,9 @@ from typing import Final
 
 from daemon.doorbell import ring
 from daemon.errors import CourierError, QueueFault, Rejected
+from daemon.incoming import Sealed
 from daemon.layout import Layout
 from daemon.logs import log
-from daemon.spool import Sealed
 from daemon.task import Upload
 from daemon.task_queue import Outcome, Put, TaskQueue
 

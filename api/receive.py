@@ -21,7 +21,8 @@ from api.digests import check
 from api.hops import joined
 from api.wire import UploadRequest
 from daemon.errors import Rejected
-from daemon.spool import Incoming, Spool
+from daemon.incoming import Incoming
+from daemon.spool import Spool
 from daemon.task import Upload
 
 #: A body up to this size is read whole before a file is made for it.

@@ -4,10 +4,9 @@
 `INCUS_COURIER__SECTION__KEY` overrides a key of the file. An unknown key or a bad value stops the start.
 """
 
-import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, get_origin
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -28,13 +27,14 @@ from pydantic_settings import (
 )
 
 from daemon import config_values as values
+from daemon import config_variables as variables
 from daemon.errors import CannotStart
 
 #: Where an installed service has its configuration.
 INSTALLED_FILE: Final = Path("/etc/incus-courier/config.toml")
 #: Names the configuration file when --config does not.
 FILE_VARIABLE: Final = "INCUS_COURIER_CONFIG"
-ENV_PREFIX: Final = "INCUS_COURIER__"
+ENV_PREFIX: Final = variables.PREFIX
 #: The name of the remote that [incus] describes.
 LOCAL: Final = values.LOCAL
 
@@ -236,34 +236,13 @@ def load(file: Path | None) -> Config:
     try:
         if file is not None and not file.is_file():
             raise CannotStart("bad_config", f"{file}: there is no such file")
-        _check_variables()
+        variables.check(Config.model_fields)
         config: Config = source()
     except ValidationError as error:
         raise CannotStart("bad_config", _explain(error, file)) from error
     except (SettingsError, ValueError, OSError) as error:
         raise CannotStart("bad_config", f"{file or 'environment'}: {error}") from error
     return config
-
-
-def _check_variables() -> None:
-    for variable, text in os.environ.items():
-        if not variable.upper().startswith(ENV_PREFIX):
-            continue
-        section, _, key = variable[len(ENV_PREFIX):].lower().partition("__")
-        field = Config.model_fields.get(section)
-        keys = getattr(field.annotation, "model_fields", None) if field else {}
-        if field is None or (key and keys is not None and key not in keys):
-            raise ValueError(f"the variable {variable} names no key of the configuration")
-        if not key or (keys and get_origin(keys[key].annotation) is list):
-            _check_json(variable, text)
-
-
-def _check_json(variable: str, text: str) -> None:
-    try:
-        json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"the variable {variable} must be JSON, for example '[\"127.0.0.1:8420\"]'"
-                         f" (it is {text!r})") from error
 
 
 def _explain(error: ValidationError, file: Path | None) -> str:
@@ -278,15 +257,8 @@ def _explain(error: ValidationError, file: Path | None) -> str:
             message = f"there is no such key{_nearest(problem['loc'])}"
         else:
             message += f" (it is {problem['input']!r})"
-        lines.append(f"  {key}: {message}{_from_variable(problem['loc'])}")
+        lines.append(f"  {key}: {message}{variables.origin(problem['loc'])}")
     return "\n".join(lines)
-
-
-def _from_variable(where: tuple[int | str, ...]) -> str:
-    name = ENV_PREFIX + "__".join(str(part) for part in where).upper()
-    ours = (variable for variable in os.environ if variable.upper().startswith(ENV_PREFIX))
-    found = [variable for variable in ours if name.startswith(variable.upper())]
-    return f"; from the variable {found[0]}" if found else ""
 
 
 def _nearest(where: tuple[int | str, ...]) -> str:

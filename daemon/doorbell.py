@@ -5,6 +5,7 @@ A ring says only «look». It may be lost or come twice: the worker also looks b
 
 import errno
 import os
+import stat
 
 from daemon.layout import Layout
 
@@ -35,6 +36,9 @@ class Doorbell:
 
     def __init__(self, layout: Layout, shard: int) -> None:
         path = layout.bell(shard)
+        if os.path.lexists(path) and not stat.S_ISFIFO(os.lstat(path).st_mode):
+            # It would always be readable; a bell holds nothing worth keeping.
+            path.unlink()
         try:
             os.mkfifo(path, layout.file_mode)
             os.chmod(path, layout.file_mode)

@@ -6,8 +6,9 @@ A name never changes its meaning. `docs/recovery.md` is generated from the table
 from dataclasses import dataclass
 from typing import Final
 
-from daemon.spool import FOOTER_BYTES, Mark
+from daemon.spool import Mark
 from daemon.spool_check import Found
+from daemon.spool_file import FOOTER_BYTES
 from daemon.task import FINISHED, State, Task
 
 

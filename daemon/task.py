@@ -161,27 +161,27 @@ class Upload:
             destination = Destination(**values.pop("destination"))
             upload = cls(destination=destination, **values)
             upload.check()
-        except (TypeError, KeyError, AttributeError, RecursionError, Rejected) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, Rejected) as error:
             raise ValueError(f"not an upload: {error}") from error
         return upload
 
     def check(self) -> None:
         """Raise ValueError (or Rejected for a name) unless every value is of its type and legal."""
         if not (isinstance(self.task_id, str) and is_task_id(self.task_id)):
-            raise ValueError("not an upload: bad task id")
+            raise ValueError("bad task id")
         if not (_is_number(self.size, _MAX_SIZE) and isinstance(self.sha256, str) and _SHA256.fullmatch(self.sha256)):
-            raise ValueError("not an upload: bad size or digest")
+            raise ValueError("bad size or digest")
         for value, most in ((self.mode, MAX_MODE), (self.uid, MAX_ID), (self.gid, MAX_ID)):
             if not (value is None or _is_number(value, most)):
-                raise ValueError("not an upload: bad mode or owner")
+                raise ValueError("bad mode or owner")
         if not all(isinstance(part, str) for part in (self.destination.remote, self.destination.project,
                                                       self.destination.instance, self.destination.path)):
-            raise ValueError("not an upload: bad destination")
+            raise ValueError("bad destination")
         key_is_text = self.idempotency_key is None or isinstance(self.idempotency_key, str)
         if not (isinstance(self.mkdirs, bool) and isinstance(self.display_name, str) and key_is_text):
-            raise ValueError("not an upload: bad mkdirs, display name or key")
+            raise ValueError("bad mkdirs, display name or key")
         if not (isinstance(self.created_at, int | float) and 0 <= self.created_at < _END_OF_TIME_S):
-            raise ValueError("not an upload: bad time")
+            raise ValueError("bad time")
         self.destination.checked()
 
 

@@ -9,6 +9,7 @@ from typing import Final
 from daemon import seam
 from daemon.config import Config
 from daemon.errors import CourierError, Undelivered
+from daemon.logs import log
 from daemon.spool import Spool
 from daemon.task import Task
 from worker.lane import Lane, Push
@@ -65,6 +66,8 @@ def run(
     try:
         while (push := lane.take(LINGER_S, turn_over=time.monotonic() > turn_ends)) is not None:
             outcome = None
+            log("push.started", task_id=push.task.task_id, instance=push.task.destination.instance,
+                path=push.task.destination.path, size=push.task.upload.size, attempt=push.task.attempts + 1)
             try:
                 outcome = _push(push, held, target_of, spool, config())
             finally:

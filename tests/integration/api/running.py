@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from daemon.spool import read_meta
+from daemon.spool_file import read_meta
 
 ROOT = Path(__file__).resolve().parents[3]
 #: Longest wait for anything that is bound to happen.

@@ -1,8 +1,9 @@
 import pytest
 
 from daemon.findings import FINDINGS, judge, mark_of
-from daemon.spool import FOOTER_BYTES, Mark
+from daemon.spool import Mark
 from daemon.spool_check import Found
+from daemon.spool_file import FOOTER_BYTES
 from daemon.task import FINISHED, Destination, State, Task, Upload
 
 _META_BYTES = 300

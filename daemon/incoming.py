@@ -1,0 +1,128 @@
+"""An upload on its way into the spool: unnamed while it is received, then sealed under its name, then decided about."""
+
+import errno
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from daemon import seam
+from daemon.errors import Rejected
+from daemon.spool_file import ending
+from daemon.task import Upload
+
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class Incoming:
+    """An upload that is being received. One thread at a time; every method may block on the disk."""
+
+    def __init__(self, descriptor: int, directory_of: Callable[[int], int]) -> None:
+        """`descriptor` is of an unnamed file; `directory_of` gives a descriptor of a bucket's directory."""
+        self._directory_of = directory_of
+        self._descriptor = descriptor
+        self._digest = hashlib.sha256()
+        #: Bytes written so far.
+        self.size = 0
+
+    def set_aside(self, expected_bytes: int) -> None:
+        """Reserve room on the disk. Raises Rejected('no_room'); nothing is left then."""
+        try:
+            os.posix_fallocate(self._descriptor, 0, expected_bytes)
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                self.discard()
+                raise rejected(error) from error
+            # A filesystem that cannot preallocate: the writes will tell.
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Add bytes. Raises Rejected('no_room') or Rejected('storage_failed'); discard it then."""
+        try:
+            seam.reach("spool.write")
+            _write_all(self._descriptor, data)
+        except OSError as error:
+            raise rejected(error) from error
+        self._digest.update(data)
+        self.size += len(data)
+
+    def hexdigest(self) -> str:
+        """Hexadecimal sha256 of the bytes so far."""
+        return self._digest.hexdigest()
+
+    def discard(self) -> None:
+        """Leave nothing of it. May be called again."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def seal(self, upload: Upload) -> "Sealed":
+        """Make the upload durable and give it its name. From here it exists.
+
+        Raises Rejected('no_room') or Rejected('storage_failed') when nothing is left of it, and
+        Rejected('outcome_unknown') when it may have stayed. It needs no discard after that.
+        """
+        bucket = upload.destination.bucket
+        try:
+            self._append(upload)
+            if seam.reach("spool.sync"):
+                os.fdatasync(self._descriptor)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            directory = self._directory_of(bucket)
+            seam.reach("spool.link")
+            os.link(f"/proc/self/fd/{self._descriptor}", upload.task_id, dst_dir_fd=directory, follow_symlinks=True)
+        except OSError as error:
+            self.discard()
+            raise rejected(error) from error
+        try:
+            if seam.reach("spool.dirsync"):
+                os.fsync(directory)
+        except OSError as error:
+            self.discard()
+            raise Rejected("outcome_unknown", f"The spool's directory: {error.strerror}.") from error
+        sealed = Sealed(upload, self._descriptor, directory)
+        self._descriptor = -1
+        return sealed
+
+    def _append(self, upload: Upload) -> None:
+        os.ftruncate(self._descriptor, self.size)
+        seam.reach("spool.write")
+        _write_all(self._descriptor, ending(upload))
+
+
+@dataclass
+class Sealed:
+    """A durable upload whose row is not decided yet; its file is locked until `release` or `withdraw`."""
+
+    upload: Upload
+    _descriptor: int
+    _directory: int
+
+    def release(self) -> None:
+        """Let go of the file; it stays."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def withdraw(self) -> None:
+        """Take the upload back. Only right when its row is certainly not in the queue."""
+        try:
+            os.unlink(self.upload.task_id, dir_fd=self._directory)
+            os.fsync(self._directory)
+        finally:
+            self.release()
+
+
+def _write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
+    # A filling disk shows first as a short write.
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view):]
+
+
+def rejected(error: OSError) -> Rejected:
+    """The answer to a client whose upload met this."""
+    if error.errno in _NO_ROOM:
+        return Rejected("no_room", f"The spool's disk: {error.strerror}.")
+    return Rejected("storage_failed", f"The spool: {error.strerror}.")

@@ -1,0 +1,485 @@
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from daemon.config import Retry
+from daemon.spool import Mark
+from daemon.task import FINISHED, PENDING, TRANSITIONS, Destination, State, Task, Upload
+from daemon.task_queue import Change, Command, Outcome, Selection, Settlement
+from tests.support.depot import Depot, an_upload
+from worker.commands import VERBS, Commands, Forget, Refused, decide, states_of
+from worker.lane import Lane, Push
+from worker.retry import decide as decide_retry
+
+#: How many sequences of steps are tried; more by the environment variable.
+EXAMPLES = int(os.environ.get("COURIER_PROPERTY_EXAMPLES", "60"))
+STEPS = 40
+RETRY = Retry(first_delay_s=10, max_delay_s=100, jitter=0.5, give_up_after_s=0, max_attempts=3)
+#: Where it exists, a directory in memory: SQLite syncs there too, and costs nothing.
+MEMORY = Path("/dev/shm")
+#: A far end of what a page, a slice or a claim can hold here.
+MANY = 1000
+
+INSTANCES = ("c1", "c2")
+PATHS = ("/a", "/b")
+CODES = ("connection_lost", "parent_not_found", "incus_unreachable")
+
+
+@dataclass
+class Known:
+    """What the model knows of one upload that was accepted."""
+
+    upload: Upload
+    #: Its place in the order of acceptance.
+    place: int
+    state: State = State.QUEUED
+    attempts: int = 0
+    spooled: bool = True
+    wish: State | None = None
+    #: A newer upload to its path was there, and is cleared.
+    outrun: bool = False
+    cleared: bool = False
+
+    @property
+    def to(self) -> Destination:
+        """Where it goes."""
+        return self.upload.destination
+
+
+@dataclass
+class Model:
+    """What should be: the queue in plain Python, as a person would explain it."""
+
+    supersede: bool
+    known: dict[str, Known] = field(default_factory=dict)
+    #: Which task a key stands for.
+    keys: dict[str, str] = field(default_factory=dict)
+    places: int = 0
+
+    def rows(self) -> list[Known]:
+        """What has a row, in the order of acceptance."""
+        return sorted((known for known in self.known.values() if not known.cleared), key=lambda known: known.place)
+
+    def of_path(self, to: Destination) -> list[Known]:
+        """What has a row for one path."""
+        return [known for known in self.rows() if known.to == to]
+
+    def newer_exists(self, known: Known) -> bool:
+        """True when something was accepted for the same path after it."""
+        return known.outrun or any(other.place > known.place for other in self.of_path(known.to))
+
+    def accept(self, upload: Upload) -> tuple[Outcome, str]:
+        """An upload comes in."""
+        key = upload.idempotency_key
+        earlier = self.known.get(self.keys.get(key, "")) if key else None
+        if earlier is not None and earlier.upload.task_id != upload.task_id:
+            if earlier.upload.fingerprint != upload.fingerprint:
+                return Outcome.MISMATCH, earlier.upload.task_id
+            return Outcome.DUPLICATE, earlier.upload.task_id
+        if upload.task_id in self.known:
+            return Outcome.DUPLICATE, upload.task_id
+        if key:
+            self.keys[key] = upload.task_id
+        if self.supersede:
+            for older in self.of_path(upload.destination):
+                if older.state in {State.QUEUED, State.DEFERRED}:
+                    older.state = State.SUPERSEDED
+        self.places += 1
+        self.known[upload.task_id] = Known(upload, self.places)
+        return Outcome.ACCEPTED, upload.task_id
+
+    def claimable(self, instance: str) -> list[Known]:
+        """What may be claimed for an instance, in order: of each path only what nothing older waits before."""
+        waits = {State.QUEUED, State.PUSHING, State.DEFERRED}
+        return [known for known in self.rows() if known.to.instance == instance and known.state is State.QUEUED
+                and not any(other.place < known.place and other.state in waits for other in self.of_path(known.to))]
+
+    def settle(self, known: Known, state: State, attempts: int) -> None:
+        """A push has ended."""
+        wish, known.wish = known.wish, None
+        known.attempts = attempts
+        if wish is State.CANCELLED and state is not State.DELIVERED:
+            state = State.CANCELLED
+        if wish is State.HELD and state in {State.QUEUED, State.DEFERRED}:
+            state = State.HELD
+        if state in {State.QUEUED, State.DEFERRED} and self.supersede and self.newer_exists(known):
+            state = State.SUPERSEDED
+        known.state = state
+
+    def resume(self) -> None:
+        """A new worker finds what a dead one was pushing."""
+        for known in self.rows():
+            if known.state is State.PUSHING:
+                self.settle(known, State.QUEUED, known.attempts)
+
+    def obey(self, command: Command) -> None:
+        """The worker does what a person asked for."""
+        if command.task_id is not None:
+            known = self.known.get(command.task_id)
+            self._obey([known] if known and not known.cleared else [], command)
+            return
+        for state in states_of(command):
+            chosen = [known for known in self.rows() if known.state is state
+                      and (command.selection is None or command.selection.instance_key is None
+                           or known.to.instance_key == command.selection.instance_key)]
+            self._obey(sorted(chosen, key=lambda known: known.upload.task_id), command)
+
+    def _obey(self, chosen: Iterable[Known], command: Command) -> None:
+        decided = [(known, self.newer_exists(known)) for known in chosen]
+        for known, newer in decided:
+            decision = decide(command.verb, known.state, newer_exists=newer, force=command.force, spooled=known.spooled)
+            if isinstance(decision, Refused):
+                continue
+            if isinstance(decision, Forget):
+                self.clear(known)
+            elif known.state is State.PUSHING:
+                known.wish = decision
+            else:
+                self.change(known, decision, anew=newer and command.force)
+
+    def change(self, known: Known, state: State, *, anew: bool = False) -> None:
+        """A person's, or a rule's, decision."""
+        if known.state is State.FAILED:
+            known.attempts = 0
+        known.state = state
+        if anew and state is State.QUEUED:
+            self.places += 1
+            known.place, known.outrun = self.places, False
+
+    def clear(self, known: Known) -> None:
+        """A finished row goes."""
+        known.cleared = True
+        for other in self.of_path(known.to):
+            if other.place < known.place and other.state not in FINISHED:
+                other.outrun = True
+        self.keys = {key: task_id for key, task_id in self.keys.items() if task_id != known.upload.task_id}
+
+
+class LaneBook:
+    """The lanes of the machine below: real ones, without threads."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, Lane] = {}
+
+    def lane(self, destination: Destination) -> Lane:
+        """The lane to an instance."""
+        return self._lanes.setdefault(destination.instance_key, Lane(destination, most_bulk=1))
+
+    def try_again(self, _matches: Callable[[Lane], bool]) -> None:
+        """No instance is ever down here."""
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Drives one shard's real queue and spool, and the worker's decisions, beside the model."""
+
+    @initialize(supersede=st.booleans(), first=st.lists(st.tuples(st.sampled_from(INSTANCES), st.sampled_from(PATHS)),
+                                                        min_size=2, max_size=5))
+    def begin(self, supersede: bool, first: list[tuple[str, str]]) -> None:
+        """Start on a new state directory, with a few uploads in it."""
+        self.directory = Path(tempfile.mkdtemp(prefix="courier-property-", dir=MEMORY if MEMORY.is_dir() else None))
+        self.depot = Depot(self.directory / "state")
+        self.depot.queue.durable.execute("CREATE TABLE seen (was INTEGER, became INTEGER)")
+        self.depot.queue.durable.execute(
+            "CREATE TRIGGER spy AFTER UPDATE OF status ON tasks_v1 BEGIN"
+            " INSERT INTO seen VALUES (OLD.status, NEW.status); END")
+        self.model = Model(supersede)
+        self.clock = 2e9
+        self.rng = random.Random(0)
+        self.asked: list[Command] = []
+        #: By path: the place of what is in the instance.
+        self.world: dict[Destination, int] = {}
+        self._new_worker()
+        for instance, path in first:
+            self._put([an_upload(path, b"first", instance=instance, created_at=self.clock)], b"first")
+
+    def teardown(self) -> None:
+        """Check the edges that were gone along, and clean up."""
+        if not hasattr(self, "depot"):
+            return
+        seen = self.depot.queue.read("SELECT DISTINCT was, became FROM seen WHERE was <> became")
+        edges = {(State(was), State(became)) for was, became in seen}
+        self.depot.close()
+        shutil.rmtree(self.directory)
+        assert edges <= {(was, became) for was, some in TRANSITIONS.items() for became in some}
+
+    def _new_worker(self) -> None:
+        self.lanes: Any = LaneBook()
+        self.commands = Commands(self.depot.queue, self.depot.spool, self.lanes)
+        #: What runners have begun to push, and what was claimed for them, by task id.
+        self.pushing: dict[str, Push] = {}
+        self.claimed: dict[str, Task] = {}
+
+    # --- uploads -----------------------------------------------------------------------------------------
+
+    @rule(count=st.integers(1, 3), instance=st.sampled_from(INSTANCES), path=st.sampled_from(PATHS),
+          data=st.sampled_from((b"one", b"two")), key=st.sampled_from((None, None, "k1", "k2")))
+    def accept(self, count: int, instance: str, path: str, data: bytes, key: str | None) -> None:
+        """Uploads come in, in one transaction; some repeat a key."""
+        uploads = [an_upload(path, data, instance=instance, idempotency_key=key, created_at=self.clock)
+                   for _ in range(count)]
+        self._put(uploads, data)
+
+    @rule(which=st.integers(0, MANY))
+    def put_again(self, which: int) -> None:
+        """An upload whose outcome was unknown is put once more, under its id."""
+        known = self._some(self.model.rows(), which)
+        if known is not None and known.upload.idempotency_key in {None, *self._own_keys(known)}:
+            answer = self.depot.queue.put_many([known.upload], supersede=self.model.supersede)[0]
+            assert answer.outcome is Outcome.DUPLICATE
+            assert answer.task_id == known.upload.task_id
+
+    def _own_keys(self, known: Known) -> list[str]:
+        return [key for key, task_id in self.model.keys.items() if task_id == known.upload.task_id]
+
+    def _put(self, uploads: list[Upload], data: bytes) -> None:
+        for upload in uploads:
+            self.depot.seal(upload, data)
+        answers = self.depot.queue.put_many(uploads, supersede=self.model.supersede)
+        for upload, answer in zip(uploads, answers, strict=True):
+            assert (answer.outcome, answer.task_id) == self.model.accept(upload)
+            if answer.outcome is not Outcome.ACCEPTED:
+                # As the API does: nobody was promised anything about this one.
+                self.depot.spool.remove([upload])
+
+    # --- deliveries --------------------------------------------------------------------------------------
+
+    @rule(instance=st.sampled_from(INSTANCES), limit=st.integers(1, 3))
+    def claim(self, instance: str, limit: int) -> None:
+        """The worker claims tasks of an instance."""
+        expected = self.model.claimable(instance)[:limit]
+        tasks = self.depot.claim(instance, limit)
+        assert [task.task_id for task in tasks] == [known.upload.task_id for known in expected]
+        for known, task in zip(expected, tasks, strict=True):
+            known.state = State.PUSHING
+            self.claimed[task.task_id] = task
+        if tasks:
+            self.lanes.lane(tasks[0].destination).add(tasks)
+
+    @rule(instance=st.sampled_from(INSTANCES))
+    def begin_push(self, instance: str) -> None:
+        """A runner takes the next task from its lane."""
+        push = self.lanes.lane(Destination("local", "default", instance, "/")).take(0, turn_over=False)
+        if push is not None:
+            self.pushing[push.task.task_id] = push
+            del self.claimed[push.task.task_id]
+
+    @rule(instance=st.sampled_from(INSTANCES), codes=st.lists(st.sampled_from((None, *CODES)), min_size=1, max_size=3))
+    def work(self, instance: str, codes: list[str | None]) -> None:
+        """The worker pushes some tasks of an instance, one after the other."""
+        for code in codes:
+            if not self.claimed:
+                self.claim(instance, 1)
+            self.begin_push(instance)
+            self.end_push(0, code)
+
+    @rule(which=st.integers(0, MANY), code=st.sampled_from((None, None, None, *CODES)))
+    def end_push(self, which: int, code: str | None) -> None:
+        """A push ends, well or not; one that was told to stop ends before its rename."""
+        push = self._some(list(self.pushing.values()), which)
+        if push is None:
+            return
+        task = push.task
+        del self.pushing[task.task_id]
+        self.lanes.lane(task.destination).done(push, abandoned=False)
+        if push.cancelled:
+            self._settle(task, State.CANCELLED, task.attempts)
+        elif push.stopped or code is not None:
+            made = decide_retry(task, code or "shutdown", "so it is", retry=RETRY, now=self.clock, outage_s=0, rng=self.rng)
+            if made.state is State.FAILED:
+                self.depot.spool.mark(task.upload, Mark.FAILED)
+            self._settle(task, made.state, made.attempts, error_code=made.code, due_at=made.due_at)
+        else:
+            self._arrive(task)
+            self._settle(task, State.DELIVERED, task.attempts + 1)
+
+    def _arrive(self, task: Task) -> None:
+        """The file is in the instance now: it must be no older than what was there."""
+        place = self.model.known[task.task_id].place
+        assert self.world.get(task.destination, 0) <= place, "an older upload was delivered over a newer one"
+        self.world[task.destination] = place
+
+    def _settle(self, task: Task, state: State, attempts: int, **values: Any) -> None:
+        settlement = Settlement(order=task.order, state=state, attempts=attempts, **values)
+        self.depot.queue.settle([settlement], supersede=self.model.supersede)
+        self.model.settle(self.model.known[task.task_id], state, attempts)
+
+    @rule()
+    def hand_back(self) -> None:
+        """What was claimed and not begun is queued again: the instance or the worker is going down."""
+        for task in self.claimed.values():
+            self.lanes.lane(task.destination).take_back(task.task_id)
+            self._settle(task, State.QUEUED, task.attempts)
+        self.claimed = {}
+
+    @rule()
+    def time_passes(self) -> None:
+        """Deferred tasks become due."""
+        self.clock += 1000
+        self.depot.queue.promote_due(self.clock, MANY)
+        for known in self.model.rows():
+            if known.state is State.DEFERRED:
+                known.state = State.QUEUED
+
+    @rule(instance=st.sampled_from(INSTANCES))
+    def instance_starts(self, instance: str) -> None:
+        """Deferred tasks of an instance are queued at once."""
+        self.depot.queue.release_instance(f"local/default/{instance}", MANY)
+        for known in self.model.rows():
+            if known.state is State.DEFERRED and known.to.instance == instance:
+                known.state = State.QUEUED
+
+    # --- the end of a worker -----------------------------------------------------------------------------
+
+    @rule(arrived=st.booleans(), booted=st.booleans())
+    def crash(self, arrived: bool, booted: bool) -> None:
+        """The worker dies; perhaps its files were in place already. Another one starts, perhaps after a boot."""
+        for push in self.pushing.values() if arrived else ():
+            self._arrive(push.task)
+        self.depot.reopen()
+        self._new_worker()
+        self.depot.queue.resume(supersede=self.model.supersede)
+        self.model.resume()
+        if booted:
+            self.depot.queue.recheck_unsynced()
+            for known in self.model.rows():
+                if known.state is State.DELIVERED and known.spooled and not self.model.newer_exists(known):
+                    known.state = State.QUEUED
+
+    # --- people ------------------------------------------------------------------------------------------
+
+    @rule(verb=st.sampled_from([verb for verb in VERBS if verb != "flush"]), which=st.integers(0, MANY),
+          force=st.booleans(), now=st.booleans())
+    def ask(self, verb: str, which: int, force: bool, now: bool) -> None:
+        """A person asks for something about one task."""
+        fitting = [known for known in self.model.rows() if known.state in VERBS[verb]]
+        known = self._some(fitting or self.model.rows(), which)
+        if known is not None:
+            self._ask(Command(verb=verb, task_id=known.upload.task_id, force=force))
+        if now:
+            self.obey()
+
+    @rule(verb=st.sampled_from(list(VERBS)), instance=st.sampled_from(INSTANCES), force=st.booleans())
+    def ask_by_kind(self, verb: str, instance: str, force: bool) -> None:
+        """A person asks for something about all tasks of an instance."""
+        self._ask(Command(verb=verb, selection=Selection(instance_key=f"local/default/{instance}"), force=force))
+
+    def _ask(self, command: Command) -> None:
+        self.depot.queue.ask([command])
+        self.asked.append(command)
+
+    @rule()
+    def obey(self) -> None:
+        """The worker does what was asked for."""
+        while self.commands.work():
+            pass
+        for command in self.asked:
+            self.model.obey(command)
+        self.asked = []
+        # What a runner had not begun is not with its lane any more when it is held or cancelled.
+        for task_id in list(self.claimed):
+            known = self.model.known[task_id]
+            if known.wish is not None:
+                known.state, known.wish = known.wish, None
+                del self.claimed[task_id]
+
+    # --- upkeep ------------------------------------------------------------------------------------------
+
+    @rule()
+    def pass_barrier(self) -> None:
+        """Bytes of finished tasks go, the older first."""
+        tasks = self.depot.queue.unspoolable(MANY)
+        assert [task.order for task in tasks] == sorted(task.order for task in tasks)
+        self.depot.spool.remove(task.upload for task in tasks)
+        self.depot.queue.unspool(task.order for task in tasks)
+        for known in self.model.rows():
+            known.spooled &= known.state not in FINISHED
+
+    @rule()
+    def clear(self) -> None:
+        """Finished rows whose bytes are gone are cleared."""
+        self.depot.queue.clear_finished(before=9e9, keep_most=0, limit=MANY)
+        for known in [known for known in self.model.rows() if known.state in FINISHED and not known.spooled]:
+            self.model.clear(known)
+
+    @rule()
+    def expire(self) -> None:
+        """Dead letters that are kept for a time only are given up."""
+        tasks = self.depot.queue.old_dead_letters(9e9, MANY)
+        self.depot.queue.change([Change(task=task, state=State.CANCELLED) for task in tasks])
+        for known in self.model.rows():
+            if known.state is State.FAILED:
+                self.model.change(known, State.CANCELLED)
+
+    @rule(instance=st.sampled_from(INSTANCES))
+    def give_up(self, instance: str) -> None:
+        """What waited too long for an instance becomes a dead letter."""
+        tasks = self.depot.queue.aged(f"local/default/{instance}", 9e9, MANY)
+        for task in tasks:
+            self.depot.spool.mark(task.upload, Mark.FAILED)
+        self.depot.queue.give_up(tasks, "it was down for too long")
+        for known in self.model.rows():
+            if known.to.instance == instance and known.state in {State.QUEUED, State.DEFERRED}:
+                known.state = State.FAILED
+
+    # --- what must always hold ---------------------------------------------------------------------------
+
+    @invariant()
+    def rows_are_as_the_model_says(self) -> None:
+        """Every upload that was accepted is in the state that it should be in, in the order of acceptance; no other is."""
+        found = sorted(self.depot.queue.page(limit=MANY), key=lambda task: task.order)
+        assert [(task.task_id, task.state, task.attempts, task.spooled) for task in found] == [
+            (known.upload.task_id, known.state, known.attempts, known.spooled) for known in self.model.rows()]
+
+    @invariant()
+    def counts_are_true(self) -> None:
+        """The counts that triggers keep are those of the rows."""
+        wanted: dict[tuple[str, State], tuple[int, int]] = {}
+        for known in self.model.rows():
+            tasks, size = wanted.get((known.to.instance_key, known.state), (0, 0))
+            wanted[known.to.instance_key, known.state] = (tasks + 1, size + known.upload.size)
+        found = {(tally.instance_key, tally.state): (tally.tasks, tally.size_bytes)
+                 for tally in self.depot.queue.tallies()}
+        assert found == wanted
+
+    @invariant()
+    def what_is_open_is_known(self) -> None:
+        """The column by which rivals of one path are found says what the state says."""
+        rows = self.depot.queue.read("SELECT status, open FROM tasks_v1")
+        assert all(bool(is_open) == (status in {State.QUEUED, State.PUSHING, State.DEFERRED}) for status, is_open in rows)
+
+    @invariant()
+    def one_path_is_pushed_once(self) -> None:
+        """Two tasks of one path are never claimed at the same time."""
+        claimed = [known.to for known in self.model.rows() if known.state is State.PUSHING]
+        assert len(claimed) == len(set(claimed))
+
+    @invariant()
+    def bytes_are_there_while_they_may_be_wanted(self) -> None:
+        """What is not finished can be opened; no file is there for what has no row; names tell dead letters apart."""
+        marks = {State.FAILED: Mark.FAILED, State.HELD: Mark.HELD}
+        buckets = {Destination("local", "default", instance, "/").bucket for instance in INSTANCES}
+        names = {name.task_id: name.mark for bucket in buckets for name in self.depot.spool.names(bucket)}
+        rows = {known.upload.task_id: known for known in self.model.rows()}
+        assert set(names) == {task_id for task_id, known in rows.items() if known.spooled}
+        for task_id, known in rows.items():
+            if known.state in {*PENDING, State.FAILED} and known.state is not State.PUSHING:
+                self.depot.spool.open(known.upload).close()
+                assert names[task_id] is marks.get(known.state, Mark.PENDING)
+
+    def _some(self, choices: list[Any], which: int) -> Any:
+        return choices[which % len(choices)] if choices else None
+
+
+QueueMachine.TestCase.settings = settings(
+    max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, derandomize="COURIER_PROPERTY_EXAMPLES" not in os.environ,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], print_blob=True)
+TestQueue = QueueMachine.TestCase

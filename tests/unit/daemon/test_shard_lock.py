@@ -1,0 +1,133 @@
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon.errors import CannotStart
+from daemon.layout import Layout
+from daemon.shard_lock import ShardLock, holder
+from tests.support.waiting import eventually
+
+ROOT = Path(__file__).parents[3]
+_HOLD = """
+import sys
+from pathlib import Path
+from daemon.layout import Layout
+from daemon.shard_lock import ShardLock
+ShardLock(Layout(Path(sys.argv[1])), 0).acquire()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A new state directory."""
+    made = Layout(tmp_path / "state")
+    made.create()
+    return made
+
+
+@pytest.fixture
+def other(layout: Layout) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that holds the lock of shard 0 until its input ends."""
+    process = subprocess.Popen([sys.executable, "-c", _HOLD, str(layout.directory)], cwd=ROOT, stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout.readline() == b"held\n"
+    yield process
+    process.kill()
+    process.stdin.close()
+    process.stdout.close()
+    process.wait()
+
+
+def test_lock_is_refused_and_the_holder_named_when_another_process_has_it(
+    layout: Layout, other: subprocess.Popen[bytes],
+) -> None:
+    """A second worker for a shard is told who serves it."""
+    with pytest.raises(CannotStart) as caught:
+        ShardLock(layout, 0).acquire()
+    assert caught.value.code == "shard_taken"
+    assert str(other.pid) in caught.value.detail
+
+
+def test_lock_ends_with_its_process_whatever_ends_it(layout: Layout, other: subprocess.Popen[bytes]) -> None:
+    """After a kill the next worker has the shard at once, without waiting for any clock."""
+    assert holder(layout, 0) == other.pid
+    other.kill()
+    other.wait()
+    assert holder(layout, 0) is None
+    ShardLock(layout, 0).acquire()
+
+
+def test_lock_is_for_one_shard(layout: Layout, other: subprocess.Popen[bytes]) -> None:
+    """The other shards are free."""
+    assert holder(layout, 1) is None
+    lock = ShardLock(layout, 1)
+    lock.acquire()
+    assert holder(layout, 1) == os.getpid()
+    lock.release()
+
+
+def test_lock_is_not_taken_by_asking_for_its_holder(layout: Layout) -> None:
+    """Readiness and status may ask at any moment; a worker that starts just then is not turned away."""
+    lock = ShardLock(layout, 0)
+    lock.acquire()
+    lock.release()
+    assert holder(layout, 0) is None
+    again = ShardLock(layout, 0)
+    again.acquire()
+    assert holder(layout, 0) == os.getpid()
+    again.release()
+    again.release()
+
+
+def test_lock_is_refused_within_one_process_too(layout: Layout) -> None:
+    """The lock belongs to the open file, not to the process: opening it twice does not share it."""
+    first = ShardLock(layout, 0)
+    first.acquire()
+    with pytest.raises(CannotStart):
+        ShardLock(layout, 0).acquire()
+    assert holder(layout, 0) == os.getpid()
+    first.release()
+
+
+def test_holder_is_nobody_before_the_first_start(layout: Layout) -> None:
+    """Where there is no lock file nobody serves, and none is made."""
+    assert holder(layout, 0) is None
+    assert not layout.lock(0).exists()
+
+
+def test_holder_is_unknown_when_the_file_says_nothing(layout: Layout, other: subprocess.Popen[bytes]) -> None:
+    """That somebody holds the lock is known from the kernel; the file only says who."""
+    layout.lock(0).write_text("damaged")
+    assert holder(layout, 0) == 0
+    with pytest.raises(CannotStart, match="unknown"):
+        ShardLock(layout, 0).acquire()
+
+
+def test_lock_file_is_never_replaced(layout: Layout) -> None:
+    """Two workers would hold two files of the same name."""
+    lock = ShardLock(layout, 0)
+    lock.acquire()
+    inode = layout.lock(0).stat().st_ino
+    lock.release()
+    ShardLock(layout, 0).acquire()
+    assert layout.lock(0).stat().st_ino == inode
+
+
+def test_lock_is_found_held_as_long_as_a_child_has_the_file(layout: Layout) -> None:
+    """The descriptor is not inherited: a child that outlives its worker keeps no shard."""
+    lock = ShardLock(layout, 0)
+    lock.acquire()
+    child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE, close_fds=False)
+    lock.release()
+    eventually(lambda: holder(layout, 0) is None)
+    assert child.stdin is not None
+    child.stdin.close()
+    child.wait()
