@@ -35,6 +35,8 @@ class AppendLease:
         if waiting is not None:
             os.close(descriptor)
             return waiting
+        # Whoever appended before may have died in the middle of it: workers see the new date and look.
+        os.utime(descriptor)
         self._descriptor = descriptor
         return None
 
@@ -54,6 +56,14 @@ class AppendLease:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def last_acquired_at(layout: Layout) -> float:
+    """When the lease was last taken, in seconds since the epoch; 0 when it never was."""
+    try:
+        return os.stat(layout.append_lock).st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def acquire_alone(layout: Layout) -> int | None:

@@ -5,7 +5,7 @@
     queue/keys/data.db            idempotency keys of all shards
     queue/shards                  the number of shards in force
     locks/, bells/                one file a shard: who serves it; how to wake it
-    locks/append                  who appends to the queue
+    locks/append, locks/migration who appends to the queue, who changes the number of shards
     lost+found/                   what was doubtful and set aside
     instances/                    what the `directory` target delivered
 
@@ -42,6 +42,7 @@ class Layout:
         self.keys_file = self.keys / "data.db"
         self.shards_file = self.queue / SHARDS_FILE
         self.append_lock = self.locks / "append"
+        self.migration_lock = self.locks / "migration"
         self.schema_lock = self.locks / "schema"
 
     def bucket(self, bucket: int) -> Path:

@@ -38,15 +38,16 @@ def condemn(layout: Layout, shard: int) -> None:
 
 def open_whole(
     layout: Layout, shard: int, *, shards: int, supersede: bool, report: Callable[[Finding], None],
-    open_queue: Callable[[Layout, int], TaskQueue] = TaskQueue,
+    moving: bool = False,
 ) -> TaskQueue:
     """Open the shard's queue so that every upload in its part of the spool has its row; say what was wrong.
 
-    `shards` is the number in force. Raises QueueFault when not even a new database can be used, and OSError.
+    `shards` is the number in force; `moving`: rows have begun to move to another number, so that those which are
+    not here may be elsewhere. Raises QueueFault when not even a new database can be used, and OSError.
     """
-    died = layout.in_use(shard).exists()
+    died = layout.in_use(shard).exists() and not moving
     log_lost = died and not layout.log(shard).exists()
-    queue, replaced = _open_or_replace(layout, shard, open_queue, report)
+    queue, replaced = _open_or_replace(layout, shard, report)
     if replaced or not queue.born or died:
         budget_s = None if log_lost or replaced or not queue.born else _UNCLEAN_BUDGET_S
         restored, finished = _compare(queue, shards, supersede=supersede, report=report, budget_s=budget_s)
@@ -64,14 +65,12 @@ def note_closed(layout: Layout, shard: int) -> None:
     layout.in_use(shard).unlink(missing_ok=True)
 
 
-def _open_or_replace(
-    layout: Layout, shard: int, open_queue: Callable[[Layout, int], TaskQueue], report: Callable[[Finding], None],
-) -> tuple[TaskQueue, bool]:
+def _open_or_replace(layout: Layout, shard: int, report: Callable[[Finding], None]) -> tuple[TaskQueue, bool]:
     """The queue, and whether its database had to be replaced."""
     reason = "it was found damaged while it was in use"
     if not layout.condemned(shard).exists():
         try:
-            return open_sound(layout, shard, open_queue), False
+            return open_sound(layout, shard), False
         except QueueFault as fault:
             if fault.code != "queue_damaged":
                 raise
@@ -81,14 +80,12 @@ def _open_or_replace(
     (target / layout.reserve(shard).name).unlink(missing_ok=True)
     log("queue.set_aside", shard=shard, path=str(target), reason=reason)
     report(Finding(name="queue_damaged", shard=shard, detail=f"{target}: {reason}", repaired=True))
-    return open_queue(layout, shard), True
+    return TaskQueue(layout, shard), True
 
 
-def open_sound(
-    layout: Layout, shard: int, open_queue: Callable[[Layout, int], TaskQueue] = TaskQueue,
-) -> TaskQueue:
+def open_sound(layout: Layout, shard: int) -> TaskQueue:
     """Open the shard's queue and look at as much of its database as takes no time. Raises QueueFault."""
-    queue = open_queue(layout, shard)
+    queue = TaskQueue(layout, shard)
     try:
         queue.glance()
     except BaseException:

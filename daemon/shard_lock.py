@@ -36,7 +36,7 @@ class ShardLock:
         try:
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _request(fcntl.F_WRLCK))
         except BlockingIOError as error:
-            holder = _pid_in(descriptor)
+            holder = pid_in(descriptor)
             os.close(descriptor)
             who = f"Shard {self._shard} is served by process {holder or '(unknown)'}."
             raise CannotStart("shard_taken", who) from error
@@ -59,11 +59,12 @@ def holder(layout: Layout, shard: int) -> int | None:
         return None
     try:
         answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _request(fcntl.F_WRLCK))
-        return None if _FLOCK.unpack(answer)[0] == fcntl.F_UNLCK else _pid_in(descriptor)
+        return None if _FLOCK.unpack(answer)[0] == fcntl.F_UNLCK else pid_in(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _pid_in(descriptor: int) -> int:
+def pid_in(descriptor: int) -> int:
+    """The process id that is written in a lock's file; 0 when there is none."""
     text = os.pread(descriptor, 32, 0).strip()
     return int(text) if text.isdigit() else 0

@@ -6,7 +6,7 @@ import sys
 from functools import partial
 
 from daemon import config as configuration
-from daemon import notify, shard_count
+from daemon import notify
 from daemon.config import Config
 from daemon.errors import CannotStart, CourierError, QueueFault
 from daemon.exits import EXIT_OK, complain, exit_code
@@ -14,11 +14,11 @@ from daemon.layout import Layout
 from daemon.lifeline import tie_to_parent
 from daemon.logs import flush, log, set_level, setup
 from daemon.reserve import Reserve
-from daemon.shard_lock import ShardLock
+from daemon.reshard import take_shard
 from daemon.spool import Spool
 from worker.assembly import assemble
 from worker.loop import Worker
-from worker.start import begin, end, give_up
+from worker.start import begin, end, give_up, tell
 
 
 def main() -> int:
@@ -44,10 +44,8 @@ def _serve(config: Config, shard: int, reload: partial[Config | None]) -> None:
                                         f"{config.queue.shards - 1} can be served")
     layout = Layout(config.state.path)
     layout.create()
-    # Before the shard has a directory: those that are there tell the number where the file is missing.
-    shard_count.establish(layout, config.queue.shards)
-    lock = ShardLock(layout, shard)
-    lock.acquire()
+    supersede = config.delivery.on_newer == "supersede"
+    lock = take_shard(layout, shard, config.queue.shards, supersede=supersede, report=tell)
     reserve = Reserve(layout, shard, config.limits.reserve_bytes)
     queue = begin(layout, shard, reserve, config)
     try:

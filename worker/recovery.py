@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from sqlite3 import Error
 from typing import Final
 
+from daemon.append_lease import last_acquired_at
 from daemon.comparison import Comparison
 from daemon.config import Config
 from daemon.errors import QueueFault
@@ -29,6 +30,8 @@ _PAUSE_RATIO: Final = 9.0
 _MIN_PAUSE_S: Final = 0.02
 #: Between two looks for uploads that have no row.
 _LOOK_EVERY_S: Final = 15.0
+#: Who appends has changed: a look so long after.
+_LOOK_AFTER_S: Final = 1.0
 #: A look goes back so much further than the last one: writers may take so long to decide.
 _LOOK_BACK_S: Final = 60.0
 #: Between two comparisons of everything.
@@ -37,8 +40,8 @@ _ALL_EVERY_S: Final = 6 * 3600.0
 _AGAIN_S: Final = 60.0
 #: The database is read through so long after the start, and then as often as everything is compared.
 _READ_AFTER_S: Final = 60.0
-#: Between two looks at the database's name.
-_NAME_EVERY_S: Final = 1.0
+#: Between two looks at what others have done: to the database, to the files that ask for something.
+_LOOK_AROUND_S: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -61,20 +64,21 @@ class Recovery:
         self._slices: Iterator[None] = iter(())
         now = time.monotonic()
         self._slice_at = now
-        self._name_at = now
+        self._around_at = now
         self._look_at = now
         self._all_at = now
         self._read_at = now + _READ_AFTER_S
         self._reading = False
+        self._lease_at = last_acquired_at(queue.layout)
         #: Seconds since the epoch; buckets that did not change since were looked at.
         self._looked_at = time.time()
 
     def turn(self) -> None:
         """Do one slice of what is due. Raises QueueFault('queue_damaged') when the worker must start anew."""
         now = time.monotonic()
-        if now >= self._name_at:
-            self._name_at = now + _NAME_EVERY_S
-            self._look_at_name()
+        if now >= self._around_at:
+            self._around_at = now + _LOOK_AROUND_S
+            self._look_around()
         if now >= self._read_at and not self._reading:
             self._read_at = now + _ALL_EVERY_S
             self._begin_reading()
@@ -88,11 +92,16 @@ class Recovery:
         """In how many seconds there is something to do again."""
         return max(0.0, self._slice_at - time.monotonic())
 
-    def _look_at_name(self) -> None:
+    def _look_around(self) -> None:
         if self._queue.replaced():
             raise QueueFault("queue_damaged", "The database was removed or replaced under its worker.")
         if self._queue.layout.suspect(self._queue.shard).exists():
             self._read_at = 0.0
+        lease_at = last_acquired_at(self._queue.layout)
+        if lease_at != self._lease_at:
+            self._lease_at = lease_at
+            self._look_at = min(self._look_at, time.monotonic() + _LOOK_AFTER_S)
+            self._slice_at = min(self._slice_at, self._look_at)
         if self._queue.met_damaged_row:
             self._queue.met_damaged_row = False
             self._all_at = self._slice_at = 0.0

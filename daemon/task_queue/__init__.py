@@ -9,6 +9,7 @@ All SQL of the service is in this package.
 
 from daemon.task_queue.append import Outcome, Put, QueueAppend
 from daemon.task_queue.commands import Answer, Change, Command, QueueCommands, Selection
+from daemon.task_queue.moving import QueueMoving
 from daemon.task_queue.reads import QueueReads, Tally
 from daemon.task_queue.restore import QueueRestore, Restored, Row
 from daemon.task_queue.upkeep import QueueUpkeep
@@ -20,5 +21,5 @@ __all__ = [
 ]
 
 
-class TaskQueue(QueueAppend, QueueReads, QueueWork, QueueCommands, QueueUpkeep, QueueRestore):
+class TaskQueue(QueueAppend, QueueReads, QueueWork, QueueCommands, QueueUpkeep, QueueRestore, QueueMoving):
     """One shard's queue. Its methods may be called from several threads."""

@@ -1,0 +1,173 @@
+"""Changing the number of shards: the tasks move to the shards that serve their instances from now on.
+
+Whoever finds that its configuration and the number in force differ tries to do it. It needs every old and every
+new shard's lock, and that nobody appends; until then it waits, and says for what. Spool files do not move. What
+has begun is finished first, by whoever comes next, whatever its own configuration: the file with the number says so.
+"""
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+from daemon import notify, rebuild, shard_count
+from daemon.absence import catch_up
+from daemon.append_lease import acquire_alone
+from daemon.errors import CannotStart
+from daemon.findings import Finding
+from daemon.layout import Layout, sync_directory, touch
+from daemon.logs import log
+from daemon.shard_count import ShardCount
+from daemon.shard_lock import ShardLock, pid_in
+from daemon.task_queue import TaskQueue
+
+#: Between two tries.
+RETRY_S: Final = 0.5
+#: For how long the service manager is asked to wait, again and again.
+_PATIENCE_S: Final = 60.0
+
+
+def take_shard(
+    layout: Layout, shard: int, shards: int, *, supersede: bool, report: Callable[[Finding], None],
+) -> ShardLock:
+    """Take the lock of a shard under `shards` shards; move the queue to that number first if it has another.
+
+    Waits for as long as processes with another configuration run. Raises CannotStart('shard_taken') when another
+    worker serves the shard, QueueFault and OSError.
+    """
+    said = None
+    while True:
+        if shard_count.establish(layout, shards).serves(shards):
+            lock = _try_lock(layout, shard)
+            if lock is not None and shard_count.establish(layout, shards).serves(shards):
+                return lock
+            if lock is not None:
+                lock.release()
+            continue
+        reason = migrate(layout, shards, supersede=supersede, report=report)
+        if reason is None:
+            continue
+        notify.still_starting(_PATIENCE_S)
+        if reason != said:
+            log("worker.waiting", shard=shard, reason=reason)
+            notify.status(reason)
+            said = reason
+        time.sleep(RETRY_S)
+
+
+def _try_lock(layout: Layout, shard: int) -> ShardLock | None:
+    """The shard's lock; None when it is only held for a moment, by a migration that begins or has just ended."""
+    lock = ShardLock(layout, shard)
+    try:
+        lock.acquire()
+    except CannotStart:
+        with _alone(layout) as holder:
+            if holder is None:
+                raise
+        time.sleep(RETRY_S)
+        return None
+    return lock
+
+
+def migrate(
+    layout: Layout, shards: int, *, supersede: bool, report: Callable[[Finding], None],
+) -> str | None:
+    """Move the queue to `shards` shards, if that is possible now: None when it is done, else what must happen first."""
+    with _alone(layout) as holder:
+        if holder is not None:
+            return f"Process {holder} moves the queue to another number of shards, or waits to."
+        found = shard_count.establish(layout, shards)
+        while not found.serves(shards):
+            target = found.moving_to or shards
+            with ExitStack() as held:
+                reason = _take_everything(layout, max(found.in_force, target), held)
+                if reason is not None:
+                    return f"The queue is to be moved from {found.in_force} shards to {target}: {reason}"
+                _move(layout, found, target, supersede=supersede, report=report)
+            found = ShardCount(target)
+        return None
+
+
+@contextmanager
+def _alone(layout: Layout) -> Iterator[int | None]:
+    """Only one process at a time tries to take every lock. None when it is this one, else the other's id."""
+    touch(layout.migration_lock, layout.file_mode)
+    descriptor = os.open(layout.migration_lock, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield pid_in(descriptor)
+    else:
+        os.pwrite(descriptor, f"{os.getpid()}\n".ljust(16).encode(), 0)
+        yield None
+    finally:
+        os.close(descriptor)
+
+
+def _take_everything(layout: Layout, shards: int, held: ExitStack) -> str | None:
+    """Take every lock, to be released by `held`; return who holds one of them, if that fails."""
+    appending = acquire_alone(layout)
+    if appending is None:
+        return "an API process, or a command, uses the old number."
+    held.callback(os.close, appending)
+    for shard in range(shards):
+        lock = ShardLock(layout, shard)
+        try:
+            lock.acquire()
+        except CannotStart as error:
+            return error.detail
+        held.callback(lock.release)
+    return None
+
+
+def _move(
+    layout: Layout, found: ShardCount, new: int, *, supersede: bool, report: Callable[[Finding], None],
+) -> None:
+    began, old = time.monotonic(), found.in_force
+    with ExitStack() as opened:
+        # Each is made whole under the old number first: every upload gets its row where it was, in its order.
+        sources = [opened.enter_context(rebuild.open_whole(
+            layout, shard, shards=old, supersede=supersede, report=report, moving=found.moving_to is not None))
+            for shard in range(old)]
+        homes = {shard: opened.enter_context(TaskQueue(layout, shard)) for shard in range(old, new)}
+        homes |= {queue.shard: queue for queue in sources}
+        for queue in homes.values():
+            catch_up(queue)
+        shard_count.record(layout, ShardCount(old, moving_to=new))
+        progress = _Progress()
+        for source in sources:
+            moving = source.homes(new)
+            for home, instance_keys in moving.items():
+                source.copy_to(homes[home], instance_keys, progress.add)
+            source.forget_moved([key for keys in moving.values() for key in keys], progress.tell)
+        for queue in homes.values():
+            queue.note_born()
+            queue.checkpoint()
+        emptied = [queue.shard for queue in sources if queue.shard >= new and queue.is_empty()]
+    shard_count.record(layout, ShardCount(new))
+    for shard in homes:
+        rebuild.note_closed(layout, shard)
+    for shard in emptied:
+        shutil.rmtree(layout.shard(shard))
+    sync_directory(layout.queue)
+    log("queue.resharded", old=old, new=new, tasks=progress.rows, duration_ms=round((time.monotonic() - began) * 1000))
+
+
+class _Progress:
+    """Tells the service manager that the start goes on."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def add(self, rows: int) -> None:
+        """So many more rows are copied."""
+        self.rows += rows
+        self.tell(rows)
+
+    def tell(self, _rows: int) -> None:
+        """Something was done."""
+        notify.still_starting(_PATIENCE_S)
+        notify.status(f"moves the queue to another number of shards: {self.rows} tasks so far")

@@ -1,0 +1,145 @@
+"""Moving tasks and commands from one shard's database into others, for another number of shards.
+
+Only for the migration, which holds every lock. Every step is durable before the next and safe to repeat: rows are
+copied in their order and recognised by their task ids, and deleted only when all of their shard's are copied.
+"""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any, Final
+
+from daemon.task import bucket_of
+from daemon.task_queue.base import BUSY_TIMEOUT_S, QueueBase
+from daemon.task_queue.faults import faults
+from daemon.task_queue.schema import TABLE
+
+#: Rows in one transaction.
+_CHUNK: Final = 5000
+#: Everything that a row holds but its order.
+_COLUMNS: Final = ("data, timestamp, status, task_id, instance, target, size, attempts, due_at, updated_at, error_code,"
+                   " error_message, spooled, recheck, age_base, wish, outrun")
+_COMMAND: Final = "verb, task_id, filter, force, asked_at, asked_by"
+#: The seconds for which an instance's tasks had to be waited for, as one of two databases knows them.
+_WAITED: Final = ("(SELECT coalesce(sum(seconds), 0) FROM {}.outages"
+                  " WHERE clock IN ('', substr(instance, 1, instr(instance, '/') - 1), instance))")
+
+
+class QueueMoving(QueueBase):
+    """What a migration does with the shard that it moves tasks out of."""
+
+    def homes(self, shards: int) -> dict[int, list[str]]:
+        """The other shards, under `shards` of them, that tasks of this one belong to, with their instances' keys."""
+        found: dict[int, list[str]] = {}
+        for (instance_key,) in self.read(f"SELECT DISTINCT instance FROM {TABLE}"):
+            home = bucket_of(str(instance_key)) % shards
+            if home != self.shard:
+                found.setdefault(home, []).append(instance_key)
+        return found
+
+    def copy_to(self, home: "QueueBase", instance_keys: list[str], told: Callable[[int], None]) -> None:
+        """Copy the tasks of instances, and what people asked about them, to another shard.
+
+        They come after the tasks that are there, in their order, in the same states, as old as they are. `told` is
+        called with the number of rows after each chunk. Raises QueueFault.
+        """
+        with self._beside(home, instance_keys) as connection:
+            after = 0
+            while rows := connection.execute(
+                    f"SELECT _id FROM {TABLE} JOIN moving USING (instance) WHERE _id > ? ORDER BY _id LIMIT ?",
+                    (after, _CHUNK)).fetchall():
+                with _transaction(connection):
+                    connection.execute(
+                        f"INSERT OR IGNORE INTO home.{TABLE} ({_COLUMNS})"
+                        f" SELECT {_COLUMNS.replace('age_base', 'age_base + older')}"
+                        f" FROM {TABLE} JOIN moving USING (instance) WHERE _id > ? AND _id <= ? ORDER BY _id",
+                        (after, rows[-1][0]))
+                after = rows[-1][0]
+                told(len(rows))
+            with _transaction(connection):
+                for command in connection.execute(
+                        f"SELECT {_COMMAND} FROM main.commands WHERE done_at IS NULL ORDER BY id").fetchall():
+                    _copy_command(connection, command)
+
+    def forget_moved(self, instance_keys: list[str], told: Callable[[int], None]) -> None:
+        """Delete the tasks of instances that have been copied, and what people asked about each. Raises QueueFault."""
+        with self._lock, faults(), closing(self._new_db_connection(self.path, True, BUSY_TIMEOUT_S)) as connection:
+            _note_moving(connection, instance_keys)
+            with _transaction(connection):
+                connection.execute(
+                    "DELETE FROM commands WHERE done_at IS NULL AND task_id IN"
+                    f" (SELECT task_id FROM {TABLE} JOIN moving USING (instance))")
+            deleted = _CHUNK
+            while deleted == _CHUNK:
+                with _transaction(connection):
+                    deleted = connection.execute(
+                        f"DELETE FROM {TABLE} WHERE _id IN (SELECT _id FROM {TABLE} JOIN moving USING (instance)"
+                        " ORDER BY _id LIMIT ?)", (_CHUNK,)).rowcount
+                told(deleted)
+
+    def is_empty(self) -> bool:
+        """True when the shard has no tasks."""
+        return not self.read(f"SELECT 1 FROM {TABLE} LIMIT 1")
+
+    @contextmanager
+    def _beside(self, home: "QueueBase", instance_keys: list[str]) -> Iterator[sqlite3.Connection]:
+        """A connection to this database with the other one attached as `home`."""
+        with self._lock, faults(), closing(self._new_db_connection(self.path, True, BUSY_TIMEOUT_S)) as connection:
+            connection.execute("ATTACH ? AS home", (str(home.layout.database(home.shard)),))
+            connection.execute("PRAGMA home.synchronous = FULL")
+            _note_moving(connection, instance_keys)
+            here, there = _WAITED.format("main"), _WAITED.format("home")
+            connection.execute(f"UPDATE moving SET older = {here} - {there}")
+            yield connection
+
+
+def _note_moving(connection: sqlite3.Connection, instance_keys: list[str]) -> None:
+    connection.execute("CREATE TEMP TABLE moving (instance TEXT PRIMARY KEY, older REAL NOT NULL DEFAULT 0)")
+    connection.executemany("INSERT INTO moving (instance) VALUES (?)", [(key,) for key in instance_keys])
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _copy_command(connection: sqlite3.Connection, command: tuple[Any, ...]) -> None:
+    """Copy a command about a task that moves; one about many tasks for each instance that moves."""
+    verb, task_id, text, force, asked_at, asked_by = command
+    if text is None:
+        known = connection.execute(f"SELECT 1 FROM main.{TABLE} JOIN moving USING (instance) WHERE task_id = ?",
+                                   (task_id,)).fetchone()
+        if known:
+            _ask_once(connection, command)
+        return
+    selection = json.loads(text)
+    wanted = selection["instance_key"]
+    for (instance_key,) in connection.execute("SELECT instance FROM moving ORDER BY instance").fetchall():
+        newest = _newest_moved(connection, instance_key, selection["up_to_order"])
+        if wanted in {None, instance_key} and newest is not None:
+            narrowed = json.dumps({**selection, "instance_key": instance_key, "up_to_order": newest})
+            _ask_once(connection, (verb, None, narrowed, force, asked_at, asked_by))
+
+
+def _newest_moved(connection: sqlite3.Connection, instance_key: str, up_to_order: int | None) -> int | None:
+    """The order, in its new shard, of the newest task of an instance whose order here is at most `up_to_order`."""
+    bound, values = ("", [instance_key]) if up_to_order is None else (" AND mine._id <= ?", [instance_key, up_to_order])
+    newest: int | None = connection.execute(
+        f"SELECT max(moved._id) FROM main.{TABLE} AS mine JOIN home.{TABLE} AS moved USING (task_id)"
+        f" WHERE mine.instance = ?{bound}", values).fetchone()[0]
+    return newest
+
+
+def _ask_once(connection: sqlite3.Connection, command: tuple[Any, ...]) -> None:
+    """Ask it in the new shard, unless a migration that was cut off has done so."""
+    connection.execute(
+        f"INSERT INTO home.commands ({_COMMAND}) SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE NOT EXISTS ("
+        " SELECT 1 FROM home.commands"
+        " WHERE verb = ?1 AND task_id IS ?2 AND filter IS ?3 AND asked_at = ?5 AND asked_by = ?6)", command)

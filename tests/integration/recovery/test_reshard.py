@@ -1,0 +1,337 @@
+"""Another number of shards: every task, command and key goes along, in order, whatever interrupts it."""
+
+import hashlib
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uuid_utils
+
+from daemon import reshard, shard_count
+from daemon.append_lease import AppendLease
+from daemon.layout import Layout
+from daemon.shard_count import ShardCount
+from daemon.shard_lock import ShardLock, holder
+from daemon.spool import Spool
+from daemon.task import Destination, State, Task, Upload
+from daemon.task_queue import Change, Command, Selection, Settlement, TaskQueue, moving
+
+_BODY = b"body"
+_SHA256 = hashlib.sha256(_BODY).hexdigest()
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A new state directory."""
+    made = Layout(tmp_path / "state")
+    made.create()
+    return made
+
+
+def _fill(layout: Layout, shards: int, instances: int = 16, *, files: bool = False) -> None:
+    """Tasks in every state in every shard, several to each path, with and without keys; their files if need be."""
+    shard_count.establish(layout, shards)
+    spool = Spool(layout)
+    rng = random.Random(1)
+    queues = [TaskQueue(layout, shard) for shard in range(shards)]
+    uploads: dict[int, list[Upload]] = {}
+    for number in range(instances * 10):
+        destination = Destination("local", "default", f"i{number % instances}", f"/f{number // instances % 6}")
+        upload = Upload(task_id=str(uuid_utils.uuid7()), destination=destination, size=len(_BODY), sha256=_SHA256,
+                        created_at=time.time(), idempotency_key=f"k{number}" if number % 5 == 0 else None)
+        uploads.setdefault(destination.shard(shards), []).append(upload)
+        if files:
+            incoming = spool.begin()
+            incoming.write(_BODY)
+            incoming.seal(upload).release()
+    for shard, some in uploads.items():
+        queues[shard].put_many(some, supersede=False)
+    for queue in queues:
+        queue.add_outage("", 100.0 * queue.shard)
+        queue.add_outage("local", 7.0)
+        for tally in queue.tallies():
+            _mix(queue, tally.instance_key, rng)
+        queue.close()
+    spool.close()
+
+
+def _mix(queue: TaskQueue, instance_key: str, rng: random.Random) -> None:
+    """Bring the tasks of an instance into every state."""
+    for state in (State.DELIVERED, State.FAILED, State.DEFERRED):
+        queue.settle([Settlement(order=task.order, state=state, attempts=rng.randrange(9), spooled=rng.random() < 0.5,
+                                 error_code="io_error", error_message="why", due_at=rng.random() * 1e9)
+                      for task in queue.claim(instance_key, 2)], supersede=False)
+    waiting, _ = queue.select(Selection(instance_key=instance_key), State.QUEUED, "", 1)
+    queue.change([Change(task=task, state=State.HELD) for task in waiting])
+    for task in queue.claim(instance_key, 1):
+        queue.change([Change(task=task, state=State.CANCELLED, when_settled=True)])
+
+
+def _all(layout: Layout) -> dict[str, Task]:
+    """Every task, by its id."""
+    found = shard_count.read(layout)
+    assert found is not None
+    assert found.moving_to is None
+    tasks = {}
+    for shard in range(found.in_force):
+        with TaskQueue(layout, shard) as queue:
+            for row in queue.rows(0, 1_000_000):
+                assert row.task is not None
+                assert row.task_id not in tasks
+                assert row.task.destination.shard(found.in_force) == shard
+                tasks[row.task_id] = row.task
+    return tasks
+
+
+def _ages(layout: Layout) -> dict[str, float]:
+    """What each task's age is measured from, less the time that was waited for its destination."""
+    found = shard_count.read(layout)
+    assert found is not None
+    ages = {}
+    for shard in range(found.in_force):
+        with TaskQueue(layout, shard) as queue:
+            for row in queue.rows(0, 1_000_000):
+                assert row.task is not None
+                ages[row.task_id] = row.task.age_base + queue.outage_s(row.task.destination)
+    return ages
+
+
+def _timeless(tasks: dict[str, Task]) -> dict[str, Task]:
+    return {task_id: replace(task, order=0, age_base=0.0) for task_id, task in tasks.items()}
+
+
+def _order_of_paths(tasks: dict[str, Task]) -> dict[bytes, list[str]]:
+    paths: dict[bytes, list[str]] = {}
+    for task in sorted(tasks.values(), key=lambda task: task.order):
+        paths.setdefault(task.destination.target, []).append(task.task_id)
+    return paths
+
+
+def _migrate(layout: Layout, shards: int) -> str | None:
+    return reshard.migrate(layout, shards, supersede=False, report=lambda finding: None)
+
+
+@pytest.mark.parametrize(("old", "new"), [(4, 1), (1, 8), (4, 3), (3, 4), (2, 64), (8, 8)])
+def test_every_task_goes_along_as_it_is(layout: Layout, old: int, new: int) -> None:
+    """States, attempts, due times, wishes, keys, ages, and the order of each path are what they were."""
+    _fill(layout, old)
+    before, ages = _all(layout), _ages(layout)
+    assert {task.state for task in before.values()} >= {
+        State.QUEUED, State.PUSHING, State.DEFERRED, State.HELD, State.DELIVERED, State.FAILED}
+    assert _migrate(layout, new) is None
+    assert shard_count.read(layout) == ShardCount(new)
+    after = _all(layout)
+    assert _timeless(after) == _timeless(before)
+    assert _order_of_paths(after) == _order_of_paths(before)
+    assert _ages(layout) == pytest.approx(ages)
+    assert sorted(path.name for path in layout.queue.glob("shard-*")) == [f"shard-{n:02d}" for n in range(new)]
+    assert not any(layout.in_use(shard).exists() for shard in range(new))
+
+
+def test_counts_and_keys_fit_after_the_move(layout: Layout) -> None:
+    """What is counted and what is recognised as a repeat does not depend on the shard."""
+    _fill(layout, 4, files=True)
+    before = _all(layout)
+    assert _migrate(layout, 3) is None
+    queues = [TaskQueue(layout, shard) for shard in range(3)]
+    assert all(queue.counts_fit() for queue in queues)
+    keyed = [task.upload for task in before.values() if task.upload.idempotency_key]
+    for upload in keyed:
+        again = replace(upload, task_id=str(uuid_utils.uuid7()))
+        put = queues[upload.destination.shard(3)].put_many([again], supersede=False)[0]
+        assert put.task_id == upload.task_id
+    for queue in queues:
+        queue.close()
+
+
+def test_wishes_and_what_was_outrun_go_along(layout: Layout) -> None:
+    """A task that is to be cancelled when its push ends is cancelled in its new shard."""
+    _fill(layout, 4)
+    pushing = {task_id for task_id, task in _all(layout).items() if task.state is State.PUSHING}
+    assert pushing
+    assert _migrate(layout, 1) is None
+    with TaskQueue(layout, 0) as queue:
+        queue.resume(supersede=False)
+    assert {task_id for task_id, task in _all(layout).items() if task.state is State.CANCELLED} == pushing
+
+
+def test_commands_about_one_task_go_along(layout: Layout) -> None:
+    """What a person asked for while nobody served is done by the shard that serves the task now."""
+    _fill(layout, 4)
+    asked = {}
+    for task in list(_all(layout).values())[::7]:
+        with TaskQueue(layout, task.destination.shard(4)) as queue:
+            queue.ask([Command(verb="retry", task_id=task.task_id, force=True, asked_by="me", asked_at=5.0)])
+        asked[task.task_id] = task.destination.shard(3)
+    assert _migrate(layout, 3) is None
+    found = {}
+    for shard in range(3):
+        with TaskQueue(layout, shard) as queue:
+            for command in queue.commands(1000):
+                assert (command.verb, command.force, command.asked_by, command.asked_at) == ("retry", True, "me", 5.0)
+                found[command.task_id] = shard
+    assert found == asked
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_commands_about_many_tasks_mean_the_same_tasks_after_the_move(layout: Layout, bounded: bool) -> None:
+    """A selection goes along with each instance, and still leaves out what came after it was asked."""
+    _fill(layout, 4)
+    chosen = set()
+    for shard in range(4):
+        with TaskQueue(layout, shard) as queue:
+            bound = queue.newest_order() * 2 // 3 if bounded else None
+            selection = Selection(states=(State.QUEUED,), up_to_order=bound)
+            queue.ask([Command(verb="cancel", selection=selection, asked_at=9.0)])
+            chosen |= _selected(queue, selection)
+    assert _migrate(layout, 3) is None
+    found = set()
+    for shard in range(3):
+        with TaskQueue(layout, shard) as queue:
+            for command in queue.commands(1000):
+                assert command.selection is not None
+                found |= _selected(queue, command.selection)
+    assert found == chosen
+
+
+def _selected(queue: TaskQueue, selection: Selection) -> set[str]:
+    return {task.task_id for task in queue.select(selection, State.QUEUED, "", 1000)[0]}
+
+
+# --- what interrupts it -----------------------------------------------------------------------------------
+
+
+class _Died(Exception):
+    pass
+
+
+@contextmanager
+def _dying_after(monkeypatch: pytest.MonkeyPatch, transactions: int) -> Iterator[None]:
+    """Let so many transactions of the move be done, then stop as a killed process does."""
+    left = transactions
+    whole = moving._transaction
+
+    @contextmanager
+    def counted(connection: Any) -> Iterator[None]:
+        nonlocal left
+        with whole(connection):
+            if left == 0:
+                raise _Died
+            left -= 1
+            yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(moving, "_transaction", counted)
+        patch.setattr(moving, "_CHUNK", 7)
+        yield
+
+
+@pytest.mark.parametrize(("old", "new"), [(4, 1), (1, 4), (3, 2)])
+def test_move_that_was_cut_off_anywhere_is_finished_by_the_next(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: int, new: int) -> None:
+    """After any number of steps the next one to come finishes, and nothing is lost, doubled or out of order."""
+    finished = False
+    for steps in range(0, 400, 4):
+        layout = Layout(tmp_path / f"state{steps}")
+        layout.create()
+        _fill(layout, old, instances=6)
+        for shard in range(old):
+            with TaskQueue(layout, shard) as queue:
+                queue.ask([Command(verb="retry", selection=Selection(states=(State.FAILED,)), asked_at=1.0),
+                           Command(verb="hold", task_id=queue.rows(0, 1)[0].task_id, asked_at=2.0)])
+        before, ages = _all(layout), _ages(layout)
+        with _dying_after(monkeypatch, steps):
+            try:
+                _migrate(layout, new)
+                finished = True
+            except _Died:
+                assert shard_count.read(layout) == ShardCount(old, moving_to=new)
+        assert _migrate(layout, new) is None
+        after = _all(layout)
+        assert _timeless(after) == _timeless(before)
+        assert _order_of_paths(after) == _order_of_paths(before)
+        assert _ages(layout) == pytest.approx(ages)
+        assert _asked(layout, new) == _expected(before, old, new)
+        if finished:
+            return
+    raise AssertionError("the move never came to its end")
+
+
+def _asked(layout: Layout, shards: int) -> list[tuple[str, str]]:
+    """Every open command: its verb, and the task or the instance that it is about."""
+    found = []
+    for shard in range(shards):
+        with TaskQueue(layout, shard) as queue:
+            found += [(command.verb, command.task_id or (command.selection and command.selection.instance_key) or "*")
+                      for command in queue.commands(1000)]
+    return sorted(found)
+
+
+def _expected(before: dict[str, Task], old: int, new: int) -> list[tuple[str, str]]:
+    first: dict[int, Task] = {}
+    for task in before.values():
+        shard = task.destination.shard(old)
+        first[shard] = min(first.get(shard, task), task, key=lambda each: each.order)
+    moved = {task.destination.instance_key for task in before.values()
+             if task.destination.shard(old) != task.destination.shard(new)}
+    return sorted([("hold", task.task_id) for task in first.values()] + [("retry", key) for key in moved]
+                  + [("retry", "*")] * min(old, new))
+
+
+def test_move_that_was_cut_off_is_finished_before_another_number(
+        layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Going back to the old number after a cut first goes on, then back: order is kept all the way."""
+    _fill(layout, 4)
+    before = _all(layout)
+    with _dying_after(monkeypatch, 20), pytest.raises(_Died):
+        _migrate(layout, 2)
+    assert _migrate(layout, 4) is None
+    assert shard_count.read(layout) == ShardCount(4)
+    assert _timeless(_all(layout)) == _timeless(before)
+    assert _order_of_paths(_all(layout)) == _order_of_paths(before)
+
+
+# --- who has to wait --------------------------------------------------------------------------------------
+
+
+def test_move_waits_for_a_worker_of_the_old_number(layout: Layout) -> None:
+    """It says which process it waits for, and leaves every lock as it was."""
+    _fill(layout, 2, instances=4)
+    lock = ShardLock(layout, 1)
+    lock.acquire()
+    reason = _migrate(layout, 1)
+    assert reason is not None
+    assert "Shard 1 is served by process" in reason
+    assert holder(layout, 0) is None
+    lock.release()
+    assert _migrate(layout, 1) is None
+
+
+def test_move_waits_for_whoever_appends(layout: Layout) -> None:
+    """An API of the old number keeps the move from beginning."""
+    _fill(layout, 2, instances=4)
+    lease = AppendLease(layout, 2)
+    assert lease.acquire() is None
+    reason = _migrate(layout, 1)
+    assert reason is not None
+    assert "API" in reason
+    lease.release()
+    assert _migrate(layout, 1) is None
+
+
+def test_move_makes_every_shard_whole_first(layout: Layout) -> None:
+    """A database that was lost at the same restart is rebuilt under its old number, then moved."""
+    _fill(layout, 2, instances=8, files=True)
+    before = _all(layout)
+    with TaskQueue(layout, 1) as queue:
+        lost = {row.task_id for row in queue.rows(0, 1000)}
+    layout.database(1).unlink()
+    assert _migrate(layout, 3) is None
+    after = _all(layout)
+    spooled = {name.task_id for bucket in range(256) for name in Spool(layout).names(bucket)}
+    assert set(after) == set(before) - (lost - spooled)
