@@ -84,10 +84,9 @@ class Courier:
         headers, parts = collect(scope["headers"]), scope["path_params"]
         _, accepted = await self._uploads.take(
             lambda config: read_put(parts["instance"], parts["path"], scope["query_string"], headers, config), receive)
-        if accepted.replayed:
-            described = tasks.describe(await self._find(accepted.task_id))
-        else:
-            described = tasks.describe_new(accepted.upload)
+        # The first upload's task; its bytes may be there before its row is, after a repair.
+        task = await self._find(accepted.task_id) if accepted.replayed else None
+        described = tasks.describe(task) if task else tasks.describe_new(accepted.upload, accepted.task_id)
         return json_answer(202, described, *_accepted_headers(accepted))
 
     async def get_task(self, scope: Scope, receive: Receive) -> Answer:
@@ -96,7 +95,10 @@ class Courier:
         task_id = scope["path_params"]["task_id"]
         if not is_task_id(task_id):
             raise Rejected("task_not_found", f"{printable(task_id)!r} is not the id of a task.")
-        return json_answer(200, tasks.describe(await self._find(task_id)))
+        task = await self._find(task_id)
+        if task is None:
+            raise Rejected("task_not_found")
+        return json_answer(200, tasks.describe(task))
 
     async def get_tasks(self, scope: Scope, receive: Receive) -> Answer:
         """GET a page of tasks."""
@@ -113,11 +115,8 @@ class Courier:
         readiness = await joined(self._threads.submit(self._probe.examine, self._settings.config))
         return json_answer(readiness.status, readiness.describe())
 
-    async def _find(self, task_id: str) -> Task:
-        task = await joined(self._threads.submit(self._probe.reader.find, task_id))
-        if task is None:
-            raise Rejected("task_not_found")
-        return task
+    async def _find(self, task_id: str) -> Task | None:
+        return await joined(self._threads.submit(self._probe.reader.find, task_id))
 
 
 def build(courier: Courier) -> App:

@@ -9,6 +9,7 @@ Hypercorn is imported here and nowhere else.
 """
 
 import asyncio
+import contextlib
 import sys
 import traceback
 from collections.abc import Callable
@@ -25,7 +26,9 @@ from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import ASGIFramework, ConnectionState, TaskGroup
 
-from api.answers import App
+from api.answers import App, as_http
+from api.problems import problem
+from daemon.errors import Rejected
 from daemon.logs import log
 
 #: Events of one body that wait for the app; each is at most 64 KiB.
@@ -35,16 +38,20 @@ KEEP_ALIVE_S: Final = 5.0
 
 
 class Connections:
-    """All connections of one server."""
+    """All connections of one server; never more than `limit()` of them."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, limit: Callable[[], int]) -> None:
         self._app = ASGIWrapper(cast(ASGIFramework, app))
+        self._limit = limit
         self._config = _configuration()
         self._context = WorkerContext(None)
         self._open: dict[asyncio.Task[Any], IdleTimer] = {}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection to its end."""
+        """Serve one connection to its end; refuse it when there are too many."""
+        if len(self._open) >= self._limit():
+            await _turn_away(writer)
+            return
         loop = asyncio.get_running_loop()
         connection = Connection(self._app, loop, self._config, self._context, {}, reader, writer)
         task = asyncio.current_task()
@@ -62,6 +69,14 @@ class Connections:
             timer.fire_now()
         while self._open:
             await asyncio.wait(self._open)
+
+
+async def _turn_away(writer: asyncio.StreamWriter) -> None:
+    answer = problem(Rejected("too_busy")).plus(("Connection", "close"))
+    with contextlib.suppress(ConnectionError):
+        writer.write(as_http(answer))
+        writer.close()
+        await writer.wait_closed()
 
 
 class IdleTimer(AsyncioSingleTask):

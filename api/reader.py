@@ -18,6 +18,14 @@ from daemon.task_queue import TaskQueue
 Result = TypeVar("Result")
 
 
+def free_bytes(spool: Spool) -> int:
+    """Room for uploads on the disk. Raises Rejected('storage_failed')."""
+    try:
+        return spool.free_bytes()
+    except OSError as error:
+        raise Rejected("storage_failed", f"The spool: {error.strerror}.") from error
+
+
 class Reader:
     """Reads all shards."""
 
@@ -46,13 +54,16 @@ class Reader:
         return merge(pages, question.limit)
 
     def snapshot(self) -> Snapshot:
-        """The counts of the backlog and the room on the disk. Raises Rejected('queue_unreadable')."""
+        """The counts of the backlog and the room on the disk.
+
+        Raises Rejected('queue_unreadable') and Rejected('storage_failed').
+        """
         tallies = [tally for shard in range(len(self._queues))
                    for tally in self._ask(shard, TaskQueue.tallies) if tally.state in PENDING]
         return Snapshot(
             pending_tasks=sum(tally.tasks for tally in tallies),
             pending_bytes=sum(tally.size_bytes for tally in tallies),
-            free_bytes=self._spool.free_bytes())
+            free_bytes=free_bytes(self._spool))
 
     def try_writing(self) -> None:
         """Begin and end a transaction in each shard, writing nothing. Raises Rejected('queue_unreadable')."""

@@ -19,6 +19,7 @@ from api.body import Body
 from api.committer import Committer, Ticket
 from api.digests import check
 from api.hops import joined
+from api.reader import free_bytes
 from api.wire import UploadRequest
 from daemon.errors import Rejected
 from daemon.incoming import Incoming
@@ -119,7 +120,7 @@ class Receiver:
         return incoming
 
     def _write_unannounced(self, incoming: Incoming, min_free_bytes: int, pieces: Sequence[bytes]) -> None:
-        if self._spool.free_bytes() < min_free_bytes:
+        if free_bytes(self._spool) < min_free_bytes:
             raise Rejected("no_room")
         _write(incoming, pieces)
 

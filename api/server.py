@@ -19,6 +19,8 @@ from daemon.logs import log
 
 #: Seconds between two turns of the main loop, each of which tells the watchdog that it is alive.
 TURN_S: Final = 1.0
+#: Connections that are accepted in one turn of the event loop. Without descriptors each of them is an error.
+ACCEPTED_AT_ONCE: Final = 64
 #: Part of the drain, and at most so many seconds, that is left for ending what did not finish.
 ENDING_SHARE: Final = 0.1
 MAX_ENDING_S: Final = 1.0
@@ -31,6 +33,7 @@ class Hooks:
     """What the server asks the service, and tells it."""
 
     drain_s: Callable[[], float]
+    max_connections: Callable[[], int]
     #: How many uploads are being received.
     running: Callable[[], int]
     stopping: Callable[[], None]
@@ -43,7 +46,7 @@ class Server:
     """Serves one app on the doors until a signal, or `fail`, stops it."""
 
     def __init__(self, app: App, doors: Sequence[Door], hooks: Hooks) -> None:
-        self._connections = Connections(app)
+        self._connections = Connections(app, hooks.max_connections)
         self._doors = doors
         self._hooks = hooks
         self._loop = asyncio.get_running_loop()
@@ -63,8 +66,7 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
-        listening = [await asyncio.start_server(self._connections.serve, sock=door.socket, backlog=BACKLOG)
-                     for door in self._doors]
+        listening = [await self._listen(door) for door in self._doors]
         log("api.started", listen=", ".join(door.address for door in self._doors))
         notify.ready()
         turning = asyncio.create_task(self._turn())
@@ -79,6 +81,12 @@ class Server:
         turning.cancel()
         await _cut_off()
         return not self._failed
+
+    async def _listen(self, door: Door) -> asyncio.Server:
+        server = await asyncio.start_server(self._connections.serve, sock=door.socket, backlog=ACCEPTED_AT_ONCE)
+        # asyncio has one number for two things; this is the other.
+        door.socket.listen(BACKLOG)
+        return server
 
     def _stop(self) -> None:
         if self._stopping.is_set():
@@ -120,6 +128,6 @@ async def _cut_off() -> None:
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log what nobody else caught; connections that break off are the clients' affair."""
     error = context.get("exception")
-    if isinstance(error, OSError | asyncio.CancelledError):
+    if isinstance(error, ConnectionError | TimeoutError | asyncio.CancelledError):
         return
     log("api.error", detail=context["message"], error=repr(error))

@@ -26,6 +26,8 @@ from daemon.spool import Spool
 
 #: Threads that answer questions.
 READING_THREADS: Final = 2
+#: Connections besides two for each upload that may run: for questions, and idle ones.
+SPARE_CONNECTIONS: Final = 64
 
 
 async def run(config: Config, file: Path | None, layout: Layout, doors: Sequence[Door]) -> bool:
@@ -55,9 +57,11 @@ class _Service:
         backlog = Backlog(self._reader, self._threads, self._admission)
         uploads = Uploads(self._settings, self._admission, backlog, self._receiver)
         probe = Probe(layout, self._spool, self._reader, self._admission)
-        self._server = Server(build(Courier(self._settings, uploads, probe, self._threads)), doors, Hooks(
-            drain_s=lambda: self._settings.config.api.drain_s, running=lambda: self._admission.load.uploads,
-            stopping=self._stop_admitting, reload=self._reload, status=self._status))
+        app = build(Courier(self._settings, uploads, probe, self._threads))
+        self._server = Server(app, doors, Hooks(
+            drain_s=lambda: self._settings.config.api.drain_s, max_connections=self._max_connections,
+            running=lambda: self._admission.load.uploads, stopping=self._stop_admitting, reload=self._reload,
+            status=self._status))
 
     async def run(self) -> bool:
         """Serve until told to stop."""
@@ -76,6 +80,9 @@ class _Service:
 
     def _fail(self) -> None:
         self._server.fail()
+
+    def _max_connections(self) -> int:
+        return 2 * self._settings.config.api.max_connections + SPARE_CONNECTIONS
 
     def _stop_admitting(self) -> None:
         self._admission.draining = True

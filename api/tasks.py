@@ -2,7 +2,7 @@
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final
@@ -77,9 +77,10 @@ def describe_page(tasks: Sequence[Task], question: Question) -> dict[str, Any]:
             "next": question.next_address(tasks[-1].task_id) if more else None}
 
 
-def describe_new(upload: Upload) -> dict[str, Any]:
-    """A task that was just made, for its client."""
-    return describe(Task(order=0, upload=upload, state=State.QUEUED, updated_at=upload.created_at))
+def describe_new(upload: Upload, task_id: str) -> dict[str, Any]:
+    """A task that was just made for `upload`, for its client."""
+    task = Task(order=0, upload=replace(upload, task_id=task_id), state=State.QUEUED, updated_at=upload.created_at)
+    return describe(task)
 
 
 def describe(task: Task) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 from api.early_answer import LINGER_BYTES
+from api.service import SPARE_CONNECTIONS
 from tests.integration.api.running import Api, wait_until
 
 Start = Callable[..., Api]
@@ -94,6 +95,31 @@ def test_upload_is_refused_when_too_many_are_running(start: Start) -> None:
         running[0].sendall(b"cde")
         assert b" 202 " in answer(running[0])
         assert api.put("root/b").status == 202
+
+
+def test_connection_is_turned_away_when_there_are_too_many(start: Start) -> None:
+    """Idle connections cannot pile up without end: the one too many is told to come back, the others go on."""
+    api = start(api={"max_connections": 1})
+    limit = 2 + SPARE_CONNECTIONS
+    with ExitStack() as stack:
+        held = [stack.enter_context(api.raw()) for _ in range(limit)]
+        for connection in held:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\n")
+        with api.raw() as connection:
+            received = until_closed(connection)
+        assert received.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 1" in received
+        assert b'"code": "too_busy"' in received
+        held[0].sendall(b"Host: x\r\n\r\n")
+        assert b" 200 " in answer(held[0])
+    wait_until(lambda: b" 200 " in ask_healthz(api), "there is room again")
+
+
+def ask_healthz(api: Api) -> bytes:
+    """What /healthz is answered, whoever answers."""
+    with api.raw() as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        return answer(connection)
 
 
 @pytest.mark.parametrize("head", [
