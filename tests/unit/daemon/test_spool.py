@@ -21,9 +21,9 @@ DATA = b"hello"
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
+def layout(quick_path: Path) -> Layout:
     """A new state directory."""
-    made = Layout(tmp_path / "state")
+    made = Layout(quick_path / "state")
     made.create()
     return made
 

@@ -1,0 +1,499 @@
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from daemon import seam
+from daemon.errors import QueueFault
+from daemon.task import State, Upload
+from daemon.task_queue import Answer, Change, Command, Outcome, Selection, Settlement, TaskQueue
+from daemon.task_queue.schema import BULK_BYTES
+from tests.support.depot import Depot, an_upload
+
+KEY = "local/default/c1"
+
+
+@pytest.fixture(autouse=True)
+def _disarmed() -> Iterator[None]:
+    yield
+    seam.arm("")
+
+
+def hand_back(depot: Depot) -> None:
+    """Queue again what is claimed."""
+    depot.queue.resume(supersede=False)
+
+
+# --- putting -----------------------------------------------------------------------------------------------
+
+
+def test_upload_is_put_once_however_often_it_is_tried(depot: Depot) -> None:
+    """Putting a row whose outcome was unknown again is right: it is a duplicate of itself."""
+    upload = depot.accept()
+    for supersede in (True, False):
+        [answer] = depot.queue.put_many([upload], supersede=supersede)
+        assert (answer.outcome, answer.task_id, answer.superseded) == (Outcome.DUPLICATE, upload.task_id, [])
+    assert len(depot.queue.page(limit=10)) == 1
+
+
+def test_newer_upload_replaces_those_that_still_wait(depot: Depot) -> None:
+    """Queued and deferred older ones of the same path are superseded; one that is being pushed, held or failed is not."""
+    uploads = {}
+    for state in (State.HELD, State.FAILED, State.DEFERRED, State.PUSHING, State.QUEUED):
+        uploads[state] = an_upload("/f")
+        depot.put(uploads[state], supersede=False)
+        depot.queue.durable.execute("UPDATE tasks_v1 SET status = ? WHERE task_id = ?", (state, uploads[state].task_id))
+    elsewhere = depot.accept("/g")
+    [answer] = depot.queue.put_many([an_upload("/f")], supersede=True)
+    assert set(answer.superseded) == {uploads[State.DEFERRED].task_id, uploads[State.QUEUED].task_id}
+    assert [depot.state(uploads[state]) for state in (State.HELD, State.FAILED, State.PUSHING)] == [
+        State.HELD, State.FAILED, State.PUSHING]
+    assert depot.state(elsewhere) is State.QUEUED
+
+
+def test_uploads_of_one_transaction_replace_one_another(depot: Depot) -> None:
+    """Of several to one path in one transaction only the last is to be delivered."""
+    uploads = [an_upload("/f") for _ in range(3)]
+    answers = depot.queue.put_many(uploads, supersede=True)
+    assert [answer.superseded for answer in answers] == [[], [uploads[0].task_id], [uploads[1].task_id]]
+
+
+def test_failed_transaction_keeps_none_of_its_uploads(depot: Depot) -> None:
+    """All or nothing, and that it was nothing is known."""
+    seam.arm("queue.insert=EIO@2")
+    with pytest.raises(QueueFault) as caught:
+        depot.queue.put_many([an_upload("/a"), an_upload("/b")], supersede=True)
+    assert caught.value.certainly_failed
+    assert depot.queue.page(limit=10) == []
+    assert depot.queue.tallies() == []
+
+
+# --- idempotency keys --------------------------------------------------------------------------------------
+
+
+def test_key_stands_for_its_first_upload(depot: Depot) -> None:
+    """The same upload with the same key is answered with the first one's id, and nothing is kept of it."""
+    first = depot.accept(idempotency_key="k")
+    [answer] = depot.queue.put_many([an_upload(idempotency_key="k")], supersede=True)
+    assert (answer.outcome, answer.task_id) == (Outcome.DUPLICATE, first.task_id)
+    assert depot.state(first) is State.QUEUED
+
+
+@pytest.mark.parametrize("other", [an_upload("/other", idempotency_key="k"), an_upload(data=b"other", idempotency_key="k"),
+                                   an_upload(mode=0o600, idempotency_key="k"), an_upload(idempotency_key="k", mkdirs=True)])
+def test_key_is_refused_for_another_upload(depot: Depot, other: Upload) -> None:
+    """Any difference in what would be done is a mismatch."""
+    depot.accept(idempotency_key="k")
+    [answer] = depot.queue.put_many([other], supersede=True)
+    assert answer.outcome is Outcome.MISMATCH
+    assert depot.queue.find(other.task_id) is None
+
+
+def test_key_that_is_refused_rolls_back_none_of_its_neighbours(depot: Depot) -> None:
+    """Uploads that happen to share a transaction do not share a fate."""
+    depot.accept(idempotency_key="k")
+    uploads = [an_upload("/a"), an_upload("/b", idempotency_key="k"), an_upload("/c", idempotency_key="other")]
+    answers = depot.queue.put_many(uploads, supersede=True)
+    assert [answer.outcome for answer in answers] == [Outcome.ACCEPTED, Outcome.MISMATCH, Outcome.ACCEPTED]
+    assert depot.queue.find(uploads[1].task_id) is None
+
+
+def test_key_is_unique_across_shards(depot: Depot) -> None:
+    """Another instance's shard knows the key too."""
+    depot.accept(idempotency_key="k")
+    with TaskQueue(depot.layout, 1) as other:
+        [answer] = other.put_many([an_upload(instance="c2", idempotency_key="k")], supersede=True)
+    assert answer.outcome is Outcome.MISMATCH
+
+
+def test_key_whose_upload_is_lost_stands_for_the_next(depot: Depot) -> None:
+    """A repeat is acknowledged only if the first one is finished or its bytes are there."""
+    first = depot.accept(idempotency_key="k")
+    depot.spool.remove([first])
+    again = an_upload(idempotency_key="k")
+    [answer] = depot.queue.put_many([again], supersede=True)
+    assert (answer.outcome, answer.task_id) == (Outcome.ACCEPTED, again.task_id)
+
+
+def test_key_of_a_finished_upload_still_stands_for_it(depot: Depot) -> None:
+    """After the delivery and the removal of the bytes a repeat is still a repeat."""
+    first = depot.accept(idempotency_key="k")
+    depot.settle(first, State.DELIVERED)
+    depot.spool.remove([first])
+    [answer] = depot.queue.put_many([an_upload(idempotency_key="k")], supersede=True)
+    assert (answer.outcome, answer.task_id) == (Outcome.DUPLICATE, first.task_id)
+
+
+def test_key_goes_with_its_row(depot: Depot) -> None:
+    """When a finished row is cleared its key can be used again."""
+    first = depot.accept(idempotency_key="k")
+    depot.settle(first, State.DELIVERED)
+    depot.queue.unspool([depot.task(first).order])
+    assert depot.queue.clear_finished(time.time() + 1, 0, 10) == 1
+    [answer] = depot.queue.put_many([an_upload("/other", idempotency_key="k")], supersede=True)
+    assert answer.outcome is Outcome.ACCEPTED
+
+
+# --- claiming ----------------------------------------------------------------------------------------------
+
+
+def test_claim_gives_tasks_in_the_order_of_acceptance(depot: Depot) -> None:
+    """The oldest first, up to the limit, and each once."""
+    uploads = [depot.accept(f"/{number}") for number in range(5)]
+    assert [task.task_id for task in depot.claim(limit=3)] == [upload.task_id for upload in uploads[:3]]
+    assert [task.task_id for task in depot.claim(limit=3)] == [upload.task_id for upload in uploads[3:]]
+    assert depot.claim() == []
+
+
+@pytest.mark.parametrize("state", [State.QUEUED, State.PUSHING, State.DEFERRED])
+def test_claim_leaves_a_task_alone_while_an_older_one_of_its_path_is_to_be_pushed(depot: Depot, state: State) -> None:
+    """Two of one path are never pushed at once, nor the newer before the older."""
+    older, newer = depot.accept("/f"), an_upload("/f")
+    depot.put(newer, supersede=False)
+    other = depot.accept("/g")
+    depot.queue.durable.execute("UPDATE tasks_v1 SET status = ? WHERE task_id = ?", (state, older.task_id))
+    claimed = {task.task_id for task in depot.claim()}
+    assert claimed == {other.task_id} | ({older.task_id} if state is State.QUEUED else set())
+
+
+@pytest.mark.parametrize("state", [State.HELD, State.FAILED, State.DELIVERED, State.SUPERSEDED, State.CANCELLED])
+def test_claim_waits_for_no_older_one_that_will_not_be_pushed(depot: Depot, state: State) -> None:
+    """A dead letter or a held upload does not keep newer ones of its path from being delivered."""
+    older, newer = depot.accept("/f"), an_upload("/f")
+    depot.put(newer, supersede=False)
+    depot.queue.durable.execute("UPDATE tasks_v1 SET status = ? WHERE task_id = ?", (state, older.task_id))
+    assert [task.task_id for task in depot.claim()] == [newer.task_id]
+
+
+def test_claim_takes_small_and_bulky_ones_apart(depot: Depot) -> None:
+    """What is asked for is what comes, so that large files never stand in the way of small ones."""
+    small, bulky = an_upload("/small"), an_upload("/bulky", size=BULK_BYTES)
+    depot.queue.put_many([bulky, small], supersede=True)
+    assert [task.task_id for task in depot.queue.claim(KEY, 10)] == [small.task_id]
+    assert [task.task_id for task in depot.queue.claim(KEY, 10, bulk=True)] == [bulky.task_id]
+
+
+def test_claim_keeps_the_order_of_a_path_across_small_and_bulky_ones(depot: Depot) -> None:
+    """A small newer one waits for a bulky older one."""
+    bulky, small = an_upload("/f", size=BULK_BYTES), an_upload("/f")
+    depot.queue.put_many([bulky, small], supersede=False)
+    assert depot.queue.claim(KEY, 10) == []
+    assert len(depot.queue.claim(KEY, 10, bulk=True)) == 1
+
+
+@pytest.mark.parametrize("damage", [
+    "data = '{'", "data = ''", "data = x'ff'", "data = 7", "data = json_set(data, '$.size', 6)",
+    "data = json_set(data, '$.destination.path', '/etc/shadow')", "data = json_set(data, '$.destination.instance', 'c2')",
+    "data = json_set(data, '$.task_id', '01a203a8-e1df-7146-a9da-9cb36be98e81')", "target = x'00'", "size = 6",
+    "data = json_set(data, '$.mode', 99999)", "data = json_set(data, '$.surprise', 1)",
+])
+def test_row_that_is_damaged_is_a_dead_letter_and_holds_up_no_other(depot: Depot, damage: str) -> None:
+    """Whoever can write rows cannot have anything delivered that its columns do not say; the worker goes on."""
+    damaged, well = depot.accept("/damaged"), depot.accept("/well")
+    depot.queue.durable.execute(f"UPDATE tasks_v1 SET {damage} WHERE task_id = ?", (damaged.task_id,))
+    assert [task.task_id for task in depot.claim()] == [well.task_id]
+    [(status, code)] = depot.queue.read("SELECT status, error_code FROM tasks_v1 WHERE task_id = ?", (damaged.task_id,))
+    assert (status, code) == (State.FAILED, "invalid_row")
+
+
+def test_row_that_is_damaged_is_left_out_of_every_list(depot: Depot) -> None:
+    """No question of a worker or a person fails for one bad row."""
+    for state in (State.DELIVERED, State.FAILED, State.DEFERRED):
+        upload = depot.accept(f"/{state.label}")
+        depot.queue.durable.execute("UPDATE tasks_v1 SET status = ?, data = '{' WHERE task_id = ?", (state, upload.task_id))
+    assert depot.queue.page(limit=10) == []
+    assert depot.queue.unspoolable(10) == []
+    assert depot.queue.old_dead_letters(4e9, 10) == []
+    assert depot.queue.aged(KEY, 4e9, 10) == []
+    assert depot.queue.select(Selection(), State.FAILED, "", 10) == ([], None)
+    with pytest.raises(ValueError, match="not an upload"):
+        depot.queue.find(upload.task_id)
+
+
+# --- settling ----------------------------------------------------------------------------------------------
+
+
+def test_settlement_counts_for_claimed_tasks_only(depot: Depot) -> None:
+    """What a late runner has to say about a task that is no longer its own is not heard."""
+    upload = depot.accept()
+    depot.queue.settle([Settlement(order=depot.task(upload).order, state=State.DELIVERED, attempts=1)])
+    assert depot.state(upload) is State.QUEUED
+
+
+def test_settlement_of_an_overtaken_task_that_is_not_through_supersedes_it(depot: Depot) -> None:
+    """A newer upload that came while the older was being pushed replaces it, unless it was delivered."""
+    older = depot.accept("/f")
+    [task] = depot.claim()
+    newer = depot.accept("/f")
+    settled = depot.queue.settle([Settlement(order=task.order, state=State.DEFERRED, attempts=1, due_at=4e9)])
+    assert settled.superseded == {task.order}
+    assert depot.state(older) is State.SUPERSEDED
+    assert [task.task_id for task in depot.claim()] == [newer.task_id]
+
+
+def test_settlement_keeps_an_overtaken_task_where_all_are_to_be_delivered(depot: Depot) -> None:
+    """With `deliver-all` the older is tried again, and the newer waits."""
+    older = depot.accept("/f")
+    [task] = depot.claim()
+    depot.put(an_upload("/f"), supersede=False)
+    settled = depot.queue.settle([Settlement(order=task.order, state=State.QUEUED)], supersede=False)
+    assert settled.finished == set()
+    assert [task.task_id for task in depot.claim()] == [older.task_id]
+
+
+def test_settlement_without_a_count_leaves_the_attempts(depot: Depot) -> None:
+    """Handing a task back is no attempt."""
+    upload = depot.accept()
+    depot.settle(upload, State.DEFERRED, due_at=1.0)
+    depot.queue.promote_due(2.0, 10)
+    [task] = depot.claim()
+    depot.queue.settle([Settlement(order=task.order, state=State.QUEUED)])
+    assert depot.task(upload).attempts == 1
+
+
+@pytest.mark.parametrize(("wish", "settled", "becomes"), [
+    (State.CANCELLED, State.QUEUED, State.CANCELLED), (State.CANCELLED, State.DEFERRED, State.CANCELLED),
+    (State.CANCELLED, State.FAILED, State.CANCELLED), (State.CANCELLED, State.DELIVERED, State.DELIVERED),
+    (State.HELD, State.QUEUED, State.HELD), (State.HELD, State.DEFERRED, State.HELD),
+    (State.HELD, State.FAILED, State.FAILED), (State.HELD, State.DELIVERED, State.DELIVERED),
+    (State.HELD, State.CANCELLED, State.CANCELLED),
+])
+def test_wish_for_a_task_that_is_pushed_is_granted_unless_it_is_too_late(
+    depot: Depot, wish: State, settled: State, becomes: State,
+) -> None:
+    """What a person asks for while a task is pushed survives however the push ends, short of a delivery."""
+    upload = depot.accept()
+    [task] = depot.claim()
+    depot.queue.change([Change(task=task, state=wish, when_settled=True)])
+    depot.reopen()
+    depot.queue.settle([Settlement(order=task.order, state=settled, attempts=1, due_at=4e9)])
+    assert depot.state(upload) is becomes
+    assert becomes is settled or depot.task(upload).due_at is None
+
+
+@pytest.mark.parametrize("wish", [State.CANCELLED, State.HELD])
+def test_wish_survives_the_death_of_the_worker(depot: Depot, wish: State) -> None:
+    """A cancelled task is not delivered after all because the worker was killed."""
+    upload = depot.accept()
+    [task] = depot.claim()
+    depot.queue.change([Change(task=task, state=wish, when_settled=True)])
+    depot.reopen()
+    assert depot.queue.resume(supersede=True) == 1
+    assert depot.state(upload) is wish
+    hand_back(depot)
+    assert depot.claim() == []
+
+
+def test_wish_is_for_the_push_during_which_it_was_made(depot: Depot) -> None:
+    """A wish that came too late does not meet the task a second time."""
+    upload = depot.accept()
+    [task] = depot.claim()
+    depot.queue.change([Change(task=task, state=State.HELD, when_settled=True)])
+    depot.queue.settle([Settlement(order=task.order, state=State.FAILED, attempts=1)])
+    depot.queue.change([Change(task=depot.task(upload), state=State.QUEUED)])
+    depot.settle(upload, State.DEFERRED, due_at=4e9)
+    assert depot.state(upload) is State.DEFERRED
+
+
+# --- changing ----------------------------------------------------------------------------------------------
+
+
+def test_change_is_not_made_when_the_task_has_left_its_state(depot: Depot) -> None:
+    """What was decided about one state does not happen to another."""
+    upload = depot.accept("/f")
+    task = depot.task(upload)
+    depot.accept("/f")
+    assert depot.state(upload) is State.SUPERSEDED
+    assert depot.queue.change([Change(task=task, state=State.HELD)]) == 0
+    assert depot.state(upload) is State.SUPERSEDED
+
+
+def test_retried_task_begins_anew(depot: Depot) -> None:
+    """After a person's retry it has all its attempts and its whole time again."""
+    upload = depot.accept(created_at=1000.0)
+    depot.settle(upload, State.FAILED)
+    depot.queue.change([Change(task=depot.task(upload), state=State.QUEUED)])
+    task = depot.task(upload)
+    assert task.attempts == 0
+    assert task.age_base > 1e9
+
+
+def test_forced_task_comes_after_what_overtook_it(depot: Depot) -> None:
+    """It counts as accepted just now, so that neither a crash nor another failure takes the person's word back."""
+    older = depot.failed("/f")
+    newer = depot.accept("/f")
+    depot.queue.change([Change(task=depot.task(older), state=State.QUEUED, anew=True)])
+    assert depot.task(older).order > depot.task(newer).order
+    assert not depot.queue.newer_exists(older.destination.target, depot.task(older).order)
+    assert [task.task_id for task in depot.claim()] == [newer.task_id]
+    depot.reopen()
+    depot.queue.resume(supersede=True)
+    assert depot.state(older) is State.QUEUED
+    assert depot.state(newer) is State.SUPERSEDED
+
+
+def test_forced_task_makes_way_for_the_next_upload(depot: Depot) -> None:
+    """What is accepted after a forced retry is newer than it."""
+    older = depot.failed("/f")
+    depot.queue.change([Change(task=depot.task(older), state=State.QUEUED, anew=True)])
+    latest = depot.accept("/f")
+    assert depot.task(latest).order > depot.queue.newest_order() - 1
+    assert depot.state(older) is State.SUPERSEDED
+
+
+def test_newer_upload_is_remembered_after_its_row_is_cleared(depot: Depot) -> None:
+    """As long as an older dead letter is there, it is known that its path has moved on."""
+    older = depot.failed("/f")
+    newer = depot.accept("/f")
+    depot.settle(newer, State.DELIVERED)
+    depot.queue.unspool([depot.task(newer).order])
+    depot.queue.clear_finished(time.time() + 1, 0, 10)
+    assert depot.queue.find(newer.task_id) is None
+    assert depot.queue.newer_exists(older.destination.target, depot.task(older).order)
+
+
+# --- commands ----------------------------------------------------------------------------------------------
+
+
+def test_commands_come_in_the_order_in_which_they_were_given(depot: Depot) -> None:
+    """Each has a number, and is there until it is answered."""
+    given = [Command(verb="hold", task_id="a", asked_by="me"), Command(verb="retry", force=True, selection=Selection(
+        instance_key=KEY, states=(State.FAILED, State.DEFERRED), accepted_before=7.0, up_to_order=9))]
+    numbers = depot.queue.ask(given)
+    depot.reopen()
+    found = depot.queue.commands(10)
+    assert [command.number for command in found] == numbers
+    assert [replace(command, number=0, asked_at=0.0) for command in found] == given
+    assert depot.queue.pending_commands() == 2
+
+
+def test_answers_add_up_and_the_first_reason_stays(depot: Depot) -> None:
+    """A command about many tasks is answered in slices."""
+    [number] = depot.queue.ask([Command(verb="retry", selection=Selection())])
+    depot.queue.change([], [Answer(number=number, changed=2, done=False),
+                            Answer(number=number, refused=1, reason="first", done=False)])
+    assert not depot.queue.answers([number])[number].done
+    depot.queue.change([], [Answer(number=number, refused=1, reason="second")])
+    assert depot.queue.answers([number, 99]) == {
+        number: Answer(number=number, changed=2, refused=2, reason="first", done=True)}
+    assert depot.queue.commands(10) == []
+
+
+def test_answers_are_forgotten_after_a_while(depot: Depot) -> None:
+    """Only commands that were done go."""
+    done, open_ = depot.queue.ask([Command(verb="retry", task_id="a"), Command(verb="hold", task_id="b")])
+    depot.queue.change([], [Answer(number=done)])
+    depot.queue.forget_answers(time.time() - 100)
+    assert set(depot.queue.answers([done, open_])) == {done, open_}
+    depot.queue.forget_answers(time.time() + 100)
+    assert set(depot.queue.answers([done, open_])) == {open_}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "null", '{"states": 7}', '{"states": [99]}', '{"surprise": 1, "states": []}'])
+def test_command_that_cannot_be_read_has_no_verb(depot: Depot, text: str) -> None:
+    """A damaged command is refused by name, and stops nothing."""
+    depot.queue.ask([Command(verb="cancel", selection=Selection())])
+    depot.queue.durable.execute("UPDATE commands SET filter = ?", (text,))
+    assert [command.verb for command in depot.queue.commands(10)] == [""]
+
+
+def test_selection_goes_through_a_state_in_pages(depot: Depot) -> None:
+    """Each page goes on where the last one ended, and the end is told."""
+    uploads = [depot.accept(f"/{number}") for number in range(5)]
+    seen: list[str] = []
+    after: str | None = ""
+    while after is not None:
+        tasks, after = depot.queue.select(Selection(instance_key=KEY), State.QUEUED, after, 2)
+        seen += [task.task_id for task in tasks]
+    assert seen == [upload.task_id for upload in uploads]
+
+
+def test_selection_is_of_what_was_there_and_is_old_enough(depot: Depot) -> None:
+    """Neither what came after the command nor what is too young is meant."""
+    old = depot.accept("/old", task_id="01000000-0000-7000-8000-000000000000")
+    order = depot.queue.newest_order()
+    depot.accept("/new")
+
+    def chosen(selection: Selection) -> list[str]:
+        return [task.task_id for task in depot.queue.select(selection, State.QUEUED, "", 10)[0]]
+
+    assert chosen(Selection(up_to_order=order)) == [old.task_id]
+    assert chosen(Selection(accepted_before=time.time() - 60)) == [old.task_id]
+    assert chosen(Selection(accepted_before=0.0)) == []
+    assert len(chosen(Selection())) == 2
+
+
+# --- clocks ------------------------------------------------------------------------------------------------
+
+
+def test_age_stands_still_while_nothing_can_be_delivered_there(depot: Depot) -> None:
+    """Time in which no worker ran, the remote was away or the instance was waited for does not count."""
+    before = depot.accept("/before", created_at=1000.0)
+    for clock, seconds in (("", 1.0), ("local", 10.0), (KEY, 100.0), ("eu", 1000.0), ("local/default/c2", 1000.0)):
+        depot.queue.add_outage(clock, seconds)
+    after = depot.accept("/after", created_at=1000.0)
+    assert depot.queue.outage_s(before.destination) == 111.0
+    assert depot.task(before).age_base - depot.task(after).age_base == 111.0
+
+
+# --- what is finished --------------------------------------------------------------------------------------
+
+
+def test_finished_rows_are_cleared_by_age_and_by_number(depot: Depot) -> None:
+    """The oldest go first, in small steps; what still has its bytes stays."""
+    uploads = [depot.accept(f"/{number}") for number in range(6)]
+    for upload in uploads:
+        depot.settle(upload, State.DELIVERED)
+    depot.queue.unspool(depot.task(upload).order for upload in uploads[:5])
+    assert depot.queue.clear_finished(before=0.0, keep_most=4, limit=10) == 2
+    assert depot.queue.clear_finished(before=0.0, keep_most=4, limit=10) == 0
+    assert depot.queue.clear_finished(before=time.time() + 1, keep_most=100, limit=2) == 2
+    assert depot.queue.clear_finished(before=time.time() + 1, keep_most=100, limit=2) == 1
+    assert [task.task_id for task in depot.queue.page(limit=10)] == [uploads[5].task_id]
+    assert [(tally.state, tally.tasks) for tally in depot.queue.tallies()] == [(State.DELIVERED, 1)]
+
+
+def test_recheck_is_of_deliveries_that_may_not_have_reached_the_disk(depot: Depot) -> None:
+    """Only those with bytes left, and only the newest of a path."""
+    gone, overtaken, newest = depot.accept("/gone"), depot.accept("/f"), None
+    for upload in (gone, overtaken):
+        depot.settle(upload, State.DELIVERED)
+    newest = depot.accept("/f")
+    depot.settle(newest, State.DELIVERED)
+    depot.queue.unspool([depot.task(gone).order])
+    assert depot.queue.recheck_unsynced() == 1
+    assert depot.state(newest) is State.QUEUED
+    assert depot.task(newest).recheck
+    assert {depot.state(gone), depot.state(overtaken)} == {State.DELIVERED}
+
+
+# --- the database ------------------------------------------------------------------------------------------
+
+
+def test_database_of_a_later_version_is_refused(depot: Depot) -> None:
+    """An older program does not write into what it does not understand."""
+    depot.queue.durable.execute("PRAGMA user_version = 99")
+    with pytest.raises(QueueFault, match="version 99"):
+        depot.reopen()
+
+
+def test_checkpoint_is_no_error_while_somebody_reads(depot: Depot) -> None:
+    """Somebody who looks at the database with SQLite's own tools only puts off the shrinking of the log."""
+    reader = sqlite3.connect(depot.layout.database(0), isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM tasks_v1").fetchall()
+    depot.accept()
+    depot.queue.checkpoint()
+    reader.close()
+    depot.queue.checkpoint()
+    assert (depot.layout.shard(0) / "data.db-wal").stat().st_size == 0
+
+
+def test_row_holds_its_upload_as_json(depot: Depot) -> None:
+    """No row can run code: there is no pickle in it."""
+    upload = depot.accept()
+    [(data,)] = depot.queue.read("SELECT data FROM tasks_v1")
+    assert json.loads(data)["task_id"] == upload.task_id
