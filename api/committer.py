@@ -8,6 +8,7 @@ when it is closed and everything that was handed to it is decided.
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from daemon.task_queue import Outcome, Put, TaskQueue
 
 #: Most uploads in one transaction.
 MAX_BATCH: Final = 256
+#: How long a transaction is put off for uploads that are still on their way.
+GATHER_S: Final = 0.002
 #: How often an upload is put again because its database was replaced meanwhile.
 MAX_REPLACEMENTS: Final = 3
 
@@ -60,10 +63,15 @@ class Ticket:
 class Committer:
     """Puts the uploads of one shard."""
 
-    def __init__(self, layout: Layout, shard: int, *, supersede: bool, when_dead: Callable[[], None]) -> None:
+    def __init__(
+        self, layout: Layout, shard: int, *, supersede: bool, receiving: Callable[[], int],
+        when_dead: Callable[[], None],
+    ) -> None:
+        """`receiving` says how many uploads are on their way, those that were handed over included."""
         self._layout = layout
         self._shard = shard
         self._supersede = supersede
+        self._receiving = receiving
         self._when_dead = when_dead
         self._queue = TaskQueue(layout, shard)
         self._inbox: queue.SimpleQueue[tuple[Sealed, Ticket] | None] = queue.SimpleQueue()
@@ -95,14 +103,17 @@ class Committer:
                 self._when_dead()
 
     def _next_batch(self) -> list[tuple[Sealed, Ticket]]:
+        """The uploads that are there, and those that come within a moment if any are on their way."""
         batch = []
         item = self._inbox.get()
+        until = time.monotonic() + GATHER_S
         while item is not None:
             batch.append(item)
             if len(batch) == MAX_BATCH:
                 return batch
+            left_s = until - time.monotonic() if self._receiving() > len(batch) else 0.0
             try:
-                item = self._inbox.get_nowait()
+                item = self._inbox.get(timeout=left_s) if left_s > 0 else self._inbox.get_nowait()
             except queue.Empty:
                 return batch
         self._closing = True

@@ -51,8 +51,10 @@ class _Service:
         self._threads = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="read")
         self._admission = Admission(self._reader.snapshot())
         supersede = config.delivery.on_newer == "supersede"
-        self._committers = [Committer(layout, shard, supersede=supersede, when_dead=self._fail)
-                            for shard in range(config.queue.shards)]
+        self._committers = [
+            Committer(layout, shard, supersede=supersede, receiving=lambda: self._admission.load.uploads,
+                      when_dead=self._fail)
+            for shard in range(config.queue.shards)]
         self._receiver = Receiver(self._spool, self._committers)
         backlog = Backlog(self._reader, self._threads, self._admission)
         uploads = Uploads(self._settings, self._admission, backlog, self._receiver)
