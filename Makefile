@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run incus test test-fast test-pythons test-versions lint venv lock clean
+.PHONY: help run incus test test-fast test-pythons test-versions bench lint venv lock clean
 
 help: ## say what can be made
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,6 +43,9 @@ test-pythons: ## unit and integration tests on each supported Python that this m
 
 test-versions: $(STAMP) ## the delivery tests against Incus 6.0, Incus 7.0 and LXD 5.0 (root)
 	@scripts/test-versions
+
+bench: $(STAMP) ## measure the service beside its peers (ARGS=--quick, --full or "--only NAME")
+	@$(BIN)/python -m bench $(ARGS)
 
 lock: $(STAMP) ## pin what the direct dependencies bring along
 	$(BIN)/pip install --quiet pip-tools

@@ -1,0 +1,122 @@
+"""The service as it runs in earnest: an API and workers as processes of their own, on a state made for the bench."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from daemon.layout import Layout
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+#: The default of the configuration, named because the bench divides its work by it.
+SHARDS: Final = 2
+_START_S: Final = 60.0
+_STOP_S: Final = 40.0
+
+
+class Child:
+    """One process of the service; its log goes into a file of the scratch directory."""
+
+    def __init__(self, arguments: list[str], log: Path, pass_fds: tuple[int, ...] = ()) -> None:
+        self.log = log
+        self.started_at = time.perf_counter()
+        with log.open("wb") as out:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", *arguments], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out, pass_fds=pass_fds)
+        self.pid = self._process.pid
+
+    def wait_for(self, event: str) -> None:
+        """Wait until the log has that event. Raises RuntimeError when the process ends first, or never says it."""
+        wait_until(lambda: f'"event": "{event}"' in self.log.read_text(errors="replace") or self._ended(),
+                   _START_S, f"{event} in a log")
+        if self._ended():
+            raise RuntimeError(f"a process ended at its start: {self.log.read_text(errors='replace')[-2000:]}")
+
+    def _ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def freeze(self) -> None:
+        """Stop the process where it is."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End it as a supervisor does, and kill it when it does not."""
+        self.thaw()
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class Service:
+    """An API and workers on one state directory. `with Service(...)` stops what was started."""
+
+    def __init__(self, state: Path, *, target: str, settings: Mapping[str, str] | None = None) -> None:
+        """`target` is "incus" or "directory"; `settings` are further lines of the configuration by section."""
+        self.state = state
+        self.layout = Layout(state)
+        state.mkdir(mode=0o700, exist_ok=True)
+        self.layout.create()
+        sections = {"state": f'directory = "{state}"', "target": f'kind = "{target}"',
+                    "queue": f"shards = {SHARDS}", "log": 'format = "json"', **(settings or {})}
+        self._config = state / "config.toml"
+        self._config.write_text("".join(f"[{name}]\n{lines}\n" for name, lines in sections.items()))
+        self._children: list[Child] = []
+        self.port = 0
+
+    def start_api(self) -> Child:
+        """Start the API; `port` on loopback is where it listens."""
+        with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+            self.port = listener.getsockname()[1]
+            child = self._start(["api", "--config", str(self._config), "--listen-fd", str(listener.fileno())],
+                                "api", (listener.fileno(),))
+        child.wait_for("api.started")
+        return child
+
+    def start_worker(self, shard: int, *, wait: bool = True) -> Child:
+        """Start the worker of a shard."""
+        child = self._start(["worker", "--config", str(self._config), "--shard", str(shard)], f"worker-{shard}")
+        if wait:
+            child.wait_for("worker.started")
+        return child
+
+    def start_workers(self) -> list[Child]:
+        """Start the workers of all shards."""
+        return [self.start_worker(shard) for shard in range(SHARDS)]
+
+    def _start(self, arguments: list[str], name: str, pass_fds: tuple[int, ...] = ()) -> Child:
+        child = Child(arguments, self.state / f"{name}.{len(self._children)}.log", pass_fds)
+        self._children.append(child)
+        return child
+
+    def stop(self) -> None:
+        """Stop every process."""
+        while self._children:
+            self._children.pop().stop()
+
+    def __enter__(self) -> "Service":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def wait_until(true: Callable[[], object], timeout_s: float, what: str) -> None:
+    """Wait until something is so. Raises TimeoutError."""
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {timeout_s:g} s for {what}")
+        time.sleep(0.01)
