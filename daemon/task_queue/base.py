@@ -61,7 +61,8 @@ class QueueBase(persistqueue.SQLiteAckQueue):
                     str(layout.shard(shard)), auto_resume=False, name=TABLE.rpartition("_")[2], multithreading=True,
                     timeout=BUSY_TIMEOUT_S, serializer=json_serializer, db_file_name=layout.database(shard).name,
                 )
-            self._inode = os.stat(layout.database(shard)).st_ino
+            self._file = os.fspath(layout.database(shard))
+            self._inode = os.stat(self._file).st_ino
 
     def _new_db_connection(self, path: str, multithreading: bool, timeout: float) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -134,7 +135,7 @@ class QueueBase(persistqueue.SQLiteAckQueue):
     def replaced(self) -> bool:
         """True when the database's name leads to another file than the one that is open."""
         try:
-            return os.stat(self.layout.database(self.shard)).st_ino != self._inode
+            return os.stat(self._file).st_ino != self._inode
         except FileNotFoundError:
             return True
 
