@@ -68,7 +68,6 @@ def attempts(service: Service, task_id: str) -> tuple[str, int]:
     return task["state"], task["attempts"]
 
 
-@pytest.mark.xfail(reason="no recovery of files without a row", strict=False)
 @pytest.mark.timeout(180)
 def test_every_acknowledged_upload_arrives_whole_when_processes_are_killed_all_the_time(
     service: Service, incus: Host, container: Container, proxy_path: Path,

@@ -146,9 +146,17 @@ class Service:
         return not any(task.state in PENDING or (task.spooled and task.state is not State.FAILED)
                        for task in self.tasks())
 
+    def idle(self) -> bool:
+        """True when no task is pending."""
+        return not any(task.state in PENDING for task in self.tasks())
+
     def wait_quiet(self, timeout_s: float = _QUIET_S) -> None:
         """Wait until all that was accepted is delivered or a dead letter, and no other bytes are left."""
-        eventually(self.quiet, timeout_s, f"quiet ({self.directory}, {self.spooled()})")
+        try:
+            eventually(self.quiet, timeout_s)
+        except AssertionError as error:
+            pending = [(task.task_id, task.state.label) for task in self.tasks() if task.state in PENDING]
+            raise AssertionError(f"{self.directory}: spooled {self.spooled()}, pending {pending}") from error
 
     def events(self, event: str | None = None) -> list[dict[str, Any]]:
         """The log's events, or those of one name. Anything in the log that is no event is an error."""

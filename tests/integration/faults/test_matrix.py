@@ -47,8 +47,6 @@ ROWS = {words[0]: [" ".join(words[i:i + 2]) for i in range(1, 11, 2)]
         for words in (line.split() for line in TABLE.strip().splitlines()[1:])}
 CELLS = {(step, fault): ROWS[step][FAULTS.index(fault)] for step in ROWS for fault in FAULTS}
 
-UNRECOVERED = {("queue.insert", "kill"), ("queue.commit", "kill"), *((("spool.dirsync"), fault) for fault in FAULTS)}
-
 #: One hop to the disk, claimed among the small ones.
 SMALL = Variant(size=1000)
 #: Streamed to the disk, claimed among the bulky ones.
@@ -120,14 +118,6 @@ def test_upload_ends_as_the_table_says_when_a_step_fails_the_second_time(
 ) -> None:
     """The fault came when the step was taken again, and the outcome is the same."""
     check(matrix.cell(step, fault, variant), step, fault)
-
-
-@pytest.fixture(autouse=True)
-def known(request: pytest.FixtureRequest) -> None:
-    """A linked file without a row waits for the recovery, which is not there yet."""
-    params = getattr(request.node, "callspec", None) and request.node.callspec.params
-    if params and (params["step"], params["fault"]) in UNRECOVERED:
-        request.applymarker(pytest.mark.xfail(reason="no recovery of files without a row", strict=False))
 
 
 def check(seen: Seen, step: str, fault: str) -> None:

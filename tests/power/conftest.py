@@ -1,0 +1,14 @@
+"""How often the power is cut."""
+
+import pytest
+
+#: Of so many cuts one more is made with a real Incus.
+_INCUS_EVERY = 5
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes a `cut`, or an `incus_cut`, once for each of them."""
+    cuts = metafunc.config.getoption("--power-cuts")
+    for name, count in (("cut", cuts), ("incus_cut", -(-cuts // _INCUS_EVERY))):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, range(count))

@@ -1,0 +1,120 @@
+"""A machine that runs the service, and that loses its power."""
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+from daemon.task_queue import TaskQueue
+from tests.live.host import Container
+from tests.power.disks import Disk, snapshot
+from tests.support.service import Service, Settings
+from tests.support.waiting import eventually
+
+#: Room for the uploads of a test, and little more to copy.
+_DISK_BYTES = 96 * 2**20
+
+
+class Machine:
+    """The service, with its state on one disk and a directory with the instances on another."""
+
+    def __init__(self, directory: Path, settings: Settings | None = None) -> None:
+        """A new machine; not booted yet."""
+        self.service = Service(directory, {"queue": {"shards": 2}, **(settings or {})})
+        state = self.service.layout.directory
+        self._disks = [Disk(directory / "state.disk", state, _DISK_BYTES), self._instances(directory)]
+
+    def _instances(self, directory: Path) -> Disk:
+        return Disk(directory / "instances.disk", self.service.layout.instances, _DISK_BYTES)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with self.service, contextlib.ExitStack() as undone:
+            for disk in self._disks:
+                undone.callback(disk.file.unlink, missing_ok=True)
+                undone.callback(disk.unmount)
+            self._end()
+
+    def boot(self, faults: str = "") -> None:
+        """Start the service on the disks, each of its processes with the plan of faults."""
+        for disk in self._disks:
+            disk.mount()
+        self.service.start(faults)
+        # The kernel is the same after the next boot, so the queue is made to believe that it runs under an earlier one:
+        # not before the worker has written down the real one.
+        workers = {process.pid for name, process in self.service.processes.items() if name != "api"}
+        eventually(lambda: workers <= {started["pid"] for started in self.service.events("worker.started")})
+        for shard in range(self.service.shards):
+            with TaskQueue(self.service.layout, shard) as queue:
+                queue.remember("boot_id", "an earlier boot")
+
+    def cut(self) -> None:
+        """Lose the power: what is not on the disks at this moment is gone."""
+        for process in self.service.processes.values():
+            process.send(signal.SIGSTOP)
+        for pid in self._others():
+            os.kill(pid, signal.SIGSTOP)
+        copies = snapshot(self._disks)
+        self._end()
+        for disk, copy in reversed(list(zip(self._disks, copies, strict=True))):
+            disk.unmount()
+            copy.replace(disk.file)
+
+    def _end(self) -> None:
+        self.service.kill()
+        for pid in self._others():
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not list(self._others()), what="the end of everyone who writes to the disks")
+
+    def _others(self) -> Iterator[int]:
+        """Processes besides the service's own that write to the disks."""
+        return iter(())
+
+    def found(self, instance: str, path: str) -> bytes | None:
+        """What is in an instance."""
+        return self.service.delivered(instance, path)
+
+    def place(self, number: int, name: str) -> tuple[str, str]:
+        """An instance and a path for an upload of the client of that number."""
+        return f"c{number % 5}", f"/{name}"
+
+
+class IncusMachine(Machine):
+    """The service, with its state on one disk and all files of a stopped container of a real Incus on another."""
+
+    def __init__(self, directory: Path, container: Container) -> None:
+        """A new machine; not booted yet."""
+        self._container = container
+        super().__init__(directory, {"target": {"kind": "incus"}, "incus": {"endpoint": container.host.socket}})
+
+    def _instances(self, directory: Path) -> Disk:
+        disk = Disk(directory / "container.disk", directory / "container", _DISK_BYTES)
+        disk.mount()
+        try:
+            subprocess.run(["cp", "--archive", "--no-target-directory", self._container.rootfs, disk.mountpoint], check=True)
+        finally:
+            disk.unmount()
+        disk.mountpoint = self._container.rootfs
+        return disk
+
+    def _others(self) -> Iterator[int]:
+        # Incus serves SFTP with a process whose root is the container's.
+        for process in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if process.name.isdigit() and os.readlink(process / "root") == str(self._container.rootfs):
+                    yield int(process.name)
+
+    def found(self, instance: str, path: str) -> bytes | None:
+        """What is in the container."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self._container.rootfs / path.lstrip("/")).read_bytes()
+        return None
+
+    def place(self, number: int, name: str) -> tuple[str, str]:
+        """All uploads go to the one container."""
+        return self._container.name, f"/root/{name}"

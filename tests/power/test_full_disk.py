@@ -1,0 +1,123 @@
+"""A disk that is really full: uploads are refused, and what was accepted is delivered all the same."""
+
+import errno
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.power.disks import Disk
+from tests.support.service import Service
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.power
+
+#: Nothing is turned away for its announced size: the disk itself is to say that it is full.
+SETTINGS = {"limits": {"min_free_bytes": 0, "reserve_bytes": 2**20}}
+FILLER = "filler"
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    """A service whose state, without the instances, has a small disk of its own; not started yet."""
+    with Service(tmp_path, SETTINGS) as made:
+        disk = Disk(tmp_path / "disk", made.layout.directory, 64 * 2**20)
+        disk.mount()
+        try:
+            (tmp_path / "instances").mkdir()
+            made.layout.instances.symlink_to(tmp_path / "instances")
+            yield made
+        finally:
+            made.kill()
+            disk.unmount()
+            disk.file.unlink()
+
+
+def fill(service: Service) -> None:
+    """Leave no byte free, as some other program may."""
+    descriptor = os.open(service.layout.directory / FILLER, os.O_CREAT | os.O_WRONLY)
+    try:
+        for piece in (2**20, 4096):
+            while _grow(descriptor, piece):
+                pass
+    finally:
+        os.close(descriptor)
+
+
+def _grow(descriptor: int, piece: int) -> bool:
+    try:
+        os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, piece)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return False
+    return True
+
+
+def make_room(service: Service) -> None:
+    """Remove what filled the disk, and see that uploads are taken again as soon as that is noticed."""
+    (service.layout.directory / FILLER).unlink()
+    eventually(lambda: (answer := service.client.put("c1", "/again", b"x")) and answer.status == 202)
+
+
+def upload(service: Service, count: int) -> None:
+    """Have `count` uploads accepted."""
+    for number in range(count):
+        answer = service.client.put("c1", f"/{number}", b"x" * 1000)
+        assert answer is not None
+        assert answer.status == 202
+
+
+def all_delivered(service: Service, count: int) -> bool:
+    """True when `count` uploads are in the instance."""
+    return all(service.delivered("c1", f"/{number}") == b"x" * 1000 for number in range(count))
+
+
+def test_upload_is_refused_and_leaves_nothing_when_the_disk_is_full(service: Service) -> None:
+    """507 while it is full, whatever the size; 202 as soon as there is room."""
+    service.start()
+    upload(service, 1)
+    service.wait_quiet()
+    fill(service)
+    for size in (1, 1000, 300_000, 5_000_000):
+        answer = service.client.put("c1", "/refused", b"x" * size)
+        assert answer is not None
+        assert (answer.status, answer.code) == (507, "no_room")
+    assert service.spooled() == []
+    make_room(service)
+    service.wait_quiet()
+    assert service.delivered("c1", "/refused") is None
+    assert not service.mistakes()
+
+
+def test_what_was_accepted_is_delivered_when_the_disk_is_full(service: Service) -> None:
+    """The worker settles and unlinks with the room of its reserve, and goes on where it was."""
+    service.start()
+    worker = service.processes["worker-0"]
+    worker.send(signal.SIGSTOP)
+    upload(service, 200)
+    fill(service)
+    worker.send(signal.SIGCONT)
+    eventually(lambda: all_delivered(service, 200), 30)
+    service.wait_quiet()
+    assert worker.status() is None
+    assert not service.mistakes()
+
+
+def test_what_was_accepted_is_delivered_when_the_disk_filled_up_before_a_start(service: Service) -> None:
+    """API and worker start on a full disk and finish what there is."""
+    service.start()
+    service.kill("worker-0")
+    upload(service, 200)
+    # Its last connections take the write-ahead logs along, and so the room in them.
+    service.stop("api")
+    fill(service)
+    service.begin("api")
+    service.begin("worker-0")
+    eventually(lambda: all_delivered(service, 200), 30)
+    service.wait_quiet()
+    make_room(service)
+    service.wait_quiet()
+    assert not service.mistakes()

@@ -1,0 +1,77 @@
+"""The power is cut at any moment, under load; every acknowledged upload is there afterwards."""
+
+import random
+import threading
+from pathlib import Path
+
+import pytest
+
+from daemon.task import State
+from tests.live.host import Host
+from tests.power.load import Load
+from tests.power.machine import IncusMachine, Machine
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.power
+
+#: The cut comes at most so long after the first uploads were acknowledged.
+_LONGEST_S = 1.5
+#: A control run must lose something in one of so many cuts.
+_CONTROL_CUTS = 5
+
+
+def run_until_cut(machine: Machine, load: Load, chance: random.Random) -> None:
+    """Upload to a booted machine, and cut its power at a random moment."""
+    with load.running(machine, chance):
+        eventually(lambda: load.acknowledged)
+        threading.Event().wait(chance.uniform(0, _LONGEST_S))
+        load.stop()
+        machine.cut()
+
+
+def lose_power(machine: Machine, chance: random.Random) -> None:
+    """Cut the power under load, perhaps once more during the recovery, and check all that was promised."""
+    load = Load()
+    machine.boot()
+    run_until_cut(machine, load, chance)
+    machine.boot()
+    if chance.random() < 0.5:
+        threading.Event().wait(chance.uniform(0, _LONGEST_S / 3))
+        machine.cut()
+        machine.boot()
+    machine.service.wait_quiet()
+    assert load.losses(machine) == []
+    assert [task for task in machine.service.tasks() if task.state is State.FAILED] == []
+    assert machine.service.spooled() == []
+    assert machine.service.mistakes() == []
+
+
+def test_every_acknowledged_upload_is_delivered_when_the_power_was_cut(cut: int, tmp_path: Path) -> None:
+    """Whole, and never older bytes over newer."""
+    with Machine(tmp_path) as machine:
+        lose_power(machine, random.Random(cut))
+
+
+@pytest.mark.live
+def test_every_acknowledged_upload_is_in_the_container_when_the_power_was_cut(
+    incus_cut: int, tmp_path: Path, incus: Host,
+) -> None:
+    """Written by a real Incus, whose own process loses its power too."""
+    with incus.container(running=False) as container, IncusMachine(tmp_path, container) as machine:
+        lose_power(machine, random.Random(incus_cut))
+
+
+@pytest.mark.parametrize("left_out", ["spool.sync=skip spool.dirsync=skip", "barrier.sync=skip"])
+def test_uploads_are_lost_when_the_syncs_are_left_out(left_out: str, tmp_path: Path) -> None:
+    """The control: without the syncs before the answer, or the one before the spooled bytes go, this test sees losses."""
+    for attempt in range(_CONTROL_CUTS):
+        load = Load()
+        (tmp_path / str(attempt)).mkdir()
+        with Machine(tmp_path / str(attempt)) as machine:
+            machine.boot(left_out)
+            run_until_cut(machine, load, random.Random(attempt))
+            machine.boot()
+            eventually(machine.service.idle, 30)
+            if load.losses(machine):
+                return
+    pytest.fail("nothing was lost: the test is blind")
