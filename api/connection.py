@@ -62,6 +62,11 @@ class Connections:
         finally:
             del self._open[task]
 
+    @property
+    def count(self) -> int:
+        """How many connections are open."""
+        return len(self._open)
+
     async def end(self) -> None:
         """Close the connections on which nothing goes on; come back when the others have ended too."""
         await self._context.terminated.set()

@@ -1,7 +1,7 @@
 """The server of this process: Hypercorn's connections behind our own doors, from the first to the last of them.
 
-Guarantees: after the signal no upload is taken any more, those that run may finish within `drain_s`, and then
-the process goes on to its end, on every supported Python. Hypercorn's own `serve` is not used: from Python 3.12
+Guarantees: after the signal no connection is taken any more; requests on their way on open connections are still
+served, uploads that run may finish within `drain_s`, and then the process goes on to its end, on every supported Python. Hypercorn's own `serve` is not used: from Python 3.12
 on its deadline never begins, and it closes one door after the other.
 """
 
@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from api.answers import App
 from api.connection import Connections
+from api.farewell import Farewell
 from daemon import notify
 from daemon.door import BACKLOG, Door
 from daemon.logs import log
@@ -21,6 +22,11 @@ from daemon.logs import log
 TURN_S: Final = 1.0
 #: Connections that are accepted in one turn of the event loop. Without descriptors each of them is an error.
 ACCEPTED_AT_ONCE: Final = 64
+#: Part of the drain, and at most so many seconds, in which requests on connections that are open already are served.
+LAST_REQUESTS_SHARE: Final = 0.25
+MAX_LAST_REQUESTS_S: Final = 1.0
+#: Between two looks at whether connections are open still.
+LOOK_S: Final = 0.05
 #: Part of the drain, and at most so many seconds, that is left for ending what did not finish.
 ENDING_SHARE: Final = 0.1
 MAX_ENDING_S: Final = 1.0
@@ -46,11 +52,11 @@ class Server:
     """Serves one app on the doors until a signal, or `fail`, stops it."""
 
     def __init__(self, app: App, doors: Sequence[Door], hooks: Hooks) -> None:
-        self._connections = Connections(app, hooks.max_connections)
+        self._stopping = asyncio.Event()
+        self._connections = Connections(Farewell(app, self._stopping.is_set), hooks.max_connections)
         self._doors = doors
         self._hooks = hooks
         self._loop = asyncio.get_running_loop()
-        self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
         self._failed = False
@@ -71,8 +77,7 @@ class Server:
         notify.ready()
         turning = asyncio.create_task(self._turn())
         await self._stopping.wait()
-        notify.stopping()
-        self._hooks.stopping()
+        notify.stopping(self._hooks.drain_s())
         log("api.draining", uploads=self._hooks.running())
         for server, door in zip(listening, self._doors, strict=True):
             door.stop_listening()
@@ -110,9 +115,20 @@ class Server:
     async def _drain(self) -> None:
         drain_s = self._hooks.drain_s()
         hurry = asyncio.create_task(self._hurry.wait())
-        ended = asyncio.create_task(self._connections.end())
+        ended = asyncio.create_task(self._end(min(MAX_LAST_REQUESTS_S, drain_s * LAST_REQUESTS_SHARE)))
         await asyncio.wait({hurry, ended}, timeout=drain_s - min(MAX_ENDING_S, drain_s * ENDING_SHARE),
                            return_when=asyncio.FIRST_COMPLETED)
+        self._hooks.stopping()
+
+    async def _end(self, last_requests_s: float) -> None:
+        """Serve what is on its way, for so long at most; then close idle connections and wait for the others."""
+        until = self._loop.time() + last_requests_s
+        # One look at least: what was taken at the very last is not counted yet.
+        await asyncio.sleep(min(LOOK_S, last_requests_s))
+        while self._connections.count and self._loop.time() < until:
+            await asyncio.sleep(LOOK_S)
+        self._hooks.stopping()
+        await self._connections.end()
 
 
 async def _cut_off() -> None:

@@ -55,10 +55,9 @@ def set_level(level: str) -> None:
     _State.threshold = _RANK[level]
 
 
-def flush(within_s: float) -> None:
-    """At the end of the process: give the journal so much time to take what it has not taken yet."""
-    if _State.journal is not None:
-        _State.journal.flush(within_s)
+def flush(within_s: float) -> bool:
+    """Give the journal so much time to take what it has not taken yet; return False if it was not enough."""
+    return _State.journal is None or _State.journal.flush(within_s)
 
 
 def _choose(wanted: str) -> str:

@@ -1,5 +1,6 @@
 """The API as a process: how it starts, where it listens, and how it ends."""
 
+import http.client
 import os
 import signal
 import socket
@@ -112,6 +113,14 @@ def test_bad_configuration_is_told_in_words(launch: Start) -> None:
     assert api.process.returncode == 78
 
 
+def read_answer(connection: socket.socket) -> http.client.HTTPResponse:
+    """The next answer on a connection, read to its end."""
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    answer.read()
+    return answer
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_idle_process_ends_at_once(start: Start, number: int) -> None:
     """Open connections on which nothing is going on do not hold it up."""
@@ -139,6 +148,23 @@ def test_running_upload_is_finished_after_the_signal(start: Start) -> None:
         assert connection.recv(1000).startswith(b"HTTP/1.1 202")
     assert api.process.wait(PATIENCE_S) == 0
     assert len(api.spooled()) == 1
+
+
+def test_request_on_an_open_connection_is_served_after_the_signal(start: Start) -> None:
+    """Who was let in gets an answer, which asks to connect anew; so no upload is refused while the process changes."""
+    api = start(api={"drain_s": 60.0})
+    with api.raw() as fresh, api.raw() as used:
+        used.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert not read_answer(used).will_close
+        api.process.send_signal(signal.SIGTERM)
+        api.logged("api.draining")
+        for connection in (fresh, used):
+            connection.sendall(HEAD + b"x" * 1000)
+        for connection in (fresh, used):
+            answer = read_answer(connection)
+            assert (answer.status, answer.will_close) == (202, True)
+    assert api.process.wait(PATIENCE_S) == 0
+    assert len(api.spooled()) == 2
 
 
 @pytest.mark.parametrize("sent", [0, 10, 900])
