@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run incus test test-fast test-pythons test-versions bench lint venv lock clean
+.PHONY: help run incus test test-fast test-pythons test-versions bench lint docs deb install uninstall venv lock clean
 
 help: ## say what can be made
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,18 @@ test-versions: $(STAMP) ## the delivery tests against Incus 6.0, Incus 7.0 and L
 
 bench: $(STAMP) ## measure the service beside its peers (ARGS=--quick, --full or "--only NAME")
 	@$(BIN)/python -m bench $(ARGS)
+
+docs: $(STAMP) ## write docs/errors.md and docs/events.md from their tables
+	@$(BIN)/python -m docs.tables
+
+deb: ## the Debian package for this machine's Python, in dist/
+	@PYTHON=$(PYTHON) packaging/deb
+
+install: ## install and start the service on this machine, without a package (root)
+	@PYTHON=$(PYTHON) packaging/install
+
+uninstall: ## take it away again; keeps configuration and uploads (root)
+	@packaging/uninstall
 
 lock: $(STAMP) ## pin what the direct dependencies bring along
 	$(BIN)/pip install --quiet pip-tools

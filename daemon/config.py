@@ -35,6 +35,8 @@ INSTALLED_FILE: Final = Path("/etc/incus-courier/config.toml")
 #: Names the configuration file when --config does not.
 FILE_VARIABLE: Final = "INCUS_COURIER_CONFIG"
 ENV_PREFIX: Final = variables.PREFIX
+#: Where systemd puts the credentials of a service (LoadCredential=).
+_CREDENTIALS: Final = "CREDENTIALS_DIRECTORY"
 #: The name of the remote that [incus] describes.
 LOCAL: Final = values.LOCAL
 
@@ -113,6 +115,12 @@ class Remote(Section):
         if bool(self.client_cert) != bool(self.client_key):
             raise ValueError("client_cert and client_key go together")
         return self
+
+
+    def file(self, path: str) -> str:
+        """A configured path to a certificate or key, with $CREDENTIALS_DIRECTORY filled in where systemd set it."""
+        directory = os.environ.get(_CREDENTIALS)
+        return path.replace(f"${_CREDENTIALS}", directory, 1) if directory and path.startswith("$") else path
 
 
 class Limits(Section):

@@ -68,9 +68,9 @@ class Rest:
                      else endpoint.rstrip("/"))
         self._name = name
         self._limit = (min(_CONNECT_S, limit_s), limit_s)
-        cert = (remote.client_cert, remote.client_key) if remote.client_cert else None
+        cert = (remote.file(remote.client_cert), remote.file(remote.client_key)) if remote.client_cert else None
         self._session: requests.Session = get_session_for_url(
-            self._url, verify=remote.server_cert or True, cert=cert)
+            self._url, verify=remote.file(remote.server_cert) or True, cert=cert)
         self._session.trust_env = False
         self._session.auth = _speak_incus_and_lxd
 

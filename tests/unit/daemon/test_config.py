@@ -222,3 +222,19 @@ def test_process_ends_with_78_when_the_configuration_is_wrong(tmp_path: Path, co
     done = subprocess.run([sys.executable, *run, *command[1:], "--config", str(file)], capture_output=True, text=True,
                           cwd=ROOT, timeout=60, check=False)
     assert (done.returncode, "queue.shards" in done.stderr) == (78, True)
+
+
+@pytest.mark.parametrize(("path", "directory", "expected"), [
+    ("$CREDENTIALS_DIRECTORY/remotes_key.pem", "/run/credentials/x", "/run/credentials/x/remotes_key.pem"),
+    ("$CREDENTIALS_DIRECTORY/remotes_key.pem", None, "$CREDENTIALS_DIRECTORY/remotes_key.pem"),
+    ("/etc/incus-courier/key.pem", "/run/credentials/x", "/etc/incus-courier/key.pem"),
+    ("", "/run/credentials/x", ""),
+])
+def test_key_is_found_among_the_credentials_that_systemd_handed_over(
+    monkeypatch: pytest.MonkeyPatch, path: str, directory: str | None, expected: str,
+) -> None:
+    """A path may begin with the directory whose name only the running service knows."""
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    if directory is not None:
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", directory)
+    assert Remote().file(path) == expected

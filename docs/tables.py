@@ -1,0 +1,125 @@
+"""`python -m docs.tables`: write docs/errors.md and docs/events.md from the tables in the code.
+
+The fields of an event are read from the places in the code that log it.
+"""
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from daemon.errors import ERRORS, Action
+from daemon.events import EVENTS
+
+HERE = Path(__file__).resolve().parent
+ROOMS = ("api", "daemon", "worker")
+
+_ERRORS_HEAD = """# Errors
+
+Made by `make docs` from `daemon/errors.py`. A code never changes its meaning.
+
+| action | what happens |
+| --- | --- |
+| reject | the client is told, nothing is kept |
+| retry | the same task is tried again later; the attempt counts |
+| wait | the other side is away: the task waits for it, nothing counts and nothing ages |
+| dead-letter | trying again cannot help: the bytes are kept for a person |
+| stop | the process cannot go on; it tells the administrator and exits |
+"""
+
+_TITLES = (
+    ("A request that is refused", "Clients meet these, as `code` in the answer.",
+     lambda kind: kind.status != 0),
+    ("A delivery that did not work", "These are in a task's `error`, and in the log.",
+     lambda kind: kind.status == 0 and kind.action is not Action.STOP),
+    ("A process that cannot go on", "These end a process, or keep it from starting.",
+     lambda kind: kind.status == 0 and kind.action is Action.STOP),
+)
+
+_EVENTS_HEAD = """# Events
+
+Made by `make docs` from `daemon/events.py` and the places that log them. Each step of an upload is one event. As JSON
+lines the fields have the names below; in the journal they are `INCUS_` and the name in capitals, beside `MESSAGE`,
+`PRIORITY`, `SYSLOG_IDENTIFIER`, `MESSAGE_ID`, `CODE_FILE`, `CODE_LINE`, `CODE_FUNC` and `INCUS_EVENT`.
+
+    journalctl INCUS_TASK_ID=01a203af-ced4-760f-ae26-10636e7e5bca    one upload, from its acceptance to its delivery
+    journalctl INCUS_INSTANCE=web1 INCUS_EVENT=push.failed           an instance's dead letters
+    journalctl -u 'incus-courier*' -p warning                        what needs a look
+    journalctl -u 'incus-courier*' -o json --output-fields=INCUS_TASK_ID,INCUS_CODE
+
+A value ends with `…` where it was too long for the journal (4 KiB with its name). What a client sends is always
+a value, never a field or a line of its own. Not every event has all of its fields.
+"""
+
+
+def errors_page() -> str:
+    """The text of docs/errors.md."""
+    parts = [_ERRORS_HEAD]
+    for title, note, belongs in _TITLES:
+        rows = [(f"`{kind.code}`", kind.status or "", kind.action.value, kind.title, kind.hint)
+                for kind in ERRORS.values() if belongs(kind)]
+        columns = ["code", "status", "action", "what it means", "what to do"]
+        if not any(row[1] for row in rows):
+            columns.pop(1)
+            rows = [(row[0], *row[2:]) for row in rows]
+        parts.append(f"## {title}\n\n{note}\n\n{_table(columns, rows)}")
+    return "\n".join(parts)
+
+
+def events_page() -> str:
+    """The text of docs/events.md."""
+    fields = logged_fields()
+    rows = [(f"`{event.name}`", event.level, event.message, _names(fields.get(event.name, ())), f"`{event.message_id}`")
+            for event in EVENTS.values()]
+    return f"{_EVENTS_HEAD}\n{_table(('event', 'level', 'meaning', 'fields', 'MESSAGE_ID'), rows)}"
+
+
+def logged_fields() -> dict[str, set[str]]:
+    """For each event that the code logs, the fields that come with it somewhere."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for room in ROOMS:
+        for file in sorted((HERE.parent / room).rglob("*.py")):
+            for names, fields in _calls(ast.parse(file.read_text())):
+                for name in names:
+                    found[name] |= fields
+    return found
+
+
+def _calls(module: ast.Module) -> Iterator[tuple[set[str], set[str]]]:
+    """The events and the fields of each call of `log` in a module."""
+    calls = [node for node in ast.walk(module) if isinstance(node, ast.Call) and node.args and _is_log(node.func)]
+    direct = {name for call in calls for name in _strings(call.args[0])}
+    for call in calls:
+        # An event that is chosen from a table: any that the module names elsewhere.
+        names = _strings(call.args[0]) or _strings(module) - direct
+        yield names, {word.arg or "…" for word in call.keywords}
+
+
+def _is_log(function: ast.expr) -> bool:
+    # log(...), logs.log(...), and what the log says of itself.
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    return name in {"log", "msg"}
+
+
+def _strings(node: ast.AST) -> set[str]:
+    return {leaf.value for leaf in ast.walk(node) if isinstance(leaf, ast.Constant) and leaf.value in EVENTS}
+
+
+def _names(fields: Iterable[str]) -> str:
+    return ", ".join(field if field == "…" else f"`{field}`" for field in sorted(fields))
+
+
+def _table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    columns = tuple(columns)
+    lines = [columns, ("---",) * len(columns), *rows]
+    return "".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def main() -> None:
+    """Write both pages."""
+    (HERE / "errors.md").write_text(errors_page())
+    (HERE / "events.md").write_text(events_page())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""A machine to install the service on: a container with a real systemd, which may use the Incus that it runs in."""
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.live.host import Host
+from tests.support.waiting import eventually
+
+IMAGE = "courier-systemd"
+#: Where the machine sees the Incus that it runs in.
+INCUS_SOCKET = "/run/incus.socket"
+CONFIG = "/etc/incus-courier/config.toml"
+DOOR = "run/incus-courier/api.sock"
+#: Longest wait for anything that a machine does by itself.
+PATIENCE_S = 90.0
+
+
+class Machine:
+    """One such container."""
+
+    def __init__(self, host: Host, name: str) -> None:
+        self.host = host
+        self.name = name
+
+    def incus(self, *arguments: str, text: str | None = None, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        """Run Incus's own client on this machine's host."""
+        environment = {**os.environ, "INCUS_SOCKET": self.host.socket, "INCUS_REMOTE": "local", "INCUS_PROJECT": "default"}
+        done = subprocess.run(["incus", "--quiet", *arguments], input=text or "", env=environment, text=True, check=False,
+                              capture_output=True, timeout=10 * PATIENCE_S)
+        assert not check or done.returncode == 0, f"incus {arguments}: {done.stdout}{done.stderr}"
+        return done
+
+    def run(self, *command: str, text: str | None = None) -> str:
+        """Run a command inside that has to succeed; return what it says."""
+        return self.incus("exec", self.name, "--", *command, text=text).stdout.strip()
+
+    def status(self, *command: str) -> int:
+        """Run a command inside; return its exit status."""
+        return self.incus("exec", self.name, "--", *command, check=False).returncode
+
+    def write(self, path: str, text: str) -> None:
+        """Write a small file."""
+        self.run("sh", "-c", f"mkdir -p $(dirname {path}) && cat >{path}", text=text)
+
+    def push(self, file: Path, directory: str) -> str:
+        """Copy a file or a folder into a directory there; return its path there."""
+        self.incus("file", "push", "-r", str(file), f"{self.name}{directory}/")
+        return f"{directory}/{file.name}"
+
+    def systemctl(self, *arguments: str) -> str:
+        """Ask its service manager."""
+        return self.run("systemctl", *arguments)
+
+    def show(self, unit: str, name: str) -> str:
+        """A property of a unit."""
+        return self.systemctl("show", "--value", "-p", name, unit)
+
+    def wait_show(self, unit: str, name: str, *values: str) -> None:
+        """Wait until a property of a unit has one of these values."""
+        eventually(lambda: self.show(unit, name) in values, PATIENCE_S, f"{name} of {unit} is one of {values}")
+
+    def active(self, *units: str) -> bool:
+        """True when all of these units are active."""
+        states = self.incus("exec", self.name, "--", "systemctl", "is-active", *units, check=False).stdout.split()
+        return states == ["active"] * len(units)
+
+    def wait_active(self, *units: str) -> None:
+        """Wait until all of these units are active."""
+        eventually(lambda: self.active(*units), PATIENCE_S, f"{units} active")
+
+    def wait_booted(self) -> None:
+        """Wait until its system manager is done with starting."""
+        eventually(lambda: self.incus("exec", self.name, "--", "systemctl", "is-system-running", check=False).stdout.strip()
+                   in {"running", "degraded"}, PATIENCE_S, "the machine has booted")
+
+    def reboot(self, *, force: bool) -> None:
+        """Start it anew: in order, or as after a power cut of the machine's processes."""
+        self.incus("restart", self.name, *(["--force"] if force else ["--timeout", "60"]))
+        self.wait_booted()
+
+    def journal(self, *matches: str) -> list[dict[str, Any]]:
+        """The messages of its journal that match, oldest first."""
+        text = self.run("journalctl", "--no-pager", "--all", "-o", "json", *matches)
+        return [json.loads(line) for line in text.splitlines()]
+
+    def configure(self, **values: object) -> None:
+        """Set keys of the configuration; their names are unique in it."""
+        for key, value in values.items():
+            self.run("sed", "-i", f"s|^{key} = .*|{key} = {json.dumps(value)}|", CONFIG)
+
+    @property
+    def door(self) -> str:
+        """The service's socket, as this side sees it: through the root directory of the machine's first process."""
+        pid = self.host.call("GET", f"/instances/{self.name}/state")["pid"]
+        return f"/proc/{pid}/root/{DOOR}"
+
+
+class Connection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("courier", timeout=PATIENCE_S)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(PATIENCE_S)
+        try:
+            self.sock.connect(self._path)
+        except OSError:
+            self.sock.close()
+            raise
+
+
+def ask(door: str, method: str, target: str, body: bytes | None = None) -> tuple[int, Any]:
+    """One request on a connection of its own: the status and the JSON of the answer."""
+    with contextlib.closing(Connection(door)) as connection:
+        connection.request(method, target, body)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+
+
+@contextlib.contextmanager
+def launched(host: Host) -> Iterator[Machine]:
+    """A fresh machine that has booted, removed afterwards."""
+    machine = Machine(host, f"courier-test-{uuid.uuid4().hex[:12]}")
+    machine.incus("launch", IMAGE, machine.name)
+    try:
+        machine.wait_booted()
+        yield machine
+    finally:
+        machine.incus("delete", "--force", machine.name)
+
+
+def give_incus(machine: Machine) -> None:
+    """Let the machine use the Incus that it runs in, as members of its group incus-admin may on a real host."""
+    group = machine.run("getent", "group", "incus-admin").split(":")[2]
+    machine.incus("config", "device", "add", machine.name, "incus", "proxy", "bind=instance", "uid=0", f"gid={group}",
+                  "mode=0660", f"connect=unix:{machine.host.socket}", f"listen=unix:{INCUS_SOCKET}")

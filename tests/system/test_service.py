@@ -1,0 +1,199 @@
+"""The installed service: its units, its users, its sandbox and its journal."""
+
+import re
+import textwrap
+from urllib.parse import quote
+
+import pytest
+
+from daemon.events import EVENTS
+from tests.live.host import Container
+from tests.support.waiting import eventually
+from tests.system.load import Load
+from tests.system.machine import CONFIG, DOOR, INCUS_SOCKET, PATIENCE_S, Machine, ask
+
+pytestmark = [pytest.mark.system, pytest.mark.live, pytest.mark.timeout(600)]
+
+SERVICES = ("incus-courier-api.service", "incus-courier-worker@0.service", "incus-courier-worker@1.service")
+STATE = "/var/lib/incus-courier"
+
+
+def events(machine: Machine, *matches: str) -> list[str]:
+    """The names of the events in the journal that match."""
+    return [entry["INCUS_EVENT"] for entry in machine.journal(*matches) if "INCUS_EVENT" in entry]
+
+
+def test_upload_is_delivered_by_the_installed_service(machine: Machine, load: Load) -> None:
+    """From the socket to the instance, in two processes of two users."""
+    load.many(20)
+    assert not load.refused
+    load.wait_delivered()
+
+
+def test_curl_uploads_through_the_socket(machine: Machine, instance: Container) -> None:
+    """What the documentation says works on the machine itself."""
+    machine.run("curl", "--silent", "--show-error", "--fail", "--unix-socket", f"/{DOOR}", "-T", CONFIG,
+                f"http://courier/v1/instances/{instance.name}/files/srv/by-curl")
+    file = instance.rootfs / "srv/by-curl"
+    eventually(lambda: file.exists() and file.read_text() == machine.run("cat", CONFIG) + "\n", PATIENCE_S)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_service_tells_its_manager_how_it_stands(machine: Machine, service: str) -> None:
+    """The manager knows that it is ready, what it does, and that it would notice a hang."""
+    assert machine.show(service, "Type") == "notify"
+    eventually(lambda: re.search(r"\d", machine.show(service, "StatusText")), PATIENCE_S, "a status")
+    assert machine.show(service, "WatchdogUSec") == "30s"
+    assert machine.show(service, "WatchdogTimestampMonotonic") != "0"
+    assert machine.show(service, "LogRateLimitIntervalUSec") == "0"
+    assert machine.show(service, "RestartPreventExitStatus") == "78"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_sandbox_is_tight(machine: Machine, service: str) -> None:
+    """The manager itself rates the exposure of each service at 1.0 or better."""
+    text = machine.run("systemd-analyze", "security", "--no-pager", service)
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", text)
+    assert found, text
+    assert float(found[1]) <= 1.0, text
+
+
+def test_socket_is_open_to_its_group_only(machine: Machine) -> None:
+    """The door is a Unix socket for members of incus-courier, and nothing listens on the network."""
+    assert machine.run("stat", "-c", "%a %U %G", f"/{DOOR}") == "660 root incus-courier"
+    listening = machine.run("sh", "-c", "cat /proc/net/tcp /proc/net/tcp6 | awk '$4 == \"0A\"'")
+    assert listening == ""
+
+
+def test_only_the_worker_reaches_incus(machine: Machine) -> None:
+    """The API's user may not open Incus's socket, whatever else it could do; the worker's may."""
+    probe = f"import socket; socket.socket(socket.AF_UNIX).connect('{INCUS_SOCKET}')"
+    assert machine.status("runuser", "-u", "incus-courier-worker", "--", "python3", "-c", probe) == 0
+    assert machine.status("runuser", "-u", "incus-courier-api", "--", "python3", "-c", probe) != 0
+    admins = machine.run("getent", "group", "incus-admin").split(":")[2]
+    for service, member in ((SERVICES[0], False), (SERVICES[1], True)):
+        status = machine.run("cat", f"/proc/{machine.show(service, 'MainPID')}/status")
+        groups = re.search(r"^Groups:\t(.*)$", status, re.MULTILINE)
+        assert groups
+        assert (admins in groups[1].split()) is member
+        assert "CapEff:\t0000000000000000" in status
+        assert "NoNewPrivs:\t1" in status
+
+
+def test_worker_has_no_network(machine: Machine) -> None:
+    """The process that reaches Incus sees no interface but its own loopback."""
+    interfaces = machine.run("nsenter", "-t", machine.show(SERVICES[1], "MainPID"), "-n", "cat", "/proc/net/dev")
+    assert [line.split(":")[0].strip() for line in interfaces.splitlines()[2:]] == ["lo"]
+
+
+def test_state_belongs_to_the_two_users_and_nobody_else(machine: Machine, load: Load) -> None:
+    """Every file can be written by both users, and is closed to all others, whoever made it."""
+    load.many(5)
+    load.wait_delivered()
+    found = machine.run("find", STATE, "-printf", "%M %u %g %p\n").splitlines()
+    assert any("data.db-wal" in line for line in found)
+    for line in found:
+        mode, user, group, path = line.split(maxsplit=3)
+        assert group == "incus-courier-state", line
+        assert user in {"root", "incus-courier-api", "incus-courier-worker"}, line
+        assert mode[7:] == "---", line
+        if "/spool/" not in path or mode[0] == "d":
+            assert mode[4:6] == "rw", line
+        if mode[0] == "d":
+            assert mode[6] == "s", line
+
+
+def test_credentials_reach_the_worker_alone(machine: Machine) -> None:
+    """A key that only root can read is handed to the worker, and to no other process."""
+    machine.write("/etc/incus-courier/credentials/client.key", "secret\n")
+    machine.systemctl("restart", "incus-courier-worker@0")
+    pid = machine.show("incus-courier-worker@0", "MainPID")
+    directory = machine.run("sh", "-c", f"tr '\\0' '\\n' </proc/{pid}/environ | sed -n s/^CREDENTIALS_DIRECTORY=//p")
+    file = f"/proc/{pid}/root{directory}/remotes_client.key"
+    assert machine.run("runuser", "-u", "incus-courier-worker", "--", "cat", file.replace(f"/proc/{pid}/root", "")) == "secret"
+    assert machine.status("runuser", "-u", "incus-courier-api", "--", "cat", directory + "/remotes_client.key") != 0
+    machine.run("rm", "/etc/incus-courier/credentials/client.key")
+
+
+def test_task_can_be_followed_in_the_journal(machine: Machine, load: Load, instance: Container) -> None:
+    """One id leads from the acceptance, by one process, to the delivery, by the other."""
+    load.many(1)
+    load.wait_delivered()
+    (task_id,) = load.promised.values()
+    eventually(lambda: events(machine, f"INCUS_TASK_ID={task_id}") == ["upload.accepted", "push.delivered"], PATIENCE_S)
+    accepted, delivered = machine.journal(f"INCUS_TASK_ID={task_id}")
+    assert accepted["SYSLOG_IDENTIFIER"] == "incus-courier-api"
+    assert accepted["_SYSTEMD_UNIT"] == SERVICES[0]
+    assert delivered["SYSLOG_IDENTIFIER"] == "incus-courier-worker"
+    assert delivered["MESSAGE_ID"] == EVENTS["push.delivered"].message_id
+    assert delivered["MESSAGE"].startswith("A file is in its instance: ")
+    assert (delivered["PRIORITY"], delivered["INCUS_INSTANCE"]) == ("6", instance.name)
+    assert delivered["CODE_FILE"].endswith(".py")
+    assert task_id in {entry["INCUS_TASK_ID"] for entry in machine.journal(f"INCUS_INSTANCE={instance.name}")}
+    assert task_id in {entry["INCUS_TASK_ID"] for entry in machine.journal(f"MESSAGE_ID={delivered['MESSAGE_ID']}")}
+
+
+def test_client_cannot_forge_a_field_of_the_journal(machine: Machine, instance: Container) -> None:
+    """Whatever a client puts into names and paths is one value, also when it is as long as can be."""
+    door, base = machine.door, f"/v1/instances/{instance.name}/files"
+    before = len(machine.journal("-u", SERVICES[0]))
+    forged = "%0APRIORITY=0%0AMESSAGE=forged"
+    assert ask(door, "PUT", f"{base}/srv/a{forged}", b"x")[0] == 400
+    assert ask(door, "PUT", f"/v1/instances/c1{forged}/files/srv/a", b"x")[0] == 400
+    assert ask(door, "PUT", f"{base}/srv/PRIORITY=0%20MESSAGE=forged", b"x")[0] == 202
+    long = "/".join(["PRIORITY=0 " + "한" * 80] * 15) + "/MESSAGE=forged"
+    long += "/" + "x" * (4093 - len(long.encode()))
+    status, answer = ask(door, "PUT", f"{base}/{quote(long)}", b"x")
+    assert status == 202, answer
+    eventually(lambda: "push.failed" in events(machine, f"INCUS_TASK_ID={answer['id']}"), PATIENCE_S)
+    assert len(answer["path"].encode()) == 4095
+    (accepted,) = machine.journal(f"INCUS_TASK_ID={answer['id']}", "INCUS_EVENT=upload.accepted")
+    kept, cut, rest = accepted["INCUS_PATH"].partition("…")
+    assert (cut, rest) == ("…", "")
+    assert answer["path"].startswith(kept)
+    entries = machine.journal("-u", SERVICES[0])
+    assert len(entries) > before
+    assert not [entry for entry in entries if entry["PRIORITY"] in {"0", "1", "2"} or entry["MESSAGE"].startswith("forged")]
+
+
+def test_no_line_is_lost_at_two_thousand_a_second(machine: Machine) -> None:
+    """The journal has every line of a service that logs as fast as it can, in order."""
+    program = textwrap.dedent("""
+        import sys, time
+        from daemon import logs
+        from daemon.config import Log
+        logs.setup(Log(format="journal"), "burst")
+        began = time.monotonic()
+        for number in range(12000):
+            logs.log("upload.accepted", task_id=f"burst-{number}", instance="c1", path="/srv/x", size=number)
+        print(12000 / (time.monotonic() - began))
+        sys.exit(not logs.flush(30))
+    """)
+    rate = float(machine.run(
+        "systemd-run", "--quiet", "--pipe", "--wait", "--collect", "-p", "LogRateLimitIntervalSec=0",
+        "-p", "User=incus-courier-api", "/usr/lib/incus-courier/bin/python3", "-I", "-c", program))
+    assert rate > 2000
+    machine.run("journalctl", "--sync")
+    sizes = [int(entry["INCUS_SIZE"]) for entry in machine.journal("SYSLOG_IDENTIFIER=incus-courier-burst")]
+    assert sizes == list(range(12000))
+
+
+def test_reload_takes_over_what_can_change_live(machine: Machine, load: Load) -> None:
+    """The same processes go on with the new limits; a wrong configuration changes nothing."""
+    before = [machine.show(service, "MainPID") for service in SERVICES]
+    machine.configure(max_upload_bytes=1000)
+    machine.systemctl("reload", *SERVICES)
+    eventually(lambda: events(machine, f"_PID={before[1]}")[-1] == "config.reloaded", PATIENCE_S)
+    eventually(lambda: _status(machine, load, size=5000) == "413 too_large", PATIENCE_S, "the new limit is in force")
+    machine.configure(max_upload_bytes=-1)
+    machine.systemctl("reload", *SERVICES)
+    eventually(lambda: events(machine, f"_PID={before[0]}", "INCUS_EVENT=config.rejected"), PATIENCE_S)
+    assert _status(machine, load, size=5000) == "413 too_large"
+    assert _status(machine, load, size=500) == "202"
+    assert [machine.show(service, "MainPID") for service in SERVICES] == before
+
+
+def _status(machine: Machine, load: Load, size: int) -> str:
+    load.refused.clear()
+    load.upload(size=size)
+    return next(iter(load.refused), "202")

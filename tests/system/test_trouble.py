@@ -1,0 +1,160 @@
+"""What the installed service goes through: kills, hangs, restarts, a reboot, a full disk. Every 202 is delivered."""
+
+import random
+
+import pytest
+
+from tests.live.host import Container
+from tests.support.waiting import eventually
+from tests.system.load import Load
+from tests.system.machine import CONFIG, PATIENCE_S, Machine, ask
+
+pytestmark = [pytest.mark.system, pytest.mark.live, pytest.mark.timeout(600)]
+
+API = "incus-courier-api.service"
+WORKERS = ("incus-courier-worker@0.service", "incus-courier-worker@1.service")
+TARGET = "incus-courier.target"
+
+
+def test_uploads_survive_kills_of_everything_at_random(machine: Machine, load: Load) -> None:
+    """Any process may be killed at any time, while uploads come in: what got its 202 is delivered whole."""
+    chosen = random.Random(8420)
+    with load.running():
+        for _ in range(12):
+            load.wait_for(15)
+            machine.systemctl("kill", "-s", "KILL", chosen.choice((API, *WORKERS)))
+    machine.wait_active(API, *WORKERS)
+    load.wait_delivered()
+
+
+def test_no_upload_is_refused_while_the_api_restarts(machine: Machine, load: Load) -> None:
+    """Connections wait in the kernel while the API, or the whole service, is started again."""
+    with load.running():
+        for unit in (API, API, API, TARGET):
+            load.wait_for(30)
+            machine.systemctl("restart", unit)
+        load.wait_for(30)
+    assert not load.refused
+    load.wait_delivered()
+
+
+def test_socket_starts_the_api(machine: Machine, load: Load) -> None:
+    """An API that was stopped is started by the next upload."""
+    machine.systemctl("stop", API)
+    assert not machine.active(API)
+    load.upload()
+    assert not load.refused
+    load.wait_delivered()
+
+
+def test_work_goes_on_when_workers_hang(machine: Machine, load: Load) -> None:
+    """A worker that does not turn any more is ended by the watchdog, and its successor delivers."""
+    before = [int(machine.show(worker, "NRestarts")) for worker in WORKERS]
+    machine.write("/run/systemd/system/incus-courier-worker@.service.d/test.conf", "[Service]\nWatchdogSec=2s\n")
+    machine.systemctl("daemon-reload")
+    machine.systemctl("restart", *WORKERS)
+    machine.systemctl("kill", "-s", "STOP", *WORKERS)
+    load.many(10)
+    load.wait_delivered()
+    for worker, restarts in zip(WORKERS, before, strict=True):
+        assert int(machine.show(worker, "NRestarts")) != restarts
+        assert machine.journal("_PID=1", f"UNIT={worker}", "--grep", "Watchdog timeout")
+    machine.run("rm", "-r", "/run/systemd/system/incus-courier-worker@.service.d")
+    machine.systemctl("daemon-reload")
+    machine.systemctl("restart", *WORKERS)
+
+
+def test_hung_journal_blocks_no_upload_and_loses_no_event(machine: Machine, load: Load) -> None:
+    """While journald hangs, uploads are taken and delivered; their events are in the journal afterwards."""
+    machine.systemctl("kill", "-s", "STOP", "systemd-journald.service")
+    try:
+        load.many(400)
+        load.wait_delivered()
+    finally:
+        machine.systemctl("kill", "-s", "CONT", "systemd-journald.service")
+    assert not load.refused
+
+    def delivered() -> set[str]:
+        return {entry["INCUS_TASK_ID"] for entry in machine.journal("INCUS_EVENT=push.delivered")}
+
+    eventually(lambda: set(load.promised.values()) <= delivered(), PATIENCE_S, "all events are in the journal")
+
+
+def test_wrong_configuration_ends_the_service_without_a_loop(machine: Machine, load: Load) -> None:
+    """Exit status 78 is final: nothing is started again, the door closes, and mending it is one restart."""
+    machine.configure(processes=0)
+    machine.systemctl("kill", "-s", "KILL", API, *WORKERS)
+    machine.incus("exec", machine.name, "--", "systemctl", "restart", TARGET, check=False)
+    units = (API, *WORKERS)
+    for unit in units:
+        machine.wait_show(unit, "ActiveState", "failed")
+        assert machine.show(unit, "ExecMainStatus") == "78"
+    load.upload()
+    assert load.refused
+    machine.wait_show("incus-courier-api.socket", "ActiveState", "inactive")
+    load.upload()
+    starts = [machine.show(unit, "InvocationID") for unit in units]
+    machine.run("systemctl", "daemon-reload")
+    assert [machine.show(unit, "InvocationID") for unit in units] == starts
+    machine.run("cp", "/root/config.toml", CONFIG)
+    machine.systemctl("restart", TARGET)
+    machine.wait_active(*units)
+    load.refused.clear()
+    load.upload()
+    assert not load.refused
+    load.wait_delivered()
+
+
+def test_number_of_workers_follows_the_number_of_shards(machine: Machine, load: Load) -> None:
+    """A restart of the target starts as many workers as there are shards, and stops those that are too many."""
+    third = "incus-courier-worker@2.service"
+    with load.running(threads=1):
+        for shards in (3, 2):
+            machine.configure(shards=shards)
+            machine.systemctl("restart", TARGET)
+            machine.wait_active(API, *WORKERS)
+            machine.wait_show(third, "ActiveState", "active" if shards == 3 else "inactive")
+            load.wait_for(3)
+    assert not load.refused
+    load.wait_delivered()
+
+
+def test_uploads_go_on_after_the_disk_was_full(machine: Machine, stopped_instance: Container, load: Load) -> None:
+    """On a full disk uploads are refused, what was accepted is delivered, and then there is room again."""
+    waiting = Load(machine, stopped_instance)
+    state = "/var/lib/incus-courier"
+    machine.systemctl("stop", TARGET, "incus-courier-api.socket")
+    machine.run("mount", "-t", "tmpfs", "-o", "size=64m,nr_inodes=20k", "tmpfs", state)
+    machine.run("systemd-tmpfiles", "--create", "incus-courier.conf")
+    machine.systemctl("start", TARGET)
+    machine.wait_active(API, *WORKERS)
+    while not waiting.refused:
+        waiting.upload(size=2**20)
+    assert set(waiting.refused) == {"507 no_room"}
+    assert len(waiting.promised) > 10
+    for _ in range(20):
+        waiting.upload(size=100_000)
+    stopped_instance.start()
+    waiting.wait_delivered()
+    eventually(lambda: machine.run("find", f"{state}/spool", "-type", "f") == "", PATIENCE_S, "the spool is empty")
+    load.upload(size=2**20)
+    assert not load.refused
+    load.wait_delivered()
+    machine.systemctl("stop", TARGET, "incus-courier-api.socket")
+    machine.run("umount", state)
+    machine.systemctl("start", TARGET)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_uploads_survive_a_reboot(machine: Machine, stopped_instance: Container, force: bool) -> None:
+    """The machine is started anew with uploads pending: all comes back by itself, and they are delivered."""
+    load = Load(machine, stopped_instance)
+    load.many(50)
+    assert not load.refused
+    machine.reboot(force=force)
+    machine.wait_active(API, *WORKERS)
+    status, tasks = ask(machine.door, "GET", f"/v1/tasks?instance={stopped_instance.name}&limit=1000")
+    assert status == 200
+    assert {task["id"] for task in tasks["tasks"]} == set(load.promised.values())
+    stopped_instance.start()
+    load.wait_delivered()

@@ -1,0 +1,38 @@
+"""The pages in docs/ against the tables in the code."""
+
+import pytest
+
+from daemon.events import EVENTS
+from docs.tables import HERE, errors_page, events_page, logged_fields
+
+STALE = "run `make docs`"
+
+
+def test_errors_page_is_what_the_table_says() -> None:
+    """Every code is documented with its status, its action and its advice."""
+    assert (HERE / "errors.md").read_text() == errors_page(), STALE
+
+
+def test_events_page_is_what_the_table_and_the_code_say() -> None:
+    """Every event is documented with its level, its MESSAGE_ID and the fields that come with it."""
+    assert (HERE / "events.md").read_text() == events_page(), STALE
+
+
+def test_message_ids_are_all_different() -> None:
+    """One MESSAGE_ID is one event, 32 hexadecimal digits."""
+    identifiers = {event.message_id for event in EVENTS.values()}
+    assert len(identifiers) == len(EVENTS)
+    assert all(len(identifier) == 32 for identifier in identifiers)
+
+
+def test_message_id_never_changes() -> None:
+    """Whoever filters by a MESSAGE_ID may go on doing so."""
+    assert EVENTS["push.delivered"].message_id == "d12610eb98f0557ca5e07edf20dc40c5"
+
+
+@pytest.mark.parametrize(("event", "field"), [
+    ("upload.accepted", "task_id"), ("push.delivered", "instance"), ("push.failed", "code"), ("log.lost", "lines"),
+])
+def test_fields_are_found_in_the_code(event: str, field: str) -> None:
+    """The page's fields are read from the calls that log an event, also where the event is chosen from a table."""
+    assert field in logged_fields()[event]
