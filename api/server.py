@@ -1,8 +1,9 @@
 """The server of this process: Hypercorn's connections behind our own doors, from the first to the last of them.
 
 Guarantees: after the signal no connection is taken any more; requests on their way on open connections are still
-served, uploads that run may finish within `drain_s`, and then the process goes on to its end, on every supported Python. Hypercorn's own `serve` is not used: from Python 3.12
-on its deadline never begins, and it closes one door after the other.
+served, uploads that run may finish within `drain_s`, and then the process goes on to its end, on every supported
+Python. Hypercorn's own `serve` is not used: from Python 3.12 on its deadline never begins, and it closes one door
+after the other.
 """
 
 import asyncio
