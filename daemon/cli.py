@@ -89,6 +89,18 @@ def status(
     raise SystemExit(run(load_for_state(config), as_json=json))
 
 
+@app.command()
+def fsck(
+    repair: Annotated[bool, typer.Option("--repair", help="Put right what is wrong. Stop the workers first.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, one line each.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Compare the queue with the spool, in full. Fails when something is not right and stays so."""
+    from daemon.fsck import fsck as run
+
+    raise SystemExit(run(load_for_state(config), repair=repair, as_json=json))
+
+
 tasks = typer.Typer(no_args_is_help=True, help="Look at tasks, and decide about them. The workers carry it out.")
 app.add_typer(tasks, name="tasks")
 

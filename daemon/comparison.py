@@ -42,11 +42,14 @@ class Comparison:
         """The buckets of this shard."""
         return range(self._queue.shard, BUCKETS, self._shards)
 
-    def everything(self, *, fill_keys: bool = False) -> Iterator[None]:
-        """Every file, then every row; with `fill_keys`, put the rows' idempotency keys where they belong."""
+    def everything(self) -> Iterator[None]:
+        """Every file, then every row; idempotency keys that were lost are filled in again from the rows."""
+        keys_number = self._queue.keys_to_fill() if self._repair else None
         for bucket in self.buckets():
             yield from self.files(bucket)
-        yield from self.rows(fill_keys=fill_keys)
+        yield from self.rows(fill_keys=keys_number is not None)
+        if keys_number is not None:
+            self._queue.note_keys_filled(keys_number)
 
     def changed_at(self, bucket: int) -> float:
         """When a name in the bucket last came or went, in seconds since the epoch."""

@@ -37,6 +37,8 @@ FINDINGS: Final[dict[str, FindingKind]] = _table(
      "It is filled from the spool before its worker begins."),
     ("log_lost", "A worker died and the write-ahead log of its database is gone.",
      "The spool is compared with the queue before the worker begins."),
+    ("move_unfinished", "Moving the queue to another number of shards has begun and is not finished.",
+     "Whoever comes next finishes it, a worker at its start or this."),
     ("keys_damaged", "The database of the idempotency keys is damaged.",
      "It is moved to lost+found and filled again from the rows."),
     # --- a row --------------------------------------------------------------------------------------------
@@ -74,7 +76,8 @@ class Finding:
 
     #: A name from the table.
     name: str
-    shard: int
+    #: None for what belongs to no shard.
+    shard: int | None = None
     task_id: str | None = None
     #: Which file or what exactly, for people.
     detail: str = ""

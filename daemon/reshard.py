@@ -91,6 +91,17 @@ def migrate(
         return None
 
 
+def gather(
+    layout: Layout, shards: int, *, supersede: bool, report: Callable[[Finding], None],
+) -> str | None:
+    """Move tasks that are in other shards than theirs, if that is possible now: None when it is done, else why not."""
+    with ExitStack() as held:
+        reason = _take_everything(layout, shards, held)
+        if reason is None:
+            _move(layout, ShardCount(shards), shards, supersede=supersede, report=report)
+        return reason
+
+
 @contextmanager
 def _alone(layout: Layout) -> Iterator[int | None]:
     """Only one process at a time tries to take every lock. None when it is this one, else the other's id."""

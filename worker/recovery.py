@@ -137,11 +137,8 @@ class Recovery:
 
     def _compare_all(self) -> Iterator[None]:
         began, looked_at = time.monotonic(), time.time()
-        number = self._queue.keys_to_fill()
         self._findings = 0
-        yield from self._comparison.everything(fill_keys=number is not None)
-        if number is not None:
-            self._queue.note_keys_filled(number)
+        yield from self._comparison.everything()
         self._looked_at = looked_at
         self._look_at = time.monotonic() + _LOOK_EVERY_S
         log("fsck.done", shard=self._queue.shard, findings=self._findings,

@@ -116,6 +116,6 @@ class World:
         self.findings = []
         comparison = Comparison(self.queue, self.spool, shards=1, supersede=supersede, report=self.findings.append,
                                 repair=repair, thorough=thorough)
-        for _ in comparison.everything(fill_keys=repair):
+        for _ in comparison.everything():
             pass
         return [finding.name for finding in self.findings]

@@ -1,0 +1,207 @@
+"""`incus-courier fsck`: compare every shard's queue with the spool, in full, and put right what differs if asked to.
+
+Looking disturbs nobody and may be done while workers run: what they are just changing is not reported. Repairing
+needs the lock of each shard, so its worker must be stopped; a shard that is served is only looked at.
+"""
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from sqlite3 import Error
+from typing import Final
+
+from daemon import rebuild, reshard, shard_count
+from daemon.all_shards import existing
+from daemon.comparison import Comparison
+from daemon.config import Config
+from daemon.errors import CannotStart, QueueFault
+from daemon.exits import EXIT_FAILED, EXIT_OK
+from daemon.findings import FINDINGS, Finding
+from daemon.layout import Layout
+from daemon.logs import setup
+from daemon.shard_lock import ShardLock
+from daemon.spool import Spool
+from daemon.task import BUCKETS
+from daemon.task_queue import TaskQueue, keys
+from daemon.task_queue.inspection import what_is_damaged
+
+#: Rows and names looked at in one step.
+_STEP: Final = 500
+
+
+def fsck(config: Config, *, repair: bool, as_json: bool) -> int:
+    """Compare everything and print what was found; return EXIT_FAILED when something remains that is not right.
+
+    Raises CannotStart when there is no state, QueueFault and OSError when it cannot be read or written.
+    """
+    setup(config.log, "fsck")
+    run = _Run(existing(config), supersede=config.delivery.on_newer == "supersede", repair=repair, as_json=as_json)
+    run.everything(config.queue.shards)
+    return run.ended()
+
+
+class _Run:
+    """One run: what it found, printed as it is found."""
+
+    def __init__(self, layout: Layout, *, supersede: bool, repair: bool, as_json: bool) -> None:
+        self._layout = layout
+        self._supersede = supersede
+        self._repair = repair
+        self._as_json = as_json
+        self._found = 0
+        self._repaired = 0
+
+    def everything(self, configured: int) -> None:
+        self._layout.create()
+        count = shard_count.read(self._layout)
+        if count is not None and count.moving_to is not None:
+            self._finish_move(count.moving_to)
+            count = shard_count.read(self._layout)
+            if count is None or count.moving_to is not None:
+                # Until then a task may be in its old shard, in its new one, or in both.
+                return
+        shards = configured if count is None else count.in_force
+        self._look_at_keys()
+        self._look_beside_the_buckets()
+        if self._repair:
+            self._gather(shards)
+        for shard in range(shards):
+            self._shard(shard, shards)
+
+    def ended(self) -> int:
+        remaining = self._found - self._repaired
+        if not self._as_json:
+            kept = len(os.listdir(self._layout.lost_found))
+            self._say("nothing wrong" if not self._found else f"{self._found} found, {self._repaired} put right"
+                      + ("" if self._repair or not remaining else "; with --repair they are put right"))
+            if kept:
+                self._say(f"{kept} things are in {self._layout.lost_found}; what is there is never removed by itself")
+        return EXIT_FAILED if remaining else EXIT_OK
+
+    # --- saying ------------------------------------------------------------------------------------------
+
+    def _say(self, text: str) -> None:
+        sys.stdout.write(f"{text}\n")
+
+    def _note(self, text: str) -> None:
+        sys.stderr.write(f"incus-courier: {text}\n")
+
+    def _tell(self, finding: Finding) -> None:
+        self._found += 1
+        self._repaired += finding.repaired
+        kind = FINDINGS[finding.name]
+        if self._as_json:
+            self._say(json.dumps({**asdict(finding), "title": kind.title, "repair": kind.repair}))
+            return
+        where = "" if finding.shard is None else f"shard {finding.shard}: "
+        what = " ".join(word for word in (finding.task_id, finding.detail) if word)
+        self._say(f"{where}{finding.name}: {kind.title}{f' {what}' if what else ''}")
+        if finding.repaired:
+            self._say(f"  {kind.repair}")
+
+    # --- what belongs to no shard ------------------------------------------------------------------------
+
+    def _finish_move(self, target: int) -> None:
+        reason: str | None = "it was not asked for"
+        if self._repair:
+            reason = reshard.migrate(self._layout, target, supersede=self._supersede, report=self._tell)
+            if reason:
+                self._note(reason)
+        self._tell(Finding(name="move_unfinished", detail=f"to {target} shards", repaired=reason is None))
+
+    def _look_at_keys(self) -> None:
+        inode = keys.inode(self._layout)
+        found = keys.damage(self._layout)
+        if found is not None:
+            repaired = self._repair and keys.replace_if_damaged(self._layout, inode)
+            self._tell(Finding(name="keys_damaged", detail=found, repaired=repaired))
+
+    def _look_beside_the_buckets(self) -> None:
+        buckets = {self._layout.bucket(number).name for number in range(BUCKETS)}
+        for name in sorted(set(os.listdir(self._layout.spool)) - buckets):
+            path = self._layout.spool / name
+            kept = self._layout.retire(path) if self._repair else path
+            self._tell(Finding(name="file_stray", detail=str(kept), repaired=self._repair))
+
+    def _gather(self, shards: int) -> None:
+        """Move tasks that are in the databases of other shards, before those miss them."""
+        strangers = sum(self._strangers(shard, shards) for shard in range(shards))
+        if not strangers:
+            return
+        reason = reshard.gather(self._layout, shards, supersede=self._supersede, report=self._tell)
+        if reason is None:
+            self._tell(Finding(name="row_misplaced", detail=f"tasks of {strangers} instances", repaired=True))
+        else:
+            self._note(f"tasks of other shards were not moved: {reason}")
+
+    def _strangers(self, shard: int, shards: int) -> int:
+        """How many instances have tasks in this shard that belong elsewhere."""
+        if not self._layout.database(shard).exists():
+            return 0
+        try:
+            with TaskQueue(self._layout, shard) as queue:
+                return sum(len(instances) for instances in queue.homes(shards).values())
+        except QueueFault as fault:
+            if fault.code != "queue_damaged":
+                raise
+            return 0
+
+    # --- one shard ---------------------------------------------------------------------------------------
+
+    def _shard(self, shard: int, shards: int) -> None:
+        if not self._repair:
+            self._look(shard, shards)
+            return
+        lock = ShardLock(self._layout, shard)
+        try:
+            lock.acquire()
+        except CannotStart as error:
+            self._note(f"{error.detail} It was only looked at: stop its worker to repair it.")
+            self._look(shard, shards)
+            return
+        try:
+            self._mend(shard, shards)
+        finally:
+            lock.release()
+
+    def _look(self, shard: int, shards: int) -> None:
+        lost = not self._layout.database(shard).exists() and self._has_files(shard, shards)
+        if lost:
+            self._tell(Finding(name="queue_emptied", shard=shard))
+        if lost or not self._layout.database(shard).exists():
+            return
+        try:
+            damage = what_is_damaged(self._layout, shard, thorough=True)
+            if damage is None:
+                with TaskQueue(self._layout, shard) as queue:
+                    self._compare(queue, shards, repair=False)
+        except QueueFault as fault:
+            if fault.code != "queue_damaged":
+                raise
+            damage = fault.detail
+        except Error as error:
+            damage = f"it cannot be read: {error}"
+        if damage is not None:
+            self._tell(Finding(name="queue_damaged", shard=shard, detail=damage))
+
+    def _has_files(self, shard: int, shards: int) -> bool:
+        return any(os.listdir(self._layout.bucket(bucket)) for bucket in range(shard, BUCKETS, shards))
+
+    def _mend(self, shard: int, shards: int) -> None:
+        damage = what_is_damaged(self._layout, shard, thorough=True) if self._layout.database(shard).exists() else None
+        if damage is not None:
+            rebuild.condemn(self._layout, shard)
+        with rebuild.open_whole(self._layout, shard, shards=shards, supersede=self._supersede,
+                                report=self._tell) as queue:
+            self._compare(queue, shards, repair=True)
+            queue.checkpoint()
+        rebuild.note_closed(self._layout, shard)
+
+    def _compare(self, queue: TaskQueue, shards: int, *, repair: bool) -> None:
+        spool = Spool(self._layout)
+        comparison = Comparison(queue, spool, shards=shards, supersede=self._supersede, report=self._tell,
+                                repair=repair, thorough=True, step=_STEP)
+        for _ in comparison.everything():
+            pass
+        spool.close()
