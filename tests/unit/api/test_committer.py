@@ -37,7 +37,8 @@ def decide(layout: Layout, uploads: list[Upload], before: Callable[[], None] = l
     """Seal the uploads, do `before`, hand them to a committer, and return what it decided, in their order."""
     async def scenario() -> Decided:
         deaths: list[str] = []
-        committer = Committer(layout, 0, supersede=True, when_dead=lambda: deaths.append("died"))
+        committer = Committer(layout, 0, supersede=True, receiving=lambda: len(uploads),
+                              when_dead=lambda: deaths.append("died"))
         spool = Spool(layout)
         tickets = []
         for one in uploads:
