@@ -21,7 +21,8 @@ from api.committer import Committer, Decision, Ticket
 from bench.service import SHARDS
 from daemon.config import LOCAL
 from daemon.layout import Layout
-from daemon.spool import Sealed, Spool
+from daemon.incoming import Sealed
+from daemon.spool import Spool
 from daemon.task import Destination, Upload
 from daemon.task_queue import TaskQueue
 
