@@ -12,7 +12,7 @@ from daemon.exits import Misused
 from daemon.names import printable
 from daemon.task import Destination, State, is_task_id
 
-_AGE: Final = re.compile(r"(?P<number>\d{1,9})(?P<unit>[smhd])")
+_AGE: Final = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>[smhd])")
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 #: Stands for the ids on standard input.
 STDIN: Final = "-"

@@ -11,7 +11,7 @@ LOCAL: Final = "local"
 #: Highest TCP port.
 _MAX_PORT: Final = 65535
 
-_LISTEN: Final = re.compile(r"fd://\d+|unix:/.+|(?:\[[0-9A-Fa-f:.%]+\]|[^:/\s\[\]]+):(?P<port>\d{1,5})")
+_LISTEN: Final = re.compile(r"fd://[0-9]+|unix:/.+|(?:\[[0-9A-Fa-f:.%]+\]|[^:/\s\[\]]+):(?P<port>[0-9]{1,5})")
 
 
 def octal(text: str) -> str:

@@ -48,6 +48,11 @@ def commands(config: Config, config_file: str | None, listen_fds: Sequence[int])
     return apis + [["worker", "--shard", str(shard), *file] for shard in range(config.queue.shards)]
 
 
+def restart_delay_s(deaths: int) -> float:
+    """How long to wait before a child is started again that died so often in a row."""
+    return float(min(_MAX_DELAY_S, _FIRST_DELAY_S * 2.0 ** min(deaths - 1, 30)))
+
+
 class Supervisor:
     """Keeps the children running until it is told to stop."""
 
@@ -117,7 +122,7 @@ class Supervisor:
         now = time.monotonic()
         child.process = None
         child.deaths = 1 if now - child.started_at > _STEADY_S else child.deaths + 1
-        delay_s = min(_MAX_DELAY_S, _FIRST_DELAY_S * 2.0 ** (child.deaths - 1))
+        delay_s = restart_delay_s(child.deaths)
         child.start_at = now + delay_s
         log("service.child_died", child=" ".join(child.arguments), status=status, restart_in_s=delay_s)
 

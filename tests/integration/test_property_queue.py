@@ -11,7 +11,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from daemon import shard_count
 from daemon.config import Retry
+from daemon.findings import Finding
+from daemon.layout import Layout
+from daemon.reshard import migrate
 from daemon.spool import Mark
 from daemon.task import FINISHED, PENDING, TRANSITIONS, Destination, State, Task, Upload
 from daemon.task_queue import Change, Command, Outcome, Selection, Settlement
@@ -29,7 +33,8 @@ MEMORY = Path("/dev/shm")
 #: A far end of what a page, a slice or a claim can hold here.
 MANY = 1000
 
-INSTANCES = ("c1", "c2")
+#: In different shards, as long as there are two or three.
+INSTANCES = ("c1", "c4")
 PATHS = ("/a", "/b")
 CODES = ("connection_lost", "parent_not_found", "incus_unreachable")
 
@@ -179,18 +184,17 @@ class LaneBook:
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """Drives one shard's real queue and spool, and the worker's decisions, beside the model."""
+    """Drives the real queue and spool of a few shards, and the worker's decisions, beside the model."""
 
     @initialize(supersede=st.booleans(), first=st.lists(st.tuples(st.sampled_from(INSTANCES), st.sampled_from(PATHS)),
                                                         min_size=2, max_size=5))
     def begin(self, supersede: bool, first: list[tuple[str, str]]) -> None:
         """Start on a new state directory, with a few uploads in it."""
         self.directory = Path(tempfile.mkdtemp(prefix="courier-property-", dir=MEMORY if MEMORY.is_dir() else None))
-        self.depot = Depot(self.directory / "state")
-        self.depot.queue.durable.execute("CREATE TABLE seen (was INTEGER, became INTEGER)")
-        self.depot.queue.durable.execute(
-            "CREATE TRIGGER spy AFTER UPDATE OF status ON tasks_v1 BEGIN"
-            " INSERT INTO seen VALUES (OLD.status, NEW.status); END")
+        self.layout = Layout(self.directory / "state")
+        self.layout.create()
+        shard_count.establish(self.layout, 2)
+        self.depots = self._open(2)
         self.model = Model(supersede)
         self.clock = 2e9
         self.rng = random.Random(0)
@@ -203,17 +207,34 @@ class QueueMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Check the edges that were gone along, and clean up."""
-        if not hasattr(self, "depot"):
-            return
-        seen = self.depot.queue.read("SELECT DISTINCT was, became FROM seen WHERE was <> became")
-        edges = {(State(was), State(became)) for was, became in seen}
-        self.depot.close()
-        shutil.rmtree(self.directory)
-        assert edges <= {(was, became) for was, some in TRANSITIONS.items() for became in some}
+        if hasattr(self, "depots"):
+            self._close()
+            shutil.rmtree(self.directory)
+
+    def _open(self, shards: int) -> list[Depot]:
+        depots = [Depot(self.layout.directory, shard) for shard in range(shards)]
+        for depot in depots:
+            depot.queue.durable.execute("CREATE TABLE IF NOT EXISTS seen (was INTEGER, became INTEGER)")
+            depot.queue.durable.execute(
+                "CREATE TRIGGER IF NOT EXISTS spy AFTER UPDATE OF status ON tasks_v1 WHEN OLD.status <> NEW.status BEGIN"
+                " INSERT INTO seen VALUES (OLD.status, NEW.status); END")
+        return depots
+
+    def _close(self) -> None:
+        """Close every shard; its tasks went along edges of the table only."""
+        edges = {(was, became) for was, some in TRANSITIONS.items() for became in some}
+        for depot in self.depots:
+            seen = {(State(was), State(became)) for was, became in depot.queue.read("SELECT was, became FROM seen")}
+            depot.close()
+            assert seen <= edges
+
+    def _depot(self, instance: str) -> Depot:
+        """The shard of an instance."""
+        return self.depots[Destination("local", "default", instance, "/").shard(len(self.depots))]
 
     def _new_worker(self) -> None:
         self.lanes: Any = LaneBook()
-        self.commands = Commands(self.depot.queue, self.depot.spool, self.lanes)
+        self.workers = [Commands(depot.queue, depot.spool, self.lanes) for depot in self.depots]
         #: What runners have begun to push, and what was claimed for them, by task id.
         self.pushing: dict[str, Push] = {}
         self.claimed: dict[str, Task] = {}
@@ -233,7 +254,7 @@ class QueueMachine(RuleBasedStateMachine):
         """An upload whose outcome was unknown is put once more, under its id."""
         known = self._some(self.model.rows(), which)
         if known is not None and known.upload.idempotency_key in {None, *self._own_keys(known)}:
-            answer = self.depot.queue.put_many([known.upload], supersede=self.model.supersede)[0]
+            answer = self._depot(known.to.instance).queue.put_many([known.upload], supersede=self.model.supersede)[0]
             assert answer.outcome is Outcome.DUPLICATE
             assert answer.task_id == known.upload.task_id
 
@@ -241,14 +262,15 @@ class QueueMachine(RuleBasedStateMachine):
         return [key for key, task_id in self.model.keys.items() if task_id == known.upload.task_id]
 
     def _put(self, uploads: list[Upload], data: bytes) -> None:
+        depot = self._depot(uploads[0].destination.instance)
         for upload in uploads:
-            self.depot.seal(upload, data)
-        answers = self.depot.queue.put_many(uploads, supersede=self.model.supersede)
+            depot.seal(upload, data)
+        answers = depot.queue.put_many(uploads, supersede=self.model.supersede)
         for upload, answer in zip(uploads, answers, strict=True):
             assert (answer.outcome, answer.task_id) == self.model.accept(upload)
             if answer.outcome is not Outcome.ACCEPTED:
                 # As the API does: nobody was promised anything about this one.
-                self.depot.spool.remove([upload])
+                depot.spool.remove([upload])
 
     # --- deliveries --------------------------------------------------------------------------------------
 
@@ -256,7 +278,7 @@ class QueueMachine(RuleBasedStateMachine):
     def claim(self, instance: str, limit: int) -> None:
         """The worker claims tasks of an instance."""
         expected = self.model.claimable(instance)[:limit]
-        tasks = self.depot.claim(instance, limit)
+        tasks = self._depot(instance).claim(instance, limit)
         assert [task.task_id for task in tasks] == [known.upload.task_id for known in expected]
         for known, task in zip(expected, tasks, strict=True):
             known.state = State.PUSHING
@@ -295,7 +317,7 @@ class QueueMachine(RuleBasedStateMachine):
         elif push.stopped or code is not None:
             made = decide_retry(task, code or "shutdown", "so it is", retry=RETRY, now=self.clock, outage_s=0, rng=self.rng)
             if made.state is State.FAILED:
-                self.depot.spool.mark(task.upload, Mark.FAILED)
+                self._depot(task.destination.instance).spool.mark(task.upload, Mark.FAILED)
             self._settle(task, made.state, made.attempts, error_code=made.code, due_at=made.due_at)
         else:
             self._arrive(task)
@@ -309,7 +331,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _settle(self, task: Task, state: State, attempts: int, **values: Any) -> None:
         settlement = Settlement(order=task.order, state=state, attempts=attempts, **values)
-        self.depot.queue.settle([settlement], supersede=self.model.supersede)
+        self._depot(task.destination.instance).queue.settle([settlement], supersede=self.model.supersede)
         self.model.settle(self.model.known[task.task_id], state, attempts)
 
     @rule()
@@ -324,7 +346,8 @@ class QueueMachine(RuleBasedStateMachine):
     def time_passes(self) -> None:
         """Deferred tasks become due."""
         self.clock += 1000
-        self.depot.queue.promote_due(self.clock, MANY)
+        for depot in self.depots:
+            depot.queue.promote_due(self.clock, MANY)
         for known in self.model.rows():
             if known.state is State.DEFERRED:
                 known.state = State.QUEUED
@@ -332,24 +355,34 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(instance=st.sampled_from(INSTANCES))
     def instance_starts(self, instance: str) -> None:
         """Deferred tasks of an instance are queued at once."""
-        self.depot.queue.release_instance(f"local/default/{instance}", MANY)
+        self._depot(instance).queue.release_instance(f"local/default/{instance}", MANY)
         for known in self.model.rows():
             if known.state is State.DEFERRED and known.to.instance == instance:
                 known.state = State.QUEUED
 
     # --- the end of a worker -----------------------------------------------------------------------------
 
-    @rule(arrived=st.booleans(), booted=st.booleans())
-    def crash(self, arrived: bool, booted: bool) -> None:
-        """The worker dies; perhaps its files were in place already. Another one starts, perhaps after a boot."""
+    @rule(arrived=st.booleans(), booted=st.booleans(), shards=st.sampled_from((None, None, 1, 2, 3)))
+    def crash(self, arrived: bool, booted: bool, shards: int | None) -> None:
+        """The workers die; perhaps their files were in place already. Others start, perhaps after a boot.
+
+        Perhaps they are configured for another number of shards.
+        """
         for push in self.pushing.values() if arrived else ():
             self._arrive(push.task)
-        self.depot.reopen()
+        self._close()
+        shards = shards or len(self.depots)
+        findings: list[Finding] = []
+        assert migrate(self.layout, shards, supersede=self.model.supersede, report=findings.append) is None
+        assert findings == []
+        self.depots = self._open(shards)
         self._new_worker()
-        self.depot.queue.resume(supersede=self.model.supersede)
+        for depot in self.depots:
+            depot.queue.resume(supersede=self.model.supersede)
         self.model.resume()
         if booted:
-            self.depot.queue.recheck_unsynced()
+            for depot in self.depots:
+                depot.queue.recheck_unsynced()
             for known in self.model.rows():
                 if known.state is State.DELIVERED and known.spooled and not self.model.newer_exists(known):
                     known.state = State.QUEUED
@@ -363,24 +396,25 @@ class QueueMachine(RuleBasedStateMachine):
         fitting = [known for known in self.model.rows() if known.state in VERBS[verb]]
         known = self._some(fitting or self.model.rows(), which)
         if known is not None:
-            self._ask(Command(verb=verb, task_id=known.upload.task_id, force=force))
+            self._ask(known.to.instance, Command(verb=verb, task_id=known.upload.task_id, force=force))
         if now:
             self.obey()
 
     @rule(verb=st.sampled_from(list(VERBS)), instance=st.sampled_from(INSTANCES), force=st.booleans())
     def ask_by_kind(self, verb: str, instance: str, force: bool) -> None:
         """A person asks for something about all tasks of an instance."""
-        self._ask(Command(verb=verb, selection=Selection(instance_key=f"local/default/{instance}"), force=force))
+        self._ask(instance, Command(verb=verb, selection=Selection(instance_key=f"local/default/{instance}"), force=force))
 
-    def _ask(self, command: Command) -> None:
-        self.depot.queue.ask([command])
+    def _ask(self, instance: str, command: Command) -> None:
+        self._depot(instance).queue.ask([command])
         self.asked.append(command)
 
     @rule()
     def obey(self) -> None:
         """The worker does what was asked for."""
-        while self.commands.work():
-            pass
+        for worker in self.workers:
+            while worker.work():
+                pass
         for command in self.asked:
             self.model.obey(command)
         self.asked = []
@@ -396,25 +430,28 @@ class QueueMachine(RuleBasedStateMachine):
     @rule()
     def pass_barrier(self) -> None:
         """Bytes of finished tasks go, the older first."""
-        tasks = self.depot.queue.unspoolable(MANY)
-        assert [task.order for task in tasks] == sorted(task.order for task in tasks)
-        self.depot.spool.remove(task.upload for task in tasks)
-        self.depot.queue.unspool(task.order for task in tasks)
+        for depot in self.depots:
+            tasks = depot.queue.unspoolable(MANY)
+            assert [task.order for task in tasks] == sorted(task.order for task in tasks)
+            depot.spool.remove(task.upload for task in tasks)
+            depot.queue.unspool(task.order for task in tasks)
         for known in self.model.rows():
             known.spooled &= known.state not in FINISHED
 
     @rule()
     def clear(self) -> None:
         """Finished rows whose bytes are gone are cleared."""
-        self.depot.queue.clear_finished(before=9e9, keep_most=0, limit=MANY)
+        for depot in self.depots:
+            depot.queue.clear_finished(before=9e9, keep_most=0, limit=MANY)
         for known in [known for known in self.model.rows() if known.state in FINISHED and not known.spooled]:
             self.model.clear(known)
 
     @rule()
     def expire(self) -> None:
         """Dead letters that are kept for a time only are given up."""
-        tasks = self.depot.queue.old_dead_letters(9e9, MANY)
-        self.depot.queue.change([Change(task=task, state=State.CANCELLED) for task in tasks])
+        for depot in self.depots:
+            tasks = depot.queue.old_dead_letters(9e9, MANY)
+            depot.queue.change([Change(task=task, state=State.CANCELLED) for task in tasks])
         for known in self.model.rows():
             if known.state is State.FAILED:
                 self.model.change(known, State.CANCELLED)
@@ -422,10 +459,11 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(instance=st.sampled_from(INSTANCES))
     def give_up(self, instance: str) -> None:
         """What waited too long for an instance becomes a dead letter."""
-        tasks = self.depot.queue.aged(f"local/default/{instance}", 9e9, MANY)
+        depot = self._depot(instance)
+        tasks = depot.queue.aged(f"local/default/{instance}", 9e9, MANY)
         for task in tasks:
-            self.depot.spool.mark(task.upload, Mark.FAILED)
-        self.depot.queue.give_up(tasks, "it was down for too long")
+            depot.spool.mark(task.upload, Mark.FAILED)
+        depot.queue.give_up(tasks, "it was down for too long")
         for known in self.model.rows():
             if known.to.instance == instance and known.state in {State.QUEUED, State.DEFERRED}:
                 known.state = State.FAILED
@@ -435,9 +473,12 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def rows_are_as_the_model_says(self) -> None:
         """Every upload that was accepted is in the state that it should be in, in the order of acceptance; no other is."""
-        found = sorted(self.depot.queue.page(limit=MANY), key=lambda task: task.order)
-        assert [(task.task_id, task.state, task.attempts, task.spooled) for task in found] == [
-            (known.upload.task_id, known.state, known.attempts, known.spooled) for known in self.model.rows()]
+        for instance in INSTANCES:
+            tasks = self._depot(instance).queue.page(instance_key=f"local/default/{instance}", limit=MANY)
+            tasks.sort(key=lambda task: task.order)
+            rows = [known for known in self.model.rows() if known.to.instance == instance]
+            assert [(task.task_id, task.state, task.attempts, task.spooled) for task in tasks] == [
+                (known.upload.task_id, known.state, known.attempts, known.spooled) for known in rows]
 
     @invariant()
     def counts_are_true(self) -> None:
@@ -447,13 +488,13 @@ class QueueMachine(RuleBasedStateMachine):
             tasks, size = wanted.get((known.to.instance_key, known.state), (0, 0))
             wanted[known.to.instance_key, known.state] = (tasks + 1, size + known.upload.size)
         found = {(tally.instance_key, tally.state): (tally.tasks, tally.size_bytes)
-                 for tally in self.depot.queue.tallies()}
+                 for depot in self.depots for tally in depot.queue.tallies()}
         assert found == wanted
 
     @invariant()
     def what_is_open_is_known(self) -> None:
         """The column by which rivals of one path are found says what the state says."""
-        rows = self.depot.queue.read("SELECT status, open FROM tasks_v1")
+        rows = [row for depot in self.depots for row in depot.queue.read("SELECT status, open FROM tasks_v1")]
         assert all(bool(is_open) == (status in {State.QUEUED, State.PUSHING, State.DEFERRED}) for status, is_open in rows)
 
     @invariant()
@@ -467,12 +508,13 @@ class QueueMachine(RuleBasedStateMachine):
         """What is not finished can be opened; no file is there for what has no row; names tell dead letters apart."""
         marks = {State.FAILED: Mark.FAILED, State.HELD: Mark.HELD}
         buckets = {Destination("local", "default", instance, "/").bucket for instance in INSTANCES}
-        names = {name.task_id: name.mark for bucket in buckets for name in self.depot.spool.names(bucket)}
+        spool = self.depots[0].spool
+        names = {name.task_id: name.mark for bucket in buckets for name in spool.names(bucket)}
         rows = {known.upload.task_id: known for known in self.model.rows()}
         assert set(names) == {task_id for task_id, known in rows.items() if known.spooled}
         for task_id, known in rows.items():
             if known.state in {*PENDING, State.FAILED} and known.state is not State.PUSHING:
-                self.depot.spool.open(known.upload).close()
+                spool.open(known.upload).close()
                 assert names[task_id] is marks.get(known.state, Mark.PENDING)
 
     def _some(self, choices: list[Any], which: int) -> Any:

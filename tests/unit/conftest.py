@@ -7,10 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from daemon import seam
 from tests.support.depot import Depot
 
 #: Where it exists, a directory in memory: syncing costs nothing there.
 _MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture(autouse=True)
+def _disarmed() -> Iterator[None]:
+    """No fault outlives its test."""
+    yield
+    seam.arm("")
 
 
 @pytest.fixture

@@ -1,0 +1,180 @@
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon.config import load
+from daemon.exits import EXIT_CONFIG, EXIT_OK
+from daemon.supervisor import commands, restart_delay_s
+from tests.support.waiting import eventually
+
+ROOT = Path(__file__).parents[3]
+
+#: A child: it says that it runs and what signals it gets, until it is told to end in a certain way.
+CHILD = """
+import os, signal, sys, time
+from pathlib import Path
+from daemon.lifeline import tie_to_parent
+tie_to_parent()
+notes = Path(os.environ["NOTES"])
+name = "-".join(word for word in (__package__, *sys.argv[1:]) if word.isalnum())
+def note(text):
+    with (notes / "log").open("a") as log:
+        log.write(f"{name} {text}\\n")
+def told(number, frame):
+    note(signal.Signals(number).name)
+    if not (notes / "deaf").exists() and number == signal.SIGTERM:
+        sys.exit(0)
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, told)
+note(f"pid {os.getpid()}")
+while True:
+    if (notes / f"exit-{name}").exists():
+        code = int((notes / f"exit-{name}").read_text())
+        (notes / f"exit-{name}").unlink()
+        sys.exit(code)
+    time.sleep(0.01)
+"""
+PARENT = """
+import sys
+from daemon import supervisor
+from daemon.config import load
+from daemon.logs import setup
+supervisor._GRACE_S = 0.5
+config = load(None)
+config = config.model_copy(update={
+    "api": config.api.model_copy(update={"drain_s": 0.0}), "delivery": config.delivery.model_copy(update={"drain_s": 0.0})})
+setup(config.log, "serve")
+sys.exit(supervisor.Supervisor(config, None, []).run())
+"""
+CHILDREN = {"api", "worker-0", "worker-1"}
+
+
+class Family:
+    """A supervisor in a process of its own, with children that do nothing but live."""
+
+    def __init__(self, directory: Path) -> None:
+        self.notes = directory / "notes"
+        self.notes.mkdir()
+        for package in ("api", "worker"):
+            (directory / package).mkdir()
+            (directory / package / "__init__.py").touch()
+            (directory / package / "__main__.py").write_text(CHILD)
+        environment = {**os.environ, "PYTHONPATH": f"{directory}:{ROOT}", "NOTES": str(self.notes),
+                       "INCUS_COURIER__LOG__LEVEL": "error"}
+        self.process = subprocess.Popen([sys.executable, "-P", "-c", PARENT], env=environment)
+
+    def log(self) -> list[str]:
+        """What the children said."""
+        return (self.notes / "log").read_text().splitlines() if (self.notes / "log").exists() else []
+
+    def pids(self, name: str) -> list[int]:
+        """The process ids that a child has had, the last one last."""
+        return [int(line.split()[2]) for line in self.log() if line.startswith(f"{name} pid ")]
+
+    def wait_complete(self) -> None:
+        """Wait until every child runs."""
+        self.wait(lambda: all(self.pids(name) for name in CHILDREN))
+
+    def wait(self, condition: Callable[[], object]) -> None:
+        """Wait for something."""
+        eventually(condition, 30.0)
+
+    def end(self) -> int:
+        """Wait for the supervisor's end; return its exit code."""
+        return self.process.wait(30)
+
+    def alive(self) -> set[str]:
+        """The children whose last process runs."""
+        return {name for name in CHILDREN if self.pids(name) and _runs(self.pids(name)[-1])}
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> Iterator[Family]:
+    """A supervisor whose children all run."""
+    made = Family(tmp_path)
+    made.wait_complete()
+    yield made
+    if made.process.poll() is None:
+        made.process.kill()
+    made.process.wait()
+    for name in made.alive():
+        os.kill(made.pids(name)[-1], signal.SIGKILL)
+
+
+def test_children_are_an_api_for_each_process_and_a_worker_for_each_shard() -> None:
+    """Each gets the configuration file; the API gets the sockets."""
+    config = load(None)
+    config = config.model_copy(update={"api": config.api.model_copy(update={"processes": 2})})
+    assert commands(config, "/etc/x.toml", [7, 8]) == [
+        ["api", "--config", "/etc/x.toml", "--listen-fd", "7", "--listen-fd", "8"],
+        ["api", "--config", "/etc/x.toml", "--listen-fd", "7", "--listen-fd", "8"],
+        ["worker", "--shard", "0", "--config", "/etc/x.toml"], ["worker", "--shard", "1", "--config", "/etc/x.toml"]]
+
+
+@pytest.mark.parametrize(("deaths", "delay_s"), [(1, 0.2), (2, 0.4), (3, 0.8), (6, 6.4), (7, 10.0), (100_000, 10.0)])
+def test_delay_before_a_restart_grows_up_to_its_limit(deaths: int, delay_s: float) -> None:
+    """A child that dies at once is not started a hundred times a second, however often it died."""
+    assert restart_delay_s(deaths) == pytest.approx(delay_s)
+
+
+def test_child_that_dies_is_started_again_and_the_others_go_on(family: Family) -> None:
+    """Whatever ended it: a signal or a mistake."""
+    os.kill(family.pids("worker-0")[0], signal.SIGKILL)
+    family.wait(lambda: len(family.pids("worker-0")) == 2)
+    (family.notes / "exit-api").write_text("1")
+    family.wait(lambda: len(family.pids("api")) == 2)
+    assert len(family.pids("worker-1")) == 1
+    assert family.alive() == CHILDREN
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_is_passed_on_and_waited_for(family: Family, number: int) -> None:
+    """Every child is told to finish, and the supervisor ends after the last, well."""
+    family.process.send_signal(number)
+    assert family.end() == EXIT_OK
+    assert family.alive() == set()
+    assert {line for line in family.log() if "SIG" in line} == {f"{name} SIGTERM" for name in CHILDREN}
+
+
+def test_child_that_does_not_end_is_killed(family: Family) -> None:
+    """After its time is over a child is not waited for any longer."""
+    (family.notes / "deaf").touch()
+    family.process.send_signal(signal.SIGTERM)
+    assert family.end() == EXIT_OK
+    assert family.alive() == set()
+
+
+def test_reload_is_passed_on(family: Family) -> None:
+    """Every child reads the configuration again; none is restarted."""
+    family.process.send_signal(signal.SIGHUP)
+    family.wait(lambda: {f"{name} SIGHUP" for name in CHILDREN} <= set(family.log()))
+    assert family.alive() == CHILDREN
+    assert all(len(family.pids(name)) == 1 for name in CHILDREN)
+
+
+def test_wrong_configuration_of_a_child_ends_all(family: Family) -> None:
+    """A restart does not help then: the exit code says so, and nothing stays behind."""
+    (family.notes / "exit-worker-1").write_text(str(EXIT_CONFIG))
+    assert family.end() == EXIT_CONFIG
+    assert family.alive() == set()
+
+
+def test_children_end_when_the_supervisor_is_killed(family: Family) -> None:
+    """Whatever ends it: no worker goes on alone and keeps its shard from the next one."""
+    family.process.kill()
+    family.process.wait()
+    family.wait(lambda: family.alive() == set())
+    assert {line for line in family.log() if "SIG" in line} == {f"{name} SIGTERM" for name in CHILDREN}
