@@ -21,6 +21,7 @@ from api.wire import collect, read_put, read_query, read_upload
 from daemon.errors import CourierError, Rejected
 from daemon.names import printable
 from daemon.task import Task, is_task_id
+from daemon.task_view import describe
 
 Handler = Callable[[Scope, Receive], Awaitable[Answer]]
 Refuse = Callable[[CourierError], Answer]
@@ -86,7 +87,7 @@ class Courier:
             lambda config: read_put(parts["instance"], parts["path"], scope["query_string"], headers, config), receive)
         # The first upload's task; its bytes may be there before its row is, after a repair.
         task = await self._find(accepted.task_id) if accepted.replayed else None
-        described = tasks.describe(task) if task else tasks.describe_new(accepted.upload, accepted.task_id)
+        described = describe(task) if task else tasks.describe_new(accepted.upload, accepted.task_id)
         return json_answer(202, described, *_accepted_headers(accepted))
 
     async def get_task(self, scope: Scope, receive: Receive) -> Answer:
@@ -98,7 +99,7 @@ class Courier:
         task = await self._find(task_id)
         if task is None:
             raise Rejected("task_not_found")
-        return json_answer(200, tasks.describe(task))
+        return json_answer(200, describe(task))
 
     async def get_tasks(self, scope: Scope, receive: Receive) -> Answer:
         """GET a page of tasks."""

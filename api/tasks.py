@@ -3,7 +3,6 @@
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -13,6 +12,7 @@ from daemon.config import Config
 from daemon.errors import Rejected
 from daemon.names import check_project, printable
 from daemon.task import Destination, State, Task, Upload, is_task_id
+from daemon.task_view import describe
 
 PARAMETERS: Final = frozenset({"state", "instance", "project", "limit", "after"})
 DEFAULT_LIMIT: Final = 100
@@ -81,25 +81,6 @@ def describe_new(upload: Upload, task_id: str) -> dict[str, Any]:
     """A task that was just made for `upload`, for its client."""
     task = Task(order=0, upload=replace(upload, task_id=task_id), state=State.QUEUED, updated_at=upload.created_at)
     return describe(task)
-
-
-def describe(task: Task) -> dict[str, Any]:
-    """A task for a client."""
-    upload, to = task.upload, task.destination
-    error = {"code": task.error_code, "message": task.error_message} if task.error_code else None
-    return {
-        "id": task.task_id, "state": task.state.label,
-        "remote": to.remote, "project": to.project, "instance": to.instance, "path": to.path,
-        "name": upload.display_name, "size": upload.size, "sha256": upload.sha256,
-        "mode": None if upload.mode is None else f"{upload.mode:04o}",
-        "uid": upload.uid, "gid": upload.gid, "mkdirs": upload.mkdirs,
-        "attempts": task.attempts, "created_at": _when(upload.created_at), "updated_at": _when(task.updated_at),
-        "next_attempt_at": None if task.due_at is None else _when(task.due_at), "error": error,
-    }
-
-
-def _when(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _states(text: str | None) -> frozenset[State]:

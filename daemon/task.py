@@ -20,8 +20,8 @@ MAX_MODE: Final = 0o7777
 MAX_ID: Final = 2**32 - 2
 #: The largest number that SQLite stores.
 _MAX_SIZE: Final = 2**63 - 1
-#: In the year 33658: no clock shows it.
-_END_OF_TIME_S: Final = 1e12
+#: The end of the year 9999, after which no date has four digits.
+END_OF_TIME_S: Final = 253_402_300_800
 _TASK_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ENCODE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -180,7 +180,7 @@ class Upload:
         key_is_text = self.idempotency_key is None or isinstance(self.idempotency_key, str)
         if not (isinstance(self.mkdirs, bool) and isinstance(self.display_name, str) and key_is_text):
             raise ValueError("bad mkdirs, display name or key")
-        if not (isinstance(self.created_at, int | float) and 0 <= self.created_at < _END_OF_TIME_S):
+        if not (isinstance(self.created_at, int | float) and 0 <= self.created_at < END_OF_TIME_S):
             raise ValueError("bad time")
         self.destination.checked()
 

@@ -19,7 +19,7 @@ from persistqueue.serializers import json as json_serializer
 from daemon import seam
 from daemon.errors import QueueFault
 from daemon.layout import Layout
-from daemon.task import State, Task, Upload
+from daemon.task import END_OF_TIME_S, State, Task, Upload
 from daemon.task_queue import keys
 from daemon.task_queue.alone import alone
 from daemon.task_queue.faults import commit, faults
@@ -30,6 +30,8 @@ BUSY_TIMEOUT_S: Final = 10.0
 #: What `decode` needs of a row, in its order.
 COLUMNS: Final = ("_id, data, status, attempts, due_at, updated_at, error_code, error_message, "
                   "spooled, recheck, age_base, task_id, instance, target, size")
+#: Where the task's id is in such a row.
+TASK_ID: Final = COLUMNS.split(", ").index("task_id")
 #: The fact that says since when the database has known of every upload of its shard. A database without it was
 #: made where uploads were already, so another one was lost.
 BORN_FACT: Final = "born"
@@ -187,11 +189,17 @@ def decode(row: Sequence[Any]) -> Task:
     to = upload.destination
     if copies != [upload.task_id, to.instance_key, to.target, upload.size]:
         raise ValueError("the row's columns and its upload differ")
+    if not (isinstance(attempts, int) and all(map(_is_time, (due_at or 0.0, updated_at, age_base)))):
+        raise ValueError("the row's attempts or times are not what they should be")
     return Task(
         order=order, upload=upload, state=State(status), attempts=attempts, due_at=due_at,
         updated_at=updated_at, error_code=code, error_message=message, spooled=bool(spooled),
         recheck=bool(recheck), age_base=age_base,
     )
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < END_OF_TIME_S
 
 
 def decode_all(rows: Iterable[Sequence[Any]]) -> list[Task]:

@@ -4,14 +4,10 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Final
 
 from daemon.task import State, Task, first_id_of
-from daemon.task_queue.base import COLUMNS, QueueBase, decode_all
+from daemon.task_queue.base import COLUMNS, TASK_ID, QueueBase, decode_all
 from daemon.task_queue.schema import OUTAGE, TABLE
-
-#: Where the task's id is in a row of COLUMNS.
-_TASK_ID: Final = COLUMNS.split(", ").index("task_id")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +106,10 @@ class QueueCommands(QueueBase):
             if value is not None:
                 conditions.append(text)
                 values.append(value)
-        rows = self.read(f"SELECT {COLUMNS} FROM {TABLE} WHERE {' AND '.join(conditions)} ORDER BY task_id LIMIT ?",
-                         (*values, limit))
-        return decode_all(rows), rows[-1][_TASK_ID] if len(rows) == limit else None
+        index = "tasks_by_instance" if selection.instance_key else "tasks_by_state"
+        rows = self.read(f"SELECT {COLUMNS} FROM {TABLE} INDEXED BY {index} WHERE {' AND '.join(conditions)}"
+                         " ORDER BY task_id LIMIT ?", (*values, limit))
+        return decode_all(rows), rows[-1][TASK_ID] if len(rows) == limit else None
 
     def newest_order(self) -> int:
         """The highest order that was ever given."""

@@ -1,10 +1,10 @@
 """Questions to a shard's queue. None of them takes longer because more is finished or waiting."""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from daemon.task import Destination, State, Task
-from daemon.task_queue.base import COLUMNS, QueueBase, decode, decode_all
+from daemon.task_queue.base import COLUMNS, TASK_ID, QueueBase, decode, decode_all
 from daemon.task_queue.schema import OUTAGE, TABLE
 
 #: A damaged row may have another.
@@ -34,18 +34,25 @@ class QueueReads(QueueBase):
         limit: int,
     ) -> list[Task]:
         """Up to `limit` tasks, newest id first, with ids under `before`. Damaged rows are left out: fsck has them."""
-        wanted: list[State | None] = [*states] or [None]
-        rows = [row for state in wanted for row in self._page(state, instance_key, before, limit)]
-        return sorted(decode_all(rows), key=lambda task: task.task_id, reverse=True)[:limit]
+        # The tasks of an instance are in order by state.
+        wanted: list[State | None] = [*(states or (State if instance_key else ()))] or [None]
+        tasks = [task for state in wanted for task in self._page(state, instance_key, before, limit)]
+        return sorted(tasks, key=lambda task: task.task_id, reverse=True)[:limit]
 
-    def _page(self, state: State | None, instance_key: str | None, before: str | None, limit: int) -> list[Any]:
-        conditions = {
-            "status = ?": state, "instance = ?": instance_key, "task_id < ?": before,
-        }
-        used = {text: value for text, value in conditions.items() if value is not None}
-        where = f"WHERE {' AND '.join(used)}" if used else ""
-        question = f"SELECT {COLUMNS} FROM {TABLE} {where} ORDER BY task_id DESC LIMIT ?"
-        return self.read(question, (*used.values(), limit))
+    def _page(self, state: State | None, instance_key: str | None, before: str | None, limit: int) -> list[Task]:
+        index = "" if state is None else f"INDEXED BY {'tasks_by_instance' if instance_key else 'tasks_by_state'}"
+        tasks: list[Task] = []
+        while True:
+            conditions = {"status = ?": state, "instance = ?": instance_key, "task_id < ?": before}
+            used = {text: value for text, value in conditions.items() if value is not None}
+            where = f"WHERE {' AND '.join(used)}" if used else ""
+            rows = self.read(f"SELECT {COLUMNS} FROM {TABLE} {index} {where} ORDER BY task_id DESC LIMIT ?",
+                             (*used.values(), limit))
+            tasks += decode_all(rows)
+            if len(rows) < limit or len(tasks) >= limit:
+                return tasks[:limit]
+            # Damaged rows do not make a page look like the last one.
+            before = rows[-1][TASK_ID]
 
     def tallies(self) -> list[Tally]:
         """How many tasks, and of how many bytes, each instance has in each state."""

@@ -15,7 +15,7 @@ from worker import verdict
 ROOT = Path(__file__).parents[3]
 SOURCES = sorted(path for room in ("daemon", "api", "worker") for path in (ROOT / room).rglob("*.py"))
 #: Rows that came before what they tell of.
-AWAITED = {"queue.resharded", "target.swept"}
+AWAITED = {"target.swept"}
 
 
 @cache

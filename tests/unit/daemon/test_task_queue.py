@@ -188,7 +188,8 @@ def test_claim_keeps_the_order_of_a_path_across_small_and_bulky_ones(depot: Depo
     "data = '{'", "data = ''", "data = x'ff'", "data = 7", "data = json_set(data, '$.size', 6)",
     "data = json_set(data, '$.destination.path', '/etc/shadow')", "data = json_set(data, '$.destination.instance', 'c2')",
     "data = json_set(data, '$.task_id', '01a203a8-e1df-7146-a9da-9cb36be98e81')", "target = x'00'", "size = 6",
-    "data = json_set(data, '$.mode', 99999)", "data = json_set(data, '$.surprise', 1)",
+    "data = json_set(data, '$.mode', 99999)", "data = json_set(data, '$.surprise', 1)", "attempts = 'many'",
+    "due_at = 1e15", "due_at = 'soon'", "age_base = 'x'", "age_base = -1e300",
 ])
 def test_row_that_is_damaged_is_a_dead_letter_and_holds_up_no_other(depot: Depot, damage: str) -> None:
     """Whoever can write rows cannot have anything delivered that its columns do not say; the worker goes on."""
@@ -497,3 +498,52 @@ def test_row_holds_its_upload_as_json(depot: Depot) -> None:
     upload = depot.accept()
     [(data,)] = depot.queue.read("SELECT data FROM tasks_v1")
     assert json.loads(data)["task_id"] == upload.task_id
+
+
+# --- asking ------------------------------------------------------------------------------------------------
+
+
+def test_page_is_newest_first_whatever_is_asked_for(depot: Depot) -> None:
+    """By instance, by state, by both or by nothing: the same order, and pages that fit together."""
+    uploads = [depot.accept(f"/{number}", instance=f"c{number % 2}") for number in range(8)]
+    for upload in uploads[:4]:
+        depot.queue.durable.execute("UPDATE tasks_v1 SET status = 9 WHERE task_id = ?", (upload.task_id,))
+    everything = [upload.task_id for upload in reversed(uploads)]
+    for states in (frozenset(), frozenset({State.FAILED}), frozenset({State.FAILED, State.QUEUED})):
+        for key in (None, "local/default/c1"):
+            wanted = [task.task_id for task in depot.queue.page(states=states, instance_key=key, limit=100)]
+            assert wanted == [task_id for task_id in everything if task_id in wanted]
+            first = depot.queue.page(states=states, instance_key=key, limit=2)
+            rest = depot.queue.page(states=states, instance_key=key, before=first[-1].task_id, limit=100)
+            assert [task.task_id for task in (*first, *rest)] == wanted
+    assert [task.task_id for task in depot.queue.page(limit=100)] == everything
+
+
+def test_page_is_full_although_rows_in_it_are_damaged(depot: Depot) -> None:
+    """Damaged rows do not make a page look like the last one."""
+    uploads = [depot.accept(f"/{number}") for number in range(10)]
+    for upload in uploads[3:9]:
+        depot.queue.durable.execute("UPDATE tasks_v1 SET data = '{' WHERE task_id = ?", (upload.task_id,))
+    assert [task.task_id for task in depot.queue.page(limit=3)] == [
+        uploads[9].task_id, uploads[2].task_id, uploads[1].task_id]
+    assert len(depot.queue.page(states=frozenset({State.QUEUED}), instance_key=KEY, limit=100)) == 4
+
+
+def test_questions_of_people_read_and_sort_no_more_than_they_show(depot: Depot) -> None:
+    """A page of ten costs the same with a million tasks: every one comes from an index in its own order."""
+    depot.accept()
+    statements: set[str] = set()
+    depot.queue.quick.set_trace_callback(statements.add)
+    for key in (None, KEY):
+        for states in (frozenset(), frozenset({State.QUEUED})):
+            depot.queue.page(states=states, instance_key=key, before="z", limit=10)
+        depot.queue.select(Selection(instance_key=key, accepted_before=4e9, up_to_order=9), State.QUEUED, "", 10)
+    depot.queue.oldest_at(KEY)
+    depot.queue.pending_commands()
+    depot.queue.commands(10)
+    depot.queue.quick.set_trace_callback(None)
+    plans = {text: [step[3] for step in depot.queue.read(f"EXPLAIN QUERY PLAN {text}")] for text in statements}
+    assert len(plans) > 6
+    assert [(text, plan) for text, plan in plans.items() if any("B-TREE" in step for step in plan)] == []
+    scans = {step for plan in plans.values() for step in plan if step.startswith("SCAN")}
+    assert scans <= {"SCAN commands USING INDEX commands_open", "SCAN commands USING COVERING INDEX commands_open"}
