@@ -97,7 +97,12 @@ class Service:
         dead = {name: status for name, process in self.processes.items() if (status := process.status()) is not None}
         assert not dead, f"processes ended with {dead}:\n{self.log.read_text()}"
         answer = self.client.get("/readyz")
-        return answer is not None and answer.status == 200
+        return answer is not None and answer.status == 200 and self._workers_serve()
+
+    def _workers_serve(self) -> bool:
+        """True when each worker has said that it began: it holds its shard's lock before that."""
+        begun = {event["pid"] for event in self.events("worker.started")}
+        return all(process.pid in begun for name, process in self.processes.items() if name != "api")
 
     def kill(self, *names: str) -> None:
         """End processes (all, if none is named) with SIGKILL."""
