@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import islice
+from itertools import groupby, islice
 
 from daemon import shard_count
 from daemon.config import Config
@@ -44,7 +44,9 @@ class AllShards:
         """Up to `limit` tasks of all shards, newest first, with ids under `before`. Raises QueueFault."""
         pages = [queue.page(states=states, instance_key=instance_key, before=before, limit=limit)
                  for queue in self.queues.values()]
-        return list(islice(heapq.merge(*pages, key=lambda task: task.task_id, reverse=True), limit))
+        merged = heapq.merge(*pages, key=lambda task: task.task_id, reverse=True)
+        # While tasks move to another number of shards, one may be in two of them.
+        return list(islice((next(same) for _, same in groupby(merged, key=lambda task: task.task_id)), limit))
 
 
 @contextmanager

@@ -177,12 +177,17 @@ class Upload:
         if not all(isinstance(part, str) for part in (self.destination.remote, self.destination.project,
                                                       self.destination.instance, self.destination.path)):
             raise ValueError("bad destination")
-        key_is_text = self.idempotency_key is None or isinstance(self.idempotency_key, str)
-        if not (isinstance(self.mkdirs, bool) and isinstance(self.display_name, str) and key_is_text):
+        key = "" if self.idempotency_key is None else self.idempotency_key
+        if not (isinstance(self.mkdirs, bool) and _is_text(self.display_name) and _is_text(key)):
             raise ValueError("bad mkdirs, display name or key")
         if not (isinstance(self.created_at, int | float) and 0 <= self.created_at < END_OF_TIME_S):
             raise ValueError("bad time")
         self.destination.checked()
+
+
+def _is_text(value: object) -> bool:
+    """True for a text that can be written: JSON can also hold halves of characters."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _is_number(value: object, most: int) -> bool:

@@ -41,6 +41,9 @@ def main() -> int:
     except CourierError as error:
         complain("incus-courier", error)
         return EXIT_FAILED
+    except PermissionError as error:
+        sys.stderr.write(f"incus-courier: {error.filename}: {error.strerror}\n")
+        return EXIT_FAILED
     return EXIT_OK
 
 

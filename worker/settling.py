@@ -8,6 +8,7 @@ from typing import Final
 from daemon.config import Config
 from daemon.errors import ERRORS, Action
 from daemon.logs import log
+from daemon.names import printable
 from daemon.spool import Mark, Spool
 from daemon.task import FINISHED, State, Task
 from daemon.task_queue import Settled, Settlement, TaskQueue
@@ -19,10 +20,10 @@ from worker.retry import Decision, decide, delay_s
 from worker.runner import Outcome
 from worker.verdict import SCOPE, Scope
 
+#: So much of a message is kept.
+_MESSAGE_LENGTH: Final = 1000
 #: Between two probes of an instance that only has to be waited for.
-WAIT_PROBE_S = 1.5
-
-
+WAIT_PROBE_S: Final = 1.5
 #: Codes that tell nothing about the destination: the trouble was on this side.
 _SAYS_NOTHING: Final = frozenset(
     {"shutdown", "bytes_missing", "bytes_damaged", "invalid_row", "io_error", "worker_error"})
@@ -133,7 +134,8 @@ def _unchanged(task: Task) -> Settlement:
 
 def _settlement(task: Task, decision: Decision) -> Settlement:
     return Settlement(order=task.order, state=decision.state, attempts=decision.attempts, due_at=decision.due_at,
-                      error_code=decision.code or None, error_message=decision.message or None)
+                      error_code=decision.code or None,
+                      error_message=printable(decision.message, _MESSAGE_LENGTH) or None)
 
 
 def _log_otherwise(tasks: Iterable[Task], settled: Settled) -> None:

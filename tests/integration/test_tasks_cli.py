@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -385,28 +386,22 @@ def test_command_waits_for_nobody_while_the_queue_is_moved(depot: Depot, service
     assert depot.queue.pending_commands() == 0
 
 
-def test_commands_of_root_leave_the_state_to_its_owner(service: Service, tmp_path: Path) -> None:
+def test_commands_of_root_leave_the_state_to_its_owner() -> None:
     """Root becomes the state's owner before it opens the state, and keeps what it saves for itself."""
     owner = 65534 if os.getuid() == 0 else os.getuid()
-    with Depot(service.layout.directory) as depot:
-        upload = depot.failed("/a", b"saved")
-    _give_away(tmp_path, service.layout.directory, owner)
-    for words in (["status"], ["tasks", "delete", upload.task_id], ["tasks", "save", upload.task_id, "saved"]):
-        subprocess.run([sys.executable, "-P", "-c", "from daemon.cli import main; main()", *words], check=False, cwd=tmp_path,
-                       env={**os.environ, "PYTHONPATH": str(ROOT), "INCUS_COURIER_CONFIG": str(service.config)}, timeout=60)
-    owners = {path.stat().st_uid for path in service.layout.directory.rglob("*")}
-    assert owners == {owner}
-    assert (tmp_path / "saved").read_bytes() == b"saved"
-    assert (tmp_path / "saved").stat().st_uid == os.getuid()
-
-
-def _give_away(above: Path, state: Path, owner: int) -> None:
-    for directory in (above, *above.parents):
-        if directory.stat().st_uid == os.getuid():
-            directory.chmod(directory.stat().st_mode | 0o011)
-    if owner != os.getuid():
-        for path in (state, *state.rglob("*")):
-            os.chown(path, owner, owner)
+    with tempfile.TemporaryDirectory(prefix="courier-owner-") as name, Service(Path(name)) as service:
+        service.directory.chmod(0o711)
+        with Depot(service.layout.directory) as depot:
+            upload = depot.failed("/a", b"saved")
+        for path in (service.layout.directory, *service.layout.directory.rglob("*")):
+            os.chown(path, owner, -1)
+        for words in (["status"], ["tasks", "delete", upload.task_id], ["tasks", "save", upload.task_id, "saved"]):
+            subprocess.run([sys.executable, "-P", "-c", "from daemon.cli import main; main()", *words], check=False,
+                           cwd=service.directory, timeout=60, capture_output=True,
+                           env={**os.environ, "PYTHONPATH": str(ROOT), "INCUS_COURIER_CONFIG": str(service.config)})
+        assert {path.stat().st_uid for path in service.layout.directory.rglob("*")} == {owner}
+        saved = service.directory / "saved"
+        assert (saved.read_bytes(), saved.stat().st_uid) == (b"saved", os.getuid())
 
 
 # --- status ------------------------------------------------------------------------------------------------

@@ -63,6 +63,16 @@ def test_event_has_a_level_a_sentence_and_an_id(row: LogEvent) -> None:
     assert uuid.UUID(row.message_id).version == 5
 
 
+@pytest.mark.parametrize(("file", "rows"), [("errors.py", ERRORS), ("events.py", EVENTS)])
+def test_no_row_of_a_table_hides_another(file: str, rows: dict[str, object]) -> None:
+    """Each name stands in its table once."""
+    path = ROOT / "daemon" / file
+    [table] = [call for where, call in calls("_table") if where == path]
+    names = [row.elts[0].value for row in table.args
+             if isinstance(row, ast.Tuple) and isinstance(row.elts[0], ast.Constant)]
+    assert sorted(names) == sorted(rows)
+
+
 def test_event_ids_differ() -> None:
     """One kind of event is found by its id."""
     assert len({event.message_id for event in EVENTS.values()}) == len(EVENTS)

@@ -78,6 +78,7 @@ def _moved(**values: Any) -> str:
     _changed(mode=0o10000), _changed(mode=-1), _changed(mode="0644"), _changed(mode=True),
     _changed(uid=2**32 - 1), _changed(uid=-1), _changed(gid=2**32 - 1), _changed(gid="root"),
     _changed(mkdirs=1), _changed(mkdirs="true"), _changed(display_name=None), _changed(display_name=7),
+    _changed(display_name="\ud800"), _changed(idempotency_key="\udfff"),
     _changed(idempotency_key=7), _changed(created_at="now"), _changed(created_at=float("nan")),
     _changed(created_at=float("inf")), _changed(created_at=-1), _changed(created_at=10**400), _changed(surprise=1),
     _moved(path="/../x"), _moved(path="x"), _moved(path=7), _moved(path="/\ud800"), _moved(instance="c1#x"),

@@ -136,6 +136,16 @@ def test_overtaken_task_stays_where_all_are_to_be_delivered(depot: Depot) -> Non
     assert desk.now(task).state is State.DEFERRED
 
 
+def test_reason_is_kept_as_text_that_can_be_shown_and_stored(desk: Desk) -> None:
+    """Whatever a server or a disk said, the row takes it and nothing in it can forge a line."""
+    [task] = desk.claim()
+    desk.end(task, "target_full", "half \ud800 and\nmore\x1b[31m " + "x" * 5000)
+    message = desk.now(task).error_message
+    assert message is not None
+    assert message.isprintable()
+    assert len(message) < 1100
+
+
 # --- what outcomes tell about their destinations -----------------------------------------------------------
 
 
