@@ -4,6 +4,7 @@
     queue/shard-<n>/data.db       the index of the uploads of one shard (SQLite, WAL)
     queue/keys/data.db            idempotency keys of all shards
     queue/shards                  the number of shards in force
+    queue/incus-met               there since this machine's Incus was found: it is waited for when it is away
     locks/, bells/                one file a shard: who serves it; how to wake it
     locks/append, locks/migration who appends to the queue, who changes the number of shards
     lost+found/                   what was doubtful and set aside
@@ -41,6 +42,7 @@ class Layout:
         self.keys = self.queue / "keys"
         self.keys_file = self.keys / "data.db"
         self.shards_file = self.queue / SHARDS_FILE
+        self.incus_met = self.queue / "incus-met"
         self.append_lock = self.locks / "append"
         self.migration_lock = self.locks / "migration"
         self.schema_lock = self.locks / "schema"

@@ -3,6 +3,7 @@
 import os
 import pwd
 from dataclasses import dataclass
+from pathlib import Path
 
 from daemon.layout import Layout
 
@@ -32,24 +33,27 @@ def _groups(uid: int, gid: int) -> tuple[int, ...]:
 
 
 def drop_to_owner(layout: Layout) -> None:
-    """As root, become the owner of the state's queue, for good; anyone else stays who they are.
+    """As root, become the owner of the state, for good; anyone else stays who they are.
 
-    Call it before the state is opened and after the configuration is read. Nothing happens while there is no
-    state yet. Raises OSError when the kernel refuses.
+    That is the owner of the queue, or where root owns it and two users share it, the owner of the spool. Call it
+    before the state is opened and after the configuration is read. Nothing happens while there is no state yet.
+    Raises OSError when the kernel refuses.
     """
-    if os.geteuid() != 0:
-        return
-    try:
-        found = os.stat(layout.queue)
-    except FileNotFoundError:
-        return
-    identity = identity_to_take(os.geteuid(), found.st_uid, found.st_gid)
+    identity = next(filter(None, map(_owner_to_become, (layout.queue, layout.spool))), None)
     if identity is None:
         return
     os.umask(0o007 if layout.shared else 0o077)
     os.setgroups(identity.groups)
     os.setgid(identity.gid)
     os.setuid(identity.uid)
+
+
+def _owner_to_become(path: Path) -> Identity | None:
+    try:
+        found = path.stat()
+    except (FileNotFoundError, PermissionError):
+        return None
+    return identity_to_take(os.geteuid(), found.st_uid, found.st_gid)
 
 
 def invoking_user() -> str:

@@ -20,12 +20,13 @@ from worker.remotes import Remotes
 from worker.runner import run
 from worker.settling import Settling
 from worker.signals import Signals
-from worker.targets import describe, open_target
+from worker.targets import describe, open_target, remember_incus
 from worker.upkeep import Upkeep
 
 
 def assemble(queue: TaskQueue, spool: Spool, reserve: Reserve, config: Config) -> Parts:
     """Build a worker's parts around its queue. Call it in the main thread."""
+    remember_incus(config)
     log("target.chosen", shard=queue.shard, **describe(LOCAL, config))
     inbox = Inbox()
     outages = Outages(queue)

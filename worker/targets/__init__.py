@@ -1,9 +1,11 @@
 """The places that files are delivered to, and the choice between them."""
 
+from pathlib import Path
 from typing import Final
 
 from daemon.config import LOCAL, Config
 from daemon.errors import CannotStart
+from daemon.layout import Layout
 from worker.target import Target
 from worker.targets.directory import DirectoryTarget
 from worker.targets.incus import IncusTarget
@@ -17,7 +19,7 @@ def open_target(remote_name: str, config: Config) -> Target:
     """Return the Target of a remote as the configuration says; nothing is connected yet.
 
     With `target.kind = "auto"`, the local remote without an endpoint and without a socket of Incus on this
-    machine is a directory. Raises CannotStart('bad_config') for a remote that is not configured.
+    machine, now or before, is a directory. Raises CannotStart('bad_config') for a remote that is not configured.
     """
     remote = config.remote(remote_name)
     if remote is None:
@@ -38,6 +40,27 @@ def describe(remote_name: str, config: Config) -> dict[str, str]:
 
 def is_directory(remote_name: str, config: Config) -> bool:
     """True if a directory stands in for the remote."""
-    if config.target.kind != "auto":
-        return config.target.kind == "directory"
-    return remote_name == LOCAL and not config.incus.endpoint and find_endpoint() is None
+    return choose(config.target.kind, local=remote_name == LOCAL, named=bool(config.incus.endpoint),
+                  found=find_endpoint() is not None, met_before=_note(config).exists()) == "directory"
+
+
+def choose(kind: str, *, local: bool, named: bool, found: bool, met_before: bool) -> str:
+    """What uploads to a remote are delivered to: "incus" or "directory".
+
+    `named`: the configuration has an endpoint; `found`: there is a socket of Incus now; `met_before`: uploads of this
+    state directory were delivered to this machine's Incus. A directory never takes what was meant for an Incus that
+    is only away.
+    """
+    if kind != "auto":
+        return kind
+    return "directory" if local and not (named or found or met_before) else "incus"
+
+
+def remember_incus(config: Config) -> None:
+    """Note in the state directory that this machine's Incus was there, for `choose`. Raises OSError."""
+    if not is_directory(LOCAL, config) and find_endpoint() is not None:
+        _note(config).touch()
+
+
+def _note(config: Config) -> Path:
+    return Layout(config.state.path).incus_met

@@ -59,6 +59,17 @@ def test_drop_leaves_a_process_with_the_owners_ids_only(tmp_path: Path) -> None:
     assert _ids_after_drop(tmp_path) == [owner[0]] * 3 + [owner[1]] * 3
 
 
+def test_drop_takes_the_spools_owner_where_root_owns_the_queue(tmp_path: Path) -> None:
+    """An installed service has a queue of root's that two users share by their group."""
+    (tmp_path / "queue").mkdir()
+    (tmp_path / "spool").mkdir()
+    owner = (os.getuid(), os.getgid())
+    if os.getuid() == 0:
+        os.chown(tmp_path / "spool", _NOBODY, _NOBODY)
+        owner = (_NOBODY, _NOBODY)
+    assert _ids_after_drop(tmp_path) == [owner[0]] * 3 + [owner[1]] * 3
+
+
 def test_drop_changes_nothing_without_a_state(tmp_path: Path) -> None:
     """Before the first start there is no owner to become."""
     assert _ids_after_drop(tmp_path) == [os.getuid()] * 3 + [os.getgid()] * 3

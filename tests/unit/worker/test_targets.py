@@ -52,6 +52,42 @@ def test_incus_is_used_where_there_is_one(incus_socket: str) -> None:
     assert describe("local", config()) == {"target": "incus", "endpoint": incus_socket}
 
 
+def test_incus_is_waited_for_where_it_was_met_before(
+        incus_socket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With kind = "auto" and Incus away, what was meant for it does not go into a directory."""
+    chosen = config(state={"directory": str(tmp_path / "state")})
+    (tmp_path / "state" / "queue").mkdir(parents=True)
+    targets.remember_incus(chosen)
+    monkeypatch.setattr(rest, "SOCKETS", ())
+    assert isinstance(open_target("local", chosen), IncusTarget)
+    assert describe("local", chosen)["target"] == "incus"
+
+
+def test_directory_stays_one_where_incus_was_never_met(no_incus: None, tmp_path: Path) -> None:
+    """Trying the service out without Incus leaves no note of one."""
+    chosen = config(state={"directory": str(tmp_path)})
+    (tmp_path / "queue").mkdir()
+    targets.remember_incus(chosen)
+    assert list((tmp_path / "queue").iterdir()) == []
+    assert isinstance(open_target("local", chosen), DirectoryTarget)
+
+
+@pytest.mark.parametrize(("kind", "local", "named", "found", "met_before", "expected"), [
+    ("auto", True, False, False, False, "directory"),
+    ("auto", True, False, True, False, "incus"),
+    ("auto", True, False, False, True, "incus"),
+    ("auto", True, True, False, False, "incus"),
+    ("auto", False, False, False, False, "incus"),
+    ("directory", True, True, True, True, "directory"),
+    ("directory", False, False, True, False, "directory"),
+    ("incus", True, False, False, False, "incus"),
+])
+def test_choice_follows_the_configuration_then_what_is_there_then_what_was(
+        kind: str, local: bool, named: bool, found: bool, met_before: bool, expected: str) -> None:
+    """A directory is chosen only where it is asked for, or where there neither is nor was an Incus."""
+    assert targets.choose(kind, local=local, named=named, found=found, met_before=met_before) == expected
+
+
 def test_incus_is_waited_for_when_it_was_asked_for(no_incus: None) -> None:
     """With kind = "incus" a missing socket is an Incus that is away, never a directory."""
     target = open_target("local", config(target={"kind": "incus"}))
