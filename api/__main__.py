@@ -18,13 +18,16 @@ from daemon import activation, logs, notify
 from daemon.append_lease import AppendLease
 from daemon.config import find_file, load
 from daemon.door import Door, from_descriptors, open_doors
-from daemon.errors import CourierError
+from daemon.errors import CourierError, QueueFault
 from daemon.exits import EXIT_FAILED, EXIT_OK, complain, exit_code
 from daemon.layout import Layout
 from daemon.lifeline import tie_to_parent
+from daemon.task_queue import TaskQueue
 
-#: Seconds between two looks at whether the number of shards is in force.
+#: Seconds between two looks at whether the API can begin.
 LEASE_RETRY_S: Final = 0.5
+#: For how long the service manager is asked to wait, again and again.
+PATIENCE_S: Final = 60.0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,7 +61,7 @@ def _serve(options: argparse.Namespace) -> int:
     _raise_descriptor_limit()
     lease = AppendLease(layout, config.queue.shards)
     try:
-        _wait_for(lease)
+        _wait_for(lease, layout, config.queue.shards)
         clean = asyncio.run(service.run(config, file, layout, doors))
         lease.release()
     finally:
@@ -74,15 +77,29 @@ def _warn_about(doors: list[Door]) -> None:
         logs.log("service.open_door", listen=", ".join(open_to), pid=os.getpid())
 
 
-def _wait_for(lease: AppendLease) -> None:
-    """Wait until this process's number of shards is in force. What comes meanwhile waits in the kernel."""
+def _wait_for(lease: AppendLease, layout: Layout, shards: int) -> None:
+    """Wait until this process's number of shards is in force, and each one's queue can be opened.
+
+    What comes meanwhile waits in the kernel.
+    """
     said = None
-    while (reason := lease.acquire()) is not None:
+    while (reason := lease.acquire() or _cannot_open(layout, shards)) is not None:
         if reason != said:
             logs.log("api.waiting", detail=reason)
             notify.status(reason)
             said = reason
+        notify.still_starting(PATIENCE_S)
         time.sleep(LEASE_RETRY_S)
+
+
+def _cannot_open(layout: Layout, shards: int) -> str | None:
+    """Why a queue cannot be opened, or None. A damaged one is set aside, and a full disk given room, by its worker."""
+    for shard in range(shards):
+        try:
+            TaskQueue(layout, shard).close()
+        except QueueFault as fault:
+            return f"Shard {shard}: {fault.detail}"
+    return None
 
 
 def _raise_descriptor_limit() -> None:

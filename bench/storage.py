@@ -20,8 +20,8 @@ import uuid_utils
 from api.committer import Committer, Decision, Ticket
 from bench.service import SHARDS
 from daemon.config import LOCAL
-from daemon.layout import Layout
 from daemon.incoming import Sealed
+from daemon.layout import Layout
 from daemon.spool import Spool
 from daemon.task import Destination, Upload
 from daemon.task_queue import TaskQueue

@@ -101,15 +101,29 @@ class QueueBase(persistqueue.SQLiteAckQueue):
 
         Damaged keys are set aside and the work is done with new, empty ones. Raises QueueFault.
         """
+        return self._mending_keys(lambda: self._write_keys(step, work))
+
+    def _write_keys(self, step: str, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        with self.write(self._reach_keys(), step) as connection:
+            return work(connection)
+
+    def _mending_keys(self, work: Callable[[], Result]) -> Result:
+        """Do what needs the keys; when these are damaged, once more with new ones."""
         with self._lock:
             try:
-                with self.write(self._reach_keys(), step) as connection:
-                    return work(connection)
+                return work()
             except QueueFault as fault:
                 if fault.code != "queue_damaged" or not keys.replace_if_damaged(self.layout, self._keys_inode):
                     raise
-            with self.write(self._reach_keys(), step) as connection:
-                return work(connection)
+            return work()
+
+    def read_keys(self, sql: str) -> list[Any]:
+        """All rows of a question to the idempotency keys; damaged ones are set aside. Raises QueueFault."""
+        return self._mending_keys(lambda: self._ask_keys(sql))
+
+    def _ask_keys(self, sql: str) -> list[Any]:
+        with self._lock, faults():
+            return self._reach_keys().execute(sql).fetchall()
 
     def _reach_keys(self) -> sqlite3.Connection:
         """The connection that reaches the keys: opened when it is first needed, and when they were replaced."""

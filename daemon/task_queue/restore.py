@@ -201,10 +201,9 @@ class QueueRestore(QueueBase):
 
     def keys_to_fill(self) -> str | None:
         """The number of the keys' database if the keys of this shard's rows are not known to be in it, else None."""
-        number: str = self.with_keys("queue.claim", lambda connection: connection.execute(
-            "SELECT number FROM keys.born").fetchone()[0])
+        number = self.read_keys("SELECT number FROM keys.born")[0][0]
         known = self.read("SELECT value FROM facts WHERE name = ?", (_KEYS_FACT,))
-        return None if known and known[0][0] == number else number
+        return None if known and known[0][0] == number else str(number)
 
     def fill_keys(self, uploads: Sequence[Upload]) -> None:
         """Put the keys of uploads that have rows into the keys' database, unless they are there."""

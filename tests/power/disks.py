@@ -43,11 +43,11 @@ class Disk:
             # A device in use is let go of when its last user is done.
             _run("losetup", "--detach", device)
 
-    def unmount(self) -> None:
-        """Unmount it, if it is mounted. Nobody may use it any more."""
+    def unmount(self) -> bool:
+        """Unmount it, if it is mounted; return False when somebody still uses it."""
         if self._mounted:
-            _run("umount", str(self.mountpoint))
-            self._mounted = False
+            self._mounted = subprocess.run(["umount", self.mountpoint], check=False, capture_output=True).returncode != 0
+        return not self._mounted
 
 
 def snapshot(disks: Sequence[Disk]) -> list[Path]:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -34,11 +35,10 @@ class Machine:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with self.service, contextlib.ExitStack() as undone:
-            for disk in self._disks:
-                undone.callback(disk.file.unlink, missing_ok=True)
-                undone.callback(disk.unmount)
+        with self.service:
             self._end()
+            for disk in self._disks:
+                disk.file.unlink()
 
     def boot(self, faults: str = "") -> None:
         """Start the service on the disks, each of its processes with the plan of faults."""
@@ -58,18 +58,24 @@ class Machine:
         for process in self.service.processes.values():
             process.send(signal.SIGSTOP)
         for pid in self._others():
-            os.kill(pid, signal.SIGSTOP)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
         copies = snapshot(self._disks)
         self._end()
-        for disk, copy in reversed(list(zip(self._disks, copies, strict=True))):
-            disk.unmount()
+        for disk, copy in zip(self._disks, copies, strict=True):
             copy.replace(disk.file)
 
     def _end(self) -> None:
         self.service.kill()
+        for disk in reversed(self._disks):
+            eventually(partial(self._let_go, disk), what=f"the end of everyone who uses {disk.mountpoint}")
+
+    def _let_go(self, disk: Disk) -> bool:
+        # One more of the others may come while the last of them goes.
         for pid in self._others():
-            os.kill(pid, signal.SIGKILL)
-        eventually(lambda: not list(self._others()), what="the end of everyone who writes to the disks")
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return disk.unmount()
 
     def _others(self) -> Iterator[int]:
         """Processes besides the service's own that write to the disks."""

@@ -31,7 +31,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
             yield made
         finally:
             made.kill()
-            disk.unmount()
+            assert disk.unmount()
             disk.file.unlink()
 
 
@@ -54,6 +54,12 @@ def _grow(descriptor: int, piece: int) -> bool:
             raise
         return False
     return True
+
+
+def reserved(service: Service) -> bool:
+    """True when the worker has set its room aside."""
+    file = service.layout.reserve(0)
+    return file.exists() and file.stat().st_size == SETTINGS["limits"]["reserve_bytes"]
 
 
 def make_room(service: Service) -> None:
@@ -96,6 +102,8 @@ def test_what_was_accepted_is_delivered_when_the_disk_is_full(service: Service) 
     """The worker settles and unlinks with the room of its reserve, and goes on where it was."""
     service.start()
     worker = service.processes["worker-0"]
+    # Stopped in the middle of a transaction it would keep everyone else from writing.
+    eventually(lambda: service.events("fsck.done") and reserved(service))
     worker.send(signal.SIGSTOP)
     upload(service, 200)
     fill(service)
@@ -109,6 +117,7 @@ def test_what_was_accepted_is_delivered_when_the_disk_is_full(service: Service) 
 def test_what_was_accepted_is_delivered_when_the_disk_filled_up_before_a_start(service: Service) -> None:
     """API and worker start on a full disk and finish what there is."""
     service.start()
+    eventually(lambda: reserved(service))
     service.kill("worker-0")
     upload(service, 200)
     # Its last connections take the write-ahead logs along, and so the room in them.
@@ -117,6 +126,27 @@ def test_what_was_accepted_is_delivered_when_the_disk_filled_up_before_a_start(s
     service.begin("api")
     service.begin("worker-0")
     eventually(lambda: all_delivered(service, 200), 30)
+    service.wait_quiet()
+    make_room(service)
+    service.wait_quiet()
+    assert not service.mistakes()
+
+
+def test_what_was_accepted_is_delivered_when_all_died_before_the_disk_filled_up(service: Service) -> None:
+    """Also an upload whose row was never written gets one with the room of the reserve."""
+    service.start()
+    eventually(lambda: reserved(service))
+    service.kill("worker-0")
+    upload(service, 200)
+    service.kill("api")
+    service.begin("api", "spool.dirsync=kill@1")
+    eventually(lambda: service.client.get("/healthz"))
+    assert service.client.put("c1", "/orphan", b"whole") is None
+    service.kill("api")
+    fill(service)
+    service.begin("api")
+    service.begin("worker-0")
+    eventually(lambda: all_delivered(service, 200) and service.delivered("c1", "/orphan") == b"whole", 30)
     service.wait_quiet()
     make_room(service)
     service.wait_quiet()

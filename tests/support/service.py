@@ -29,6 +29,8 @@ DEFAULTS: Settings = {
     "retry": {"first_delay_s": 0.05, "max_delay_s": 0.2},
     "log": {"format": "json", "level": "debug"},
 }
+#: What a process that cannot start says on its way out.
+_COMPLAINT = "incus-courier "
 _READY_S = 30.0
 _QUIET_S = 60.0
 
@@ -95,7 +97,7 @@ class Service:
 
     def _ready(self) -> bool:
         dead = {name: status for name, process in self.processes.items() if (status := process.status()) is not None}
-        assert not dead, f"processes ended with {dead}:\n{self.log.read_text()}"
+        assert not dead, f"processes ended with {dead}:\n{self._log_end()}"
         answer = self.client.get("/readyz")
         return answer is not None and answer.status == 200 and self._workers_serve()
 
@@ -112,7 +114,7 @@ class Service:
         """End processes (all, if none is named) with SIGTERM, and see that each ends by it."""
         ends = self._end(names, signal.SIGTERM)
         # A process that has only begun to start dies of the signal, and that is well.
-        assert set(ends.values()) <= {0, -signal.SIGTERM}, f"processes ended with {ends}:\n{self.log.read_text()}"
+        assert set(ends.values()) <= {0, -signal.SIGTERM}, f"processes ended with {ends}:\n{self._log_end()}"
 
     def _end(self, names: tuple[str, ...], number: int) -> dict[str, int]:
         ending = {name: self.processes.pop(name) for name in names or tuple(self.processes)}
@@ -164,17 +166,20 @@ class Service:
             raise AssertionError(f"{self.directory}: spooled {self.spooled()}, pending {pending}") from error
 
     def events(self, event: str | None = None) -> list[dict[str, Any]]:
-        """The log's events, or those of one name. Anything in the log that is no event is an error."""
+        """The log's events, or those of one name. Anything else in the log, but a process's complaint, is an error."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
-        found = [self._event(line) for line in lines]
+        found = [self._event(line) for line in lines if not line.startswith(_COMPLAINT)]
         return [fields for fields in found if event in {None, fields["event"]}]
 
     def _event(self, line: str) -> dict[str, Any]:
         try:
             fields: dict[str, Any] = json.loads(line)
         except ValueError as error:
-            raise AssertionError(f"not an event in the log: {line}\n{self.log.read_text()}") from error
+            raise AssertionError(f"not an event in the log: {line}\n{self._log_end()}") from error
         return fields
+
+    def _log_end(self) -> str:
+        return self.log.read_text()[-4000:] if self.log.exists() else "(no log)"
 
     def mistakes(self) -> list[dict[str, Any]]:
         """The events that say that the service made a mistake, or that hold a traceback."""
