@@ -65,6 +65,30 @@ def test_socket_is_open_to_its_group_only(machine: Machine) -> None:
     assert listening == ""
 
 
+def test_loopback_is_served_when_the_configuration_turns_it_on(machine: Machine, instance: Container) -> None:
+    """An address in api.listen is opened beside the socket that systemd holds."""
+    machine.configure(listen=[f"unix:/{DOOR}", "127.0.0.1:8420"])
+    machine.systemctl("restart", SERVICES[0])
+    machine.run("curl", "--silent", "--show-error", "--fail", "-T", CONFIG,
+                f"http://127.0.0.1:8420/v1/instances/{instance.name}/files/srv/by-tcp")
+    assert ask(machine.door, "GET", "/healthz")[0] == 200
+
+
+def test_workers_get_a_network_with_the_drop_in_for_remote_servers(machine: Machine) -> None:
+    """The documented example is all that a remote server needs."""
+    example = "/usr/share/doc/incus-courier/examples/remote-server.conf"
+    directory = "/run/systemd/system/incus-courier-worker@.service.d"
+    machine.run("sh", "-c", f"mkdir -p {directory} && cp {example} {directory}")
+    machine.systemctl("daemon-reload")
+    machine.systemctl("restart", SERVICES[1])
+    own = machine.run("readlink", f"/proc/{machine.show(SERVICES[1], 'MainPID')}/ns/net")
+    machine.run("rm", "-r", directory)
+    machine.systemctl("daemon-reload")
+    machine.systemctl("restart", SERVICES[1])
+    assert own == machine.run("readlink", "/proc/1/ns/net")
+    assert own != machine.run("readlink", f"/proc/{machine.show(SERVICES[1], 'MainPID')}/ns/net")
+
+
 def test_only_the_worker_reaches_incus(machine: Machine) -> None:
     """The API's user may not open Incus's socket, whatever else it could do; the worker's may."""
     probe = f"import socket; socket.socket(socket.AF_UNIX).connect('{INCUS_SOCKET}')"
@@ -141,7 +165,7 @@ def test_client_cannot_forge_a_field_of_the_journal(machine: Machine, instance: 
     assert ask(door, "PUT", f"{base}/srv/a{forged}", b"x")[0] == 400
     assert ask(door, "PUT", f"/v1/instances/c1{forged}/files/srv/a", b"x")[0] == 400
     assert ask(door, "PUT", f"{base}/srv/PRIORITY=0%20MESSAGE=forged", b"x")[0] == 202
-    long = "/".join(["PRIORITY=0 " + "한" * 80] * 15) + "/MESSAGE=forged"
+    long = "/".join(["PRIORITY=0 " + "한" * 80] * 16) + "/MESSAGE=forged"
     long += "/" + "x" * (4093 - len(long.encode()))
     status, answer = ask(door, "PUT", f"{base}/{quote(long)}", b"x")
     assert status == 202, answer

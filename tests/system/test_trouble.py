@@ -1,6 +1,7 @@
 """What the installed service goes through: kills, hangs, restarts, a reboot, a full disk. Every 202 is delivered."""
 
 import random
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,6 +15,8 @@ pytestmark = [pytest.mark.system, pytest.mark.live, pytest.mark.timeout(600)]
 API = "incus-courier-api.service"
 WORKERS = ("incus-courier-worker@0.service", "incus-courier-worker@1.service")
 TARGET = "incus-courier.target"
+DOOR_UNIT = "incus-courier-api.socket"
+STATE = "/var/lib/incus-courier"
 
 
 def test_uploads_survive_kills_of_everything_at_random(machine: Machine, load: Load) -> None:
@@ -91,7 +94,7 @@ def test_wrong_configuration_ends_the_service_without_a_loop(machine: Machine, l
         assert machine.show(unit, "ExecMainStatus") == "78"
     load.upload()
     assert load.refused
-    machine.wait_show("incus-courier-api.socket", "ActiveState", "inactive")
+    machine.wait_show(DOOR_UNIT, "ActiveState", "inactive")
     load.upload()
     starts = [machine.show(unit, "InvocationID") for unit in units]
     machine.run("systemctl", "daemon-reload")
@@ -119,30 +122,39 @@ def test_number_of_workers_follows_the_number_of_shards(machine: Machine, load: 
     load.wait_delivered()
 
 
-def test_uploads_go_on_after_the_disk_was_full(machine: Machine, stopped_instance: Container, load: Load) -> None:
-    """On a full disk uploads are refused, what was accepted is delivered, and then there is room again."""
-    waiting = Load(machine, stopped_instance)
-    state = "/var/lib/incus-courier"
-    machine.systemctl("stop", TARGET, "incus-courier-api.socket")
-    machine.run("mount", "-t", "tmpfs", "-o", "size=64m,nr_inodes=20k", "tmpfs", state)
+@pytest.fixture
+def small_disk(machine: Machine) -> Iterator[Machine]:
+    """The machine with a state directory of 64 MiB."""
+    machine.systemctl("stop", TARGET, DOOR_UNIT)
+    machine.run("mount", "-t", "tmpfs", "-o", "size=64m,nr_inodes=20k", "tmpfs", STATE)
     machine.run("systemd-tmpfiles", "--create", "incus-courier.conf")
     machine.systemctl("start", TARGET)
     machine.wait_active(API, *WORKERS)
-    while not waiting.refused:
-        waiting.upload(size=2**20)
-    assert set(waiting.refused) == {"507 no_room"}
-    assert len(waiting.promised) > 10
-    for _ in range(20):
-        waiting.upload(size=100_000)
-    stopped_instance.start()
-    waiting.wait_delivered()
-    eventually(lambda: machine.run("find", f"{state}/spool", "-type", "f") == "", PATIENCE_S, "the spool is empty")
-    load.upload(size=2**20)
-    assert not load.refused
-    load.wait_delivered()
-    machine.systemctl("stop", TARGET, "incus-courier-api.socket")
-    machine.run("umount", state)
+    yield machine
+    machine.systemctl("stop", TARGET, DOOR_UNIT)
+    machine.run("umount", STATE)
     machine.systemctl("start", TARGET)
+
+
+def test_uploads_go_on_after_the_disk_was_full(small_disk: Machine, stopped_instance: Container) -> None:
+    """On a full disk uploads are refused, what was accepted is delivered, and then there is room again."""
+    load = Load(small_disk, stopped_instance)
+    for size in (2**20, 2**17, 2**12):
+        load.refused.clear()
+        while not load.refused:
+            load.upload(size=size)
+        assert set(load.refused) == {"507 no_room"}
+    accepted = len(load.promised)
+    assert accepted > 10
+    stopped_instance.start()
+    load.wait_delivered()
+
+    def accepted_again() -> bool:
+        load.upload(size=2**20)
+        return len(load.promised) > accepted
+
+    eventually(accepted_again, PATIENCE_S, "room for uploads again")
+    load.wait_delivered()
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -1,0 +1,166 @@
+"""How the service comes onto a machine, is brought up to date, and leaves: by its package, and without one."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.live.host import Container
+from tests.support.waiting import eventually
+from tests.system.conftest import PYTHON, ROOT
+from tests.system.load import Load
+from tests.system.machine import CONFIG, INCUS_SOCKET, PATIENCE_S, Machine, ask, give_incus
+
+pytestmark = [pytest.mark.system, pytest.mark.live, pytest.mark.timeout(600)]
+
+UNITS = ("incus-courier-api.service", "incus-courier-worker@0.service", "incus-courier-worker@1.service")
+LIBRARY = "/usr/lib/incus-courier"
+STATE = "/var/lib/incus-courier"
+#: What only the Debian package has.
+DEBIAN_ONLY = re.compile(r"/usr/share/(lintian.*|doc/incus-courier/(copyright|changelog\.Debian\.gz))")
+
+
+@pytest.fixture(scope="module")
+def unpacked(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package's files, and its control files in DEBIAN."""
+    folder = tmp_path_factory.mktemp("unpacked") / "root"
+    subprocess.run(["dpkg-deb", "-R", package, folder], check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def older_package(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same package with a lower version and a module that the new one does not have any more."""
+    control = unpacked / "DEBIAN/control"
+    text = control.read_text()
+    extra = next(unpacked.glob("usr/lib/incus-courier/lib/python*/site-packages/daemon")) / "gone.py"
+    control.write_text(re.sub(r"^Version: .*$", "Version: 0.0.1-1", text, flags=re.MULTILINE))
+    extra.write_text('"""A module of the version before."""\n')
+    older = tmp_path_factory.mktemp("older") / "incus-courier-older.deb"
+    subprocess.run(["dpkg-deb", "-Zgzip", "-z1", "--root-owner-group", "-b", unpacked, older], check=True,
+                   stdout=subprocess.DEVNULL)
+    control.write_text(text)
+    extra.unlink()
+    return older
+
+
+@pytest.fixture(scope="module")
+def staged(tools: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All files of the service, as `make install` puts them onto a machine."""
+    folder = tmp_path_factory.mktemp("install") / "staged"
+    folder.mkdir()
+    subprocess.run([ROOT / "packaging/stage", folder, "--python", PYTHON], check=True)
+    return folder
+
+
+def layout(folder: Path) -> set[str]:
+    """The paths in a folder, with their permissions."""
+    listed = subprocess.run(["find", ".", "-mindepth", "1", "-path", "./DEBIAN", "-prune", "-o", "-printf", "%M /%P\n"],
+                            cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
+    return {line for line in listed.stdout.splitlines() if not DEBIAN_ONLY.fullmatch(line.split(" ", 1)[1])}
+
+
+def wait_up(machine: Machine) -> None:
+    """Wait until the service runs."""
+    machine.wait_active(*UNITS)
+
+
+def test_package_has_no_error_that_lintian_knows(package: Path) -> None:
+    """Debian's own checker finds neither errors nor warnings."""
+    done = subprocess.run(["lintian", "--allow-root", "--fail-on", "error,warning", package], capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_package_has_nothing_of_the_machine_that_made_it(unpacked: Path) -> None:
+    """No compiled file, no note on where things came from, no path of a build folder."""
+    names = [path.name for path in unpacked.rglob("*")]
+    assert not {"__pycache__", "direct_url.json", "RECORD", ".venv"} & set(names)
+    assert not [name for name in names if name.endswith((".pyc", ".pth", ".egg-link"))]
+    found = subprocess.run(["grep", "-rlE", f"{re.escape(str(ROOT))}/(daemon|api|worker|packaging)|/tmp/tmp\\.[A-Za-z0-9]{{10}}",
+                            unpacked], stdout=subprocess.PIPE, text=True, check=False)
+    assert found.stdout == ""
+
+
+def test_service_lives_through_upgrade_removal_and_return(
+    fresh_machine: Machine, older_package: Path, package: Path, instance: Container, stopped_instance: Container,
+) -> None:
+    """No upload is refused or lost by an upgrade; a removal keeps what waits, and the service's return delivers it."""
+    machine = fresh_machine
+    machine.run("dpkg", "-i", machine.push(older_package, "/root"))
+    give_incus(machine)
+    machine.configure(endpoint=INCUS_SOCKET, stopped="wait", min_free_bytes=0)
+    machine.systemctl("restart", "incus-courier.target")
+    wait_up(machine)
+    assert machine.run("dpkg", "--verify", "incus-courier").splitlines() == [f"??5?????? c {CONFIG}"]
+    modules = f"{LIBRARY}/lib/python{PYTHON}/site-packages/daemon"
+    machine.run("test", "-e", f"{modules}/__pycache__/gone.cpython-{PYTHON.replace('.', '')}.pyc")
+
+    load, waiting = Load(machine, instance), Load(machine, stopped_instance)
+    waiting.many(20)
+    newer = machine.push(package, "/root")
+    with load.running():
+        load.wait_for(20)
+        machine.run("dpkg", "-i", newer)
+        load.wait_for(20)
+    assert not load.refused
+    load.wait_delivered()
+    wait_up(machine)
+    assert machine.run("dpkg-query", "-W", "-f", "${Version}", "incus-courier") in package.name
+    assert machine.run("find", modules, "-name", "gone*") == ""
+    assert f'endpoint = "{INCUS_SOCKET}"' in machine.run("cat", CONFIG)
+    pending = ask(machine.door, "GET", f"/v1/tasks?instance={stopped_instance.name}&limit=1000")[1]["tasks"]
+    assert {task["id"] for task in pending} == set(waiting.promised.values())
+
+    machine.run("dpkg", "-r", "incus-courier")
+    assert machine.status("systemctl", "cat", UNITS[0]) != 0
+    assert machine.run("sh", "-c", f"find {LIBRARY} /run/incus-courier -mindepth 1 2>/dev/null || true") == ""
+    machine.run("dpkg", "-i", newer)
+    wait_up(machine)
+    stopped_instance.start()
+    waiting.wait_delivered()
+
+
+def test_purge_leaves_nothing(fresh_machine: Machine, package: Path) -> None:
+    """Users, groups, configuration, uploads, directories and units are gone; Incus's own group stays."""
+    machine = fresh_machine
+    machine.run("dpkg", "-i", machine.push(package, "/root"))
+    machine.write("/etc/incus-courier/credentials/client.key", "secret")
+    machine.run("dpkg", "-P", "incus-courier")
+    left = machine.run("sh", "-c", "find / -xdev -name '*incus-courier*' -not -path '/root/*' -not -path '/proc/*'; "
+                                   "find /run -name '*incus-courier*'; getent passwd; getent group; "
+                                   "systemctl list-units --all --plain --no-legend 'incus-courier*'")
+    assert [line for line in left.splitlines() if "incus-courier" in line] == []
+    assert "incus-admin:" in left
+
+
+def test_make_install_has_the_layout_of_the_package(staged: Path, unpacked: Path) -> None:
+    """With apt and without, the same files are at the same places."""
+    assert layout(staged) == layout(unpacked)
+
+
+def test_make_install_and_uninstall_can_be_repeated(
+    fresh_machine: Machine, staged: Path, instance: Container, tmp_path: Path,
+) -> None:
+    """Twice is as good as once, both ways; configuration and uploads stay."""
+    machine = fresh_machine
+    archive = tmp_path / "staged.tar"
+    subprocess.run(["tar", "-C", staged.parent, "-cf", archive, "staged", "-C", ROOT, "packaging"], check=True)
+    machine.run("tar", "-C", "/root", "--no-same-owner", "-xf", machine.push(archive, "/root"))
+    machine.run("/root/packaging/install", "--staged", "/root/staged")
+    machine.configure(endpoint=INCUS_SOCKET)
+    before = machine.run("find", LIBRARY, "/usr/lib/systemd/system", "/etc/incus-courier", "-printf", "%M %u %g %s %p\n")
+    machine.run("/root/packaging/install", "--staged", "/root/staged")
+    after = machine.run("find", LIBRARY, "/usr/lib/systemd/system", "/etc/incus-courier", "-printf", "%M %u %g %s %p\n")
+    assert sorted(after.splitlines()) == sorted(before.splitlines())
+    wait_up(machine)
+    load = Load(machine, instance)
+    load.many(5)
+    assert not load.refused
+    load.wait_delivered()
+    for _ in range(2):
+        machine.run("/root/packaging/uninstall")
+        assert machine.run("sh", "-c", "ls -d /usr/*/incus-courier* /usr/lib/*/incus-courier* 2>/dev/null || true") == ""
+        eventually(lambda: machine.run("systemctl", "list-units", "--plain", "--no-legend", "incus-courier*") == "", PATIENCE_S)
+        machine.run("test", "-e", CONFIG, "-a", "-d", f"{STATE}/spool")
