@@ -2,13 +2,13 @@
 
 import errno
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.power.disks import Disk
+from tests.support.processes import Forked
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
@@ -102,12 +102,13 @@ def test_what_was_accepted_is_delivered_when_the_disk_is_full(service: Service) 
     """The worker settles and unlinks with the room of its reserve, and goes on where it was."""
     service.start()
     worker = service.processes["worker-0"]
-    # Stopped in the middle of a transaction it would keep everyone else from writing.
-    eventually(lambda: service.events("fsck.done") and reserved(service))
-    worker.send(signal.SIGSTOP)
+    assert isinstance(worker, Forked)
+    eventually(lambda: reserved(service))
+    # Held back this way, and not by SIGSTOP, it never keeps a transaction open.
+    worker.arm("queue.claim=EIO")
     upload(service, 200)
     fill(service)
-    worker.send(signal.SIGCONT)
+    worker.arm("")
     eventually(lambda: all_delivered(service, 200), 30)
     service.wait_quiet()
     assert worker.status() is None
