@@ -207,9 +207,11 @@ class QueueMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Check the edges that were gone along, and clean up."""
-        if hasattr(self, "depots"):
-            self._close()
-            shutil.rmtree(self.directory)
+        if hasattr(self, "directory"):
+            try:
+                self._close()
+            finally:
+                shutil.rmtree(self.directory)
 
     def _open(self, shards: int) -> list[Depot]:
         depots = [Depot(self.layout.directory, shard) for shard in range(shards)]
