@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ SECTIONS: Final[dict[str, Callable[[Plan], Section]]] = {
     "accept": accept.run, "large": large.run, "delivered": delivered.run, "delivery": delivery.run,
     "backlog": backlog.run,
 }
+EXIT_TERMINATED: Final = 128 + signal.SIGTERM
 RESULTS: Final = ROOT / "bench" / "RESULTS.md"
 
 
@@ -28,6 +30,8 @@ def main() -> int:
     parser.add_argument("--full", action="store_const", dest="plan", const="full", help="more rounds, longer ones")
     options = parser.parse_args()
     plan = PLANS[options.plan]
+    # Whoever ends it has what was made removed as well.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(EXIT_TERMINATED))
     began = time.monotonic()
     sections = []
     try:

@@ -122,6 +122,8 @@ def _starting(small: Path, large: Path, plan: Plan) -> Iterator[Figure]:
 
 def _start(state: Path) -> tuple[float, float]:
     """Seconds from a worker's start to its first delivery, and MiB of memory it had at most."""
+    # What the worker of the last round has left of a small backlog may be nothing.
+    fill.fill(state, _SMALL, files=True)
     with Service(state, target="directory") as service:
         worker = service.start_worker(0, wait=False)
         worker.wait_for("push.delivered")

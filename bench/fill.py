@@ -36,7 +36,11 @@ _EMPTY: Final = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b85
 
 def fill(state: Path, count: int, *, files: bool) -> None:
     """Put `count` pending tasks into a state, spread over `INSTANCES` instances; with spool files if `files`."""
-    Layout(state).create()
+    layout = Layout(state)
+    layout.create()
+    for shard in range(SHARDS):
+        # All before the first upload: a database that is younger than an upload is taken for one that was lost.
+        TaskQueue(layout, shard).close()
     fillers = [
         subprocess.Popen([sys.executable, "-P", "-m", "bench.fill", str(state), str(shard), str(count),
                           *(["--files"] if files else [])],

@@ -14,12 +14,8 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import Final
 
 from bench.service import ROOT
-
-#: What a path starts with in every instance.
-DIRECTORY: Final = "/root"
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ class _Client:
         run_id = os.urandom(4).hex()
         self._heads = [
             (f"POST /upload HTTP/1.1\r\nHost: bench\r\nX-Container-Name: {instance}\r\nContent-Length: {size}\r\n"
-             f"X-File-Path: {DIRECTORY}/{run_id}-").encode() for instance in instances]
+             f"X-File-Path: /{run_id}-").encode() for instance in instances]
         self._sent = 0
         self._poll = select.epoll()
         self._connections: dict[int, _Connection] = {}

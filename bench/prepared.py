@@ -15,7 +15,6 @@ from bench.machine import cpu_times, process_cpu_s
 from bench.service import SHARDS, Child, Service, wait_until
 from daemon import seam
 from daemon.doorbell import ring
-from daemon.errors import QueueFault
 from daemon.spool import Spool
 from daemon.task import PENDING, Upload
 from daemon.task_queue import TaskQueue
@@ -40,6 +39,7 @@ class Prepared:
     """The workers of a service, and the tasks that are put before them."""
 
     def __init__(self, service: Service, workers: Sequence[Child]) -> None:
+        """`workers` are those of shard 0 and so on."""
         self._service = service
         self._workers = workers
 
@@ -93,20 +93,10 @@ class Prepared:
                 wait_until(partial(_is_idle, queue, keys), _IDLE_S, "the workers to become idle")
 
     def freeze(self) -> None:
-        """Stop the workers where none of them is in the middle of a transaction."""
-        while True:
-            for worker in self._workers:
+        """Stop the workers, none of them in the middle of a transaction."""
+        for shard, worker in enumerate(self._workers):
+            with TaskQueue(self._service.layout, shard) as queue, queue.write(queue.quick, "queue.claim"):
                 worker.freeze()
-            try:
-                for shard in range(SHARDS):
-                    with TaskQueue(self._service.layout, shard) as queue:
-                        queue.put_many([], supersede=False)
-            except QueueFault as fault:
-                if fault.code != "queue_locked":
-                    raise
-            else:
-                return
-            self.thaw()
 
     def thaw(self) -> None:
         """Let them go on."""

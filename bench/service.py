@@ -42,8 +42,10 @@ class Child:
         return self._process.poll() is not None
 
     def freeze(self) -> None:
-        """Stop the process where it is."""
+        """Stop the process where it is; it has stopped when this returns."""
         self._process.send_signal(signal.SIGSTOP)
+        # Seen, not taken: it can be asked for again, and Popen still learns of the end.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Let it go on."""

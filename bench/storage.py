@@ -71,7 +71,7 @@ class Storage:
         incoming = self._spool.begin()
         incoming.write(self._body)
         return incoming.seal(Upload(
-            task_id=task_id, destination=Destination(to.remote, to.project, to.instance, f"/root/{task_id}"),
+            task_id=task_id, destination=Destination(to.remote, to.project, to.instance, f"/{task_id}"),
             size=incoming.size, sha256=incoming.hexdigest(), display_name="bench", created_at=time.time()))
 
     def grouped(self, seconds: float) -> Stored:
