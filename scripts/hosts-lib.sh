@@ -142,38 +142,6 @@ recorded_pid() {
   printf '%s' "$pid"
 }
 
-with_systemd() { [[ -d /run/systemd/system ]]; }
-
-# start_unit UNIT: does not wait, as the unit of a daemon that fails at once is not done for another ten minutes.
-start_unit() { systemctl --no-block start "$1"; }
-
-# daemon_pid PROGRAM: the daemon itself, not its helpers (`incusd forkproxy ...`, `[lxc monitor] ...`: they outlive it),
-# and not one that has a root of its own (in a container, or the one that incus7-host starts).
-daemon_pid() {
-  local process comm args
-  for process in /proc/[1-9]*; do
-    { read -r comm <"$process/comm" && mapfile -d '' args <"$process/cmdline"; } 2>/dev/null || continue
-    [[ $comm == "$1" ]] || continue
-    [[ ${args[0]-} == */"$1" && ${args[1]---} == --* && $process/ns/mnt -ef /proc/$$/ns/mnt ]] || continue
-    ! gone "${process#/proc/}" || continue
-    printf '%s' "${process#/proc/}" && return
-  done
-  return 1
-}
-
-# settle_mute_daemon PROGRAM PIDFILE: a daemon that is there and does not answer may just be starting. If it stays mute,
-# only one that these scripts started is ended: any other one belongs to somebody who should know about it.
-settle_mute_daemon() {
-  local program=$1 pidfile=$2 pid
-  pid=$(daemon_pid "$program") || return 0
-  note "$program runs (process $pid) but does not answer yet: waiting"
-  ! wait_for 30 answers || return 0
-  [[ $(recorded_pid "$pidfile" "$program") == "$pid" ]] ||
-    die "$program runs (process $pid) but does not answer, and no script of ours started it: look at it, end it, run this again"
-  note "ending the $program that this script once started (process $pid): it does not answer"
-  end_process "$pid" 10
-}
-
 # wait_for SECONDS COMMAND...: until the command succeeds.
 wait_for() {
   local end=$((SECONDS + $1))
