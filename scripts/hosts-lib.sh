@@ -112,6 +112,20 @@ remove_tree() {
   rm -rf --one-file-system "$1"
 }
 
+# --- ids -----------------------------------------------------------------------------------------
+
+# need_one_range FILE: FILE is /etc/subuid or /etc/subgid. Incus maps every range that root has there to the ids from 0 on, and
+# the kernel takes no map with two beginnings. The first range is the one that the instances' files are owned by.
+need_one_range() {
+  local file=$1 surplus number line
+  [[ -e $file ]] || return 0
+  surplus=$(awk -F : '{ sub(/#.*/, "") } tolower($1) == "root" && NF >= 3 && n++ { print NR ": " $0; exit }' "$file")
+  [[ -n $surplus ]] || return 0
+  number=${surplus%%: *} line=${surplus#*: }
+  die "line $number of $file ($line) gives root a second range of ids, and Incus starts no new container then:" \
+    "remove that line, restart Incus (without systemd: end incusd), and run this again"
+}
+
 # --- daemons --------------------------------------------------------------------------------------
 
 # start_detached PIDFILE LOG COMMAND...: in a session of its own, without a descriptor of ours, so that it outlives
