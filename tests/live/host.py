@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,19 @@ SOCKET_VARIABLE = "INCUS_COURIER_TEST_SOCKET"
 SOCKETS = ("/var/lib/incus/unix.socket", "/run/incus/unix.socket", "/var/lib/lxd/unix.socket")
 IMAGE = "courier-tiny"
 _ANSWER_S = 60.0
+#: How long an instance may refuse to be removed, and how long to wait before it is asked again.
+_REMOVED_S = 60.0
+_ASK_AGAIN_S = 0.1
+#: How much of an instance's log is told when it does not start.
+_LOG_LINES = 10
 
 
 class ApiError(Exception):
-    """The server refused a request of the tests."""
+    """The server refused a request of the tests, with an HTTP status if it did so at once."""
+
+    def __init__(self, reason: str, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -41,11 +51,9 @@ class Host:
 
     def call(self, method: str, path: str, body: object = None) -> Any:
         """Send a request, wait for the operation that it starts if any, and return the metadata."""
-        with contextlib.closing(_UnixConnection(self.socket)) as connection:
-            connection.request(method, f"/1.0{path}", json.dumps(body) if body is not None else None)
-            answer = json.loads(connection.getresponse().read())
+        answer = json.loads(self.fetch(method, path, body))
         if answer["type"] == "error":
-            raise ApiError(answer["error"])
+            raise ApiError(answer["error"], answer["error_code"])
         if answer["type"] == "async":
             done = self.call("GET", f"{answer['operation'].removeprefix('/1.0')}/wait")
             if done["err"]:
@@ -53,14 +61,21 @@ class Host:
             return done
         return answer["metadata"]
 
+    def fetch(self, method: str, path: str, body: object = None) -> bytes:
+        """Send a request; return the body of the answer, whatever it is."""
+        with contextlib.closing(_UnixConnection(self.socket)) as connection:
+            connection.request(method, f"/1.0{path}", json.dumps(body) if body is not None else None)
+            return connection.getresponse().read()
+
     @contextlib.contextmanager
-    def container(self, running: bool = True, project: str = "default") -> Iterator["Container"]:
-        """A fresh container of the tiny image, removed afterwards."""
+    def container(self, running: bool = True, project: str = "default",
+                  config: dict[str, str] | None = None) -> Iterator["Container"]:
+        """A fresh container of the tiny image, removed afterwards, also when it does not start."""
         container = Container(self, f"courier-test-{uuid.uuid4().hex[:12]}", project)
-        self.call("POST", f"/instances?project={project}", {
-            "name": container.name, "type": "container", "source": {"type": "image", "alias": IMAGE},
-            "profiles": ["default"]})
         try:
+            self.call("POST", f"/instances?project={project}", {
+                "name": container.name, "type": "container", "source": {"type": "image", "alias": IMAGE},
+                "profiles": ["default"], "config": config or {}})
             if running:
                 container.start()
             yield container
@@ -127,33 +142,52 @@ class Container:
         return os.lstat(self.rootfs).st_uid
 
     def start(self) -> None:
-        """Start it and wait until it runs."""
-        self._state("start")
+        """Start it and wait until it runs; raises ApiError with the end of its log when it does not."""
+        try:
+            self._state("start")
+        except ApiError as refused:
+            raise ApiError(f"{self.name} does not start: {refused}\n{self._log_end()}") from refused
 
     def stop(self, within_s: int = 30) -> None:
         """Stop it at once and wait until it is; raises ApiError when that takes too long."""
         self._state("stop", within_s)
 
     def remove(self) -> None:
-        """Stop and delete it, if it is still there."""
+        """Stop and delete it, if it is still there; raises ApiError when the server keeps refusing.
+
+        For a moment after a start that failed it is too stopped to be stopped and too running to be deleted.
+        """
+        give_up = time.monotonic() + _REMOVED_S
+        while (refused := self._refusal()) is not None:
+            if time.monotonic() > give_up:
+                raise refused
+            time.sleep(_ASK_AGAIN_S)
+
+    def _refusal(self) -> ApiError | None:
+        """Try to remove it; return why the server refuses, or None when it is gone."""
         with contextlib.suppress(ApiError):
             self.stop()
-        with contextlib.suppress(ApiError):
-            self.host.call("DELETE", self._address)
+        try:
+            self.host.call("DELETE", self._address())
+        except ApiError as refused:
+            return None if refused.status == http.HTTPStatus.NOT_FOUND else refused
+        return None
 
     def run(self, script: str) -> int:
         """Run a shell script inside; return its exit status."""
-        done = self.host.call("POST", self._address.replace(f"/{self.name}", f"/{self.name}/exec"), {
+        done = self.host.call("POST", self._address("/exec"), {
             "command": ["sh", "-c", script], "interactive": False, "wait-for-websocket": False})
         return int(done["metadata"]["return"])
 
     def _state(self, action: str, within_s: int = 30) -> None:
-        self.host.call("PUT", self._address.replace(f"/{self.name}", f"/{self.name}/state"),
-                       {"action": action, "timeout": within_s, "force": True})
+        self.host.call("PUT", self._address("/state"), {"action": action, "timeout": within_s, "force": True})
 
-    @property
-    def _address(self) -> str:
-        return f"/instances/{self.name}?project={self.project}"
+    def _log_end(self) -> str:
+        log = self.host.fetch("GET", self._address("/logs/lxc.log")).decode(errors="replace")
+        return "\n".join(log.splitlines()[-_LOG_LINES:])
+
+    def _address(self, below: str = "") -> str:
+        return f"/instances/{self.name}{below}?project={self.project}"
 
 
 def find_host() -> Host | None:
