@@ -41,7 +41,7 @@ test: $(STAMP) lint ## everything, against a real Incus (which root gets install
 test-pythons: ## unit and integration tests on each supported Python that this machine has
 	@scripts/test-pythons
 
-test-versions: $(STAMP) ## the delivery tests against Incus 6.0, Incus 7.0 and LXD 5.0 (root)
+test-versions: $(STAMP) ## the live tests against Incus 6.0, Incus 7.0 and LXD 5.0 (root, Debian)
 	@scripts/test-versions
 
 bench: $(STAMP) ## measure the service beside its peers (ARGS=--quick, --full or "--only NAME")

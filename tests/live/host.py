@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.live.network import LOOPBACK, reach
+
 #: Names another socket than the usual ones, to test against another version.
 SOCKET_VARIABLE = "INCUS_COURIER_TEST_SOCKET"
 SOCKETS = ("/var/lib/incus/unix.socket", "/run/incus/unix.socket", "/var/lib/lxd/unix.socket")
@@ -95,14 +97,15 @@ class Host:
 
     @contextlib.contextmanager
     def https(self) -> Iterator[str]:
-        """Let it listen on a free port of loopback; yield the URL; afterwards all is as before."""
+        """Let it listen on a free port of its loopback; yield the URL from here; afterwards all is as before."""
         before = self.call("GET", "")["config"].get("core.https_address", "")
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
-        self.call("PATCH", "", {"config": {"core.https_address": address}})
+            probe.bind((LOOPBACK, 0))
+            port = probe.getsockname()[1]
+        self.call("PATCH", "", {"config": {"core.https_address": f"{LOOPBACK}:{port}"}})
         try:
-            yield f"https://{address}"
+            with reach(self.socket, port) as near_port:
+                yield f"https://{LOOPBACK}:{near_port}"
         finally:
             self.call("PATCH", "", {"config": {"core.https_address": before}})
 
@@ -191,8 +194,9 @@ class Container:
 
 
 def find_host() -> Host | None:
-    """The Incus that answers, or None."""
-    for path in filter(None, (os.environ.get(SOCKET_VARIABLE), *SOCKETS)):
+    """The Incus that answers, or None. One that was named is never replaced by another."""
+    named = os.environ.get(SOCKET_VARIABLE)
+    for path in (named,) if named else SOCKETS:
         with contextlib.suppress(OSError, ApiError):
             host = Host(path)
             host.call("GET", "")

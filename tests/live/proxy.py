@@ -1,10 +1,11 @@
-"""A proxy on a Unix socket between a test and Incus, which can stop forwarding or play an old server."""
+"""A proxy between a test and Incus, which can stop forwarding or play an old server."""
 
 import contextlib
 import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 #: What a server without the SFTP endpoint answers.
 _BODY = b'{"type":"error","error_code":404,"error":"not found"}'
@@ -12,24 +13,23 @@ NO_SFTP = (b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent
            + str(len(_BODY)).encode() + b"\r\n\r\n" + _BODY)
 
 
-class Proxy:
-    """Forwards connections from `path` to Incus until told otherwise."""
+class Relay:
+    """Forwards each connection that `listener` takes to one that `connect` makes, until told otherwise."""
 
-    def __init__(self, path: Path, upstream: str, without_sftp: bool = False, stall_after: int | None = None) -> None:
+    def __init__(self, listener: socket.socket, connect: Callable[[], socket.socket], without_sftp: bool = False,
+                 stall_after: int | None = None) -> None:
         """`stall_after` bytes from the client on a connection, forward nothing more of it, either way."""
-        self.path = str(path)
-        self._upstream = upstream
+        self._listener = listener
+        self._connect = connect
         self._without_sftp = without_sftp
         self._stall_after = stall_after
         self._stalled = threading.Event()
         self._open: list[socket.socket] = []
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(self.path)
         self._listener.listen()
         self._threads: list[threading.Thread] = []
         self._start(self._accept)
 
-    def __enter__(self) -> "Proxy":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -70,9 +70,8 @@ class Proxy:
 
     def _forward(self, client: socket.socket, first: bytes) -> None:
         # Only now: Incus takes up no other connection as long as one has said nothing.
-        server = socket.socket(socket.AF_UNIX)
+        server = self._connect()
         self._open.append(server)
-        server.connect(self._upstream)
         server.sendall(first)
         self._start(self._pump, server, client, None)
         self._pump(client, server, self._stall_after)
@@ -94,3 +93,25 @@ class Proxy:
                 forwarded += len(piece)
             if not self._stalled.is_set():
                 sink.shutdown(socket.SHUT_WR)
+
+
+class Proxy(Relay):
+    """Forwards from a Unix socket at `path` to Incus's own."""
+
+    def __init__(self, path: Path, upstream: str, without_sftp: bool = False, stall_after: int | None = None) -> None:
+        """As a Relay."""
+        self.path = str(path)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(self.path)
+        super().__init__(listener, lambda: connect(upstream), without_sftp, stall_after)
+
+
+def connect(path: str) -> socket.socket:
+    """Connect to a Unix socket."""
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        made.connect(path)
+    except OSError:
+        made.close()
+        raise
+    return made
