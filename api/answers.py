@@ -12,6 +12,9 @@ Send = Callable[[Event], Awaitable[None]]
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+#: In the state of a request's scope: true when file permissions say who may come in.
+PRIVATE: Final = "private"
+
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 TEXT: Final = "text/plain; charset=utf-8"

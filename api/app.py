@@ -9,16 +9,19 @@ from typing import Final
 from starlette.routing import Route, Router
 
 from api import health, tasks
-from api.answers import Answer, App, Receive, Scope, Send, json_answer, send_answer, text_answer
+from api.answers import PRIVATE, Answer, App, Receive, Scope, Send, json_answer, send_answer, text_answer
 from api.body import ClientGone
 from api.early_answer import EarlyAnswers
 from api.hops import joined
 from api.problems import plain_problem, problem
 from api.receive import Accepted
 from api.settings import Settings
+from api.target import split
 from api.uploads import Uploads
+from api.visitors import check
 from api.wire import collect, read_put, read_query, read_upload
 from daemon.errors import CourierError, Rejected
+from daemon.logs import log
 from daemon.names import printable
 from daemon.task import Task, is_task_id
 from daemon.task_view import describe
@@ -27,6 +30,7 @@ Handler = Callable[[Scope, Receive], Awaitable[Answer]]
 Refuse = Callable[[CourierError], Answer]
 
 _NO_PARAMETERS: Final[frozenset[str]] = frozenset()
+_UPLOAD: Final = "/upload"
 
 
 @dataclass(frozen=True)
@@ -120,12 +124,12 @@ class Courier:
         return await joined(self._threads.submit(self._probe.reader.find, task_id))
 
 
-def build(courier: Courier) -> App:
+def build(courier: Courier, settings: Settings) -> App:
     """The ASGI app."""
     other_method = text_answer(405, "POST method required.")
     router = Router(
         [
-            Route("/upload", Endpoint({"POST": courier.post_upload}, plain_problem, other_method)),
+            Route(_UPLOAD, Endpoint({"POST": courier.post_upload}, plain_problem, other_method)),
             Route("/v1/instances/{instance}/files/{path:path}", Endpoint({"PUT": courier.put_file})),
             Route("/v1/tasks/{task_id}", Endpoint({"GET": courier.get_task})),
             Route("/v1/tasks", Endpoint({"GET": courier.get_tasks})),
@@ -133,7 +137,7 @@ def build(courier: Courier) -> App:
             Route("/readyz", Endpoint({"GET": courier.get_readiness})),
         ],
         redirect_slashes=False, default=_nothing_here)
-    return _front(EarlyAnswers(_undecoded(router)))
+    return _front(EarlyAnswers(_entrance(router, settings)))
 
 
 def _front(app: App) -> App:
@@ -148,12 +152,21 @@ def _front(app: App) -> App:
     return serve
 
 
-def _undecoded(app: App) -> App:
-    """Find the way by the address as it was sent, so that an encoded slash separates nothing."""
+def _entrance(app: App, settings: Settings) -> App:
+    """Refuse pages of other sites. Find the way by the address as it was sent: an encoded slash separates nothing."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["path"] = scope["raw_path"].decode("ascii")
-        await app(scope, receive, send)
+        authority, path = split(scope["raw_path"])
+        scope["path"] = path.decode("ascii")
+        try:
+            if scope["type"] == "http" and not scope["state"].get(PRIVATE):
+                check(collect(scope["headers"]), authority, settings.config.api.hosts)
+        except Rejected as error:
+            log("request.refused", code=error.code, detail=error.detail)
+            refuse = plain_problem if scope["path"] == _UPLOAD else problem
+            await send_answer(send, refuse(error))
+        else:
+            await app(scope, receive, send)
 
     return serve
 

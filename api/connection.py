@@ -1,7 +1,8 @@
-"""One connection, as Hypercorn serves it, with three things done otherwise.
+"""One connection, as Hypercorn serves it, with four things done otherwise.
 
 - HTTP/1.1 only: in HTTP/2, which Hypercorn would change to, one slow upload holds up the others.
 - A connection is closed as soon as its client has closed it, not a keep-alive time later.
+- A client that does not read its answers is not waited for without end.
 - What every request costs: the idle time is watched by a timer instead of two tasks, and an answer's head and
   body leave in one piece.
 
@@ -10,6 +11,7 @@ Hypercorn is imported here and nowhere else.
 
 import asyncio
 import contextlib
+import socket
 import sys
 import traceback
 from collections.abc import Callable
@@ -20,13 +22,15 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import AsyncioSingleTask, WorkerContext
 from hypercorn.config import Config
-from hypercorn.events import Event, RawData
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.logging import Logger
 from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import ASGIFramework, ConnectionState, TaskGroup
 
-from api.answers import App, as_http
+from api.answers import PRIVATE, App, as_http
+from api.body import Pace
+from api.outflow import Outflow
 from api.problems import problem
 from daemon.errors import Rejected
 from daemon.logs import log
@@ -38,11 +42,12 @@ KEEP_ALIVE_S: Final = 5.0
 
 
 class Connections:
-    """All connections of one server; never more than `limit()` of them."""
+    """All connections of one server; never more than `limit()` of them, whose clients read at `pace()`."""
 
-    def __init__(self, app: App, limit: Callable[[], int]) -> None:
+    def __init__(self, app: App, limit: Callable[[], int], pace: Callable[[], Pace]) -> None:
         self._app = ASGIWrapper(cast(ASGIFramework, app))
         self._limit = limit
+        self._pace = pace
         self._config = _configuration()
         self._context = WorkerContext(None)
         self._open: dict[asyncio.Task[Any], IdleTimer] = {}
@@ -54,12 +59,14 @@ class Connections:
             return
         loop = asyncio.get_running_loop()
         connection = Connection(self._app, loop, self._config, self._context, {}, reader, writer)
+        connection.outflow = outflow = Outflow(writer.transport, self._pace)
         task = asyncio.current_task()
         assert task is not None  # a coroutine runs in one
         self._open[task] = connection.idle_timer
         try:
             await connection
         finally:
+            outflow.end()
             del self._open[task]
 
     @property
@@ -126,15 +133,24 @@ class IdleTimer(AsyncioSingleTask):
 
 
 class Http1(H11Protocol):
-    """HTTP/1.1 and nothing else."""
+    """HTTP/1.1 and nothing else, for as long as there is somebody to answer."""
+
+    is_closing: Callable[[], bool]
 
     async def _check_protocol(self, event: h11.Request) -> None:
         # Who asks for an upgrade is answered in HTTP/1.1; who begins in HTTP/2 is refused by the app.
         return
 
+    async def _create_stream(self, request: h11.Request) -> None:
+        # What a client that was cut off has sent ahead is not worth doing.
+        if not self.is_closing():
+            await super()._create_stream(request)
+
 
 class Connection(TCPServer):
     """One connection."""
+
+    outflow: Outflow
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -142,9 +158,12 @@ class Connection(TCPServer):
         self._held = b""
 
     async def _read_data(self) -> None:
-        self.protocol = cast(ProtocolWrapper, Http1(
-            self.app, self.config, self.context, self._task_group, ConnectionState({}), False, None, None,
-            self.protocol_send))
+        private = self.writer.get_extra_info("socket").family == socket.AF_UNIX
+        state = ConnectionState({PRIVATE: private})
+        protocol = Http1(
+            self.app, self.config, self.context, self._task_group, state, False, None, None, self.protocol_send)
+        protocol.is_closing = self.writer.is_closing
+        self.protocol = cast(ProtocolWrapper, protocol)
         await super()._read_data()
         self.idle_timer.retire()
 
@@ -153,14 +172,19 @@ class Connection(TCPServer):
 
     async def protocol_send(self, event: Event) -> None:
         """Send what the protocol has for the client; hold a head back until what follows it is there."""
-        if isinstance(event, RawData):
-            if event.data.startswith(b"HTTP/1.1 ") and event.data[9:10] != b"1":
-                self._held = event.data
-                return
-            if self._held:
-                event = RawData(self._held + event.data)
-                self._held = b""
-        await super().protocol_send(event)
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)
+            return
+        if event.data.startswith(b"HTTP/1.1 ") and event.data[9:10] != b"1":
+            self._held = event.data
+            return
+        data, self._held = self._held + event.data, b""
+        async with self.send_lock:
+            try:
+                self.outflow.write(data)
+                await self.writer.drain()
+            except (ConnectionError, RuntimeError):
+                await self.protocol.handle(Closed())
 
 
 def _configuration() -> Config:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from api.answers import App
+from api.body import Pace
 from api.connection import Connections
 from api.farewell import Farewell
 from daemon import notify
@@ -41,6 +42,8 @@ class Hooks:
 
     drain_s: Callable[[], float]
     max_connections: Callable[[], int]
+    #: How slowly a client may read its answers.
+    pace: Callable[[], Pace]
     #: How many uploads are being received.
     running: Callable[[], int]
     stopping: Callable[[], None]
@@ -54,7 +57,7 @@ class Server:
 
     def __init__(self, app: App, doors: Sequence[Door], hooks: Hooks) -> None:
         self._stopping = asyncio.Event()
-        self._connections = Connections(Farewell(app, self._stopping.is_set), hooks.max_connections)
+        self._connections = Connections(Farewell(app, self._stopping.is_set), hooks.max_connections, hooks.pace)
         self._doors = doors
         self._hooks = hooks
         self._loop = asyncio.get_running_loop()

@@ -59,11 +59,11 @@ class _Service:
         backlog = Backlog(self._reader, self._threads, self._admission)
         uploads = Uploads(self._settings, self._admission, backlog, self._receiver)
         probe = Probe(layout, self._spool, self._reader, self._admission)
-        app = build(Courier(self._settings, uploads, probe, self._threads))
+        app = build(Courier(self._settings, uploads, probe, self._threads), self._settings)
         self._server = Server(app, doors, Hooks(
             drain_s=lambda: self._settings.config.api.drain_s, max_connections=self._max_connections,
-            running=lambda: self._admission.load.uploads, stopping=self._stop_admitting, reload=self._reload,
-            status=self._status))
+            pace=self._settings.pace, running=lambda: self._admission.load.uploads, stopping=self._stop_admitting,
+            reload=self._reload, status=self._status))
 
     async def run(self) -> bool:
         """Serve until told to stop."""

@@ -1,10 +1,11 @@
 """The configuration in force, and how it changes while the process runs."""
 
+from api.body import Pace
 from daemon.config import Config
 
 #: Sections that change live; in [api] only the keys below. All the rest needs a restart.
 LIVE_SECTIONS = ("limits", "delivery", "retry", "retention", "log", "incus", "remotes")
-LIVE_API_KEYS = ("drain_s", "body_timeout_s", "min_rate_bytes_s", "max_connections")
+LIVE_API_KEYS = ("hosts", "drain_s", "body_timeout_s", "min_rate_bytes_s", "max_connections")
 
 
 class Settings:
@@ -12,6 +13,10 @@ class Settings:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+
+    def pace(self) -> Pace:
+        """How slowly a client may send and read."""
+        return Pace(self.config.api.body_timeout_s, self.config.api.min_rate_bytes_s)
 
     def adopt(self, new: Config) -> None:
         """Take over from `new` what can change while the process runs."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from api.admission import Admission
 from api.answers import Receive
 from api.backlog import Backlog
-from api.body import Body, ClientGone, Pace
+from api.body import Body, ClientGone
 from api.receive import Accepted, Receiver
 from api.settings import Settings
 from api.wire import UploadRequest
@@ -48,7 +48,7 @@ class Uploads:
         await self._backlog.freshen()
         with self._admission.admit(request.length, config.limits, config.api.max_connections) as place:
             body = Body(receive, length=request.length, max_bytes=config.limits.max_upload_bytes,
-                        pace=Pace(config.api.body_timeout_s, config.api.min_rate_bytes_s))
+                        pace=self._settings.pace())
             accepted = await self._receiver.take(request, body, place, config.limits.min_free_bytes)
         if not accepted.replayed:
             self._admission.accepted(accepted.upload.size)

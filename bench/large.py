@@ -59,7 +59,7 @@ def upload_s(port: int, address: str, source: Path) -> float:
         size = os.fstat(file.fileno()).st_size
         began = time.perf_counter()
         with socket.create_connection(("127.0.0.1", port), timeout=300) as connection:
-            connection.sendall(f"PUT {address} HTTP/1.1\r\nHost: bench\r\nContent-Length: {size}\r\n"
+            connection.sendall(f"PUT {address} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n"
                                "Connection: close\r\n\r\n".encode())
             connection.sendfile(file)
             answer = connection.recv(65536)

@@ -63,7 +63,7 @@ class _Client:
         self._body = os.urandom(size)
         run_id = os.urandom(4).hex()
         self._heads = [
-            (f"POST /upload HTTP/1.1\r\nHost: bench\r\nX-Container-Name: {instance}\r\nContent-Length: {size}\r\n"
+            (f"POST /upload HTTP/1.1\r\nHost: localhost\r\nX-Container-Name: {instance}\r\nContent-Length: {size}\r\n"
              f"X-File-Path: /{run_id}-").encode() for instance in instances]
         self._sent = 0
         self._poll = select.epoll()

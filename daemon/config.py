@@ -42,6 +42,7 @@ LOCAL: Final = values.LOCAL
 
 Octal = Annotated[str, AfterValidator(values.octal)]
 Address = Annotated[str, AfterValidator(values.address)]
+Host = Annotated[str, AfterValidator(values.host)]
 Endpoint = Annotated[str, AfterValidator(values.endpoint)]
 Project = Annotated[str, AfterValidator(values.project)]
 RemoteName = Annotated[str, AfterValidator(values.remote_name)]
@@ -68,6 +69,7 @@ class Api(Section):
     """[api]: the front door."""
 
     listen: list[Address] = Field(default=["127.0.0.1:8420"], min_length=1)
+    hosts: list[Host] = []
     processes: int = Field(default=1, ge=1, le=64)
     drain_s: Seconds = 60.0
     allow_anonymous: bool = False

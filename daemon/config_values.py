@@ -11,6 +11,8 @@ LOCAL: Final = "local"
 #: Highest TCP port.
 _MAX_PORT: Final = 65535
 
+_LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
 _LISTEN: Final = re.compile(r"fd://[0-9]+|unix:/.+|(?:\[[0-9A-Fa-f:.%]+\]|[^:/\s\[\]]+):(?P<port>[0-9]{1,5})")
 
 
@@ -27,6 +29,13 @@ def address(text: str) -> str:
     if not found or int(found["port"] or 0) > _MAX_PORT:
         raise ValueError("must be HOST:PORT, unix:/PATH or fd://NUMBER")
     return text
+
+
+def host(text: str) -> str:
+    """Return `text` in small letters if it is the name of a host; raise ValueError if not."""
+    if not _HOST.fullmatch(text):
+        raise ValueError("must be the name of a host, without scheme and port, for example \"uploads.example.org\"")
+    return text.lower()
 
 
 def endpoint(text: str) -> str:

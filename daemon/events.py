@@ -55,6 +55,8 @@ EVENTS: Final[dict[str, LogEvent]] = _table(
     ("upload.accepted", "info", "An upload is on the disk and in the queue"),
     ("upload.replayed", "info", "An upload repeats an idempotency key; the first task stands for both"),
     ("upload.rejected", "info", "An upload was refused"),
+    ("request.refused", "warning", "A request for another host, or from a web page of another site, was refused"),
+    ("answer.unread", "info", "A client did not read its answer; its connection was closed"),
     ("upload.aborted", "info", "A client went away before its upload was whole"),
     ("upload.failed", "error", "An upload could not be stored"),
     ("upload.superseded", "info", "A newer upload to the same path replaced one that was pending"),

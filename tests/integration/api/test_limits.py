@@ -15,7 +15,7 @@ from api.service import SPARE_CONNECTIONS
 from tests.integration.api.running import Api, wait_until
 
 Start = Callable[..., Api]
-HEAD = "PUT /v1/instances/c1/files/root/a HTTP/1.1\r\nHost: x\r\n"
+HEAD = "PUT /v1/instances/c1/files/root/a HTTP/1.1\r\nHost: localhost\r\n"
 
 
 def answer(connection: socket.socket) -> bytes:
@@ -110,7 +110,7 @@ def test_connection_is_turned_away_when_there_are_too_many(start: Start) -> None
         assert received.startswith(b"HTTP/1.1 503 ")
         assert b"retry-after: 1" in received
         assert b'"code": "too_busy"' in received
-        held[0].sendall(b"Host: x\r\n\r\n")
+        held[0].sendall(b"Host: localhost\r\n\r\n")
         assert b" 200 " in answer(held[0])
     wait_until(lambda: b" 200 " in ask_healthz(api), "there is room again")
 
@@ -118,7 +118,7 @@ def test_connection_is_turned_away_when_there_are_too_many(start: Start) -> None
 def ask_healthz(api: Api) -> bytes:
     """What /healthz is answered, whoever answers."""
     with api.raw() as connection:
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         return answer(connection)
 
 
@@ -282,7 +282,7 @@ def test_a_hundred_early_answers_leak_nothing(start: Start, reading: bool) -> No
         with ExitStack() as stack, ThreadPoolExecutor(20) as threads:
             connections = [stack.enter_context(api.raw()) for _ in range(20)]
             for connection in connections:
-                connection.sendall(f"PUT /v1/instances/-/files/a HTTP/1.1\r\nHost: x\r\nContent-Length: {2**40}\r\n\r\n".encode())
+                connection.sendall(f"PUT /v1/instances/-/files/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {2**40}\r\n\r\n".encode())
             assert list(threads.map(lambda connection: pour(connection, reading), connections)) == ["closed"] * 20
         wait_until(lambda: api.descriptors() <= before, "the connections are closed")
         rounds.append(api.memory_bytes())

@@ -18,7 +18,7 @@ from daemon.layout import Layout
 from tests.integration.api.running import PATIENCE_S, Api, wait_until
 
 Start = Callable[..., Api]
-HEAD = b"PUT /v1/instances/c1/files/root/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+HEAD = b"PUT /v1/instances/c1/files/root/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
 
 
 def ended(api: Api) -> str:
@@ -59,7 +59,7 @@ def test_socket_that_was_passed_in_is_looked_at_too(
         if code == 0:
             api.started()
             with socket.create_connection(listener.getsockname()[:2]) as connection:
-                connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 assert connection.recv(100).startswith(b"HTTP/1.1 200")
             assert api.stop() == 0
             # The socket is whoever passed it in's: it still takes connections.
@@ -127,7 +127,7 @@ def test_idle_process_ends_at_once(start: Start, number: int) -> None:
     """Open connections on which nothing is going on do not hold it up."""
     api = start(api={"drain_s": 60.0})
     with api.raw() as connection, api.raw() as used:
-        used.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        used.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert used.recv(1000)
         connection.sendall(b"GET /he")
         assert api.stop(number) == 0
@@ -155,7 +155,7 @@ def test_request_on_an_open_connection_is_served_after_the_signal(start: Start) 
     """Who was let in gets an answer, which asks to connect anew; so no upload is refused while the process changes."""
     api = start(api={"drain_s": 60.0})
     with api.raw() as fresh, api.raw() as used:
-        used.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        used.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert not read_answer(used).will_close
         api.process.send_signal(signal.SIGTERM)
         api.logged("api.draining")

@@ -104,6 +104,12 @@ def test_config_numbers_written_in_whole_seconds_are_seconds(tmp_path: Path) -> 
     ("[api]\nlisten = ['localhost']", "api.listen.0: must be HOST:PORT, unix:/PATH or fd://NUMBER (it is 'localhost')"),
     ("[api]\nlisten = ['localhost:99999']", "api.listen.0: must be HOST:PORT"),
     ("[api]\nlisten = ['unix:relative']", "api.listen.0: must be HOST:PORT, unix:/PATH"),
+    ("[api]\nhosts = 'a'", "api.hosts: Input should be a valid list"),
+    ("[api]\nhosts = ['http://a']", "api.hosts.0: must be the name of a host, without scheme and port, for example"),
+    ("[api]\nhosts = ['a:80']", "api.hosts.0: must be the name of a host"),
+    ("[api]\nhosts = ['']", "api.hosts.0: must be the name of a host"),
+    ("[api]\nhosts = ['*']", "api.hosts.0: must be the name of a host"),
+    ("[api]\nhosts = ['a..b']", "api.hosts.0: must be the name of a host"),
     ("[api]\nprocesses = 0", "api.processes: Input should be greater than or equal to 1 (it is 0)"),
     ("[api]\nprocesses = true", "api.processes: must not be true or false"),
     ("[api]\nallow_anonymous = 'perhaps'", "api.allow_anonymous: Input should be a valid boolean"),
@@ -154,6 +160,7 @@ def test_config_refuses_what_is_no_file(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(("variable", "text", "value"), [
     ("INCUS_COURIER__API__LISTEN", '["127.0.0.1:9000"]', lambda config: config.api.listen == ["127.0.0.1:9000"]),
+    ("INCUS_COURIER__API__HOSTS", '["A.example", "b"]', lambda config: config.api.hosts == ["a.example", "b"]),
     ("INCUS_COURIER__API", '{"processes": 3}', lambda config: config.api.processes == 3),
     ("INCUS_COURIER__QUEUE__SHARDS", "5", lambda config: config.queue.shards == 5),
     ("INCUS_COURIER__API__ALLOW_ANONYMOUS", "true", lambda config: config.api.allow_anonymous),

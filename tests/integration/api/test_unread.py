@@ -1,0 +1,71 @@
+"""Clients that ask and do not read the answer."""
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from tests.integration.api.running import PATIENCE_S, Api, wait_until
+
+Start = Callable[..., Api]
+#: The answer is of half a megabyte, with the tasks below.
+ASK = b"GET /v1/tasks?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+DEEP = "/".join("d" * 250 for _ in range(15))
+TASKS = 120
+
+
+@pytest.fixture
+def full(start: Start) -> Api:
+    """An API process with many tasks that take much room in an answer."""
+    api = start(api={"body_timeout_s": 1.0, "min_rate_bytes_s": 1000})
+    assert {api.put(f"{DEEP}/{number}").status for number in range(TASKS)} == {202}
+    return api
+
+
+@contextmanager
+def connected(api: Api, family: socket.AddressFamily) -> Iterator[socket.socket]:
+    """A connection to the Unix socket or to the TCP port."""
+    with socket.socket(family) as connection:
+        connection.settimeout(PATIENCE_S)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(str(api.socket_path) if family == socket.AF_UNIX else ("127.0.0.1", api.port))
+        yield connection
+
+
+@pytest.mark.parametrize(("family", "clients", "answers", "gone"), [
+    # Over TCP the kernel takes a few answers for each connection.
+    (socket.AF_UNIX, 50, 1, False), (socket.AF_UNIX, 10, 10, True), (socket.AF_INET, 10, 12, False), (socket.AF_INET, 10, 12, True),
+])
+def test_clients_that_never_read_are_cut_off(
+    full: Api, family: socket.AddressFamily, clients: int, answers: int, gone: bool,
+) -> None:
+    """Their connections and what waits in them go after `body_timeout_s`; others are served all the while."""
+    before = full.descriptors()
+    rounds: list[int] = []
+    for number in range(1, 3):
+        with ExitStack() as stack:
+            for _ in range(clients):
+                connection = stack.enter_context(connected(full, family))
+                connection.sendall(ASK * answers)
+                if gone:
+                    connection.shutdown(socket.SHUT_WR)
+            assert full.put("root/a").status == 202
+            full.logged("answer.unread", clients * number)
+            wait_until(lambda: full.descriptors() <= before, "the connections are closed")
+        rounds.append(full.memory_bytes())
+    assert rounds[-1] - rounds[0] < 20 * 2**20
+    assert not [event for event in full.events if event["level"] == "error"]
+    assert full.other_lines == []
+
+
+def test_client_that_takes_its_time_has_its_answer(full: Api) -> None:
+    """Who reads, reads to the end."""
+    with connected(full, socket.AF_UNIX) as connection:
+        connection.sendall(ASK * 2 + ASK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        received = bytearray()
+        while piece := connection.recv(100_000):
+            received += piece
+    assert received.count(b"HTTP/1.1 200 ") == 3
+    assert received.count(DEEP.encode()) == 3 * TASKS
+    assert not [event for event in full.events if event["event"] == "answer.unread"]
