@@ -1,7 +1,7 @@
-"""Keeps the door's counts fresh: taken by a thread, only while uploads come."""
+"""Keeps the door's counts fresh: taken only while uploads come, by a thread of their own that no question holds up."""
 
 import asyncio
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from api.admission import SNAPSHOT_S, Admission
@@ -15,9 +15,9 @@ MAX_AGE_S: Final = 2.0
 class Backlog:
     """Asked before each upload."""
 
-    def __init__(self, reader: Reader, threads: Executor, admission: Admission) -> None:
+    def __init__(self, reader: Reader, admission: Admission) -> None:
         self._reader = reader
-        self._threads = threads
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="count")
         self._admission = admission
         self._clock = asyncio.get_running_loop().time
         self._taken_at = self._clock()
@@ -33,7 +33,11 @@ class Backlog:
         if age_s > MAX_AGE_S:
             await asyncio.shield(self._taking)
 
+    def close(self) -> None:
+        """Wait for the thread to end."""
+        self._thread.shutdown()
+
     async def _take(self) -> None:
         began = self._clock()
-        self._admission.refresh(await joined(self._threads.submit(self._reader.snapshot)))
+        self._admission.refresh(await joined(self._thread.submit(self._reader.snapshot)))
         self._taken_at = began

@@ -56,8 +56,8 @@ class _Service:
                       when_dead=self._fail)
             for shard in range(config.queue.shards)]
         self._receiver = Receiver(self._spool, self._committers)
-        backlog = Backlog(self._reader, self._threads, self._admission)
-        uploads = Uploads(self._settings, self._admission, backlog, self._receiver)
+        self._backlog = Backlog(self._reader, self._admission)
+        uploads = Uploads(self._settings, self._admission, self._backlog, self._receiver)
         probe = Probe(layout, self._spool, self._reader, self._admission)
         app = build(Courier(self._settings, uploads, probe, self._threads), self._settings)
         self._server = Server(app, doors, Hooks(
@@ -76,6 +76,7 @@ class _Service:
         self._receiver.close()
         for committer in self._committers:
             committer.close()
+        self._backlog.close()
         self._threads.shutdown()
         self._reader.close()
         self._spool.close()
