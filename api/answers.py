@@ -47,17 +47,18 @@ def json_answer(status: int, value: Mapping[str, Any], *headers: tuple[str, str]
 
 async def send_answer(send: Send, answer: Answer) -> None:
     """Send the whole of `answer`. The server leaves the body out when the request was a HEAD."""
-    await send({"type": "http.response.start", "status": answer.status, "headers": _headers(answer)})
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers_of(answer)})
     await send({"type": "http.response.body", "body": answer.body, "more_body": False})
 
 
 def as_http(answer: Answer) -> bytes:
     """The whole of `answer` as it goes over the wire, for who is refused before anything was read."""
-    head = b"".join(b"%s: %s\r\n" % header for header in _headers(answer))
+    head = b"".join(b"%s: %s\r\n" % header for header in headers_of(answer))
     return b"HTTP/1.1 %d \r\n%s\r\n%s" % (answer.status, head, answer.body)
 
 
-def _headers(answer: Answer) -> list[tuple[bytes, bytes]]:
+def headers_of(answer: Answer) -> list[tuple[bytes, bytes]]:
+    """The headers of `answer` as they go over the wire."""
     headers = [(b"content-type", answer.media_type.encode("ascii")),
                (b"content-length", str(len(answer.body)).encode("ascii"))]
     headers.extend((name.lower().encode("ascii"), value.encode("latin-1")) for name, value in answer.headers)

@@ -19,7 +19,8 @@ from api.settings import Settings
 from api.target import split
 from api.uploads import Uploads
 from api.visitors import check
-from api.wire import collect, read_put, read_query, read_upload
+from api.wire import UploadRequest, collect, read_put, read_query, read_upload
+from daemon.config import Config
 from daemon.errors import CourierError, Rejected
 from daemon.logs import log
 from daemon.names import printable
@@ -79,7 +80,12 @@ class Courier:
     async def post_upload(self, scope: Scope, receive: Receive) -> Answer:
         """POST /upload: answer in the sentence that its clients know."""
         headers = collect(scope["headers"])
-        request, accepted = await self._uploads.take(lambda config: read_upload(headers, config), receive)
+
+        def read(config: Config) -> UploadRequest:
+            read_query(scope["query_string"], _NO_PARAMETERS)
+            return read_upload(headers, config)
+
+        request, accepted = await self._uploads.take(read, receive)
         sentence = (f"File '{request.display_name}' queued for processing"
                     f" on container '{request.destination.instance}'.")
         return text_answer(202, sentence, *_accepted_headers(accepted))
@@ -144,7 +150,7 @@ def _front(app: App) -> App:
     """Refuse what is not HTTP/1."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["http_version"] not in {"1.0", "1.1"}:
+        if scope["http_version"] not in {"1.0", "1.1"}:
             await send_answer(send, problem(Rejected("http_version")).plus(("Connection", "close")))
         else:
             await app(scope, receive, send)
@@ -159,7 +165,7 @@ def _entrance(app: App, settings: Settings) -> App:
         authority, path = split(scope["raw_path"])
         scope["path"] = path.decode("ascii")
         try:
-            if scope["type"] == "http" and not scope["state"].get(PRIVATE):
+            if not scope["state"].get(PRIVATE):
                 check(collect(scope["headers"]), authority, settings.config.api.hosts)
         except Rejected as error:
             log("request.refused", code=error.code, detail=error.detail)
@@ -172,10 +178,7 @@ def _entrance(app: App, settings: Settings) -> App:
 
 
 async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "http":
-        await send_answer(send, problem(Rejected("not_found")))
-    else:
-        await send({"type": "websocket.close"})
+    await send_answer(send, problem(Rejected("not_found")))
 
 
 def _accepted_headers(accepted: Accepted) -> list[tuple[str, str]]:

@@ -1,6 +1,8 @@
-"""One connection, as Hypercorn serves it, with four things done otherwise.
+"""One connection, as Hypercorn serves it, with five things done otherwise.
 
-- HTTP/1.1 only: in HTTP/2, which Hypercorn would change to, one slow upload holds up the others.
+- HTTP/1.1 only: in HTTP/2, which Hypercorn would change to, one slow upload holds up the others. An upgrade to it or
+  to WebSocket, where a failed handshake would hold the connection for ever, is passed over.
+- A request that cannot be read is answered with a code too.
 - A connection is closed as soon as its client has closed it, not a keep-alive time later.
 - A client that does not read its answers is not waited for without end.
 - What every request costs: the idle time is watched by a timer instead of two tasks, and an answer's head and
@@ -28,7 +30,7 @@ from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import ASGIFramework, ConnectionState, TaskGroup
 
-from api.answers import PRIVATE, App, as_http
+from api.answers import PRIVATE, App, as_http, headers_of
 from api.body import Pace
 from api.outflow import Outflow
 from api.problems import problem
@@ -37,6 +39,8 @@ from daemon.logs import log
 
 #: Events of one body that wait for the app; each is at most 64 KiB.
 QUEUED_PIECES: Final = 4
+#: What a request is refused with that cannot be read, by the status that h11 gives it.
+UNREADABLE: Final = {431: "long_head", 501: "unknown_coding"}
 #: A connection on which nothing goes on for so long is closed.
 KEEP_ALIVE_S: Final = 5.0
 
@@ -144,7 +148,20 @@ class Http1(H11Protocol):
     async def _create_stream(self, request: h11.Request) -> None:
         # What a client that was cut off has sent ahead is not worth doing.
         if not self.is_closing():
-            await super()._create_stream(request)
+            await super()._create_stream(_without_upgrade(request))
+
+    async def _send_error_response(self, status_code: int) -> None:
+        answer = problem(Rejected(UNREADABLE.get(status_code, "bad_request"))).plus(("Connection", "close"))
+        await self._send_h11_event(h11.Response(status_code=answer.status, headers=headers_of(answer)))
+        await self._send_h11_event(h11.Data(data=answer.body))
+        await self._send_h11_event(h11.EndOfMessage())
+
+
+def _without_upgrade(request: h11.Request) -> h11.Request:
+    kept = [header for header in request.headers if header[0] != b"upgrade"]
+    if len(kept) == len(request.headers):
+        return request
+    return h11.Request(method=request.method, target=request.target, headers=kept, http_version=request.http_version)
 
 
 class Connection(TCPServer):

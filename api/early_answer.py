@@ -29,7 +29,7 @@ class EarlyAnswers:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or not _has_body(scope):
+        if not _has_body(scope):
             await self._app(scope, receive, send)
             return
         exchange = _Exchange(scope, receive, send, self._linger_s, self._linger_bytes)

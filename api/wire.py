@@ -25,6 +25,11 @@ _NUMBER: Final = re.compile(r"[0-9]{1,10}")
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _BROKEN_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
+#: Content-Encodings that change nothing.
+_PLAIN_CODINGS: Final = {b"identity", b""}
+_FORM: Final = b"multipart/form-data"
+#: Headers that make a PUT depend on what is there (RFC 9110, 13.1).
+_CONDITIONS: Final = frozenset({b"if-match", b"if-none-match", b"if-unmodified-since"})
 _FLAGS: Final = {"true": True, "false": False, "1": True, "0": False}
 #: The largest uid and gid; 2**32 - 1 means "leave it" to chown.
 MAX_OWNER: Final = 2**32 - 2
@@ -125,8 +130,7 @@ def read_length(headers: Headers) -> int | None:
     lengths, encodings = headers.get(b"content-length", []), headers.get(b"transfer-encoding", [])
     if lengths and encodings:
         raise Rejected("bad_length", "Content-Length and Transfer-Encoding contradict each other.")
-    if b"content-range" in headers:
-        raise Rejected("bad_range")
+    _check_wholeness(headers)
     if encodings:
         return None
     if not lengths:
@@ -135,6 +139,18 @@ def read_length(headers: Headers) -> int | None:
     if len(set(lengths)) > 1 or not lengths[0].isdigit():
         raise Rejected("bad_length", "Content-Length is not one number.")
     return int(lengths[0])
+
+
+def _check_wholeness(headers: Headers) -> None:
+    """Refuse a body that is not the file itself, and an upload that is only wanted under a condition."""
+    if b"content-range" in headers:
+        raise Rejected("bad_range")
+    if not {coding.lower() for coding in headers.get(b"content-encoding", [])} <= _PLAIN_CODINGS:
+        raise Rejected("wrapped_body", "The body has a Content-Encoding.")
+    if any(kind.lower().startswith(_FORM) for kind in headers.get(b"content-type", [])):
+        raise Rejected("wrapped_body", "The body is a form.")
+    if not _CONDITIONS.isdisjoint(headers):
+        raise Rejected("bad_condition")
 
 
 def read_mode(text: str | None) -> int | None:
@@ -168,9 +184,12 @@ def read_flag(text: str | None, default: bool) -> bool:
 def unescape(text: str, code: str) -> str:
     """Undo the percent-encoding of a part of an address; raise Rejected(code) unless it is sound UTF-8.
 
-    An encoded slash or NUL is refused: whoever checked the address before us may have read it differently.
+    An encoded slash or NUL and a bare '#' are refused: whoever checked the address before us may have read it
+    differently.
     """
     raw = text.encode("ascii")
+    if b"#" in raw:
+        raise Rejected(code, "A '#' in the address must be written %23.")
     if _BROKEN_ESCAPE.search(raw):
         raise Rejected(code, "A percent sign in the address is not followed by two hexadecimal digits.")
     if b"%2f" in raw.lower() or b"%00" in raw:

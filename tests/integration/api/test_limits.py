@@ -1,5 +1,7 @@
 """What is turned away at the door, and that nothing of it stays."""
 
+import json
+import re
 import select
 import socket
 import threading
@@ -135,17 +137,28 @@ def test_two_framings_are_refused(shared: Api, head: str) -> None:
     assert b"connection: close" in received.lower()
 
 
-@pytest.mark.parametrize("head", [
-    "Content-Length: 5\r\nContent-Length: 6\r\n", "Content-Length: -5\r\n", "Transfer-Encoding: gzip\r\n", "broken\r\n",
-    "X-Big: " + "x" * 200_000 + "\r\n",
-])
-def test_broken_head_is_refused_without_a_traceback(shared: Api, head: str) -> None:
-    """The server refuses what it cannot read, and nobody is alarmed."""
+BROKEN = [
+    (HEAD + "Content-Length: 5\r\nContent-Length: 6\r\n", 400, "bad_request"), (HEAD + "Content-Length: -5\r\n", 400, "bad_request"),
+    (HEAD + "Transfer-Encoding: gzip\r\n", 501, "unknown_coding"), (HEAD + "broken\r\n", 400, "bad_request"),
+    (HEAD + "Host: localhost\r\n", 400, "bad_request"), (HEAD + "X-Nul: a\0b\r\n", 400, "bad_request"),
+    ("GET /healthz HTTP/1.1\r\n", 400, "bad_request"), ("GET /파일 HTTP/1.1\r\nHost: localhost\r\n", 400, "bad_request"),
+    (HEAD + "X-Big: " + "x" * 60_000, 431, "long_head"),
+    (HEAD + "Transfer-Encoding: chunked\r\n\r\nz\r\n", 400, "bad_request"),
+    (HEAD + "Transfer-Encoding: chunked\r\n\r\n1\r\nxyz", 400, "bad_request"),
+]
+
+
+@pytest.mark.parametrize(("sent", "status", "code"), BROKEN)
+def test_request_that_cannot_be_read_is_refused_with_a_code(shared: Api, sent: str, status: int, code: str) -> None:
+    """A person sees what is wrong with it; nothing of it is kept, and nobody is alarmed."""
+    files = shared.spooled()
     with shared.raw() as connection:
-        connection.sendall(f"{HEAD}{head}\r\n".encode())
-        # What was not read may make the kernel reset the connection before the answer is seen.
-        assert until_closed(connection)[:10] in {b"HTTP/1.1 4", b"HTTP/1.1 5", b""}
-    assert shared.put("root/a").status == 202
+        connection.sendall(f"{sent}\r\n".encode())
+        received = until_closed(connection)
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert (head.split(b" ")[1], json.loads(body)["code"]) == (str(status).encode(), code)
+    assert b"connection: close" in head
+    assert shared.spooled() == files
     assert not [event for event in shared.events if event["level"] == "error"]
 
 
@@ -165,11 +178,14 @@ def test_upgrade_to_http_2_is_passed_over(shared: Api) -> None:
     assert reply.status == 200
 
 
-def test_websocket_is_refused(shared: Api) -> None:
-    """There is nothing to say over one."""
-    reply = shared.ask("GET", "/upload", Connection="Upgrade", Upgrade="websocket", Sec_WebSocket_Version="13",
-                       Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==")
-    assert reply.status == 403
+@pytest.mark.parametrize("handshake", ["", "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"])
+def test_websocket_is_passed_over(shared: Api, handshake: str) -> None:
+    """A request that would like one is answered in HTTP, whether its handshake is legal or not, and ends like any other."""
+    with shared.raw() as connection:
+        connection.sendall(f"GET /upload HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{handshake}\r\n"
+                           "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        received = until_closed(connection)
+    assert re.findall(rb"HTTP/1.1 (\d+) ", received) == [b"405", b"200"]
 
 
 @pytest.mark.parametrize("sent", [b"", b"abc", b"x" * 700_000])

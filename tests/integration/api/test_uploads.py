@@ -56,6 +56,12 @@ def test_post_is_answered_in_the_sentence_that_clients_know(shared: Api) -> None
     assert shared.task(reply)["path"] == "/root/파일 이름.txt"
 
 
+def test_post_is_refused_with_parameters_in_its_address(shared: Api) -> None:
+    """They belong to PUT; a mode that is asked for and passed over would be a file that is open to others."""
+    reply = shared.ask("POST", "/upload?mode=0600", b"x", X_File_Path="/root/a", X_Container_Name="c1")
+    assert (reply.status, reply.code) == (400, "bad_query")
+
+
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"])
 def test_upload_refuses_other_methods_than_post(shared: Api, method: str) -> None:
     """405, in the words that clients know."""

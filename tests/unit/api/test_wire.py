@@ -242,3 +242,34 @@ def test_idempotency_key_is_refused_when_it_is_not_visible_ascii(key: str) -> No
 def test_escape_is_undone_only_where_it_is_one() -> None:
     """What is not escaped stays as it is."""
     assert unescape("a%20b%41~", "bad_path") == "a bA~"
+
+
+@pytest.mark.parametrize(("headers", "code"), [
+    ({"content_encoding": "gzip"}, "wrapped_body"), ({"content_encoding": "identity, br"}, "wrapped_body"),
+    ({"content_type": "multipart/form-data; boundary=x"}, "wrapped_body"), ({"content_type": "Multipart/Form-Data"}, "wrapped_body"),
+    ({"if_none_match": "*"}, "bad_condition"), ({"if_match": '"x"'}, "bad_condition"),
+    ({"if_unmodified_since": "Sun, 22 Nov 2026 00:00:00 GMT"}, "bad_condition"),
+])
+def test_upload_is_refused_when_its_body_is_not_the_whole_file_as_it_shall_be(headers: dict[str, str], code: str) -> None:
+    """What would be delivered is not what the client means, so nothing is taken."""
+    with refused(code):
+        upload(**headers)
+    with refused(code):
+        put("root/a", **headers)
+
+
+@pytest.mark.parametrize("headers", [
+    {"content_encoding": "identity"}, {"content_encoding": "Identity"}, {"content_type": "application/x-www-form-urlencoded"},
+    {"content_type": "multipart/mixed"}, {"if_modified_since": "Sun, 22 Nov 2026 00:00:00 GMT"},
+])
+def test_upload_is_taken_with_headers_that_change_nothing(headers: dict[str, str]) -> None:
+    """What curl sends by itself, and what other methods' conditions are."""
+    assert upload(**headers).length == 1
+
+
+@pytest.mark.parametrize("path", ["root/a#b", "#", "root/a%20#"])
+def test_bare_number_sign_in_an_address_is_refused(path: str) -> None:
+    """It begins a part that is not sent; who checked the address before us may have cut it off."""
+    with refused("bad_path"):
+        put(path)
+    assert put("root/a%23b").destination.path == "/root/a#b"
