@@ -106,13 +106,18 @@ class Worker:
         except QueueFault as error:
             if error.kind.action is Action.STOP:
                 raise
-            if error.code != "queue_full" or not self._parts.reserve.release():
-                log("worker.waiting", code=error.code, detail=error.detail)
-            return _TROUBLE_S
+            self._bear(error.code, error.detail, no_room=error.code == "queue_full")
         except OSError as error:
-            if error.errno not in NO_ROOM or not self._parts.reserve.release():
-                log("worker.waiting", code="io_error", detail=str(error))
-            return _TROUBLE_S
+            self._bear("io_error", str(error), no_room=error.errno in NO_ROOM)
+        return _TROUBLE_S
+
+    def _bear(self, code: str, detail: str, *, no_room: bool) -> None:
+        """A turn failed: make room if that is what is missing, or say what is waited for."""
+        parts = self._parts
+        if no_room:
+            parts.upkeep.make_room()
+        if not (no_room and parts.reserve.release()):
+            log("worker.waiting", code=code, detail=detail)
 
     def _turn(self) -> float:
         parts = self._parts

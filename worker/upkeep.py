@@ -5,7 +5,7 @@ from typing import Final
 
 from daemon.absence import note_alive
 from daemon.config import Config
-from daemon.errors import ERRORS, Action
+from daemon.errors import ERRORS, Action, QueueFault
 from daemon.logs import log
 from daemon.reserve import Reserve
 from daemon.spool import Mark, Spool
@@ -78,6 +78,15 @@ class Upkeep:
     def next_in_s(self) -> float | None:
         """In how many seconds the next barrier may begin, if one is wanted."""
         return max(0.0, self._barrier_at - time.monotonic()) if self.unspooling and not self._barrier.busy else None
+
+    def make_room(self) -> None:
+        """The disk is full: let go of what needs no writing, finished bytes and used pages of the write-ahead log."""
+        try:
+            if not self._barrier.busy:
+                self._begin_barrier()
+            self._queue.recycle_log()
+        except QueueFault as error:
+            log("worker.waiting", code=error.code, detail=error.detail)
 
     def _begin_barrier(self) -> None:
         found = self._queue.unspoolable(_BARRIER_BATCH)

@@ -111,9 +111,16 @@ class QueueUpkeep(QueueBase):
 
     def checkpoint(self) -> None:
         """Shrink the write-ahead log if nobody reads from it just now."""
+        self._checkpoint("TRUNCATE")
+
+    def recycle_log(self) -> None:
+        """Have the write-ahead log written from its beginning again if nobody reads from it; its room stays its own."""
+        self._checkpoint("RESTART")
+
+    def _checkpoint(self, kind: str) -> None:
         with self._lock, faults():
             self.quick.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_PATIENCE_MS}")
             try:
-                self.quick.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                self.quick.execute(f"PRAGMA wal_checkpoint({kind})").fetchall()
             finally:
                 self.quick.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT_S * 1000)}")
