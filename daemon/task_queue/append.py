@@ -1,15 +1,21 @@
 """Putting uploads into a shard's queue: each once, durably, many in one transaction."""
 
+import json
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final
 
 from daemon import seam
 from daemon.task import FINISHED, State, Upload
 from daemon.task_queue.base import QueueBase
 from daemon.task_queue.schema import OUTAGE, TABLE
+
+#: Most rows in one statement.
+_MOST_AT_ONCE: Final = 64
+_ROW: Final = f"(?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE})"
 
 
 class Outcome(Enum):
@@ -45,7 +51,7 @@ class QueueAppend(QueueBase):
         now = time.time()
 
         def put_all(connection: sqlite3.Connection) -> list[Put]:
-            return [self._put(connection, upload, supersede, state, now) for upload in uploads]
+            return self._put_all(connection, uploads, supersede and state is State.QUEUED, state, now)
 
         if any(upload.idempotency_key is not None for upload in uploads):
             answers = self.with_keys("queue.commit", put_all)
@@ -55,39 +61,40 @@ class QueueAppend(QueueBase):
         seam.reach("queue.committed")
         return answers
 
-    def _put(self, connection: sqlite3.Connection, upload: Upload, supersede: bool, state: State, now: float) -> Put:
-        seam.reach("queue.insert")
-        if upload.idempotency_key is not None:
-            earlier = self._claim_key(connection, upload)
-            if earlier is not None:
-                return earlier
-        to = upload.destination
-        inserted = connection.execute(
-            f"INSERT INTO {TABLE}"
-            " (data, timestamp, status, task_id, instance, target, size, updated_at, age_base)"
-            f" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE})"
-            " ON CONFLICT (task_id) DO NOTHING RETURNING _id",
-            (upload.to_json(), upload.created_at, state, upload.task_id, to.instance_key, to.target, upload.size, now,
-             upload.created_at, *to.clocks)).fetchone()
-        if inserted is None:
-            return Put(Outcome.DUPLICATE, upload.task_id)
-        if not supersede or state is not State.QUEUED:
-            return Put(Outcome.ACCEPTED, upload.task_id)
-        replaced = connection.execute(
-            f"UPDATE {TABLE} SET status = 6, open = 0, updated_at = ?, error_code = NULL,"
-            " error_message = ?, due_at = NULL"
-            " WHERE target = ? AND open = 1 AND _id < ? AND status <> 2 RETURNING task_id",
-            (now, f"Replaced by {upload.task_id}.", to.target, inserted[0])).fetchall()
-        return Put(Outcome.ACCEPTED, upload.task_id, [row[0] for row in replaced])
+    # A statement for many uploads, not one for each: after every statement the thread has to get the interpreter back
+    # from the event loop, and that takes longer than the statement.
 
-    def _claim_key(self, connection: sqlite3.Connection, upload: Upload) -> Put | None:
-        """Bind the upload's key to it; return the answer instead when the key stands for an earlier upload."""
+    def _put_all(
+        self, connection: sqlite3.Connection, uploads: Sequence[Upload], supersede: bool, state: State, now: float,
+    ) -> list[Put]:
+        there = _already_there(connection, uploads)
+        fresh: dict[str, Upload] = {}
+        found = []
+        for upload in uploads:
+            seam.reach("queue.insert")
+            earlier = None if upload.idempotency_key is None else self._claim_key(connection, upload, fresh)
+            if earlier is None and (upload.task_id in there or upload.task_id in fresh):
+                earlier = Put(Outcome.DUPLICATE, upload.task_id)
+            if earlier is None:
+                fresh[upload.task_id] = upload
+            found.append(earlier)
+        for some in _chunks(list(fresh.values())):
+            _insert(connection, some, state, now)
+        replaced = _supersede(connection, fresh.values(), now) if supersede else {}
+        return [earlier or Put(Outcome.ACCEPTED, upload.task_id, replaced.get(upload.task_id, []))
+                for upload, earlier in zip(uploads, found, strict=True)]
+
+    def _claim_key(self, connection: sqlite3.Connection, upload: Upload, fresh: Container[str]) -> Put | None:
+        """Bind the upload's key to it; return the answer instead when the key stands for an earlier upload.
+
+        `fresh` has the ids that get their rows in this transaction.
+        """
         known = connection.execute("SELECT task_id, fingerprint FROM keys.idempotency WHERE key = ?",
                                    (upload.idempotency_key,)).fetchone()
         if known is not None and known[0] != upload.task_id:
             if known[1] != upload.fingerprint:
                 return Put(Outcome.MISMATCH, known[0])
-            if self._still_stands(connection, known[0], upload):
+            if known[0] in fresh or self._still_stands(connection, known[0], upload):
                 return Put(Outcome.DUPLICATE, known[0])
         connection.execute("INSERT OR REPLACE INTO keys.idempotency VALUES (?, ?, ?)",
                            (upload.idempotency_key, upload.task_id, upload.fingerprint))
@@ -100,3 +107,48 @@ class QueueAppend(QueueBase):
             return True
         bucket = self.layout.bucket(upload.destination.bucket)
         return any((bucket / f"{task_id}{suffix}").exists() for suffix in ("", ".failed", ".held"))
+
+
+def _chunks(uploads: Sequence[Upload]) -> Iterator[Sequence[Upload]]:
+    """All of them in pieces whose sizes are powers of two: so few statements are soon all prepared."""
+    start = 0
+    while left := len(uploads) - start:
+        size = min(_MOST_AT_ONCE, 1 << (left.bit_length() - 1))
+        yield uploads[start:start + size]
+        start += size
+
+
+def _already_there(connection: sqlite3.Connection, uploads: Collection[Upload]) -> set[str]:
+    """The ids among those of `uploads` that have a row."""
+    ids = json.dumps([upload.task_id for upload in uploads])
+    rows = connection.execute(
+        f"SELECT task_id FROM {TABLE} WHERE task_id IN (SELECT value FROM json_each(?))", (ids,)).fetchall()
+    return {row[0] for row in rows}
+
+
+def _insert(connection: sqlite3.Connection, uploads: Collection[Upload], state: State, now: float) -> None:
+    values: list[object] = []
+    for upload in uploads:
+        to = upload.destination
+        values += (upload.to_json(), upload.created_at, state, upload.task_id, to.instance_key, to.target, upload.size,
+                   now, upload.created_at, *to.clocks)
+    connection.execute(
+        f"INSERT INTO {TABLE} (data, timestamp, status, task_id, instance, target, size, updated_at, age_base)"
+        f" VALUES {', '.join([_ROW] * len(uploads))}", values)
+
+
+def _supersede(connection: sqlite3.Connection, uploads: Collection[Upload], now: float) -> dict[str, list[str]]:
+    """Replace what waits for the destinations of `uploads` by the newest; return the ids replaced by each upload."""
+    newest = {upload.destination.target: upload for upload in uploads}
+    replaced: dict[str, list[str]] = {}
+    for some in _chunks(list(newest.values())):
+        rows = connection.execute(
+            f"UPDATE {TABLE} AS old SET status = 6, open = 0, updated_at = ?, error_code = NULL, due_at = NULL,"
+            f" error_message = 'Replaced by ' || (SELECT newer.task_id FROM {TABLE} AS newer"
+            " WHERE newer.target = old.target AND newer.open = 1 ORDER BY newer._id DESC LIMIT 1) || '.'"
+            f" WHERE target IN ({', '.join('?' * len(some))}) AND open = 1 AND status <> 2 AND _id < ("
+            f" SELECT max(newer._id) FROM {TABLE} AS newer WHERE newer.target = old.target AND newer.open = 1)"
+            " RETURNING target, task_id", (now, *(upload.destination.target for upload in some))).fetchall()
+        for target, task_id in rows:
+            replaced.setdefault(newest[target].task_id, []).append(task_id)
+    return replaced

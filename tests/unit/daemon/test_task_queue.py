@@ -58,7 +58,8 @@ def test_uploads_of_one_transaction_replace_one_another(depot: Depot) -> None:
     """Of several to one path in one transaction only the last is to be delivered."""
     uploads = [an_upload("/f") for _ in range(3)]
     answers = depot.queue.put_many(uploads, supersede=True)
-    assert [answer.superseded for answer in answers] == [[], [uploads[0].task_id], [uploads[1].task_id]]
+    assert [sorted(answer.superseded) for answer in answers] == [[], [], [uploads[0].task_id, uploads[1].task_id]]
+    assert depot.task(uploads[0]).error_message == f"Replaced by {uploads[2].task_id}."
 
 
 def test_failed_transaction_keeps_none_of_its_uploads(depot: Depot) -> None:
