@@ -18,8 +18,8 @@ from api.receive import Accepted
 from api.settings import Settings
 from api.target import split
 from api.uploads import Uploads
-from api.visitors import check
-from api.wire import UploadRequest, collect, read_put, read_query, read_upload
+from api.visitors import check, from_browser
+from api.wire import UploadRequest, collect, read_put, read_query, read_upload, refuse_parameters
 from daemon.config import Config
 from daemon.errors import CourierError, Rejected
 from daemon.logs import log
@@ -82,7 +82,7 @@ class Courier:
         headers = collect(scope["headers"])
 
         def read(config: Config) -> UploadRequest:
-            read_query(scope["query_string"], _NO_PARAMETERS)
+            refuse_parameters(scope["query_string"])
             return read_upload(headers, config)
 
         request, accepted = await self._uploads.take(read, receive)
@@ -165,7 +165,7 @@ def _entrance(app: App, settings: Settings) -> App:
         authority, path = split(scope["raw_path"])
         scope["path"] = path.decode("ascii")
         try:
-            if not scope["state"].get(PRIVATE):
+            if not scope["state"].get(PRIVATE) and from_browser(scope["headers"]):
                 check(collect(scope["headers"]), authority, settings.config.api.hosts)
         except Rejected as error:
             log("request.refused", code=error.code, detail=error.detail)

@@ -3,12 +3,13 @@
 A browser runs other people's programs. A page of theirs that sends a request here says so in `Origin` or
 `Sec-Fetch-Site`; one that comes by DNS rebinding, where a name of theirs was made to lead to this machine, is
 of this site as far as the browser knows, and only the name in `Host` tells. No page can change these headers.
-Pure functions of what a request announces. Sources: RFC 9110, 7.4; RFC 6454; Fetch Metadata (W3C).
+Programs, which come in their user's name, may use any host. Pure functions of what a request announces.
+Sources: RFC 9110, 7.4; RFC 6454; Fetch Metadata (W3C).
 """
 
 import ipaddress
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from api.wire import Headers
@@ -18,6 +19,12 @@ from daemon.names import printable
 _AUTHORITY: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]*)?")
 _ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(.+)")
 _LOCALHOST: Final = "localhost"
+
+
+def from_browser(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """True when a browser may have sent it: what a page uploads has an `Origin`, all else the browser's name."""
+    return any(name == b"origin" or name.startswith(b"sec-fetch-") or (name == b"user-agent" and b"Mozilla/" in value)
+               for name, value in headers)
 
 
 def check(headers: Headers, authority: bytes | None, names: Collection[str]) -> None:

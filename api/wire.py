@@ -125,6 +125,13 @@ def read_query(query: bytes, known: frozenset[str]) -> dict[str, str]:
     return parameters
 
 
+def refuse_parameters(query: bytes) -> None:
+    """For an address that has headers for them: refuse the options of an upload in its query; ignore all else there."""
+    found = PUT_PARAMETERS.intersection(name for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+    if found:
+        raise Rejected("bad_query", f"The parameter {min(found)!r} is not known here: send it as a header.")
+
+
 def read_length(headers: Headers) -> int | None:
     """The length of the body as announced, or None when it comes in chunks."""
     lengths, encodings = headers.get(b"content-length", []), headers.get(b"transfer-encoding", [])

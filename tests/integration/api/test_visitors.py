@@ -24,9 +24,15 @@ class Answer(NamedTuple):
     will_close: bool
 
 
-def send(connection: socket.socket, method: str, target: str, *headers: str, version: str = "1.1") -> Answer:
+#: By which a browser gives itself away, whatever page it serves.
+BROWSER = "User-Agent: Mozilla/5.0 (X11; Linux x86_64)"
+
+
+def send(
+    connection: socket.socket, method: str, target: str, *headers: str, version: str = "1.1", agent: str = BROWSER,
+) -> Answer:
     """Send a request with an upload of one byte, and nothing in its head but what is given; return the answer."""
-    lines = (f"{method} {target} HTTP/{version}", *headers, "X-Container-Name: c1", "X-File-Path: /root/a",
+    lines = (f"{method} {target} HTTP/{version}", agent, *headers, "X-Container-Name: c1", "X-File-Path: /root/a",
              *(["Content-Length: 1"] if method in {"PUT", "POST"} else []), "", "x" if method in {"PUT", "POST"} else "")
     connection.sendall("\r\n".join(lines).encode())
     with http.client.HTTPResponse(connection, method=method) as answer:
@@ -69,10 +75,17 @@ def test_refusal_at_upload_is_in_words(shared: Api) -> None:
     ("1.0", ["Host: localhost"]), ("1.1", ["Host: localhost:8420", "Origin: http://localhost:8420", "Sec-Fetch-Site: same-origin"]),
     ("1.1", ["hOsT: localhost", "sec-fetch-site: none"]),
 ])
-def test_program_is_let_in_at_a_tcp_door(shared: Api, version: str, headers: list[str]) -> None:
+def test_page_of_our_own_is_let_in_at_a_tcp_door(shared: Api, version: str, headers: list[str]) -> None:
     """A request that names this machine, or nothing at all, is taken."""
     with shared.raw() as connection:
         assert send(connection, "PUT", TARGET, *headers, version=version).status == 202
+
+
+@pytest.mark.parametrize("agent", ["User-Agent: curl/8.5.0", "Accept: */*"])
+def test_program_may_call_us_what_it_likes(shared: Api, agent: str) -> None:
+    """Only browsers run other people's programs: a client that sends any name, or none, is as good as its user."""
+    with shared.raw() as connection:
+        assert send(connection, "PUT", TARGET, "Host: uploads", agent=agent).status == 202
 
 
 def test_anything_goes_at_a_unix_socket(shared: Api) -> None:
@@ -131,7 +144,7 @@ def test_large_upload_of_a_page_is_refused_without_a_leak(shared: Api) -> None:
     before = shared.descriptors()
     for _ in range(20):
         connection = http.client.HTTPConnection("127.0.0.1", shared.port, timeout=PATIENCE_S)
-        connection.request("PUT", TARGET, b"x" * 2_000_000, {"Host": "evil.example"})
+        connection.request("PUT", TARGET, b"x" * 2_000_000, {"Host": "evil.example", "User-Agent": "Mozilla/5.0"})
         assert connection.getresponse().status == 421
         connection.close()
     wait_until(lambda: shared.descriptors() <= before, "the connections are closed")
