@@ -15,8 +15,10 @@ import asyncio
 import contextlib
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
+from email.utils import formatdate
 from typing import Any, Final, cast
 
 import h11
@@ -96,44 +98,57 @@ async def _turn_away(writer: asyncio.StreamWriter) -> None:
 
 
 class IdleTimer(AsyncioSingleTask):
-    """Closes a connection that is idle for too long, or idle while the server ends."""
+    """Closes a connection that is idle for too long, or idle while the server ends.
+
+    One timer serves many requests: when it ends early, because there was a request meanwhile, it is set again.
+    """
 
     def __init__(self, context: WorkerContext) -> None:
         super().__init__()
         self._context = context
+        self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._idle_since = 0.0
         self._when_due: Callable[[], None] | None = None
         self._retired = False
 
     async def restart(self, task_group: TaskGroup, action: Callable[..., Any]) -> None:
         """The connection is idle from now on: do `action` in a while."""
-        self._cancel()
         if self._retired:
             return
         self._when_due = lambda: task_group.spawn(action)
-        wait_s = 0.0 if self._context.terminated.is_set() else KEEP_ALIVE_S
-        self._timer = asyncio.get_running_loop().call_later(wait_s, self.fire_now)
+        self._idle_since = self._loop.time()
+        if self._context.terminated.is_set():
+            self._loop.call_soon(self.fire_now)
+        elif self._timer is None:
+            self._timer = self._loop.call_later(KEEP_ALIVE_S, self._look)
 
     async def stop(self) -> None:
         """The connection is not idle any more."""
-        self._cancel()
+        self._when_due = None
 
     def fire_now(self) -> None:
         """Do the action if the connection is idle."""
-        due = self._when_due
-        self._cancel()
+        due, self._when_due = self._when_due, None
         if due is not None:
             due()
 
     def retire(self) -> None:
         """The client is gone: the connection ends as soon as nothing goes on."""
-        self._cancel()
+        self._when_due = None
         self._retired = True
-
-    def _cancel(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._when_due = None
+
+    def _look(self) -> None:
+        self._timer = None
+        left_s = self._idle_since + KEEP_ALIVE_S - self._loop.time()
+        if self._when_due is None:
+            return
+        if left_s > 0:
+            self._timer = self._loop.call_later(left_s, self._look)
+        else:
+            self.fire_now()
 
 
 class Http1(H11Protocol):
@@ -204,10 +219,22 @@ class Connection(TCPServer):
                 await self.protocol.handle(Closed())
 
 
+class _Settings(Config):
+    """Hypercorn's settings, with a date that is written once for all answers of one second."""
+
+    _date = (0, b"")
+
+    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+        """What every answer has besides its own headers."""
+        now = int(time.time())
+        if self._date[0] != now:
+            self._date = (now, formatdate(now, usegmt=True).encode())
+        return [(b"date", self._date[1])]
+
+
 def _configuration() -> Config:
-    config = Config()
+    config = _Settings()
     config.max_app_queue_size = QUEUED_PIECES
-    config.include_server_header = False
     config.accesslog = None
     config.errorlog = None
     config.logger_class = ServerLog

@@ -31,7 +31,7 @@ WHOLE_BYTES: Final = 256 * 1024
 #: A larger one goes to the disk in batches of this size. At most two are in memory.
 BATCH_BYTES: Final = 384 * 1024
 #: Threads that write to the spool.
-THREADS: Final = 16
+THREADS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import errno
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +13,9 @@ from daemon.errors import Rejected
 from daemon.spool_file import ending
 from daemon.task import Upload
 
+#: Bytes, and pieces, that are held in memory until they are written together: a small upload is written once, whole.
+_HELD_BYTES: Final = 256 * 1024
+_HELD_PIECES: Final = 512
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -24,28 +27,42 @@ class Incoming:
         self._directory_of = directory_of
         self._descriptor = descriptor
         self._digest = hashlib.sha256()
-        #: Bytes written so far.
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._written_bytes = 0
+        self._aside = False
+        #: Bytes received so far.
         self.size = 0
 
     def set_aside(self, expected_bytes: int) -> None:
         """Reserve room on the disk. Raises Rejected('no_room'); nothing is left then."""
         try:
             os.posix_fallocate(self._descriptor, 0, expected_bytes)
+            self._aside = True
         except OSError as error:
             if error.errno in _NO_ROOM:
                 self.discard()
                 raise rejected(error) from error
             # A filesystem that cannot preallocate: the writes will tell.
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
+    def write(self, data: bytes) -> None:
         """Add bytes. Raises Rejected('no_room') or Rejected('storage_failed'); discard it then."""
-        try:
-            seam.reach("spool.write")
-            _write_all(self._descriptor, data)
-        except OSError as error:
-            raise rejected(error) from error
         self._digest.update(data)
         self.size += len(data)
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > _HELD_BYTES or len(self._held) >= _HELD_PIECES:
+            try:
+                self._write_held()
+            except OSError as error:
+                raise rejected(error) from error
+
+    def _write_held(self, flags: int = 0) -> None:
+        seam.reach("spool.write")
+        _write_all(self._descriptor, self._held, self._written_bytes, flags)
+        self._written_bytes += self._held_bytes
+        self._held.clear()
+        self._held_bytes = 0
 
     def hexdigest(self) -> str:
         """Hexadecimal sha256 of the bytes so far."""
@@ -65,9 +82,7 @@ class Incoming:
         """
         bucket = upload.destination.bucket
         try:
-            self._append(upload)
-            if seam.reach("spool.sync"):
-                os.fdatasync(self._descriptor)
+            self._complete(upload)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
             directory = self._directory_of(bucket)
             seam.reach("spool.link")
@@ -85,10 +100,18 @@ class Incoming:
         self._descriptor = -1
         return sealed
 
-    def _append(self, upload: Upload) -> None:
-        os.ftruncate(self._descriptor, self.size)
-        seam.reach("spool.write")
-        _write_all(self._descriptor, ending(upload))
+    def _complete(self, upload: Upload) -> None:
+        """Write what is held, and the ending; all of the file is on the disk then."""
+        if self._aside:
+            os.ftruncate(self._descriptor, self._written_bytes)
+        self._held.append(ending(upload))
+        sync = seam.reach("spool.sync")
+        if not self._written_bytes:
+            self._write_held(os.RWF_DSYNC if sync else 0)
+            return
+        self._write_held()
+        if sync:
+            os.fdatasync(self._descriptor)
 
 
 @dataclass
@@ -114,11 +137,13 @@ class Sealed:
             self.release()
 
 
-def _write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
-    # A filling disk shows first as a short write.
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view):]
+def _write_all(descriptor: int, pieces: Sequence[bytes], at: int, flags: int) -> None:
+    written = os.pwritev(descriptor, pieces, at, flags)
+    if written < sum(map(len, pieces)):
+        # A filling disk shows first as a short write.
+        rest = memoryview(b"".join(pieces))
+        while written < len(rest):
+            written += os.pwritev(descriptor, [rest[written:]], at + written, flags)
 
 
 def rejected(error: OSError) -> Rejected:

@@ -22,6 +22,8 @@ class Lines:
         self._socket: socket.socket | None = None
         self._rest = b""
         self._lost = 0
+        #: True when a write could wait for a reader, so that it has to be asked first.
+        self._may_wait = True
         try:
             self._prepare(os.fstat(descriptor).st_mode)
         except OSError:
@@ -35,6 +37,9 @@ class Lines:
             # Opened anew, so that not waiting is a matter of ours alone.
             flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
             self._descriptor = self._own = os.open(f"/proc/self/fd/{self._descriptor}", flags)
+        elif not stat.S_ISREG(mode):
+            return
+        self._may_wait = False
 
     def write(self, line: str) -> bool:
         """Write one line, or drop it and return False."""
@@ -68,7 +73,7 @@ class Lines:
     def _finish(self) -> bool:
         """Write what is left of the current line; return True when nothing is left."""
         try:
-            while self._rest and self._writable():
+            while self._rest and (not self._may_wait or self._writable()):
                 self._rest = self._rest[self._write(self._rest):]
         except OSError:
             return False

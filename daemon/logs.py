@@ -4,6 +4,7 @@
 nothing that a client sends can look like a field or a line of its own. Logging never blocks the service.
 """
 
+import json
 import os
 import sys
 from collections.abc import MutableMapping
@@ -22,6 +23,8 @@ _PRIORITY: Final = {"debug": "7", "info": "6", "warning": "4", "error": "3"}
 _RANK: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 #: The fields that a person reading the sentence wants to see in it, in this order.
 _IN_SENTENCE: Final = ("lines", "instance", "path", "size", "code", "detail", "listen", "shard", "reason")
+
+_ENCODE: Final = json.JSONEncoder(ensure_ascii=False, default=repr).encode
 
 #: Where lines go.
 _STDERR: Final = 2
@@ -88,12 +91,13 @@ class _Printer:
 def _make_logger(lines: Lines, *, console: bool) -> Any:
     renderer = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False, repr_native_str=True)
-        if console else structlog.processors.JSONRenderer(ensure_ascii=False)
+        if console else structlog.processors.JSONRenderer(lambda fields, **_: _ENCODE(fields))
     )
     stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console, key="timestamp")
     describe = _describe_briefly if console else _describe
+    # Bound once: a logger that is not is bound anew for every line.
     return structlog.wrap_logger(
-        _Printer(lines), processors=[describe, stamp, renderer], wrapper_class=structlog.BoundLogger)
+        _Printer(lines), processors=[describe, stamp, renderer], wrapper_class=structlog.BoundLogger).bind()
 
 
 def log(event: str, **fields: Any) -> None:

@@ -145,6 +145,10 @@ class Upload:
 
     def to_json(self) -> str:
         """The upload as one line of JSON."""
+        return self._json
+
+    @cached_property
+    def _json(self) -> str:
         to = self.destination
         where = {"remote": to.remote, "project": to.project, "instance": to.instance, "path": to.path}
         # Field by field: every upload passes here, and dataclasses.asdict takes five times as long.
