@@ -69,7 +69,11 @@ class _Service:
         """Serve until told to stop."""
         for committer in self._committers:
             committer.start()
-        return await self._server.run()
+        logs.gather(asyncio.get_running_loop().call_soon)
+        try:
+            return await self._server.run()
+        finally:
+            logs.gather(None)
 
     def close(self) -> None:
         """Let the threads finish what they were given, then close the files. Blocks."""

@@ -9,6 +9,7 @@ import select
 import socket
 import stat
 import threading
+from collections.abc import Callable
 
 
 class Lines:
@@ -22,6 +23,9 @@ class Lines:
         self._socket: socket.socket | None = None
         self._rest = b""
         self._lost = 0
+        self._later: Callable[[Callable[[], None]], object] | None = None
+        self._gathering_thread = 0
+        self._gathered: list[bytes] = []
         #: True when a write could wait for a reader, so that it has to be asked first.
         self._may_wait = True
         try:
@@ -44,13 +48,33 @@ class Lines:
     def write(self, line: str) -> bool:
         """Write one line, or drop it and return False."""
         data = f"{line}\n".encode(errors="backslashreplace")
+        if self._later is None or threading.get_ident() != self._gathering_thread:
+            return self._put(data, 1)
+        self._gathered.append(data)
+        if len(self._gathered) == 1:
+            self._later(self.write_gathered)
+        return True
+
+    def gather(self, later: Callable[[Callable[[], None]], object] | None) -> None:
+        """Keep the lines of this thread until `later` calls back, and write them together then; None: no more."""
+        self.write_gathered()
+        self._later = later
+        self._gathering_thread = threading.get_ident()
+
+    def write_gathered(self) -> None:
+        """Write what was gathered. Only the gathering thread calls it."""
+        lines, self._gathered = self._gathered, []
+        if lines:
+            self._put(b"".join(lines), len(lines))
+
+    def _put(self, data: bytes, lines: int) -> bool:
         with self._lock:
             if self._finish():
                 self._rest = data
                 if self._finish() or len(self._rest) < len(data):
                     return True
                 self._rest = b""
-            self._lost += 1
+            self._lost += lines
             return False
 
     def take_lost(self) -> int:

@@ -7,7 +7,8 @@ nothing that a client sends can look like a field or a line of its own. Logging 
 import json
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
+from datetime import UTC, datetime
 from types import FrameType
 from typing import Any, Final
 
@@ -58,6 +59,12 @@ def set_level(level: str) -> None:
     _State.threshold = _RANK[level]
 
 
+def gather(later: Callable[[Callable[[], None]], object] | None) -> None:
+    """Write this thread's lines together when `later`, as an event loop's `call_soon` is, calls back; None: at once."""
+    lines = _State.lines or _open_lines(console=False)
+    lines.gather(later)
+
+
 def flush(within_s: float) -> bool:
     """Give the journal so much time to take what it has not taken yet; return False if it was not enough."""
     return _State.journal is None or _State.journal.flush(within_s)
@@ -89,15 +96,12 @@ class _Printer:
 
 
 def _make_logger(lines: Lines, *, console: bool) -> Any:
-    renderer = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False, repr_native_str=True)
-        if console else structlog.processors.JSONRenderer(lambda fields, **_: _ENCODE(fields))
-    )
-    stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console, key="timestamp")
-    describe = _describe_briefly if console else _describe
+    processors: list[Any] = [_describe_briefly, structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+                             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False,
+                                                           repr_native_str=True)] if console else [_as_json]
     # Bound once: a logger that is not is bound anew for every line.
     return structlog.wrap_logger(
-        _Printer(lines), processors=[describe, stamp, renderer], wrapper_class=structlog.BoundLogger).bind()
+        _Printer(lines), processors=processors, wrapper_class=structlog.BoundLogger).bind()
 
 
 def log(event: str, **fields: Any) -> None:
@@ -147,9 +151,10 @@ def _one_line(value: object) -> str:
     return text if text.isprintable() and " " not in text else repr(text)
 
 
-def _describe(_logger: object, _method: str, fields: _Fields) -> _Fields:
+def _as_json(_logger: object, _method: str, fields: _Fields) -> str:
     row = EVENTS[fields["event"]]
-    return {**fields, "level": row.level, "component": _State.component, "message": row.message}
+    return _ENCODE({**fields, "level": row.level, "component": _State.component, "message": row.message,
+                    "timestamp": f"{datetime.now(UTC).replace(tzinfo=None).isoformat()}Z"})
 
 
 def _describe_briefly(_logger: object, _method: str, fields: _Fields) -> _Fields:

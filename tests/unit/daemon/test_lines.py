@@ -2,7 +2,8 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -101,3 +102,47 @@ def test_lines_are_appended_to_a_file(tmp_path: Path) -> None:
         lines.write("two")
         lines.close()
     assert (tmp_path / "log").read_text() == "one\nanother's\ntwo\n"
+
+
+def test_gathered_lines_leave_together_when_the_time_has_come(stderr: Stderr, lines: Lines) -> None:
+    """One write serves all that a turn of an event loop had to say."""
+    due: list[Callable[[], None]] = []
+    lines.gather(due.append)
+    assert lines.write("one")
+    assert lines.write("two")
+    assert stderr.read() == ""
+    [write] = due
+    write()
+    assert stderr.read() == "one\ntwo\n"
+
+
+def test_other_threads_write_at_once(stderr: Stderr, lines: Lines) -> None:
+    """Nobody else's line waits for an event loop."""
+    lines.gather(lambda _: None)
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(lines.write, "other").result()
+    assert stderr.read() == "other\n"
+
+
+def test_gathered_lines_are_written_at_the_end(stderr: Stderr, lines: Lines) -> None:
+    """Whoever stops gathering loses nothing."""
+    lines.gather(lambda _: None)
+    lines.write("last")
+    lines.gather(None)
+    lines.write("after")
+    assert stderr.read() == "last\nafter\n"
+
+
+def test_each_of_the_gathered_lines_counts_as_lost(stderr: Stderr, lines: Lines) -> None:
+    """What is reported as lost is the number of lines, not of writes."""
+    while lines.write("x" * 1000):
+        pass
+    stderr_full = lines.take_lost()
+    lines.gather(lambda _: None)
+    for _ in range(3):
+        lines.write("y" * 1000)
+    lines.gather(None)
+    stderr.read()
+    assert stderr_full == 0
+    lines.write("room")
+    assert lines.take_lost() == 4
