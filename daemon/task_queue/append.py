@@ -15,7 +15,7 @@ from daemon.task_queue.schema import OUTAGE, TABLE
 
 #: Most rows in one statement.
 _MOST_AT_ONCE: Final = 64
-_ROW: Final = f"(?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE})"
+_ROW: Final = f"(?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE}, ?)"
 
 
 class Outcome(Enum):
@@ -79,7 +79,7 @@ class QueueAppend(QueueBase):
                 fresh[upload.task_id] = upload
             found.append(earlier)
         for some in _chunks(list(fresh.values())):
-            _insert(connection, some, state, now)
+            _insert(connection, some, set() if supersede else _behind(connection, some), state, now)
         replaced = _supersede(connection, fresh.values(), now) if supersede else {}
         return [earlier or Put(Outcome.ACCEPTED, upload.task_id, replaced.get(upload.task_id, []))
                 for upload, earlier in zip(uploads, found, strict=True)]
@@ -126,14 +126,31 @@ def _already_there(connection: sqlite3.Connection, uploads: Collection[Upload]) 
     return {row[0] for row in rows}
 
 
-def _insert(connection: sqlite3.Connection, uploads: Collection[Upload], state: State, now: float) -> None:
+def _behind(connection: sqlite3.Connection, uploads: Collection[Upload]) -> set[str]:
+    """The ids of those of `uploads` that wait for an older one of their path."""
+    targets = {upload.destination.target for upload in uploads}
+    waited_for = {row[0] for row in connection.execute(
+        f"WITH asked (target) AS (VALUES {', '.join(['(?)'] * len(targets))}) SELECT target FROM asked"
+        f" WHERE EXISTS (SELECT 1 FROM {TABLE} AS older WHERE older.target = asked.target AND older.open = 1)",
+        tuple(targets))}
+    behind = set()
+    for upload in uploads:
+        if upload.destination.target in waited_for:
+            behind.add(upload.task_id)
+        waited_for.add(upload.destination.target)
+    return behind
+
+
+def _insert(
+    connection: sqlite3.Connection, uploads: Collection[Upload], behind: Container[str], state: State, now: float,
+) -> None:
     values: list[object] = []
     for upload in uploads:
         to = upload.destination
         values += (upload.to_json(), upload.created_at, state, upload.task_id, to.instance_key, to.target, upload.size,
-                   now, upload.created_at, *to.clocks)
+                   now, upload.created_at, *to.clocks, upload.task_id in behind)
     connection.execute(
-        f"INSERT INTO {TABLE} (data, timestamp, status, task_id, instance, target, size, updated_at, age_base)"
+        f"INSERT INTO {TABLE} (data, timestamp, status, task_id, instance, target, size, updated_at, age_base, behind)"
         f" VALUES {', '.join([_ROW] * len(uploads))}", values)
 
 

@@ -128,7 +128,7 @@ class QueueRestore(QueueBase):
             return Restored.OUTDATED
         if State.PUSHING in states:
             return Restored.LATER
-        order = _insert(connection, upload, state, now)
+        order = _insert(connection, upload, state, now, last=not newer)
         if newer:
             _put_behind(connection, [row[0] for row in newer])
         elif supersede:
@@ -236,16 +236,19 @@ def _count_again(connection: sqlite3.Connection, instance_keys: set[str]) -> Non
 
 def _insert(
     connection: sqlite3.Connection, upload: Upload, state: State, now: float, order: int | None = None,
+    *, last: bool = False,
 ) -> int:
+    """`last`: it comes after every other upload to its path."""
     to = upload.destination
     # A newer upload to its path may have been delivered and forgotten: a person must want these bytes all the same.
     lost = (None, None, 0) if state in FINISHED | {State.QUEUED} else (
         "order_unknown", "The queue was rebuilt from the spool; what was known of the task is lost.", 1)
     return int(connection.execute(
         f"INSERT INTO {TABLE} (_id, data, timestamp, status, task_id, instance, target, size, updated_at, age_base,"
-        f" error_code, error_message, outrun) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE}, ?, ?, ?) RETURNING _id",
+        f" error_code, error_message, outrun, behind) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE}, ?, ?, ?,"
+        f" ? AND EXISTS (SELECT 1 FROM {TABLE} WHERE target = ? AND open = 1)) RETURNING _id",
         (order, upload.to_json(), upload.created_at, state, upload.task_id, to.instance_key, to.target, upload.size,
-         now, upload.created_at, *to.clocks, *lost)).fetchone()[0])
+         now, upload.created_at, *to.clocks, *lost, last, to.target)).fetchone()[0])
 
 
 def _put_behind(connection: sqlite3.Connection, orders: Sequence[int]) -> None:
@@ -253,6 +256,7 @@ def _put_behind(connection: sqlite3.Connection, orders: Sequence[int]) -> None:
     last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (TABLE,)).fetchone()
     if last is None:
         raise QueueFault("queue_damaged", "The table of orders is empty.")
-    for number, order in enumerate(orders, last[0] + 1):
+    # The newest first: none of them is the oldest of its path for a moment.
+    for number, order in reversed(list(enumerate(orders, last[0] + 1))):
         connection.execute(f"UPDATE {TABLE} SET _id = ? WHERE _id = ?", (number, order))
     connection.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = ?", (last[0] + len(orders), TABLE))

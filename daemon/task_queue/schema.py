@@ -4,6 +4,7 @@ The table of tasks is persist-queue's, with columns for what is looked up. Every
 uploads wait is answered by an index whose size does not depend on what is finished:
 
     tasks_lane      which small (or bulky) tasks of this instance are ready, in order
+    tasks_behind    which tasks wait for older ones of their path
     tasks_due       which deferred task is due next
     tasks_target    is an older task for this path still to be pushed; is there a newer one
     tasks_by_state, tasks_by_instance    pages for people, in the order of their ids
@@ -16,7 +17,9 @@ takes `tasks_by_state`, reads every task of the state and sorts them.
 Counts are kept by triggers in `tally`, so that nobody ever counts rows. `open` says that a task is still to be
 pushed (queued, pushing or deferred). It is a column of its own, kept by triggers, because an index on what `status`
 says would be written anew, at a random place, whenever a task is claimed. `wish` is the state that a person wants
-for a task that is being pushed; `outrun` says that a newer task for its path was there, and is cleared.
+for a task that is being pushed; `outrun` says that a newer task for its path was there, and is cleared. `behind` says
+that an older task for its path is open, so that a claim need not look at it; triggers take it back from the oldest that
+is open. A claim does not rely on it: it may be missing, only the oldest never has it.
 """
 
 from typing import Final
@@ -33,7 +36,8 @@ CREATE TABLE IF NOT EXISTS {table_name} (
   attempts INTEGER NOT NULL DEFAULT 0, due_at REAL, updated_at REAL NOT NULL,
   error_code TEXT, error_message TEXT,
   spooled INTEGER NOT NULL DEFAULT 1, recheck INTEGER NOT NULL DEFAULT 0, age_base REAL NOT NULL,
-  wish INTEGER, outrun INTEGER NOT NULL DEFAULT 0, open INTEGER NOT NULL DEFAULT 1)
+  wish INTEGER, outrun INTEGER NOT NULL DEFAULT 0, open INTEGER NOT NULL DEFAULT 1,
+  behind INTEGER NOT NULL DEFAULT 0)
 """
 
 #: Tasks of at least this size are claimed apart, so that they never stand in the way of small ones.
@@ -46,7 +50,9 @@ TABLE: Final = "tasks_v1"
 OUTAGE: Final = "(SELECT coalesce(sum(seconds), 0) FROM outages WHERE clock IN ('', ?, ?))"
 
 CREATE_REST: Final = f"""
-CREATE INDEX IF NOT EXISTS tasks_lane ON {TABLE} (instance, size >= {BULK_BYTES}, _id) WHERE status = 1;
+CREATE INDEX IF NOT EXISTS tasks_lane ON {TABLE} (instance, size >= {BULK_BYTES}, _id)
+  WHERE status = 1 AND behind = 0;
+CREATE INDEX IF NOT EXISTS tasks_behind ON {TABLE} (_id) WHERE behind = 1;
 CREATE INDEX IF NOT EXISTS tasks_pushing ON {TABLE} (_id) WHERE status = 2;
 CREATE INDEX IF NOT EXISTS tasks_due ON {TABLE} (due_at) WHERE status = 3;
 CREATE INDEX IF NOT EXISTS tasks_deferred ON {TABLE} (instance, _id) WHERE status = 3;
@@ -64,6 +70,16 @@ END;
 CREATE TRIGGER IF NOT EXISTS open_update AFTER UPDATE OF status ON {TABLE} WHEN NEW.open <> (NEW.status IN (1, 2, 3))
 BEGIN
   UPDATE {TABLE} SET open = NOT NEW.open WHERE _id = NEW._id;
+END;
+
+CREATE TRIGGER IF NOT EXISTS behind_update AFTER UPDATE OF _id, open ON {TABLE}
+WHEN (OLD.open > NEW.open OR OLD._id <> NEW._id) AND EXISTS (SELECT 1 FROM {TABLE} WHERE behind = 1) BEGIN
+  UPDATE {TABLE} SET behind = 0 WHERE behind = 1 AND _id IN (
+    iif(NEW.open = 0, NEW._id, NULL), (SELECT min(_id) FROM {TABLE} WHERE target = NEW.target AND open = 1));
+END;
+CREATE TRIGGER IF NOT EXISTS behind_delete AFTER DELETE ON {TABLE} WHEN OLD.open = 1 BEGIN
+  UPDATE {TABLE} SET behind = 0 WHERE behind = 1 AND _id = (
+    SELECT min(_id) FROM {TABLE} WHERE target = OLD.target AND open = 1);
 END;
 
 CREATE TABLE IF NOT EXISTS tally (

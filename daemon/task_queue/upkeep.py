@@ -4,10 +4,10 @@ import sqlite3
 import time
 from collections.abc import Iterable
 
-from daemon.task import Task
+from daemon.task import State, Task
 from daemon.task_queue.base import BUSY_TIMEOUT_S, COLUMNS, QueueBase, decode_all
 from daemon.task_queue.faults import faults
-from daemon.task_queue.schema import BULK_BYTES, TABLE
+from daemon.task_queue.schema import TABLE
 
 #: How long shrinking the write-ahead log may hold up others.
 _CHECKPOINT_PATIENCE_MS = 200
@@ -86,12 +86,12 @@ class QueueUpkeep(QueueBase):
         self.with_keys("queue.settle", delete)
 
     def aged(self, instance_key: str, age_before: float, limit: int) -> list[Task]:
-        """Of the oldest waiting tasks of an instance, up to `limit` of a kind, those with `age_base` before that."""
+        """Of the oldest waiting tasks of an instance, up to `limit` in a state, those with `age_base` before that."""
         found = []
-        for waiting in (f"status = 1 AND (size >= {BULK_BYTES}) = 0", f"status = 1 AND (size >= {BULK_BYTES}) = 1",
-                        "status = 3"):
-            rows = self.read(f"SELECT {COLUMNS} FROM {TABLE} WHERE instance = ? AND {waiting} ORDER BY _id LIMIT ?",
-                             (instance_key, limit))
+        for waiting in (State.QUEUED, State.DEFERRED):
+            rows = self.read(f"SELECT {COLUMNS} FROM {TABLE} INDEXED BY tasks_by_instance"
+                             " WHERE instance = ? AND status = ? ORDER BY task_id LIMIT ?",
+                             (instance_key, waiting, limit))
             found += [task for task in decode_all(rows) if task.age_base < age_before]
         return found
 

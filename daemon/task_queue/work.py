@@ -18,6 +18,8 @@ _GRANTED: Final = {
 }
 #: States of a task that is still to be pushed.
 _OPEN: Final = frozenset({State.QUEUED, State.PUSHING, State.DEFERRED})
+_OLDER_IS_OPEN: Final = (f"EXISTS (SELECT 1 FROM {TABLE} AS older"
+                         " WHERE older.target = mine.target AND older.open = 1 AND older._id < mine._id)")
 _NEWER_EXISTS: Final = (f"EXISTS (SELECT 1 FROM {TABLE} AS newer"
                         f" WHERE newer.target = {TABLE}.target AND newer.open IN (0, 1) AND newer._id > {TABLE}._id)")
 
@@ -70,10 +72,8 @@ class QueueWork(QueueBase):
         with self.write(self.quick, "queue.claim") as connection:
             rows = connection.execute(
                 f"UPDATE {TABLE} SET status = 2, updated_at = ? WHERE _id IN ("
-                f" SELECT _id FROM {TABLE} AS mine WHERE instance = ? AND status = 1"
-                f" AND (size >= {BULK_BYTES}) = ? AND NOT EXISTS ("
-                f"  SELECT 1 FROM {TABLE} AS older"
-                "   WHERE older.target = mine.target AND older.open = 1 AND older._id < mine._id)"
+                f" SELECT _id FROM {TABLE} AS mine INDEXED BY tasks_lane WHERE instance = ? AND status = 1"
+                f" AND behind = 0 AND (size >= {BULK_BYTES}) = ? AND NOT {_OLDER_IS_OPEN}"
                 f" ORDER BY _id LIMIT ?) RETURNING {COLUMNS}",
                 (time.time(), instance_key, bulk, limit)).fetchall()
             tasks = [task for row in rows if (task := _decode_or_fail(connection, row))]
@@ -113,9 +113,13 @@ class QueueWork(QueueBase):
     def resume(self, *, supersede: bool) -> int:
         """Queue again what a worker that died was pushing; return how many. Only for the lock's holder.
 
-        What a person wished for such a task, or a newer upload to its path, comes first.
+        What a person wished for such a task, or a newer upload to its path, comes first. A task that waits for an
+        older one of its path, which damage took away, waits no longer.
         """
         with self.write(self.durable, "queue.settle") as connection:
+            connection.execute(
+                f"UPDATE {TABLE} SET behind = 0 WHERE _id IN ("
+                f" SELECT _id FROM {TABLE} AS mine INDEXED BY tasks_behind WHERE behind = 1 AND NOT {_OLDER_IS_OPEN})")
             return int(connection.execute(
                 f"UPDATE {TABLE} SET status = CASE WHEN wish IS NOT NULL THEN wish"
                 f" WHEN ? AND {_NEWER_EXISTS} THEN 6 ELSE 1 END, wish = NULL, updated_at = ?"

@@ -500,6 +500,12 @@ class QueueMachine(RuleBasedStateMachine):
         assert all(bool(is_open) == (status in {State.QUEUED, State.PUSHING, State.DEFERRED}) for status, is_open in rows)
 
     @invariant()
+    def nothing_waits_behind_nothing(self) -> None:
+        """Of each path the oldest that is to be pushed is not marked as one that waits for an older one."""
+        assert [row for depot in self.depots for row in depot.queue.read(
+            "SELECT target, min(_id), behind FROM tasks_v1 WHERE open = 1 GROUP BY target") if row[2]] == []
+
+    @invariant()
     def one_path_is_pushed_once(self) -> None:
         """Two tasks of one path are never claimed at the same time."""
         claimed = [known.to for known in self.model.rows() if known.state is State.PUSHING]

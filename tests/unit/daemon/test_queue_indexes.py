@@ -1,7 +1,7 @@
 """What keeps the queue as fast with a million tasks as with ten: the indexes, and the columns that they stand on."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,23 @@ def an_upload(number: int, path: str = "/x") -> Upload:
     """An upload whose id says its number."""
     return Upload(task_id=f"00000000-0000-7000-8000-{number:012d}", destination=Destination(LOCAL, "default", "c1", path),
                   size=1, sha256="0" * 64, created_at=time.time())
+
+
+def steps_of(queue: TaskQueue, work: Callable[[], object]) -> int:
+    """How many steps SQLite takes for some work."""
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    for connection in (queue.quick, queue.durable):
+        connection.set_progress_handler(count, 1)
+    work()
+    for connection in (queue.quick, queue.durable):
+        connection.set_progress_handler(None, 1)
+    return steps
 
 
 def live(queue: TaskQueue) -> None:
@@ -94,3 +111,29 @@ def test_older_upload_is_superseded_after_many_deliveries_to_its_path(queue: Tas
     assert queue.put_many([an_upload(6)], supersede=True)[0].superseded == [an_upload(5).task_id]
     assert [task.task_id for task in queue.claim(KEY, 9)] == [an_upload(6).task_id]
     assert queue.newest_id(an_upload(6).destination.target) == an_upload(6).task_id
+
+
+def push_one(queue: TaskQueue) -> None:
+    """Claim what can be claimed, twice, and deliver it."""
+    tasks = queue.claim(KEY, 64)
+    assert queue.claim(KEY, 64) == []
+    assert len(tasks) == 1
+    queue.settle([Settlement(order=task.order, state=State.DELIVERED, attempts=1) for task in tasks], supersede=False)
+
+
+def test_task_costs_no_more_the_more_wait_for_its_path(queue: TaskQueue) -> None:
+    """Where all are to be delivered, a claim and a settlement look at the oldest of a path only."""
+    queue.put_many([an_upload(number) for number in range(10)], supersede=False)
+    push_one(queue)
+    few = steps_of(queue, lambda: push_one(queue))
+    queue.put_many([an_upload(number) for number in range(10, 2000)], supersede=False)
+    assert steps_of(queue, lambda: push_one(queue)) == few
+
+
+def test_upload_costs_no_more_the_more_wait_for_its_path(queue: TaskQueue) -> None:
+    """Nor does putting another one behind them."""
+    queue.put_many([an_upload(number) for number in range(10)], supersede=False)
+    queue.put_many([an_upload(10)], supersede=False)
+    few = steps_of(queue, lambda: queue.put_many([an_upload(11)], supersede=False))
+    queue.put_many([an_upload(number) for number in range(12, 2000)], supersede=False)
+    assert steps_of(queue, lambda: queue.put_many([an_upload(2000)], supersede=False)) == few

@@ -1,7 +1,7 @@
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -167,6 +167,82 @@ def test_claim_waits_for_no_older_one_that_will_not_be_pushed(depot: Depot, stat
     depot.put(newer, supersede=False)
     depot.queue.durable.execute("UPDATE tasks_v1 SET status = ? WHERE task_id = ?", (state, older.task_id))
     assert [task.task_id for task in depot.claim()] == [newer.task_id]
+
+
+def _settled(depot: Depot, state: State) -> None:
+    depot.queue.settle([Settlement(order=task.order, state=state) for task in depot.claim()], supersede=False)
+
+
+def _changed(depot: Depot, upload: Upload, state: State, *, anew: bool = False) -> None:
+    depot.queue.change([Change(task=depot.task(upload), state=state, anew=anew)])
+
+
+def _deferred_and_retried(depot: Depot, upload: Upload) -> None:
+    _settled(depot, State.DEFERRED)
+    _changed(depot, upload, State.QUEUED, anew=True)
+
+
+def _released(depot: Depot, upload: Upload) -> None:
+    _changed(depot, upload, State.HELD)
+    _changed(depot, upload, State.QUEUED, anew=True)
+
+
+LEAVE: dict[str, Callable[[Depot, Upload], object]] = {
+    "delivered": lambda depot, _: _settled(depot, State.DELIVERED),
+    "failed": lambda depot, _: _settled(depot, State.FAILED),
+    "held": lambda depot, upload: _changed(depot, upload, State.HELD),
+    "cancelled": lambda depot, upload: _changed(depot, upload, State.CANCELLED),
+    "given up": lambda depot, _: depot.queue.give_up(depot.queue.aged(KEY, 4e9, 1), "down"),
+    "retried by force": _deferred_and_retried,
+    "released by force": _released,
+    "buried": lambda depot, upload: depot.queue.bury(depot.task(upload).order, State.QUEUED, "bytes_missing", "gone"),
+    "dropped": lambda depot, upload: depot.queue.drop(depot.task(upload).order),
+    "mended": lambda depot, upload: depot.queue.mend(depot.task(upload).order, KEY, upload, State.FAILED, None, None),
+}
+
+
+@pytest.mark.parametrize("way", LEAVE)
+def test_next_of_a_path_can_be_claimed_however_the_one_before_left(depot: Depot, way: str) -> None:
+    """Nothing waits for what is not to be pushed any more, or comes after it now; and the order stays."""
+    first, *others = [an_upload("/f") for _ in range(4)]
+    for upload in (first, *others):
+        depot.put(upload, supersede=False)
+    LEAVE[way](depot, first)
+    for upload in others:
+        assert [task.task_id for task in depot.claim()] == [upload.task_id]
+        depot.queue.settle([Settlement(order=depot.task(upload).order, state=State.DELIVERED)], supersede=False)
+
+
+def test_next_of_a_path_can_be_claimed_although_others_of_it_left_before(depot: Depot) -> None:
+    """Those in the middle may go first: the order of the others stays."""
+    uploads = [an_upload("/f") for _ in range(6)]
+    depot.queue.put_many(uploads, supersede=False)
+    for number in (2, 1, 4):
+        _changed(depot, uploads[number], State.CANCELLED)
+    for number in (0, 3, 5):
+        assert [task.task_id for task in depot.claim()] == [uploads[number].task_id]
+        depot.queue.settle([Settlement(order=depot.task(uploads[number]).order, state=State.DELIVERED)], supersede=False)
+
+
+def test_upload_that_is_found_without_a_row_goes_before_those_that_wait_for_its_path(depot: Depot) -> None:
+    """All of a path are claimed in the order of their ids, whichever row was lost."""
+    uploads = [an_upload("/f") for _ in range(4)]
+    depot.queue.put_many(uploads, supersede=False)
+    depot.queue.drop(depot.task(uploads[1]).order)
+    depot.queue.restore([(uploads[1], State.QUEUED)], supersede=False)
+    for upload in uploads:
+        assert [task.task_id for task in depot.claim()] == [upload.task_id]
+        depot.queue.settle([Settlement(order=depot.task(upload).order, state=State.DELIVERED)], supersede=False)
+
+
+def test_new_worker_lets_go_what_waits_for_a_row_that_is_lost(depot: Depot) -> None:
+    """A row whose path was damaged before it went keeps nothing waiting for ever."""
+    lost, waiting = an_upload("/f"), an_upload("/f")
+    depot.queue.put_many([lost, waiting], supersede=False)
+    depot.queue.durable.execute("UPDATE tasks_v1 SET target = x'00' WHERE task_id = ?", (lost.task_id,))
+    depot.queue.drop(1)
+    depot.queue.resume(supersede=False)
+    assert [task.task_id for task in depot.claim()] == [waiting.task_id]
 
 
 def test_claim_takes_small_and_bulky_ones_apart(depot: Depot) -> None:
