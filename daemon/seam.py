@@ -19,7 +19,7 @@ VARIABLE: Final = "INCUS_COURIER_FAULTS"
 STEPS: Final = (
     "spool.open", "spool.write", "spool.sync", "spool.link", "spool.dirsync",
     "queue.insert", "queue.commit", "queue.committed",
-    "queue.claim", "push.open", "push.write", "push.rename", "push.renamed",
+    "queue.claim", "queue.claimed", "push.open", "push.write", "push.rename", "push.renamed",
     "queue.settle", "queue.settled", "spool.mark", "barrier.sync", "spool.unlink", "spool.unlinked", "queue.unspool",
 )
 

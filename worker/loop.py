@@ -128,6 +128,7 @@ class Worker:
             self._handlers[type(self._mail[0])](self._mail[0])
             # Only now: a message that the queue failed for is read once more in a later turn.
             self._mail.popleft()
+        parts.settling.hand_back(parts.queue.doubtful_claims())
         finished = parts.settling.flush()
         self._finished += finished
         parts.upkeep.unspooling |= finished > 0

@@ -56,6 +56,8 @@ class QueueBase(persistqueue.SQLiteAckQueue):
         self._keys_inode = 0
         #: True when a damaged row was met that the comparison with the spool may mend.
         self.met_damaged_row = False
+        #: Tasks of claims that failed: whether they are claimed is not known.
+        self._doubtful: list[Task] = []
         with faults():
             layout.make_shard(shard)
             with alone(layout):

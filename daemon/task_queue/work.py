@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from daemon import seam
+from daemon.errors import QueueFault
 from daemon.task import State, Task
 from daemon.task_queue.base import COLUMNS, QueueBase, decode
 from daemon.task_queue.schema import BULK_BYTES, TABLE
@@ -67,18 +68,35 @@ class QueueWork(QueueBase):
         """Take up to `limit` queued tasks of an instance, small ones or bulky ones, and return them in order.
 
         A task waits while an older one for its path is still to be pushed. A crash of the machine may undo a
-        claim: the task is then still queued. A row that cannot be read becomes a dead letter. Raises QueueFault.
+        claim: the task is then still queued. A row that cannot be read becomes a dead letter.
+        Raises QueueFault; what `doubtful_claims` has then must be settled before the next claim.
         """
-        with self.write(self.quick, "queue.claim") as connection:
-            rows = connection.execute(
-                f"UPDATE {TABLE} SET status = 2, updated_at = ? WHERE _id IN ("
-                f" SELECT _id FROM {TABLE} AS mine INDEXED BY tasks_lane WHERE instance = ? AND status = 1"
-                f" AND behind = 0 AND (size >= {BULK_BYTES}) = ? AND NOT {_OLDER_IS_OPEN}"
-                f" ORDER BY _id LIMIT ?) RETURNING {COLUMNS}",
-                (time.time(), instance_key, bulk, limit)).fetchall()
-            tasks = [task for row in rows if (task := _decode_or_fail(connection, row))]
-            self.met_damaged_row |= len(tasks) < len(rows)
+        tasks: list[Task] = []
+        try:
+            with self.write(self.quick, "queue.claim") as connection:
+                tasks = self._claim(connection, instance_key, limit, bulk)
+            if tasks:
+                seam.reach("queue.claimed")
+        except (QueueFault, OSError):
+            self._doubtful += tasks
+            raise
         return sorted(tasks, key=lambda task: task.order)
+
+    def _claim(self, connection: sqlite3.Connection, instance_key: str, limit: int, bulk: bool) -> list[Task]:
+        rows = connection.execute(
+            f"UPDATE {TABLE} SET status = 2, updated_at = ? WHERE _id IN ("
+            f" SELECT _id FROM {TABLE} AS mine INDEXED BY tasks_lane WHERE instance = ? AND status = 1"
+            f" AND behind = 0 AND (size >= {BULK_BYTES}) = ? AND NOT {_OLDER_IS_OPEN}"
+            f" ORDER BY _id LIMIT ?) RETURNING {COLUMNS}",
+            (time.time(), instance_key, bulk, limit)).fetchall()
+        tasks = [task for row in rows if (task := _decode_or_fail(connection, row))]
+        self.met_damaged_row |= len(tasks) < len(rows)
+        return tasks
+
+    def doubtful_claims(self) -> list[Task]:
+        """Take the tasks whose claim failed, perhaps after it had reached the disk: nobody pushes them."""
+        tasks, self._doubtful = self._doubtful, []
+        return tasks
 
     def settle(self, settlements: Iterable[Settlement], *, supersede: bool = True) -> Settled:
         """Record what became of claimed tasks, in one durable transaction.

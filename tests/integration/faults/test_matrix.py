@@ -31,6 +31,7 @@ TABLE = """
     queue.commit     507 nothing    503 nothing    503 nothing    507 nothing    silence whole
     queue.committed  unknown whole  unknown whole  unknown whole  unknown whole  silence whole
     queue.claim      202 whole      202 whole      202 whole      202 whole      202 whole
+    queue.claimed    202 whole      202 whole      202 whole      202 whole      202 whole
     push.open        202 whole      202 whole      202 whole      202 whole      202 whole
     push.write       202 whole      202 whole      202 whole      202 whole      202 whole
     push.rename      202 whole      202 whole      202 whole      202 whole      202 whole

@@ -4,9 +4,11 @@ import hashlib
 import io
 import os
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +21,8 @@ from daemon.layout import Layout
 from daemon.reserve import Reserve
 from daemon.spool import Spool
 from daemon.task import Destination, State, Task, Upload
-from daemon.task_queue import TaskQueue
+from daemon.task_queue import TaskQueue, base
+from daemon.task_queue.faults import commit
 from tests.support.waiting import eventually
 from worker.assembly import assemble
 from worker.barrier import Unspooled
@@ -108,6 +111,39 @@ def test_outcome_is_settled_when_the_queue_failed_while_it_was_decided(
     monkeypatch.setattr(parts.queue, "outage_s", fail_once)
     parts.inbox.put(Outcome(claim(parts), "parent_not_found"))
     run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.FAILED)
+
+
+def test_task_is_delivered_when_the_commit_of_its_claim_failed_after_it_had_reached_the_disk(
+    parts: Parts, config: Config, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same worker takes back what it does not know to have claimed: it waits for no restart."""
+    doubtful = iter([QueueFault("queue_failed", certainly_failed=False)])
+
+    def fail_once(connection: sqlite3.Connection, *, alone: bool) -> None:
+        commit(connection, alone=alone)
+        if connection is parts.queue.quick and state(parts) is State.PUSHING:
+            for fault in doubtful:
+                raise fault
+
+    monkeypatch.setattr(base, "commit", fail_once)
+    Spool(parts.queue.layout).begin().seal(UPLOAD).release()
+    parts.queue.put_many([UPLOAD], supersede=True)
+    run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.DELIVERED)
+    assert list(doubtful) == []
+
+
+def test_newer_upload_replaces_a_task_whose_claim_is_in_doubt(parts: Parts, config: Config) -> None:
+    """What came while nobody knew whether the older was claimed counts as it always does."""
+    newer = replace(UPLOAD, task_id="0198c2f0-0000-7000-8000-000000000002")
+    seam.arm("queue.claimed=EIO")
+    parts.queue.put_many([UPLOAD], supersede=True)
+    with pytest.raises(OSError, match="Input/output error"):
+        parts.queue.claim(UPLOAD.destination.instance_key, 1)
+    seam.arm("")
+    Spool(parts.queue.layout).begin().seal(newer).release()
+    parts.queue.put_many([newer], supersede=True)
+    assert state(parts) is State.PUSHING
+    run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.SUPERSEDED)
 
 
 def test_task_is_tried_again_when_the_runner_that_pushed_it_made_a_mistake(
