@@ -11,6 +11,8 @@ from daemon.task_queue import TaskQueue
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _BOOT_FACT: Final = "boot_id"
 _ALIVE_FACT: Final = "alive_at"
+#: So many pushes into one instance can have been under way.
+_MOST_BEGUN: Final = 64
 
 
 def catch_up(queue: TaskQueue) -> None:
@@ -21,6 +23,7 @@ def catch_up(queue: TaskQueue) -> None:
     current = _BOOT_ID.read_text().strip()
     known = queue.fact(_BOOT_FACT)
     if known not in {None, current}:
+        queue.suspect_claims(_MOST_BEGUN)
         rechecked = queue.recheck_unsynced()
         if rechecked:
             log("queue.rechecked", shard=queue.shard, tasks=rechecked)

@@ -72,6 +72,7 @@ EVENTS: Final[dict[str, LogEvent]] = _table(
     ("target.up", "info", "A destination answers again"),
     ("target.chosen", "info", "What uploads are delivered to"),
     ("target.swept", "info", "A left-over part file was removed"),
+    ("target.not_swept", "warning", "A part file may be left over in an instance and could not be removed"),
     # --- what a person asked for --------------------------------------------------------------------------
     ("task.commanded", "info", "A task was changed by a person"),
     ("task.expired", "warning", "A dead letter was removed: it was kept for retention.failed_s"),

@@ -20,6 +20,7 @@ from worker.remotes import Remotes
 from worker.runner import run
 from worker.settling import Settling
 from worker.signals import Signals
+from worker.sweeping import Sweeping
 from worker.targets import describe, open_target, remember_incus
 from worker.upkeep import Upkeep
 
@@ -37,9 +38,10 @@ def assemble(queue: TaskQueue, spool: Spool, reserve: Reserve, config: Config) -
 
     lanes = Lanes(queue, outages, config, run_lane, inbox.put)
     barrier = Barrier(spool, inbox.put)
+    settling = Settling(queue, spool, lanes, remotes, outages, config)
     return Parts(
         queue=queue, bell=Doorbell(queue.layout, queue.shard), inbox=inbox, signals=Signals(), lanes=lanes,
-        remotes=remotes, settling=Settling(queue, spool, lanes, remotes, outages, config),
+        remotes=remotes, settling=settling, sweeping=Sweeping(queue, lanes, remotes, settling),
         commands=Commands(queue, spool, lanes),
         upkeep=Upkeep(queue, spool, barrier, lanes, remotes, outages, reserve, config), outages=outages,
         recovery=Recovery(queue, spool, config, inbox.put),

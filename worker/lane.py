@@ -14,9 +14,11 @@ from daemon.task_queue.schema import BULK_BYTES
 
 @dataclass
 class Push:
-    """A claimed task on its way through a lane."""
+    """A claimed task on its way through a lane; or one that is not pushed, but swept up after."""
 
     task: Task
+    #: Only the part file that an earlier attempt may have left is removed.
+    sweep: bool = False
     #: Set when a person cancelled it, or the worker must stop: it ends before its rename.
     cancelled: bool = False
     stopped: bool = False
@@ -24,7 +26,7 @@ class Push:
     @property
     def bulk(self) -> bool:
         """True for a file that is pushed apart, so that it never stands in the way of small ones."""
-        return self.task.upload.size >= BULK_BYTES
+        return not self.sweep and self.task.upload.size >= BULK_BYTES
 
 
 @dataclass
@@ -46,7 +48,8 @@ class Lane:
     _small: deque[Push] = field(default_factory=deque)
     _bulk: deque[Push] = field(default_factory=deque)
     _pushing: dict[str, Push] = field(default_factory=dict)
-    _abandoned: list[Task] = field(default_factory=list)
+    _abandoned: list[Push] = field(default_factory=list)
+    _sweeps: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _closed: bool = False
 
@@ -61,6 +64,13 @@ class Lane:
             for task in tasks:
                 push = Push(task)
                 (self._bulk if push.bulk else self._small).append(push)
+            self._changed.notify_all()
+
+    def sweep(self, tasks: list[Task]) -> None:
+        """Have the runners remove the part files of tasks that are not pushed."""
+        with self._changed:
+            self._small.extend(Push(task, sweep=True) for task in tasks)
+            self._sweeps += len(tasks)
             self._changed.notify_all()
 
     def take(self, linger_s: float, *, turn_over: bool) -> Push | None:
@@ -101,15 +111,16 @@ class Lane:
         """A runner has finished with a task; or it has `abandoned` it, because it made a mistake and ends."""
         with self._changed:
             self._pushing.pop(push.task.task_id, None)
+            self._sweeps -= push.sweep
             if abandoned:
-                self._abandoned.append(push.task)
+                self._abandoned.append(push)
             self._changed.notify_all()
 
-    def abandoned(self) -> list[Task]:
-        """Take the tasks that runners abandoned."""
+    def abandoned(self) -> list[Push]:
+        """Take what runners abandoned."""
         with self._changed:
-            tasks, self._abandoned = self._abandoned, []
-            return tasks
+            pushes, self._abandoned = self._abandoned, []
+            return pushes
 
     def waiting(self, *, bulk: bool) -> int:
         """How many tasks wait for a runner."""
@@ -126,10 +137,17 @@ class Lane:
         with self._changed:
             return len(self._small) + len(self._bulk) + len(self._pushing)
 
-    def hand_back(self) -> list[Task]:
-        """Take back the tasks that no runner has begun."""
+    def sweeping(self) -> bool:
+        """True while there are part files to remove: a task must not be pushed meanwhile."""
         with self._changed:
-            tasks = [push.task for push in (*self._small, *self._bulk)]
+            return self._sweeps > 0
+
+    def hand_back(self) -> list[Task]:
+        """Take back the tasks that no runner has begun; part files are looked for again later."""
+        with self._changed:
+            waiting = [*self._small, *self._bulk]
+            tasks = [push.task for push in waiting if not push.sweep]
+            self._sweeps -= len(waiting) - len(tasks)
             self._small.clear()
             self._bulk.clear()
             return tasks

@@ -130,7 +130,7 @@ class Lanes:
         self._active = {key: lane for key, lane in self._active.items() if lane.runners or lane.busy()}
         self._bulk_room = self._most_bulk - sum(lane.bulky() for lane in self._active.values())
         for key in self._ready():
-            if len(self._active) >= self._threads * _LANES_PER_THREAD and key not in self._active:
+            if not self._has_room(key):
                 break
             if key.count("/") != _SLASHES:
                 # No upload goes there: claiming such rows makes dead letters of them.
@@ -138,10 +138,19 @@ class Lanes:
                 continue
             remote, project, instance = key.split("/")
             lane = self.lane(Destination(remote, project, instance, "/"))
-            if may_use(remote) and (lane.down_until is None or lane.down_until <= now):
+            if self._may_try(lane, now, may_use):
                 claimed += self._fill(lane)
         self._start_runners()
         return claimed
+
+    def _has_room(self, key: str) -> bool:
+        """True when a lane may hold something: it does already, or not too many others do."""
+        return key in self._active or len(self._active) < self._threads * _LANES_PER_THREAD
+
+    @staticmethod
+    def _may_try(lane: Lane, now: float, may_use: Callable[[str], bool]) -> bool:
+        """True when an instance is up, as far as is known, or may be probed."""
+        return may_use(lane.destination.remote) and (lane.down_until is None or lane.down_until <= now)
 
     def _ready(self) -> Iterator[str]:
         """Every instance with queued tasks, once, beginning after the one that came last before."""
@@ -155,7 +164,23 @@ class Lanes:
                     self._cursor = key
                     yield key
 
+    def sweep(self, tasks: list[Task], now: float, may_use: Callable[[str], bool]) -> None:
+        """Have part files of one instance removed, if it can be reached now; runners are started by `dispatch`.
+
+        None of the tasks may be claimed; until this is done none can be. An instance that is down gets one, as a probe.
+        """
+        lane = self.lane(tasks[0].destination)
+        down = lane.down_until is not None
+        if lane.sweeping() or (down and lane.busy()):
+            return
+        if self._has_room(lane.key) and self._may_try(lane, now, may_use):
+            lane.sweep(tasks[:1] if down else tasks)
+            self._active.setdefault(lane.key, lane)
+
     def _fill(self, lane: Lane) -> int:
+        if lane.sweeping():
+            # A task whose part file is to be removed may be queued again by now.
+            return 0
         if lane.down_until is not None:
             return 0 if lane.busy() else self._claim(lane, 1, 0) or self._claim(lane, 0, 1)
         small = CLAIM_AHEAD - lane.waiting(bulk=False)

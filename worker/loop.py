@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from daemon import notify
@@ -28,9 +29,10 @@ from worker.lifecycle_feed import InstanceChanged, RemoteConnected
 from worker.outages import Outages
 from worker.recovery import ReadThrough, Recovery
 from worker.remotes import Probed, Remotes
-from worker.runner import Outcome
+from worker.runner import Outcome, Swept
 from worker.settling import Settling
 from worker.signals import Signals
+from worker.sweeping import Sweeping
 from worker.upkeep import Upkeep
 
 #: Longest wait between two turns: what no doorbell announced is found then, and the watchdog is pinged.
@@ -57,6 +59,7 @@ class Parts:
     remotes: Remotes
     outages: Outages
     settling: Settling
+    sweeping: Sweeping
     commands: Commands
     upkeep: Upkeep
     recovery: Recovery
@@ -78,6 +81,7 @@ class Worker:
         self._mail: deque[Any] = deque()
         self._handlers: dict[type, Callable[[Any], None]] = {
             Outcome: lambda message: parts.settling.take([message]),
+            Swept: parts.sweeping.swept,
             RunnerEnded: self._runner_ended,
             Probed: self._probed,
             Unspooled: parts.upkeep.unspooled,
@@ -142,6 +146,7 @@ class Worker:
         parts.remotes.tend()
         parts.outages.tend()
         if self._stop_at is None:
+            parts.sweeping.turn(now)
             parts.lanes.dispatch(now, parts.remotes.answers)
         else:
             self._drain()
@@ -164,8 +169,9 @@ class Worker:
             return
         log("worker.error", instance=lane.destination.instance, project=lane.destination.project,
             remote=lane.destination.remote, detail=repr(mistake))
-        for task in lane.abandoned():
-            self._parts.inbox.put(Outcome(task, "worker_error", repr(mistake)))
+        for push in lane.abandoned():
+            ended = Swept if push.sweep else partial(Outcome, left_part=True)
+            self._parts.inbox.put(ended(push.task, "worker_error", repr(mistake)))
 
     def _probed(self, message: Probed) -> None:
         if message.code is None:

@@ -40,6 +40,19 @@ class Outcome:
     detail: str = ""
     receipt: Receipt | None = None
     seconds: float = 0.0
+    #: Its part file may still be in the instance.
+    left_part: bool = False
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A message: how looking for the part file of a task ended. `code` is None when there is none any more."""
+
+    task: Task
+    code: str | None
+    detail: str = ""
+    #: There was one.
+    removed: bool = False
 
 
 def delivery_of(task: Task, config: Config) -> Delivery:
@@ -55,9 +68,9 @@ def delivery_of(task: Task, config: Config) -> Delivery:
 
 def run(
     lane: Lane, target_of: Callable[[str], Target], spool: Spool, config: Callable[[], Config],
-    report: Callable[[Outcome], None],
+    report: Callable[[Outcome | Swept], None],
 ) -> None:
-    """Push the lane's tasks until none comes for a while, reporting each outcome. One thread's work.
+    """Push the lane's tasks, or sweep up after them, until none comes for a while, and report each. One thread's work.
 
     `config` is asked for each task.
     """
@@ -65,14 +78,15 @@ def run(
     turn_ends = time.monotonic() + TURN_S
     try:
         while (push := lane.take(LINGER_S, turn_over=time.monotonic() > turn_ends)) is not None:
-            outcome = None
-            log("push.started", task_id=push.task.task_id, instance=push.task.destination.instance,
-                path=push.task.destination.path, size=push.task.upload.size, attempt=push.task.attempts + 1)
+            ended: Outcome | Swept | None = None
             try:
-                outcome = _push(push, held, target_of, spool, config())
+                if push.sweep:
+                    ended = _sweep(push.task, held, target_of, config())
+                else:
+                    ended = _push(push, held, target_of, spool, config())
             finally:
-                lane.done(push, abandoned=outcome is None)
-            report(outcome)
+                lane.done(push, abandoned=ended is None)
+            report(ended)
     finally:
         _drop(held)
 
@@ -83,26 +97,48 @@ def _push(
     """Push one task, opening a session if none is held. Whatever goes wrong is in the outcome."""
     started = time.monotonic()
     task = push.task
+    begun = False
+    log("push.started", task_id=task.task_id, instance=task.destination.instance, path=task.destination.path,
+        size=task.upload.size, attempt=task.attempts + 1)
     try:
         with spool.open(task.upload) as source:
             if not held:
                 seam.reach("push.open")
                 held.append(target_of(task.destination.remote).open(task.destination, config.delivery.stopped))
             seam.reach("push.write")
+            begun = True
             receipt = held[0].deliver(delivery_of(task, config), source, lambda: _last_moment(push))
         seam.reach("push.renamed")
     except CourierError as error:
+        left = begun and held[0].left_part
         _drop_if_broken(held)
         if task.recheck and error.code == "bytes_missing":
             # Bytes go only after the barrier: what was delivered before the boot is on the disk.
             return Outcome(task, None, seconds=time.monotonic() - started)
         failure = _whose(error, partial(target_of, task.destination.remote))
-        return Outcome(task, failure.code, failure.detail, seconds=time.monotonic() - started)
+        return Outcome(task, failure.code, failure.detail, seconds=time.monotonic() - started, left_part=left)
     except OSError as error:
+        left = begun and held[0].left_part
         _drop(held)
-        return Outcome(task, "io_error", f"{error.strerror or error}", seconds=time.monotonic() - started)
+        return Outcome(task, "io_error", f"{error.strerror or error}", seconds=time.monotonic() - started,
+                       left_part=left)
+    left = held[0].left_part
     _drop_if_broken(held)
-    return Outcome(task, None, receipt=receipt, seconds=time.monotonic() - started)
+    return Outcome(task, None, receipt=receipt, seconds=time.monotonic() - started, left_part=left)
+
+
+def _sweep(task: Task, held: list[Session], target_of: Callable[[str], Target], config: Config) -> Swept:
+    """Remove the part file of a task that is not pushed, opening a session if none is held."""
+    try:
+        if not held:
+            held.append(target_of(task.destination.remote).open(task.destination, config.delivery.stopped))
+        removed = held[0].sweep(delivery_of(task, config))
+    except CourierError as error:
+        _drop_if_broken(held)
+        failure = _whose(error, partial(target_of, task.destination.remote))
+        return Swept(task, failure.code, failure.detail)
+    _drop_if_broken(held)
+    return Swept(task, None, removed=removed)
 
 
 def _whose(error: CourierError, target: Callable[[], Target]) -> CourierError:

@@ -51,11 +51,14 @@ class Settling:
 
     def take(self, outcomes: Sequence[Outcome]) -> None:
         """Remember outcomes, and what they tell about their destinations. They are written down by `flush`."""
-        now = time.time()
         for outcome in outcomes:
             self._outcomes.append(outcome)
-            if outcome.code not in _SAYS_NOTHING:
-                self.hand_back(self._learn(outcome, now))
+            self.learn(outcome)
+
+    def learn(self, outcome: Outcome) -> None:
+        """Remember what an outcome tells about its destination alone."""
+        if outcome.code not in _SAYS_NOTHING:
+            self.hand_back(self._learn(outcome, time.time()))
 
     def hand_back(self, tasks: Sequence[Task]) -> None:
         """Have claimed tasks queued again, as if they had not been claimed, by the next `flush`."""
@@ -73,7 +76,7 @@ class Settling:
         for outcome, decision in decided:
             if decision.state is State.FAILED:
                 mark(self._spool, outcome.task, Mark.FAILED)
-        settlements = [*(_settlement(outcome.task, decision) for outcome, decision in decided),
+        settlements = [*(_settlement(outcome, decision) for outcome, decision in decided),
                        *(_unchanged(task) for task in self._handed_back)]
         settled = self._queue.settle(settlements, supersede=self._config.delivery.on_newer == "supersede")
         tasks = [*(outcome.task for outcome in self._outcomes), *self._handed_back]
@@ -132,10 +135,17 @@ def _unchanged(task: Task) -> Settlement:
                       error_code=task.error_code, error_message=task.error_message)
 
 
-def _settlement(task: Task, decision: Decision) -> Settlement:
-    return Settlement(order=task.order, state=decision.state, attempts=decision.attempts, due_at=decision.due_at,
-                      error_code=decision.code or None,
-                      error_message=printable(decision.message, _MESSAGE_LENGTH) or None)
+def _settlement(outcome: Outcome, decision: Decision) -> Settlement:
+    return Settlement(order=outcome.task.order, state=decision.state, attempts=decision.attempts,
+                      due_at=decision.due_at, error_code=decision.code or None,
+                      error_message=printable(decision.message, _MESSAGE_LENGTH) or None, part=_part(outcome))
+
+
+def _part(outcome: Outcome) -> bool | None:
+    """Whether a part file may be left; None when a push tells nothing about what earlier ones left."""
+    receipt = outcome.receipt
+    renamed = receipt is not None and receipt.atomic and not receipt.unchanged
+    return True if outcome.left_part else False if renamed else None
 
 
 def _log_otherwise(tasks: Iterable[Task], settled: Settled) -> None:

@@ -74,6 +74,10 @@ class Session(Protocol):
         """
 
     @property
+    def left_part(self) -> bool:
+        """True when the last delivery may have left its part file, because it could not be removed."""
+
+    @property
     def broken(self) -> bool:
         """True when the connection can no longer be used; the caller closes it."""
 

@@ -240,15 +240,18 @@ def _insert(
 ) -> int:
     """`last`: it comes after every other upload to its path."""
     to = upload.destination
+    # An attempt that nobody knows of may have left a part file.
+    part = state is State.QUEUED
     # A newer upload to its path may have been delivered and forgotten: a person must want these bytes all the same.
     lost = (None, None, 0) if state in FINISHED | {State.QUEUED} else (
         "order_unknown", "The queue was rebuilt from the spool; what was known of the task is lost.", 1)
     return int(connection.execute(
         f"INSERT INTO {TABLE} (_id, data, timestamp, status, task_id, instance, target, size, updated_at, age_base,"
-        f" error_code, error_message, outrun, behind) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE}, ?, ?, ?,"
+        " error_code, error_message, outrun, part, behind)"
+        f" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE}, ?, ?, ?, ?,"
         f" ? AND EXISTS (SELECT 1 FROM {TABLE} WHERE target = ? AND open = 1)) RETURNING _id",
         (order, upload.to_json(), upload.created_at, state, upload.task_id, to.instance_key, to.target, upload.size,
-         now, upload.created_at, *to.clocks, *lost, last, to.target)).fetchone()[0])
+         now, upload.created_at, *to.clocks, *lost, part, last, to.target)).fetchone()[0])
 
 
 def _put_behind(connection: sqlite3.Connection, orders: Sequence[int]) -> None:

@@ -5,6 +5,7 @@ uploads wait is answered by an index whose size does not depend on what is finis
 
     tasks_lane      which small (or bulky) tasks of this instance are ready, in order
     tasks_behind    which tasks wait for older ones of their path
+    tasks_parts     which tasks that are not to be pushed may have left a part file
     tasks_due       which deferred task is due next
     tasks_target    is an older task for this path still to be pushed; is there a newer one
     tasks_by_state, tasks_by_instance    pages for people, in the order of their ids
@@ -19,7 +20,8 @@ pushed (queued, pushing or deferred). It is a column of its own, kept by trigger
 says would be written anew, at a random place, whenever a task is claimed. `wish` is the state that a person wants
 for a task that is being pushed; `outrun` says that a newer task for its path was there, and is cleared. `behind` says
 that an older task for its path is open, so that a claim need not look at it; triggers take it back from the oldest that
-is open. A claim does not rely on it: it may be missing, only the oldest never has it.
+is open. A claim does not rely on it: it may be missing, only the oldest never has it. `part` says that an attempt may
+have left its part file in the instance.
 """
 
 from typing import Final
@@ -37,7 +39,7 @@ CREATE TABLE IF NOT EXISTS {table_name} (
   error_code TEXT, error_message TEXT,
   spooled INTEGER NOT NULL DEFAULT 1, recheck INTEGER NOT NULL DEFAULT 0, age_base REAL NOT NULL,
   wish INTEGER, outrun INTEGER NOT NULL DEFAULT 0, open INTEGER NOT NULL DEFAULT 1,
-  behind INTEGER NOT NULL DEFAULT 0)
+  behind INTEGER NOT NULL DEFAULT 0, part INTEGER NOT NULL DEFAULT 0)
 """
 
 #: Tasks of at least this size are claimed apart, so that they never stand in the way of small ones.
@@ -53,6 +55,7 @@ CREATE_REST: Final = f"""
 CREATE INDEX IF NOT EXISTS tasks_lane ON {TABLE} (instance, size >= {BULK_BYTES}, _id)
   WHERE status = 1 AND behind = 0;
 CREATE INDEX IF NOT EXISTS tasks_behind ON {TABLE} (_id) WHERE behind = 1;
+CREATE INDEX IF NOT EXISTS tasks_parts ON {TABLE} (instance, _id) WHERE part = 1 AND open = 0;
 CREATE INDEX IF NOT EXISTS tasks_pushing ON {TABLE} (_id) WHERE status = 2;
 CREATE INDEX IF NOT EXISTS tasks_due ON {TABLE} (due_at) WHERE status = 3;
 CREATE INDEX IF NOT EXISTS tasks_deferred ON {TABLE} (instance, _id) WHERE status = 3;

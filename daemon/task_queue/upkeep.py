@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from daemon.task import State, Task
 from daemon.task_queue.base import BUSY_TIMEOUT_S, COLUMNS, QueueBase, decode_all
 from daemon.task_queue.faults import faults
-from daemon.task_queue.schema import TABLE
+from daemon.task_queue.schema import BULK_BYTES, TABLE
 
 #: How long shrinking the write-ahead log may hold up others.
 _CHECKPOINT_PATIENCE_MS = 200
@@ -34,6 +34,37 @@ class QueueUpkeep(QueueBase):
         """Remember a fact about the shard, durably."""
         with self.write(self.durable, "queue.settle") as connection:
             connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    # --- part files that may be left -----------------------------------------------------------------------
+
+    def next_with_parts(self, after: str) -> str | None:
+        """The next instance, in the order of their keys, in which there may be part files to remove, or None."""
+        found: str | None = self.read(f"SELECT min(instance) FROM {TABLE} INDEXED BY tasks_parts"
+                                      " WHERE part = 1 AND open = 0 AND instance > ?", (after,))[0][0]
+        return found
+
+    def left_parts(self, instance_key: str, limit: int) -> list[Task]:
+        """Tasks of an instance that are not to be pushed (any more) and may have left a part file, oldest first."""
+        rows = self.read(f"SELECT {COLUMNS} FROM {TABLE} INDEXED BY tasks_parts"
+                         " WHERE part = 1 AND open = 0 AND instance = ? ORDER BY _id LIMIT ?", (instance_key, limit))
+        return decode_all(rows)
+
+    def suspect_claims(self, most: int) -> None:
+        """Note, durably, that up to `most` queued tasks of a kind may have left a part file in each instance.
+
+        For after a crash of the machine, which may have undone their claims.
+        """
+        first = (f"SELECT _id FROM {TABLE} INDEXED BY tasks_lane WHERE instance = ? AND status = 1 AND behind = 0"
+                 f" AND (size >= {BULK_BYTES}) = ? ORDER BY _id LIMIT ?")
+        with self.write(self.durable, "queue.settle") as connection:
+            waiting = connection.execute("SELECT instance FROM tally WHERE status = 1 AND tasks > 0").fetchall()
+            connection.executemany(f"UPDATE {TABLE} SET part = 1 WHERE _id IN ({first})",
+                                   [(key, bulky, most) for (key,) in waiting for bulky in (False, True)])
+
+    def forget_part(self, order: int) -> None:
+        """Record that a task has no part file. Not durable by itself: looking for it twice does no harm."""
+        with self.write(self.quick, "queue.unspool") as connection:
+            connection.execute(f"UPDATE {TABLE} SET part = 0 WHERE _id = ?", (order,))
 
     # --- what is finished --------------------------------------------------------------------------------
 

@@ -37,6 +37,8 @@ class Settlement:
     error_message: str | None = None
     due_at: float | None = None
     spooled: bool = True
+    #: Whether an attempt may have left its part file; None leaves what was known.
+    part: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,10 +115,11 @@ class QueueWork(QueueBase):
             otherwise = {after.order for before, after in zip(asked, granted, strict=True) if after is not before}
             connection.executemany(
                 f"UPDATE {TABLE} SET status = ?, open = ?, attempts = coalesce(?, attempts), error_code = ?,"
-                " error_message = ?, due_at = ?, spooled = ?, recheck = recheck AND ? = 1, wish = NULL, updated_at = ?"
+                " error_message = ?, due_at = ?, spooled = ?, recheck = recheck AND ? = 1, wish = NULL, updated_at = ?,"
+                " part = coalesce(?, part)"
                 " WHERE _id = ? AND status = 2",
                 [(s.state, s.state in _OPEN, s.attempts, s.error_code, s.error_message, s.due_at, s.spooled, s.state,
-                  now, s.order) for s in granted])
+                  now, s.part, s.order) for s in granted])
             waiting = [s.order for s in granted if s.state in {State.QUEUED, State.DEFERRED}] if supersede else []
             superseded = [order for order in waiting if connection.execute(
                 f"UPDATE {TABLE} SET status = 6, due_at = NULL, error_code = NULL,"
@@ -132,7 +135,7 @@ class QueueWork(QueueBase):
         """Queue again what a worker that died was pushing; return how many. Only for the lock's holder.
 
         What a person wished for such a task, or a newer upload to its path, comes first. A task that waits for an
-        older one of its path, which damage took away, waits no longer.
+        older one of its path, which damage took away, waits no longer. Each may have left a part file.
         """
         with self.write(self.durable, "queue.settle") as connection:
             connection.execute(
@@ -140,7 +143,7 @@ class QueueWork(QueueBase):
                 f" SELECT _id FROM {TABLE} AS mine INDEXED BY tasks_behind WHERE behind = 1 AND NOT {_OLDER_IS_OPEN})")
             return int(connection.execute(
                 f"UPDATE {TABLE} SET status = CASE WHEN wish IS NOT NULL THEN wish"
-                f" WHEN ? AND {_NEWER_EXISTS} THEN 6 ELSE 1 END, wish = NULL, updated_at = ?"
+                f" WHEN ? AND {_NEWER_EXISTS} THEN 6 ELSE 1 END, wish = NULL, part = 1, updated_at = ?"
                 " WHERE status = 2", (supersede, time.time())).rowcount)
 
     def promote_due(self, now: float, limit: int) -> int:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from daemon.task import Destination
+from daemon.task_queue import Command, TaskQueue
 from tests.live.host import Container, Host
 from tests.live.proxy import Proxy
 from tests.support.bodies import body, digest
@@ -40,10 +42,10 @@ def service(tmp_path: Path, proxy_path: Path) -> Iterator[Service]:
 
 
 @contextlib.contextmanager
-def incus_at(path: Path, incus: Host) -> Iterator[Proxy]:
-    """Incus answers at `path`; afterwards it refuses connections there."""
+def incus_at(path: Path, incus: Host, stall_after: int | None = None) -> Iterator[Proxy]:
+    """Incus answers at `path`, perhaps to so many bytes of a connection only; afterwards it refuses connections there."""
     path.unlink(missing_ok=True)
-    with Proxy(path, incus.socket) as proxy:
+    with Proxy(path, incus.socket, stall_after=stall_after) as proxy:
         yield proxy
 
 
@@ -149,6 +151,100 @@ def test_connection_that_breaks_in_the_middle_of_a_push_leaves_nothing_behind(
         service.wait_quiet()
     assert found(container, "broken") == digest(hash("broken"), size)
     assert not list((container.rootfs / "root").glob(".courier-*"))
+
+
+def cut_off(service: Service, incus: Host, container: Container, proxy_path: Path) -> str:
+    """End the workers by SIGKILL in the middle of a push of 64 MiB; return its task's id. A part file is left."""
+    with incus_at(proxy_path, incus, stall_after=8 * 2**20):
+        service.start()
+        task_id = upload(service, container, "cut", 64 * 2**20)
+        part = container.rootfs / f"root/.courier-{task_id}.part"
+        eventually(lambda: part.exists() and part.stat().st_size > 2**20, 30)
+        service.kill("worker-0", "worker-1")
+    assert part.exists()
+    return task_id
+
+
+def wait_swept(service: Service, container: Container, task_id: str) -> None:
+    """Wait until the part file of that task was removed."""
+    eventually(lambda: [event["task_id"] for event in service.events("target.swept")] == [task_id], 30)
+    assert not list((container.rootfs / "root").glob(".courier-*"))
+
+
+def ask(service: Service, container: Container, verb: str, task_id: str) -> None:
+    """A person asks for something about a task."""
+    shard = Destination("local", "default", container.name, "/").shard(2)
+    with TaskQueue(service.layout, shard) as queue:
+        queue.ask([Command(verb=verb, task_id=task_id)])
+
+
+def test_part_file_of_a_killed_push_is_removed_when_a_newer_upload_has_replaced_its_task(
+    service: Service, incus: Host, container: Container, proxy_path: Path,
+) -> None:
+    """The newer upload came while the workers were down; it is delivered, and nothing of the older is left."""
+    older = cut_off(service, incus, container, proxy_path)
+    newer = upload(service, container, "cut", 1000)
+    with incus_at(proxy_path, incus):
+        service.start()
+        wait_swept(service, container, older)
+        eventually(lambda: attempts(service, newer) == ("delivered", 1))
+        service.wait_quiet()
+    assert service.client.task(older)["state"] == "superseded"
+    assert found(container, "cut") == digest(hash("cut"), 1000)
+    (container.rootfs / "root/cut").unlink()
+
+
+@pytest.mark.parametrize("verb", ["cancel", "hold"])
+def test_part_file_of_a_killed_push_is_removed_when_a_person_does_not_want_it(
+    service: Service, incus: Host, container: Container, proxy_path: Path, verb: str,
+) -> None:
+    """It is removed when Incus is back, and no attempt is counted."""
+    task_id = cut_off(service, incus, container, proxy_path)
+    ask(service, container, verb, task_id)
+    service.start()
+    eventually(lambda: service.events("target.down"))
+    assert service.events("target.swept") == []
+    with incus_at(proxy_path, incus):
+        wait_swept(service, container, task_id)
+    assert attempts(service, task_id) == ({"cancel": "cancelled", "hold": "held"}[verb], 0)
+    assert found(container, "cut") is None
+
+
+def test_part_file_of_a_broken_push_is_removed_when_its_task_was_cancelled_meanwhile(
+    service: Service, incus: Host, container: Container, proxy_path: Path,
+) -> None:
+    """The connection was lost, so the part file stayed; the worker remembers it until Incus is back."""
+    with incus_at(proxy_path, incus, stall_after=8 * 2**20) as proxy:
+        service.start()
+        task_id = upload(service, container, "cut", 64 * 2**20)
+        part = container.rootfs / f"root/.courier-{task_id}.part"
+        eventually(lambda: part.exists() and part.stat().st_size > 2**20, 30)
+        proxy_path.unlink()
+        proxy.cut()
+        eventually(lambda: attempts(service, task_id) == ("queued", 0))
+    assert part.exists()
+    ask(service, container, "cancel", task_id)
+    eventually(lambda: attempts(service, task_id) == ("cancelled", 0))
+    with incus_at(proxy_path, incus):
+        wait_swept(service, container, task_id)
+
+
+def test_part_file_in_an_instance_that_is_away_is_removed_when_it_is_back(
+    service: Service, incus: Host, container: Container, proxy_path: Path,
+) -> None:
+    """With `delivery.stopped = "wait"` nothing is done in a container that does not run, sweeping included."""
+    service.settings["delivery"]["stopped"] = "wait"
+    service.write_config()
+    task_id = cut_off(service, incus, container, proxy_path)
+    container.stop()
+    ask(service, container, "cancel", task_id)
+    with incus_at(proxy_path, incus):
+        service.start()
+        eventually(lambda: "instance_stopped" in {event["code"] for event in service.events("target.down")})
+        assert service.events("target.swept") == []
+        assert list((container.rootfs / "root").glob(".courier-*"))
+        container.start()
+        wait_swept(service, container, task_id)
 
 
 def test_stop_hands_back_what_is_being_pushed_and_counts_nothing(

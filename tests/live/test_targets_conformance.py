@@ -300,10 +300,31 @@ class TestAtomic:
             assert len(world.names(world.home)) == 2
             raise InterruptedError("cancelled")
 
-        with pytest.raises(InterruptedError):
-            world.deliver(f"{world.home}/f", b"x" * size, before_rename=refuse)
+        with contextlib.closing(world.open()) as session:
+            delivery = world.delivery(f"{world.home}/f", b"x" * size)
+            with pytest.raises(InterruptedError):
+                session.deliver(delivery, io.BytesIO(b"x" * size), refuse)
+            assert not session.left_part
         assert world.names(world.home) == ["f"]
         assert world.facts(f"{world.home}/f").data == b"old"
+
+    def test_session_says_when_a_part_file_may_be_left(self, world: World) -> None:
+        """It could not be removed: something else is at its name. The next delivery is judged for itself."""
+        delivery = world.delivery(f"{world.home}/f", b"x")
+
+        def spoil() -> None:
+            part = world.host_path(f"{world.home}/{delivery.part_name}")
+            part.unlink()
+            part.mkdir()
+            (part / "x").touch()
+            raise InterruptedError("cancelled")
+
+        with contextlib.closing(world.open()) as session:
+            with pytest.raises(InterruptedError):
+                session.deliver(delivery, io.BytesIO(b"x"), spoil)
+            assert session.left_part
+            session.deliver(world.delivery(f"{world.home}/g", b"y"), io.BytesIO(b"y"), lambda: None)
+            assert not session.left_part
 
     def test_part_file_is_private_while_it_grows(self, world: World) -> None:
         """Before a large file is whole, nobody but its maker may read it."""
@@ -323,24 +344,6 @@ class TestAtomic:
             session.deliver(delivery, io.BytesIO(b"new"), lambda: None)
         assert world.names(world.home) == ["f"]
         assert world.facts(f"{world.home}/f").data == b"new"
-
-    def test_left_over_part_file_is_swept(self, world: World) -> None:
-        """The part file of a task that is not delivered any more is removed on request, and nothing else is."""
-        world.make_directory(f"{world.home}/d")
-        world.make_link(f"{world.home}/link", "d/f")
-        for path, place in ((f"{world.home}/f", world.home), (f"{world.home}/link", f"{world.home}/d")):
-            delivery = world.delivery(path, b"new")
-            world.make_file(f"{place}/{delivery.part_name}", b"half of the", 0o644)
-            with contextlib.closing(world.open()) as session:
-                assert session.sweep(delivery)
-                assert not session.sweep(delivery)
-        assert world.names(world.home) == ["d", "link"]
-        assert world.names(f"{world.home}/d") == []
-
-    def test_nothing_is_swept_where_there_is_no_directory(self, world: World) -> None:
-        """A directory that is gone took its part files with it."""
-        with contextlib.closing(world.open()) as session:
-            assert not session.sweep(world.delivery(f"{world.home}/no/f", b"x"))
 
     def test_reader_never_sees_half_a_file(self, world: World) -> None:
         """While 200 files of 8 MiB replace each other, every reading is one of them and whole."""
@@ -392,6 +395,35 @@ class TestAtomic:
         world.make_file(f"{world.home}/f", b"right", 0o777)
         assert not world.deliver(f"{world.home}/f", b"right", mode=0o600, recheck=True).unchanged
         assert world.facts(f"{world.home}/f").mode == 0o600
+
+
+@pytest.mark.parametrize("way", ALL)
+class TestSweeping:
+    """Part files of tasks that are not delivered any more."""
+
+    def test_left_over_part_file_is_swept(self, world: World) -> None:
+        """The part file of a task that is not delivered any more is removed on request, and nothing else is."""
+        world.make_directory(f"{world.home}/d")
+        world.make_link(f"{world.home}/link", "d/f")
+        for path, place in ((f"{world.home}/f", world.home), (f"{world.home}/link", f"{world.home}/d")):
+            delivery = world.delivery(path, b"new")
+            world.make_file(f"{place}/{delivery.part_name}", b"half of the", 0o644)
+            with contextlib.closing(world.open()) as session:
+                assert session.sweep(delivery)
+                assert not session.sweep(delivery)
+        assert world.names(world.home) == ["d", "link"]
+        assert world.names(f"{world.home}/d") == []
+
+    def test_sweeping_makes_no_directories(self, world: World) -> None:
+        """Not even for a task that was to make them."""
+        with contextlib.closing(world.open()) as session:
+            assert not session.sweep(world.delivery(f"{world.home}/no/f", b"x", mkdirs=True))
+        assert world.names(world.home) == []
+
+    def test_nothing_is_swept_where_there_is_no_directory(self, world: World) -> None:
+        """A directory that is gone took its part files with it."""
+        with contextlib.closing(world.open()) as session:
+            assert not session.sweep(world.delivery(f"{world.home}/no/f", b"x"))
 
 
 @pytest.mark.parametrize("way", IN_INCUS)

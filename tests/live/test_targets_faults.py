@@ -156,6 +156,9 @@ class TestStall:
                 delivery = world.delivery(f"{world.home}/f", data)
                 assert code(lambda: session.deliver(delivery, io.BytesIO(data), lambda: None)) == "stalled"
                 assert session.broken
+                # Without SFTP there is none: the file is written in place.
+                assert session.left_part is not without_sftp
+                assert (delivery.part_name in world.names(world.home)) is not without_sftp
 
     def test_open_is_cut_when_all_of_incus_hangs(self, incus: Host, world: World, tmp_path: Path) -> None:
         """An Incus that takes connections and says nothing cannot be reached."""
@@ -174,6 +177,7 @@ class TestStall:
             lost = code(lambda: session.deliver(delivery, io.BytesIO(b"x" * size), proxy.cut))
             assert lost == "connection_lost"
             assert session.broken
+            assert session.left_part
         assert world.facts(f"{world.home}/f").data == b"old"
 
 

@@ -10,6 +10,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -83,6 +84,7 @@ class DirectorySession:
     def __init__(self, root: int) -> None:
         """`root` is the open directory; the session closes it."""
         self._root = root
+        self.left_part = False
 
     def close(self) -> None:
         """Close the directory. Never raises."""
@@ -91,6 +93,7 @@ class DirectorySession:
 
     def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
         """Put the bytes of `source` at the destination; see worker.target.Session."""
+        self.left_part = False
         with contextlib.ExitStack() as opened:
             with _explained(delivery):
                 place = _Walk(self._root, delivery, opened).find()
@@ -108,9 +111,11 @@ class DirectorySession:
                 with _explained(delivery):
                     os.rename(place.part, place.name, src_dir_fd=place.directory, dst_dir_fd=place.directory)
             except BaseException:
-                # The failure that led here is the one to report; the next attempt removes what is left.
+                # The failure that led here is the one to report; what is left is removed later.
+                self.left_part = True
                 with contextlib.suppress(OSError):
                     place.remove_part()
+                    self.left_part = False
                 raise
         return Receipt(atomic=True, way="directory")
 
@@ -118,7 +123,7 @@ class DirectorySession:
         """Remove the part file that a killed attempt left; see worker.target.Session."""
         with contextlib.ExitStack() as opened, _explained(delivery):
             try:
-                return _Walk(self._root, delivery, opened).find().remove_part()
+                return _Walk(self._root, replace(delivery, mkdirs=False), opened).find().remove_part()
             except FileNotFoundError:
                 return False
 

@@ -6,6 +6,7 @@ The API does not tell a device or a pipe from a file, and cannot set setuid and 
 """
 
 import posixpath
+import stat
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final
 
@@ -37,6 +38,8 @@ class FilesApiSession:
         self._files = files
         self._disconnect = disconnect
         self._broken = False
+        #: This way makes no part files.
+        self.left_part = False
 
     @property
     def broken(self) -> bool:
@@ -57,8 +60,18 @@ class FilesApiSession:
             raise
 
     def sweep(self, delivery: Delivery) -> bool:
-        """Nothing to remove: this way makes no part files."""
-        return False
+        """Remove the part file that a killed attempt by SFTP left; see worker.target.Session."""
+        path, _ = self._follow(delivery)
+        places = {posixpath.dirname(delivery.destination.path), posixpath.dirname(path)}
+        removed = [self._remove(posixpath.join(place, delivery.part_name)) for place in places]
+        return any(removed)
+
+    def _remove(self, part: str) -> bool:
+        found = self._files.look(part)
+        if found is None or not stat.S_ISREG(found.mode):
+            return False
+        self._files.delete(part)
+        return True
 
     def _deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
         path, existing = self._follow(delivery)

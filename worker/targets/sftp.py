@@ -30,6 +30,7 @@ class SftpSession:
         """Deliver over `wire`; `disconnect` ends the connection beneath it and never raises."""
         self._wire = wire
         self._disconnect = disconnect
+        self.left_part = False
 
     @property
     def broken(self) -> bool:
@@ -43,6 +44,7 @@ class SftpSession:
 
     def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
         """Put the bytes of `source` at the destination; see worker.target.Session."""
+        self.left_part = False
         with self._explained(delivery):
             if delivery.recheck and self._is_there(delivery):
                 return Receipt(atomic=True, way="sftp", unchanged=True)
@@ -54,12 +56,11 @@ class SftpSession:
         with self._explained(delivery):
             path = delivery.destination.path.encode()
             self._wire.drain()
+            removed = PartFile(self._wire, delivery, path).remove()
             found = self._existing(self._wire.lstat(path))
-            paths = [path]
             if found and found.is_link and delivery.symlinks == "follow":
-                paths.append(self._follow(path)[0])
-            removed = [PartFile(self._wire, delivery, path).remove() for path in paths]
-        return any(removed)
+                removed |= PartFile(self._wire, delivery, self._follow(path)[0]).remove()
+        return removed
 
     @contextlib.contextmanager
     def _explained(self, delivery: Delivery) -> Iterator[None]:
@@ -83,16 +84,19 @@ class SftpSession:
             existing = self._existing(looked)
             if existing and existing.is_link and delivery.symlinks == "follow":
                 part.discard()
+                self.left_part = part.left
                 path, existing = self._follow(path)
                 part = PartFile(self._wire, delivery, path)
                 part.create()
             refuse_unless_replaceable(delivery, existing)
             part.fill(source, wanted(delivery, existing))
             before_rename()
-            self._wire.done(self._wire.rename(part.path, path))
+            part.rename(path)
         except BaseException:
             part.discard()
             raise
+        finally:
+            self.left_part |= part.left
 
     def _is_there(self, delivery: Delivery) -> bool:
         path = delivery.destination.path.encode()

@@ -28,6 +28,8 @@ class PartFile:
         self._directory = path.rpartition(b"/")[0]
         self._handle = b""
         self._made = False
+        #: True from when it may be there until it is known to be gone.
+        self.left = False
         self.path = self._directory + b"/" + delivery.part_name.encode()
         if len(self.path) > MAX_PATH_BYTES:
             raise Undelivered("name_too_long", f"{where(delivery)}: no room for the part file's name beside it")
@@ -55,16 +57,22 @@ class PartFile:
         self._wire.done(*requests)
         refuse_unless_exact(self._delivery, want, self._wire.attributes(looked))
 
+    def rename(self, path: bytes) -> None:
+        """Give it its name."""
+        self._wire.done(self._wire.rename(self.path, path))
+        self.left = False
+
     def discard(self) -> None:
         """Close and remove it if it was made and the connection still works."""
         if not self._made or self._wire.broken:
             return
         self._made = False
-        # The failure that led here is the one to report; what is left is removed by the next attempt.
+        # The failure that led here is the one to report; what is left is removed later.
         with contextlib.suppress(SftpStatus, WireBroken):
             self._wire.drain()
             requests = [self._wire.close_handle(self._handle)] if self._handle else []
             self._wire.done(*requests, self._wire.remove(self.path))
+            self.left = False
 
     def remove(self) -> bool:
         """Remove it if it is there; True if it was."""
@@ -85,7 +93,12 @@ class PartFile:
             directories.make(path)
 
     def _open(self) -> None:
-        self._handle = self._wire.handle(self._wire.create(self.path, _PRIVATE))
+        self.left = True
+        try:
+            self._handle = self._wire.handle(self._wire.create(self.path, _PRIVATE))
+        except SftpStatus as status:
+            self.left = system_text(status.text) == "file exists"
+            raise
         self._made = True
 
     def _open_again(self) -> None:

@@ -160,6 +160,21 @@ def test_wishes_and_what_was_outrun_go_along(layout: Layout) -> None:
     assert {task_id for task_id, task in _all(layout).items() if task.state is State.CANCELLED} == pushing
 
 
+def test_part_files_that_may_be_left_are_known_in_the_new_shard(layout: Layout) -> None:
+    """A held task whose attempt was cut off before the move is swept up after it."""
+    _fill(layout, 4)
+    held = {task_id: task for task_id, task in _all(layout).items() if task.state is State.HELD}
+    for shard in range(4):
+        with TaskQueue(layout, shard) as queue:
+            queue.durable.execute("UPDATE tasks_v1 SET part = 1 WHERE status = 4")
+    assert _migrate(layout, 1) is None
+    with TaskQueue(layout, 0) as queue:
+        found = [task.task_id for key in {task.destination.instance_key for task in held.values()}
+                 for task in queue.left_parts(key, 1000)]
+    assert held
+    assert set(found) == set(held)
+
+
 def test_commands_about_one_task_go_along(layout: Layout) -> None:
     """What a person asked for while nobody served is done by the shard that serves the task now."""
     _fill(layout, 4)

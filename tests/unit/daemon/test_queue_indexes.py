@@ -53,7 +53,8 @@ def live(queue: TaskQueue) -> None:
     queue.settle([
         Settlement(order=tasks[0].order, state=State.DELIVERED, attempts=1),
         Settlement(order=tasks[1].order, state=State.DEFERRED, attempts=1, due_at=1.0),
-        Settlement(order=tasks[2].order, state=State.FAILED, attempts=1, error_code="gave_up")])
+        Settlement(order=tasks[2].order, state=State.FAILED, attempts=1, error_code="gave_up", part=True)])
+    queue.suspect_claims(2)
     queue.put_many([an_upload(10, "/1"), an_upload(11, "/3")], supersede=True)
     queue.put_many([an_upload(12, "/4")], supersede=False)
     queue.claim(KEY, 1, bulk=True)
@@ -64,6 +65,8 @@ def live(queue: TaskQueue) -> None:
     queue.newer_exists(tasks[1].destination.target, tasks[1].order)
     queue.newest_id(tasks[1].destination.target)
     queue.find(tasks[0].task_id)
+    queue.next_with_parts("")
+    queue.forget_part(queue.left_parts(KEY, 10)[0].order)
     queue.unspool(task.order for task in queue.unspoolable(10))
     queue.aged(KEY, time.time(), 10)
     queue.old_dead_letters(0.0, 10)

@@ -169,6 +169,29 @@ def test_abandoned_tasks_are_given_out_once(lane: Lane) -> None:
     push = take(lane)
     assert push is not None
     lane.done(push, abandoned=True)
-    assert lane.abandoned() == [push.task]
+    assert lane.abandoned() == [push]
     assert lane.abandoned() == []
     eventually(lambda: lane.busy() == 0)
+
+
+def test_part_files_are_removed_one_after_the_other_whatever_their_size(lane: Lane) -> None:
+    """Sweeping up after a large file takes as long as after a small one; until all is done the lane says so."""
+    assert not lane.sweeping()
+    lane.sweep([*bulky(3), *small(1)])
+    assert (lane.bulky(), lane.busy()) == (0, 4)
+    while lane.busy():
+        push = take(lane)
+        assert push is not None
+        assert push.sweep
+        assert lane.sweeping()
+        lane.done(push, abandoned=False)
+    assert not lane.sweeping()
+
+
+def test_part_files_are_no_tasks_that_could_be_handed_back(lane: Lane) -> None:
+    """They are looked for again when the instance is up."""
+    tasks = small(2)
+    lane.add(tasks[:1])
+    lane.sweep(tasks[1:])
+    assert lane.hand_back() == tasks[:1]
+    assert (lane.busy(), lane.sweeping()) == (0, False)

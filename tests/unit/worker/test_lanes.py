@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from daemon.config import Config, load
-from daemon.task import Destination, State, Task
-from daemon.task_queue import Settlement
+from daemon.task import Destination, State, Task, Upload
+from daemon.task_queue import Change, Settlement
 from daemon.task_queue.schema import BULK_BYTES
 from tests.support.depot import Depot, an_upload
 from tests.support.waiting import eventually
@@ -34,6 +34,8 @@ class Floor:
         #: For each path: how many pushes ran at the same time, at most.
         self.most_at_once: dict[str, int] = {}
         self.ended: list[RunnerEnded] = []
+        #: Tasks whose part files were removed, by their ids.
+        self.swept: list[str] = []
         self.configs: list[Config] = []
         self._gates: dict[str, threading.Event] = {}
         self._lock = threading.Lock()
@@ -45,7 +47,10 @@ class Floor:
             self.configs.append(config())
             self._push(push)
             lane.done(push, abandoned=False)
-            self.depot.queue.settle([_delivered(push.task)], supersede=False)
+            if push.sweep:
+                self.swept.append(push.task.task_id)
+            else:
+                self.depot.queue.settle([_delivered(push.task)], supersede=False)
 
     def _push(self, push: Push) -> None:
         path = push.task.destination.instance_key + push.task.destination.path
@@ -67,6 +72,10 @@ class Floor:
         while self.ended:
             self.lanes.reap(self.ended.pop())
         return self.lanes.dispatch(now, lambda remote: remote not in self.away)
+
+    def sweep(self, *uploads: Upload, now: float = NOW) -> None:
+        """Have part files removed that tasks left."""
+        self.lanes.sweep([self.depot.task(upload) for upload in uploads], now, lambda remote: remote not in self.away)
 
     def running(self, instance: str | None = None) -> int:
         """How many pushes run, into one instance or in all."""
@@ -278,6 +287,63 @@ def test_clock_of_an_instance_stands_still_while_it_has_to_be_waited_for(
     eventually(lambda: time.monotonic() > began + 0.02)
     assert (floor.outages.seconds(Destination("local", "default", "c1", "/")) > 0) is stands_still
     floor.lanes.note_up(lane_of(floor))
+
+
+# --- part files --------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_pushed_into_an_instance_while_part_files_are_removed_there(depot: Depot, floor: Floor) -> None:
+    """A task that is queued again by then never loses the part file of its new attempt; other instances go on."""
+    held = depot.accept("/held")
+    [task] = depot.claim()
+    depot.queue.settle([Settlement(order=task.order, state=State.HELD, part=True)])
+    floor.sweep(held)
+    floor.run_until(lambda: held.task_id in floor.pushes)
+    depot.queue.change([Change(task=depot.task(held), state=State.QUEUED)])
+    accept(depot, 1)
+    accept(depot, 1, "other")
+    floor.run_until(lambda: floor.running("other") == 1)
+    assert (floor.running("c1"), depot.state(held)) == (1, State.QUEUED)
+    floor.let_go()
+    floor.run_until(lambda: depot.state(held) is State.DELIVERED)
+    assert floor.swept == [held.task_id]
+
+
+def test_part_files_of_an_instance_are_removed_once(depot: Depot, floor: Floor) -> None:
+    """Those that are on their way are not handed out again."""
+    uploads = [depot.accept(f"/{number}") for number in range(3)]
+    floor.let_go()
+    floor.sweep(*uploads)
+    floor.sweep(*uploads)
+    depot.queue.durable.execute("UPDATE tasks_v1 SET status = 7")
+    floor.run_until(lambda: floor.lanes.active() == [])
+    assert floor.swept == [upload.task_id for upload in uploads]
+
+
+@pytest.mark.parametrize("away", [True, False])
+def test_part_file_waits_for_its_instance(depot: Depot, floor: Floor, away: bool) -> None:
+    """Nothing is tried while the remote is away, or before the instance may be probed; then it is the probe."""
+    uploads = [depot.accept(f"/{number}") for number in range(3)]
+    depot.queue.durable.execute("UPDATE tasks_v1 SET status = 7")
+    if away:
+        floor.away.add("local")
+    else:
+        floor.lanes.note_down(lane_of(floor), "instance_stopped", NOW + 10)
+    floor.sweep(*uploads)
+    assert floor.lanes.active() == []
+    floor.away.clear()
+    floor.sweep(*uploads, now=NOW + 10)
+    assert lane_of(floor).busy() == (3 if away else 1)
+    floor.let_go()
+
+
+def test_part_files_take_no_place_of_too_many_lanes(depot: Depot) -> None:
+    """However many instances have some, others get their runners."""
+    floor = Floor(depot, a_config(per_worker=1))
+    for number in range(10):
+        floor.sweep(depot.accept(instance=f"c{number}"))
+    assert len(floor.lanes.active()) == 4
+    floor.close()
 
 
 # --- the rest ----------------------------------------------------------------------------------------------

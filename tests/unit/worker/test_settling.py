@@ -77,6 +77,26 @@ def test_outcome_leads_to_its_state(desk: Desk, code: str | None, state: State, 
     assert found.error_code == (None if code in {None, "cancelled"} else code)
 
 
+@pytest.mark.parametrize(("outcome", "left"), [
+    ({"code": "target_full"}, True), ({"code": "target_full", "left_part": True}, True), ({"code": None}, True),
+    ({"code": None, "receipt": Receipt(atomic=True, way="sftp")}, False),
+    ({"code": None, "receipt": Receipt(atomic=True, way="sftp"), "left_part": True}, True),
+    ({"code": None, "receipt": Receipt(atomic=True, way="sftp", unchanged=True)}, True),
+    ({"code": None, "receipt": Receipt(atomic=False, way="files")}, True),
+])
+def test_part_file_that_may_be_left_is_known_until_a_file_got_its_name(
+    desk: Desk, depot: Depot, outcome: dict[str, Any], left: bool,
+) -> None:
+    """Only a rename shows that there is none; what the last worker may have left is not forgotten for less."""
+    desk.claim()
+    depot.queue.resume(supersede=True)
+    [task] = depot.claim()
+    desk.settling.take([Outcome(task, **outcome)])
+    desk.settling.flush()
+    depot.queue.durable.execute("UPDATE tasks_v1 SET status = 7")
+    assert bool(depot.queue.left_parts("local/default/c1", 10)) is left
+
+
 def test_dead_letter_is_marked_before_its_row(desk: Desk, depot: Depot) -> None:
     """A rebuild of the queue never revives a dead letter."""
     [task] = desk.claim()

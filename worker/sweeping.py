@@ -1,0 +1,63 @@
+"""Part files that dead workers and lost connections left are removed, where their tasks are not pushed any more.
+
+The next attempt of a task deals with its part file by itself. For a task without one (superseded, cancelled, held, a
+dead letter) it is removed through the lane of its instance: it waits for an instance that is down like any push.
+"""
+
+import time
+from typing import Final
+
+from daemon.logs import log
+from daemon.task_queue import TaskQueue
+from worker.lanes import Lanes
+from worker.remotes import Remotes
+from worker.runner import Outcome, Swept
+from worker.settling import Settling
+from worker.verdict import SCOPE, Scope
+
+#: Between two looks.
+_LOOK_EVERY_S: Final = 1.0
+#: Instances looked at in one look, and part files of each.
+_INSTANCES: Final = 64
+_AT_ONCE: Final = 16
+#: What is gone took its part files with it.
+_GONE: Final = frozenset({"instance_not_found", "project_not_found"})
+
+
+class Sweeping:
+    """Finds part files that may be left, and takes note of what became of them. Only the main loop uses it."""
+
+    def __init__(self, queue: TaskQueue, lanes: Lanes, remotes: Remotes, settling: Settling) -> None:
+        self._queue = queue
+        self._lanes = lanes
+        self._remotes = remotes
+        self._settling = settling
+        self._look_at = 0.0
+        self._cursor = ""
+
+    def turn(self, now: float) -> None:
+        """Hand some of what is left to the lanes, when it is time for that. Raises QueueFault."""
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + _LOOK_EVERY_S
+        for _ in range(_INSTANCES):
+            key = self._queue.next_with_parts(self._cursor)
+            self._cursor = key or ""
+            if key is None:
+                return
+            tasks = self._queue.left_parts(key, _AT_ONCE)
+            if tasks:
+                self._lanes.sweep(tasks, now, self._remotes.answers)
+
+    def swept(self, message: Swept) -> None:
+        """Write down that nothing is left, unless the instance has to be waited for. Raises QueueFault."""
+        task, code = message.task, message.code
+        if code not in _GONE:
+            self._settling.learn(Outcome(task, code, message.detail))
+            if SCOPE.get(code or "", Scope.TASK) is not Scope.TASK:
+                return
+        self._queue.forget_part(task.order)
+        if message.removed or code not in {None, *_GONE}:
+            log("target.swept" if message.removed else "target.not_swept", task_id=task.task_id,
+                instance=task.destination.instance, project=task.destination.project,
+                remote=task.destination.remote, path=task.destination.path, code=code, detail=message.detail or None)
