@@ -16,13 +16,14 @@ import os
 import stat
 from collections.abc import Iterable
 from enum import Enum
+from functools import cached_property
 from typing import BinaryIO, Final, NamedTuple
 
 from daemon import seam
 from daemon.errors import Undelivered
 from daemon.incoming import Incoming, rejected
 from daemon.layout import Layout
-from daemon.spool_file import read_meta
+from daemon.spool_file import ends_with, read_meta
 from daemon.task import Upload, is_task_id
 
 #: What opening a symbolic link, or a socket, ends with.
@@ -105,7 +106,7 @@ class Spool:
         descriptor = os.open(name, flags, dir_fd=self.directory(upload.destination.bucket))
         try:
             self._check_owner(os.fstat(descriptor))
-            if not same_upload(read_meta(descriptor), upload):
+            if not (ends_with(descriptor, upload) or same_upload(read_meta(descriptor), upload)):
                 raise Undelivered("invalid_row", "The spooled file describes another upload.")
         except ValueError as error:
             os.close(descriptor)
@@ -122,8 +123,11 @@ class Spool:
 
     def is_own(self, found: os.stat_result) -> bool:
         """True for a regular file with one name that belongs to the spool's owner or to this user."""
-        owners = {os.getuid(), os.stat(self._layout.spool).st_uid}
-        return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid in owners
+        return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid in self._owners
+
+    @cached_property
+    def _owners(self) -> frozenset[int]:
+        return frozenset({os.getuid(), os.stat(self._layout.spool).st_uid})
 
     def mark(self, upload: Upload, mark: Mark) -> None:
         """Rename an upload's file so that its name says `mark`, durably. A file that is gone is left gone."""

@@ -22,6 +22,13 @@ def ending(upload: Upload) -> bytes:
     return meta + _FOOTER.pack(_MAGIC, len(meta), zlib.crc32(meta))
 
 
+def ends_with(descriptor: int, upload: Upload) -> bool:
+    """True when an open spool file is whole and describes `upload` in the very bytes in which it is described now."""
+    expected = ending(upload)
+    # One byte more would be found, too.
+    return os.pread(descriptor, len(expected) + 1, upload.size) == expected
+
+
 def read_meta(descriptor: int) -> Upload:
     """The upload that an open spool file describes. Raises ValueError when the file is not whole."""
     size = os.fstat(descriptor).st_size

@@ -149,6 +149,7 @@ class Upload:
 
     @cached_property
     def _json(self) -> str:
+        # Made once, or kept from where it was read: a task is written, and compared with its file, more than once.
         to = self.destination
         where = {"remote": to.remote, "project": to.project, "instance": to.instance, "path": to.path}
         # Field by field: every upload passes here, and dataclasses.asdict takes five times as long.
@@ -167,6 +168,7 @@ class Upload:
             upload.check()
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, Rejected) as error:
             raise ValueError(f"not an upload: {error}") from error
+        upload.__dict__["_json"] = text if isinstance(text, str) else text.decode()
         return upload
 
     def check(self) -> None:
@@ -191,7 +193,13 @@ class Upload:
 
 def _is_text(value: object) -> bool:
     """True for a text that can be written: JSON can also hold halves of characters."""
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_number(value: object, most: int) -> bool:

@@ -17,7 +17,7 @@ from daemon import notify
 from daemon.config import Config
 from daemon.doorbell import Doorbell
 from daemon.errors import Action, QueueFault
-from daemon.logs import log
+from daemon.logs import gather, log
 from daemon.reserve import NO_ROOM, Reserve
 from daemon.task import State
 from daemon.task_queue import TaskQueue
@@ -97,11 +97,18 @@ class Worker:
         for source in (parts.bell, parts.inbox, parts.signals):
             poll.register(source.fileno(), select.POLLIN)
         wait_s = 0.0
-        while not self._ended():
-            poll.poll(wait_s * 1000)
-            parts.bell.answer()
-            wait_s = self._guarded_turn()
-            notify.watchdog()
+        at_turn_end: list[Callable[[], None]] = []
+        gather(at_turn_end.append)
+        try:
+            while not self._ended():
+                poll.poll(wait_s * 1000)
+                parts.bell.answer()
+                wait_s = self._guarded_turn()
+                while at_turn_end:
+                    at_turn_end.pop()()
+                notify.watchdog()
+        finally:
+            gather(None)
 
     def _guarded_turn(self) -> float:
         """One turn; return how long to wait before the next."""

@@ -52,8 +52,8 @@ CELLS = {(step, fault): ROWS[step][FAULTS.index(fault)] for step in ROWS for fau
 SMALL = Variant(size=1000)
 #: Streamed to the disk, claimed among the bulky ones.
 BULKY = Variant(size=5_000_000)
-#: The step is taken twice for one upload: the footer after the bytes; the look for bulky tasks after that for small ones.
-SECOND = Variant(size=1000, nth=2)
+#: The step is taken twice for one upload: the ending after many bytes; the look for bulky tasks after that for small ones.
+SECOND = Variant(size=400_000, nth=2)
 TAKEN_TWICE = ("spool.write", "queue.claim")
 #: Rows that are carried out at the same time: most of the time each waits.
 _AT_ONCE = 10

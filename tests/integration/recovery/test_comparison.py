@@ -1,5 +1,6 @@
 import fcntl
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from daemon.comparison import Comparison
 from daemon.layout import Layout
 from daemon.spool import Mark
-from daemon.task import State, Upload, bucket_of
+from daemon.task import State, bucket_of
 from tests.integration.recovery.world import World
 
 _STATES = [State.QUEUED, State.DEFERRED, State.HELD, State.FAILED]
@@ -423,7 +424,7 @@ def test_keys_that_were_lost_are_filled_again_from_the_rows(world: World) -> Non
     assert world.queue.keys_to_fill() is not None
     world.compare()
     for upload in (first, finished):
-        again = Upload(**{**vars(upload), "task_id": "01890a5d-ac96-774b-bcce-b302099a8057"})
+        again = replace(upload, task_id="01890a5d-ac96-774b-bcce-b302099a8057")
         assert world.queue.put_many([again], supersede=True)[0].task_id == upload.task_id
 
 
