@@ -47,7 +47,7 @@ test-versions: $(STAMP) ## the live tests against Incus 6.0, Incus 7.0 and LXD 5
 bench: $(STAMP) ## measure the service beside its peers (ARGS=--quick, --full or "--only NAME")
 	@$(BIN)/python -m bench $(ARGS)
 
-docs: $(STAMP) ## write docs/errors.md and docs/events.md from their tables
+docs: $(STAMP) ## write errors.md, events.md and recovery.md in docs/ from their tables
 	@$(BIN)/python -m docs.tables
 
 deb: ## the Debian package for this machine's Python, in dist/

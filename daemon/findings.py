@@ -22,9 +22,11 @@ class FindingKind:
     title: str
     #: A sentence: what is done about it.
     repair: str
+    #: Sentences: what is left to a person.
+    advice: str
 
 
-def _table(*rows: tuple[str, str, str]) -> dict[str, FindingKind]:
+def _table(*rows: tuple[str, str, str, str]) -> dict[str, FindingKind]:
     return {row[0]: FindingKind(*row) for row in rows}
 
 
@@ -32,41 +34,60 @@ def _table(*rows: tuple[str, str, str]) -> dict[str, FindingKind]:
 FINDINGS: Final[dict[str, FindingKind]] = _table(
     # --- a shard's database -------------------------------------------------------------------------------
     ("queue_damaged", "A shard's database is damaged.",
-     "It is moved to lost+found and rebuilt from the spool."),
+     "It is moved to lost+found and rebuilt from the spool.",
+     "Check the disk. Ask again for what people had asked of tasks and was not done; retry or release with "
+     "--force the dead letters and held uploads whose bytes are still wanted."),
     ("queue_emptied", "A shard's database is new although there are uploads in the spool.",
-     "It is filled from the spool before its worker begins."),
+     "It is filled from the spool before its worker begins.",
+     "Find out what removed it: nothing but the service may change the state directory. Then do as for "
+     "queue_damaged."),
     ("log_lost", "A worker died and the write-ahead log of its database is gone.",
-     "The spool is compared with the queue before the worker begins."),
+     "The spool is compared with the queue before the worker begins.",
+     "Find out what removed data.db-wal, which is a part of the database. Some files may be delivered once more."),
     ("move_unfinished", "Moving the queue to another number of shards has begun and is not finished.",
-     "Whoever comes next finishes it, a worker at its start or this."),
+     "Whoever comes next finishes it: a worker at its start, or fsck --repair.",
+     "Start the workers, all with the same queue.shards; or stop the service and run fsck --repair."),
     ("keys_damaged", "The database of the idempotency keys is damaged.",
-     "It is moved to lost+found and filled again from the rows."),
+     "It is moved to lost+found and filled again from the rows.",
+     "Check the disk. An upload that was repeated before the keys were back may have been delivered twice."),
     # --- a row --------------------------------------------------------------------------------------------
     ("bytes_missing", "The bytes of a task are not in the spool.",
-     "It becomes a dead letter."),
+     "It becomes a dead letter.",
+     "Look for them in lost+found, or ask the sender for the file again; then delete the dead letter."),
     ("row_damaged", "A row of the queue cannot be read.",
-     "It is written anew from the file in the spool; without one it becomes a dead letter."),
+     "It is written anew from the file in the spool; without one it becomes a dead letter.",
+     "Check the disk. Of a dead letter without bytes, what the row held is in lost+found: ask for the file again."),
     ("row_misplaced", "A row is in the database of another shard.",
-     "It is moved while no worker and no API runs."),
+     "It is moved while no worker and no API runs.",
+     "Stop the service, run fsck --repair, and start it again: no worker does this by itself."),
     ("counts_wrong", "The counts that are kept of the rows are not those of the rows.",
-     "They are counted anew."),
+     "They are counted anew.",
+     "Run fsck --repair while the worker is stopped; until then the backlog may be taken for another."),
     ("mark_wrong", "The name of a file does not say what its row says.",
-     "The file is renamed: the row is right."),
+     "The file is renamed: the row is right.",
+     "Nothing. A crash can leave such a name."),
     ("bytes_left", "The bytes of a finished task are still in the spool.",
-     "They are removed like those of any finished task."),
+     "They are removed like those of any finished task.",
+     "Nothing. A crash of the machine can leave them."),
     # --- a file in the spool ------------------------------------------------------------------------------
     ("row_missing", "An upload in the spool has no row.",
-     "It is queued again under its id; a dead letter and a held one stay what they were."),
+     "It is queued again under its id; a dead letter and a held one stay what they were.",
+     "Nothing. Its API died before it could answer, or the database is new; the sender may send it again."),
     ("row_missing_outdated", "An upload in the spool has no row, and a newer one to the same path is known.",
-     "The file is moved to lost+found."),
+     "The file is moved to lost+found.",
+     "Nothing, unless the older bytes are wanted. They are in lost+found."),
     ("file_damaged", "A file in the spool is not whole, or holds another upload.",
-     "The file is moved to lost+found; with a row it stays, and the task becomes a dead letter."),
+     "The file is moved to lost+found; with a row it stays, and the task becomes a dead letter.",
+     "Check the disk and ask the sender for the file again; then delete the dead letter."),
     ("file_misplaced", "A file is in the bucket of another instance.",
-     "It is moved to its own bucket; a second copy is moved to lost+found."),
+     "It is moved to its own bucket; a second copy is moved to lost+found.",
+     "Find out what moved it: nothing but the service may change the state directory."),
     ("file_stray", "A name in the spool is not an upload's.",
-     "It is moved to lost+found."),
+     "It is moved to lost+found.",
+     "See what it is; if nobody needs it, remove it from lost+found."),
     ("file_unreadable", "The disk cannot read a file of the spool.",
-     "Nothing: it is tried again at the next comparison."),
+     "Nothing: it is tried again at the next comparison.",
+     "Check the disk. If the file cannot be read any more, ask the sender for it again."),
 )
 
 

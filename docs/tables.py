@@ -1,4 +1,4 @@
-"""`python -m docs.tables`: write docs/errors.md and docs/events.md from the tables in the code.
+"""`python -m docs.tables`: write docs/errors.md, docs/events.md and docs/recovery.md from the tables in the code.
 
 The fields of an event are read from the places in the code that log it.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from daemon.errors import ERRORS, Action
 from daemon.events import EVENTS
+from daemon.findings import FINDINGS
 
 HERE = Path(__file__).resolve().parent
 ROOMS = ("api", "daemon", "worker")
@@ -51,6 +52,45 @@ A value ends with `…` where it was too long for the journal (4 KiB with its na
 a value, never a field or a line of its own. Not every event has all of its fields.
 """
 
+_RECOVERY_HEAD = """# Recovery
+
+Made by `make docs` from `daemon/findings.py`. A name never changes its meaning.
+
+The spool holds every upload that is not finished; the queue is the index to it. A worker compares the two at its start,
+if the one before it died, and in the background after each start and every six hours. What it finds it puts right
+without being asked, and tells:
+
+    journalctl INCUS_EVENT=fsck.finding                 what was wrong, and whether it was put right
+    journalctl -u 'incus-courier*' -p warning           with all that goes with it
+
+To look at everything at once, while the service runs or not; it changes nothing, and fails when something is wrong:
+
+    incus-courier fsck
+
+To put right what workers leave. A shard that is being served is only looked at, so stop the service first:
+
+    systemctl stop incus-courier.target
+    incus-courier fsck --repair
+    systemctl start incus-courier.target
+
+## What is lost with a database
+
+No upload. A queue that is rebuilt from the spool does not know how often a task was tried and when it was due, what
+people had asked and the worker had not done, nor what is finished. Dead letters and held uploads stay what they are,
+but it is not known why, nor what was delivered to their paths since: they have the code `order_unknown`, and are
+retried or released with `--force` only.
+
+## lost+found
+
+Nothing doubtful is deleted. It is moved to `lost+found` in the state directory, with the time behind its name, and
+stays there until a person removes it. A file of the spool is the upload's bytes, its description as JSON, and 16 bytes:
+
+    LC_ALL=C grep -aoE '\\{"task_id".*\\}' FILE | tail -n 1        where it was to go, its size and its sha256
+    head -c SIZE FILE > COPY                                     the bytes
+
+## Findings
+"""
+
 
 def errors_page() -> str:
     """The text of docs/errors.md."""
@@ -72,6 +112,12 @@ def events_page() -> str:
     rows = [(f"`{event.name}`", event.level, event.message, _names(fields.get(event.name, ())), f"`{event.message_id}`")
             for event in EVENTS.values()]
     return f"{_EVENTS_HEAD}\n{_table(('event', 'level', 'meaning', 'fields', 'MESSAGE_ID'), rows)}"
+
+
+def recovery_page() -> str:
+    """The text of docs/recovery.md."""
+    rows = [(f"`{kind.name}`", kind.title, kind.repair, kind.advice) for kind in FINDINGS.values()]
+    return f"{_RECOVERY_HEAD}\n{_table(('finding', 'what is wrong', 'what is done', 'what is left to do'), rows)}"
 
 
 def logged_fields() -> dict[str, set[str]]:
@@ -116,9 +162,10 @@ def _table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
 
 def main() -> None:
-    """Write both pages."""
+    """Write the pages."""
     (HERE / "errors.md").write_text(errors_page())
     (HERE / "events.md").write_text(events_page())
+    (HERE / "recovery.md").write_text(recovery_page())
 
 
 if __name__ == "__main__":

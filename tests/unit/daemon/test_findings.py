@@ -74,8 +74,9 @@ def test_task_is_not_judged_while_it_is_pushed(found: Found | None) -> None:
 
 
 def test_findings_are_sentences() -> None:
-    """Every row of the table says what is wrong and what is done about it, in whole sentences."""
+    """Every row of the table says what is wrong, what is done about it and what is left to do, in whole sentences."""
     for name, kind in FINDINGS.items():
         assert name == kind.name
         assert kind.title.endswith(".")
         assert kind.repair.endswith(".")
+        assert kind.advice.endswith(".")

@@ -3,7 +3,8 @@
 import pytest
 
 from daemon.events import EVENTS
-from docs.tables import HERE, errors_page, events_page, logged_fields
+from daemon.findings import FINDINGS
+from docs.tables import HERE, errors_page, events_page, logged_fields, recovery_page
 
 STALE = "run `make docs`"
 
@@ -16,6 +17,13 @@ def test_errors_page_is_what_the_table_says() -> None:
 def test_events_page_is_what_the_table_and_the_code_say() -> None:
     """Every event is documented with its level, its MESSAGE_ID and the fields that come with it."""
     assert (HERE / "events.md").read_text() == events_page(), STALE
+
+
+def test_recovery_page_is_what_the_table_says() -> None:
+    """Every finding is documented with what the service does about it and what is left to a person."""
+    page = recovery_page()
+    assert (HERE / "recovery.md").read_text() == page, STALE
+    assert [name for name in FINDINGS if f"| `{name}` |" not in page] == []
 
 
 def test_message_ids_are_all_different() -> None:
