@@ -5,8 +5,9 @@
 """
 
 import os
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -39,6 +40,8 @@ ENV_PREFIX: Final = variables.PREFIX
 _CREDENTIALS: Final = "CREDENTIALS_DIRECTORY"
 #: The name of the remote that [incus] describes.
 LOCAL: Final = values.LOCAL
+#: The file that `load` is reading, for the one who asks: a class for each file would cost more than all of the rest.
+_SOURCE: ContextVar[Path | None] = ContextVar("_SOURCE", default=None)
 
 Octal = Annotated[str, AfterValidator(values.octal)]
 Address = Annotated[str, AfterValidator(values.address)]
@@ -194,7 +197,6 @@ class Config(BaseSettings):
     model_config = SettingsConfigDict(
         extra="forbid", frozen=True, env_prefix=ENV_PREFIX, env_nested_delimiter="__", case_sensitive=False,
     )
-    _file: ClassVar[Path | None] = None
 
     api: Api = Api()
     state: StateSection = StateSection()
@@ -215,7 +217,7 @@ class Config(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read the environment over the file over the defaults, and nothing else."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, cls._file)
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _SOURCE.get())
 
     @model_validator(mode="after")
     def _remotes_have_endpoints(self) -> "Config":
@@ -242,17 +244,18 @@ def load(file: Path | None) -> Config:
 
     Raises CannotStart('bad_config') naming each wrong key and what would be right.
     """
-    source = type("SourcedConfig", (Config,), {"_file": file, "__module__": __name__})
+    reading = _SOURCE.set(file)
     try:
         if file is not None and not file.is_file():
             raise CannotStart("bad_config", f"{file}: there is no such file")
         variables.check(Config.model_fields)
-        config: Config = source()
+        return Config()
     except ValidationError as error:
         raise CannotStart("bad_config", _explain(error, file)) from error
     except (SettingsError, ValueError, OSError) as error:
         raise CannotStart("bad_config", f"{file or 'environment'}: {error}") from error
-    return config
+    finally:
+        _SOURCE.reset(reading)
 
 
 def _explain(error: ValidationError, file: Path | None) -> str:

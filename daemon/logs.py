@@ -12,8 +12,6 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Any, Final
 
-import structlog
-
 from daemon.config import Log
 from daemon.events import EVENTS
 from daemon.journal import SOCKET, Journal, field_name, on_stderr
@@ -96,6 +94,9 @@ class _Printer:
 
 
 def _make_logger(lines: Lines, *, console: bool) -> Any:
+    # Only here: it brings rich and pygments along, and most commands log nothing.
+    import structlog
+
     processors: list[Any] = [_describe_briefly, structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
                              structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False,
                                                            repr_native_str=True)] if console else [_as_json]
