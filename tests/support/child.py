@@ -10,7 +10,7 @@ from daemon import seam
 from daemon.lifeline import VARIABLE
 
 #: What the server of forks imports once for all.
-PRELOAD = ("pytest", "api.__main__", "worker.__main__", "tests.support.child")
+PRELOAD = ("pytest", "structlog", "api.__main__", "worker.__main__", "tests.support.child", "tests.support.frozen")
 
 
 def run(arguments: list[str], environment: dict[str, str], log: str, orders: Connection) -> None:

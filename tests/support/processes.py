@@ -50,12 +50,13 @@ def end(process: Process, number: int = signal.SIGKILL) -> int:
 class Spawned:
     """A process like any other."""
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
-        """See Launcher."""
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path,
+                 pass_fds: tuple[int, ...] = ()) -> None:
+        """See Launcher; it inherits the descriptors in `pass_fds`."""
         known = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
         with log.open("ab") as sink:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", *arguments], env=known, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink)
+            self._process = subprocess.Popen([sys.executable, "-P", "-m", *arguments], env=known, pass_fds=pass_fds,
+                                             stdin=subprocess.DEVNULL, stdout=sink, stderr=sink)
         self.pid = self._process.pid
 
     def status(self) -> int | None:

@@ -6,14 +6,16 @@ from typing import TypeVar
 
 Value = TypeVar("Value")
 
-#: Between two looks.
-_LOOK_EVERY_S = 0.01
+#: Between two looks: a tenth of what was waited already, between these limits, so that looking costs little.
+_SHORTEST_PAUSE_S = 0.005
+_LONGEST_PAUSE_S = 0.05
 
 
 def eventually(condition: Callable[[], Value], timeout_s: float = 10.0, what: str = "the condition") -> Value:
     """Return the first true value of `condition`; fail when there is none within `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
+    began = time.monotonic()
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what} did not come true within {timeout_s} s"
-        time.sleep(_LOOK_EVERY_S)
+        waited_s = time.monotonic() - began
+        assert waited_s < timeout_s, f"{what} did not come true within {timeout_s} s"
+        time.sleep(min(max(waited_s / 10, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S))
     return value

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.integration.api.running import Api
+from tests.support.processes import Forked, Launcher
 
 Start = Callable[..., Api]
 
@@ -17,8 +18,8 @@ def launch(tmp_path: Path) -> Iterator[Start]:
     """Launch API processes that end with the test; sections of the configuration as keywords."""
     with ExitStack() as stack:
         def launch_one(directory: Path = tmp_path, environment: Mapping[str, str] | None = None,
-                       pass_fds: tuple[int, ...] = (), **settings: Mapping[str, Any]) -> Api:
-            return stack.enter_context(Api(directory, settings, environment or {}, pass_fds))
+                       launcher: Launcher = Forked, **settings: Mapping[str, Any]) -> Api:
+            return stack.enter_context(Api(directory, settings, environment or {}, launcher))
 
         yield launch_one
 

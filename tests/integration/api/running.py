@@ -5,38 +5,31 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
+import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from daemon.spool_file import read_meta
+from tests.support.processes import Forked, Launcher
+from tests.support.waiting import eventually
 
-ROOT = Path(__file__).resolve().parents[3]
 #: Longest wait for anything that is bound to happen.
 PATIENCE_S = 20.0
 
 
 def wait_until(condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
     """Return the first true value of `condition`; fail when there is none in time."""
-    deadline = time.monotonic() + patience_s
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.01)
+    return eventually(condition, patience_s, what)
 
 
 class Api:
     """One `python -m api` process with a state directory of its own."""
 
     def __init__(self, directory: Path, settings: Mapping[str, Mapping[str, Any]], environment: Mapping[str, str],
-                 pass_fds: tuple[int, ...] = ()) -> None:
+                 launch: Launcher = Forked) -> None:
         self.state = directory / "state"
         self.file = directory / "config.toml"
         self.socket_path = directory / "sock"
@@ -45,11 +38,16 @@ class Api:
         self._changed = threading.Condition()
         self.configure({"api": {"listen": ["127.0.0.1:0", f"unix:{self.socket_path}"], "drain_s": 5.0},
                         "state": {"directory": str(self.state)}, "limits": {"min_free_bytes": 0}}, settings)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "api", "--config", str(self.file)], cwd=ROOT, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, pass_fds=pass_fds)
-        self._reading = threading.Thread(target=self._read_log, daemon=True)
+        log = Path(tempfile.mkdtemp(dir=directory)) / "log"
+        os.mkfifo(log)
+        # Without waiting for anybody; from then on the log ends when the last writer has, and we are one of them.
+        reading = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+        self._writer: int | None = os.open(log, os.O_WRONLY)
+        os.set_blocking(reading, True)
+        self._reading = threading.Thread(target=self._read_log, args=(reading,), daemon=True)
         self._reading.start()
+        self._process = launch(["api", "--config", str(self.file)], environment, log)
+        self.pid = self._process.pid
 
     def configure(self, *layers: Mapping[str, Mapping[str, Any]]) -> None:
         """Write the configuration file; later layers override earlier ones."""
@@ -66,22 +64,32 @@ class Api:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        self._reading.join()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        self.send(signal.SIGKILL)
+        self.end()
 
-    def _read_log(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            with self._changed:
-                if line.startswith("{"):
-                    self.events.append(json.loads(line))
-                else:
-                    self.other_lines.append(line)
-                self._changed.notify_all()
+    def send(self, number: int) -> None:
+        """Send the process a signal, if it still runs."""
+        self._process.send(number)
+
+    def end(self) -> int:
+        """Wait for the end of the process; return its exit status (negative: the signal that killed it)."""
+        wait_until(lambda: self._process.status() is not None, "the end of the process")
+        if self._writer is not None:
+            os.close(self._writer)
+            self._writer = None
+        # All that it said is read, too.
+        self._reading.join()
+        return self._process.status() or 0
+
+    def _read_log(self, descriptor: int) -> None:
+        with open(descriptor, encoding="utf-8") as log:
+            for line in log:
+                with self._changed:
+                    if line.startswith("{"):
+                        self.events.append(json.loads(line))
+                    else:
+                        self.other_lines.append(line)
+                    self._changed.notify_all()
         with self._changed:
             self._changed.notify_all()
 
@@ -169,11 +177,11 @@ class Api:
 
     def descriptors(self) -> int:
         """How many descriptors the process has open."""
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def unnamed_files(self) -> int:
         """How many spool files without a name the process has open."""
-        links = Path(f"/proc/{self.process.pid}/fd")
+        links = Path(f"/proc/{self.pid}/fd")
         count = 0
         for link in links.iterdir():
             try:
@@ -184,12 +192,12 @@ class Api:
 
     def memory_bytes(self) -> int:
         """Resident memory of the process."""
-        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and return the exit code."""
-        self.process.send_signal(number)
-        return self.process.wait(PATIENCE_S)
+        self.send(number)
+        return self.end()
 
 
 class Reply:

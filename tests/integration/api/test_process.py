@@ -9,6 +9,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,24 +17,22 @@ import pytest
 from daemon import shard_count
 from daemon.layout import Layout
 from tests.integration.api.running import PATIENCE_S, Api, wait_until
+from tests.support.processes import Spawned
 
 Start = Callable[..., Api]
 HEAD = b"PUT /v1/instances/c1/files/root/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
 
 
-def ended(api: Api) -> str:
-    """Wait for the end of the process and return what it said besides the log."""
-    api.process.wait(PATIENCE_S)
-    api._reading.join(PATIENCE_S)
-    return "".join(api.other_lines)
+def ended(api: Api) -> tuple[int, str]:
+    """Wait for the end of the process; return its exit code and what it said besides the log."""
+    return api.end(), "".join(api.other_lines)
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0"])
 def test_unsafe_address_stops_the_start(launch: Start, address: str) -> None:
     """Exit 78, and the message says why and what would be right."""
-    api = launch(api={"listen": [address]})
-    said = ended(api)
-    assert api.process.returncode == 78
+    status, said = ended(launch(api={"listen": [address]}))
+    assert status == 78
     assert "root into every instance" in said
     assert "api.allow_anonymous" in said
 
@@ -55,7 +54,7 @@ def test_socket_that_was_passed_in_is_looked_at_too(
     with socket.socket(family) as listener:
         listener.bind(where)
         listener.listen()
-        api = launch(api={"listen": [f"fd://{listener.fileno()}"]}, pass_fds=(listener.fileno(),))
+        api = launch(launcher=partial(Spawned, pass_fds=(listener.fileno(),)), api={"listen": [f"fd://{listener.fileno()}"]})
         if code == 0:
             api.started()
             with socket.create_connection(listener.getsockname()[:2]) as connection:
@@ -65,24 +64,23 @@ def test_socket_that_was_passed_in_is_looked_at_too(
             # The socket is whoever passed it in's: it still takes connections.
             socket.create_connection(listener.getsockname()[:2]).close()
         else:
-            ended(api)
-            assert api.process.returncode == code
+            assert api.end() == code
 
 
 def test_descriptor_that_is_no_listening_socket_stops_the_start(launch: Start) -> None:
     """A message, and no traceback."""
-    api = launch(api={"listen": ["fd://0"]})
-    assert "fd://0" in ended(api)
-    assert api.process.returncode == 1
+    status, said = ended(launch(launcher=Spawned, api={"listen": ["fd://0"]}))
+    assert "fd://0" in said
+    assert status == 1
 
 
 def test_address_that_is_taken_stops_the_start(api: Api, launch: Start, tmp_path: Path) -> None:
     """The message names the address; a restart may find it free."""
     (tmp_path / "other").mkdir()
     for listen in (f"127.0.0.1:{api.port}", f"unix:{api.socket_path}"):
-        other = launch(tmp_path / "other", api={"listen": [listen]})
-        assert listen in ended(other)
-        assert other.process.returncode == 1
+        status, said = ended(launch(tmp_path / "other", api={"listen": [listen]}))
+        assert listen in said
+        assert status == 1
     assert api.put("root/a").status == 202
     assert stat.S_ISSOCK(api.socket_path.stat().st_mode)
 
@@ -101,17 +99,15 @@ def test_stale_socket_is_replaced(start: Start, tmp_path: Path) -> None:
 def test_file_in_place_of_the_socket_is_left_alone(launch: Start, tmp_path: Path) -> None:
     """Nothing that is not a socket is removed."""
     (tmp_path / "sock").write_text("precious")
-    api = launch()
-    ended(api)
-    assert api.process.returncode == 1
+    assert launch().end() == 1
     assert (tmp_path / "sock").read_text() == "precious"
 
 
 def test_bad_configuration_is_told_in_words(launch: Start) -> None:
     """Exit 78 and the key's name."""
-    api = launch(api={"lissten": []})
-    assert "api.lissten" in ended(api)
-    assert api.process.returncode == 78
+    status, said = ended(launch(launcher=Spawned, api={"lissten": []}))
+    assert "api.lissten" in said
+    assert status == 78
 
 
 def read_answer(connection: socket.socket) -> http.client.HTTPResponse:
@@ -125,7 +121,7 @@ def read_answer(connection: socket.socket) -> http.client.HTTPResponse:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_idle_process_ends_at_once(start: Start, number: int) -> None:
     """Open connections on which nothing is going on do not hold it up."""
-    api = start(api={"drain_s": 60.0})
+    api = start(launcher=Spawned, api={"drain_s": 60.0})
     with api.raw() as connection, api.raw() as used:
         used.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert used.recv(1000)
@@ -141,13 +137,13 @@ def test_running_upload_is_finished_after_the_signal(start: Start) -> None:
     with api.raw() as connection:
         connection.sendall(HEAD + b"x" * 10)
         wait_until(lambda: api.ask("GET", "/healthz").status == 200, "the server answers")
-        api.process.send_signal(signal.SIGTERM)
+        api.send(signal.SIGTERM)
         api.logged("api.draining")
         with pytest.raises(ConnectionError):
             api.put("root/b")
         connection.sendall(b"x" * 990)
         assert connection.recv(1000).startswith(b"HTTP/1.1 202")
-    assert api.process.wait(PATIENCE_S) == 0
+    assert api.end() == 0
     assert len(api.spooled()) == 1
 
 
@@ -157,14 +153,14 @@ def test_request_on_an_open_connection_is_served_after_the_signal(start: Start) 
     with api.raw() as fresh, api.raw() as used:
         used.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert not read_answer(used).will_close
-        api.process.send_signal(signal.SIGTERM)
+        api.send(signal.SIGTERM)
         api.logged("api.draining")
         for connection in (fresh, used):
             connection.sendall(HEAD + b"x" * 1000)
         for connection in (fresh, used):
             answer = read_answer(connection)
             assert (answer.status, answer.will_close) == (202, True)
-    assert api.process.wait(PATIENCE_S) == 0
+    assert api.end() == 0
     assert len(api.spooled()) == 2
 
 
@@ -191,7 +187,7 @@ def test_second_signal_ends_the_drain(start: Start) -> None:
     with api.raw() as connection:
         connection.sendall(HEAD + b"x")
         wait_until(lambda: api.ask("GET", "/healthz").status == 200, "the server answers")
-        api.process.send_signal(signal.SIGTERM)
+        api.send(signal.SIGTERM)
         api.logged("api.draining")
         assert api.stop() == 0
 
@@ -214,12 +210,12 @@ def test_process_tells_its_manager_when_it_is_ready_and_alive(start: Start, tmp_
         hears("STATUS=")
         said.clear()
         hears("WATCHDOG=1")
-        api.process.send_signal(signal.SIGHUP)
+        api.send(signal.SIGHUP)
         hears("RELOADING=1")
         hears("READY=1")
-        api.process.send_signal(signal.SIGTERM)
+        api.send(signal.SIGTERM)
         hears("STOPPING=1")
-        assert api.process.wait(PATIENCE_S) == 0
+        assert api.end() == 0
 
 
 def test_limits_and_level_change_without_a_restart(start: Start) -> None:
@@ -228,7 +224,7 @@ def test_limits_and_level_change_without_a_restart(start: Start) -> None:
     assert api.put("root/a", b"x" * 100).status == 202
     api.configure(api.settings, {"limits": {"max_upload_bytes": 10}, "log": {"level": "warning"},
                                  "queue": {"shards": 7}})
-    api.process.send_signal(signal.SIGHUP)
+    api.send(signal.SIGHUP)
     wait_until(lambda: api.put("root/a", b"x" * 100).status == 413, "the new limit is in force")
     assert len(api.ask("GET", "/readyz").json()["shards"]) == 2
     number = len(api.events)
@@ -240,16 +236,14 @@ def test_wrong_configuration_changes_nothing(start: Start) -> None:
     """The old one stays in force, and the log says what is wrong."""
     api = start()
     api.configure(api.settings, {"limits": {"max_upload_bytes": -1}})
-    api.process.send_signal(signal.SIGHUP)
+    api.send(signal.SIGHUP)
     assert "limits.max_upload_bytes" in api.logged("config.rejected")[0]["detail"]
     assert api.put("root/a", b"x" * 100).status == 202
 
 
 def test_process_ends_when_its_supervisor_is_gone(launch: Start) -> None:
     """A child of nobody does not start."""
-    api = launch(environment={"INCUS_COURIER_SUPERVISOR_PID": "1"})
-    ended(api)
-    assert api.process.returncode == 1
+    assert launch(launcher=Spawned, environment={"INCUS_COURIER_SUPERVISOR_PID": "1"}).end() == 1
 
 
 def test_api_waits_until_its_number_of_shards_is_in_force(start: Start, launch: Start) -> None:
@@ -265,7 +259,7 @@ def test_api_waits_until_its_number_of_shards_is_in_force(start: Start, launch: 
 
 def test_memory_stays_bounded_while_large_bodies_come(start: Start) -> None:
     """Eight uploads of 48 MiB at once need a few MiB each at most."""
-    api = start()
+    api = start(launcher=Spawned)
     assert api.put("root/first").status == 202
     before = api.memory_bytes()
     peak = 0
@@ -282,16 +276,16 @@ def test_memory_stays_bounded_while_large_bodies_come(start: Start) -> None:
 
 def test_files_of_the_process_are_not_inherited(start: Start) -> None:
     """Sockets and files are closed when another program is run."""
-    api = start()
+    api = start(launcher=Spawned)
     api.put("root/a")
     looked_at = 0
-    for descriptor in Path(f"/proc/{api.process.pid}/fdinfo").iterdir():
+    for descriptor in Path(f"/proc/{api.pid}/fdinfo").iterdir():
         if int(descriptor.name) <= 2:
             continue
         # One that is closed meanwhile is no concern.
         with contextlib.suppress(FileNotFoundError):
             lines = descriptor.read_text().splitlines()
             flags = int(next(line.split()[1] for line in lines if line.startswith("flags")), 8)
-            assert flags & os.O_CLOEXEC, os.readlink(f"/proc/{api.process.pid}/fd/{descriptor.name}")
+            assert flags & os.O_CLOEXEC, os.readlink(f"/proc/{api.pid}/fd/{descriptor.name}")
             looked_at += 1
     assert looked_at > 10

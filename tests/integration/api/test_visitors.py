@@ -105,7 +105,7 @@ def test_configured_host_is_let_in(start: Start) -> None:
         assert answer.status == 202
         assert send(connection, "PUT", TARGET, "Host: files.example.org").status == 421
     api.configure(api.settings, {"api": {"hosts": ["files.example.org"]}})
-    api.process.send_signal(signal.SIGHUP)
+    api.send(signal.SIGHUP)
 
     def statuses() -> list[int]:
         found = []

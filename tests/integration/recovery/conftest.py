@@ -9,8 +9,8 @@ from tests.integration.recovery.world import World
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(quick_path: Path) -> Iterator[World]:
     """A state directory of one shard, without processes."""
-    made = World(tmp_path / "state")
+    made = World(quick_path / "state")
     yield made
     made.close()

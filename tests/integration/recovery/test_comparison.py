@@ -428,9 +428,9 @@ def test_keys_that_were_lost_are_filled_again_from_the_rows(world: World) -> Non
         assert world.queue.put_many([again], supersede=True)[0].task_id == upload.task_id
 
 
-def test_lost_found_never_loses_a_file_of_the_same_name(tmp_path: Path) -> None:
+def test_lost_found_never_loses_a_file_of_the_same_name(quick_path: Path) -> None:
     """Setting aside the same name twice in a second keeps both."""
-    layout = Layout(tmp_path / "state")
+    layout = Layout(quick_path / "state")
     layout.create()
     for number in range(3):
         (layout.spool / "same").write_text(str(number))

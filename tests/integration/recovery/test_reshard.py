@@ -26,9 +26,9 @@ _SHA256 = hashlib.sha256(_BODY).hexdigest()
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
+def layout(quick_path: Path) -> Layout:
     """A new state directory."""
-    made = Layout(tmp_path / "state")
+    made = Layout(quick_path / "state")
     made.create()
     return made
 
@@ -248,11 +248,11 @@ def _dying_after(monkeypatch: pytest.MonkeyPatch, transactions: int) -> Iterator
 
 @pytest.mark.parametrize(("old", "new"), [(4, 1), (1, 4), (3, 2)])
 def test_move_that_was_cut_off_anywhere_is_finished_by_the_next(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: int, new: int) -> None:
+        quick_path: Path, monkeypatch: pytest.MonkeyPatch, old: int, new: int) -> None:
     """After any number of steps the next one to come finishes, and nothing is lost, doubled or out of order."""
     finished = False
     for steps in range(0, 400, 4):
-        layout = Layout(tmp_path / f"state{steps}")
+        layout = Layout(quick_path / f"state{steps}")
         layout.create()
         _fill(layout, old, instances=6)
         for shard in range(old):
