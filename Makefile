@@ -4,6 +4,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# The tests start hundreds of processes, which find their modules compiled, also where Python is told not to keep that.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest
+# Most of them wait most of the time. Those of one file share services, so they stay together, the long ones first.
+PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder tests/integration tests/unit
 
 .DEFAULT_GOAL := help
 .PHONY: help run incus test test-fast test-pythons test-versions bench lint docs deb install uninstall venv lock clean
@@ -31,12 +35,15 @@ lint: $(STAMP) ## ruff and mypy --strict
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
 
-test-fast: $(STAMP) lint ## unit and integration tests, under a minute
-	@$(BIN)/pytest tests/unit tests/integration
+test-fast: $(STAMP) lint ## unit and integration tests in memory, side by side, under a minute
+	@$(PYTEST) --quick $(PARALLEL)
 
 test: $(STAMP) lint ## everything, against a real Incus (which root gets installed)
 	@if [ "$$(id -u)" = 0 ]; then scripts/incus-host; fi
-	@$(BIN)/pytest tests
+	@echo 'Unit and integration tests, side by side:'; \
+	$(PYTEST) $(PARALLEL); first=$$?; [ $$first -le 1 ] || exit $$first; \
+	echo 'Live, power and system tests, one after the other:'; \
+	$(PYTEST) tests --ignore tests/integration --ignore tests/unit && exit $$first
 
 test-pythons: ## unit and integration tests on each supported Python that this machine has
 	@scripts/test-pythons

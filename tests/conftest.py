@@ -1,19 +1,41 @@
 """What all tests share: where Incus is, and what its absence means."""
 
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.live.host import Host, find_host
 from tests.power import disks
 
 #: The one reason why a test is left out.
 NO_INCUS = "no Incus answers on this machine; `make incus` installs one"
+#: Where it exists, a directory in memory: syncing costs nothing there.
+_MEMORY = Path("/dev/shm")
+#: What `--quick` needs there, with some to spare.
+_QUICK_BYTES = 2**30
+#: What `--quick` tries of each property, instead of 100.
+_QUICK_EXAMPLES = 25
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the command line say how often the power is cut."""
+    """Let the command line say how often the power is cut, and that it is in a hurry."""
     parser.addoption("--power-cuts", type=int, default=20, metavar="N", help="cut the power N times (20)")
+    parser.addoption("--quick", action="store_true", help="fewer random examples, and all state in memory if it has room")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Be quick if that was asked for."""
+    if not config.getoption("--quick"):
+        return
+    settings.register_profile("quick", max_examples=_QUICK_EXAMPLES)
+    settings.load_profile("quick")
+    if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free >= _QUICK_BYTES:
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(_MEMORY)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,6 +51,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _leave_out(items: list[pytest.Item], reason: str | None) -> None:
     for item in items if reason else ():
         item.add_marker(pytest.mark.skip(reason=reason or ""))
+
+
+@pytest.fixture
+def quick_path() -> Iterator[Path]:
+    """A new directory that is quick to write to, for tests that make whole state directories."""
+    made = Path(tempfile.mkdtemp(prefix="courier-test-", dir=_MEMORY if _MEMORY.is_dir() else None))
+    yield made
+    shutil.rmtree(made)
 
 
 @pytest.fixture(scope="session")

@@ -24,8 +24,8 @@ from worker.commands import VERBS, Commands, Forget, Refused, decide, states_of
 from worker.lane import Lane, Push
 from worker.retry import decide as decide_retry
 
-#: How many sequences of steps are tried; more by the environment variable.
-EXAMPLES = int(os.environ.get("COURIER_PROPERTY_EXAMPLES", "60"))
+#: How many sequences of steps are tried; fewer with `--quick`, more by the environment variable.
+EXAMPLES = int(os.environ.get("COURIER_PROPERTY_EXAMPLES", min(60, settings().max_examples)))
 STEPS = 40
 RETRY = Retry(first_delay_s=10, max_delay_s=100, jitter=0.5, give_up_after_s=0, max_attempts=3)
 #: Where it exists, a directory in memory: SQLite syncs there too, and costs nothing.
