@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import time
-from collections.abc import Collection, Container, Iterator, Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -11,10 +11,9 @@ from typing import Final
 from daemon import seam
 from daemon.task import FINISHED, State, Upload
 from daemon.task_queue.base import QueueBase
+from daemon.task_queue.batches import chunks
 from daemon.task_queue.schema import OUTAGE, TABLE
 
-#: Most rows in one statement.
-_MOST_AT_ONCE: Final = 64
 _ROW: Final = f"(?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE}, ?)"
 
 
@@ -61,9 +60,6 @@ class QueueAppend(QueueBase):
         seam.reach("queue.committed")
         return answers
 
-    # A statement for many uploads, not one for each: after every statement the thread has to get the interpreter back
-    # from the event loop, and that takes longer than the statement.
-
     def _put_all(
         self, connection: sqlite3.Connection, uploads: Sequence[Upload], supersede: bool, state: State, now: float,
     ) -> list[Put]:
@@ -78,7 +74,7 @@ class QueueAppend(QueueBase):
             if earlier is None:
                 fresh[upload.task_id] = upload
             found.append(earlier)
-        for some in _chunks(list(fresh.values())):
+        for some in chunks(list(fresh.values())):
             _insert(connection, some, set() if supersede else _behind(connection, some), state, now)
         replaced = _supersede(connection, fresh.values(), now) if supersede else {}
         return [earlier or Put(Outcome.ACCEPTED, upload.task_id, replaced.get(upload.task_id, []))
@@ -107,15 +103,6 @@ class QueueAppend(QueueBase):
             return True
         bucket = self.layout.bucket(upload.destination.bucket)
         return any((bucket / f"{task_id}{suffix}").exists() for suffix in ("", ".failed", ".held"))
-
-
-def _chunks(uploads: Sequence[Upload]) -> Iterator[Sequence[Upload]]:
-    """All of them in pieces whose sizes are powers of two: so few statements are soon all prepared."""
-    start = 0
-    while left := len(uploads) - start:
-        size = min(_MOST_AT_ONCE, 1 << (left.bit_length() - 1))
-        yield uploads[start:start + size]
-        start += size
 
 
 def _already_there(connection: sqlite3.Connection, uploads: Collection[Upload]) -> set[str]:
@@ -158,7 +145,7 @@ def _supersede(connection: sqlite3.Connection, uploads: Collection[Upload], now:
     """Replace what waits for the destinations of `uploads` by the newest; return the ids replaced by each upload."""
     newest = {upload.destination.target: upload for upload in uploads}
     replaced: dict[str, list[str]] = {}
-    for some in _chunks(list(newest.values())):
+    for some in chunks(list(newest.values())):
         rows = connection.execute(
             f"UPDATE {TABLE} AS old SET status = 6, open = 0, updated_at = ?, error_code = NULL, due_at = NULL,"
             f" error_message = 'Replaced by ' || (SELECT newer.task_id FROM {TABLE} AS newer"

@@ -1,5 +1,6 @@
 """Upkeep of a shard's queue: what is finished, what has grown old, in small steps; its clocks and facts."""
 
+import json
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -91,7 +92,8 @@ class QueueUpkeep(QueueBase):
     def unspool(self, orders: Iterable[int]) -> None:
         """Record that the bytes of tasks are gone. Not durable by itself: unlinking twice does no harm."""
         with self.write(self.quick, "queue.unspool") as connection:
-            connection.executemany(f"UPDATE {TABLE} SET spooled = 0 WHERE _id = ?", [(order,) for order in orders])
+            connection.execute(f"UPDATE {TABLE} SET spooled = 0 WHERE _id IN (SELECT value FROM json_each(?))",
+                               (json.dumps(list(orders)),))
 
     def clear_finished(self, before: float, keep_most: int, limit: int) -> int:
         """Delete up to `limit` finished rows that are older than `before` or more than `keep_most`; return how many."""

@@ -10,6 +10,7 @@ from daemon import seam
 from daemon.errors import QueueFault
 from daemon.task import State, Task
 from daemon.task_queue.base import COLUMNS, QueueBase, decode
+from daemon.task_queue.batches import chunks, values
 from daemon.task_queue.schema import BULK_BYTES, TABLE
 
 #: What a wish for a task does to the states in which a push can leave it; a delivery is a delivery.
@@ -113,13 +114,8 @@ class QueueWork(QueueBase):
             asked = list(settlements)
             granted = [_grant(settlement, wishes.get(settlement.order)) for settlement in asked]
             otherwise = {after.order for before, after in zip(asked, granted, strict=True) if after is not before}
-            connection.executemany(
-                f"UPDATE {TABLE} SET status = ?, open = ?, attempts = coalesce(?, attempts), error_code = ?,"
-                " error_message = ?, due_at = ?, spooled = ?, recheck = recheck AND ? = 1, wish = NULL, updated_at = ?,"
-                " part = coalesce(?, part)"
-                " WHERE _id = ? AND status = 2",
-                [(s.state, s.state in _OPEN, s.attempts, s.error_code, s.error_message, s.due_at, s.spooled, s.state,
-                  now, s.part, s.order) for s in granted])
+            for some in chunks(granted):
+                _write_down(connection, some, now)
             waiting = [s.order for s in granted if s.state in {State.QUEUED, State.DEFERRED}] if supersede else []
             superseded = [order for order in waiting if connection.execute(
                 f"UPDATE {TABLE} SET status = 6, due_at = NULL, error_code = NULL,"
@@ -168,6 +164,17 @@ class QueueWork(QueueBase):
                 f" SELECT _id FROM {TABLE} INDEXED BY tasks_deferred"
                 " WHERE status = 3 AND instance = ? ORDER BY _id LIMIT ?)",
                 (instance_key, limit)).rowcount)
+
+
+def _write_down(connection: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> None:
+    rows = [(s.order, s.state, s.state in _OPEN, s.attempts, s.error_code, s.error_message, s.due_at, s.spooled, s.part)
+            for s in settlements]
+    connection.execute(
+        f"UPDATE {TABLE} SET status = column2, open = column3, attempts = coalesce(column4, attempts),"
+        " error_code = column5, error_message = column6, due_at = column7, spooled = column8,"
+        " part = coalesce(column9, part), recheck = recheck AND column2 = 1, wish = NULL, updated_at = ?"
+        f" FROM ({values(len(rows), 9)}) WHERE _id = column1 AND status = 2",
+        [now, *(value for row in rows for value in row)])
 
 
 def _decode_or_fail(connection: sqlite3.Connection, row: Sequence[Any]) -> Task | None:

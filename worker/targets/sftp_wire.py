@@ -31,6 +31,8 @@ _MAX_ANSWER_BYTES: Final = 2**20
 #: Pieces up to this size wait for their neighbours and leave in one send.
 _GATHER_BYTES: Final = 64 * 1024
 _RECEIVE_BYTES: Final = 64 * 1024
+#: Seconds and microseconds, as socket(7) wants them; all zero would be no limit.
+_TIMEVAL: Final = struct.Struct("@ll")
 _POSIX_RENAME: Final = b"posix-rename@openssh.com"
 
 
@@ -57,7 +59,7 @@ class Wire:
     def __init__(self, connection: socket.socket, timeout_s: float) -> None:
         """Say hello on `connection`, which stays the caller's to close. `timeout_s` is for each step forward."""
         self._connection = connection
-        self._connection.settimeout(timeout_s)
+        _limit(connection, timeout_s)
         self._timeout_s = timeout_s
         self._out = bytearray()
         self._in = bytearray()
@@ -244,7 +246,7 @@ class Wire:
                 raise self._lost(error) from error
 
     def _lost(self, error: OSError) -> WireBroken:
-        if isinstance(error, TimeoutError):
+        if isinstance(error, TimeoutError | BlockingIOError):
             self.broken = True
             return WireStalled(f"nothing moved for {self._timeout_s:g} s")
         return self._break(str(error))
@@ -258,6 +260,19 @@ class Wire:
         if len(body) < 4 + length:
             raise self._break("a string that ends too early")
         return body[4:4 + length]
+
+
+def _limit(connection: socket.socket, timeout_s: float) -> None:
+    """Have every step on `connection` fail after that time."""
+    if type(connection) is not socket.socket:
+        connection.settimeout(timeout_s)
+        return
+    # By the kernel: Python's own timeout asks with a system call more before each step whether it may wait.
+    connection.settimeout(None)
+    seconds = int(timeout_s)
+    limit = _TIMEVAL.pack(seconds, int((timeout_s - seconds) * 1e6))
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        connection.setsockopt(socket.SOL_SOCKET, option, limit)
 
 
 def _string(value: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """What keeps the queue as fast with a million tasks as with ten: the indexes, and the columns that they stand on."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from daemon.layout import Layout
 from daemon.task import Destination, State, Upload
 from daemon.task_queue import Settlement, TaskQueue
 
+#: Reading what came with the statement itself.
+_GIVEN = re.compile(r"CONSTANT ROW|subquery")
 KEY = Destination(LOCAL, "default", "c1", "/").instance_key
 
 
@@ -88,7 +91,7 @@ def test_daily_work_reads_and_sorts_no_more_than_it_takes_whatever_waits(queue: 
     plans = {text: [step[3] for step in keyed.execute(f"EXPLAIN QUERY PLAN {text}")] for text in asked}
     assert len(asked) > 20
     assert [(text, plan) for text, plan in plans.items() if any("TEMP B-TREE" in step for step in plan)] == []
-    scans = {step for plan in plans.values() for step in plan if step.startswith("SCAN")}
+    scans = {step for plan in plans.values() for step in plan if step.startswith("SCAN") and not _GIVEN.search(step)}
     # The counts, a row for each instance and state; the wishes; the finished, up to a limit, oldest first; and the ids
     # that were asked for.
     assert scans == {"SCAN tally", "SCAN tasks_v1 USING INDEX tasks_wishes", "SCAN tasks_v1 USING INDEX tasks_clear",
