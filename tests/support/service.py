@@ -171,7 +171,8 @@ class Service:
 
     def events(self, event: str | None = None) -> list[dict[str, Any]]:
         """The log's events, or those of one name. Anything else in the log, but a process's complaint, is an error."""
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        # The last line may be on its way.
+        lines = self.log.read_text().rpartition("\n")[0].splitlines() if self.log.exists() else []
         found = [self._event(line) for line in lines if not line.startswith(_COMPLAINT)]
         return [fields for fields in found if event in {None, fields["event"]}]
 
