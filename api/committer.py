@@ -6,9 +6,7 @@ when it is closed and everything that was handed to it is decided.
 """
 
 import asyncio
-import queue
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -74,7 +72,9 @@ class Committer:
         self._receiving = receiving
         self._when_dead = when_dead
         self._queue = TaskQueue(layout, shard)
-        self._inbox: queue.SimpleQueue[tuple[Sealed, Ticket] | None] = queue.SimpleQueue()
+        # No queue.SimpleQueue: up to Python 3.12 its `get` may wait for ever although it has a timeout.
+        self._inbox: list[tuple[Sealed, Ticket]] = []
+        self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=f"committer-{shard}")
         self._closing = False
 
@@ -84,40 +84,39 @@ class Committer:
 
     def hand_over(self, sealed: Sealed, ticket: Ticket) -> None:
         """From any thread: decide about `sealed`, and answer `ticket` with a Decision or an error."""
-        self._inbox.put((sealed, ticket))
+        with self._changed:
+            self._inbox.append((sealed, ticket))
+            if len(self._inbox) == 1 or self._is_complete():
+                self._changed.notify()
 
     def close(self) -> None:
         """Decide everything that was handed over, then end."""
-        self._inbox.put(None)
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
         self._thread.join()
         self._queue.close()
 
     def _run(self) -> None:
+        ended = False
         try:
-            while not self._closing:
-                batch = self._next_batch()
-                if batch:
-                    self._decide(batch)
+            while batch := self._next_batch():
+                self._decide(batch)
+            ended = True
         finally:
-            if not self._closing:
+            if not ended:
                 self._when_dead()
 
     def _next_batch(self) -> list[tuple[Sealed, Ticket]]:
-        """The uploads that are there, and those that come within a moment if any are on their way."""
-        batch = []
-        item = self._inbox.get()
-        until = time.monotonic() + GATHER_S
-        while item is not None:
-            batch.append(item)
-            if len(batch) == MAX_BATCH:
-                return batch
-            left_s = until - time.monotonic() if self._receiving() > len(batch) else 0.0
-            try:
-                item = self._inbox.get(timeout=left_s) if left_s > 0 else self._inbox.get_nowait()
-            except queue.Empty:
-                return batch
-        self._closing = True
-        return batch
+        """The uploads that are there, and those that come within a moment if any are on their way; none at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._inbox or self._closing)
+            self._changed.wait_for(self._is_complete, timeout=GATHER_S)
+            batch, self._inbox = self._inbox[:MAX_BATCH], self._inbox[MAX_BATCH:]
+            return batch
+
+    def _is_complete(self) -> bool:
+        return self._closing or len(self._inbox) >= min(MAX_BATCH, self._receiving())
 
     def _decide(self, batch: list[tuple[Sealed, Ticket]]) -> None:
         # Rows in the order of the ids, so that the two agree about which upload is newer.

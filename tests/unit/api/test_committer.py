@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +132,26 @@ def test_nobody_knows_when_the_second_database_fails(layout: Layout, monkeypatch
     monkeypatch.setattr(TaskQueue, "put_many", once)
     assert codes(decide(layout, [upload(1)])) == ["outcome_unknown"]
     assert files(layout) == {upload(1).task_id}
+
+
+def test_upload_is_decided_when_those_that_are_under_way_do_not_come(layout: Layout) -> None:
+    """A batch waits for others a moment only, however often: nobody's upload depends on the next one."""
+    async def scenario() -> int:
+        committer = Committer(layout, 0, supersede=True, receiving=lambda: 99, when_dead=lambda: None)
+        committer.start()
+        spool = Spool(layout)
+
+        async def one_after_the_other(first: int) -> int:
+            for number in range(first, first + 100):
+                ticket = Ticket.new()
+                committer.hand_over(spool.begin().seal(replace(upload(number), size=0)), ticket)
+                await ticket.decided
+            return 100
+
+        async with asyncio.timeout(60):
+            done = await asyncio.gather(*(one_after_the_other(1000 * client) for client in range(4)))
+        await asyncio.to_thread(committer.close)
+        spool.close()
+        return sum(done)
+
+    assert asyncio.run(scenario()) == 400
