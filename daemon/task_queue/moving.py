@@ -139,7 +139,9 @@ def _newest_moved(connection: sqlite3.Connection, instance_key: str, up_to_order
 
 def _ask_once(connection: sqlite3.Connection, command: tuple[Any, ...]) -> None:
     """Ask it in the new shard, unless a migration that was cut off has done so."""
+    verb, task_id, text, _, asked_at, asked_by = command
     connection.execute(
-        f"INSERT INTO home.commands ({_COMMAND}) SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE NOT EXISTS ("
+        f"INSERT INTO home.commands ({_COMMAND}) SELECT ?, ?, ?, ?, ?, ? WHERE NOT EXISTS ("
         " SELECT 1 FROM home.commands"
-        " WHERE verb = ?1 AND task_id IS ?2 AND filter IS ?3 AND asked_at = ?5 AND asked_by = ?6)", command)
+        " WHERE verb = ? AND task_id IS ? AND filter IS ? AND asked_at = ? AND asked_by = ?)",
+        (*command, verb, task_id, text, asked_at, asked_by))
