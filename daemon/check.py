@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import NamedTuple
 
 from daemon.config import Config
@@ -80,11 +81,10 @@ def _check_spool(layout: Layout, config: Config) -> str:
 def _check_sqlite(layout: Layout) -> str:
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise OSError(f"SQLite {sqlite3.sqlite_version} is too old")
-    with tempfile.TemporaryDirectory(dir=layout.queue) as directory:
-        connection = sqlite3.connect(os.path.join(directory, "check.db"))
+    with (tempfile.TemporaryDirectory(dir=layout.queue) as directory,
+          closing(sqlite3.connect(os.path.join(directory, "check.db"))) as connection):
         mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         connection.execute("CREATE TABLE try (x)")
-        connection.close()
     if mode != "wal":
         raise OSError("this filesystem does not take SQLite's write-ahead log")
     return f"version {sqlite3.sqlite_version}, write-ahead log works"

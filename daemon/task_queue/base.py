@@ -71,9 +71,13 @@ class QueueBase(persistqueue.SQLiteAckQueue):
     def _new_db_connection(self, path: str, multithreading: bool, timeout: float) -> sqlite3.Connection:
         connection = sqlite3.connect(
             f"{path}/{self.db_file_name}", timeout=timeout, check_same_thread=False, isolation_level=None)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA cache_size = -16384")
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA cache_size = -16384")
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
 
     def _init(self) -> None:

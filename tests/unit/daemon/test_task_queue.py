@@ -1,4 +1,5 @@
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -630,6 +631,18 @@ def test_database_of_a_later_version_is_refused(depot: Depot) -> None:
     depot.queue.durable.execute("PRAGMA user_version = 99")
     with pytest.raises(QueueFault, match="version 99"):
         depot.reopen()
+
+
+def test_file_that_is_no_database_is_closed_when_it_is_refused(depot: Depot) -> None:
+    """Opening a damaged shard again and again holds no descriptor."""
+    database = depot.layout.database(0)
+    depot.queue.close()
+    database.write_bytes(b"no database" * 1000)
+    with pytest.raises(QueueFault) as fault:
+        TaskQueue(depot.layout, 0)
+    with os.scandir("/proc/self/fd") as fds:
+        held = [os.readlink(fd.path) for fd in fds]
+    assert str(database) not in held, fault
 
 
 def test_checkpoint_is_no_error_while_somebody_reads(depot: Depot) -> None:
