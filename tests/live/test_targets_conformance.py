@@ -451,9 +451,20 @@ class TestFilesystems:
         finally:
             world.run(f"umount {world.home}/small")
 
-    def test_path_that_takes_no_files_is_not_permitted(self, world: World) -> None:
-        """The kernel's own filesystems take no new files."""
-        assert refused(world, "/sys/new") == "permission_denied"
+    @pytest.mark.parametrize(("option", "code"), [("ro", "read_only"), ("nr_inodes=1", "target_full")])
+    def test_directories_that_cannot_be_made_say_why(self, world: World, option: str, code: str) -> None:
+        """What a filesystem answers to a new directory counts as what it answers to a file."""
+        world.make_directory(f"{world.home}/mounted")
+        assert world.run(f"mount -t tmpfs -o {option} tmpfs {world.home}/mounted") == 0
+        try:
+            assert refused(world, f"{world.home}/mounted/a/b/f", mkdirs=True) == code
+        finally:
+            world.run(f"umount {world.home}/mounted")
+
+    @pytest.mark.parametrize("path", ["/sys/new", "/sys/new/f"])
+    def test_path_that_takes_no_files_is_not_permitted(self, world: World, path: str) -> None:
+        """The kernel's own filesystems take no new files, and no new directories."""
+        assert refused(world, path, mkdirs=True) == "permission_denied"
 
 
 @pytest.mark.live

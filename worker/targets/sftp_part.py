@@ -171,8 +171,13 @@ class _Directories:
         try:
             self._wire.done(self._wire.mkdir(path))
         except SftpStatus as status:
+            if status.code == NO_SUCH_FILE:
+                # The directory above is there: /proc refuses new directories with these words.
+                raise Undelivered("permission_denied", f"{shown(path)} cannot be made") from status
+            if system_text(status.text) != "file exists":
+                raise
             # Another push may have made it meanwhile; a link that leads nowhere is no directory.
-            if system_text(status.text) != "file exists" or not self._is_there(path, self._wire.stat(path)):
+            if not self._is_there(path, self._wire.stat(path)):
                 raise Undelivered("parent_not_directory", f"{shown(path)} is not a directory") from status
             return
         if not self._want.met_by(self._wire.attributes(self._wire.lstat(path))):
