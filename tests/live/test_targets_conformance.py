@@ -451,6 +451,24 @@ class TestFilesystems:
         finally:
             world.run(f"umount {world.home}/small")
 
+    @pytest.mark.parametrize("option", ["ro", "nr_inodes=2"])
+    def test_link_on_a_filesystem_that_takes_no_files_is_followed(self, world: World, option: str) -> None:
+        """Only where the link leads to must take a file: no part file is left there, and none is missed."""
+        world.make_directory(f"{world.home}/mounted")
+        world.make_directory(f"{world.home}/d")
+        assert world.run(f"cd {world.home} && mount -t tmpfs tmpfs mounted && ln -s {world.home}/d/f mounted/link && "
+                         f"mount -o remount,{option} mounted") == 0
+        try:
+            world.deliver(f"{world.home}/mounted/link", b"new")
+            assert world.facts(f"{world.home}/d/f").data == b"new"
+            delivery = world.delivery(f"{world.home}/mounted/link", b"new")
+            world.make_file(f"{world.home}/d/{delivery.part_name}", b"half of the")
+            with contextlib.closing(world.open()) as session:
+                assert session.sweep(delivery)
+            assert world.names(f"{world.home}/d") == ["f"]
+        finally:
+            world.run(f"umount {world.home}/mounted")
+
     @pytest.mark.parametrize(("option", "code"), [("ro", "read_only"), ("nr_inodes=1", "target_full")])
     def test_directories_that_cannot_be_made_say_why(self, world: World, option: str, code: str) -> None:
         """What a filesystem answers to a new directory counts as what it answers to a file."""

@@ -80,7 +80,7 @@ class SftpSession:
         looked = self._wire.lstat(path)
         part = PartFile(self._wire, delivery, path)
         try:
-            part.create()
+            refused = _refusal(part.create)
             existing = self._existing(looked)
             if existing and existing.is_link and delivery.symlinks == "follow":
                 part.discard()
@@ -88,6 +88,8 @@ class SftpSession:
                 path, existing = self._follow(path)
                 part = PartFile(self._wire, delivery, path)
                 part.create()
+            elif refused:
+                raise refused
             refuse_unless_replaceable(delivery, existing)
             part.fill(source, wanted(delivery, existing))
             before_rename()
@@ -134,3 +136,12 @@ class SftpSession:
             if found is None or not found.is_link:
                 return path, found
         raise Undelivered("too_many_links", f"more than {_MAX_LINKS} symbolic links, the last at {shown(path)}")
+
+
+def _refusal(create: Callable[[], None]) -> SftpStatus | Undelivered | None:
+    """Create a part file; return why it cannot be there. That does not matter beside a link that leads elsewhere."""
+    try:
+        create()
+    except (SftpStatus, Undelivered) as refused:
+        return refused
+    return None

@@ -77,6 +77,8 @@ class PartFile:
     def remove(self) -> bool:
         """Remove it if it is there; True if it was."""
         try:
+            # A read-only filesystem refuses the removal of what is not there, too.
+            self._wire.attributes(self._wire.lstat(self.path))
             self._wire.done(self._wire.remove(self.path))
         except SftpStatus as status:
             if status.code == NO_SUCH_FILE:
