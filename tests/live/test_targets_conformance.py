@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -274,6 +275,20 @@ class TestWhatIsThere:
         world.make_link(f"{world.home}/link", f"/../../../../..{world.home}/inside")
         world.deliver(f"{world.home}/link", b"new")
         assert world.facts(f"{world.home}/inside").data == b"new"
+
+
+@pytest.mark.parametrize("way", ATOMIC)
+def test_path_of_1200_directories_arrives(world: World) -> None:
+    """A path may be deep, its directories made; neither side waits for the other for ever."""
+    path = f"{world.home}/{'d/' * 1200}f"
+    try:
+        world.deliver(path, b"x", mkdirs=True)
+        with contextlib.closing(world.open()) as session:
+            delivery = world.delivery(path, b"x", recheck=True)
+            assert session.deliver(delivery, io.BytesIO(b"x"), lambda: None).unchanged
+    finally:
+        # Python's own removal does not go that deep.
+        subprocess.run(["rm", "-rf", world.host_path(world.home)], check=True)
 
 
 @pytest.mark.parametrize("way", ATOMIC)

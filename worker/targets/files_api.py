@@ -99,14 +99,14 @@ class FilesApiSession:
         raise Undelivered("too_many_links", f"{where(delivery)}: more than {_MAX_LINKS} symbolic links")
 
     def _find_parent(self, directory: str, delivery: Delivery) -> None:
-        if directory == "/":
-            return
+        missing = []
         # The dot makes the server follow a link to a directory.
-        found = self._files.look(f"{directory}/.")
-        if found is None and not delivery.mkdirs:
-            raise Undelivered("parent_not_found", f"{where(delivery)}: there is no {directory}")
-        if found is None:
-            self._find_parent(posixpath.dirname(directory), delivery)
+        while directory != "/" and self._files.look(f"{directory}/.") is None:
+            if not delivery.mkdirs:
+                raise Undelivered("parent_not_found", f"{where(delivery)}: there is no {directory}")
+            missing.append(directory)
+            directory = posixpath.dirname(directory)
+        for directory in reversed(missing):
             self._make(directory, delivery)
 
     def _make(self, directory: str, delivery: Delivery) -> None:
