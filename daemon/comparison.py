@@ -11,7 +11,7 @@ from typing import Final
 from daemon.errors import Rejected
 from daemon.findings import STATE_OF, Finding, judge, mark_of
 from daemon.logs import log
-from daemon.spool import Mark, Name, Spool, same_upload
+from daemon.spool import STOPPED, Mark, Name, Spool, same_upload
 from daemon.spool_check import SpoolCheck, Undecided
 from daemon.task import BUCKETS, FINISHED, Destination, State, Upload, bucket_of, is_task_id
 from daemon.task_queue import Restored, Row, TaskQueue
@@ -191,12 +191,14 @@ class Comparison:
                 return
             detail = f"{detail}: {reason}"
         if self._repair:
-            self._put_right(wrong, row, task.upload, detail)
+            self._put_right(wrong, row, task.upload, mark, detail)
         self._found(wrong, task.task_id, detail, repaired=self._repair)
 
-    def _put_right(self, wrong: str, row: Row, upload: Upload, detail: str) -> None:
+    def _put_right(self, wrong: str, row: Row, upload: Upload, mark: Mark, detail: str) -> None:
         if wrong == "bytes_left":
             self._queue.note_spooled(row.order)
+        elif wrong == "row_outdated":
+            self._queue.stop(row.order, row.state, STATE_OF[mark], STOPPED[mark])
         elif wrong == "mark_wrong":
             self._spool.mark(upload, mark_of(State(row.state)) or Mark.PENDING)
         else:

@@ -63,6 +63,10 @@ FINDINGS: Final[dict[str, FindingKind]] = _table(
     ("counts_wrong", "The counts that are kept of the rows are not those of the rows.",
      "They are counted anew.",
      "Run fsck --repair while the worker is stopped; until then the backlog may be taken for another."),
+    ("row_outdated", "A row says that an upload waits, and the name of its file that it is a dead letter, or held.",
+     "The name is right: the upload is a dead letter again, or held, with the code order_unknown.",
+     "Nothing after a crash. Otherwise see what became of data.db-wal: a part of the queue is lost. Retry or release "
+     "with --force if these bytes are wanted."),
     ("mark_wrong", "The name of a file does not say what its row says.",
      "The file is renamed: the row is right.",
      "Nothing. A crash can leave such a name."),
@@ -130,7 +134,9 @@ def judge(task: Task, found: Found | None, meta_bytes: int, *, trust_size: bool 
     if found is None:
         return None if _says(task, "bytes_missing") else "bytes_missing"
     if found.mark is not mark_of(task.state):
-        return "mark_wrong"
+        # A mark is written before the row: what a waiting row does not know of its file came after it.
+        waits = mark_of(task.state) is Mark.PENDING and not task.recheck
+        return "row_outdated" if waits else "mark_wrong"
     whole = trust_size and found.size == task.upload.size + meta_bytes + FOOTER_BYTES
     return None if whole or _says(task, "bytes_damaged") else "file_damaged"
 

@@ -40,6 +40,22 @@ class Mark(Enum):
     HELD = ".held"
 
 
+#: What is known of an upload that only its mark says something of.
+STOPPED: Final = {Mark.FAILED: "It had failed before; why, and what came after, is lost.",
+                  Mark.HELD: "It was held before; by whom, and what came after, is lost."}
+
+
+class Stopped(Undelivered):
+    """Raised for an upload that is to be delivered as its row says, and not as its file's name says (`mark`).
+
+    A worker marks the file before it writes the row: the row is older than the name, and what came after is lost.
+    """
+
+    def __init__(self, mark: Mark) -> None:
+        super().__init__("order_unknown", STOPPED[mark])
+        self.mark: Final = mark
+
+
 class Name(NamedTuple):
     """One file of the spool. `mark` is None for a name that is no upload's."""
 
@@ -91,9 +107,23 @@ class Spool:
         Trusts nothing: the file must be a regular file with one name, owned by the spool's owner or this user,
         and describe the same upload. Raises Undelivered: bytes_missing, bytes_damaged, invalid_row, io_error.
         """
+        return self._open_marked(upload)[0]
+
+    def open_pending(self, upload: Upload) -> BinaryIO:
+        """Open the bytes of an upload that is to be delivered, as `open` does.
+
+        Raises Stopped besides, when the name says that it is a dead letter, or held.
+        """
+        file, mark = self._open_marked(upload)
+        if mark is not Mark.PENDING:
+            file.close()
+            raise Stopped(mark)
+        return file
+
+    def _open_marked(self, upload: Upload) -> tuple[BinaryIO, Mark]:
         for mark in Mark:
             try:
-                return self._open_checked(upload, upload.task_id + mark.value)
+                return self._open_checked(upload, upload.task_id + mark.value), mark
             except FileNotFoundError:
                 continue
             except OSError as error:

@@ -10,7 +10,7 @@ from daemon import seam
 from daemon.config import Config
 from daemon.errors import CourierError, Undelivered
 from daemon.logs import log
-from daemon.spool import Spool
+from daemon.spool import Mark, Spool, Stopped
 from daemon.task import Task
 from worker.lane import Lane, Push
 from worker.target import Delivery, Receipt, Session, Target
@@ -42,6 +42,8 @@ class Outcome:
     seconds: float = 0.0
     #: Its part file may still be in the instance.
     left_part: bool = False
+    #: Its file's name says that it is held.
+    held: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def _push(
     log("push.started", task_id=task.task_id, instance=task.destination.instance, path=task.destination.path,
         size=task.upload.size, attempt=task.attempts + 1)
     try:
-        with spool.open(task.upload) as source:
+        with (spool.open if task.recheck else spool.open_pending)(task.upload) as source:
             if not held:
                 seam.reach("push.open")
                 held.append(target_of(task.destination.remote).open(task.destination, config.delivery.stopped))
@@ -109,6 +111,8 @@ def _push(
             begun = True
             receipt = held[0].deliver(delivery_of(task, config), source, lambda: _last_moment(push))
         seam.reach("push.renamed")
+    except Stopped as stopped:
+        return Outcome(task, stopped.code, stopped.detail, held=stopped.mark is Mark.HELD)
     except CourierError as error:
         left = begun and held[0].left_part
         _drop_if_broken(held)

@@ -26,7 +26,7 @@ _MESSAGE_LENGTH: Final = 1000
 WAIT_PROBE_S: Final = 1.5
 #: Codes that tell nothing about the destination: the trouble was on this side.
 _SAYS_NOTHING: Final = frozenset(
-    {"shutdown", "bytes_missing", "bytes_damaged", "invalid_row", "io_error", "worker_error"})
+    {"shutdown", "order_unknown", "bytes_missing", "bytes_damaged", "invalid_row", "io_error", "worker_error"})
 
 
 class Settling:
@@ -98,6 +98,9 @@ class Settling:
             return Decision(state=State.DELIVERED, attempts=task.attempts + 1, code="", message="")
         if outcome.code == "cancelled":
             return Decision(state=State.CANCELLED, attempts=task.attempts, code="", message="")
+        if outcome.code == "order_unknown":
+            state = State.HELD if outcome.held else State.FAILED
+            return Decision(state=state, attempts=task.attempts, code=outcome.code, message=outcome.detail)
         return decide(task, outcome.code, outcome.detail, retry=self._config.retry, now=now,
                       outage_s=self._outages.seconds(task.destination), rng=self._rng)
 
@@ -160,7 +163,7 @@ def _log_otherwise(tasks: Iterable[Task], settled: Settled) -> None:
 
 
 _EVENTS = {State.DELIVERED: "push.delivered", State.CANCELLED: "push.cancelled", State.FAILED: "push.failed",
-           State.DEFERRED: "push.deferred", State.QUEUED: "push.waiting"}
+           State.DEFERRED: "push.deferred", State.QUEUED: "push.waiting", State.HELD: "push.waiting"}
 
 
 def _log(outcome: Outcome, decision: Decision) -> None:

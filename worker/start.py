@@ -11,7 +11,9 @@ from daemon.findings import Finding
 from daemon.layout import Layout
 from daemon.logs import log
 from daemon.reserve import NO_ROOM, Reserve
+from daemon.spool import Mark, Spool
 from daemon.task_queue import TaskQueue
+from worker.marks import mark
 
 Result = TypeVar("Result")
 
@@ -22,9 +24,13 @@ def begin(layout: Layout, shard: int, reserve: Reserve, config: Config) -> TaskQ
     Raises QueueFault and OSError when that is not possible.
     """
     supersede = config.delivery.on_newer == "supersede"
+    # Without its log a database says what was, not what the last worker did.
+    up_to_date = layout.log(shard).exists()
     queue = _with_room(reserve, lambda: rebuild.open_whole(
         layout, shard, shards=config.queue.shards, supersede=supersede, report=tell))
     try:
+        if up_to_date:
+            _unmark_pushes(queue)
         _with_room(reserve, lambda: recover(queue, config))
     except QueueFault as fault:
         give_up(queue, fault)
@@ -55,6 +61,17 @@ def _with_room(reserve: Reserve, step: Callable[[], Result]) -> Result:
         if error.errno not in NO_ROOM or not reserve.release():
             raise
     return step()
+
+
+def _unmark_pushes(queue: TaskQueue) -> None:
+    """Take the marks of dead letters from what a worker that died was pushing, and had not settled: it is pushed again.
+
+    Raises QueueFault.
+    """
+    spool = Spool(queue.layout)
+    for task in queue.left_pushing():
+        mark(spool, task, Mark.PENDING)
+    spool.close()
 
 
 def recover(queue: TaskQueue, config: Config) -> None:

@@ -150,6 +150,17 @@ class QueueRestore(QueueBase):
                 f"UPDATE {TABLE} SET status = 9, error_code = ?, error_message = ?, due_at = NULL, updated_at = ?"
                 " WHERE _id = ? AND status = ?", (code, message, time.time(), order, state)).rowcount == 1
 
+    def stop(self, order: int, state: int, stopped: State, message: str) -> bool:
+        """Believe the name of a file that says of a waiting upload that it was `stopped`: failed, or held. Durable.
+
+        False when the row has left `state`. A newer upload to its path may have been delivered and forgotten.
+        """
+        with self.write(self.durable, "queue.settle") as connection:
+            return connection.execute(
+                f"UPDATE {TABLE} SET status = ?, error_code = 'order_unknown', error_message = ?, outrun = 1,"
+                " due_at = NULL, updated_at = ? WHERE _id = ? AND status = ?",
+                (stopped, message, time.time(), order, state)).rowcount == 1
+
     def note_spooled(self, order: int) -> None:
         """Remember that the bytes of a finished task are in the spool after all."""
         with self.write(self.durable, "queue.settle") as connection:

@@ -9,13 +9,13 @@ from typing import Any, Final
 from daemon import seam
 from daemon.errors import QueueFault
 from daemon.task import State, Task
-from daemon.task_queue.base import COLUMNS, QueueBase, decode
+from daemon.task_queue.base import COLUMNS, QueueBase, decode, decode_all
 from daemon.task_queue.batches import chunks, values
 from daemon.task_queue.schema import BULK_BYTES, TABLE
 
 #: What a wish for a task does to the states in which a push can leave it; a delivery is a delivery.
 _GRANTED: Final = {
-    State.CANCELLED: frozenset({State.QUEUED, State.DEFERRED, State.FAILED}),
+    State.CANCELLED: frozenset({State.QUEUED, State.DEFERRED, State.FAILED, State.HELD}),
     State.HELD: frozenset({State.QUEUED, State.DEFERRED}),
 }
 #: States of a task that is still to be pushed.
@@ -127,6 +127,11 @@ class QueueWork(QueueBase):
                        cancelled=frozenset(order for order, state in wished.items() if state is State.CANCELLED),
                        held=frozenset(order for order, state in wished.items() if state is State.HELD))
 
+    def left_pushing(self) -> list[Task]:
+        """Tasks that a worker that died was pushing, but for those of which a person wished something else."""
+        return decode_all(self.read(
+            f"SELECT {COLUMNS} FROM {TABLE} INDEXED BY tasks_pushing WHERE status = 2 AND wish IS NULL"))
+
     def resume(self, *, supersede: bool) -> int:
         """Queue again what a worker that died was pushing; return how many. Only for the lock's holder.
 
@@ -172,7 +177,8 @@ def _write_down(connection: sqlite3.Connection, settlements: Sequence[Settlement
     connection.execute(
         f"UPDATE {TABLE} SET status = column2, open = column3, attempts = coalesce(column4, attempts),"
         " error_code = column5, error_message = column6, due_at = column7, spooled = column8,"
-        " part = coalesce(column9, part), recheck = recheck AND column2 = 1, wish = NULL, updated_at = ?"
+        " part = coalesce(column9, part), outrun = outrun OR (column5 IS 'order_unknown' AND NOT column3),"
+        " recheck = recheck AND column2 = 1, wish = NULL, updated_at = ?"
         f" FROM ({values(len(rows), 9)}) WHERE _id = column1 AND status = 2",
         [now, *(value for row in rows for value in row)])
 

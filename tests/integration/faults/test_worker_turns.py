@@ -157,7 +157,7 @@ def test_task_is_tried_again_when_the_runner_that_pushed_it_made_a_mistake(
             raise mistake
         return io.BytesIO()
 
-    monkeypatch.setattr(Spool, "open", lambda _spool, upload: fail_once(upload))
+    monkeypatch.setattr(Spool, "open_pending", lambda _spool, upload: fail_once(upload))
     parts.queue.put_many([UPLOAD], supersede=True)
     run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.DELIVERED)
 

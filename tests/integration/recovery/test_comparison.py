@@ -154,8 +154,7 @@ def test_older_pending_row_is_superseded_by_a_restored_newer_one(world: World) -
 
 
 @pytest.mark.parametrize(("state", "wrong", "right"), [
-    (State.QUEUED, Mark.FAILED, Mark.PENDING), (State.FAILED, Mark.PENDING, Mark.FAILED),
-    (State.HELD, Mark.PENDING, Mark.HELD)])
+    (State.FAILED, Mark.PENDING, Mark.FAILED), (State.HELD, Mark.PENDING, Mark.HELD)])
 def test_mark_follows_the_row(world: World, state: State, wrong: Mark, right: Mark) -> None:
     """After a crash between renaming and settling, the row is right and the name is put right."""
     upload = world.put(state=state)
@@ -164,6 +163,22 @@ def test_mark_follows_the_row(world: World, state: State, wrong: Mark, right: Ma
     assert world.mark(upload) is right
     assert world.state(upload) is state
     assert world.compare() == []
+
+
+@pytest.mark.parametrize("waiting", [State.QUEUED, State.DEFERRED])
+@pytest.mark.parametrize(("mark", "state"), [(Mark.FAILED, State.FAILED), (Mark.HELD, State.HELD)])
+def test_waiting_row_is_stopped_when_its_mark_says_so(
+        world: World, waiting: State, mark: Mark, state: State) -> None:
+    """The row is from before: what came after it is lost, a newer upload to its path too. --force is needed."""
+    upload = world.put(state=waiting)
+    world.spool.mark(upload, mark)
+    assert world.compare() == ["row_outdated"]
+    task = world.task(upload)
+    assert (task.state, task.error_code, task.due_at) == (state, "order_unknown", None)
+    assert world.queue.newer_exists(upload.destination.target, task.order)
+    assert world.mark(upload) is mark
+    assert world.compare() == []
+    assert world.tallies_fit()
 
 
 def test_bytes_of_a_finished_task_go_the_usual_way_when_they_are_still_there(world: World) -> None:

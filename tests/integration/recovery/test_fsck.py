@@ -78,11 +78,11 @@ def test_everything_is_put_right_with_repair(world: World, capsys: Capture) -> N
     world.queue.durable.execute("UPDATE tally SET tasks = 77")
     code, found = _run(world, capsys, repair=True)
     assert (code, _names(found)) == (0, [
-        "bytes_missing", "counts_wrong", "file_damaged", "file_stray", "mark_wrong", "row_missing"])
+        "bytes_missing", "counts_wrong", "file_damaged", "file_stray", "row_missing", "row_outdated"])
     assert all(finding["repaired"] for finding in found)
     assert world.state(orphan) is State.QUEUED
     assert (world.state(missing), world.state(cut)) == (State.FAILED, State.FAILED)
-    assert world.mark(marked) is Mark.PENDING
+    assert world.state(marked) is State.HELD
     assert world.tallies_fit()
     assert _run(world, capsys) == (0, [])
 

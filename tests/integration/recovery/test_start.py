@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from daemon.config import Config
+from daemon.reserve import Reserve
 from daemon.spool import Mark
 from daemon.task import State
 from daemon.task_queue import Command, TaskQueue
 from tests.integration.recovery.restarting import events, is_ready, keep_running
+from tests.integration.recovery.world import World
 from tests.support.service import Service
 from tests.support.waiting import eventually
+from worker.start import begin
 
 _FILES = 40
 
@@ -46,6 +50,10 @@ def _delete_all(database: Path) -> None:
 def _lose_log(database: Path) -> None:
     Path(f"{database}-wal").unlink()
     Path(f"{database}-shm").unlink(missing_ok=True)
+
+
+def _empty_log(database: Path) -> None:
+    os.truncate(f"{database}-wal", 0)
 
 
 def _lose_log_only(database: Path) -> None:
@@ -98,6 +106,51 @@ def test_every_upload_is_delivered_when_a_database_was_damaged(service: Service,
         assert {where: service.delivered(*where) for where in sent} == sent
         assert not [task for task in service.tasks() if task.state is State.FAILED]
         assert not events(service, "worker.error")
+
+
+@pytest.mark.parametrize("damage", [_lose_log, _empty_log])
+def test_stopped_uploads_are_not_revived_when_what_came_after_them_was_lost(
+        service: Service, damage: Callable[[Path], None]) -> None:
+    """A database without (the end of) its log says that they wait: their files' names know better."""
+    with service:
+        service.start()
+        service.kill("worker-0", "worker-1")
+        failed = service.client.put("c1", "/no/parent", b"older", mkdirs="false")
+        held = service.client.put("c1", "/held", b"held")
+        assert failed is not None
+        assert held is not None
+        for shard in range(2):
+            _checkpoint(service, shard)
+        with TaskQueue(service.layout, 0) as queue, TaskQueue(service.layout, 1) as other:
+            mine = queue if queue.find(held.task_id) else other
+            mine.ask([Command(verb="hold", task_id=held.task_id)])
+        service.start()
+        eventually(lambda: service.client.task(failed.task_id)["state"] == "failed", what="the dead letter")
+        eventually(lambda: service.client.task(held.task_id)["state"] == "held", what="the hold")
+        service.client.put("c1", "/no/parent", b"newer")
+        eventually(lambda: sorted(service.spooled()) == sorted(
+            [failed.task_id + Mark.FAILED.value, held.task_id + Mark.HELD.value]), what="the newer delivery")
+        service.kill()
+        damage(service.layout.database(mine.shard))
+        service.start()
+        eventually(lambda: not any(task.state in {State.QUEUED, State.PUSHING} for task in service.tasks()),
+                   what="the end of all pushes")
+        for stopped, state in ((failed, "failed"), (held, "held")):
+            task = service.client.task(stopped.task_id)
+            assert (task["state"], task["error"]["code"]) == (state, "order_unknown")
+        assert service.delivered("c1", "/no/parent") == b"newer"
+        assert service.delivered("c1", "/held") is None
+
+
+def test_push_is_repeated_when_the_worker_died_between_marking_and_settling(world: World) -> None:
+    """The reason of the dead letter is not lost: a kill costs a repeated push."""
+    upload = world.put()
+    world.queue.claim(upload.destination.instance_key, 1)
+    world.spool.mark(upload, Mark.FAILED)
+    world.layout.in_use(0).touch()
+    with begin(world.layout, 0, Reserve(world.layout, 0, 0), Config()):
+        assert world.state(upload) is State.QUEUED
+        assert world.mark(upload) is Mark.PENDING
 
 
 @pytest.mark.parametrize("damage", [_garble, _delete])

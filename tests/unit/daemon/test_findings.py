@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from daemon.findings import FINDINGS, judge, mark_of
@@ -40,8 +42,15 @@ def test_dead_letter_is_not_found_again_for_what_it_says_itself(code: str, found
 
 
 @pytest.mark.parametrize(("state", "mark"), [
-    (State.QUEUED, Mark.FAILED), (State.QUEUED, Mark.HELD), (State.DEFERRED, Mark.FAILED), (State.FAILED, Mark.PENDING),
-    (State.HELD, Mark.PENDING), (State.HELD, Mark.FAILED)])
+    (State.QUEUED, Mark.FAILED), (State.QUEUED, Mark.HELD), (State.DEFERRED, Mark.FAILED)])
+def test_row_is_outdated_when_it_waits_and_the_mark_says_that_it_was_stopped(state: State, mark: Mark) -> None:
+    """Marks come before rows: the row does not know what came after it. A delivery that is looked at again does."""
+    assert judge(_task(state), _file(mark), _META_BYTES) == "row_outdated"
+    assert judge(replace(_task(state), recheck=True), _file(mark), _META_BYTES) == "mark_wrong"
+
+
+@pytest.mark.parametrize(("state", "mark"), [
+    (State.FAILED, Mark.PENDING), (State.HELD, Mark.PENDING), (State.HELD, Mark.FAILED)])
 def test_mark_is_wrong_when_it_says_another_state(state: State, mark: Mark) -> None:
     """A crash between renaming and settling leaves the two different."""
     assert judge(_task(state), _file(mark), _META_BYTES) == "mark_wrong"

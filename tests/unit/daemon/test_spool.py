@@ -13,7 +13,7 @@ import pytest
 from daemon import seam
 from daemon.errors import Rejected, Undelivered
 from daemon.layout import Layout
-from daemon.spool import Mark, Spool
+from daemon.spool import Mark, Spool, Stopped
 from daemon.task import Upload
 from tests.support.depot import an_upload, new_id
 
@@ -177,6 +177,16 @@ def test_bytes_are_found_under_every_mark(spool: Spool, upload: Upload, mark: Ma
     spool.mark(upload, mark)
     with spool.open(upload) as source:
         assert source.read(upload.size) == DATA
+
+
+@pytest.mark.parametrize("mark", [Mark.FAILED, Mark.HELD])
+def test_stopped_upload_is_not_opened_for_delivery(spool: Spool, upload: Upload, mark: Mark) -> None:
+    """What its file says of it counts, whatever its row says."""
+    spool.open_pending(upload).close()
+    spool.mark(upload, mark)
+    with pytest.raises(Stopped) as caught:
+        spool.open_pending(upload)
+    assert (caught.value.code, caught.value.mark) == ("order_unknown", mark)
 
 
 @pytest.mark.parametrize("change", [

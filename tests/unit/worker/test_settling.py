@@ -243,3 +243,15 @@ def test_task_is_not_given_up_for_the_time_its_remote_was_away(depot: Depot) -> 
     depot.queue.add_outage("local", 4500.0)
     desk.end(old, "target_full")
     assert desk.now(old).state is State.DEFERRED
+
+
+@pytest.mark.parametrize(("held", "state"), [(False, State.FAILED), (True, State.HELD)])
+def test_push_of_a_stopped_upload_stops_it_again(desk: Desk, held: bool, state: State) -> None:
+    """It was not tried, tells nothing of its instance, and whether its path has moved on is not known."""
+    [task] = desk.claim()
+    desk.settling.take([Outcome(task, "order_unknown", "lost", held=held)])
+    desk.settling.flush()
+    found = desk.now(task)
+    assert (found.state, found.attempts, found.error_code) == (state, 0, "order_unknown")
+    assert desk.depot.queue.newer_exists(task.destination.target, task.order)
+    assert desk.down() == []
