@@ -249,11 +249,13 @@ def main() -> None:
     except Misused as error:
         sys.stderr.write(f"incus-courier: {error}\n")
         raise SystemExit(EXIT_USAGE) from None
-    except PermissionError as error:
-        what = f"{error.filename}: {error.strerror}"
-        sys.stderr.write(f"incus-courier: {what}; run it as root or as the service's user\n")
-        raise SystemExit(EXIT_FAILED) from None
     except BrokenPipeError:
         # Whoever read the output has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(EXIT_FAILED) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        hint = "; run it as root or as the service's user" if isinstance(error, PermissionError) else ""
+        sys.stderr.write(f"incus-courier: {error.filename}: {error.strerror}{hint}\n")
         raise SystemExit(EXIT_FAILED) from None

@@ -1,11 +1,16 @@
 """Root gives its power away before it opens the state: what it made there would shut the service out."""
 
+import errno
 import os
 import pwd
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from daemon.layout import Layout
+
+#: Why there may be nothing of that name, or nothing to be seen: whoever opens it next says so.
+_NOT_TO_BE_SEEN: Final = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,9 @@ def drop_to_owner(layout: Layout) -> None:
 def _owner_to_become(path: Path) -> Identity | None:
     try:
         found = path.stat()
-    except (FileNotFoundError, PermissionError):
+    except OSError as error:
+        if error.errno not in _NOT_TO_BE_SEEN:
+            raise
         return None
     return identity_to_take(os.geteuid(), found.st_uid, found.st_gid)
 
