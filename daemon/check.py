@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import NamedTuple
 
 from daemon.config import Config
+from daemon.door import look_at
 from daemon.errors import CourierError
 from daemon.exits import EXIT_FAILED, EXIT_OK
 from daemon.layout import Layout
@@ -42,6 +43,7 @@ def check(config: Config, config_file: str | None) -> int:
 
 def _findings(config: Config, config_file: str | None) -> Iterator[Finding]:
     yield Finding("configuration", True, config_file or "the built-in defaults")
+    yield _try("addresses", lambda: _check_addresses(config))
     # The worker's user may read more than the state's owner, so this comes before root gives its power away.
     remotes = list(_check_remotes(config_file))
     layout = Layout(config.state.path)
@@ -59,6 +61,11 @@ def _try(what: str, look: Callable[[], str]) -> Finding:
         return Finding(what, False, error.detail, error.kind.hint)
     except (OSError, sqlite3.Error) as error:
         return Finding(what, False, str(error), "Check the directory's owner, its permissions and its filesystem.")
+
+
+def _check_addresses(config: Config) -> str:
+    look_at(config.api.listen, allow_anonymous=config.api.allow_anonymous)
+    return ", ".join(config.api.listen)
 
 
 def _check_directories(layout: Layout) -> str:

@@ -64,12 +64,19 @@ def open_doors(addresses: Iterable[str], *, allow_anonymous: bool) -> list[Door]
     """
     doors = [_open(address) for address in addresses]
     for door in doors:
-        if not (allow_anonymous or _is_safe(door.socket)):
-            raise CannotStart(
-                "unsafe_listen",
-                f"api.listen: {door.address} can be reached from other machines, and whoever reaches it could write as"
-                " root into every instance. Listen on loopback or a Unix socket, or set api.allow_anonymous = true.")
+        _check_safe(door.socket, door.address, allow_anonymous)
     return doors
+
+
+def look_at(addresses: Iterable[str], *, allow_anonymous: bool) -> None:
+    """Raise CannotStart as `open_doors` would, as far as can be told while another process may serve there.
+
+    The port is left free, and Unix sockets and descriptors are not looked at.
+    """
+    for address in addresses:
+        if not address.startswith(("unix:", "fd://")):
+            with _open(address, at_any_port=True).socket as listener:
+                _check_safe(listener, address, allow_anonymous)
 
 
 def from_descriptors(descriptors: Sequence[int]) -> list[str]:
@@ -77,20 +84,20 @@ def from_descriptors(descriptors: Sequence[int]) -> list[str]:
     return [f"fd://{descriptor}" for descriptor in descriptors]
 
 
-def _open(address: str) -> Door:
+def _open(address: str, *, at_any_port: bool = False) -> Door:
     try:
         if address.startswith("unix:"):
             return _open_unix(Path(address.removeprefix("unix:")))
         if address.startswith("fd://"):
             return _adopt(int(address.removeprefix("fd://")))
-        return _open_tcp(address)
+        host, _, port = address.rpartition(":")
+        return _open_tcp(host, 0 if at_any_port else int(port))
     except OSError as error:
         raise CannotStart("cannot_listen", f"api.listen: {address}: {error.strerror or error}") from error
 
 
-def _open_tcp(address: str) -> Door:
-    host, _, port = address.rpartition(":")
-    found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+def _open_tcp(host: str, port: int) -> Door:
+    found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, kind, protocol, _, where = found[0]
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -149,6 +156,14 @@ def _adopt(descriptor: int) -> Door:
         raise CannotStart("cannot_listen", f"api.listen: fd://{descriptor} is not a listening stream socket")
     os.set_inheritable(descriptor, False)
     return Door(listener, describe(listener), own=False)
+
+
+def _check_safe(listener: socket.socket, address: str, allow_anonymous: bool) -> None:
+    if not (allow_anonymous or _is_safe(listener)):
+        raise CannotStart(
+            "unsafe_listen",
+            f"api.listen: {address} can be reached from other machines, and whoever reaches it could write as root"
+            " into every instance. Listen on loopback or a Unix socket, or set api.allow_anonymous = true.")
 
 
 def _is_safe(listener: socket.socket) -> bool:

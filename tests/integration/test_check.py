@@ -1,4 +1,5 @@
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -59,3 +60,31 @@ def test_status_complains_in_one_line_when_the_state_cannot_be_a_directory(tmp_p
     assert done.code != 0
     assert done.err.startswith("incus-courier: ")
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0"])
+def test_check_fails_when_other_machines_would_reach_an_address(tmp_path: Path, address: str) -> None:
+    """What `serve` would refuse to open is said by the check already; with api.allow_anonymous both are content."""
+    service = Service(tmp_path, {"api": {"listen": ["127.0.0.1:0", address]}})
+    done = _run("--config", str(service.config), "check")
+    assert done.code == 1
+    assert f"FAIL addresses: api.listen: {address} can be reached from other machines" in done.out
+    done = _run("--config", str(service.config), "check", INCUS_COURIER__API__ALLOW_ANONYMOUS="true")
+    assert done.code == 0
+    assert "ok   addresses: 127.0.0.1:0" in done.out
+
+
+def test_check_fails_when_an_address_is_not_of_this_machine(tmp_path: Path) -> None:
+    """An address that cannot be bound here (192.0.2.0/24 is for documentation) is named, with the kernel's reason."""
+    service = Service(tmp_path, {"api": {"listen": ["192.0.2.1:8420"]}})
+    done = _run("--config", str(service.config), "check")
+    assert done.code == 1
+    assert "FAIL addresses: api.listen: 192.0.2.1:8420: Cannot assign requested address" in done.out
+
+
+def test_check_is_content_while_the_service_runs(tmp_path: Path) -> None:
+    """An address that the service itself has taken is no failure."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        service = Service(tmp_path, {"api": {"listen": [f"127.0.0.1:{taken.getsockname()[1]}"]}})
+        done = _run("--config", str(service.config), "check")
+    assert done.code == 0, done.out
