@@ -37,7 +37,7 @@ class Delivery:
 
     @property
     def part_name(self) -> str:
-        """The name of the part file, in the directory of the destination."""
+        """The name of the part file, or of the directory it is hidden in, in the directory of the destination."""
         return f".courier-{self.task_id}.part"
 
 

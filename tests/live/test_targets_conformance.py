@@ -3,16 +3,20 @@
 import contextlib
 import io
 import os
+import stat
 import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from daemon.errors import Undelivered
 from tests.live.world import World
+from worker.targets.sftp_part import HIDDEN
+from worker.targets.sftp_wire import Wire
 
 LIVE = pytest.mark.live
 ATOMIC = [pytest.param("sftp", marks=LIVE), "directory"]
@@ -442,6 +446,20 @@ class TestSweeping:
 
 
 @pytest.mark.parametrize("way", IN_INCUS)
+def test_left_over_part_file_is_swept_where_it_is_hidden(world: World) -> None:
+    """A secret's part file may be in a directory of its own; that is removed with it, filled or empty."""
+    for names in ([HIDDEN], []):
+        delivery = world.delivery(f"{world.home}/f", b"new")
+        world.make_directory(f"{world.home}/{delivery.part_name}", 0o700)
+        for name in names:
+            world.make_file(f"{world.home}/{delivery.part_name}/{name}", b"half of the", 0o600)
+        with contextlib.closing(world.open()) as session:
+            assert session.sweep(delivery)
+            assert not session.sweep(delivery)
+        assert world.names(world.home) == []
+
+
+@pytest.mark.parametrize("way", IN_INCUS)
 class TestFilesystems:
     """Filesystems that refuse, mounted inside the container."""
 
@@ -515,10 +533,57 @@ class TestOnlyInAnInstance:
             world.run(f"umount {world.home}/f")
         assert world.names(world.home) == ["f"]
 
+    @pytest.mark.parametrize("size", [10, MIB])
+    @pytest.mark.parametrize("asked", [0o600, None])
+    def test_secret_cannot_be_opened_before_it_is_private(
+            self, world: World, monkeypatch: pytest.MonkeyPatch, size: int, asked: int | None) -> None:
+        """Who opens each file that is not private from its first moment has opened nothing but empty ones."""
+        world.make_file(f"{world.home}/f", b"", 0o600)
+        with contextlib.ExitStack() as opened:
+            spied = [opened.enter_context(world.host_path(f"{world.home}/f").open("rb"))]
+
+            def spy(wire: Wire, number: int) -> bytes:
+                handle = wait_for_handle(wire, number)
+                spied.extend(opened.enter_context(path.open("rb"))
+                             for path in world.host_path(world.home).rglob("*") if open_to_others(path))
+                return handle
+
+            wait_for_handle = Wire.handle
+            monkeypatch.setattr(Wire, "handle", spy)
+            with contextlib.closing(world.open()) as session:
+                for _ in range(2):
+                    delivery = world.delivery(f"{world.home}/f", b"s" * size, mode=asked)
+                    session.deliver(delivery, io.BytesIO(b"s" * size), lambda: None)
+                    assert not session.left_part
+            assert {file.read() for file in spied} == {b""}
+        assert world.names(world.home) == ["f"]
+        assert world.facts(f"{world.home}/f").data == b"s" * size
+
+    def test_hidden_part_file_is_removed_when_the_delivery_ends(self, world: World) -> None:
+        """Neither a refusal nor a part file of an attempt that was killed leaves anything."""
+        delivery = world.delivery(f"{world.home}/f", b"new", mode=0o600)
+        world.make_directory(f"{world.home}/{delivery.part_name}", 0o700)
+        world.make_file(f"{world.home}/{delivery.part_name}/{HIDDEN}", b"half of the", 0o600)
+
+        def refuse() -> None:
+            raise InterruptedError("cancelled")
+
+        with contextlib.closing(world.open()) as session:
+            with pytest.raises(InterruptedError):
+                session.deliver(delivery, io.BytesIO(b"new"), refuse)
+            assert not session.left_part
+            assert world.names(world.home) == []
+
     def test_owner_outside_the_id_map_is_its_own_error(self, world: World) -> None:
         """A uid that the instance does not have cannot be given."""
         assert refused(world, f"{world.home}/f", uid=4_000_000_000) == "owner_not_mapped"
         assert world.names(world.home) == []
+
+
+def open_to_others(path: Path) -> bool:
+    """True if users that are not its owner could open the file."""
+    found = path.stat()
+    return stat.S_ISREG(found.st_mode) and bool(found.st_mode & 0o044 and path.parent.stat().st_mode & 0o011)
 
 
 class Watched(io.BytesIO):

@@ -2,10 +2,13 @@
 
 import stat
 from dataclasses import dataclass
+from typing import Final
 
 from daemon.errors import Undelivered
 from daemon.names import printable
 from worker.target import Delivery
+
+_ALL_READ: Final = stat.S_IRGRP | stat.S_IROTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,11 @@ class Wanted:
     def special(self) -> bool:
         """True with setuid or setgid, which a write or a change of owner takes away again."""
         return bool(self.mode & (stat.S_ISUID | stat.S_ISGID))
+
+    @property
+    def secret(self) -> bool:
+        """True unless everybody may read it."""
+        return self.mode & _ALL_READ != _ALL_READ
 
     def met_by(self, found: Attributes) -> bool:
         """True if `found` has this mode and owner."""

@@ -23,6 +23,7 @@ from worker.targets.attributes import (
     where,
 )
 from worker.targets.rest import Files
+from worker.targets.sftp_part import HIDDEN
 
 _MAX_LINKS: Final = 40
 _PIECE_BYTES: Final = 256 * 1024
@@ -68,7 +69,9 @@ class FilesApiSession:
 
     def _remove(self, part: str) -> bool:
         found = self._files.look(part)
-        if found is None or not stat.S_ISREG(found.mode):
+        if found is not None and found.is_directory:
+            self._remove(posixpath.join(part, HIDDEN))
+        elif found is None or not stat.S_ISREG(found.mode):
             return False
         self._files.delete(part)
         return True

@@ -91,7 +91,10 @@ class SftpSession:
             elif refused:
                 raise refused
             refuse_unless_replaceable(delivery, existing)
-            part.fill(source, wanted(delivery, existing))
+            want = wanted(delivery, existing)
+            if want.secret:
+                part.hide()
+            part.fill(source, want)
             before_rename()
             part.rename(path)
         except BaseException:

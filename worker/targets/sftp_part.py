@@ -17,6 +17,9 @@ from worker.verdict import system_text
 _WINDOW: Final = 16
 #: A part file is private until it is whole.
 _PRIVATE: Final = 0o600
+#: The directory that a secret one is hidden in, and its name there.
+_HIDING: Final = 0o700
+HIDDEN: Final = "file"
 
 
 class PartFile:
@@ -28,6 +31,8 @@ class PartFile:
         self._directory = path.rpartition(b"/")[0]
         self._handle = b""
         self._made = False
+        #: The directory that the file is hidden in, if it is.
+        self._hiding = b""
         #: True from when it may be there until it is known to be gone.
         self.left = False
         self.path = self._directory + b"/" + delivery.part_name.encode()
@@ -40,12 +45,22 @@ class PartFile:
             self._open()
         except SftpStatus as status:
             if system_text(status.text) == "file exists":
-                self._wire.done(self._wire.remove(self.path))
+                self.remove()
             elif status.code == NO_SUCH_FILE and self._directory:
                 self._make_parents()
             else:
                 raise
             self._open_again()
+
+    def hide(self) -> None:
+        """Have it made, still empty, where nobody else can have opened it.
+
+        An old server makes it 0644, and who opens it before it is private reads all that comes.
+        """
+        if self._wire.heeds_mode is None:
+            self._wire.heeds_mode = self._wire.attributes(self._wire.lstat(self.path)).bits == _PRIVATE
+        if not self._wire.heeds_mode:
+            self._hide(self.path)
 
     def fill(self, source: BinaryIO, want: Wanted) -> None:
         """Write everything, give it its mode and owner, close it, and compare it with what was wanted."""
@@ -60,7 +75,12 @@ class PartFile:
     def rename(self, path: bytes) -> None:
         """Give it its name."""
         self._wire.done(self._wire.rename(self.path, path))
-        self.left = False
+        self.left = bool(self._hiding)
+        if self._hiding:
+            # The file has its name: an empty directory that stays is removed later.
+            with contextlib.suppress(SftpStatus, WireBroken):
+                self._wire.done(self._wire.rmdir(self._hiding))
+                self.left = False
 
     def discard(self) -> None:
         """Close and remove it if it was made and the connection still works."""
@@ -71,19 +91,28 @@ class PartFile:
         with contextlib.suppress(SftpStatus, WireBroken):
             self._wire.drain()
             requests = [self._wire.close_handle(self._handle)] if self._handle else []
-            self._wire.done(*requests, self._wire.remove(self.path))
+            requests.append(self._wire.remove(self.path))
+            if self._hiding:
+                requests.append(self._wire.rmdir(self._hiding))
+            self._wire.done(*requests)
             self.left = False
 
     def remove(self) -> bool:
         """Remove it if it is there; True if it was."""
         try:
             # A read-only filesystem refuses the removal of what is not there, too.
-            self._wire.attributes(self._wire.lstat(self.path))
-            self._wire.done(self._wire.remove(self.path))
+            found = self._wire.attributes(self._wire.lstat(self.path))
         except SftpStatus as status:
             if status.code == NO_SUCH_FILE:
                 return False
             raise
+        if found.is_directory:
+            hidden = self._wire.remove(_in(self.path))
+            self._wire.done(self._wire.rmdir(self.path))
+            with contextlib.suppress(SftpStatus):
+                self._wire.done(hidden)
+        else:
+            self._wire.done(self._wire.remove(self.path))
         return True
 
     def _make_parents(self) -> None:
@@ -113,10 +142,18 @@ class PartFile:
                 raise Undelivered("permission_denied", reason) from status
             raise
 
+    def _hide(self, directory: bytes) -> None:
+        self._wire.done(self._wire.close_handle(self._handle), self._wire.remove(directory),
+                        self._wire.mkdir(directory))
+        self._handle, self._hiding, self.path = b"", directory, _in(directory)
+        handle = self._wire.handle(self._wire.opendir(directory))
+        self._wire.done(self._wire.chmod(handle, _HIDING), self._wire.close_handle(handle))
+        self._handle = self._wire.handle(self._wire.create(self.path, _PRIVATE))
+
     def _in_one_go(self, source: BinaryIO, want: Wanted) -> list[int]:
-        # The mode is final, so never too open, before the write is taken up; the owner in between sees to that.
-        requests = [self._wire.chmod(self._handle, want.mode),
-                    self._wire.chown(self._handle, want.uid, want.gid)]
+        # The owner first: the mode is for the new one. Both are final before the write is taken up.
+        requests = [self._wire.chown(self._handle, want.uid, want.gid),
+                    self._wire.chmod(self._handle, want.mode)]
         requests += [self._wire.write(self._handle, 0, piece)
                      for piece in spool.pieces(source, self._delivery.size, WRITE_BYTES)]
         return requests
@@ -195,6 +232,11 @@ class _Directories:
         handle = self._wire.handle(self._wire.opendir(path))
         self._wire.done(self._wire.chown(handle, self._want.uid, self._want.gid),
                         self._wire.chmod(handle, self._want.mode), self._wire.close_handle(handle))
+
+
+def _in(hiding: bytes) -> bytes:
+    """The path of a part file that is hidden in a directory."""
+    return hiding + b"/" + HIDDEN.encode()
 
 
 def contents(wire: Wire, handle: bytes, size: int) -> Iterator[bytes]:

@@ -20,7 +20,7 @@ READ_BYTES: Final = 32 * 1024
 OK, EOF, NO_SUCH_FILE, PERMISSION_DENIED, FAILURE = 0, 1, 2, 3, 4
 
 _INIT, _VERSION, _OPEN, _CLOSE, _READ, _WRITE, _LSTAT = 1, 2, 3, 4, 5, 6, 7
-_FSETSTAT, _OPENDIR, _REMOVE, _MKDIR, _STAT, _READLINK = 10, 11, 13, 14, 17, 19
+_FSETSTAT, _OPENDIR, _REMOVE, _MKDIR, _RMDIR, _STAT, _READLINK = 10, 11, 13, 14, 15, 17, 19
 _STATUS, _HANDLE, _DATA, _NAME, _ATTRS, _EXTENDED = 101, 102, 103, 104, 105, 200
 _FOR_READING, _FOR_WRITING, _CREATE, _EXCLUSIVE = 0x01, 0x02, 0x08, 0x20
 _HAS_SIZE, _HAS_OWNER, _HAS_MODE = 0x01, 0x02, 0x04
@@ -68,6 +68,8 @@ class Wire:
         self._waiting: set[int] = set()
         self._answers: dict[int, bytes] = {}
         self.broken = False
+        #: Whether a new file has the mode that it was asked for at once; None until that was seen.
+        self.heeds_mode: bool | None = None
         self._out += struct.pack(">IBI", 5, _INIT, _VERSION_3)
         self._flush()
         self._greet(self._next_message())
@@ -100,6 +102,10 @@ class Wire:
     def mkdir(self, path: bytes) -> int:
         """Make a directory; its mode is the server's choice."""
         return self._queue(_MKDIR, _string(path) + struct.pack(">I", 0))
+
+    def rmdir(self, path: bytes) -> int:
+        """Remove an empty directory."""
+        return self._queue(_RMDIR, _string(path))
 
     def remove(self, path: bytes) -> int:
         """Remove a file."""
