@@ -159,6 +159,8 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
      "See the message; another process may have it."),
     ("no_state", Action.STOP, 0, "Where the configuration says there is no state of this service.",
      "Start the service once, or name its configuration with --config."),
+    ("read_only_state", Action.STOP, 0, "The state directory cannot be written.",
+     "Mend its filesystem and mount it for writing."),
     ("queue_moving", Action.STOP, 0, "The queue is being moved to another number of shards.", "Try again in a moment."),
     ("shard_taken", Action.STOP, 0, "Another worker serves this shard.", "Stop it first, or choose another shard."),
     ("queue_damaged", Action.STOP, 0, "A shard's database is damaged.", "The worker sets it aside and rebuilds it."),

@@ -100,10 +100,13 @@ class Layout:
     def create(self) -> None:
         """Make what is missing, durably, and set this process's umask to fit.
 
-        Raises CannotStart('bad_config') when the directory cannot be made or is open to everyone.
+        Raises CannotStart: 'bad_config' when the directory cannot be made, 'read_only_state' when nothing can be
+        written there.
         """
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if os.statvfs(self.directory).f_flag & os.ST_RDONLY:
+                raise CannotStart("read_only_state", f"state.directory {self.directory} is on a read-only filesystem")
             if self.directory.stat().st_mode & stat.S_IRWXO:
                 self.directory.chmod(stat.S_IMODE(self.directory.stat().st_mode) & ~stat.S_IRWXO)
             os.umask(0o007 if self.shared else 0o077)

@@ -54,7 +54,7 @@ class ShardLock:
 def holder(layout: Layout, shard: int) -> int | None:
     """The process that serves the shard: its id, 0 when that cannot be read, None when nobody does."""
     try:
-        descriptor = os.open(layout.lock(shard), os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(layout.lock(shard), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:

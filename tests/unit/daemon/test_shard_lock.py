@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -131,3 +132,18 @@ def test_lock_is_found_held_as_long_as_a_child_has_the_file(layout: Layout) -> N
     assert child.stdin is not None
     child.stdin.close()
     child.wait()
+
+
+def test_holder_is_found_on_a_read_only_filesystem(
+    layout: Layout, other: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A look at the state writes nothing, so it opens nothing for writing."""
+    really_open = os.open
+
+    def on_a_read_only_filesystem(path: Path, flags: int) -> int:
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return really_open(path, flags)
+
+    monkeypatch.setattr(os, "open", on_a_read_only_filesystem)
+    assert holder(layout, 0) == other.pid
