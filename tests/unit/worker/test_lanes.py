@@ -82,6 +82,10 @@ class Floor:
         with self._lock:
             return sum(instance in {None, push.task.destination.instance} for push in self.pushes.values())
 
+    def settled(self) -> bool:
+        """True when every runner that was started pushes something: nothing changes before the next dispatch."""
+        return 0 < self.lanes.runners == self.running()
+
     def bulky(self) -> int:
         """How many bulky pushes run."""
         with self._lock:
@@ -251,7 +255,7 @@ def test_instance_that_answers_gets_all_of_its_tasks(depot: Depot, floor: Floor)
 def test_tasks_that_were_claimed_for_it_are_handed_back(depot: Depot, floor: Floor) -> None:
     """What no runner has begun waits with the others in the queue."""
     accept(depot, 20)
-    floor.run_until(lambda: floor.running() == 3)
+    floor.run_until(floor.settled)
     handed_back = bring_down(floor, NOW + 10)
     assert len(handed_back) == 20 - floor.running()
     assert lane_of(floor).busy() == floor.running()
@@ -389,7 +393,7 @@ def test_runner_learns_of_a_new_configuration(depot: Depot, floor: Floor) -> Non
 def test_closing_hands_back_what_was_not_begun_and_waits_for_nobody(depot: Depot, floor: Floor) -> None:
     """At the end running pushes may finish, and nothing else is begun."""
     accept(depot, 20)
-    floor.run_until(lambda: floor.running() == 3)
+    floor.run_until(floor.settled)
     assert len(floor.lanes.close()) == 20 - floor.running()
     floor.lanes.stop_pushes()
     assert all(push.stopped for push in floor.pushes.values())
