@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from daemon import asking
 from daemon.cli import main
 from daemon.task import State
 from tests.support.depot import Depot, new_id
 from tests.support.processes import ROOT
 from tests.support.service import Service
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 
 class Done(NamedTuple):
@@ -66,14 +67,15 @@ def depot(service: Service) -> Iterator[Depot]:
 
 @pytest.fixture
 def shell(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    """The command line."""
+    """The command line; it waits for a worker's answer for as long as a busy machine may need."""
+    monkeypatch.setattr(asking, "PATIENCE_S", PATIENCE_S)
     return Shell(service.config, monkeypatch, capsys)
 
 
 def start_worker(service: Service) -> None:
     """Start the worker of shard 0 and wait until it serves."""
     service.begin("worker-0")
-    eventually(lambda: service.events("worker.started"), 30.0, "the worker's start")
+    eventually(lambda: service.events("worker.started"), what="the worker's start")
 
 
 # --- looking -----------------------------------------------------------------------------------------------

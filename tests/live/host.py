@@ -17,7 +17,7 @@ from tests.live.network import LOOPBACK, reach
 SOCKET_VARIABLE = "INCUS_COURIER_TEST_SOCKET"
 SOCKETS = ("/var/lib/incus/unix.socket", "/run/incus/unix.socket", "/var/lib/lxd/unix.socket")
 IMAGE = "courier-tiny"
-_ANSWER_S = 60.0
+_ANSWER_S = 240.0
 #: How long an instance may refuse to be removed, and how long to wait before it is asked again.
 _REMOVED_S = 60.0
 _ASK_AGAIN_S = 0.1

@@ -53,7 +53,7 @@ def upload(service: Service, container: Container, path: str, seed: int, size: i
     assert answer is not None
     assert answer.status == 202, answer.body
     assert answer.json["sha256"] == digest(seed, size)
-    eventually(lambda: delivered(service, answer.task_id), 60)
+    eventually(lambda: delivered(service, answer.task_id))
 
 
 def runs(container: Container) -> bool:

@@ -9,9 +9,8 @@ import pytest
 from daemon.config import Config, Remote
 from tests.live.host import Host
 from tests.live.proxy import Proxy
+from tests.support.waiting import PATIENCE_S
 from worker.lifecycle import Lifecycle, follow
-
-WAIT_S = 20.0
 
 
 class Follower:
@@ -25,7 +24,7 @@ class Follower:
 
     def wait_for(self, *wanted: str) -> None:
         """Return when it said that, whatever came before."""
-        while self.said.get(timeout=WAIT_S) != wanted:
+        while self.said.get(timeout=PATIENCE_S) != wanted:
             pass
 
     def close(self) -> None:
@@ -65,7 +64,7 @@ def test_connection_that_is_cut_comes_back(incus: Host, tmp_path: Path) -> None:
     with Proxy(tmp_path / "s", incus.socket) as proxy:
         follower = Follower(proxy.path)
         try:
-            assert follower.said.get(timeout=WAIT_S) == ("up",)
+            assert follower.said.get(timeout=PATIENCE_S) == ("up",)
             proxy.cut()
             follower.wait_for("down")
             follower.wait_for("up")
@@ -76,7 +75,7 @@ def test_connection_that_is_cut_comes_back(incus: Host, tmp_path: Path) -> None:
 def test_socket_that_is_missing_is_told_once(tmp_path: Path) -> None:
     """An Incus that is not there is told once, and closing ends the waiting."""
     follower = Follower(str(tmp_path / "s"))
-    assert follower.said.get(timeout=WAIT_S) == ("down",)
+    assert follower.said.get(timeout=PATIENCE_S) == ("down",)
     follower.close()
     assert follower.said.empty()
 

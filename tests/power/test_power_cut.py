@@ -71,7 +71,7 @@ def test_uploads_are_lost_when_the_syncs_are_left_out(left_out: str, tmp_path: P
             machine.boot(left_out)
             run_until_cut(machine, load, random.Random(attempt))
             machine.boot()
-            eventually(machine.service.idle, 30)
+            eventually(machine.service.idle)
             if load.losses(machine):
                 return
     pytest.fail("nothing was lost: the test is blind")

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 from tests.support import child
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 #: Where the packages under test are.
 ROOT = Path(__file__).absolute().parents[2]
-_END_S = 60.0
 
 
 class Process(Protocol):
@@ -43,7 +42,7 @@ class Launcher(Protocol):
 def end(process: Process, number: int = signal.SIGKILL) -> int:
     """Send a signal, wait for the end, and return the exit status."""
     process.send(number)
-    eventually(lambda: process.status() is not None, _END_S, f"the end of process {process.pid}")
+    eventually(lambda: process.status() is not None, what=f"the end of process {process.pid}")
     return process.status() or 0
 
 
@@ -105,11 +104,11 @@ class Forked:
     def arm(self, faults: str) -> None:
         """Replace the plan of faults (see daemon.seam); what fired so far is forgotten."""
         self._ours.send(faults)
-        assert self._ours.poll(_END_S)
+        assert self._ours.poll(PATIENCE_S)
         self._ours.recv()
 
     def fired(self) -> int:
         """How many faults fired since the last `arm`."""
         self._ours.send(None)
-        assert self._ours.poll(_END_S)
+        assert self._ours.poll(PATIENCE_S)
         return int(self._ours.recv())

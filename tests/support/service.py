@@ -16,7 +16,7 @@ from daemon.task import BUCKETS, PENDING, State, Task
 from daemon.task_queue import TaskQueue
 from tests.support.client import Client
 from tests.support.processes import Forked, Launcher, Process, end
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 Settings = Mapping[str, Mapping[str, object]]
 
@@ -32,8 +32,6 @@ DEFAULTS: Settings = {
 }
 #: What a process that cannot start says on its way out.
 _COMPLAINT = "incus-courier "
-_READY_S = 30.0
-_QUIET_S = 60.0
 
 
 class Service:
@@ -94,7 +92,7 @@ class Service:
 
     def wait_ready(self) -> None:
         """Wait until the service says that it can take uploads and deliver them."""
-        eventually(self._ready, _READY_S, f"readiness ({self.log})")
+        eventually(self._ready, what=f"readiness ({self.log})")
 
     def _ready(self) -> bool:
         dead = {name: status for name, process in self.processes.items() if (status := process.status()) is not None}
@@ -161,7 +159,7 @@ class Service:
         """True when no task is pending."""
         return not any(task.state in PENDING for task in self.tasks())
 
-    def wait_quiet(self, timeout_s: float = _QUIET_S) -> None:
+    def wait_quiet(self, timeout_s: float = PATIENCE_S) -> None:
         """Wait until all that was accepted is delivered or a dead letter, and no other bytes are left."""
         try:
             eventually(self.quiet, timeout_s)

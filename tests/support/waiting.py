@@ -6,12 +6,14 @@ from typing import TypeVar
 
 Value = TypeVar("Value")
 
+#: Longer than anything takes on a machine that is slow, or busy with something else. Only a failure takes so long.
+PATIENCE_S = 60.0
 #: Between two looks: a tenth of what was waited already, between these limits, so that looking costs little.
 _SHORTEST_PAUSE_S = 0.005
 _LONGEST_PAUSE_S = 0.05
 
 
-def eventually(condition: Callable[[], Value], timeout_s: float = 10.0, what: str = "the condition") -> Value:
+def eventually(condition: Callable[[], Value], timeout_s: float = PATIENCE_S, what: str = "the condition") -> Value:
     """Return the first true value of `condition`; fail when there is none within `timeout_s`."""
     began = time.monotonic()
     while not (value := condition()):

@@ -15,6 +15,7 @@ import pytest
 from api.early_answer import LINGER_BYTES
 from api.service import SPARE_CONNECTIONS
 from tests.integration.api.running import Api, wait_until
+from tests.support.waiting import PATIENCE_S
 
 Start = Callable[..., Api]
 HEAD = "PUT /v1/instances/c1/files/root/a HTTP/1.1\r\nHost: localhost\r\n"
@@ -275,7 +276,7 @@ def test_connection_is_used_again_after_an_early_answer_to_a_short_body(shared: 
     """A refusal costs a well-behaved client no connection."""
     import http.client
 
-    connection = http.client.HTTPConnection("127.0.0.1", shared.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", shared.port, timeout=PATIENCE_S)
     for _ in range(3):
         connection.request("PUT", "/v1/instances/c1/files/a%2Fb", b"x" * 300_000)
         response = connection.getresponse()
@@ -309,7 +310,7 @@ def test_a_hundred_early_answers_leak_nothing(start: Start, reading: bool) -> No
 
 def pour(connection: socket.socket, reading: bool) -> str:
     """Send without end until the server closes; read the answer on the way or not at all."""
-    connection.settimeout(20)
+    connection.settimeout(PATIENCE_S)
     try:
         while True:
             connection.send(b"x" * 262_144)

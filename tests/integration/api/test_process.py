@@ -16,8 +16,9 @@ import pytest
 
 from daemon import shard_count
 from daemon.layout import Layout
-from tests.integration.api.running import PATIENCE_S, Api, wait_until
+from tests.integration.api.running import Api, wait_until
 from tests.support.processes import Spawned
+from tests.support.waiting import PATIENCE_S
 
 Start = Callable[..., Api]
 HEAD = b"PUT /v1/instances/c1/files/root/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"

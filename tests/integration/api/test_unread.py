@@ -9,7 +9,8 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from api.backlog import MAX_AGE_S
-from tests.integration.api.running import PATIENCE_S, Api, wait_until
+from tests.integration.api.running import Api, wait_until
+from tests.support.waiting import PATIENCE_S
 
 #: The answer is of half a megabyte, with the tasks below.
 ASK = b"GET /v1/tasks?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n"

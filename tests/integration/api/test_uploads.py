@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.integration.api.running import Api
+from tests.support.waiting import PATIENCE_S
 
 
 @pytest.mark.parametrize("size", [0, 1, 1024, 256 * 1024 - 1, 256 * 1024, 256 * 1024 + 1, 3 * 2**20 + 7])
@@ -177,7 +178,7 @@ def test_curl_uploads_a_file(shared: Api, tmp_path: Path) -> None:
     file.write_bytes(b"x" * 2_000_000)
     for where in (["--unix-socket", str(shared.socket_path), "http://courier"], [f"http://127.0.0.1:{shared.port}"]):
         command = [curl, "-sS", "--fail", "-T", str(file), *where[:-1], f"{where[-1]}/v1/instances/c1/files/root/"]
-        subprocess.run(command, check=True, capture_output=True, timeout=20)
+        subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE_S)
     assert [task["path"] for task in shared.tasks()[:2]] == ["/root/파일 1"] * 2
 
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.integration.api.running import PATIENCE_S, Api, wait_until
+from tests.integration.api.running import Api, wait_until
+from tests.support.waiting import PATIENCE_S
 
 Start = Callable[..., Api]
 TARGET = "/v1/instances/c1/files/root/a"

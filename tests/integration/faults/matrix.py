@@ -22,9 +22,6 @@ API_STEPS = frozenset(seam.STEPS[:seam.STEPS.index("queue.claim")])
 BARRIER_STEPS = frozenset({"barrier.sync", "spool.unlink", "spool.unlinked"})
 #: The step that only a dead letter takes.
 DEAD_LETTER_STEP = "spool.mark"
-#: A fault that has not fired by then will not.
-_FIRE_S = 15.0
-_HEAL_S = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +81,7 @@ def carry_out(step: str, faults: Sequence[str], variant: Variant, directory: Pat
         service.start()
         service.stop()
         service.start()
-        _wait_for(service.quiet, _HEAL_S)
+        _wait_for(service.quiet)
         service.stop()
         assert not service.mistakes(), service.mistakes()
         assert not service.part_files(), service.part_files()
@@ -115,15 +112,15 @@ class _Cell:
         process.arm(f"{self._step}={self._fault}@{self._nth}")
         self._answer = self._service.client.put(self._instance, self._path, self._sent)
         if self._fault == "kill":
-            self._fired = _wait_for(lambda: process.status() is not None, _FIRE_S)
+            self._fired = _wait_for(lambda: process.status() is not None)
             if self._fired:
                 assert process.status() == -signal.SIGKILL
                 del self._service.processes[self._victim]
                 return
         else:
-            self._fired = _wait_for(lambda: process.fired() > 0, _FIRE_S)
+            self._fired = _wait_for(lambda: process.fired() > 0)
         if self._answer is not None and self._answer.status == 202:
-            self._settled_alone = _wait_for(self._settled, _HEAL_S)
+            self._settled_alone = _wait_for(self._settled)
         process.arm("")
         # A process that met an error is still there.
         self._service.wait_ready()
@@ -153,8 +150,8 @@ def _spooled_for(service: Service, instance: str, path: str) -> list[str]:
         spool.close()
 
 
-def _wait_for(condition: Callable[[], bool], timeout_s: float) -> bool:
+def _wait_for(condition: Callable[[], bool]) -> bool:
     try:
-        return eventually(condition, timeout_s)
+        return eventually(condition)
     except AssertionError:
         return False

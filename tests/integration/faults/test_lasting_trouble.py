@@ -42,7 +42,7 @@ def endure(step: str, error: str, directory: Path) -> None:
                 sent.append(path)
             return worker.fired() >= failures
 
-        eventually(failed_often, 30, f"{failures} failures")
+        eventually(failed_often, what=f"{failures} failures")
         worker.arm("")
         service.wait_quiet()
         assert worker.status() is None

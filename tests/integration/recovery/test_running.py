@@ -37,7 +37,7 @@ def test_upload_is_delivered_when_its_api_died_before_its_row_was_written(servic
         assert service.client.put("c1", "/a", b"whole") is None
         service.kill("api")
         service.begin("api")
-        eventually(lambda: service.delivered("c1", "/a") == b"whole", 60, "the delivery")
+        eventually(lambda: service.delivered("c1", "/a") == b"whole", what="the delivery")
         service.wait_quiet()
         assert [found["finding"] for found in events(service, "fsck.finding")] == ["row_missing"]
 

@@ -6,6 +6,7 @@ import pytest
 
 from api.body import Pace
 from api.outflow import Outflow
+from tests.support.waiting import PATIENCE_S
 
 #: More than a socket takes on its own.
 MUCH = b"x" * 2**22
@@ -31,7 +32,7 @@ def with_a_client(pace: Pace, scenario: Callable[..., object]) -> None:
             client.setblocking(False)
             transport, protocol = await asyncio.get_running_loop().create_connection(Ending, sock=ours)
             try:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(PATIENCE_S):
                     await scenario(Outflow(transport, lambda: pace), transport, protocol, client)
             finally:
                 transport.abort()
