@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from daemon.config import load
 from daemon.exits import EXIT_CONFIG, EXIT_OK
 from daemon.supervisor import commands, restart_delay_s
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[3]
 
@@ -44,7 +45,7 @@ import sys
 from daemon import supervisor
 from daemon.config import load
 from daemon.logs import setup
-supervisor._GRACE_S = 0.5
+supervisor._GRACE_S = float(sys.argv[1])
 config = load(None)
 config = config.model_copy(update={
     "api": config.api.model_copy(update={"drain_s": 0.0}), "delivery": config.delivery.model_copy(update={"drain_s": 0.0})})
@@ -57,7 +58,7 @@ CHILDREN = {"api", "worker-0", "worker-1"}
 class Family:
     """A supervisor in a process of its own, with children that do nothing but live."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, grace_s: float = PATIENCE_S) -> None:
         self.notes = directory / "notes"
         self.notes.mkdir()
         for package in ("api", "worker"):
@@ -66,7 +67,14 @@ class Family:
             (directory / package / "__main__.py").write_text(CHILD)
         environment = {**os.environ, "PYTHONPATH": f"{directory}:{ROOT}", "NOTES": str(self.notes),
                        "INCUS_COURIER__LOG__LEVEL": "error"}
-        self.process = subprocess.Popen([sys.executable, "-P", "-c", PARENT], env=environment)
+        self.process = subprocess.Popen([sys.executable, "-P", "-c", PARENT, str(grace_s)], env=environment)
+
+    def exit(self, name: str, code: int) -> None:
+        """Have a child end with an exit code."""
+        order = self.notes / f"order-{name}"
+        order.write_text(str(code))
+        # The child never reads half of it.
+        order.rename(self.notes / f"exit-{name}")
 
     def log(self) -> list[str]:
         """What the children said."""
@@ -82,11 +90,11 @@ class Family:
 
     def wait(self, condition: Callable[[], object]) -> None:
         """Wait for something."""
-        eventually(condition, 30.0)
+        eventually(condition)
 
     def end(self) -> int:
         """Wait for the supervisor's end; return its exit code."""
-        return self.process.wait(30)
+        return self.process.wait(PATIENCE_S)
 
     def alive(self) -> set[str]:
         """The children whose last process runs."""
@@ -95,23 +103,30 @@ class Family:
 
 def _runs(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+
+
+@contextmanager
+def living(family: Family) -> Iterator[Family]:
+    """Wait until all children run; afterwards none does."""
+    try:
+        family.wait_complete()
+        yield family
+    finally:
+        family.process.kill()
+        family.process.wait()
+        for name in family.alive():
+            with suppress(ProcessLookupError):
+                os.kill(family.pids(name)[-1], signal.SIGKILL)
 
 
 @pytest.fixture
 def family(tmp_path: Path) -> Iterator[Family]:
     """A supervisor whose children all run."""
-    made = Family(tmp_path)
-    made.wait_complete()
-    yield made
-    if made.process.poll() is None:
-        made.process.kill()
-    made.process.wait()
-    for name in made.alive():
-        os.kill(made.pids(name)[-1], signal.SIGKILL)
+    with living(Family(tmp_path)) as made:
+        yield made
 
 
 def test_children_are_an_api_for_each_process_and_a_worker_for_each_shard() -> None:
@@ -134,7 +149,7 @@ def test_child_that_dies_is_started_again_and_the_others_go_on(family: Family) -
     """Whatever ended it: a signal or a mistake."""
     os.kill(family.pids("worker-0")[0], signal.SIGKILL)
     family.wait(lambda: len(family.pids("worker-0")) == 2)
-    (family.notes / "exit-api").write_text("1")
+    family.exit("api", 1)
     family.wait(lambda: len(family.pids("api")) == 2)
     assert len(family.pids("worker-1")) == 1
     assert family.alive() == CHILDREN
@@ -149,12 +164,13 @@ def test_stop_is_passed_on_and_waited_for(family: Family, number: int) -> None:
     assert {line for line in family.log() if "SIG" in line} == {f"{name} SIGTERM" for name in CHILDREN}
 
 
-def test_child_that_does_not_end_is_killed(family: Family) -> None:
+def test_child_that_does_not_end_is_killed(tmp_path: Path) -> None:
     """After its time is over a child is not waited for any longer."""
-    (family.notes / "deaf").touch()
-    family.process.send_signal(signal.SIGTERM)
-    assert family.end() == EXIT_OK
-    assert family.alive() == set()
+    with living(Family(tmp_path, grace_s=0.5)) as family:
+        (family.notes / "deaf").touch()
+        family.process.send_signal(signal.SIGTERM)
+        assert family.end() == EXIT_OK
+        assert family.alive() == set()
 
 
 def test_reload_is_passed_on(family: Family) -> None:
@@ -167,7 +183,7 @@ def test_reload_is_passed_on(family: Family) -> None:
 
 def test_wrong_configuration_of_a_child_ends_all(family: Family) -> None:
     """A restart does not help then: the exit code says so, and nothing stays behind."""
-    (family.notes / "exit-worker-1").write_text(str(EXIT_CONFIG))
+    family.exit("worker-1", EXIT_CONFIG)
     assert family.end() == EXIT_CONFIG
     assert family.alive() == set()
 
