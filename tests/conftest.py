@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.live.host import Host, find_host
 from tests.power import disks
@@ -29,10 +29,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Be quick if that was asked for."""
+    """Judge no example by how long it takes; be quick if that was asked for."""
+    settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+    settings.load_profile("any machine")
     if not config.getoption("--quick"):
         return
-    settings.register_profile("quick", max_examples=_QUICK_EXAMPLES)
+    settings.register_profile("quick", settings.get_profile("any machine"), max_examples=_QUICK_EXAMPLES)
     settings.load_profile("quick")
     if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free >= _QUICK_BYTES:
         os.environ["PYTEST_DEBUG_TEMPROOT"] = str(_MEMORY)
