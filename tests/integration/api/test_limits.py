@@ -12,6 +12,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from api.connection import KEEP_ALIVE_S
 from api.early_answer import LINGER_BYTES
 from api.service import SPARE_CONNECTIONS
 from tests.integration.api.running import Api, wait_until
@@ -249,8 +250,9 @@ def slow_pieces(count: int, pause_s: float) -> Iterator[bytes]:
 
 def test_body_that_is_slow_but_steady_is_taken(start: Start) -> None:
     """Only the pace counts, not the whole time."""
-    api = start(api={"body_timeout_s": 0.5, "min_rate_bytes_s": 10_000})
-    assert api.put("root/a", slow_pieces(12, 0.1)).status == 202
+    # In all it takes longer than a pause may, and no pause comes near to that.
+    api = start(api={"body_timeout_s": 3.0, "min_rate_bytes_s": 10_000})
+    assert api.put("root/a", slow_pieces(36, 0.1)).status == 202
 
 
 EARLY = [
@@ -323,7 +325,14 @@ def pour(connection: socket.socket, reading: bool) -> str:
 def test_connection_is_closed_when_its_client_has_closed_it(shared: Api) -> None:
     """A client a file, one after the other, leaves no trail of half-closed connections."""
     before = shared.descriptors()
-    for _ in range(30):
-        assert shared.ask("GET", "/healthz").status == 200
-    # Hypercorn alone would hold each for its keep-alive time, 5 s.
-    wait_until(lambda: shared.descriptors() <= before, "the connections are closed", patience_s=4)
+
+    def closed_before_their_time() -> bool:
+        for _ in range(30):
+            assert shared.ask("GET", "/healthz").status == 200
+        # One that is idle is held for so long.
+        over = time.monotonic() + KEEP_ALIVE_S - 1
+        wait_until(lambda: shared.descriptors() <= before, "the connections are closed")
+        return time.monotonic() < over
+
+    # A busy machine may be late now and then, but not every time.
+    assert any(closed_before_their_time() for _ in range(5))
