@@ -15,9 +15,13 @@ from daemon.task import Destination
 from tests.live.host import ApiError, Container, Host
 from tests.live.proxy import Proxy
 from tests.live.world import World, incus_world
+from tests.support.waiting import PATIENCE_S
 from worker.targets.incus import IncusTarget
 
-SHORT_S = 1.0
+#: The timeout where no answer is to come.
+SILENT_S = 1.0
+#: The timeout where answers come at first, however busy Incus is, and then none.
+STALLED_S = 5.0
 MIB = 2**20
 
 
@@ -33,8 +37,8 @@ def destination(container: str, project: str = "default") -> Destination:
     return Destination("local", project, container, "/f")
 
 
-def target(endpoint: str, timeout_s: float = SHORT_S) -> IncusTarget:
-    """A target on a socket, with little patience."""
+def target(endpoint: str, timeout_s: float = PATIENCE_S) -> IncusTarget:
+    """A target on a socket."""
     return IncusTarget("local", Remote(endpoint=endpoint, timeout_s=timeout_s))
 
 
@@ -76,7 +80,7 @@ class TestIncusThatAnswers:
     def test_file_arrives_in_a_project(self, incus: Host) -> None:
         """Instances of other projects are reached by their project's name."""
         with incus.project() as project, incus.container(running=False, project=project) as container:
-            with contextlib.closing(target(incus.socket, 20).open(destination(container.name, project), "push")) as session:
+            with contextlib.closing(target(incus.socket).open(destination(container.name, project), "push")) as session:
                 delivery = incus_world("sftp", incus, container).delivery("/f", b"x")
                 session.deliver(delivery, io.BytesIO(b"x"), lambda: None)
             assert (container.rootfs / "f").read_bytes() == b"x"
@@ -106,7 +110,7 @@ class TestIncusThatAnswers:
 
     def test_running_container_is_not_waited_for(self, incus: Host, container: Container) -> None:
         """With stopped = "wait" a running container is pushed into."""
-        target(incus.socket, 20).open(destination(container.name), "wait").close()
+        target(incus.socket).open(destination(container.name), "wait").close()
 
     @pytest.mark.parametrize("size", [10, 20 * MIB])
     def test_container_that_goes_away_loses_the_connection_or_keeps_the_file(self, incus: Host, size: int) -> None:
@@ -129,7 +133,7 @@ class TestNoSftp:
     def test_files_api_takes_over(self, incus: Host, world: World, tmp_path: Path) -> None:
         """Without SFTP the file arrives by the files API, and the receipt says that it is not atomic."""
         with (Proxy(tmp_path / "s", incus.socket, without_sftp=True) as proxy,
-              contextlib.closing(target(proxy.path, 20).open(destination(world.instance), "push")) as session):
+              contextlib.closing(target(proxy.path).open(destination(world.instance), "push")) as session):
             delivery = world.delivery(f"{world.home}/f", b"x" * MIB, mode=0o600)
             receipt = session.deliver(delivery, io.BytesIO(b"x" * MIB), lambda: None)
         assert (receipt.atomic, receipt.way) == (False, "files")
@@ -138,7 +142,7 @@ class TestNoSftp:
     def test_missing_instance_is_still_not_found(self, incus: Host, tmp_path: Path) -> None:
         """The fallback is not tried for an instance that does not exist."""
         with Proxy(tmp_path / "s", incus.socket, without_sftp=True) as proxy:
-            assert code(lambda: target(proxy.path, 20).open(destination("no-such"), "push")) == "instance_not_found"
+            assert code(lambda: target(proxy.path).open(destination("no-such"), "push")) == "instance_not_found"
 
 
 @pytest.mark.live
@@ -150,7 +154,7 @@ class TestStall:
                                                 without_sftp: bool) -> None:
         """A delivery that stops moving ends as stalled, and its session is broken."""
         with Proxy(tmp_path / "s", incus.socket, without_sftp=without_sftp, stall_after=5 * MIB) as proxy:
-            session = target(proxy.path).open(destination(world.instance), "push")
+            session = target(proxy.path, STALLED_S).open(destination(world.instance), "push")
             with contextlib.closing(session):
                 data = os.urandom(20 * MIB)
                 delivery = world.delivery(f"{world.home}/f", data)
@@ -164,15 +168,16 @@ class TestStall:
         """An Incus that takes connections and says nothing cannot be reached."""
         with Proxy(tmp_path / "s", incus.socket) as proxy:
             proxy.stall()
-            assert code(lambda: target(proxy.path).open(destination(world.instance), "push")) == "incus_unreachable"
-            assert code(target(proxy.path).probe) == "incus_unreachable"
+            silent = target(proxy.path, SILENT_S)
+            assert code(lambda: silent.open(destination(world.instance), "push")) == "incus_unreachable"
+            assert code(silent.probe) == "incus_unreachable"
 
     @pytest.mark.parametrize("size", [10, 20 * MIB])
     def test_delivery_ends_when_the_connection_is_cut(self, incus: Host, world: World, tmp_path: Path, size: int) -> None:
         """A connection that ends under a delivery is lost, and the old file is as it was."""
         world.make_file(f"{world.home}/f", b"old")
         with (Proxy(tmp_path / "s", incus.socket) as proxy,
-              contextlib.closing(target(proxy.path, 20).open(destination(world.instance), "push")) as session):
+              contextlib.closing(target(proxy.path).open(destination(world.instance), "push")) as session):
             delivery = world.delivery(f"{world.home}/f", b"x" * size)
             lost = code(lambda: session.deliver(delivery, io.BytesIO(b"x" * size), proxy.cut))
             assert lost == "connection_lost"

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from daemon.errors import Undelivered
 from daemon.task import Destination
 from tests.live.host import Container, Host
 from tests.live.world import incus_world
+from tests.support.waiting import PATIENCE_S
 from worker.targets.incus import IncusTarget
 
 pytestmark = pytest.mark.live
@@ -50,7 +52,7 @@ class Tls:
         """A target with this certificate, or with something changed."""
         values = {"endpoint": self.url, "client_cert": str(self.client.cert), "client_key": str(self.client.key),
                   "server_cert": str(self.server_cert)}
-        return IncusTarget("far", Remote(**{**values, **changes}, timeout_s=20))
+        return IncusTarget("far", Remote(**{**values, **changes}, timeout_s=PATIENCE_S))
 
     def destination(self) -> Destination:
         """A destination in the container."""
@@ -130,7 +132,10 @@ def test_unreadable_certificate_stops_nothing_else(tls: Tls, tmp_path: Path, con
 
 def test_closed_port_cannot_be_reached(tls: Tls) -> None:
     """A port that nobody listens on is a remote that is away."""
-    assert code(tls.target(endpoint="https://127.0.0.1:9").probe) == "incus_unreachable"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        assert code(tls.target(endpoint=f"https://127.0.0.1:{port}").probe) == "incus_unreachable"
 
 
 def test_environment_cannot_lift_the_pin(tls: Tls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,13 +15,14 @@ from typing import Any
 from daemon.config import Remote
 from daemon.task import Destination
 from tests.live.host import Container, Host
+from tests.support.waiting import PATIENCE_S
 from worker.target import Delivery, Receipt, Session
 from worker.targets.directory import DirectoryTarget
 from worker.targets.files_api import FilesApiSession
 from worker.targets.incus import IncusTarget
 from worker.targets.rest import Rest
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = PATIENCE_S
 #: Follows the bytes of an upload in its spool file, and must never be delivered.
 TRAILER = b"TRAILER"
 
