@@ -24,8 +24,10 @@ def tools() -> None:
     """The programs that make and check the package."""
     missing = [package for tool, package in TOOLS.items() if shutil.which(tool) is None]
     if missing:
-        subprocess.run(["apt-get", "-q", "-y", "install", "--no-install-recommends", *missing], check=True,
-                       env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, stdout=subprocess.DEVNULL)
+        # Lists that are old name packages that are gone; without a network they may do all the same.
+        subprocess.run(["apt-get", "-q", "update"], check=False, stdout=subprocess.DEVNULL)
+        subprocess.run(["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300", "install", "--no-install-recommends", *missing],
+                       env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, stdout=subprocess.DEVNULL, check=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Uploads without a pause, and the account of what was promised for each."""
 
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,8 @@ class Load:
         self._instance = instance
         self._lock = threading.Lock()
         self._count = 0
+        #: Nothing of another load in the same instance is taken for its own.
+        self._prefix = uuid.uuid4().hex[:12]
         #: File name to task id.
         self.promised: dict[str, str] = {}
         #: Everything else that came instead of a 202.
@@ -32,7 +35,7 @@ class Load:
         """Send one file and note what was said about it."""
         with self._lock:
             self._count += 1
-            name = f"{id(self)}-{self._count}"
+            name = f"{self._prefix}-{self._count}"
         try:
             status, answer = ask(door or self._machine.door, "PUT", f"/v1/instances/{self._instance.name}/files/{FOLDER}/{name}",
                                  _content(name, size))

@@ -83,7 +83,7 @@ class Machine:
 
     def reboot(self, *, force: bool) -> None:
         """Start it anew: in order, or as after a power cut of the machine's processes."""
-        self.incus("restart", self.name, *(["--force"] if force else ["--timeout", "60"]))
+        self.incus("restart", self.name, *(["--force"] if force else ["--timeout", "300"]))
         self.wait_booted()
 
     def journal(self, *matches: str) -> list[dict[str, Any]]:
