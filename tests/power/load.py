@@ -50,7 +50,10 @@ class Load:
         self._stopping.clear()
         with ThreadPoolExecutor(_CLIENTS) as pool:
             clients: list[Future[None]] = [pool.submit(self._upload, machine, seed) for seed in seeds]
-            yield
+            try:
+                yield
+            finally:
+                self.stop()
         for client in clients:
             client.result()
 

@@ -31,7 +31,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
             yield made
         finally:
             made.kill()
-            assert disk.unmount()
+            eventually(disk.unmount)
             disk.file.unlink()
 
 
