@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -27,6 +28,8 @@ from worker.retry import decide as decide_retry
 #: How many sequences of steps are tried; fewer with `--quick`, more by the environment variable.
 EXAMPLES = int(os.environ.get("COURIER_PROPERTY_EXAMPLES", min(60, settings().max_examples)))
 STEPS = 40
+#: Only what hangs takes so long, however many there are to try.
+pytestmark = pytest.mark.timeout(300 + 10 * EXAMPLES)
 RETRY = Retry(first_delay_s=10, max_delay_s=100, jitter=0.5, give_up_after_s=0, max_attempts=3)
 #: Where it exists, a directory in memory: SQLite syncs there too, and costs nothing.
 MEMORY = Path("/dev/shm")
