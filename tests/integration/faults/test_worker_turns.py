@@ -61,17 +61,23 @@ def parts(config: Config) -> Iterator[Parts]:
 def run_until(worker: Worker, condition: Callable[[], bool]) -> None:
     """Run the main loop in this thread until the condition holds; fail when it does not within a while."""
     held: list[bool] = []
+    ended = threading.Event()
 
     def watch() -> None:
         try:
-            held.append(eventually(condition))
+            held.append(eventually(lambda: ended.is_set() or condition()))
         finally:
-            os.kill(os.getpid(), signal.SIGTERM)
+            # A worker that ended by itself does not take the signal any more: it would end the tests.
+            if not ended.is_set():
+                os.kill(os.getpid(), signal.SIGTERM)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    worker.run()
-    watcher.join()
+    try:
+        worker.run()
+    finally:
+        ended.set()
+        watcher.join()
     assert held
 
 
