@@ -131,10 +131,12 @@ def test_uploads_go_on_when_the_keys_are_damaged(service: Service) -> None:
                 path.write_bytes(os.urandom(8192))
             else:
                 path.unlink()
+        # The worker that was killed may have been in the middle of its own.
+        compared = len(events(service, "fsck.done"))
         service.begin("api")
         _put_when_ready(service, "/b", "two")
         service.start()
-        eventually(lambda: events(service, "fsck.done")[1:], what="the comparison")
+        eventually(lambda: events(service, "fsck.done")[compared:], what="the comparison")
         assert _put(service, "/a", b"x", **{"Idempotency-Key": "one"}) == first
         assert len(events(service, "keys.set_aside")) == 1
         service.wait_quiet()
