@@ -422,13 +422,13 @@ class QueueMachine(RuleBasedStateMachine):
                 pass
         for command in self.asked:
             self.model.obey(command)
+            # What a runner had not begun is with its lane no more: it is held or cancelled when the next command comes.
+            for task_id in list(self.claimed):
+                known = self.model.known[task_id]
+                if known.wish is not None:
+                    known.state, known.wish = known.wish, None
+                    del self.claimed[task_id]
         self.asked = []
-        # What a runner had not begun is not with its lane any more when it is held or cancelled.
-        for task_id in list(self.claimed):
-            known = self.model.known[task_id]
-            if known.wish is not None:
-                known.state, known.wish = known.wish, None
-                del self.claimed[task_id]
 
     # --- upkeep ------------------------------------------------------------------------------------------
 
