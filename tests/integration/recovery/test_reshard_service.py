@@ -71,7 +71,8 @@ def test_move_waits_until_the_processes_of_the_old_number_have_ended(service: Se
         eventually(lambda: events(service, "worker.waiting"), what="the waiting")
         assert "API" in events(service, "worker.waiting")[0]["reason"]
         service.stop("api")
-        eventually(lambda: "Shard 1" in events(service, "worker.waiting")[-1]["reason"], what="waiting for a worker")
+        eventually(lambda: [waiting for waiting in events(service, "worker.waiting") if "Shard 1" in waiting["reason"]],
+                   what="waiting for a worker")
         service.stop("worker-1", "worker-2", "worker-3")
         eventually(lambda: events(service, "queue.resharded"), what="the move")
         assert worker.status() is None
