@@ -13,7 +13,7 @@ from api.answers import PRIVATE, Answer, App, Receive, Scope, Send, json_answer,
 from api.body import ClientGone
 from api.early_answer import EarlyAnswers
 from api.hops import joined
-from api.problems import plain_problem, problem
+from api.problems import UPLOAD, plain_problem, problem, refusal
 from api.receive import Accepted
 from api.settings import Settings
 from api.target import split
@@ -31,7 +31,6 @@ Handler = Callable[[Scope, Receive], Awaitable[Answer]]
 Refuse = Callable[[CourierError], Answer]
 
 _NO_PARAMETERS: Final[frozenset[str]] = frozenset()
-_UPLOAD: Final = "/upload"
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def build(courier: Courier, settings: Settings) -> App:
     other_method = text_answer(405, "POST method required.")
     router = Router(
         [
-            Route(_UPLOAD, Endpoint({"POST": courier.post_upload}, plain_problem, other_method)),
+            Route(UPLOAD, Endpoint({"POST": courier.post_upload}, plain_problem, other_method)),
             Route("/v1/instances/{instance}/files/{path:path}", Endpoint({"PUT": courier.put_file})),
             Route("/v1/tasks/{task_id}", Endpoint({"GET": courier.get_task})),
             Route("/v1/tasks", Endpoint({"GET": courier.get_tasks})),
@@ -169,8 +168,7 @@ def _entrance(app: App, settings: Settings) -> App:
                 check(collect(scope["headers"]), authority, settings.config.api.hosts)
         except Rejected as error:
             log("request.refused", code=error.code, detail=error.detail)
-            refuse = plain_problem if scope["path"] == _UPLOAD else problem
-            await send_answer(send, refuse(error))
+            await send_answer(send, refusal(scope["path"], error))
         else:
             await app(scope, receive, send)
 

@@ -32,10 +32,11 @@ from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import ASGIFramework, ConnectionState, TaskGroup
 
-from api.answers import PRIVATE, App, as_http, headers_of
+from api.answers import PRIVATE, Answer, App, as_http, headers_of
 from api.body import Pace
 from api.outflow import Outflow
-from api.problems import problem
+from api.problems import problem, refusal
+from api.target import split
 from daemon.errors import Rejected
 from daemon.logs import log
 
@@ -155,6 +156,15 @@ class Http1(H11Protocol):
     """HTTP/1.1 and nothing else, for as long as there is somebody to answer."""
 
     is_closing: Callable[[], bool]
+    #: What the request under way is for.
+    _target = b""
+    #: True when the client has said that nothing more comes.
+    _ended = False
+
+    async def handle(self, event: Event) -> None:
+        """Take what the client sent; nothing at all is its end."""
+        self._ended = isinstance(event, RawData) and not event.data
+        await super().handle(event)
 
     async def _check_protocol(self, event: h11.Request) -> None:
         # Who asks for an upgrade is answered in HTTP/1.1; who begins in HTTP/2 is refused by the app.
@@ -163,13 +173,21 @@ class Http1(H11Protocol):
     async def _create_stream(self, request: h11.Request) -> None:
         # What a client that was cut off has sent ahead is not worth doing.
         if not self.is_closing():
+            self._target = request.target
             await super()._create_stream(_without_upgrade(request))
 
     async def _send_error_response(self, status_code: int) -> None:
-        answer = problem(Rejected(UNREADABLE.get(status_code, "bad_request"))).plus(("Connection", "close"))
+        answer = self._unreadable(status_code).plus(("Connection", "close"))
         await self._send_h11_event(h11.Response(status_code=answer.status, headers=headers_of(answer)))
         await self._send_h11_event(h11.Data(data=answer.body))
         await self._send_h11_event(h11.EndOfMessage())
+
+    def _unreadable(self, status_code: int) -> Answer:
+        code = UNREADABLE.get(status_code, "bad_request")
+        if self.stream is None:
+            return problem(Rejected(code))
+        path = split(self._target)[1].partition(b"?")[0]
+        return refusal(path.decode("latin-1"), Rejected("incomplete_body" if self._ended else code))
 
 
 def _without_upgrade(request: h11.Request) -> h11.Request:

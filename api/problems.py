@@ -5,6 +5,8 @@ from typing import Final
 from api.answers import PROBLEM, Answer, json_answer, text_answer
 from daemon.errors import CourierError
 
+#: The address whose clients read plain text.
+UPLOAD: Final = "/upload"
 #: Seconds after which a client may try again, for the refusals that pass by themselves.
 RETRY_AFTER_S: Final = {"backlog_full": 10, "too_busy": 1, "draining": 2, "storage_failed": 5}
 
@@ -22,6 +24,11 @@ def plain_problem(error: CourierError) -> Answer:
     """The refusal in words, as /upload answers it; the code is in brackets."""
     kind = error.kind
     return text_answer(kind.status, f"{error.detail} {kind.hint} [{kind.code}]\n", *_headers(error))
+
+
+def refusal(path: str, error: CourierError) -> Answer:
+    """The refusal in the manner of the address `path`."""
+    return plain_problem(error) if path == UPLOAD else problem(error)
 
 
 def _headers(error: CourierError) -> tuple[tuple[str, str], ...]:

@@ -164,6 +164,35 @@ def test_request_that_cannot_be_read_is_refused_with_a_code(shared: Api, sent: s
     assert not [event for event in shared.events if event["level"] == "error"]
 
 
+UPLOAD = "POST /upload HTTP/1.1\r\nHost: localhost\r\nX-Container-Name: c1\r\nX-File-Path: /root/a\r\n"
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 10\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n5\r\nabc"])
+@pytest.mark.parametrize("head", [HEAD, UPLOAD, UPLOAD.replace("/upload", "http://localhost/upload?a=b")])
+def test_body_that_ends_early_is_refused_as_incomplete(shared: Api, head: str, framing: str) -> None:
+    """Who says that no more comes, before all has come, and still listens, is told so in the manner of the address."""
+    files = shared.spooled()
+    with shared.raw() as connection:
+        connection.sendall(f"{head}{framing}".encode())
+        connection.shutdown(socket.SHUT_WR)
+        received = until_closed(connection)
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert (b"content-type: text/plain" in received) == (head is not HEAD)
+    assert (b"[incomplete_body]" in received) == (head is not HEAD)
+    assert (b'"code": "incomplete_body"' in received) == (head is HEAD)
+    assert shared.spooled() == files
+
+
+def test_upload_with_broken_chunks_is_refused_in_plain_text(shared: Api) -> None:
+    """Clients of /upload read plain text, also when it is the framing of their body that is wrong."""
+    with shared.raw() as connection:
+        connection.sendall(f"{UPLOAD}Transfer-Encoding: chunked\r\n\r\nz\r\n".encode())
+        received = until_closed(connection)
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: text/plain" in received
+    assert received.endswith(b"[bad_request]\n")
+
+
 def test_http_2_is_refused(shared: Api) -> None:
     """Who begins in HTTP/2 is answered in HTTP/1.1 with 505, and the connection is closed."""
     with shared.raw() as connection:
