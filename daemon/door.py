@@ -38,8 +38,8 @@ class Door:
 
     @property
     def private(self) -> bool:
-        """True when file permissions say who may come in."""
-        return self.socket.family == socket.AF_UNIX
+        """True when file permissions say who may come in, and not everyone may."""
+        return self.socket.family == socket.AF_UNIX and not _is_open_to_all(self.socket.getsockname())
 
     def stop_listening(self) -> None:
         """Refuse new connections from now on. A socket that was passed in keeps them for whoever comes next."""
@@ -176,6 +176,18 @@ def _is_loopback(listener: socket.socket) -> bool:
     address = ipaddress.ip_address(listener.getsockname()[0].partition("%")[0])
     mapped = getattr(address, "ipv4_mapped", None)
     return bool((mapped or address).is_loopback)
+
+
+def _is_open_to_all(name: str | bytes) -> bool:
+    """True for a Unix socket that every user of the machine may connect to."""
+    if isinstance(name, bytes):
+        # An abstract name has no permissions.
+        return True
+    try:
+        return bool(os.stat(name).st_mode & stat.S_IWOTH)
+    except (FileNotFoundError, PermissionError):
+        # Its name is gone, or hidden from us.
+        return False
 
 
 def describe(listener: socket.socket) -> str:

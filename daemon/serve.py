@@ -1,6 +1,7 @@
 """`incus-courier serve`: open the doors, say where they are, and keep the processes running behind them."""
 
 import os
+import shlex
 import sys
 
 from daemon import notify
@@ -18,7 +19,7 @@ def serve(config: Config, config_file: str | None) -> int:
     Layout(config.state.path).create()
     for door in doors:
         os.set_inheritable(door.socket.fileno(), True)
-    _welcome(config, doors)
+    welcome(config, doors)
     log("service.started", listen=", ".join(door.address for door in doors), pid=os.getpid())
     notify.ready()
     try:
@@ -31,7 +32,8 @@ def serve(config: Config, config_file: str | None) -> int:
     return code
 
 
-def _welcome(config: Config, doors: list[Door]) -> None:
+def welcome(config: Config, doors: list[Door]) -> None:
+    """Tell a person where the service listens, and a command to try it with."""
     where = ", ".join(door.address for door in doors)
     lines = [f"incus-courier listens on {where}; its state is in {config.state.path}", "Try it from another terminal:",
              f"  {_curl(doors[0])}"]
@@ -40,5 +42,12 @@ def _welcome(config: Config, doors: list[Door]) -> None:
 
 
 def _curl(door: Door) -> str:
-    where = f"--unix-socket {door.path} http://courier" if door.private else f"http://{door.address}"
-    return f"echo hello | curl -T - {where}/v1/instances/c1/files/root/hello.txt"
+    return f"echo hello | curl -T - {_where(door)}/v1/instances/c1/files/root/hello.txt"
+
+
+def _where(door: Door) -> str:
+    kind, colon, name = door.address.partition("unix:")
+    if not colon:
+        return f"http://{kind}"
+    option = "--abstract-unix-socket" if name.startswith("@") else "--unix-socket"
+    return f"{option} {shlex.quote(name.removeprefix('@'))} http://courier"

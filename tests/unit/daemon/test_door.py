@@ -1,0 +1,71 @@
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from daemon.config import Config
+from daemon.door import open_doors
+from daemon.serve import welcome
+
+
+def _bound(family: socket.AddressFamily, name: object) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.bind(name)  # an address of any family
+    listener.listen()
+    return listener
+
+
+@pytest.mark.parametrize(("mode", "private"), [(0o600, True), (0o660, True), (0o755, True), (0o666, False), (0o777, False)])
+def test_unix_socket_is_private_when_its_permissions_keep_others_out(tmp_path: Path, mode: int, private: bool) -> None:
+    """A socket that was passed in is as private as the permissions of its name (systemd's default is 0666)."""
+    with _bound(socket.AF_UNIX, str(tmp_path / "s")) as listener:
+        (tmp_path / "s").chmod(mode)
+        door, = open_doors([f"fd://{os.dup(listener.fileno())}"], allow_anonymous=False)
+        with door.socket:
+            assert door.private is private
+
+
+def test_abstract_unix_socket_is_not_private() -> None:
+    """A name that is not in the filesystem has no permissions: everyone of the machine may connect."""
+    with _bound(socket.AF_UNIX, f"\0courier-test-{os.getpid()}") as listener:
+        door, = open_doors([f"fd://{os.dup(listener.fileno())}"], allow_anonymous=False)
+        with door.socket:
+            assert not door.private
+
+
+def test_loopback_address_is_not_private() -> None:
+    """Everyone of the machine may connect."""
+    door, = open_doors(["127.0.0.1:0"], allow_anonymous=False)
+    with door.socket:
+        assert not door.private
+
+
+def test_welcome_has_a_line_to_paste_for_a_unix_socket_that_was_passed_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The line names the socket by its path, whoever opened it."""
+    with _bound(socket.AF_UNIX, str(tmp_path / "s")) as listener:
+        door, = open_doors([f"fd://{os.dup(listener.fileno())}"], allow_anonymous=False)
+        with door.socket:
+            welcome(Config(), [door])
+    assert f"curl -T - --unix-socket {tmp_path}/s http://courier/v1/" in capsys.readouterr().out
+
+
+def test_welcome_has_a_line_to_paste_for_an_abstract_socket(capsys: pytest.CaptureFixture[str]) -> None:
+    """They have an option of their own."""
+    name = f"courier-test-{os.getpid()}"
+    with _bound(socket.AF_UNIX, f"\0{name}") as listener:
+        door, = open_doors([f"fd://{os.dup(listener.fileno())}"], allow_anonymous=False)
+        with door.socket:
+            welcome(Config(), [door])
+    assert f"curl -T - --abstract-unix-socket {name} http://courier/v1/" in capsys.readouterr().out
+
+
+def test_welcome_quotes_a_socket_for_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A path with a space in it can be pasted too."""
+    (tmp_path / "a b").mkdir()
+    door, = open_doors([f"unix:{tmp_path}/a b/s"], allow_anonymous=False)
+    with door.socket:
+        welcome(Config(), [door])
+    assert f"--unix-socket '{tmp_path}/a b/s' http://courier/v1/" in capsys.readouterr().out
