@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import NamedTuple
 
+from daemon import config as configuration
+from daemon.all_shards import existing
 from daemon.config import Config
 from daemon.door import look_at
 from daemon.errors import CourierError
@@ -42,16 +44,22 @@ def check(config: Config, config_file: str | None) -> int:
 
 
 def _findings(config: Config, config_file: str | None) -> Iterator[Finding]:
-    yield Finding("configuration", True, config_file or "the built-in defaults")
+    yield Finding("configuration", True, str(configuration.find_file(config_file) or "the built-in defaults"))
     yield _try("addresses", lambda: _check_addresses(config))
     # The worker's user may read more than the state's owner, so this comes before root gives its power away.
     remotes = list(_check_remotes(config_file))
     layout = Layout(config.state.path)
     drop_to_owner(layout)
-    yield _try("state directory", lambda: _check_directories(layout))
-    yield _try("spool", lambda: _check_spool(layout, config))
-    yield _try("SQLite", lambda: _check_sqlite(layout))
+    yield from _check_state(layout, config)
     yield from remotes
+
+
+def _check_state(layout: Layout, config: Config) -> Iterator[Finding]:
+    directory = _try("state directory", lambda: _check_directories(layout, config))
+    yield directory
+    if directory.ok:
+        yield _try("spool", lambda: _check_spool(layout, config))
+        yield _try("SQLite", lambda: _check_sqlite(layout))
 
 
 def _try(what: str, look: Callable[[], str]) -> Finding:
@@ -68,7 +76,10 @@ def _check_addresses(config: Config) -> str:
     return ", ".join(config.api.listen)
 
 
-def _check_directories(layout: Layout) -> str:
+def _check_directories(layout: Layout, config: Config) -> str:
+    if os.geteuid() == 0:
+        # Made by root, it would shut out the service's users, who make it at their first start.
+        existing(config)
     layout.create()
     return str(layout.directory)
 

@@ -18,14 +18,15 @@ def main() -> int:
     try:
         config = configuration.load(configuration.find_file(parser.parse_args().config))
         for remote in (LOCAL, *config.remotes):
-            _print(_probe(remote, config))
+            _print(probe(remote, config))
     except CourierError as error:
         complain("incus-courier worker", error)
         return exit_code(error)
     return EXIT_OK
 
 
-def _probe(remote: str, config: configuration.Config) -> list[object]:
+def probe(remote: str, config: configuration.Config) -> list[object]:
+    """Ask one remote for a sign of life: [what, ok, detail, hint]."""
     what = f"remote {remote}"
     try:
         chosen = describe(remote, config)
@@ -34,6 +35,8 @@ def _probe(remote: str, config: configuration.Config) -> list[object]:
         target.close()
     except CourierError as error:
         return [what, False, error.detail, error.kind.hint]
+    except PermissionError as error:
+        return [what, False, f"{error.filename}: {error.strerror}", "Run it as root or as the service's user."]
     return [what, True, f"{chosen['target']} at {chosen['endpoint']}", ""]
 
 

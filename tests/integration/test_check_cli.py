@@ -1,0 +1,56 @@
+"""`incus-courier check`: what it says, and what it must not do."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from daemon.check import check
+from daemon.config import FILE_VARIABLE, LOCAL, load
+from worker.check import probe
+
+_NOBODY = 65534
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A configuration whose state is not there yet."""
+    file = tmp_path / "config.toml"
+    file.write_text(f'[state]\ndirectory = "{tmp_path / "state"}"\n[target]\nkind = "directory"\n')
+    return file
+
+
+def test_check_finds_all_well_and_names_the_file_it_read(file: Path, monkeypatch: pytest.MonkeyPatch,
+                                                         capsys: pytest.CaptureFixture[str]) -> None:
+    """A configuration that the environment names is named, as one of the command line would be."""
+    (file.parent / "state" / "queue").mkdir(parents=True)
+    monkeypatch.setenv(FILE_VARIABLE, str(file))
+    assert check(load(file), None) == 0
+    assert f"ok   configuration: {file}\n" in capsys.readouterr().out
+
+
+def test_check_makes_no_state_as_root(file: Path, monkeypatch: pytest.MonkeyPatch,
+                                      capsys: pytest.CaptureFixture[str]) -> None:
+    """What root made before the service's first start would shut the service's users out, so it makes nothing."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert check(load(file), str(file)) == 1
+    assert not (file.parent / "state").exists()
+    assert "FAIL state directory: " in capsys.readouterr().out
+
+
+def test_check_says_what_a_user_may_not_see(file: Path) -> None:
+    """A user who may not look into the state is told so, without a traceback."""
+    config = load(file)
+    (config.state.path / "queue").mkdir(parents=True)
+    config.state.path.chmod(0)
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(_NOBODY)
+    try:
+        what, ok, detail, hint = probe(LOCAL, config)
+    finally:
+        os.seteuid(before)
+        config.state.path.chmod(0o700)
+    assert (what, ok) == ("remote local", False)
+    assert str(config.state.path) in str(detail)
+    assert "root" in str(hint)
