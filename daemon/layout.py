@@ -116,7 +116,8 @@ class Layout:
                     sync_directory(path)
         except OSError as error:
             raise CannotStart(
-                "bad_config", f"state.directory {self.directory}: {error.strerror}; make it, or give it to this user",
+                "bad_config", f"state.directory {self.directory}: {error.strerror}; make it, or give it to this user"
+                              " (where systemd runs the service: systemd-tmpfiles --create incus-courier.conf)",
             ) from error
 
     def _directories(self) -> list[Path]:

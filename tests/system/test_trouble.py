@@ -109,6 +109,26 @@ def test_wrong_configuration_ends_the_service_without_a_loop(machine: Machine, l
     load.wait_delivered()
 
 
+def test_missing_state_directory_ends_the_service_with_the_way_out(machine: Machine, load: Load) -> None:
+    """Nothing is started over and over; the message names the command that makes the directory, and that is enough."""
+    machine.systemctl("stop", TARGET)
+    machine.run("mv", STATE, f"{STATE}.kept")
+    machine.systemctl("start", TARGET)
+    for unit in (API, *WORKERS):
+        machine.wait_show(unit, "ActiveState", "failed")
+        assert machine.show(unit, "ExecMainStatus") == "78"
+    assert machine.journal("-u", API, "--grep", "systemd-tmpfiles --create incus-courier.conf")
+    machine.run("systemd-tmpfiles", "--create", "incus-courier.conf")
+    machine.systemctl("restart", TARGET)
+    machine.wait_active(API, *WORKERS)
+    load.upload()
+    assert not load.refused
+    load.wait_delivered()
+    machine.systemctl("stop", TARGET)
+    machine.run("sh", "-c", f"rm -r {STATE} && mv {STATE}.kept {STATE}")
+    machine.systemctl("start", TARGET)
+
+
 def test_number_of_workers_follows_the_number_of_shards(machine: Machine, load: Load) -> None:
     """A restart of the target starts as many workers as there are shards, and stops those that are too many."""
     third = "incus-courier-worker@2.service"
