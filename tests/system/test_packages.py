@@ -147,14 +147,21 @@ def test_make_install_has_the_layout_of_the_package(staged: Path, unpacked: Path
 
 
 def test_make_install_and_uninstall_can_be_repeated(
-    fresh_machine: Machine, staged: Path, instance: Container, tmp_path: Path,
+    fresh_machine: Machine, package: Path, staged: Path, instance: Container, tmp_path: Path,
 ) -> None:
-    """Twice is as good as once, both ways; configuration and uploads stay."""
+    """Twice is as good as once, both ways; configuration and uploads stay. It takes over from a package that was removed."""
     machine = fresh_machine
+    install(machine, machine.push(package, "/root"))
     archive = tmp_path / "staged.tar"
     subprocess.run(["tar", "-C", staged.parent, "-cf", archive, "staged", "-C", ROOT, "packaging"], check=True)
     machine.run("tar", "-C", "/root", "--no-same-owner", "-xf", machine.push(archive, "/root"))
+    refused = machine.incus("exec", machine.name, "--", "/root/packaging/install", "--staged", "/root/staged", check=False)
+    assert refused.returncode != 0
+    assert "apt-get remove" in refused.stderr
+    machine.run("dpkg", "-r", "incus-courier")
     machine.run("/root/packaging/install", "--staged", "/root/staged")
+    machine.run("dpkg", "-P", "incus-courier")
+    machine.run("test", "-d", f"{STATE}/spool", "-a", "-e", CONFIG)
     machine.configure(endpoint=INCUS_SOCKET)
     look = ("find", LIBRARY, "/usr/lib/systemd/system", "/etc/incus-courier", "-printf", "%M %u %g %p\n")
     before = machine.run(*look)
