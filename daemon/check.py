@@ -7,8 +7,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from typing import NamedTuple
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
 
 from daemon import config as configuration
 from daemon.all_shards import existing
@@ -22,6 +23,8 @@ from daemon.spool import Spool
 
 #: persist-queue's statements need RETURNING (3.35).
 _OLDEST_SQLITE = (3, 35, 0)
+#: What the worker's unit names in LoadCredential=remotes:
+INSTALLED_CREDENTIALS: Final = Path("/etc/incus-courier/credentials")
 
 
 class Finding(NamedTuple):
@@ -111,8 +114,21 @@ def _check_sqlite(layout: Layout) -> str:
 def _check_remotes(config_file: str | None) -> Iterator[Finding]:
     """Ask the worker's own program: only it may reach Incus."""
     command = [sys.executable, "-P", "-m", "worker.check", *(["--config", config_file] if config_file else [])]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    with _credentials() as environment:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
     for line in done.stdout.splitlines():
         yield Finding(*json.loads(line))
     if done.returncode:
         yield Finding("worker", False, done.stderr.strip() or f"exit code {done.returncode}")
+
+
+@contextmanager
+def _credentials() -> Iterator[dict[str, str]]:
+    """The environment, with the keys of remote servers as systemd hands them to a worker if this user may read them."""
+    if configuration.CREDENTIALS in os.environ or not os.access(INSTALLED_CREDENTIALS, os.R_OK | os.X_OK):
+        yield dict(os.environ)
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        for name in os.listdir(INSTALLED_CREDENTIALS):
+            os.symlink(INSTALLED_CREDENTIALS / name, os.path.join(directory, f"remotes_{name}"))
+        yield {**os.environ, configuration.CREDENTIALS: directory}

@@ -37,7 +37,7 @@ INSTALLED_FILE: Final = Path("/etc/incus-courier/config.toml")
 FILE_VARIABLE: Final = "INCUS_COURIER_CONFIG"
 ENV_PREFIX: Final = variables.PREFIX
 #: Where systemd puts the credentials of a service (LoadCredential=).
-_CREDENTIALS: Final = "CREDENTIALS_DIRECTORY"
+CREDENTIALS: Final = "CREDENTIALS_DIRECTORY"
 #: The name of the remote that [incus] describes.
 LOCAL: Final = values.LOCAL
 #: The file that `load` is reading, for the one who asks: a class for each file would cost more than all of the rest.
@@ -124,8 +124,8 @@ class Remote(Section):
 
     def file(self, path: str) -> str:
         """A configured path to a certificate or key, with $CREDENTIALS_DIRECTORY filled in where systemd set it."""
-        directory = os.environ.get(_CREDENTIALS)
-        return path.replace(f"${_CREDENTIALS}", directory, 1) if directory and path.startswith("$") else path
+        directory = os.environ.get(CREDENTIALS)
+        return path.replace(f"${CREDENTIALS}", directory, 1) if directory and path.startswith("$") else path
 
 
 class Limits(Section):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from daemon.check import check
-from daemon.config import FILE_VARIABLE, LOCAL, load
+from daemon.config import CREDENTIALS, FILE_VARIABLE, LOCAL, load
 from worker.check import probe
 
 _NOBODY = 65534
@@ -36,6 +36,22 @@ def test_check_makes_no_state_as_root(file: Path, monkeypatch: pytest.MonkeyPatc
     assert check(load(file), str(file)) == 1
     assert not (file.parent / "state").exists()
     assert "FAIL state directory: " in capsys.readouterr().out
+
+
+def test_check_reads_the_keys_that_systemd_hands_to_the_workers(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A path below $CREDENTIALS_DIRECTORY is found in the installed directory of keys, under the name it has there."""
+    keys = file.parent / "keys"
+    keys.mkdir()
+    (keys / "server.crt").write_text("no certificate")
+    monkeypatch.setattr("daemon.check.INSTALLED_CREDENTIALS", keys)
+    monkeypatch.delenv(CREDENTIALS, raising=False)
+    for name in ("server.crt", "gone.crt"):
+        file.write_text(f'[state]\ndirectory = "{file.parent / "state"}"\n[remotes.far]\nendpoint = "https://127.0.0.1:1"\n'
+                        f'server_cert = "$CREDENTIALS_DIRECTORY/remotes_{name}"\n')
+        check(load(file), str(file))
+        assert ("No such file" in capsys.readouterr().out) is (name == "gone.crt")
 
 
 def test_check_says_what_a_user_may_not_see(file: Path) -> None:
