@@ -59,6 +59,12 @@ def test_event_has_the_journals_own_fields(journal: Reader) -> None:
     assert "INCUS_CODE" not in fields
 
 
+def test_message_says_who_did_what_to_a_task(journal: Reader) -> None:
+    """The line that people read has the wish and the person, not only the fields beside it."""
+    log("task.commanded", task_id="t1", verb="hold", asked_by="alice", state="held")
+    assert journal.read()["MESSAGE"] == "A task was changed by a person: verb=hold asked_by=alice"
+
+
 def test_value_cannot_forge_a_field_in_the_journal(journal: Reader) -> None:
     """What a client sent is one value, and in the sentence it is quoted."""
     log("push.failed", task_id="t1", path=NASTY)
