@@ -142,7 +142,12 @@ def launched(host: Host) -> Iterator[Machine]:
 
 
 def give_incus(machine: Machine) -> None:
-    """Let the machine use the Incus that it runs in, as members of its group incus-admin may on a real host."""
+    """Let the machine use the Incus that it runs in, as members of its group incus-admin may on a real host.
+
+    A machine that may already stays as it is.
+    """
+    if "incus" in machine.incus("config", "device", "list", machine.name).stdout.split():
+        return
     group = machine.run("getent", "group", "incus-admin").split(":")[2]
     machine.incus("config", "device", "add", machine.name, "incus", "proxy", "bind=instance", "uid=0", f"gid={group}",
                   "mode=0660", f"connect=unix:{machine.host.socket}", f"listen=unix:{INCUS_SOCKET}")

@@ -152,6 +152,7 @@ def test_make_install_and_uninstall_can_be_repeated(
     """Twice is as good as once, both ways; configuration and uploads stay. It takes over from a package that was removed."""
     machine = fresh_machine
     install(machine, machine.push(package, "/root"))
+    give_incus(machine)
     archive = tmp_path / "staged.tar"
     subprocess.run(["tar", "-C", staged.parent, "-cf", archive, "staged", "-C", ROOT, "packaging"], check=True)
     machine.run("tar", "-C", "/root", "--no-same-owner", "-xf", machine.push(archive, "/root"))
