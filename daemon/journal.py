@@ -29,15 +29,21 @@ _CUT: Final = "…".encode()
 _MAX_NAME: Final = 64
 #: Between two looks whether the journal is there again, should nothing wake the sender.
 _LOOK_S: Final = 1.0
+#: A journal that is busy, and one that was stopped.
+_WAIT_FOR: Final = (BlockingIOError, ConnectionError, FileNotFoundError)
 
 
 class Journal:
     """A connection to the journal. Safe from several threads; no method raises."""
 
-    def __init__(self, describe_loss: Callable[[int], Mapping[str, str]], path: str) -> None:
-        """`describe_loss` gives the fields of the message that so many others were lost."""
+    def __init__(self, describe_loss: Callable[[int], Mapping[str, str]], path: str, *, only_way: bool = False) -> None:
+        """`describe_loss` gives the fields of the message that so many others were lost.
+
+        `only_way`: what is sent has nowhere else to go, so it is kept while there is no journal, too.
+        """
         self._describe_loss = describe_loss
         self._path = path
+        self._only_way = only_way
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._kept: deque[bytes] = deque()
@@ -53,11 +59,11 @@ class Journal:
                 try:
                     self._send_now(message)
                     return True
-                except BlockingIOError:
+                except OSError as error:
+                    if not isinstance(error, _WAIT_FOR if self._only_way else BlockingIOError):
+                        return False
                     self._sender = threading.Thread(target=self._send_kept, name="journal", daemon=True)
                     self._sender.start()
-                except OSError:
-                    return False
             self._keep(message)
             return True
 

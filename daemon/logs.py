@@ -49,7 +49,7 @@ def setup(config: Log, component: str) -> None:
     chosen = _choose(config.format)
     if _State.journal is not None:
         _State.journal.close()
-    _State.journal = Journal(_describe_loss, SOCKET) if chosen == "journal" else None
+    _State.journal = Journal(_describe_loss, SOCKET, only_way=on_stderr()) if chosen == "journal" else None
     _open_lines(console=chosen == "console")
 
 

@@ -146,6 +146,21 @@ def test_send_tells_that_there_is_no_journal(tmp_path: Path) -> None:
     assert not Journal(loss, str(tmp_path / "none")).send({"N": "1"})
 
 
+def test_events_wait_for_a_stopped_journal_that_is_the_only_way(reader: Reader) -> None:
+    """Where stderr leads to the journal as well, nothing is lost while that is stopped, and it gets everything in order."""
+    sender = Journal(loss, reader.path, only_way=True)
+    assert sender.send({"N": "0"})
+    assert reader.read() == {"N": "0"}
+    reader.close()
+    for number in range(1, 4):
+        assert sender.send({"N": str(number)})
+    again = Reader(reader.path)
+    assert [again.read()["N"] for _ in range(3)] == ["1", "2", "3"]
+    assert sender.flush(10)
+    again.close()
+    sender.close()
+
+
 def test_send_works_again_when_the_journal_was_started_anew(reader: Reader, sender: Journal) -> None:
     """A new socket of the same name is found."""
     assert sender.send({"N": "1"})
