@@ -100,15 +100,14 @@ class Layout:
     def create(self) -> None:
         """Make what is missing, durably, and set this process's umask to fit.
 
-        Raises CannotStart: 'bad_config' when the directory cannot be made, 'read_only_state' when nothing can be
-        written there.
+        Raises CannotStart: 'bad_config' when the directory cannot be made or is not this service's own,
+        'read_only_state' when nothing can be written there.
         """
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             if os.statvfs(self.directory).f_flag & os.ST_RDONLY:
                 raise CannotStart("read_only_state", f"state.directory {self.directory} is on a read-only filesystem")
-            if self.directory.stat().st_mode & stat.S_IRWXO:
-                self.directory.chmod(stat.S_IMODE(self.directory.stat().st_mode) & ~stat.S_IRWXO)
+            self._shut_out_others()
             os.umask(0o007 if self.shared else 0o077)
             made = [self._make(path) for path in self._directories()]
             if any(made):
@@ -119,6 +118,16 @@ class Layout:
                 "bad_config", f"state.directory {self.directory}: {error.strerror}; make it, or give it to this user"
                               " (where systemd runs the service: systemd-tmpfiles --create incus-courier.conf)",
             ) from error
+
+    def _shut_out_others(self) -> None:
+        mode = stat.S_IMODE(self.directory.stat().st_mode)
+        if not mode & stat.S_IRWXO:
+            return
+        if not self.spool.is_dir() and set(os.listdir(self.directory)) - {self.lost_found.name}:
+            # Such as /tmp, which others need.
+            raise CannotStart("bad_config", f"state.directory {self.directory} is open to everyone and holds other"
+                                            " things; name a directory that is the service's own")
+        self.directory.chmod(mode & ~stat.S_IRWXO)
 
     def _directories(self) -> list[Path]:
         fixed = [self.spool, self.queue, self.locks, self.bells, self.lost_found]

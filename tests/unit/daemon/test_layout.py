@@ -1,4 +1,5 @@
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,28 @@ def test_create_is_refused_on_a_read_only_filesystem(tmp_path: Path, monkeypatch
         layout.create()
     assert refused.value.code == "read_only_state"
     assert exit_code(refused.value) == EXIT_FAILED
+
+
+def test_create_is_refused_in_a_directory_of_others(tmp_path: Path) -> None:
+    """A directory like /tmp would be shut for everyone: what holds other things and is open to all is left as it is."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    (shared / "of-somebody").touch()
+    with pytest.raises(CannotStart, match=r"state\.directory .* is open to everyone and holds other things") as refused:
+        Layout(shared).create()
+    assert refused.value.code == "bad_config"
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o1777
+    assert [entry.name for entry in shared.iterdir()] == ["of-somebody"]
+
+
+@pytest.mark.parametrize("inside", [[], ["lost+found"], ["spool", "queue", "notes"]])
+def test_create_shuts_everyone_else_out_of_a_directory_of_its_own(tmp_path: Path, inside: list[str]) -> None:
+    """An empty directory, a new filesystem and one that has been in use before are taken, and closed to others."""
+    own = tmp_path / "own"
+    own.mkdir()
+    own.chmod(0o755)
+    for name in inside:
+        (own / name).mkdir()
+    Layout(own).create()
+    assert stat.S_IMODE(own.stat().st_mode) == 0o750
