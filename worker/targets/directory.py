@@ -238,7 +238,8 @@ def _own(file: int, delivery: Delivery, want: Wanted) -> Wanted:
         os.fchown(file, want.uid, want.gid)
     except PermissionError:
         asked = [-1 if owner is None else owner for owner in (delivery.uid, delivery.gid)]
-        os.fchown(file, *asked)
+        if asked != [-1, -1]:
+            os.fchown(file, *asked)
         found = os.fstat(file)
         return Wanted(want.mode, found.st_uid, found.st_gid)
     return want

@@ -1,10 +1,14 @@
 """Choosing a target, and what needs no Incus to be shown."""
 
 import contextlib
+import errno
+import hashlib
+import io
 import os
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ from daemon.config import Config, Remote
 from daemon.errors import CannotStart, Undelivered
 from daemon.task import Destination
 from worker import targets
+from worker.target import Delivery
 from worker.targets import describe, open_target, rest
 from worker.targets.directory import DirectoryTarget, instance_directory
 from worker.targets.incus import IncusTarget
@@ -135,6 +140,25 @@ def test_instance_directory_is_one_below_the_root(tmp_path: Path, project: str) 
     """An instance's directory is made on first use, directly below the root."""
     DirectoryTarget(tmp_path / "instances").open(Destination("local", project, "c1", "/f"), "push").close()
     assert len(list((tmp_path / "instances").iterdir())) == 1
+
+
+def test_directory_takes_files_where_no_owner_may_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sandbox that forbids the call altogether is no hindrance, unless the upload names an owner."""
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    file = instance_directory(destination := Destination("local", "default", "c1", "/d/f"))
+    delivery = Delivery(
+        task_id="t1", destination=destination, size=1, sha256=hashlib.sha256(b"x").hexdigest(), mode=None, uid=None, gid=None,
+        default_mode=0o644, default_uid=0, default_gid=0, mkdirs=True, dir_mode=0o755, symlinks="follow", verify="size",
+        stopped="push")
+    with contextlib.closing(DirectoryTarget(tmp_path).open(destination, "push")) as session:
+        session.deliver(delivery, io.BytesIO(b"x"), lambda: None)
+        assert (tmp_path / file / "d/f").read_bytes() == b"x"
+        with pytest.raises(Undelivered) as caught:
+            session.deliver(replace(delivery, uid=1), io.BytesIO(b"x"), lambda: None)
+    assert caught.value.code == "permission_denied"
 
 
 def test_directory_that_cannot_be_made_is_its_own_error(tmp_path: Path) -> None:
