@@ -17,6 +17,8 @@ from worker.target import Delivery, Receipt, Session, Target
 
 #: An idle session is kept for so long: an open one can block other operations on its instance.
 LINGER_S: Final = 1.0
+#: A busy one is let go of every so many seconds, for the same reason.
+HOLD_S: Final = 2.0
 #: After so many seconds a runner makes room for another lane, if one waits.
 TURN_S: Final = 0.5
 
@@ -78,6 +80,7 @@ def run(
     """
     held: list[Session] = []
     turn_ends = time.monotonic() + TURN_S
+    let_go_at = time.monotonic() + HOLD_S
     try:
         while (push := lane.take(LINGER_S, turn_over=time.monotonic() > turn_ends)) is not None:
             ended: Outcome | Swept | None = None
@@ -89,6 +92,9 @@ def run(
             finally:
                 lane.done(push, abandoned=ended is None)
             report(ended)
+            if time.monotonic() > let_go_at:
+                _drop(held)
+                let_go_at = time.monotonic() + HOLD_S
     finally:
         _drop(held)
 

@@ -2,7 +2,9 @@
 
 import hashlib
 import shlex
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -137,3 +139,29 @@ def test_old_client_is_served_as_ever(service: Service, container: Container) ->
     assert answer.body.decode() == f"File '옛 파일' queued for processing on container '{container.name}'."
     eventually(lambda: delivered(service, answer.task_id))
     assert has(container, f"{HOME}/옛 파일", digest(5, 500), "644 0 0")
+
+
+def test_instance_can_be_stopped_and_snapshotted_while_uploads_keep_coming(service: Service, incus: Host) -> None:
+    """Incus waits until nobody is in an instance: it never waits for the end of a trickle of uploads."""
+    with incus.container() as container:
+        path, done = f"/instances/{container.name}/snapshots", threading.Event()
+
+        def trickle() -> list[str]:
+            tasks = []
+            while not done.wait(0.1):
+                answer = service.client.put(container.name, f"{HOME}/trickle", b"x")
+                assert answer is not None
+                tasks.append(answer.task_id)
+            return tasks
+
+        with ThreadPoolExecutor(1) as clients:
+            tasks = clients.submit(trickle)
+            try:
+                eventually((container.rootfs / "root/trickle").exists, 30)
+                # Refused after a minute.
+                incus.call("POST", path, {"name": "first"})
+                container.stop()
+                incus.call("POST", path, {"name": "second"})
+            finally:
+                done.set()
+        eventually(lambda: service.client.task(tasks.result()[-1])["state"] == "delivered", 60)
