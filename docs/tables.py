@@ -69,7 +69,7 @@ To look at everything at once, while the service runs or not; it changes nothing
 
 To put right what workers leave. A shard that is being served is only looked at, so stop the service first:
 
-    systemctl stop incus-courier.target
+    systemctl stop 'incus-courier*'
     incus-courier fsck --repair
     systemctl start incus-courier.target
 

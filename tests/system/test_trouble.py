@@ -15,6 +15,8 @@ pytestmark = [pytest.mark.system, pytest.mark.live, pytest.mark.timeout(600)]
 API = "incus-courier-api.service"
 WORKERS = ("incus-courier-worker@0.service", "incus-courier-worker@1.service")
 TARGET = "incus-courier.target"
+#: To stop the service and wait until all of it has ended.
+EVERYTHING = "incus-courier*"
 DOOR_UNIT = "incus-courier-api.socket"
 STATE = "/var/lib/incus-courier"
 
@@ -111,7 +113,7 @@ def test_wrong_configuration_ends_the_service_without_a_loop(machine: Machine, l
 
 def test_missing_state_directory_ends_the_service_with_the_way_out(machine: Machine, load: Load) -> None:
     """Nothing is started over and over; the message names the command that makes the directory, and that is enough."""
-    machine.systemctl("stop", TARGET)
+    machine.systemctl("stop", EVERYTHING)
     machine.run("mv", STATE, f"{STATE}.kept")
     machine.systemctl("start", TARGET)
     for unit in (API, *WORKERS):
@@ -124,7 +126,7 @@ def test_missing_state_directory_ends_the_service_with_the_way_out(machine: Mach
     load.upload()
     assert not load.refused
     load.wait_delivered()
-    machine.systemctl("stop", TARGET)
+    machine.systemctl("stop", EVERYTHING)
     machine.run("sh", "-c", f"rm -r {STATE} && mv {STATE}.kept {STATE}")
     machine.systemctl("start", TARGET)
 
@@ -146,13 +148,13 @@ def test_number_of_workers_follows_the_number_of_shards(machine: Machine, load: 
 @pytest.fixture
 def small_disk(machine: Machine) -> Iterator[Machine]:
     """The machine with a state directory of 64 MiB."""
-    machine.systemctl("stop", TARGET, DOOR_UNIT)
+    machine.systemctl("stop", EVERYTHING)
     machine.run("mount", "-t", "tmpfs", "-o", "size=64m,nr_inodes=20k", "tmpfs", STATE)
     machine.run("systemd-tmpfiles", "--create", "incus-courier.conf")
     machine.systemctl("start", TARGET)
     machine.wait_active(API, *WORKERS)
     yield machine
-    machine.systemctl("stop", TARGET, DOOR_UNIT)
+    machine.systemctl("stop", EVERYTHING)
     machine.run("umount", STATE)
     machine.systemctl("start", TARGET)
 
