@@ -78,7 +78,11 @@ To put right what workers leave. A shard that is being served is only looked at,
 No upload. A queue that is rebuilt from the spool does not know how often a task was tried and when it was due, what
 people had asked and the worker had not done, nor what is finished. Dead letters and held uploads stay what they are,
 but it is not known why, nor what was delivered to their paths since: they have the code `order_unknown`, and are
-retried or released with `--force` only.
+retried or released with `--force` only. What was delivered in the last moments before is delivered once more: with
+`on_newer = "deliver-all"` each of the uploads to a path again, in their order, so that the newest comes last.
+
+A database without its log is as old as its last checkpoint: some uploads that were delivered since are dead letters
+without bytes (`bytes_missing`) then, and can be deleted.
 
 ## lost+found
 

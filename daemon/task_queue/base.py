@@ -65,8 +65,9 @@ class QueueBase(persistqueue.SQLiteAckQueue):
                     str(layout.shard(shard)), auto_resume=False, name=TABLE.rpartition("_")[2], multithreading=True,
                     timeout=BUSY_TIMEOUT_S, serializer=json_serializer, db_file_name=layout.database(shard).name,
                 )
-            self._file = os.fspath(layout.database(shard))
-            self._inode = os.stat(self._file).st_ino
+            # SQLite removes the log only when nobody has the database open.
+            self._files = (os.fspath(layout.database(shard)), os.fspath(layout.log(shard)))
+            self._inodes = self._inodes_now()
 
     def _new_db_connection(self, path: str, multithreading: bool, timeout: float) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -155,11 +156,11 @@ class QueueBase(persistqueue.SQLiteAckQueue):
         return 0
 
     def replaced(self) -> bool:
-        """True when the database's name leads to another file than the one that is open."""
-        try:
-            return os.stat(self._file).st_ino != self._inode
-        except FileNotFoundError:
-            return True
+        """True when the names of the database and its log do not lead to the files that are open."""
+        return self._inodes_now() != self._inodes
+
+    def _inodes_now(self) -> list[int]:
+        return [_inode(file) for file in self._files]
 
     @contextmanager
     def write(self, connection: sqlite3.Connection, step: str) -> Iterator[sqlite3.Connection]:
@@ -194,6 +195,14 @@ class QueueBase(persistqueue.SQLiteAckQueue):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _inode(file: str) -> int:
+    """The inode that has the name now; 0 when there is none."""
+    try:
+        return os.stat(file).st_ino
+    except FileNotFoundError:
+        return 0
 
 
 def _open(connection: sqlite3.Connection | None) -> sqlite3.Connection:

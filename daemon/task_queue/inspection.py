@@ -7,6 +7,7 @@ from contextlib import closing, suppress
 from typing import Final
 
 from daemon.layout import Layout
+from daemon.task_queue.faults import is_damage
 
 #: The thread that reads gives way to all others.
 _NICE: Final = 19
@@ -23,9 +24,9 @@ def what_is_damaged(layout: Layout, shard: int, *, thorough: bool = False) -> st
     with closing(sqlite3.connect(layout.database(shard), timeout=10.0, isolation_level=None)) as connection:
         try:
             found = connection.execute(f"PRAGMA {check}(1)").fetchone()[0]
-        except sqlite3.OperationalError:
-            raise
         except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) and not is_damage(error):
+                raise
             return str(error)
     return None if found == "ok" else str(found)
 

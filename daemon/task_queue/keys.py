@@ -11,9 +11,8 @@ from contextlib import closing
 from daemon.layout import Layout
 from daemon.logs import log
 from daemon.task_queue.alone import alone
+from daemon.task_queue.faults import is_damage
 from daemon.task_queue.schema import CREATE_KEYS
-
-_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 def inode(layout: Layout) -> int:
@@ -41,7 +40,7 @@ def damage(layout: Layout) -> str | None:
         try:
             found = connection.execute("PRAGMA quick_check(1)").fetchall()[0][0]
         except sqlite3.DatabaseError as error:
-            return str(error) if (error.sqlite_errorcode & 0xFF) in _DAMAGED else None
+            return str(error) if is_damage(error) else None
     return None if found == "ok" else str(found)
 
 

@@ -61,6 +61,28 @@ def test_worker_starts_anew_when_its_database_is_removed_under_it(service: Servi
         assert service.delivered("c1", "/a") == b"before"
 
 
+@pytest.mark.parametrize("killed", ["api", "worker-0"])
+def test_uploads_are_delivered_when_a_log_is_removed_under_all_and_one_of_them_dies(
+        service: Service, killed: str) -> None:
+    """Whoever opens the database then reads too little while another still has it open: that one lets go of it."""
+    with service:
+        service.start()
+        sent = {f"/a{number}": b"before" for number in range(20)}
+        for path, body in sent.items():
+            _put(service, path, body)
+        service.layout.log(0).unlink()
+        service.kill(killed)
+
+        def all_sent() -> bool:
+            answer = service.client.put("c1", f"/b{len(sent)}", b"after")
+            if answer is not None and answer.status == 202:
+                sent[f"/b{len(sent)}"] = b"after"
+            return len(sent) == 40
+
+        keep_running(service, all_sent)
+        keep_running(service, lambda: {path: service.delivered("c1", path) for path in sent} == sent)
+
+
 def test_worker_sets_its_database_aside_when_it_meets_damage(service: Service) -> None:
     """A page that cannot be read ends the worker; the next one rebuilds, and nothing that was accepted is lost."""
     with service:
@@ -136,7 +158,7 @@ def test_uploads_go_on_when_the_keys_are_damaged(service: Service) -> None:
         service.begin("api")
         _put_when_ready(service, "/b", "two")
         service.start()
-        eventually(lambda: events(service, "fsck.done")[compared:], what="the comparison")
+        eventually(lambda: events(service, "fsck.done")[compared:], 60, "the comparison")
         assert _put(service, "/a", b"x", **{"Idempotency-Key": "one"}) == first
         assert len(events(service, "keys.set_aside")) == 1
         service.wait_quiet()
