@@ -36,6 +36,8 @@ _PIECE_BYTES: Final = 256 * 1024
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
+#: What every instance has: a path that is right for one of Incus is right here too, without mkdirs.
+USUAL_DIRECTORIES: Final = ("etc", "home", "opt", "root", "srv", "tmp", "usr", "var")
 #: What readlink says of a name that is not a link: there is nothing, or something else.
 _NO_LINK: Final = frozenset({errno.ENOENT, errno.EINVAL})
 
@@ -50,11 +52,16 @@ class DirectoryTarget:
         self._root = root
 
     def open(self, destination: Destination, stopped: str) -> Session:
-        """Open the instance's directory, made on first use. `stopped` does not matter: none ever is."""
+        """Open the instance's directory, made with the usual ones in it. `stopped` does not matter: none ever is."""
         directory = self._root / instance_directory(destination)
         try:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-            return DirectorySession(os.open(directory, _DIRECTORY))
+            with contextlib.ExitStack() as opened:
+                root = os.open(directory, _DIRECTORY)
+                opened.callback(os.close, root)
+                _furnish(root)
+                opened.pop_all()
+            return DirectorySession(root)
         except OSError as error:
             raise Undelivered(classify_oserror(error.errno), f"{directory}: {error.strerror}") from error
 
@@ -63,6 +70,13 @@ class DirectoryTarget:
 
     def close(self) -> None:
         """Nothing to let go of."""
+
+
+def _furnish(root: int) -> None:
+    """Make the usual directories. Each time: several sessions may begin at once, and none waits for another."""
+    for name in USUAL_DIRECTORIES:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o755, dir_fd=root)
 
 
 def instance_directory(destination: Destination) -> str:
