@@ -15,6 +15,8 @@ from daemon.errors import Rejected
 
 #: Seconds after which the counts of the backlog and of the disk are taken again.
 SNAPSHOT_S: Final = 0.5
+#: Refusals that counts decide about.
+COUNTED: Final = frozenset({"backlog_full", "no_room"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +86,18 @@ class Admission:
     seen: Snapshot
     load: Load = field(default_factory=Load)
     draining: bool = False
+    #: True when some of what is counted on top of the snapshot may be in it already.
+    doubtful: bool = False
+
+    def refusal(self, length: int | None, limits: Limits, max_uploads: int) -> str | None:
+        """The code of the error with which an upload of `length` bytes would be refused now, or None."""
+        return refusal(length, limits=limits, max_uploads=max_uploads, seen=self.seen, load=self.load,
+                       draining=self.draining)
 
     @contextmanager
     def admit(self, length: int | None, limits: Limits, max_uploads: int) -> Iterator[Place]:
         """Hold a place for an upload of `length` bytes; raise Rejected when it is not let in."""
-        code = refusal(length, limits=limits, max_uploads=max_uploads, seen=self.seen, load=self.load,
-                       draining=self.draining)
+        code = self.refusal(length, limits, max_uploads)
         if code is not None:
             raise Rejected(code)
         place = Place(self.load, length or 0)
@@ -108,7 +116,13 @@ class Admission:
         self.load.tasks_since += 1
         self.load.task_bytes_since += size
 
-    def refresh(self, snapshot: Snapshot) -> None:
-        """Go on from newer counts."""
+    def refresh(self, snapshot: Snapshot, before: Load) -> None:
+        """Go on from newer counts; `before` is a copy of the load from when they began to be taken.
+
+        Nobody knows whether what came meanwhile is in them: it is counted, and the counts are doubtful.
+        """
         self.seen = snapshot
-        self.load.tasks_since = self.load.task_bytes_since = self.load.written_since = 0
+        self.doubtful = self.load.uploads > 0 or self.load.tasks_since > before.tasks_since
+        self.load.tasks_since -= before.tasks_since
+        self.load.task_bytes_since -= before.task_bytes_since
+        self.load.written_since -= before.written_since

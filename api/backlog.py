@@ -2,6 +2,7 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Final
 
 from api.admission import SNAPSHOT_S, Admission
@@ -33,11 +34,19 @@ class Backlog:
         if age_s > MAX_AGE_S:
             await asyncio.shield(self._taking)
 
+    async def settle_doubt(self) -> None:
+        """Take counts that begin after now. Raises Rejected('queue_unreadable')."""
+        if self._taking is not None and not self._taking.done():
+            await asyncio.shield(self._taking)
+        if self._taking is None or self._taking.done():
+            self._taking = asyncio.create_task(self._take())
+        await asyncio.shield(self._taking)
+
     def close(self) -> None:
         """Wait for the thread to end."""
         self._thread.shutdown()
 
     async def _take(self) -> None:
-        began = self._clock()
-        self._admission.refresh(await joined(self._thread.submit(self._reader.snapshot)))
+        began, before = self._clock(), replace(self._admission.load)
+        self._admission.refresh(await joined(self._thread.submit(self._reader.snapshot)), before)
         self._taken_at = began

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from api.admission import Admission
+from api.admission import COUNTED, Admission
 from api.answers import Receive
 from api.backlog import Backlog
 from api.body import Body, ClientGone
@@ -46,7 +46,11 @@ class Uploads:
     async def _take(self, request: UploadRequest, receive: Receive) -> Accepted:
         config = self._settings.config
         await self._backlog.freshen()
-        with self._admission.admit(request.length, config.limits, config.api.max_connections) as place:
+        announced = (request.length, config.limits, config.api.max_connections)
+        # A client that is alone is let in exactly as often as the limits say.
+        if self._admission.doubtful and self._admission.refusal(*announced) in COUNTED:
+            await self._backlog.settle_doubt()
+        with self._admission.admit(*announced) as place:
             body = Body(receive, length=request.length, max_bytes=config.limits.max_upload_bytes,
                         pace=self._settings.pace())
             accepted = await self._receiver.take(request, body, place, config.limits.min_free_bytes)

@@ -1,8 +1,13 @@
 """Who is let in."""
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 
 from api.admission import Admission, Load, Snapshot, refusal
+from api.backlog import Backlog
+from api.reader import Reader
 from daemon.config import Limits
 from daemon.errors import Rejected
 
@@ -63,8 +68,53 @@ def test_counts_since_the_snapshot_are_forgotten_when_there_is_a_newer_one() -> 
     admission = Admission(EMPTY)
     admission.accepted(70)
     assert (admission.load.tasks_since, admission.load.task_bytes_since) == (1, 70)
-    admission.refresh(Snapshot(pending_tasks=1, pending_bytes=70, free_bytes=9_000))
+    admission.refresh(Snapshot(pending_tasks=1, pending_bytes=70, free_bytes=9_000), replace(admission.load))
     assert admission.load == Load()
+    assert not admission.doubtful
+
+
+def test_upload_that_was_accepted_while_a_snapshot_was_taken_is_counted() -> None:
+    """It may be in the snapshot or not: the count is never too low, and says that it may be too high."""
+    admission = Admission(EMPTY)
+    admission.accepted(70)
+    before = replace(admission.load)
+    with admission.admit(30, LIMITS, 4) as place:
+        place.wrote(30)
+    admission.accepted(30)
+    admission.refresh(Snapshot(pending_tasks=1, pending_bytes=70, free_bytes=9_000), before)
+    assert admission.load == Load(tasks_since=1, task_bytes_since=30, written_since=30)
+    assert admission.doubtful
+    admission.refresh(Snapshot(pending_tasks=2, pending_bytes=100, free_bytes=9_000), replace(admission.load))
+    assert (admission.load, admission.doubtful) == (Load(), False)
+
+
+def test_nobody_is_refused_for_a_doubtful_count() -> None:
+    """Counts that may be too high are taken anew before an upload is turned away."""
+    full = Snapshot(pending_tasks=LIMITS.max_pending_tasks - 1, pending_bytes=0, free_bytes=10**9)
+
+    async def scenario() -> Admission:
+        admission = Admission(full)
+        before = replace(admission.load)
+        admission.accepted(0)
+        admission.refresh(full, before)
+        assert admission.refusal(0, LIMITS, 4) == "backlog_full"
+        backlog = Backlog(Reading(full), admission)
+        await backlog.settle_doubt()
+        backlog.close()
+        return admission
+
+    assert asyncio.run(scenario()).refusal(0, LIMITS, 4) is None
+
+
+class Reading(Reader):
+    """Reads always the same counts."""
+
+    def __init__(self, found: Snapshot) -> None:
+        self._found = found
+
+    def snapshot(self) -> Snapshot:
+        """The counts."""
+        return self._found
 
 
 def test_upload_is_let_in_again_when_there_is_room_again() -> None:
@@ -72,6 +122,6 @@ def test_upload_is_let_in_again_when_there_is_room_again() -> None:
     admission = Admission(Snapshot(pending_tasks=0, pending_bytes=0, free_bytes=0))
     with pytest.raises(Rejected, check=lambda error: error.code == "no_room"), admission.admit(1, LIMITS, 4):
         pass
-    admission.refresh(EMPTY)
+    admission.refresh(EMPTY, replace(admission.load))
     with admission.admit(1, LIMITS, 4):
         assert admission.load.uploads == 1
