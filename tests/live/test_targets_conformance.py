@@ -56,9 +56,21 @@ class TestBytes:
         world.deliver(f"{world.home}/f", data, verify="digest")
         assert world.facts(f"{world.home}/f").data == data
 
-    def test_wrong_digest_fails_when_asked_to_compare(self, world: World) -> None:
-        """With verify = "digest" bytes that are not those that were accepted are refused."""
-        assert refused(world, f"{world.home}/f", verify="digest", sha256="0" * 64) == "verify_failed"
+    def test_bytes_that_are_not_those_accepted_are_refused_when_asked_to_compare(self, world: World) -> None:
+        """With verify = "digest" a spool file that has changed is told apart from an instance that has."""
+        assert refused(world, f"{world.home}/f", verify="digest", sha256="0" * 64) == "bytes_damaged"
+        data, path = os.urandom(3 * MIB), f"{world.home}/g"
+
+        def spoil() -> None:
+            for written in (*world.host_path(world.home).glob(".courier-*"), world.host_path(path)):
+                if written.exists() and written.stat().st_size > MIB:
+                    with written.open("r+b") as file:
+                        file.write(bytes([data[0] ^ 1]))
+
+        source = Watched(data, spoil)
+        with contextlib.closing(world.open()) as session, pytest.raises(Undelivered) as caught:
+            session.deliver(world.delivery(path, data, verify="digest"), source, lambda: None)
+        assert caught.value.code == "verify_failed"
 
     def test_shorter_file_replaces_a_longer_one(self, world: World) -> None:
         """Nothing of the old file's end stays."""

@@ -242,8 +242,8 @@ def _fill(part: int, delivery: Delivery, source: BinaryIO, want: Wanted) -> None
     want = _own(part, delivery, want)
     os.fchmod(part, want.mode)
     refuse_unless_exact(delivery, want, _attributes(os.fstat(part)))
-    if delivery.verify == "digest" and spool.digest(_contents(part)) != delivery.sha256:
-        raise Undelivered("verify_failed", f"{where(delivery)}: the bytes read back are others")
+    if delivery.verify == "digest":
+        spool.refuse_unless_same(_contents(part), source, delivery)
 
 
 def _own(file: int, delivery: Delivery, want: Wanted) -> Wanted:

@@ -162,7 +162,7 @@ class PartFile:
         self._wire.done(self._wire.chmod(self._handle, _PRIVATE))
         self._write_all(source)
         if self._delivery.verify == "digest":
-            self._compare()
+            self._compare(source)
         return [self._wire.chown(self._handle, want.uid, want.gid), self._wire.chmod(self._handle, want.mode)]
 
     def _write_all(self, source: BinaryIO) -> None:
@@ -175,9 +175,8 @@ class PartFile:
                 self._wire.done(under_way.popleft())
         self._wire.done(*under_way)
 
-    def _compare(self) -> None:
-        if spool.digest(contents(self._wire, self._handle, self._delivery.size)) != self._delivery.sha256:
-            raise Undelivered("verify_failed", f"{where(self._delivery)}: the bytes read back are others")
+    def _compare(self, source: BinaryIO) -> None:
+        spool.refuse_unless_same(contents(self._wire, self._handle, self._delivery.size), source, self._delivery)
 
 
 class _Directories:

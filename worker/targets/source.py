@@ -2,9 +2,14 @@
 
 import hashlib
 from collections.abc import Iterator
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, Final, Protocol, cast
 
 from daemon.errors import Undelivered
+from worker.target import Delivery
+from worker.targets.attributes import where
+
+#: Read at once from a spooled file to compare it.
+_PIECE_BYTES: Final = 256 * 1024
 
 
 class _ReadsInto(Protocol):
@@ -48,3 +53,16 @@ def digest(data: Iterator[bytes]) -> str:
     for piece in data:
         total.update(piece)
     return total.hexdigest()
+
+
+def refuse_unless_same(read_back: Iterator[bytes], source: BinaryIO, delivery: Delivery) -> None:
+    """Raise Undelivered unless `read_back` are the bytes that were accepted.
+
+    bytes_damaged when those of `source` are others by now, and trying again cannot help; else verify_failed.
+    """
+    if digest(read_back) == delivery.sha256:
+        return
+    rewind(source)
+    if digest(map(bytes, pieces(source, delivery.size, _PIECE_BYTES))) != delivery.sha256:
+        raise Undelivered("bytes_damaged", f"{where(delivery)}: the spooled bytes are not those that were accepted")
+    raise Undelivered("verify_failed", f"{where(delivery)}: the bytes read back are others")
