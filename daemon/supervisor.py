@@ -62,6 +62,7 @@ class Supervisor:
         self._children = [_Child(words[0], words) for words in commands(config, config_file, listen_fds)]
         self._signals: list[int] = []
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._terminal = next((descriptor for descriptor in range(3) if os.isatty(descriptor)), None)
 
     def run(self) -> int:
         """Supervise; return the exit code: EXIT_CONFIG when a child found the configuration wrong."""
@@ -101,7 +102,7 @@ class Supervisor:
     def _handle_signals(self) -> int | None:
         taken, self._signals = self._signals, []
         for number in taken:
-            if number == signal.SIGHUP:
+            if number == signal.SIGHUP and not _is_closed(self._terminal):
                 self._send(signal.SIGHUP)
             elif number != signal.SIGCHLD:
                 return EXIT_OK
@@ -147,3 +148,12 @@ class Supervisor:
 
     def _alive(self) -> bool:
         return any(child.process is not None and child.process.poll() is None for child in self._children)
+
+
+def _is_closed(terminal: int | None) -> bool:
+    """True when there was a terminal and it is closed: SIGHUP says that then, and nobody can give Ctrl-C any more."""
+    if terminal is None:
+        return False
+    poll = select.poll()
+    poll.register(terminal, 0)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))
