@@ -22,8 +22,9 @@ _GRANTED: Final = {
 _OPEN: Final = frozenset({State.QUEUED, State.PUSHING, State.DEFERRED})
 _OLDER_IS_OPEN: Final = (f"EXISTS (SELECT 1 FROM {TABLE} AS older"
                          " WHERE older.target = mine.target AND older.open = 1 AND older._id < mine._id)")
-_NEWER_EXISTS: Final = (f"EXISTS (SELECT 1 FROM {TABLE} AS newer"
-                        f" WHERE newer.target = {TABLE}.target AND newer.open IN (0, 1) AND newer._id > {TABLE}._id)")
+#: Also one that was there and is cleared.
+_NEWER_EXISTS: Final = (f"({TABLE}.outrun = 1 OR EXISTS (SELECT 1 FROM {TABLE} AS newer"
+                        f" WHERE newer.target = {TABLE}.target AND newer.open IN (0, 1) AND newer._id > {TABLE}._id))")
 
 
 @dataclass(frozen=True, kw_only=True)

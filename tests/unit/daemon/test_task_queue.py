@@ -711,3 +711,19 @@ def test_questions_of_people_read_and_sort_no_more_than_they_show(depot: Depot) 
     assert [(text, plan) for text, plan in plans.items() if any("B-TREE" in step for step in plan)] == []
     scans = {step for plan in plans.values() for step in plan if step.startswith("SCAN")}
     assert scans <= {"SCAN commands USING INDEX commands_open", "SCAN commands USING COVERING INDEX commands_open"}
+
+
+@pytest.mark.parametrize("died", [False, True])
+def test_task_is_superseded_after_its_push_when_the_newer_upload_is_cleared_by_then(depot: Depot, died: bool) -> None:
+    """What becomes of a task does not depend on how long finished ones are listed."""
+    older = depot.accept()
+    [task] = depot.claim()
+    newer = depot.accept()
+    depot.queue.change([Change(task=depot.task(newer), state=State.CANCELLED)])
+    depot.queue.unspool([depot.task(newer).order])
+    assert depot.queue.clear_finished(time.time() + 1, 0, 10) == 1
+    if died:
+        depot.queue.resume(supersede=True)
+    else:
+        depot.queue.settle([Settlement(order=task.order, state=State.QUEUED)], supersede=True)
+    assert depot.state(older) is State.SUPERSEDED
