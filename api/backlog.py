@@ -30,7 +30,7 @@ class Backlog:
         if age_s < SNAPSHOT_S:
             return
         if self._taking is None or self._taking.done():
-            self._taking = asyncio.create_task(self._take())
+            self._taking = self._begin()
         if age_s > MAX_AGE_S:
             await asyncio.shield(self._taking)
 
@@ -39,12 +39,18 @@ class Backlog:
         if self._taking is not None and not self._taking.done():
             await asyncio.shield(self._taking)
         if self._taking is None or self._taking.done():
-            self._taking = asyncio.create_task(self._take())
+            self._taking = self._begin()
         await asyncio.shield(self._taking)
 
     def close(self) -> None:
         """Wait for the thread to end."""
         self._thread.shutdown()
+
+    def _begin(self) -> "asyncio.Task[None]":
+        taking = asyncio.create_task(self._take())
+        # Perhaps nobody waits for it: then what went wrong is told to the next who does.
+        taking.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return taking
 
     async def _take(self) -> None:
         began, before = self._clock(), replace(self._admission.load)

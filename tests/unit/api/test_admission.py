@@ -1,10 +1,12 @@
 """Who is let in."""
 
 import asyncio
+import gc
 from dataclasses import replace
 
 import pytest
 
+from api import backlog as backlog_module
 from api.admission import Admission, Load, Snapshot, refusal
 from api.backlog import Backlog
 from api.reader import Reader
@@ -106,6 +108,30 @@ def test_nobody_is_refused_for_a_doubtful_count() -> None:
     assert asyncio.run(scenario()).refusal(0, LIMITS, 4) is None
 
 
+def test_counts_that_nobody_waited_for_are_no_mistake_when_they_cannot_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fresh enough counts are still there; the uploads that need newer ones are told, and the log has no mistake."""
+    monkeypatch.setattr(backlog_module, "SNAPSHOT_S", 0.0)
+    mistakes: list[object] = []
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: mistakes.append(context))
+        backlog = Backlog(Unreadable(EMPTY), Admission(EMPTY))
+        await backlog.freshen()
+        monkeypatch.setattr(backlog_module, "MAX_AGE_S", -1.0)
+        with pytest.raises(Rejected, check=lambda error: error.code == "queue_unreadable"):
+            await backlog.freshen()
+        monkeypatch.setattr(backlog_module, "MAX_AGE_S", 1000.0)
+        await backlog.freshen()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.wait(others)
+        del others
+        backlog.close()
+
+    asyncio.run(scenario())
+    gc.collect()
+    assert mistakes == []
+
+
 class Reading(Reader):
     """Reads always the same counts."""
 
@@ -115,6 +141,14 @@ class Reading(Reader):
     def snapshot(self) -> Snapshot:
         """The counts."""
         return self._found
+
+
+class Unreadable(Reading):
+    """Cannot read."""
+
+    def snapshot(self) -> Snapshot:
+        """Refuse."""
+        raise Rejected("queue_unreadable")
 
 
 def test_upload_is_let_in_again_when_there_is_room_again() -> None:
