@@ -1,7 +1,9 @@
 """`incus-courier check`: is everything there that the service needs? Each failure comes with what to do about it."""
 
+import errno
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -12,10 +14,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from daemon import config as configuration
-from daemon.all_shards import existing
 from daemon.config import Config
 from daemon.door import look_at
-from daemon.errors import CourierError
+from daemon.errors import CannotStart, CourierError
 from daemon.exits import EXIT_FAILED, EXIT_OK
 from daemon.layout import Layout
 from daemon.privileges import drop_to_owner
@@ -58,7 +59,11 @@ def _findings(config: Config, config_file: str | None) -> Iterator[Finding]:
 
 
 def _check_state(layout: Layout, config: Config) -> Iterator[Finding]:
-    directory = _try("state directory", lambda: _check_directories(layout, config))
+    if os.geteuid() == 0 and _is_unmade(layout):
+        # Made by root, it would shut out the service's users, who make it at their first start.
+        yield _try("state directory", lambda: _check_place(layout, config))
+        return
+    directory = _try("state directory", lambda: _check_directories(layout))
     yield directory
     if directory.ok:
         yield _try("spool", lambda: _check_spool(layout, config))
@@ -79,10 +84,28 @@ def _check_addresses(config: Config) -> str:
     return ", ".join(config.api.listen)
 
 
-def _check_directories(layout: Layout, config: Config) -> str:
-    if os.geteuid() == 0:
-        # Made by root, it would shut out the service's users, who make it at their first start.
-        existing(config)
+def _is_unmade(layout: Layout) -> bool:
+    try:
+        layout.queue.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        # What is in the way is said by who tries to make it.
+        return False
+    return False
+
+
+def _check_place(layout: Layout, config: Config) -> str:
+    place = next(path for path in (layout.directory, *layout.directory.parents) if os.path.lexists(path))
+    if not place.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "not a directory", str(place))
+    if not os.access(place, os.W_OK):
+        raise CannotStart("read_only_state", f"state.directory {layout.directory} is on a read-only filesystem")
+    free = _enough(shutil.disk_usage(place).free, config)
+    return f"{layout.directory}: empty until the service starts for the first time, {free // 2**20} MiB free"
+
+
+def _check_directories(layout: Layout) -> str:
     layout.create()
     return str(layout.directory)
 
@@ -92,11 +115,15 @@ def _check_spool(layout: Layout, config: Config) -> str:
     incoming = spool.begin()
     incoming.write(b"check")
     incoming.discard()
-    free = spool.free_bytes()
+    return f"writable, {_enough(spool.free_bytes(), config) // 2**20} MiB free"
+
+
+def _enough(free: int, config: Config) -> int:
+    """The free bytes, if those are enough to take an upload. Raises CourierError."""
     if free < config.limits.min_free_bytes:
         raise CourierError("no_room", f"{free} bytes are free; limits.min_free_bytes wants "
                                       f"{config.limits.min_free_bytes}, so every upload is refused.")
-    return f"writable, {free // 2**20} MiB free"
+    return free
 
 
 def _check_sqlite(layout: Layout) -> str:

@@ -123,13 +123,16 @@ class Layout:
         mode = stat.S_IMODE(self.directory.stat().st_mode)
         if not mode & stat.S_IRWXO:
             return
-        if not self.spool.is_dir() and set(os.listdir(self.directory)) - {self.lost_found.name}:
+        # One look: another process of the service may be making its directories, the spool before all others.
+        held = set(os.listdir(self.directory)) - {self.lost_found.name}
+        if held and self.spool.name not in held:
             # Such as /tmp, which others need.
             raise CannotStart("bad_config", f"state.directory {self.directory} is open to everyone and holds other"
                                             " things; name a directory that is the service's own")
         self.directory.chmod(mode & ~stat.S_IRWXO)
 
     def _directories(self) -> list[Path]:
+        # The spool first: it tells that a directory is the service's own.
         fixed = [self.spool, self.queue, self.locks, self.bells, self.lost_found]
         return [*fixed, *(self.bucket(number) for number in range(BUCKETS))]
 

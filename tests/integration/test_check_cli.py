@@ -33,9 +33,19 @@ def test_check_makes_no_state_as_root(file: Path, monkeypatch: pytest.MonkeyPatc
                                       capsys: pytest.CaptureFixture[str]) -> None:
     """What root made before the service's first start would shut the service's users out, so it makes nothing."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert check(load(file), str(file)) == 0
+    state = file.parent / "state"
+    assert not state.exists()
+    assert f"ok   state directory: {state}: empty until the service starts for the first time" in capsys.readouterr().out
+
+
+def test_check_fails_where_no_state_can_be_made(file: Path, monkeypatch: pytest.MonkeyPatch,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
+    """A file in the way is told of before the first start."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    (file.parent / "state").touch()
     assert check(load(file), str(file)) == 1
-    assert not (file.parent / "state").exists()
-    assert "FAIL state directory: " in capsys.readouterr().out
+    assert f"FAIL state directory: state.directory {file.parent}" in capsys.readouterr().out
 
 
 def test_check_reads_the_keys_that_systemd_hands_to_the_workers(

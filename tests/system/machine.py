@@ -65,7 +65,8 @@ class Machine:
 
     def wait_show(self, unit: str, name: str, *values: str) -> None:
         """Wait until a property of a unit has one of these values."""
-        eventually(lambda: self.show(unit, name) in values, PATIENCE_S, f"{name} of {unit} is one of {values}")
+        with self._telling(unit):
+            eventually(lambda: self.show(unit, name) in values, PATIENCE_S, f"{name} of {unit} is one of {values}")
 
     def active(self, *units: str) -> bool:
         """True when all of these units are active."""
@@ -74,7 +75,18 @@ class Machine:
 
     def wait_active(self, *units: str) -> None:
         """Wait until all of these units are active."""
-        eventually(lambda: self.active(*units), PATIENCE_S, f"{units} active")
+        with self._telling(*units):
+            eventually(lambda: self.active(*units), PATIENCE_S, f"{units} active")
+
+    @contextlib.contextmanager
+    def _telling(self, *units: str) -> Iterator[None]:
+        """Show how these units are when what is awaited does not come."""
+        try:
+            yield
+        except AssertionError as error:
+            states = self.incus("exec", self.name, "--", "systemctl", "status", "--no-pager", "-l", "-n", "20", *units,
+                                check=False).stdout
+            raise AssertionError(f"{error}:\n{states}") from error
 
     def wait_booted(self) -> None:
         """Wait until its system manager is done with starting."""

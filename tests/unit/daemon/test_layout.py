@@ -48,3 +48,21 @@ def test_create_shuts_everyone_else_out_of_a_directory_of_its_own(tmp_path: Path
         (own / name).mkdir()
     Layout(own).create()
     assert stat.S_IMODE(own.stat().st_mode) == 0o750
+
+
+def test_create_is_content_with_what_another_process_makes_meanwhile(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of a service start at the same time, also in a directory that was made for them open to all."""
+    state = tmp_path / "state"
+    state.mkdir()
+    state.chmod(0o755)
+    list_now = os.listdir
+
+    def list_late(path: Path) -> list[str]:
+        monkeypatch.undo()
+        Layout(state).create()
+        return list_now(path)
+
+    monkeypatch.setattr(os, "listdir", list_late)
+    Layout(state).create()
+    assert not state.stat().st_mode & stat.S_IRWXO
