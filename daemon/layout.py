@@ -124,8 +124,8 @@ class Layout:
         if not mode & stat.S_IRWXO:
             return
         # One look: another process of the service may be making its directories, the spool before all others.
-        held = set(os.listdir(self.directory)) - {self.lost_found.name}
-        if held and self.spool.name not in held:
+        held = set(os.listdir(self.directory))
+        if self.spool.name not in held and held - {self.lost_found.name, self.instances.name}:
             # Such as /tmp, which others need.
             raise CannotStart("bad_config", f"state.directory {self.directory} is open to everyone and holds other"
                                             " things; name a directory that is the service's own")
