@@ -55,6 +55,14 @@ def _leave_out(items: list[pytest.Item], reason: str | None) -> None:
         item.add_marker(pytest.mark.skip(reason=reason or ""))
 
 
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """Every test begins with the usual umask: a process of the service sets its own, for good."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture
 def quick_path() -> Iterator[Path]:
     """A new directory that is quick to write to, for tests that make whole state directories."""

@@ -7,6 +7,7 @@ import pytest
 
 from daemon.check import check
 from daemon.config import CREDENTIALS, FILE_VARIABLE, LOCAL, load
+from daemon.layout import Layout
 from worker.check import probe
 
 _NOBODY = 65534
@@ -23,7 +24,7 @@ def file(tmp_path: Path) -> Path:
 def test_check_finds_all_well_and_names_the_file_it_read(file: Path, monkeypatch: pytest.MonkeyPatch,
                                                          capsys: pytest.CaptureFixture[str]) -> None:
     """A configuration that the environment names is named, as one of the command line would be."""
-    (file.parent / "state" / "queue").mkdir(parents=True)
+    Layout(load(file).state.path).create()
     monkeypatch.setenv(FILE_VARIABLE, str(file))
     assert check(load(file), None) == 0
     assert f"ok   configuration: {file}\n" in capsys.readouterr().out
