@@ -48,6 +48,9 @@ class Service:
         self.shards = int(str(self.settings["queue"]["shards"]))
         self._launch = launch
         self.log = directory / "log"
+        #: What was read of it, and how much that was.
+        self._events: list[dict[str, Any]] = []
+        self._log_bytes = 0
         self.processes: dict[str, Process] = {}
         self.client = Client(self.address)
         self.write_config()
@@ -169,10 +172,15 @@ class Service:
 
     def events(self, event: str | None = None) -> list[dict[str, Any]]:
         """The log's events, or those of one name. Anything else in the log, but a process's complaint, is an error."""
-        # The last line may be on its way.
-        lines = self.log.read_text().rpartition("\n")[0].splitlines() if self.log.exists() else []
-        found = [self._event(line) for line in lines if not line.startswith(_COMPLAINT)]
-        return [fields for fields in found if event in {None, fields["event"]}]
+        if self.log.exists():
+            with self.log.open("rb") as log:
+                log.seek(self._log_bytes)
+                new = log.read()
+            # The last line may be on its way.
+            whole = new[:new.rfind(b"\n") + 1]
+            self._log_bytes += len(whole)
+            self._events += [self._event(line) for line in whole.decode().splitlines() if not line.startswith(_COMPLAINT)]
+        return [fields for fields in self._events if event in {None, fields["event"]}]
 
     def _event(self, line: str) -> dict[str, Any]:
         try:

@@ -1,4 +1,4 @@
-"""One row of the fault matrix, carried out: every fault at one step of one upload, in real processes."""
+"""Cells of the fault matrix, carried out: a fault at a step of an upload, in real processes."""
 
 import hashlib
 import signal
@@ -71,22 +71,24 @@ class Seen:
         return "whole" if self.delivered == self.sent else "torn"
 
 
-def carry_out(step: str, faults: Sequence[str], variant: Variant, directory: Path) -> dict[str, Seen]:
-    """Meet each of the faults at `step` with one upload, then end and start the service; return what was seen."""
+def carry_out(cells: Sequence[tuple[str, str]], variant: Variant, directory: Path) -> dict[tuple[str, str], Seen]:
+    """Meet each fault at its step with an upload, then end and start the service; return what was seen of each."""
     with Service(directory) as service:
         service.start()
-        # In their own order, however the tests are ordered: after a kill nothing more can be met.
-        cells = {fault: _Cell(service, step, fault, variant) for fault in sorted(faults, key=FAULTS.index)}
-        for cell in cells.values():
-            cell.meet()
-        service.start()
+        meetings = {(step, fault): _Cell(service, step, fault, variant) for step, fault in cells}
+        for (_, fault), meeting in meetings.items():
+            meeting.meet()
+            if fault == "kill":
+                service.start()
+                # Nothing of this upload may be left to meet the next one's fault.
+                _wait_for(service.idle)
         service.stop()
         service.start()
         _wait_for(service.quiet)
         service.stop()
         assert not service.mistakes(), service.mistakes()
         assert not service.part_files(), service.part_files()
-        return {fault: cell.look() for fault, cell in cells.items()}
+        return {cell: meeting.look() for cell, meeting in meetings.items()}
 
 
 class _Cell:
@@ -96,7 +98,7 @@ class _Cell:
         self._service = service
         self._victim = "api" if step in API_STEPS else "worker-0"
         self._step, self._fault, self._nth = step, fault, variant.nth
-        self._instance = f"cell-{fault.lower()}"
+        self._instance = f"{step}-{fault}".lower().replace(".", "-")
         # A file where a directory should be makes a dead letter of the upload.
         self._path = "/file/x" if step == DEAD_LETTER_STEP else "/x"
         self._sent = (hashlib.sha256(f"{step} {fault}".encode()).digest() * (variant.size // 32 + 1))[:variant.size]
