@@ -29,28 +29,27 @@ class Backlog:
         age_s = self._clock() - self._taken_at
         if age_s < SNAPSHOT_S:
             return
-        if self._taking is None or self._taking.done():
-            self._taking = self._begin()
+        taking = self._under_way()
         if age_s > MAX_AGE_S:
-            await asyncio.shield(self._taking)
+            await asyncio.shield(taking)
 
     async def settle_doubt(self) -> None:
         """Take counts that begin after now. Raises Rejected('queue_unreadable')."""
         if self._taking is not None and not self._taking.done():
             await asyncio.shield(self._taking)
-        if self._taking is None or self._taking.done():
-            self._taking = self._begin()
-        await asyncio.shield(self._taking)
+        await asyncio.shield(self._under_way())
 
     def close(self) -> None:
         """Wait for the thread to end."""
         self._thread.shutdown()
 
-    def _begin(self) -> "asyncio.Task[None]":
-        taking = asyncio.create_task(self._take())
-        # Perhaps nobody waits for it: then what went wrong is told to the next who does.
-        taking.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        return taking
+    def _under_way(self) -> "asyncio.Task[None]":
+        """The taking of counts that is under way, begun now if there was none."""
+        if self._taking is None or self._taking.done():
+            self._taking = asyncio.create_task(self._take())
+            # Perhaps nobody waits for it: then what went wrong is told to the next who does.
+            self._taking.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return self._taking
 
     async def _take(self) -> None:
         began, before = self._clock(), replace(self._admission.load)
