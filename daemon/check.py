@@ -16,9 +16,9 @@ from typing import Final, NamedTuple
 from daemon import config as configuration
 from daemon.config import Config
 from daemon.door import look_at
-from daemon.errors import CannotStart, CourierError
+from daemon.errors import CourierError
 from daemon.exits import EXIT_FAILED, EXIT_OK
-from daemon.layout import Layout
+from daemon.layout import Layout, inode
 from daemon.privileges import drop_to_owner
 from daemon.spool import Spool
 
@@ -86,13 +86,10 @@ def _check_addresses(config: Config) -> str:
 
 def _is_unmade(layout: Layout) -> bool:
     try:
-        layout.queue.stat()
-    except FileNotFoundError:
-        return True
+        return not inode(layout.queue)
     except OSError:
         # What is in the way is said by who tries to make it.
         return False
-    return False
 
 
 def _check_place(layout: Layout, config: Config) -> str:
@@ -100,7 +97,7 @@ def _check_place(layout: Layout, config: Config) -> str:
     if not place.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "not a directory", str(place))
     if not os.access(place, os.W_OK):
-        raise CannotStart("read_only_state", f"state.directory {layout.directory} is on a read-only filesystem")
+        raise layout.read_only()
     free = _enough(shutil.disk_usage(place).free, config)
     return f"{layout.directory}: empty until the service starts for the first time, {free // 2**20} MiB free"
 

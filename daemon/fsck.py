@@ -18,7 +18,7 @@ from daemon.config import Config
 from daemon.errors import CannotStart, QueueFault
 from daemon.exits import EXIT_FAILED, EXIT_OK
 from daemon.findings import FINDINGS, Finding
-from daemon.layout import Layout
+from daemon.layout import Layout, inode
 from daemon.logs import setup
 from daemon.shard_lock import ShardLock
 from daemon.spool import Spool
@@ -111,10 +111,10 @@ class _Run:
         self._tell(Finding(name="move_unfinished", detail=f"to {target} shards", repaired=reason is None))
 
     def _look_at_keys(self) -> None:
-        inode = keys.inode(self._layout)
+        looked_at = inode(self._layout.keys_file)
         found = keys.damage(self._layout)
         if found is not None:
-            repaired = self._repair and keys.replace_if_damaged(self._layout, inode)
+            repaired = self._repair and keys.replace_if_damaged(self._layout, looked_at)
             self._tell(Finding(name="keys_damaged", detail=found, repaired=repaired))
 
     def _look_beside_the_buckets(self) -> None:

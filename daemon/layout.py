@@ -106,7 +106,7 @@ class Layout:
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             if os.statvfs(self.directory).f_flag & os.ST_RDONLY:
-                raise CannotStart("read_only_state", f"state.directory {self.directory} is on a read-only filesystem")
+                raise self.read_only()
             self._shut_out_others()
             os.umask(0o007 if self.shared else 0o077)
             made = [self._make(path) for path in self._directories()]
@@ -118,6 +118,10 @@ class Layout:
                 "bad_config", f"state.directory {self.directory}: {error.strerror}; make it, or give it to this user"
                               " (where systemd runs the service: systemd-tmpfiles --create incus-courier.conf)",
             ) from error
+
+    def read_only(self) -> CannotStart:
+        """The error of a state that nothing can be written to."""
+        return CannotStart("read_only_state", f"state.directory {self.directory} is on a read-only filesystem")
 
     def _shut_out_others(self) -> None:
         mode = stat.S_IMODE(self.directory.stat().st_mode)
@@ -173,6 +177,14 @@ class Layout:
         sync_directory(self.lost_found)
         sync_directory(path.parent)
         return target
+
+
+def inode(path: str | Path) -> int:
+    """The inode of the file that has the name now; 0 when there is none."""
+    try:
+        return os.stat(path).st_ino
+    except FileNotFoundError:
+        return 0
 
 
 def touch(path: Path, mode: int) -> None:

@@ -18,7 +18,7 @@ from persistqueue.serializers import json as json_serializer
 
 from daemon import seam
 from daemon.errors import QueueFault
-from daemon.layout import Layout
+from daemon.layout import Layout, inode
 from daemon.task import END_OF_TIME_S, State, Task, Upload
 from daemon.task_queue import keys
 from daemon.task_queue.alone import alone
@@ -134,7 +134,7 @@ class QueueBase(persistqueue.SQLiteAckQueue):
 
     def _reach_keys(self) -> sqlite3.Connection:
         """The connection that reaches the keys: opened when it is first needed, and when they were replaced."""
-        if self._keyed is not None and self._keys_inode == keys.inode(self.layout):
+        if self._keyed is not None and self._keys_inode == inode(self.layout.keys_file):
             return self._keyed
         with faults():
             if self._keyed is not None:
@@ -143,7 +143,7 @@ class QueueBase(persistqueue.SQLiteAckQueue):
             with alone(self.layout):
                 connection = self._new_db_connection(self.path, True, BUSY_TIMEOUT_S)
                 try:
-                    self._keys_inode = keys.inode(self.layout)
+                    self._keys_inode = inode(self.layout.keys_file)
                     keys.attach(connection, self.layout)
                 except BaseException:
                     connection.close()
@@ -160,7 +160,7 @@ class QueueBase(persistqueue.SQLiteAckQueue):
         return self._inodes_now() != self._inodes
 
     def _inodes_now(self) -> list[int]:
-        return [_inode(file) for file in self._files]
+        return [inode(file) for file in self._files]
 
     @contextmanager
     def write(self, connection: sqlite3.Connection, step: str) -> Iterator[sqlite3.Connection]:
@@ -195,14 +195,6 @@ class QueueBase(persistqueue.SQLiteAckQueue):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _inode(file: str) -> int:
-    """The inode that has the name now; 0 when there is none."""
-    try:
-        return os.stat(file).st_ino
-    except FileNotFoundError:
-        return 0
 
 
 def _open(connection: sqlite3.Connection | None) -> sqlite3.Connection:

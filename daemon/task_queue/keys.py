@@ -4,23 +4,14 @@ It only helps to recognise a repeated upload. A damaged one is set aside and a n
 keeps an upload from being stored; the worker of each shard fills it again from its rows.
 """
 
-import os
 import sqlite3
 from contextlib import closing
 
-from daemon.layout import Layout
+from daemon.layout import Layout, inode
 from daemon.logs import log
 from daemon.task_queue.alone import alone
 from daemon.task_queue.faults import is_damage
 from daemon.task_queue.schema import CREATE_KEYS
-
-
-def inode(layout: Layout) -> int:
-    """The inode of the file that has the name now; 0 when there is none."""
-    try:
-        return os.stat(layout.keys_file).st_ino
-    except FileNotFoundError:
-        return 0
 
 
 def attach(connection: sqlite3.Connection, layout: Layout) -> None:
@@ -34,7 +25,7 @@ def attach(connection: sqlite3.Connection, layout: Layout) -> None:
 
 def damage(layout: Layout) -> str | None:
     """What is wrong with the keys' database, or None."""
-    if not inode(layout):
+    if not inode(layout.keys_file):
         return None
     with closing(sqlite3.connect(layout.keys_file, isolation_level=None)) as connection:
         try:
@@ -50,7 +41,7 @@ def replace_if_damaged(layout: Layout, used_inode: int) -> bool:
     True also when someone else has replaced the file of `used_inode`. Raises OSError.
     """
     with alone(layout):
-        if inode(layout) != used_inode:
+        if inode(layout.keys_file) != used_inode:
             return True
         found = damage(layout)
         if found is None:
