@@ -1,6 +1,7 @@
 """How a worker begins: it takes its shard, opens or rebuilds the queue, and puts right what a crash left."""
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import TypeVar
 
 from daemon import rebuild
@@ -68,10 +69,9 @@ def _unmark_pushes(queue: TaskQueue) -> None:
 
     Raises QueueFault.
     """
-    spool = Spool(queue.layout)
-    for task in queue.left_pushing():
-        mark(spool, task, Mark.PENDING)
-    spool.close()
+    with closing(Spool(queue.layout)) as spool:
+        for task in queue.left_pushing():
+            mark(spool, task, Mark.PENDING)
 
 
 def recover(queue: TaskQueue, config: Config) -> None:
