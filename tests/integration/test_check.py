@@ -1,29 +1,90 @@
+"""`incus-courier check`: what it says, and what it must not do."""
+
 import os
 import socket
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from tests.support.processes import ROOT
+from daemon.check import check
+from daemon.config import CREDENTIALS, FILE_VARIABLE, LOCAL, load
+from daemon.layout import Layout
+from tests.support.command import incus_courier
 from tests.support.service import Service
+from worker.check import probe
+
+_NOBODY = 65534
 
 
-class Done(NamedTuple):
-    """How a command ended."""
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A configuration whose state is not there yet."""
+    file = tmp_path / "config.toml"
+    file.write_text(f'[state]\ndirectory = "{tmp_path / "state"}"\n[target]\nkind = "directory"\n')
+    return file
 
-    code: int
-    out: str
-    err: str
+
+def test_check_finds_all_well_and_names_the_file_it_read(file: Path, monkeypatch: pytest.MonkeyPatch,
+                                                         capsys: pytest.CaptureFixture[str]) -> None:
+    """A configuration that the environment names is named, as one of the command line would be."""
+    Layout(load(file).state.path).create()
+    monkeypatch.setenv(FILE_VARIABLE, str(file))
+    assert check(load(file), None) == 0
+    assert f"ok   configuration: {file}\n" in capsys.readouterr().out
 
 
-def _run(*words: str, **variables: str) -> Done:
-    command = [sys.executable, "-c", "from daemon.cli import main; main()", *words]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    return Done(done.returncode, done.stdout, done.stderr)
+def test_check_makes_no_state_as_root(file: Path, monkeypatch: pytest.MonkeyPatch,
+                                      capsys: pytest.CaptureFixture[str]) -> None:
+    """What root made before the service's first start would shut the service's users out, so it makes nothing."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert check(load(file), str(file)) == 0
+    state = file.parent / "state"
+    assert not state.exists()
+    assert f"ok   state directory: {state}: empty until the service starts for the first time" in capsys.readouterr().out
+
+
+def test_check_fails_where_no_state_can_be_made(file: Path, monkeypatch: pytest.MonkeyPatch,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
+    """A file in the way is told of before the first start."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    (file.parent / "state").touch()
+    assert check(load(file), str(file)) == 1
+    assert f"FAIL state directory: state.directory {file.parent}" in capsys.readouterr().out
+
+
+def test_check_reads_the_keys_that_systemd_hands_to_the_workers(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A path below $CREDENTIALS_DIRECTORY is found in the installed directory of keys, under the name it has there."""
+    keys = file.parent / "keys"
+    keys.mkdir()
+    (keys / "server.crt").write_text("no certificate")
+    monkeypatch.setattr("daemon.check.INSTALLED_CREDENTIALS", keys)
+    monkeypatch.delenv(CREDENTIALS, raising=False)
+    for name in ("server.crt", "gone.crt"):
+        file.write_text(f'[state]\ndirectory = "{file.parent / "state"}"\n[remotes.far]\nendpoint = "https://127.0.0.1:1"\n'
+                        f'server_cert = "$CREDENTIALS_DIRECTORY/remotes_{name}"\n')
+        check(load(file), str(file))
+        assert ("No such file" in capsys.readouterr().out) is (name == "gone.crt")
+
+
+def test_check_says_what_a_user_may_not_see(file: Path) -> None:
+    """A user who may not look into the state is told so, without a traceback."""
+    config = load(file)
+    (config.state.path / "queue").mkdir(parents=True)
+    config.state.path.chmod(0)
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(_NOBODY)
+    try:
+        what, ok, detail, hint = probe(LOCAL, config)
+    finally:
+        os.seteuid(before)
+        config.state.path.chmod(0o700)
+    assert (what, ok) == ("remote local", False)
+    assert str(config.state.path) in str(detail)
+    assert "root" in str(hint)
 
 
 def _long_name(directory: Path) -> Path:
@@ -41,22 +102,20 @@ def _ring(directory: Path) -> Path:
 
 
 @pytest.mark.parametrize("make", [_long_name, _file, _ring])
-def test_check_says_what_is_wrong_when_the_state_cannot_be_a_directory(tmp_path: Path, make: object) -> None:
+def test_check_says_what_is_wrong_when_the_state_cannot_be_a_directory(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     """A state directory that is a file, a ring of links or too long a name is one failed line, not a crash."""
-    assert callable(make)
     service = Service(tmp_path)
-    done = _run("--config", str(service.config), "check", INCUS_COURIER__STATE__DIRECTORY=str(make(tmp_path)))
+    done = incus_courier("--config", str(service.config), "check", INCUS_COURIER__STATE__DIRECTORY=str(make(tmp_path)))
     assert done.code == 1
     assert "FAIL state directory: " in done.out
     assert done.err == ""
 
 
 @pytest.mark.parametrize("make", [_long_name, _file, _ring])
-def test_status_complains_in_one_line_when_the_state_cannot_be_a_directory(tmp_path: Path, make: object) -> None:
+def test_status_complains_in_one_line_when_the_state_cannot_be_a_directory(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     """Commands that look at the state say what they did not find, without a traceback."""
-    assert callable(make)
     service = Service(tmp_path)
-    done = _run("--config", str(service.config), "status", INCUS_COURIER__STATE__DIRECTORY=str(make(tmp_path)))
+    done = incus_courier("--config", str(service.config), "status", INCUS_COURIER__STATE__DIRECTORY=str(make(tmp_path)))
     assert done.code != 0
     assert done.err.startswith("incus-courier: ")
     assert "Traceback" not in done.err
@@ -66,10 +125,10 @@ def test_status_complains_in_one_line_when_the_state_cannot_be_a_directory(tmp_p
 def test_check_fails_when_other_machines_would_reach_an_address(tmp_path: Path, address: str) -> None:
     """What `serve` would refuse to open is said by the check already; with api.allow_anonymous both are content."""
     service = Service(tmp_path, {"api": {"listen": ["127.0.0.1:0", address]}})
-    done = _run("--config", str(service.config), "check")
+    done = incus_courier("--config", str(service.config), "check")
     assert done.code == 1
     assert f"FAIL addresses: api.listen: {address} can be reached from other machines" in done.out
-    done = _run("--config", str(service.config), "check", INCUS_COURIER__API__ALLOW_ANONYMOUS="true")
+    done = incus_courier("--config", str(service.config), "check", INCUS_COURIER__API__ALLOW_ANONYMOUS="true")
     assert done.code == 0
     assert "ok   addresses: 127.0.0.1:0" in done.out
 
@@ -77,7 +136,7 @@ def test_check_fails_when_other_machines_would_reach_an_address(tmp_path: Path, 
 def test_check_fails_when_an_address_is_not_of_this_machine(tmp_path: Path) -> None:
     """An address that cannot be bound here (192.0.2.0/24 is for documentation) is named, with the kernel's reason."""
     service = Service(tmp_path, {"api": {"listen": ["192.0.2.1:8420"]}})
-    done = _run("--config", str(service.config), "check")
+    done = incus_courier("--config", str(service.config), "check")
     assert done.code == 1
     assert "FAIL addresses: api.listen: 192.0.2.1:8420: Cannot assign requested address" in done.out
 
@@ -86,5 +145,5 @@ def test_check_is_content_while_the_service_runs(tmp_path: Path) -> None:
     """An address that the service itself has taken is no failure."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         service = Service(tmp_path, {"api": {"listen": [f"127.0.0.1:{taken.getsockname()[1]}"]}})
-        done = _run("--config", str(service.config), "check")
+        done = incus_courier("--config", str(service.config), "check")
     assert done.code == 0, done.out

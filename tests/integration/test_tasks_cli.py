@@ -1,35 +1,20 @@
 import io
-import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from daemon import asking
 from daemon.cli import main
 from daemon.task import State
+from tests.support.command import Done, incus_courier
 from tests.support.depot import Depot, new_id
-from tests.support.processes import ROOT
 from tests.support.service import Service
 from tests.support.waiting import PATIENCE_S, eventually
-
-
-class Done(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> list[dict[str, Any]]:
-        """What it printed, as JSON lines."""
-        return [json.loads(line) for line in self.out.splitlines()]
 
 
 class Shell:
@@ -398,9 +383,7 @@ def test_commands_of_root_leave_the_state_to_its_owner() -> None:
         for path in (service.layout.directory, *service.layout.directory.rglob("*")):
             os.chown(path, owner, -1)
         for words in (["status"], ["tasks", "delete", upload.task_id], ["tasks", "save", upload.task_id, "saved"]):
-            subprocess.run([sys.executable, "-P", "-c", "from daemon.cli import main; main()", *words], check=False,
-                           cwd=service.directory, timeout=60, capture_output=True,
-                           env={**os.environ, "PYTHONPATH": str(ROOT), "INCUS_COURIER_CONFIG": str(service.config)})
+            incus_courier(*words, cwd=service.directory, INCUS_COURIER_CONFIG=str(service.config))
         assert {path.stat().st_uid for path in service.layout.directory.rglob("*")} == {owner}
         saved = service.directory / "saved"
         assert (saved.read_bytes(), saved.stat().st_uid) == (b"saved", os.getuid())

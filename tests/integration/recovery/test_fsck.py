@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from daemon.task import State
 from daemon.task_queue import TaskQueue
 from tests.integration.recovery.restarting import is_ready, keep_running
 from tests.integration.recovery.world import World
-from tests.support.processes import ROOT
+from tests.support.command import incus_courier
 from tests.support.service import Service
 
 Capture = pytest.CaptureFixture[str]
@@ -197,9 +195,7 @@ def test_command_reads_for_people_while_the_service_runs(tmp_path: Path) -> None
         service.start()
         for number in range(40):
             service.client.put("c1", f"/f{number}", b"x")
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", "from daemon.cli import main; main()", "--config", str(service.config), "fsck"],
-            capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)})
-        assert (done.returncode, done.stdout, done.stderr) == (0, "nothing wrong\n", "")
+        done = incus_courier("--config", str(service.config), "fsck")
+        assert (done.code, done.out, done.err) == (0, "nothing wrong\n", "")
         keep_running(service, lambda: is_ready(service))
         service.wait_quiet()

@@ -10,6 +10,7 @@ from daemon.spool import Mark
 from daemon.task import State, Task
 from daemon.task_queue import Change
 from tests.support.depot import Depot, an_upload
+from tests.support.targets import no_target
 from worker.lanes import Lanes
 from worker.outages import Outages
 from worker.remotes import Remotes
@@ -27,7 +28,7 @@ class Desk:
         self.config = config.model_copy(update=changes)
         self.depot = depot
         self.outages = Outages(depot.queue)
-        self.remotes = Remotes(self.outages, self.config, _no_target, lambda _message: None)
+        self.remotes = Remotes(self.outages, self.config, no_target, lambda _message: None)
         self.lanes = Lanes(depot.queue, self.outages, self.config, lambda _lane, _config: None, lambda _message: None)
         self.settling = Settling(depot.queue, depot.spool, self.lanes, self.remotes, self.outages, self.config)
 
@@ -50,10 +51,6 @@ class Desk:
     def down(self) -> list[str]:
         """The instances that are known to be down."""
         return [lane.key for lane in self.lanes.down()]
-
-
-def _no_target(_remote: str, _config: Config) -> Any:
-    raise NotImplementedError
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 import time
-from typing import Any
 
 import pytest
 
-from daemon.config import Config, load
+from daemon.config import load
 from daemon.task import State, Task
 from tests.support.depot import Depot
+from tests.support.targets import no_target
 from worker.lane import Lane
 from worker.lanes import Lanes
 from worker.outages import Outages
@@ -22,7 +22,7 @@ class Broom:
         config = load(None)
         self.depot = depot
         outages = Outages(depot.queue)
-        self.remotes = Remotes(outages, config, _no_target, lambda _message: None)
+        self.remotes = Remotes(outages, config, no_target, lambda _message: None)
         self.lanes = Lanes(depot.queue, outages, config, lambda _lane, _config: None, lambda _message: None)
         settling = Settling(depot.queue, depot.spool, self.lanes, self.remotes, outages, config)
         self.sweeping = Sweeping(depot.queue, self.lanes, self.remotes, settling)
@@ -57,10 +57,6 @@ class Broom:
     def down(self) -> list[Lane]:
         """The instances that are known to be down."""
         return self.lanes.down()
-
-
-def _no_target(_remote: str, _config: Config) -> Any:
-    raise NotImplementedError
 
 
 @pytest.fixture
