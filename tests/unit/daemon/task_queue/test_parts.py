@@ -1,0 +1,80 @@
+"""Part files that a killed push may have left in an instance."""
+
+
+import pytest
+
+from daemon.task import State
+from daemon.task_queue import Change, Settlement
+from daemon.task_queue.schema import BULK_BYTES
+from tests.support.depot import Depot, an_upload
+
+
+def with_parts(depot: Depot) -> list[str]:
+    """The ids of the tasks whose part files are to be removed, instance by instance."""
+    found: list[str] = []
+    key = depot.queue.next_with_parts("")
+    while key is not None:
+        found += [task.task_id for task in depot.queue.left_parts(key, 10)]
+        key = depot.queue.next_with_parts(key)
+    return found
+
+
+OPEN = {State.QUEUED, State.PUSHING, State.DEFERRED}
+
+
+@pytest.mark.parametrize("state", State)
+def test_part_file_of_a_push_that_a_dead_worker_had_begun_is_removed_unless_it_is_pushed_again(
+    depot: Depot, state: State,
+) -> None:
+    """Whatever the task becomes without another attempt, its part file is not forgotten."""
+    upload = depot.accept()
+    depot.accept("/never-claimed", instance="c2")
+    depot.claim()
+    depot.reopen()
+    depot.queue.resume(supersede=True)
+    depot.queue.durable.execute("UPDATE tasks_v1 SET status = ?", (state,))
+    assert with_parts(depot) == ([] if state in OPEN else [upload.task_id])
+
+
+def test_part_file_of_a_task_that_was_overtaken_while_no_worker_ran_is_removed(depot: Depot) -> None:
+    """It is superseded at the next start, and the newer one has no part file."""
+    older = depot.accept("/f")
+    depot.claim()
+    depot.accept("/f")
+    depot.queue.resume(supersede=True)
+    assert with_parts(depot) == [older.task_id]
+
+
+@pytest.mark.parametrize(("parts", "left"), [
+    ((None,), False), ((True,), True), ((True, None), True), ((True, False), False), ((False, True), True)])
+def test_part_file_is_remembered_until_an_attempt_ends_without_one(
+    depot: Depot, parts: tuple[bool | None, ...], left: bool,
+) -> None:
+    """An attempt that never came to the part file does not tell whether an earlier one left it."""
+    upload = depot.accept()
+    for part in parts:
+        [task] = depot.claim()
+        depot.queue.settle([Settlement(order=task.order, state=State.QUEUED, part=part)])
+    depot.queue.change([Change(task=depot.task(upload), state=State.CANCELLED)])
+    assert with_parts(depot) == ([upload.task_id] if left else [])
+
+
+def test_part_file_that_was_removed_is_forgotten(depot: Depot) -> None:
+    """Each is looked for once, instance by instance, the oldest first."""
+    uploads = [depot.accept(f"/{number}", instance=f"c{2 - number // 2}") for number in range(4)]
+    depot.queue.durable.execute("UPDATE tasks_v1 SET status = 4, part = 1")
+    order = [uploads[number].task_id for number in (2, 3, 0, 1)]
+    assert with_parts(depot) == order
+    for number in range(4):
+        [task] = [depot.task(upload) for upload in uploads if upload.task_id == order[number]]
+        depot.queue.forget_part(task.order)
+        assert with_parts(depot) == order[number + 1:]
+
+
+def test_claims_that_a_crash_of_the_machine_may_have_undone_may_have_left_part_files(depot: Depot) -> None:
+    """The oldest of each instance, small and bulky ones, count as begun."""
+    uploads = [an_upload(f"/{number}", size=1 if number < 3 else BULK_BYTES) for number in range(6)]
+    depot.queue.put_many(uploads, supersede=False)
+    depot.queue.suspect_claims(2)
+    depot.queue.durable.execute("UPDATE tasks_v1 SET status = 7")
+    assert with_parts(depot) == [uploads[number].task_id for number in (0, 1, 3, 4)]
