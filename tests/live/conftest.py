@@ -29,3 +29,9 @@ def make_world(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str]
         return made
 
     return make
+
+
+@pytest.fixture
+def world(make_world: Callable[[str], World], way: str) -> World:
+    """The world of the way that the test is run for."""
+    return make_world(way)
