@@ -266,7 +266,7 @@ def test_command_says_who_asked_in_the_log(service: Service, depot: Depot, shell
     upload = depot.failed("/missing/a")
     start_worker(service)
     shell("tasks", "delete", upload.task_id)
-    [event] = service.events("task.commanded")
+    [event] = eventually(lambda: service.events("task.commanded"))
     assert (event["task_id"], event["verb"], event["state"]) == (upload.task_id, "delete", "cancelled")
     assert event["asked_by"]
 
