@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from daemon import notify
 from daemon.config import Config
@@ -45,6 +45,20 @@ _PROMOTE: Final = 500
 _MESSAGES: Final = 512
 #: Between two status lines.
 _STATUS_EVERY_S: Final = 2.0
+
+
+class _Source(Protocol):
+    """What can wake the main loop."""
+
+    def fileno(self) -> int:
+        """The descriptor that can be read then."""
+
+
+def _poll(*sources: _Source) -> select.poll:
+    poll = select.poll()
+    for source in sources:
+        poll.register(source.fileno(), select.POLLIN)
+    return poll
 
 
 @dataclass(kw_only=True)
@@ -93,15 +107,18 @@ class Worker:
     def run(self) -> None:
         """Turn until told to stop. Raises QueueFault('queue_damaged') when the database must be set aside."""
         parts = self._parts
-        poll = select.poll()
-        for source in (parts.bell, parts.inbox, parts.signals):
-            poll.register(source.fileno(), select.POLLIN)
-        wait_s = 0.0
+        anything = _poll(parts.bell, parts.inbox, parts.signals)
+        # After trouble the next try has its time, whatever else happens: each would fail like the one before.
+        only_signals = _poll(parts.signals)
+        wait_s: float | None = 0.0
         at_turn_end: list[Callable[[], None]] = []
         gather(at_turn_end.append)
         try:
             while not self._ended():
-                poll.poll(wait_s * 1000)
+                if wait_s is None:
+                    only_signals.poll(_TROUBLE_S * 1000)
+                else:
+                    anything.poll(wait_s * 1000)
                 parts.bell.answer()
                 wait_s = self._guarded_turn()
                 while at_turn_end:
@@ -110,8 +127,8 @@ class Worker:
         finally:
             gather(None)
 
-    def _guarded_turn(self) -> float:
-        """One turn; return how long to wait before the next."""
+    def _guarded_turn(self) -> float | None:
+        """One turn; return how long to wait before the next if nothing happens, or None after trouble."""
         try:
             return self._turn()
         except QueueFault as error:
@@ -120,7 +137,7 @@ class Worker:
             self._bear(error.code, error.detail, no_room=error.code == "queue_full")
         except OSError as error:
             self._bear("io_error", str(error), no_room=error.errno in NO_ROOM)
-        return _TROUBLE_S
+        return None
 
     def _bear(self, code: str, detail: str, *, no_room: bool) -> None:
         """A turn failed: make room if that is what is missing, or say what is waited for."""

@@ -1,6 +1,5 @@
 """Mode and owner, exactly as asked or as they were, whatever the way to deliver."""
 
-
 import pytest
 
 from tests.live.ways import ALL, ATOMIC, refused

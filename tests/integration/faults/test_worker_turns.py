@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import os
 import signal
 import sqlite3
@@ -21,7 +22,7 @@ from daemon.layout import Layout
 from daemon.reserve import Reserve
 from daemon.spool import Spool
 from daemon.task import Destination, State, Task, Upload
-from daemon.task_queue import TaskQueue, base
+from daemon.task_queue import Settlement, TaskQueue, base
 from daemon.task_queue.faults import commit
 from tests.support.waiting import eventually
 from worker.assembly import assemble
@@ -194,3 +195,20 @@ def test_nothing_is_counted_when_a_connection_is_lost_because_the_remote_went_aw
     task = parts.queue.find(UPLOAD.task_id)
     assert task is not None
     assert task.attempts == 1
+
+
+def test_next_try_waits_whatever_happens_when_the_queue_cannot_be_written(
+    parts: Parts, config: Config, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a full disk each failed turn lets go of bytes, and that they are gone does not begin the next one."""
+    tried_at: list[float] = []
+
+    def fail(_orders: tuple[int, ...]) -> None:
+        tried_at.append(time.monotonic())
+        raise QueueFault("queue_full")
+
+    parts.queue.settle([Settlement(order=claim(parts).order, state=State.DELIVERED)])
+    monkeypatch.setattr(parts.queue, "unspool", fail)
+    run_until(Worker(parts, config, lambda: None), lambda: len(tried_at) > 3)
+    waited_s = [after - before for before, after in itertools.pairwise(tried_at[:4])]
+    assert min(waited_s) >= 0.45, waited_s

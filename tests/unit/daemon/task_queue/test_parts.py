@@ -1,6 +1,5 @@
 """Part files that a killed push may have left in an instance."""
 
-
 import pytest
 
 from daemon.task import State
