@@ -16,6 +16,8 @@ from tests.support.waiting import PATIENCE_S
 ASK = b"GET /v1/tasks?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n"
 DEEP = "/".join("d" * 250 for _ in range(15))
 TASKS = 120
+#: At the least, all answers of a round together.
+ANSWERS_BYTES = 17 * 2**20
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +53,10 @@ def test_clients_that_never_read_are_cut_off(
 ) -> None:
     """Their connections and what waits in them go after `body_timeout_s`; others are served all the while."""
     before = full.descriptors()
-    rounds: list[int] = []
-    for _ in range(2):
-        already = unread(full)
+
+    def kept_bytes() -> int:
+        """How much the process grows by one round of such clients."""
+        memory_bytes, already = full.memory_bytes(), unread(full)
         with ExitStack() as stack:
             for _ in range(clients):
                 connection = stack.enter_context(connected(full, family))
@@ -63,8 +66,10 @@ def test_clients_that_never_read_are_cut_off(
             assert full.put("root/a").status == 202
             full.logged("answer.unread", already + clients)
             wait_until(lambda: full.descriptors() <= before, "the connections are closed")
-        rounds.append(full.memory_bytes())
-    assert rounds[-1] - rounds[0] < 20 * 2**20
+        return full.memory_bytes() - memory_bytes
+
+    # A process grows once, in the first rounds or in a later one: only what is never let go of costs the same each time.
+    assert any(kept_bytes() < ANSWERS_BYTES // 2 for _ in range(5))
     assert not [event for event in full.events if event["level"] == "error"]
     assert full.other_lines == []
 
