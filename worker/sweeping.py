@@ -1,7 +1,8 @@
 """Part files that dead workers and lost connections left are removed, where their tasks are not pushed any more.
 
 The next attempt of a task deals with its part file by itself. For a task without one (superseded, cancelled, held, a
-dead letter) it is removed through the lane of its instance: it waits for an instance that is down like any push.
+dead letter) it is removed through the lane of its instance: it waits for an instance that is down like any push. Newer
+uploads to its path wait for that.
 """
 
 import time
@@ -57,6 +58,9 @@ class Sweeping:
             if SCOPE.get(code or "", Scope.TASK) is not Scope.TASK:
                 return
         self._queue.forget_part(task.order)
+        if not self._lanes.lane(task.destination).sweeping():
+            # There may be more, and uploads that wait for them.
+            self._look_at = 0.0
         if message.removed or code not in {None, *_GONE}:
             log("target.swept" if message.removed else "target.not_swept", task_id=task.task_id,
                 instance=task.destination.instance, project=task.destination.project,

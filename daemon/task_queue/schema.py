@@ -6,6 +6,7 @@ uploads wait is answered by an index whose size does not depend on what is finis
     tasks_lane      which small (or bulky) tasks of this instance are ready, in order
     tasks_behind    which tasks wait for older ones of their path
     tasks_parts     which tasks that are not to be pushed may have left a part file
+    tasks_left      is there such a task for this path
     tasks_due       which deferred task is due next
     tasks_target    is an older task for this path still to be pushed; is there a newer one
     tasks_by_state, tasks_by_instance    pages for people, in the order of their ids
@@ -56,6 +57,7 @@ CREATE INDEX IF NOT EXISTS tasks_lane ON {TABLE} (instance, size >= {BULK_BYTES}
   WHERE status = 1 AND behind = 0;
 CREATE INDEX IF NOT EXISTS tasks_behind ON {TABLE} (_id) WHERE behind = 1;
 CREATE INDEX IF NOT EXISTS tasks_parts ON {TABLE} (instance, _id) WHERE part = 1 AND open = 0;
+CREATE INDEX IF NOT EXISTS tasks_left ON {TABLE} (target) WHERE part = 1 AND open = 0;
 CREATE INDEX IF NOT EXISTS tasks_pushing ON {TABLE} (_id) WHERE status = 2;
 CREATE INDEX IF NOT EXISTS tasks_due ON {TABLE} (due_at) WHERE status = 3;
 CREATE INDEX IF NOT EXISTS tasks_deferred ON {TABLE} (instance, _id) WHERE status = 3;

@@ -22,6 +22,8 @@ _GRANTED: Final = {
 _OPEN: Final = frozenset({State.QUEUED, State.PUSHING, State.DEFERRED})
 _OLDER_IS_OPEN: Final = (f"EXISTS (SELECT 1 FROM {TABLE} AS older"
                          " WHERE older.target = mine.target AND older.open = 1 AND older._id < mine._id)")
+_PART_IS_LEFT: Final = (f"EXISTS (SELECT 1 FROM {TABLE} AS older INDEXED BY tasks_left"
+                        " WHERE older.target = mine.target AND older.part = 1 AND older.open = 0)")
 #: Also one that was there and is cleared.
 _NEWER_EXISTS: Final = (f"({TABLE}.outrun = 1 OR EXISTS (SELECT 1 FROM {TABLE} AS newer"
                         f" WHERE newer.target = {TABLE}.target AND newer.open IN (0, 1) AND newer._id > {TABLE}._id))")
@@ -71,7 +73,8 @@ class QueueWork(QueueBase):
     def claim(self, instance_key: str, limit: int, *, bulk: bool = False) -> list[Task]:
         """Take up to `limit` queued tasks of an instance, small ones or bulky ones, and return them in order.
 
-        A task waits while an older one for its path is still to be pushed. A crash of the machine may undo a
+        A task waits while an older one for its path is still to be pushed, or may have left its part file: a rename
+        that hangs somewhere on its way would put the older bytes over the newer. A crash of the machine may undo a
         claim: the task is then still queued. A row that cannot be read becomes a dead letter.
         Raises QueueFault; what `doubtful_claims` has then must be settled before the next claim.
         """
@@ -91,6 +94,7 @@ class QueueWork(QueueBase):
             f"UPDATE {TABLE} SET status = 2, updated_at = ? WHERE _id IN ("
             f" SELECT _id FROM {TABLE} AS mine INDEXED BY tasks_lane WHERE instance = ? AND status = 1"
             f" AND behind = 0 AND (size >= {BULK_BYTES}) = ? AND NOT {_OLDER_IS_OPEN}"
+            f" AND NOT {_PART_IS_LEFT}"
             f" ORDER BY _id LIMIT ?) RETURNING {COLUMNS}",
             (time.time(), instance_key, bulk, limit)).fetchall()
         tasks = [task for row in rows if (task := _decode_or_fail(connection, row))]

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import itertools
+import os
 import random
 import signal
 import threading
@@ -19,7 +20,7 @@ from tests.live.host import Container, Host
 from tests.live.proxy import Proxy
 from tests.support.bodies import body, digest
 from tests.support.service import Service
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.live
 
@@ -46,10 +47,10 @@ def service(tmp_path: Path, proxy_path: Path) -> Iterator[Service]:
 
 
 @contextlib.contextmanager
-def incus_at(path: Path, incus: Host, stall_after: int | None = None) -> Iterator[Proxy]:
-    """Incus answers at `path`, perhaps to so many bytes of a connection only; afterwards it refuses connections there."""
+def incus_at(path: Path, incus: Host, stall_after: int | None = None, hold: bytes | None = None) -> Iterator[Proxy]:
+    """Incus answers at `path`, as far as a Relay lets it; afterwards it refuses connections there."""
     path.unlink(missing_ok=True)
-    with Proxy(path, incus.socket, stall_after=stall_after) as proxy:
+    with Proxy(path, incus.socket, stall_after=stall_after, hold=hold) as proxy:
         yield proxy
 
 
@@ -326,3 +327,21 @@ def test_stop_lets_pushes_and_uploads_that_run_finish(
         eventually(lambda: {attempts(service, task_id) for task_id in (*tasks, answer.task_id)} == {("delivered", 1)})
         service.wait_quiet()
     assert (container.rootfs / "root/slow").read_bytes() == b"first half, second half"
+
+
+def test_rename_that_arrives_too_late_puts_no_older_file_over_a_newer(
+    service: Service, incus: Host, container: Container, proxy_path: Path,
+) -> None:
+    """The worker has given up the connection and delivered the newer upload when the older's rename comes through."""
+    service.settings = {**service.settings, "incus": {**service.settings["incus"], "timeout_s": 2}}
+    service.write_config()
+    with incus_at(proxy_path, incus, hold=b"posix-rename@openssh.com") as proxy:
+        service.start()
+        older = upload(service, container, "late", 1000)
+        assert proxy.held.wait(PATIENCE_S)
+        newer = upload(service, container, "late", 2000)
+        eventually(lambda: service.client.task(newer)["state"] == "delivered")
+        proxy.let_arrive()
+        assert service.client.task(older)["state"] == "superseded"
+        assert found(container, "late") == digest(hash("late"), 2000)
+    assert [name for name in os.listdir(container.rootfs / "root") if name.startswith(".courier-")] == []

@@ -103,7 +103,8 @@ def test_upload_that_is_found_without_a_row_goes_before_those_that_wait_for_its_
     depot.queue.restore([(uploads[1], State.QUEUED)], supersede=False)
     for upload in uploads:
         assert [task.task_id for task in depot.claim()] == [upload.task_id]
-        depot.queue.settle([Settlement(order=depot.task(upload).order, state=State.DELIVERED)], supersede=False)
+        delivered = Settlement(order=depot.task(upload).order, state=State.DELIVERED, part=False)
+        depot.queue.settle([delivered], supersede=False)
 
 
 def test_new_worker_lets_go_what_waits_for_a_row_that_is_lost(depot: Depot) -> None:

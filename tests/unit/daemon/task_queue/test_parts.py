@@ -77,3 +77,15 @@ def test_claims_that_a_crash_of_the_machine_may_have_undone_may_have_left_part_f
     depot.queue.suspect_claims(2)
     depot.queue.durable.execute("UPDATE tasks_v1 SET status = 7")
     assert with_parts(depot) == [uploads[number].task_id for number in (0, 1, 3, 4)]
+
+
+def test_newer_upload_is_not_claimed_before_the_part_file_of_an_older_one_is_gone(depot: Depot) -> None:
+    """A rename of the older that was given up, but not lost, finds nothing to put over the newer."""
+    older = depot.accept("/f")
+    [task] = depot.claim()
+    newer, other = depot.accept("/f"), depot.accept("/g")
+    depot.queue.settle([Settlement(order=task.order, state=State.DEFERRED, part=True)])
+    assert depot.state(older) is State.SUPERSEDED
+    assert [task.task_id for task in depot.claim()] == [other.task_id]
+    depot.queue.forget_part(task.order)
+    assert [task.task_id for task in depot.claim()] == [newer.task_id]
