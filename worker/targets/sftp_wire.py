@@ -33,6 +33,8 @@ _GATHER_BYTES: Final = 64 * 1024
 _RECEIVE_BYTES: Final = 64 * 1024
 #: Seconds and microseconds, as socket(7) wants them; all zero would be no limit.
 _TIMEVAL: Final = struct.Struct("@ll")
+#: On, with no time to wait, as socket(7) wants it.
+_RESET_ON_CLOSE: Final = struct.pack("@ii", 1, 0)
 _POSIX_RENAME: Final = b"posix-rename@openssh.com"
 
 
@@ -254,6 +256,8 @@ class Wire:
     def _lost(self, error: OSError) -> WireBroken:
         if isinstance(error, TimeoutError | BlockingIOError):
             self.broken = True
+            # What has not left this machine never does: nobody expects a rename that arrives after all.
+            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             return WireStalled(f"nothing moved for {self._timeout_s:g} s")
         return self._break(str(error))
 

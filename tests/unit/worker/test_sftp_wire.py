@@ -160,3 +160,18 @@ def test_setuid_is_said_in_both_ways(ends: tuple[Wire, socket.socket]) -> None:
     server.sendall(status(number, OK))
     wire.done(number)
     assert server.recv(1000)[-4:] == (0o4755 | 1 << 23).to_bytes(4)
+
+
+def test_what_was_not_taken_yet_is_taken_back_when_nothing_moves() -> None:
+    """Over a network, the end of a connection that stalled is a reset: no request comes through after that."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    with contextlib.closing(theirs):
+        with contextlib.closing(ours):
+            theirs.sendall(packed(HELLO))
+            wire = Wire(ours, 0.2)
+            with pytest.raises(WireStalled):
+                wire.done(wire.rename(b"/part", b"/file"))
+        with pytest.raises(ConnectionResetError):
+            list(iter(lambda: theirs.recv(1000), b""))
