@@ -22,8 +22,8 @@ _GRANTED: Final = {
 _OPEN: Final = frozenset({State.QUEUED, State.PUSHING, State.DEFERRED})
 _OLDER_IS_OPEN: Final = (f"EXISTS (SELECT 1 FROM {TABLE} AS older"
                          " WHERE older.target = mine.target AND older.open = 1 AND older._id < mine._id)")
-_PART_IS_LEFT: Final = (f"EXISTS (SELECT 1 FROM {TABLE} AS older INDEXED BY tasks_left"
-                        " WHERE older.target = mine.target AND older.part = 1 AND older.open = 0)")
+_PART_IS_LEFT: Final = (f"EXISTS (SELECT 1 FROM {TABLE} AS other INDEXED BY tasks_left"
+                        " WHERE other.target = mine.target AND other.part = 1 AND other.open = 0)")
 #: Also one that was there and is cleared.
 _NEWER_EXISTS: Final = (f"({TABLE}.outrun = 1 OR EXISTS (SELECT 1 FROM {TABLE} AS newer"
                         f" WHERE newer.target = {TABLE}.target AND newer.open IN (0, 1) AND newer._id > {TABLE}._id))")
@@ -73,9 +73,9 @@ class QueueWork(QueueBase):
     def claim(self, instance_key: str, limit: int, *, bulk: bool = False) -> list[Task]:
         """Take up to `limit` queued tasks of an instance, small ones or bulky ones, and return them in order.
 
-        A task waits while an older one for its path is still to be pushed, or may have left its part file: a rename
-        that hangs somewhere on its way would put the older bytes over the newer. A crash of the machine may undo a
-        claim: the task is then still queued. A row that cannot be read becomes a dead letter.
+        A task waits while an older one for its path is still to be pushed, or one that is not may have left its part
+        file: a rename that hangs somewhere on its way would put other bytes over its own. A crash of the machine may
+        undo a claim: the task is then still queued. A row that cannot be read becomes a dead letter.
         Raises QueueFault; what `doubtful_claims` has then must be settled before the next claim.
         """
         tasks: list[Task] = []

@@ -39,6 +39,8 @@ MANY = 1000
 #: In different shards, as long as there are two or three.
 INSTANCES = ("c1", "c4")
 PATHS = ("/a", "/b")
+#: A task in one of these states is still to be pushed.
+WAITING = frozenset({State.QUEUED, State.PUSHING, State.DEFERRED})
 CODES = ("connection_lost", "parent_not_found", "incus_unreachable")
 
 
@@ -55,6 +57,8 @@ class Known:
     wish: State | None = None
     #: A newer upload to its path was there, and is cleared.
     outrun: bool = False
+    #: An attempt may have left its part file.
+    part: bool = False
     cleared: bool = False
 
     @property
@@ -106,15 +110,20 @@ class Model:
         return Outcome.ACCEPTED, upload.task_id
 
     def claimable(self, instance: str) -> list[Known]:
-        """What may be claimed for an instance, in order: of each path only what nothing older waits before."""
-        waits = {State.QUEUED, State.PUSHING, State.DEFERRED}
+        """What may be claimed for an instance, in order: of each path only what nothing is in the way of."""
         return [known for known in self.rows() if known.to.instance == instance and known.state is State.QUEUED
-                and not any(other.place < known.place and other.state in waits for other in self.of_path(known.to))]
+                and not any(self._is_in_the_way(other, known) for other in self.of_path(known.to))]
+
+    @staticmethod
+    def _is_in_the_way(other: Known, known: Known) -> bool:
+        """An older one waits too, or one that is not pushed any more may have left its part file."""
+        return other.place < known.place if other.state in WAITING else other.part
 
     def settle(self, known: Known, state: State, attempts: int) -> None:
         """A push has ended."""
         wish, known.wish = known.wish, None
         known.attempts = attempts
+        known.part &= state is not State.DELIVERED
         if wish is State.CANCELLED and state is not State.DELIVERED:
             state = State.CANCELLED
         if wish is State.HELD and state in {State.QUEUED, State.DEFERRED}:
@@ -128,15 +137,21 @@ class Model:
         for known in self.rows():
             if known.state is State.PUSHING:
                 self.settle(known, State.QUEUED, known.attempts)
+                known.part = True
 
-    def obey(self, command: Command) -> None:
-        """The worker does what a person asked for."""
+    def sweep(self) -> None:
+        """The part files of what is not pushed any more are removed."""
+        for known in self.rows():
+            known.part &= known.state in WAITING
+
+    def obey(self, command: Command, places: int) -> None:
+        """The worker does what a person asked for when there were so many places."""
         if command.task_id is not None:
             known = self.known.get(command.task_id)
             self._obey([known] if known and not known.cleared else [], command)
             return
         for state in states_of(command):
-            chosen = [known for known in self.rows() if known.state is state
+            chosen = [known for known in self.rows() if known.state is state and known.place <= places
                       and (command.selection is None or command.selection.instance_key is None
                            or known.to.instance_key == command.selection.instance_key)]
             self._obey(sorted(chosen, key=lambda known: known.upload.task_id), command)
@@ -201,7 +216,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.model = Model(supersede)
         self.clock = 2e9
         self.rng = random.Random(0)
-        self.asked: list[Command] = []
+        #: With how many places there were then.
+        self.asked: list[tuple[Command, int]] = []
         #: By path: the place of what is in the instance.
         self.world: dict[Destination, int] = {}
         self._new_worker()
@@ -326,7 +342,7 @@ class QueueMachine(RuleBasedStateMachine):
             self._settle(task, made.state, made.attempts, error_code=made.code, due_at=made.due_at)
         else:
             self._arrive(task)
-            self._settle(task, State.DELIVERED, task.attempts + 1)
+            self._settle(task, State.DELIVERED, task.attempts + 1, part=False)
 
     def _arrive(self, task: Task) -> None:
         """The file is in the instance now: it must be no older than what was there."""
@@ -346,6 +362,15 @@ class QueueMachine(RuleBasedStateMachine):
             self.lanes.lane(task.destination).take_back(task.task_id)
             self._settle(task, State.QUEUED, task.attempts)
         self.claimed = {}
+
+    @rule()
+    def sweep(self) -> None:
+        """The workers remove part files that attempts may have left."""
+        for depot in self.depots:
+            while (key := depot.queue.next_with_parts("")) is not None:
+                for task in depot.queue.left_parts(key, MANY):
+                    depot.queue.forget_part(task.order)
+        self.model.sweep()
 
     @rule()
     def time_passes(self) -> None:
@@ -408,11 +433,12 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(verb=st.sampled_from(list(VERBS)), instance=st.sampled_from(INSTANCES), force=st.booleans())
     def ask_by_kind(self, verb: str, instance: str, force: bool) -> None:
         """A person asks for something about all tasks of an instance."""
-        self._ask(instance, Command(verb=verb, selection=Selection(instance_key=f"local/default/{instance}"), force=force))
+        there = Selection(instance_key=f"local/default/{instance}", up_to_order=self._depot(instance).queue.newest_order())
+        self._ask(instance, Command(verb=verb, selection=there, force=force))
 
     def _ask(self, instance: str, command: Command) -> None:
         self._depot(instance).queue.ask([command])
-        self.asked.append(command)
+        self.asked.append((command, self.model.places))
 
     @rule()
     def obey(self) -> None:
@@ -420,8 +446,8 @@ class QueueMachine(RuleBasedStateMachine):
         for worker in self.workers:
             while worker.work():
                 pass
-        for command in self.asked:
-            self.model.obey(command)
+        for command, places in self.asked:
+            self.model.obey(command, places)
             # What a runner had not begun is with its lane no more: it is held or cancelled when the next command comes.
             for task_id in list(self.claimed):
                 known = self.model.known[task_id]
