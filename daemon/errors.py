@@ -121,7 +121,7 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     ("cancelled", Action.REJECT, 0, "A person cancelled the task.", "Nothing to do."),
     ("shutdown", _W, 0, "The worker was told to stop.", "Nothing to do."),
     ("instance_not_found", _R, 0, "There is no such instance.", "Create it; the tasks go on as soon as it appears."),
-    ("project_not_found", _R, 0, "There is no such project.", "Create it, or cancel the task."),
+    ("project_not_found", _R, 0, "There is no such project.", "Create it, name another, or cancel the task."),
     ("instance_refused", _R, 0, "Incus does not let this service into this instance.",
      "Give the client certificate access to the project."),
     ("connection_lost", _R, 0, "The connection to the instance was lost.", "Nothing to do."),

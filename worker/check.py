@@ -26,12 +26,15 @@ def main() -> int:
 
 
 def probe(remote: str, config: configuration.Config) -> list[object]:
-    """Ask one remote for a sign of life: [what, ok, detail, hint]."""
+    """Ask one remote for a sign of life, and for its default project: [what, ok, detail, hint]."""
     what = f"remote {remote}"
+    known = config.remote(remote)
     try:
         chosen = describe(remote, config)
         target = open_target(remote, config)
         target.probe()
+        if known is not None:
+            target.find_project(known.project)
         target.close()
     except CourierError as error:
         return [what, False, error.detail, error.kind.hint]

@@ -104,5 +104,11 @@ class Target(Protocol):
         Takes at most a few seconds.
         """
 
+    def find_project(self, project: str) -> None:
+        """Return when the remote has that project, or no projects; raise Undelivered (project_not_found) when not.
+
+        Takes at most a few seconds. Raises what `probe` raises, too.
+        """
+
     def close(self) -> None:
         """Let go of every connection. Never raises."""

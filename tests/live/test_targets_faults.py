@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config import Remote
+from daemon.config import LOCAL, Config, Remote, Target
 from daemon.errors import Undelivered
 from daemon.task import Destination
 from tests.live.host import ApiError, Container, Host
 from tests.live.proxy import Proxy
 from tests.live.world import World, incus_world
 from tests.support.waiting import PATIENCE_S
+from worker.check import probe
 from worker.targets.incus import IncusTarget
 
 #: The timeout where no answer is to come.
@@ -64,6 +65,15 @@ class TestIncusThatAnswers:
     def test_probe_returns(self, incus: Host) -> None:
         """A remote that answers and trusts us is up."""
         target(incus.socket).probe()
+
+    def test_default_project_is_looked_for(self, incus: Host) -> None:
+        """Its name in the configuration is right, or it is named in what `check` says."""
+        target(incus.socket).find_project("default")
+        with incus.project() as project:
+            target(incus.socket).find_project(project)
+        assert code(lambda: target(incus.socket).find_project(project)) == "project_not_found"
+        named = Config(incus=Remote(endpoint=incus.socket, project=project), target=Target(kind="incus"))
+        assert probe(LOCAL, named)[:3] == ["remote local", False, f"local: there is no project {project}"]
 
     def test_missing_instance_is_not_found(self, incus: Host) -> None:
         """An instance that does not exist has its own error."""

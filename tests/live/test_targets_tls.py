@@ -96,6 +96,8 @@ def test_other_projects_are_refused_to_a_restricted_certificate(incus: Host, tls
     other = Destination("far", "default", container.name, "/f")
     assert code(lambda: tls.target().open(other, "push")) == "instance_refused"
     tls.target().probe()
+    tls.target().find_project(tls.project)
+    assert code(lambda: tls.target().find_project("default")) == "incus_refused"
 
 
 def test_unknown_client_certificate_is_refused(tls: Tls, tmp_path: Path) -> None:

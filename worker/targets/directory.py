@@ -68,6 +68,9 @@ class DirectoryTarget:
     def probe(self) -> None:
         """Return: a directory always answers."""
 
+    def find_project(self, project: str) -> None:
+        """Return: an instance's directory is made when it is needed, whatever its project."""
+
     def close(self) -> None:
         """Nothing to let go of."""
 

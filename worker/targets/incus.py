@@ -1,7 +1,7 @@
 """One Incus (or LXD), by its Unix socket or over TLS: SFTP where there is it, else the files API."""
 
 import urllib.parse
-from typing import Final
+from typing import Any, Final
 
 from daemon.config import Remote
 from daemon.errors import Undelivered
@@ -18,6 +18,8 @@ _PROBE_S: Final = 3.0
 _STOPPED: Final = 102
 #: Errors of the SFTP endpoint that say nothing about the instance: then the files API is tried.
 _NO_SFTP: Final = frozenset({"incus_error", "connection_lost"})
+#: What an answer 404 can mean.
+_NOT_FOUND: Final = frozenset({"instance_not_found", "project_not_found"})
 #: Errors that come from one instance or from all of Incus alike: the probe tells.
 _WHOSE: Final = frozenset({"stalled", "incus_refused"})
 
@@ -49,17 +51,30 @@ class IncusTarget:
 
     def probe(self) -> None:
         """Return when the remote answers and trusts this service; see worker.target.Target."""
+        if self._ask("").get("auth") != "trusted":
+            raise Undelivered("incus_refused", f"{self._name}: the client certificate is not trusted")
+
+    def find_project(self, project: str) -> None:
+        """Return when the remote has that project; see worker.target.Target."""
+        try:
+            self._ask(f"/projects/{urllib.parse.quote(project, safe='')}")
+        except Undelivered as error:
+            if error.code in _NOT_FOUND:
+                raise Undelivered("project_not_found", f"{self._name}: there is no project {project}") from error
+            raise
+
+    def _ask(self, path: str) -> dict[str, Any]:
+        """The metadata below `path`, soon or not at all."""
         rest = Rest(self._name, self._remote, min(_PROBE_S, self._remote.timeout_s))
         try:
-            trust = rest.metadata("").get("auth")
+            return rest.metadata(path)
         except Undelivered as error:
-            if error.code == "incus_refused":
+            if error.code in {"incus_refused", *_NOT_FOUND}:
                 raise
-            raise Undelivered("incus_unreachable", error.detail) from error
+            code = "incus_refused" if error.code == "instance_refused" else "incus_unreachable"
+            raise Undelivered(code, error.detail) from error
         finally:
             rest.close()
-        if trust != "trusted":
-            raise Undelivered("incus_refused", f"{self._name}: the client certificate is not trusted")
 
     def close(self) -> None:
         """Nothing to let go of: each session has its own connection."""
