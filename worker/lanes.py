@@ -127,7 +127,7 @@ class Lanes:
         `may_use` tells whether a remote answers.
         """
         claimed = 0
-        self._active = {key: lane for key, lane in self._active.items() if lane.runners or lane.busy()}
+        self._let_go_of_idle()
         self._bulk_room = self._most_bulk - sum(lane.bulky() for lane in self._active.values())
         for key in self._ready():
             if not self._has_room(key):
@@ -142,6 +142,9 @@ class Lanes:
                 claimed += self._fill(lane)
         self._start_runners()
         return claimed
+
+    def _let_go_of_idle(self) -> None:
+        self._active = {key: lane for key, lane in self._active.items() if lane.runners or lane.busy()}
 
     def _has_room(self, key: str) -> bool:
         """True when a lane may hold something: it does already, or not too many others do."""
@@ -173,6 +176,7 @@ class Lanes:
         down = lane.down_until is not None
         if lane.sweeping() or (down and lane.busy()):
             return
+        self._let_go_of_idle()
         if self._has_room(lane.key) and self._may_try(lane, now, may_use):
             lane.sweep(tasks[:1] if down else tasks)
             self._active.setdefault(lane.key, lane)

@@ -45,10 +45,16 @@ class QueueUpkeep(QueueBase):
         return found
 
     def left_parts(self, instance_key: str, limit: int) -> list[Task]:
-        """Tasks of an instance that are not to be pushed (any more) and may have left a part file, oldest first."""
+        """Tasks of an instance that are not to be pushed (any more) and may have left a part file, oldest first.
+
+        A damaged row does not say where: it is forgotten that it may have left one.
+        """
         rows = self.read(f"SELECT {COLUMNS} FROM {TABLE} INDEXED BY tasks_parts"
                          " WHERE part = 1 AND open = 0 AND instance = ? ORDER BY _id LIMIT ?", (instance_key, limit))
-        return decode_all(rows)
+        tasks = decode_all(rows)
+        for order in {row[0] for row in rows} - {task.order for task in tasks}:
+            self.forget_part(order)
+        return tasks
 
     def suspect_claims(self, most: int) -> None:
         """Note, durably, that up to `most` queued tasks of a kind may have left a part file in each instance.

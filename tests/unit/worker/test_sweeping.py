@@ -72,7 +72,6 @@ def test_every_instance_gets_its_turn(broom: Broom) -> None:
     assert broom.turn() == {f"c{number:02}": 16 if number == 0 else 1 for number in range(64)}
     for lane in broom.lanes.active():
         lane.hand_back()
-    broom.lanes.dispatch(time.time(), broom.remotes.answers)
     assert broom.turn() == {f"c{number:02}": 1 for number in range(64, 70)}
 
 

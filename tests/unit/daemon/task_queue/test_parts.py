@@ -8,12 +8,12 @@ from daemon.task_queue.schema import BULK_BYTES
 from tests.support.depot import Depot, an_upload
 
 
-def with_parts(depot: Depot) -> list[str]:
+def with_parts(depot: Depot, limit: int = 10) -> list[str]:
     """The ids of the tasks whose part files are to be removed, instance by instance."""
     found: list[str] = []
     key = depot.queue.next_with_parts("")
     while key is not None:
-        found += [task.task_id for task in depot.queue.left_parts(key, 10)]
+        found += [task.task_id for task in depot.queue.left_parts(key, limit)]
         key = depot.queue.next_with_parts(key)
     return found
 
@@ -88,4 +88,18 @@ def test_newer_upload_is_not_claimed_before_the_part_file_of_an_older_one_is_gon
     assert depot.state(older) is State.SUPERSEDED
     assert [task.task_id for task in depot.claim()] == [other.task_id]
     depot.queue.forget_part(task.order)
+    assert [task.task_id for task in depot.claim()] == [newer.task_id]
+
+
+def test_part_file_of_a_damaged_row_keeps_nothing_waiting(depot: Depot) -> None:
+    """Nobody can say where it is: it is looked for no more, and the others are, however many are damaged."""
+    damaged, well = [depot.accept("/f", size=number) for number in (1, 2)]
+    depot.claim()
+    depot.queue.durable.execute("UPDATE tasks_v1 SET status = 9, part = 1")
+    depot.queue.durable.execute("UPDATE tasks_v1 SET data = '{' WHERE task_id = ?", (damaged.task_id,))
+    newer = depot.accept("/f")
+    assert depot.claim() == []
+    assert with_parts(depot, limit=1) == []
+    assert with_parts(depot) == [well.task_id]
+    depot.queue.forget_part(depot.task(well).order)
     assert [task.task_id for task in depot.claim()] == [newer.task_id]
