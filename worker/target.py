@@ -95,7 +95,8 @@ class Target(Protocol):
         """Open a session to the instance of `destination` (its path does not matter).
 
         `stopped` is "push" or "wait". Raises Undelivered: incus_unreachable, incus_refused,
-        instance_not_found, project_not_found, instance_stopped, agent_down, instance_busy, stalled, incus_error.
+        instance_not_found, project_not_found, instance_stopped, agent_down, instance_busy, stalled, connection_lost,
+        incus_error.
         """
 
     def probe(self) -> None:

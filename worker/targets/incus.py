@@ -8,16 +8,14 @@ from daemon.errors import Undelivered
 from daemon.task import Destination
 from worker.target import Session
 from worker.targets.files_api import FilesApiSession
-from worker.targets.rest import Rest, Upgraded
+from worker.targets.rest import NoSuchAddress, Rest, Upgraded
 from worker.targets.sftp import SftpSession
-from worker.targets.sftp_wire import Wire, WireBroken, WireStalled
+from worker.targets.sftp_wire import Wire, WireBroken, WireForeign, WireStalled
 
 #: How long a remote has for saying that it is there.
 _PROBE_S: Final = 3.0
 #: Incus's status code of a stopped instance.
 _STOPPED: Final = 102
-#: Errors of the SFTP endpoint that say nothing about the instance: then the files API is tried.
-_NO_SFTP: Final = frozenset({"incus_error", "connection_lost"})
 #: What an answer 404 can mean.
 _NOT_FOUND: Final = frozenset({"instance_not_found", "project_not_found"})
 #: Errors that come from one instance or from all of Incus alike: the probe tells.
@@ -87,15 +85,17 @@ class IncusTarget:
                 raise Undelivered("instance_stopped", f"{destination.instance} is stopped")
         try:
             return self._sftp(rest.upgrade(f"{instance}/sftp", {"project": destination.project}, {"Upgrade": "sftp"}))
-        except Undelivered as error:
-            if error.code not in _NO_SFTP:
-                raise
+        except (NoSuchAddress, WireForeign):
+            # Only then: where SFTP merely failed, a file that is written in place could be seen half.
             rest.metadata(instance, destination.project)
             return FilesApiSession(rest.files(destination.instance, destination.project), rest.close)
 
     def _sftp(self, connection: Upgraded) -> SftpSession:
         try:
             return SftpSession(Wire(connection.socket, self._remote.timeout_s), connection.close)
+        except WireForeign:
+            connection.close()
+            raise
         except WireStalled as error:
             connection.close()
             raise Undelivered("stalled", str(error)) from error

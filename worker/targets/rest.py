@@ -39,6 +39,10 @@ def find_endpoint() -> str | None:
     return next(filter(os.path.exists, SOCKETS), None)
 
 
+class NoSuchAddress(Undelivered):
+    """Raised when the server knows no such address at all, rather than what is at it."""
+
+
 class Upgraded:
     """A connection that HTTP was given up on: `socket` is free to use until `close`."""
 
@@ -90,10 +94,16 @@ class Rest:
         return metadata if isinstance(metadata, dict) else {}
 
     def upgrade(self, path: str, params: dict[str, str], headers: dict[str, str]) -> Upgraded:
-        """GET `path` with `headers` that ask for another protocol; return the connection, which outlives this."""
+        """GET `path` with `headers` that ask for another protocol; return the connection, which outlives this.
+
+        Raises NoSuchAddress where the server is too old for it.
+        """
         answer = self.send("GET", path, params, {"Connection": "Upgrade", **headers}, stream=True)
         if answer.status_code != requests.codes.switching_protocols:
-            raise _refusal(answer)
+            refusal = _refusal(answer)
+            if answer.status_code == requests.codes.not_found and refusal.code == "incus_error":
+                raise NoSuchAddress(refusal.code, refusal.detail)
+            raise refusal
         raw = answer.raw.connection
         if raw is None or raw.sock is None:
             raise Undelivered("connection_lost", f"{self._name}: closed after the upgrade")

@@ -51,6 +51,10 @@ class WireBroken(Exception):
     """The connection was lost or speaks nonsense: close it."""
 
 
+class WireForeign(WireBroken):
+    """Said in answer to hello: it speaks something else, or too little of SFTP to deliver by it."""
+
+
 class WireStalled(WireBroken):
     """Nothing moved for the whole timeout: close the connection."""
 
@@ -187,10 +191,10 @@ class Wire:
         self._answers.clear()
 
     def _greet(self, message: bytes) -> None:
-        if len(message) < 5 or message[0] != _VERSION:
-            raise self._break("no version")
-        if int.from_bytes(message[1:5]) != _VERSION_3 or _POSIX_RENAME not in message:
-            raise self._break("not SFTP version 3 with posix-rename")
+        is_version_3 = message[0] == _VERSION and int.from_bytes(message[1:5]) == _VERSION_3
+        if not is_version_3 or _POSIX_RENAME not in message:
+            self.broken = True
+            raise WireForeign("not SFTP version 3 with posix-rename")
 
     def _queue(self, kind: int, body: bytes, following: int = 0) -> int:
         self._number = (self._number + 1) & 0xFFFFFFFF

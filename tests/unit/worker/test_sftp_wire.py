@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from worker.targets.attributes import Attributes
-from worker.targets.sftp_wire import SftpStatus, Wire, WireBroken, WireStalled
+from worker.targets.sftp_wire import SftpStatus, Wire, WireBroken, WireForeign, WireStalled
 
 HELLO = b"\x02\x00\x00\x00\x03" + b"".join(
     len(word).to_bytes(4) + word for word in (b"posix-rename@openssh.com", b"1"))
@@ -130,7 +130,7 @@ def test_server_without_what_is_needed_is_refused(hello: bytes) -> None:
     ours, theirs = socket.socketpair()
     with contextlib.closing(ours), contextlib.closing(theirs):
         theirs.sendall(packed(hello))
-        with pytest.raises(WireBroken):
+        with pytest.raises(WireForeign):
             Wire(ours, 0.2)
 
 

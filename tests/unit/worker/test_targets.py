@@ -205,20 +205,39 @@ def test_server_that_is_no_incus_has_a_code(tmp_path: Path, answer: bytes) -> No
     assert caught.value.code == "incus_unreachable"
 
 
+@pytest.mark.parametrize(("answer", "code"), [
+    (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: sftp\r\n\r\n", "connection_lost"),
+    (b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 28\r\n\r\n" b'{"error": "forkfile exited"}', "incus_error"),
+])
+def test_files_are_not_written_in_place_where_sftp_only_failed(tmp_path: Path, answer: bytes, code: str) -> None:
+    """A connection that ends, or an error, at the wrong moment does not lead to the files API: SFTP is tried again later."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        asked = stack.enter_context(answering(listener, answer))
+        with pytest.raises(Undelivered) as caught:
+            IncusTarget("local", Remote(endpoint=str(tmp_path / "s"))).open(Destination("local", "default", "c1", "/f"), "push")
+    assert caught.value.code == code
+    assert [request.split()[1] for request in asked] == [b"/1.0/instances/c1/sftp?project=default"]
+
+
 @contextlib.contextmanager
-def answering(listener: socket.socket, answer: bytes) -> Iterator[None]:
-    """Give every request on `listener` the same answer."""
+def answering(listener: socket.socket, answer: bytes) -> Iterator[list[bytes]]:
+    """Give every request on `listener` the same answer; yield the requests."""
+    requests: list[bytes] = []
 
     def serve() -> None:
         with contextlib.suppress(OSError):
             while True:
                 caller, _ = listener.accept()
                 with caller:
-                    if caller.recv(65536):
+                    if request := caller.recv(65536):
+                        requests.append(request)
                         caller.sendall(answer)
 
     server = threading.Thread(target=serve)
     server.start()
-    yield
+    yield requests
     listener.shutdown(socket.SHUT_RDWR)
     server.join()
