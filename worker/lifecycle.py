@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable
 from typing import Final
@@ -66,15 +67,14 @@ class Lifecycle:
             self._waker.close()
 
     def _run(self) -> None:
-        pause_s = _FIRST_PAUSE_S
+        pause_s = 0.0
         while not self._closing.is_set():
+            began = time.monotonic()
             reason = self._follow()
-            if self._up:
-                pause_s = _FIRST_PAUSE_S
             if not self._closing.is_set():
                 self._say(False, reason)
+                pause_s = next_pause_s(pause_s, time.monotonic() - began)
                 self._closing.wait(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _follow(self) -> str:
         """Follow one connection to its end; return why it ended."""
@@ -119,6 +119,16 @@ class Lifecycle:
             self._on_up()
         else:
             self._on_down(reason)
+
+
+def next_pause_s(pause_s: float, lasted_s: float) -> float:
+    """How long to wait after a connection that lasted so long, when `pause_s` were waited before it. Pure.
+
+    One that ends at once, each time, is no reason to look at the remote's instances more than once a second.
+    """
+    if lasted_s > _LONGEST_PAUSE_S:
+        return _FIRST_PAUSE_S
+    return min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
 
 
 def parse(message: bytes) -> tuple[str, str, str] | None:

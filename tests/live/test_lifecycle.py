@@ -1,5 +1,6 @@
 """Following the lifecycle events of a real Incus."""
 
+import itertools
 import queue
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from daemon.config import Config, Remote
 from tests.live.host import Host
 from tests.live.proxy import Proxy
 from tests.support.waiting import PATIENCE_S
-from worker.lifecycle import Lifecycle, follow
+from worker.lifecycle import Lifecycle, follow, next_pause_s
 
 
 class Follower:
@@ -84,3 +85,11 @@ def test_directory_has_no_events() -> None:
     """Where a directory stands in for Incus there is nothing to follow."""
     config = Config.model_validate({"target": {"kind": "directory"}})
     assert follow("local", config, lambda *event: None, lambda: None, lambda reason: None) is None
+
+
+def test_connection_that_ends_at_once_each_time_is_made_ever_more_seldom() -> None:
+    """What comes with each, a look at every instance that is down, comes once a second at most; after a long one soon."""
+    pauses = list(itertools.accumulate(range(6), lambda pause_s, _: next_pause_s(pause_s, 0.01), initial=0.0))
+    assert pauses == sorted(pauses)
+    assert pauses[-2:] == [1.0, 1.0]
+    assert next_pause_s(pauses[-1], 60.0) < 1.0
