@@ -21,9 +21,14 @@ class Reserve:
         self._shard = shard
         self._released = False
 
+    @property
+    def whole(self) -> bool:
+        """True when the file is there, or none is wanted."""
+        return not self._size_bytes or (self._path.exists() and self._path.stat().st_size >= self._size_bytes)
+
     def restore(self) -> None:
         """Make the file if it is missing and there is room for it twice over."""
-        if not self._size_bytes or (self._path.exists() and self._path.stat().st_size >= self._size_bytes):
+        if self.whole:
             return
         room = os.statvfs(self._path.parent)
         if room.f_bavail * room.f_frsize < 2 * self._size_bytes:

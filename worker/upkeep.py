@@ -61,6 +61,9 @@ class Upkeep:
     def turn(self) -> bool:
         """Do a little of what is due; return True if there is more of it now. Raises QueueFault."""
         now = time.monotonic()
+        if not self._reserve.whole:
+            # Room is short, and the write-ahead log would take it all before SQLite looks after it.
+            self._recycle_log()
         if self.unspooling and not self._barrier.busy and now >= self._barrier_at:
             self._barrier_at = now + _BARRIER_EVERY_S
             self._begin_barrier()
@@ -84,6 +87,12 @@ class Upkeep:
         try:
             if not self._barrier.busy:
                 self._begin_barrier()
+        except QueueFault as error:
+            log("worker.waiting", code=error.code, detail=error.detail)
+        self._recycle_log()
+
+    def _recycle_log(self) -> None:
+        try:
             self._queue.recycle_log()
         except QueueFault as error:
             log("worker.waiting", code=error.code, detail=error.detail)

@@ -15,8 +15,10 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.power
 
 #: Nothing is turned away for its announced size: the disk itself is to say that it is full.
-SETTINGS = {"limits": {"min_free_bytes": 0, "reserve_bytes": 2**20}}
+SETTINGS = {"limits": {"min_free_bytes": 0, "reserve_bytes": 2 * 2**20}}
 FILLER = "filler"
+#: What the queue writes for so many, one after the other, is many times the reserve.
+MANY = 2000
 
 
 @pytest.fixture
@@ -120,13 +122,13 @@ def test_what_was_accepted_is_delivered_when_the_disk_filled_up_before_a_start(s
     service.start()
     eventually(lambda: reserved(service))
     service.kill("worker-0")
-    upload(service, 200)
+    upload(service, MANY)
     # Its last connections take the write-ahead logs along, and so the room in them.
     service.stop("api")
     fill(service)
     service.begin("api")
     service.begin("worker-0")
-    eventually(lambda: all_delivered(service, 200))
+    eventually(lambda: all_delivered(service, MANY))
     service.wait_quiet()
     make_room(service)
     service.wait_quiet()
