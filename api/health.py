@@ -46,8 +46,13 @@ class Probe:
 
     def examine(self, config: Config) -> Readiness:
         """Find out what stands in the way now."""
-        workers = [holder(self.layout, shard) for shard in range(config.queue.shards)]
-        reasons = [*_storage(self.spool, self.reader, config), *_shards_without_worker(workers)]
+        reasons = [*_storage(self.spool, self.reader, config)]
+        try:
+            workers = [holder(self.layout, shard) for shard in range(config.queue.shards)]
+            reasons += _shards_without_worker(workers)
+        except OSError as error:
+            workers = [None] * config.queue.shards
+            reasons.append(Rejected("storage_failed", f"The workers' locks: {error.strerror}."))
         if self.admission.draining:
             reasons.append(Rejected("draining"))
         return Readiness(reasons, workers)

@@ -3,7 +3,7 @@
 import sys
 from typing import Final
 
-from daemon.errors import CourierError
+from daemon.errors import CannotStart, CourierError
 
 #: Told to stop, and done.
 EXIT_OK: Final = 0
@@ -26,6 +26,11 @@ def exit_code(error: CourierError) -> int:
     if error.code == "shard_taken":
         return EXIT_TAKEN
     return EXIT_CONFIG if error.code in {"bad_config", "unsafe_listen"} else EXIT_FAILED
+
+
+def in_words(error: OSError) -> CannotStart:
+    """What the disk said to a process that cannot go on without it, as an error that a restart may find mended."""
+    return CannotStart("io_error", f"{error.filename or 'state.directory'}: {error.strerror or error}")
 
 
 def complain(program: str, error: CourierError) -> None:

@@ -14,6 +14,7 @@ Nothing is ever open to the world. Where the state directory has the set-group-I
 with two users), its group may read and write everything in it; elsewhere only its owner may.
 """
 
+import errno
 import os
 import stat
 import time
@@ -26,6 +27,9 @@ from daemon.task import BUCKETS
 
 #: Name of the file that says how many shards there are.
 SHARDS_FILE: Final = "shards"
+#: What no other configuration and no other permission would help against: the disk or the machine is in trouble.
+_TROUBLE: Final = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EUCLEAN, errno.ESTALE,
+                             errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class Layout:
@@ -101,7 +105,7 @@ class Layout:
         """Make what is missing, durably, and set this process's umask to fit.
 
         Raises CannotStart: 'bad_config' when the directory cannot be made or is not this service's own,
-        'read_only_state' when nothing can be written there.
+        'read_only_state' when nothing can be written there, 'io_error' when the disk fails or is full.
         """
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -114,6 +118,10 @@ class Layout:
                 for path in (self.directory, self.spool, self.queue):
                     sync_directory(path)
         except OSError as error:
+            if error.errno == errno.EROFS:
+                raise self.read_only() from error
+            if error.errno in _TROUBLE:
+                raise CannotStart("io_error", f"state.directory {self.directory}: {error.strerror}") from error
             raise CannotStart(
                 "bad_config", f"state.directory {self.directory}: {error.strerror}; make it, or give it to this user"
                               " (where systemd runs the service: systemd-tmpfiles --create incus-courier.conf)",

@@ -116,3 +116,13 @@ def test_readiness_gives_the_reasons(start: Start, limits: dict[str, int], fault
     reply = api.ask("GET", "/readyz")
     assert reply.status == 503
     assert code in [reason["code"] for reason in reply.json()["reasons"]]
+
+
+def test_readiness_gives_a_reason_when_the_locks_of_the_workers_cannot_be_read(api: Api) -> None:
+    """Whoever asks while the disk fails is told so; that is no mistake of the service."""
+    lock = Layout(api.state).lock(0)
+    lock.unlink(missing_ok=True)
+    lock.symlink_to(lock.name)
+    reply = api.ask("GET", "/readyz")
+    assert reply.status == 503
+    assert [reason["code"] for reason in reply.json()["reasons"]] == ["storage_failed"]

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from daemon.exits import EXIT_FAILED
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
@@ -12,3 +15,16 @@ def test_service_is_ready_when_a_worker_was_the_first_to_come(tmp_path: Path) ->
         service.begin("worker-0")
         eventually(lambda: service.events("worker.started"))
         service.start()
+
+
+@pytest.mark.parametrize("name", ["api", "worker-0"])
+def test_process_says_in_a_sentence_what_the_disk_said_when_it_cannot_begin(tmp_path: Path, name: str) -> None:
+    """A file that cannot be read ends it with its name and the reason, and a restart may find that mended."""
+    with Service(tmp_path) as service:
+        service.layout.create()
+        service.layout.shards_file.symlink_to(service.layout.shards_file.name)
+        process = service.begin(name)
+        eventually(lambda: process.status() is not None)
+        assert process.status() == EXIT_FAILED
+        assert f"{service.layout.shards_file}: Too many levels of symbolic links" in service.log.read_text()
+        assert service.events() == []

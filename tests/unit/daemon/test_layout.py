@@ -1,3 +1,4 @@
+import errno
 import os
 import stat
 from pathlib import Path
@@ -66,3 +67,18 @@ def test_create_is_content_with_what_another_process_makes_meanwhile(
     monkeypatch.setattr(os, "listdir", list_late)
     Layout(state).create()
     assert not state.stat().st_mode & stat.S_IRWXO
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EMFILE, errno.EROFS])
+def test_restart_is_worth_a_try_when_the_disk_is_in_trouble_at_a_start(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """A disk that fails or is full is no wrong configuration, after which nothing would start the service again."""
+    def fail(path: Path, mode: int = 0o777) -> None:
+        raise OSError(number, os.strerror(number), os.fspath(path))
+
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    monkeypatch.setattr(os, "mkdir", fail)
+    with pytest.raises(CannotStart, match=r"^state\.directory ") as refused:
+        Layout(state).create()
+    assert exit_code(refused.value) == EXIT_FAILED
