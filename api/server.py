@@ -16,13 +16,14 @@ from api.answers import App
 from api.body import Pace
 from api.connection import Connections
 from api.farewell import Farewell
+from api.listener import USED_UP, Listener
 from daemon import notify
 from daemon.door import BACKLOG, Door
 from daemon.logs import log
 
 #: Seconds between two turns of the main loop, each of which tells the watchdog that it is alive.
 TURN_S: Final = 1.0
-#: Connections that are accepted in one turn of the event loop. Without descriptors each of them is an error.
+#: Connections that are accepted in one turn of the event loop.
 ACCEPTED_AT_ONCE: Final = 64
 #: Part of the drain, and at most so many seconds, in which requests on connections that are open already are served.
 LAST_REQUESTS_SHARE: Final = 0.25
@@ -92,7 +93,8 @@ class Server:
         return not self._failed
 
     async def _listen(self, door: Door) -> asyncio.Server:
-        server = await asyncio.start_server(self._connections.serve, sock=door.socket, backlog=ACCEPTED_AT_ONCE)
+        server = await asyncio.start_server(
+            self._connections.serve, sock=Listener.of(door.socket), backlog=ACCEPTED_AT_ONCE)
         # asyncio has one number for two things; this is the other.
         door.socket.listen(BACKLOG)
         return server
@@ -149,5 +151,8 @@ def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log what nobody else caught; connections that break off are the clients' affair."""
     error = context.get("exception")
     if isinstance(error, ConnectionError | TimeoutError | asyncio.CancelledError):
+        return
+    if isinstance(error, OSError) and error.errno in USED_UP:
+        log("api.waiting", detail=f"No connection can be accepted: {error.strerror}.")
         return
     log("api.error", detail=context["message"], error=repr(error))

@@ -1,7 +1,9 @@
 """What is turned away at the door, and that nothing of it stays."""
 
 import json
+import os
 import re
+import resource
 import select
 import socket
 import threading
@@ -365,3 +367,22 @@ def test_connection_is_closed_when_its_client_has_closed_it(shared: Api) -> None
 
     # A busy machine may be late now and then, but not every time.
     assert any(closed_before_their_time() for _ in range(5))
+
+
+def test_connections_wait_and_the_log_stays_small_when_there_are_no_descriptors_left(api: Api) -> None:
+    """One line for each try to accept, however many wait; they are served as soon as there are descriptors again."""
+    before = resource.prlimit(api.pid, resource.RLIMIT_NOFILE)
+    # The highest in use; a limit below it takes nothing away.
+    highest = max(int(name) for name in os.listdir(f"/proc/{api.pid}/fd"))
+    resource.prlimit(api.pid, resource.RLIMIT_NOFILE, (highest + 1, before[1]))
+    with ExitStack() as stack:
+        waiting = [stack.enter_context(api.raw()) for _ in range(300)]
+        lines = api.logged("api.waiting", 3)
+        assert {line["detail"] for line in lines} == {"No connection can be accepted: Too many open files."}
+        # Each of them is a second apart from the one before; some more came while this process was waited for.
+        assert len(lines) < len(waiting) / 10
+        resource.prlimit(api.pid, resource.RLIMIT_NOFILE, before)
+        for connection in waiting:
+            connection.sendall(f"{HEAD}Content-Length: 1\r\nConnection: close\r\n\r\nx".encode())
+        assert [answer(connection).split()[1] for connection in waiting] == [b"202"] * len(waiting)
+    assert not [line for line in api.events if line["event"] == "api.error"]
