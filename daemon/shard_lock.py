@@ -11,6 +11,7 @@ from typing import Final
 
 from daemon.errors import CannotStart
 from daemon.layout import Layout, touch
+from daemon.reserve import NO_ROOM
 
 #: struct flock of Linux on 64-bit machines: type, whence, start, length, pid (fcntl(2)).
 _FLOCK: Final = struct.Struct("hhqqi4x")
@@ -41,8 +42,13 @@ class ShardLock:
             who = f"Shard {self._shard} is served by process {holder or '(unknown)'}."
             raise CannotStart("shard_taken", who) from error
         self._descriptor = descriptor
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            # On a full disk nobody learns who it is; the worker has to begin all the same, and makes room.
+            if error.errno not in NO_ROOM:
+                raise
 
     def release(self) -> None:
         """Let go of the lock. May be called again."""

@@ -147,3 +147,18 @@ def test_holder_is_found_on_a_read_only_filesystem(
 
     monkeypatch.setattr(os, "open", on_a_read_only_filesystem)
     assert holder(layout, 0) == other.pid
+
+
+def test_lock_is_taken_when_the_disk_has_no_room_for_the_name_of_its_holder(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A worker that begins on a full disk is the one that makes room; who it is can be told without."""
+    def fail(descriptor: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", fail)
+    lock = ShardLock(layout, 0)
+    lock.acquire()
+    assert holder(layout, 0) == 0
+    lock.release()
+    assert holder(layout, 0) is None
