@@ -82,10 +82,17 @@ class Supervisor:
         now = time.monotonic()
         for child in self._children:
             if child.process is None and now >= child.start_at:
-                environment = {**os.environ, VARIABLE: str(os.getpid())}
-                child.process = subprocess.Popen([sys.executable, "-P", "-m", *child.arguments], env=environment,
-                                                 pass_fds=self._listen_fds, stdin=subprocess.DEVNULL, process_group=0)
                 child.started_at = now
+                try:
+                    child.process = self._start(child.arguments)
+                except OSError as error:
+                    # No process, memory or descriptor is left just now.
+                    self._plan_restart(child, detail=error.strerror)
+
+    def _start(self, arguments: list[str]) -> "subprocess.Popen[bytes]":
+        environment = {**os.environ, VARIABLE: str(os.getpid())}
+        return subprocess.Popen([sys.executable, "-P", "-m", *arguments], env=environment,
+                                pass_fds=self._listen_fds, stdin=subprocess.DEVNULL, process_group=0)
 
     def _wait(self, seconds: float) -> None:
         """Wait for a signal, at most so long."""
@@ -116,16 +123,17 @@ class Supervisor:
             if status == EXIT_CONFIG:
                 child.process = None
                 return EXIT_CONFIG
-            self._plan_restart(child, status)
+            self._plan_restart(child, status=status)
         return None
 
-    def _plan_restart(self, child: _Child, status: int) -> None:
+    def _plan_restart(self, child: _Child, *, status: int | None = None, detail: str | None = None) -> None:
         now = time.monotonic()
         child.process = None
         child.deaths = 1 if now - child.started_at > _STEADY_S else child.deaths + 1
         delay_s = restart_delay_s(child.deaths)
         child.start_at = now + delay_s
-        log("service.child_died", child=" ".join(child.arguments), status=status, restart_in_s=delay_s)
+        log("service.child_died", child=" ".join(child.arguments), status=status, detail=detail,
+            restart_in_s=delay_s)
 
     def _send(self, number: int) -> None:
         for child in self._children:

@@ -1,7 +1,9 @@
 import os
+import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -143,6 +145,21 @@ def test_children_are_an_api_for_each_process_and_a_worker_for_each_shard() -> N
 def test_delay_before_a_restart_grows_up_to_its_limit(deaths: int, delay_s: float) -> None:
     """A child that dies at once is not started a hundred times a second, however often it died."""
     assert restart_delay_s(deaths) == pytest.approx(delay_s)
+
+
+def test_child_is_started_later_when_the_machine_has_nothing_left_to_start_it_with(family: Family) -> None:
+    """Without descriptors, processes or memory the supervisor waits like after any death, and the others go on."""
+    supervisor = family.process.pid
+    before = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir(f"/proc/{supervisor}/fd"))
+    resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (highest + 1, before[1]))
+    os.kill(family.pids("worker-0")[0], signal.SIGKILL)
+    tried_at = time.monotonic() + 2 * restart_delay_s(1)
+    family.wait(lambda: time.monotonic() > tried_at)
+    assert family.alive() == {"api", "worker-1"}
+    resource.prlimit(supervisor, resource.RLIMIT_NOFILE, before)
+    family.wait(lambda: len(family.pids("worker-0")) == 2)
+    assert family.alive() == CHILDREN
 
 
 def test_child_that_dies_is_started_again_and_the_others_go_on(family: Family) -> None:
