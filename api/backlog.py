@@ -1,13 +1,13 @@
 """Keeps the door's counts fresh: taken only while uploads come, by a thread of their own that no question holds up."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final
 
 from api.admission import SNAPSHOT_S, Admission
 from api.hops import joined
 from api.reader import Reader
+from daemon.threads import begin_pool
 
 #: Counts older than this are not used: an upload after a pause waits for new ones.
 MAX_AGE_S: Final = 2.0
@@ -18,7 +18,7 @@ class Backlog:
 
     def __init__(self, reader: Reader, admission: Admission) -> None:
         self._reader = reader
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="count")
+        self._thread = begin_pool(1, "count")
         self._admission = admission
         self._clock = asyncio.get_running_loop().time
         self._taken_at = self._clock()

@@ -7,7 +7,6 @@ one a hop for each batch, while the next batch is being read.
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -25,6 +24,7 @@ from daemon.errors import Rejected
 from daemon.incoming import Incoming
 from daemon.spool import Spool
 from daemon.task import Upload
+from daemon.threads import begin_pool
 
 #: A body up to this size is read whole before a file is made for it.
 WHOLE_BYTES: Final = 256 * 1024
@@ -55,7 +55,7 @@ class Receiver:
     def __init__(self, spool: Spool, committers: Sequence[Committer]) -> None:
         self._spool = spool
         self._committers = committers
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="spool")
+        self._threads = begin_pool(THREADS, "spool")
 
     async def take(self, request: UploadRequest, body: Body, place: Place, min_free_bytes: int) -> Accepted:
         """Receive `body` and make it an upload. From its return on it is never lost.

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +22,7 @@ from daemon.door import Door
 from daemon.errors import CannotStart
 from daemon.layout import Layout
 from daemon.spool import Spool
+from daemon.threads import begin_pool
 
 #: Threads that answer questions.
 READING_THREADS: Final = 2
@@ -33,13 +33,15 @@ SPARE_CONNECTIONS: Final = 64
 async def run(config: Config, file: Path | None, layout: Layout, doors: Sequence[Door]) -> bool:
     """Take uploads until told to stop; True when that was no failure.
 
-    Raises QueueFault or Rejected('queue_unreadable') when a queue cannot be opened.
+    Raises QueueFault or Rejected('queue_unreadable') when a queue cannot be opened, and CannotStart.
     """
+    closing = begin_pool(1, "closing")
     service = _Service(config, file, layout, doors)
     try:
         return await service.run()
     finally:
-        await asyncio.get_running_loop().run_in_executor(None, service.close)
+        await asyncio.get_running_loop().run_in_executor(closing, service.close)
+        closing.shutdown()
 
 
 class _Service:
@@ -48,7 +50,7 @@ class _Service:
         self._settings = Settings(config)
         self._spool = Spool(layout)
         self._reader = Reader(layout, self._spool, config.queue.shards)
-        self._threads = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="read")
+        self._threads = begin_pool(READING_THREADS, "read")
         self._admission = Admission(self._reader.snapshot())
         supersede = config.delivery.on_newer == "supersede"
         self._committers = [

@@ -5,13 +5,13 @@ delivery before it; where that does not reach (a remote Incus), the bytes are ke
 """
 
 import os
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from daemon import seam
 from daemon.spool import Spool
 from daemon.task import State, Task
+from daemon.threads import begin_pool
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,14 @@ class Barrier:
     def __init__(self, spool: Spool, report: Callable[[Unspooled], None]) -> None:
         self._spool = spool
         self._report = report
+        self._thread = begin_pool(1, "barrier")
         self.busy = False
 
     def pass_through(self, tasks: list[Task]) -> None:
         """Begin with a batch, oldest first; an Unspooled message follows. Only while not `busy`."""
         self.busy = True
-        threading.Thread(target=self._pass, args=(tasks,), name="barrier", daemon=True).start()
+        # A mistake is told, as that of any thread is.
+        self._thread.submit(self._pass, tasks).add_done_callback(lambda passed: passed.result())
 
     def _pass(self, tasks: list[Task]) -> None:
         try:

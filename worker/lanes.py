@@ -5,7 +5,7 @@ Only the main loop uses it. An instance that is down costs one probe at a time; 
 
 import itertools
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +13,7 @@ from daemon.config import Config
 from daemon.errors import ERRORS, Action
 from daemon.task import Destination, Task
 from daemon.task_queue import TaskQueue
+from daemon.threads import begin_pool
 from worker.lane import Lane
 from worker.outages import Outages
 
@@ -58,7 +59,7 @@ class Lanes:
         #: Bulky tasks that may be claimed at once: some threads are always left for small ones.
         self._most_bulk = max(1, self._threads - max(1, self._threads // _SMALL_SHARE))
         self._bulk_room = self._most_bulk
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="runner")
+        self._pool = begin_pool(self._threads, "runner")
         self._running: dict[Future[None], Lane] = {}
         self._cursor = ""
 

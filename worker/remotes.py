@@ -7,7 +7,7 @@ thread; meanwhile none of its tasks is tried, and none of them ages.
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -15,6 +15,7 @@ from typing import Any, Final
 from daemon.config import Config
 from daemon.errors import CourierError, Undelivered
 from daemon.logs import log
+from daemon.threads import begin_pool
 from worker.lifecycle import Lifecycle
 from worker.lifecycle_feed import feed
 from worker.outages import Outages
@@ -55,7 +56,7 @@ class Remotes:
         self._feeds: dict[str, Lifecycle] = {}
         self._lock = threading.Lock()
         self._down: dict[str, _Down] = {}
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="probe")
+        self._pool = begin_pool(2, "probe")
 
     def target(self, remote: str) -> Target:
         """The target of a remote, opened when it is first asked for. Raises Undelivered for an unknown remote."""
