@@ -4,6 +4,7 @@ Only the main loop uses it. An instance that is down costs one probe at a time; 
 """
 
 import itertools
+import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from worker.outages import Outages
 CLAIM_AHEAD: Final = 64
 #: One more runner is worth its connection for so many waiting small files.
 _FILES_PER_RUNNER: Final = 8
-#: One thread of so many, at least one, never pushes bulky files.
+#: One thread of so many, at least one, never pushes bulky files; nor does an instance that is down get one as its probe
+#: more often, as long as there are small ones.
 _SMALL_SHARE: Final = 4
 #: So many lanes for each thread may hold claimed tasks.
 _LANES_PER_THREAD: Final = 4
@@ -62,6 +64,7 @@ class Lanes:
         self._pool = begin_pool(self._threads, "runner")
         self._running: dict[Future[None], Lane] = {}
         self._cursor = ""
+        self._rng = random.Random()
 
     def configure(self, config: Config) -> None:
         """Use another configuration from now on (the number of threads stays)."""
@@ -187,16 +190,24 @@ class Lanes:
             # A task whose part file is to be removed may be queued again by now.
             return 0
         if lane.down_until is not None:
-            return 0 if lane.busy() else self._claim(lane, 1, 0) or self._claim(lane, 0, 1)
+            return 0 if lane.busy() else self._claim_probe(lane)
         small = CLAIM_AHEAD - lane.waiting(bulk=False)
         bulk = min(lane.most_bulk - lane.bulky(), self._bulk_room)
         # Refill in half-empty steps: fewer, larger transactions.
         return self._claim(lane, small if small * 2 >= CLAIM_AHEAD else 0, bulk)
 
-    def _claim(self, lane: Lane, small: int, bulk: int) -> int:
+    def _claim_probe(self, lane: Lane) -> int:
+        """Claim one task, any: where one path hangs, those that go there must not be every probe."""
+        share = self._rng.random()
+        kinds = [(1, 0), (0, 1)]
+        if lane.failures % _SMALL_SHARE == 0:
+            kinds.reverse()
+        return next(filter(None, (self._claim(lane, *kind, share) for kind in kinds)), 0)
+
+    def _claim(self, lane: Lane, small: int, bulk: int, share: float = 0.0) -> int:
         claimed = 0
         for limit, bulky in ((small, False), (bulk, True)):
-            tasks = self._queue.claim(lane.key, limit, bulk=bulky) if limit > 0 else []
+            tasks = self._queue.claim(lane.key, limit, bulk=bulky, share=share) if limit > 0 else []
             if tasks:
                 lane.add(tasks)
                 self._active.setdefault(lane.key, lane)

@@ -70,9 +70,10 @@ class QueueWork(QueueBase):
                           " ORDER BY instance LIMIT ?", (after, limit))
         return [row[0] for row in rows]
 
-    def claim(self, instance_key: str, limit: int, *, bulk: bool = False) -> list[Task]:
+    def claim(self, instance_key: str, limit: int, *, bulk: bool = False, share: float = 0.0) -> list[Task]:
         """Take up to `limit` queued tasks of an instance, small ones or bulky ones, and return them in order.
 
+        They are the oldest; or, if any of these may be taken, those that come after `share` (0 to less than 1) of all.
         A task waits while an older one for its path is still to be pushed, or one that is not may have left its part
         file: a rename that hangs somewhere on its way would put other bytes over its own. A crash of the machine may
         undo a claim: the task is then still queued. A row that cannot be read becomes a dead letter.
@@ -81,7 +82,10 @@ class QueueWork(QueueBase):
         tasks: list[Task] = []
         try:
             with self.write(self.quick, "queue.claim") as connection:
-                tasks = self._claim(connection, instance_key, limit, bulk)
+                first = self._first(connection, instance_key, bulk, share) if share else 0
+                tasks = self._claim(connection, instance_key, limit, bulk, first)
+                if first and not tasks:
+                    tasks = self._claim(connection, instance_key, limit, bulk, 0)
             if tasks:
                 seam.reach("queue.claimed")
         except (QueueFault, OSError):
@@ -89,14 +93,25 @@ class QueueWork(QueueBase):
             raise
         return sorted(tasks, key=lambda task: task.order)
 
-    def _claim(self, connection: sqlite3.Connection, instance_key: str, limit: int, bulk: bool) -> list[Task]:
+    @staticmethod
+    def _first(connection: sqlite3.Connection, instance_key: str, bulk: bool, share: float) -> int:
+        queued = (f"FROM {TABLE} INDEXED BY tasks_lane WHERE instance = ?1 AND status = 1 AND behind = 0"
+                  f" AND (size >= {BULK_BYTES}) = ?2")
+        # One by one: for both at once SQLite would read all that lies between.
+        oldest, newest = connection.execute(
+            f"SELECT (SELECT min(_id) {queued}), (SELECT max(_id) {queued})", (instance_key, bulk)).fetchone()
+        return 0 if oldest is None else oldest + int(share * (newest - oldest + 1))
+
+    def _claim(
+        self, connection: sqlite3.Connection, instance_key: str, limit: int, bulk: bool, first: int,
+    ) -> list[Task]:
         rows = connection.execute(
             f"UPDATE {TABLE} SET status = 2, updated_at = ? WHERE _id IN ("
             f" SELECT _id FROM {TABLE} AS mine INDEXED BY tasks_lane WHERE instance = ? AND status = 1"
-            f" AND behind = 0 AND (size >= {BULK_BYTES}) = ? AND NOT {_OLDER_IS_OPEN}"
+            f" AND behind = 0 AND (size >= {BULK_BYTES}) = ? AND _id >= ? AND NOT {_OLDER_IS_OPEN}"
             f" AND NOT {_PART_IS_LEFT}"
             f" ORDER BY _id LIMIT ?) RETURNING {COLUMNS}",
-            (time.time(), instance_key, bulk, limit)).fetchall()
+            (time.time(), instance_key, bulk, first, limit)).fetchall()
         tasks = [task for row in rows if (task := _decode_or_fail(connection, row))]
         self.met_damaged_row |= len(tasks) < len(rows)
         return tasks

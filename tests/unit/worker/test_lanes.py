@@ -243,6 +243,24 @@ def test_instance_that_is_down_is_probed_with_one_task_at_a_time(depot: Depot, f
     assert floor.lanes.runners == 1
 
 
+@pytest.mark.parametrize("size", [1, BULK_BYTES])
+def test_instance_that_is_down_is_probed_with_any_task_in_time(depot: Depot, size: int) -> None:
+    """Where the older uploads go nothing moves, however often they are tried: the newer one gets its turn all the same."""
+    accept(depot, 20, name="hangs")
+    accept(depot, 1, name="well", size=size)
+    lanes = Lanes(depot.queue, Outages(depot.queue), a_config(), lambda *_: None, lambda _: None)
+    lane = lanes.lane(Destination("local", "default", "c1", "/"))
+    probed: list[str] = []
+    lanes.note_down(lane, "stalled", NOW)
+    while "/well/0" not in probed:
+        assert len(probed) < 1000
+        assert lanes.dispatch(NOW, lambda _: True) == 1
+        (task,) = lanes.note_down(lane, "stalled", NOW)
+        depot.queue.settle([Settlement(order=task.order, state=State.QUEUED)])
+        probed.append(task.destination.path)
+    lanes.close()
+
+
 def test_instance_that_answers_gets_all_of_its_tasks(depot: Depot, floor: Floor) -> None:
     """After a probe that came through there is no waiting."""
     accept(depot, 100)

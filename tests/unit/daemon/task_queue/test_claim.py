@@ -20,6 +20,22 @@ def test_claim_gives_tasks_in_the_order_of_acceptance(depot: Depot) -> None:
     assert depot.claim() == []
 
 
+@pytest.mark.parametrize(("share", "number"), [(0.0, 0), (0.5, 2), (0.7, 3), (0.99, 4)])
+def test_claim_begins_where_it_is_told_to(depot: Depot, share: float, number: int) -> None:
+    """Not the oldest, but one that is so far on the way to the newest."""
+    uploads = [depot.accept(f"/{number}") for number in range(5)]
+    assert [task.task_id for task in depot.queue.claim(KEY, 1, share=share)] == [uploads[number].task_id]
+
+
+def test_claim_takes_the_oldest_where_none_may_be_taken_after_it(depot: Depot) -> None:
+    """The newest waits for an older one of its path."""
+    oldest, newest = depot.accept("/f"), an_upload("/f")
+    depot.put(newest, supersede=False)
+    assert [task.task_id for task in depot.queue.claim(KEY, 1, share=0.99)] == [oldest.task_id]
+    assert depot.queue.claim(KEY, 1, share=0.99) == []
+    assert depot.queue.claim("local/default/none", 1, share=0.99) == []
+
+
 @pytest.mark.parametrize("state", [State.QUEUED, State.PUSHING, State.DEFERRED])
 def test_claim_leaves_a_task_alone_while_an_older_one_of_its_path_is_to_be_pushed(depot: Depot, state: State) -> None:
     """Two of one path are never pushed at once, nor the newer before the older."""

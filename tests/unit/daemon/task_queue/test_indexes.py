@@ -61,6 +61,7 @@ def live(queue: TaskQueue) -> None:
     queue.put_many([an_upload(10, "/1"), an_upload(11, "/3")], supersede=True)
     queue.put_many([an_upload(12, "/4")], supersede=False)
     queue.claim(KEY, 1, bulk=True)
+    queue.settle([Settlement(order=task.order, state=State.QUEUED) for task in queue.claim(KEY, 1, share=0.5)])
     queue.next_due_at()
     queue.promote_due(time.time(), 10)
     queue.release_instance(KEY, 10)
