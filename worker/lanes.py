@@ -29,6 +29,8 @@ _SMALL_SHARE: Final = 4
 _LANES_PER_THREAD: Final = 4
 #: An instance that was down, and that nothing was sent to for so long, counts as up again.
 _FORGET_S: Final = 600.0
+#: An instance that is down is probed at least so often, or as often as `retry.max_delay_s` says.
+_PROBE_S: Final = 60.0
 #: An instance's key is `remote/project/instance`.
 _SLASHES: Final = 2
 #: Instances asked for at once.
@@ -132,6 +134,7 @@ class Lanes:
         """
         claimed = 0
         self._let_go_of_idle()
+        self._heed_clock(now)
         self._bulk_room = self._most_bulk - sum(lane.bulky() for lane in self._active.values())
         for key in self._ready():
             if not self._has_room(key):
@@ -146,6 +149,13 @@ class Lanes:
                 claimed += self._fill(lane)
         self._start_runners()
         return claimed
+
+    def _heed_clock(self, now: float) -> None:
+        """Have no instance wait longer than any is to, also when the clock was set back."""
+        latest = now + max(_PROBE_S, self._config.retry.max_delay_s)
+        for lane in self._down.values():
+            if lane.down_until is not None:
+                lane.down_until = min(lane.down_until, latest)
 
     def _let_go_of_idle(self) -> None:
         self._active = {key: lane for key, lane in self._active.items() if lane.runners or lane.busy()}

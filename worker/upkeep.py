@@ -123,7 +123,8 @@ class Upkeep:
             log("queue.cleared", tasks=cleared)
         self._queue.forget_answers(now - _ANSWERS_S)
         dropped = self._drop_dead_letters(now - keep.failed_s) if keep.failed_s else 0
-        return max(cleared, dropped, self._give_up(now)) == _SLICE
+        released = self._queue.release_late(now + self._config.retry.max_delay_s, _SLICE)
+        return max(cleared, dropped, released, self._give_up(now)) == _SLICE
 
     def _drop_dead_letters(self, before: float) -> int:
         tasks = self._queue.old_dead_letters(before, _SLICE)

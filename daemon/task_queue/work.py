@@ -181,6 +181,21 @@ class QueueWork(QueueBase):
         due: float | None = self.read(f"SELECT min(due_at) FROM {TABLE} INDEXED BY tasks_due WHERE status = 3")[0][0]
         return due
 
+    def release_late(self, latest: float, limit: int) -> int:
+        """Queue again up to `limit` deferred tasks that are due after `latest`; return how many.
+
+        No task is put off so far: the clock was set back since.
+        """
+        last = self.read(f"SELECT max(due_at) FROM {TABLE} INDEXED BY tasks_due WHERE status = 3")[0][0]
+        if last is None or last <= latest:
+            return 0
+        with self.write(self.quick, "queue.claim") as connection:
+            return int(connection.execute(
+                f"UPDATE {TABLE} SET status = 1, due_at = NULL WHERE _id IN ("
+                f" SELECT _id FROM {TABLE} INDEXED BY tasks_due"
+                " WHERE status = 3 AND due_at > ? ORDER BY due_at LIMIT ?)",
+                (latest, limit)).rowcount)
+
     def release_instance(self, instance_key: str, limit: int) -> int:
         """Queue again up to `limit` deferred tasks of one instance, whatever their time; return how many."""
         with self.write(self.quick, "queue.claim") as connection:

@@ -119,6 +119,7 @@ STEPS: dict[str, Callable[[Stage], object]] = {
     "resume_wished_held": _wish_then(State.HELD, lambda stage: stage.queue.resume(supersede=True)),
     "resume_wished_cancelled": _wish_then(State.CANCELLED, lambda stage: stage.queue.resume(supersede=True)),
     "promote_due": lambda stage: stage.queue.promote_due(time.time(), 10),
+    "release_late": lambda stage: stage.queue.release_late(0.0, 10),
     "release_instance": lambda stage: stage.queue.release_instance(KEY, 10),
     "recheck": lambda stage: stage.queue.recheck_unsynced(),
     "give_up": lambda stage: stage.queue.give_up(stage.queue.aged(KEY, 4e9, 10), "down"),

@@ -233,6 +233,16 @@ def test_instance_that_is_down_is_left_alone_until_its_time(depot: Depot, floor:
     assert floor.lanes.next_probe_at(NOW) == NOW + 10
 
 
+def test_instance_that_is_down_waits_no_longer_when_the_clock_is_set_back(depot: Depot, floor: Floor) -> None:
+    """An hour that comes twice is not waited for twice."""
+    accept(depot, 10)
+    bring_down(floor, NOW + 10)
+    floor.dispatch(NOW - 3600)
+    next_at = floor.lanes.next_probe_at(NOW - 3600)
+    assert next_at is not None
+    assert next_at <= NOW - 3600 + load(None).retry.max_delay_s
+
+
 @pytest.mark.parametrize("size", [1, BULK_BYTES])
 def test_instance_that_is_down_is_probed_with_one_task_at_a_time(depot: Depot, floor: Floor, size: int) -> None:
     """A hundred thousand waiting tasks cost one attempt each time, large ones as well as small ones."""

@@ -208,3 +208,14 @@ def test_answers_to_people_are_kept_for_a_while(depot: Depot, yard: Yard) -> Non
     depot.queue.durable.execute("UPDATE commands SET done_at = 1 WHERE id = ?", (numbers[1],))
     yard.turn()
     assert list(depot.queue.answers(numbers)) == numbers[:1]
+
+
+def test_deferred_tasks_are_tried_at_once_when_the_clock_was_set_back(depot: Depot, yard: Yard) -> None:
+    """None is put off for longer than retry.max_delay_s, so one that is due later is not waited for."""
+    now, longest_s = time.time(), yard.config.retry.max_delay_s
+    early, late = depot.accept("/early"), depot.accept("/late")
+    depot.settle(early, State.DEFERRED, due_at=now + longest_s / 2)
+    depot.settle(late, State.DEFERRED, due_at=now + longest_s + 3600)
+    yard.turn()
+    assert depot.task(early).state is State.DEFERRED
+    assert depot.task(late).state is State.QUEUED

@@ -63,6 +63,7 @@ def live(queue: TaskQueue) -> None:
     queue.claim(KEY, 1, bulk=True)
     queue.settle([Settlement(order=task.order, state=State.QUEUED) for task in queue.claim(KEY, 1, share=0.5)])
     queue.next_due_at()
+    queue.release_late(time.time(), 10)
     queue.promote_due(time.time(), 10)
     queue.release_instance(KEY, 10)
     queue.ready_instances("", 10)
