@@ -3,10 +3,12 @@
 import contextlib
 import io
 import os
+import shutil
 import threading
 
 import pytest
 
+from daemon.errors import Undelivered
 from tests.live.ways import ALL, ATOMIC, IN_INCUS, Watched, refused
 from tests.live.world import World
 from worker.targets.sftp_part import HIDDEN
@@ -63,6 +65,22 @@ class TestAtomic:
             assert session.left_part
             session.deliver(world.delivery(f"{world.home}/g", b"y"), io.BytesIO(b"y"), lambda: None)
             assert not session.left_part
+
+    @pytest.mark.parametrize("mode", [0o600, 0o644])
+    def test_part_file_that_is_taken_away_is_not_the_fault_of_the_path(self, world: World, mode: int) -> None:
+        """Something in the instance tidied it up, or a late rename of an earlier attempt took it: the next one works."""
+        delivery = world.delivery(f"{world.home}/f", b"x", mode=mode)
+
+        def take_away() -> None:
+            part = world.host_path(f"{world.home}/{delivery.part_name}")
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
+
+        with contextlib.closing(world.open()) as session:
+            with pytest.raises(Undelivered) as caught:
+                session.deliver(delivery, io.BytesIO(b"x"), take_away)
+            assert caught.value.code == "verify_failed"
+            session.deliver(delivery, io.BytesIO(b"x"), lambda: None)
+        assert world.names(world.home) == ["f"]
 
     def test_part_file_is_private_while_it_grows(self, world: World) -> None:
         """Before a large file is whole, nobody but its maker may read it."""

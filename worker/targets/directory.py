@@ -96,11 +96,10 @@ def instance_directory(destination: Destination) -> str:
 class DirectorySession:
     """A Session in one instance's directory; see worker.target for what it promises."""
 
-    broken = False
-
     def __init__(self, root: int) -> None:
         """`root` is the open directory; the session closes it."""
         self._root = root
+        self.broken = False
         self.left_part = False
 
     def close(self) -> None:
@@ -126,7 +125,7 @@ class DirectorySession:
                     _fill(part, delivery, source, wanted(delivery, existing))
                 before_rename()
                 with _explained(delivery):
-                    os.rename(place.part, place.name, src_dir_fd=place.directory, dst_dir_fd=place.directory)
+                    place.rename_part(delivery)
             except BaseException:
                 # The failure that led here is the one to report; what is left is removed later.
                 self.left_part = True
@@ -159,6 +158,13 @@ class _Place:
             return _attributes(os.stat(self.name, dir_fd=self.directory, follow_symlinks=False))
         except FileNotFoundError:
             return None
+
+    def rename_part(self, delivery: Delivery) -> None:
+        """Give the part file its name. Raises Undelivered when it is gone, and OSError."""
+        try:
+            os.rename(self.part, self.name, src_dir_fd=self.directory, dst_dir_fd=self.directory)
+        except FileNotFoundError as error:
+            raise Undelivered("verify_failed", f"{where(delivery)}: its part file is gone") from error
 
     def remove_part(self) -> bool:
         """Remove the part file; True if there was one."""

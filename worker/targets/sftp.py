@@ -92,11 +92,12 @@ class SftpSession:
                 raise refused
             refuse_unless_replaceable(delivery, existing)
             want = wanted(delivery, existing)
-            if want.secret:
-                part.hide()
-            part.fill(source, want)
-            before_rename()
-            part.rename(path)
+            with _noticing_loss(delivery):
+                if want.secret:
+                    part.hide()
+                part.fill(source, want)
+                before_rename()
+                part.rename(path)
         except BaseException:
             part.discard()
             raise
@@ -139,6 +140,17 @@ class SftpSession:
             if found is None or not found.is_link:
                 return path, found
         raise Undelivered("too_many_links", f"more than {_MAX_LINKS} symbolic links, the last at {shown(path)}")
+
+
+@contextlib.contextmanager
+def _noticing_loss(delivery: Delivery) -> Iterator[None]:
+    """While the part file is there: a path that does not exist is its own, not one that the upload named."""
+    try:
+        yield
+    except SftpStatus as status:
+        if status.code == NO_SUCH_FILE:
+            raise Undelivered("verify_failed", f"{where(delivery)}: its part file is gone") from status
+        raise
 
 
 def _refusal(create: Callable[[], None]) -> SftpStatus | Undelivered | None:
