@@ -65,6 +65,8 @@ def _storage(spool: Spool, reader: Reader, config: Config) -> Iterator[CourierEr
         incoming.discard()
     except Rejected as error:
         yield error
+    if not spool.is_in_place():
+        yield Rejected("storage_failed", "The spool was removed or replaced under this process: restart it.")
     try:
         seen = reader.snapshot()
         reader.try_writing()

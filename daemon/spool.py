@@ -24,7 +24,7 @@ from daemon.errors import Undelivered
 from daemon.incoming import Incoming, rejected
 from daemon.layout import Layout
 from daemon.spool_file import ends_with, read_meta
-from daemon.task import Upload, is_task_id
+from daemon.task import BUCKETS, Upload, is_task_id
 
 #: What opening a symbolic link, or a socket, ends with.
 _NO_FILE: Final = frozenset({errno.ELOOP, errno.ENXIO})
@@ -100,6 +100,17 @@ class Spool:
             if self._directories.setdefault(bucket, opened) != opened:
                 os.close(opened)
         return self._directories[bucket]
+
+    def is_in_place(self) -> bool:
+        """False when a bucket's directory is gone, or is not the one that is open here: nothing can be stored then."""
+        return all(self._is_in_place(bucket) for bucket in range(BUCKETS))
+
+    def _is_in_place(self, bucket: int) -> bool:
+        try:
+            named = os.stat(self._layout.bucket(bucket))
+        except OSError:
+            return False
+        return bucket not in self._directories or os.path.samestat(named, os.fstat(self._directories[bucket]))
 
     def open(self, upload: Upload) -> BinaryIO:
         """Open the bytes of an upload for reading, at 0; they end after `upload.size`, then comes the footer.

@@ -126,3 +126,14 @@ def test_readiness_gives_a_reason_when_the_locks_of_the_workers_cannot_be_read(a
     reply = api.ask("GET", "/readyz")
     assert reply.status == 503
     assert [reason["code"] for reason in reply.json()["reasons"]] == ["storage_failed"]
+
+
+def test_readiness_gives_a_reason_when_the_spool_was_replaced(api: Api) -> None:
+    """What cannot be stored is not called ready: not in a new directory, which this process does not have open."""
+    assert api.put("root/a").status == 202
+    (bucket,) = {path.parent for path in api.spooled()}
+    bucket.rename(bucket.with_name("replaced"))
+    bucket.mkdir()
+    reply = api.ask("GET", "/readyz")
+    assert reply.status == 503
+    assert "storage_failed" in [reason["code"] for reason in reply.json()["reasons"]]
