@@ -118,7 +118,7 @@ class Layout:
                 for path in (self.directory, self.spool, self.queue):
                     sync_directory(path)
         except OSError as error:
-            if error.errno == errno.EROFS:
+            if error.errno == errno.EROFS and self.directory.is_dir():
                 raise self.read_only() from error
             if error.errno in _TROUBLE:
                 raise CannotStart("io_error", f"state.directory {self.directory}: {error.strerror}") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from daemon.errors import CannotStart
-from daemon.exits import EXIT_FAILED, exit_code
+from daemon.exits import EXIT_CONFIG, EXIT_FAILED, exit_code
 from daemon.layout import Layout
 
 #: Where `struct statvfs` has its flags, as os.statvfs_result is built.
@@ -67,6 +67,18 @@ def test_create_is_content_with_what_another_process_makes_meanwhile(
     monkeypatch.setattr(os, "listdir", list_late)
     Layout(state).create()
     assert not state.stat().st_mode & stat.S_IRWXO
+
+
+def test_missing_directory_that_cannot_be_made_is_wrong_configuration(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a sandbox all above it is read-only: no restart helps, somebody has to make it."""
+    def fail(path: Path, mode: int = 0o777) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), os.fspath(path))
+
+    monkeypatch.setattr(os, "mkdir", fail)
+    with pytest.raises(CannotStart, match="systemd-tmpfiles --create") as refused:
+        Layout(tmp_path / "state").create()
+    assert exit_code(refused.value) == EXIT_CONFIG
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EMFILE, errno.EROFS])
