@@ -57,6 +57,8 @@ class Swept:
     detail: str = ""
     #: There was one.
     removed: bool = False
+    #: There was no session to look through.
+    unopened: bool = False
 
 
 def delivery_of(task: Task, config: Config) -> Delivery:
@@ -139,14 +141,16 @@ def _push(
 
 def _sweep(task: Task, held: list[Session], target_of: Callable[[str], Target], config: Config) -> Swept:
     """Remove the part file of a task that is not pushed, opening a session if none is held."""
+    opened = False
     try:
         if not held:
             held.append(target_of(task.destination.remote).open(task.destination, config.delivery.stopped))
+        opened = True
         removed = held[0].sweep(delivery_of(task, config))
     except CourierError as error:
         _drop_if_broken(held)
         failure = _whose(error, partial(target_of, task.destination.remote))
-        return Swept(task, failure.code, failure.detail)
+        return Swept(task, failure.code, failure.detail, unopened=not opened)
     _drop_if_broken(held)
     return Swept(task, None, removed=removed)
 

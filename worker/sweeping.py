@@ -8,6 +8,7 @@ uploads to its path wait for that.
 import time
 from typing import Final
 
+from daemon.errors import ERRORS, Action
 from daemon.logs import log
 from daemon.task_queue import TaskQueue
 from worker.lanes import Lanes
@@ -55,7 +56,7 @@ class Sweeping:
         task, code = message.task, message.code
         if code not in _GONE:
             self._settling.learn(Outcome(task, code, message.detail))
-            if SCOPE.get(code or "", Scope.TASK) is not Scope.TASK:
+            if SCOPE.get(code or "", Scope.TASK) is not Scope.TASK or _may_pass(message):
                 return
         self._queue.forget_part(task.order)
         if not self._lanes.lane(task.destination).sweeping():
@@ -65,3 +66,8 @@ class Sweeping:
             log("target.swept" if message.removed else "target.not_swept", task_id=task.task_id,
                 instance=task.destination.instance, project=task.destination.project,
                 remote=task.destination.remote, path=task.destination.path, code=code, detail=message.detail or None)
+
+
+def _may_pass(message: Swept) -> bool:
+    """True when no session could be had just now: that tells nothing about the part file."""
+    return message.unopened and message.code is not None and ERRORS[message.code].action is Action.RETRY

@@ -42,13 +42,13 @@ class Broom:
         self.sweeping.turn(time.time())
         return {lane.destination.instance: lane.busy() for lane in self.lanes.active() if lane.busy()}
 
-    def end(self, task: Task, code: str | None, *, removed: bool = False) -> None:
+    def end(self, task: Task, code: str | None, *, removed: bool = False, unopened: bool = False) -> None:
         """A runner has looked for a part file."""
         lane = self.lanes.lane(task.destination)
         push = lane.take(0, turn_over=False)
         if push is not None:
             lane.done(push, abandoned=False)
-        self.sweeping.swept(Swept(task, code, "so it is", removed))
+        self.sweeping.swept(Swept(task, code, "so it is", removed, unopened))
 
     def left(self, instance: str = "c1") -> int:
         """How many part files may be left in an instance."""
@@ -114,6 +114,17 @@ def test_part_file_is_kept_in_mind_while_its_instance_is_down(broom: Broom, code
     broom.end(first, None, removed=True)
     assert (broom.left(), broom.down()) == (2, [])
     assert broom.turn() == {"c1": 2}
+
+
+def test_part_file_is_kept_in_mind_when_no_session_could_be_opened(broom: Broom, capfd: pytest.CaptureFixture[str]) -> None:
+    """An error of Incus at the door says nothing about the path behind it; one that stays an error does."""
+    [task] = broom.leave()
+    broom.turn()
+    broom.end(task, "incus_error", unopened=True)
+    assert (broom.left(), broom.turn()) == (1, {"c1": 1})
+    broom.end(task, "bad_config", unopened=True)
+    assert broom.left() == 0
+    assert "target.not_swept" in capfd.readouterr().err
 
 
 def test_part_file_is_kept_in_mind_while_its_remote_is_away(broom: Broom) -> None:
