@@ -25,6 +25,8 @@ _BARRIER_EVERY_S: Final = 0.5
 _KEPT_EVERY_S: Final = 5.0
 #: Rows cleared, or given up, in one turn of the main loop.
 _SLICE: Final = 500
+#: A task that is due in more than so many times the longest delay was put off before the clock was set back.
+_LATEST: Final = 2
 #: For how long it can be asked what became of a command.
 _ANSWERS_S: Final = 3600.0
 #: Between two looks at what has grown old.
@@ -123,7 +125,7 @@ class Upkeep:
             log("queue.cleared", tasks=cleared)
         self._queue.forget_answers(now - _ANSWERS_S)
         dropped = self._drop_dead_letters(now - keep.failed_s) if keep.failed_s else 0
-        released = self._queue.release_late(now + self._config.retry.max_delay_s, _SLICE)
+        released = self._queue.release_late(now + _LATEST * self._config.retry.max_delay_s, _SLICE)
         return max(cleared, dropped, released, self._give_up(now)) == _SLICE
 
     def _drop_dead_letters(self, before: float) -> int:

@@ -211,7 +211,7 @@ def test_answers_to_people_are_kept_for_a_while(depot: Depot, yard: Yard) -> Non
 
 
 def test_deferred_tasks_are_tried_at_once_when_the_clock_was_set_back(depot: Depot, yard: Yard) -> None:
-    """None is put off for longer than retry.max_delay_s, so one that is due later is not waited for."""
+    """None is put off for longer than retry.max_delay_s, so one that is due much later is not waited for."""
     now, longest_s = time.time(), yard.config.retry.max_delay_s
     early, late = depot.accept("/early"), depot.accept("/late")
     depot.settle(early, State.DEFERRED, due_at=now + longest_s / 2)
