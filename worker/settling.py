@@ -24,6 +24,9 @@ from worker.verdict import SCOPE, Scope
 _MESSAGE_LENGTH: Final = 1000
 #: Between two probes of an instance that only has to be waited for.
 WAIT_PROBE_S: Final = 1.5
+#: An instance that broke a connection off is left alone for so long at least: Incus may have done it to stop it or to
+#: snapshot it, and who comes back at once can get in before Incus, which then waits until nobody uses the instance.
+LEAST_PROBE_S: Final = 0.5
 #: Codes that tell nothing about the destination: the trouble was on this side.
 _SAYS_NOTHING: Final = frozenset(
     {"shutdown", "order_unknown", "bytes_missing", "bytes_damaged", "invalid_row", "io_error", "worker_error"})
@@ -129,7 +132,7 @@ class Settling:
     def _probe_at(self, code: str, failures: int, now: float) -> float:
         if ERRORS[code].action is Action.WAIT:
             return now + WAIT_PROBE_S
-        return now + delay_s(failures, self._config.retry, self._rng)
+        return now + max(LEAST_PROBE_S, delay_s(failures, self._config.retry, self._rng))
 
 
 def _unchanged(task: Task) -> Settlement:
