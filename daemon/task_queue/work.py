@@ -169,12 +169,7 @@ class QueueWork(QueueBase):
 
     def promote_due(self, now: float, limit: int) -> int:
         """Queue again up to `limit` deferred tasks whose time has come; return how many."""
-        with self.write(self.quick, "queue.claim") as connection:
-            return int(connection.execute(
-                f"UPDATE {TABLE} SET status = 1, due_at = NULL WHERE _id IN ("
-                f" SELECT _id FROM {TABLE} INDEXED BY tasks_due"
-                " WHERE status = 3 AND due_at <= ? ORDER BY due_at LIMIT ?)",
-                (now, limit)).rowcount)
+        return self._queue_again("tasks_due", "due_at <= ? ORDER BY due_at", now, limit)
 
     def next_due_at(self) -> float | None:
         """When the next deferred task is due, in seconds since the epoch; None when none is deferred."""
@@ -189,21 +184,18 @@ class QueueWork(QueueBase):
         last = self.read(f"SELECT max(due_at) FROM {TABLE} INDEXED BY tasks_due WHERE status = 3")[0][0]
         if last is None or last <= latest:
             return 0
-        with self.write(self.quick, "queue.claim") as connection:
-            return int(connection.execute(
-                f"UPDATE {TABLE} SET status = 1, due_at = NULL WHERE _id IN ("
-                f" SELECT _id FROM {TABLE} INDEXED BY tasks_due"
-                " WHERE status = 3 AND due_at > ? ORDER BY due_at LIMIT ?)",
-                (latest, limit)).rowcount)
+        return self._queue_again("tasks_due", "due_at > ? ORDER BY due_at", latest, limit)
 
     def release_instance(self, instance_key: str, limit: int) -> int:
         """Queue again up to `limit` deferred tasks of one instance, whatever their time; return how many."""
+        return self._queue_again("tasks_deferred", "instance = ? ORDER BY _id", instance_key, limit)
+
+    def _queue_again(self, index: str, which: str, value: object, limit: int) -> int:
         with self.write(self.quick, "queue.claim") as connection:
             return int(connection.execute(
                 f"UPDATE {TABLE} SET status = 1, due_at = NULL WHERE _id IN ("
-                f" SELECT _id FROM {TABLE} INDEXED BY tasks_deferred"
-                " WHERE status = 3 AND instance = ? ORDER BY _id LIMIT ?)",
-                (instance_key, limit)).rowcount)
+                f" SELECT _id FROM {TABLE} INDEXED BY {index} WHERE status = 3 AND {which} LIMIT ?)",
+                (value, limit)).rowcount)
 
 
 def _write_down(connection: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> None:
