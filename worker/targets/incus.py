@@ -93,12 +93,8 @@ class IncusTarget:
     def _sftp(self, connection: Upgraded) -> SftpSession:
         try:
             return SftpSession(Wire(connection.socket, self._remote.timeout_s), connection.close)
-        except WireForeign:
-            connection.close()
-            raise
-        except WireStalled as error:
-            connection.close()
-            raise Undelivered("stalled", str(error)) from error
         except WireBroken as error:
             connection.close()
-            raise Undelivered("connection_lost", str(error)) from error
+            if isinstance(error, WireForeign):
+                raise
+            raise Undelivered("stalled" if isinstance(error, WireStalled) else "connection_lost", str(error)) from error
