@@ -19,7 +19,7 @@ from daemon.append_lease import AppendLease
 from daemon.config import find_file, load
 from daemon.door import Door, from_descriptors, open_doors
 from daemon.errors import CourierError, QueueFault
-from daemon.exits import EXIT_FAILED, EXIT_OK, complain, exit_code, in_words
+from daemon.exits import EXIT_FAILED, EXIT_OK, end_with
 from daemon.layout import Layout
 from daemon.lifeline import tie_to_parent
 from daemon.task_queue import TaskQueue
@@ -37,9 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         tie_to_parent()
         return _serve(options)
     except (CourierError, OSError) as error:
-        failure = in_words(error) if isinstance(error, OSError) else error
-        complain("incus-courier api", failure)
-        return exit_code(failure)
+        return end_with("incus-courier api", error)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

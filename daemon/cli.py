@@ -10,7 +10,7 @@ import typer
 from daemon import config as configuration
 from daemon.config import Config
 from daemon.errors import CourierError
-from daemon.exits import EXIT_FAILED, EXIT_USAGE, Misused, complain, exit_code
+from daemon.exits import EXIT_FAILED, EXIT_USAGE, Misused, end_with
 from daemon.layout import Layout
 from daemon.privileges import drop_to_owner, invoking_user
 
@@ -244,8 +244,7 @@ def main() -> None:
     try:
         app()
     except CourierError as error:
-        complain("incus-courier", error)
-        raise SystemExit(exit_code(error)) from None
+        raise SystemExit(end_with("incus-courier", error)) from None
     except Misused as error:
         sys.stderr.write(f"incus-courier: {error}\n")
         raise SystemExit(EXIT_USAGE) from None

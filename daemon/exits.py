@@ -28,13 +28,20 @@ def exit_code(error: CourierError) -> int:
     return EXIT_CONFIG if error.code in {"bad_config", "unsafe_listen"} else EXIT_FAILED
 
 
-def in_words(error: OSError) -> CannotStart:
-    """What the disk said to a process that cannot go on without it, as an error that a restart may find mended."""
-    return CannotStart("io_error", f"{error.filename or 'state.directory'}: {error.strerror or error}")
-
-
 def complain(program: str, error: CourierError) -> None:
     """Say on stderr, for people, why a process ends and what to do."""
     sys.stderr.write(f"{program}: {error.detail}\n")
     if error.kind.hint and error.kind.hint not in error.detail:
         sys.stderr.write(f"{program}: {error.kind.hint}\n")
+
+
+def end_with(program: str, error: CourierError | OSError) -> int:
+    """Say on stderr why a process ends, and return its exit status."""
+    failure = _in_words(error) if isinstance(error, OSError) else error
+    complain(program, failure)
+    return exit_code(failure)
+
+
+def _in_words(error: OSError) -> CannotStart:
+    """What the disk said to a process that cannot go on without it, as an error that a restart may find mended."""
+    return CannotStart("io_error", f"{error.filename or 'state.directory'}: {error.strerror or error}")

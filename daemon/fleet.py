@@ -11,7 +11,7 @@ from typing import Final
 
 from daemon import config as configuration
 from daemon.errors import CourierError
-from daemon.exits import EXIT_OK, complain, exit_code
+from daemon.exits import EXIT_OK, end_with
 
 _PREFIX: Final = "incus-courier-worker@"
 _SUFFIX: Final = ".service"
@@ -37,8 +37,7 @@ def main() -> int:
     try:
         config = configuration.load(configuration.find_file(parser.parse_args().config))
     except CourierError as error:
-        complain("incus-courier workers", error)
-        return exit_code(error)
+        return end_with("incus-courier workers", error)
     start, stop = plan(config.queue.shards, _loaded())
     if stop:
         _systemctl("stop", "--no-block", *stop)

@@ -9,7 +9,7 @@ from daemon import config as configuration
 from daemon import notify
 from daemon.config import Config
 from daemon.errors import CannotStart, CourierError, QueueFault
-from daemon.exits import EXIT_OK, complain, exit_code, in_words
+from daemon.exits import EXIT_OK, end_with
 from daemon.layout import Layout
 from daemon.lifeline import tie_to_parent
 from daemon.logs import flush, log, set_level, setup
@@ -33,9 +33,7 @@ def main() -> int:
         setup(config.log, "worker")
         _serve(config, arguments.shard, partial(_reload, arguments.config))
     except (CourierError, OSError) as error:
-        failure = in_words(error) if isinstance(error, OSError) else error
-        complain("incus-courier worker", failure)
-        return exit_code(failure)
+        return end_with("incus-courier worker", error)
     return EXIT_OK
 
 

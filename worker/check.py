@@ -7,7 +7,7 @@ import sys
 from daemon import config as configuration
 from daemon.config import LOCAL
 from daemon.errors import CourierError
-from daemon.exits import EXIT_OK, complain, exit_code
+from daemon.exits import EXIT_OK, end_with
 from worker.targets import describe, open_target
 
 
@@ -20,8 +20,7 @@ def main() -> int:
         for remote in (LOCAL, *config.remotes):
             _print(probe(remote, config))
     except CourierError as error:
-        complain("incus-courier worker", error)
-        return exit_code(error)
+        return end_with("incus-courier worker", error)
     return EXIT_OK
 
 
