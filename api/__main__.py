@@ -14,7 +14,7 @@ import time
 from typing import Final
 
 from api import service
-from daemon import activation, logs, notify
+from daemon import activation, log, notify
 from daemon.append_lease import AppendLease
 from daemon.config import find_file, load
 from daemon.door import Door, from_descriptors, open_doors
@@ -51,7 +51,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 def _serve(options: argparse.Namespace) -> int:
     file = find_file(options.config)
     config = load(file)
-    logs.setup(config.log, "api")
+    log.setup(config.log, "api")
     doors = open_doors(from_descriptors(options.listen_fd) or activation.stand_in(config.api.listen, activation.take()),
                        allow_anonymous=config.api.allow_anonymous)
     _warn_about(doors)
@@ -66,14 +66,14 @@ def _serve(options: argparse.Namespace) -> int:
     finally:
         for door in doors:
             door.remove()
-    logs.log("api.stopped")
+    log.log("api.stopped")
     return EXIT_OK if clean else EXIT_FAILED
 
 
 def _warn_about(doors: list[Door]) -> None:
     open_to = [door.address for door in doors if not door.private]
     if open_to:
-        logs.log("service.open_door", listen=", ".join(open_to), pid=os.getpid())
+        log.log("service.open_door", listen=", ".join(open_to), pid=os.getpid())
 
 
 def _wait_for(lease: AppendLease, layout: Layout, shards: int) -> None:
@@ -84,7 +84,7 @@ def _wait_for(lease: AppendLease, layout: Layout, shards: int) -> None:
     said = None
     while (reason := lease.acquire() or _cannot_open(layout, shards)) is not None:
         if reason != said:
-            logs.log("api.waiting", detail=reason)
+            log.log("api.waiting", detail=reason)
             notify.status(reason)
             said = reason
         notify.still_starting(PATIENCE_S)
@@ -111,5 +111,5 @@ def _raise_descriptor_limit() -> None:
 
 if __name__ == "__main__":
     status = main()
-    logs.flush(within_s=1.0)
+    log.flush(within_s=1.0)
     sys.exit(status)

@@ -22,10 +22,11 @@ from api.visitors import check, from_browser
 from api.wire import UploadRequest, collect, read_put, read_query, read_upload, refuse_parameters
 from daemon.config import Config
 from daemon.errors import CourierError, Rejected
-from daemon.logs import log
-from daemon.names import printable
-from daemon.task import Task, is_task_id
-from daemon.task_view import describe
+from daemon.log import log
+from daemon.model.names import printable
+from daemon.model.task import Task
+from daemon.model.upload import is_task_id
+from daemon.model.view import describe
 
 Handler = Callable[[Scope, Receive], Awaitable[Answer]]
 Refuse = Callable[[CourierError], Answer]

@@ -16,8 +16,8 @@ from daemon.doorbell import ring
 from daemon.errors import CourierError, QueueFault, Rejected
 from daemon.incoming import Sealed
 from daemon.layout import Layout
-from daemon.logs import log
-from daemon.task import Upload
+from daemon.log import log
+from daemon.model.upload import Upload
 from daemon.task_queue import Outcome, Put, TaskQueue
 
 #: Most uploads in one transaction.

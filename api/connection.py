@@ -38,7 +38,7 @@ from api.outflow import Outflow
 from api.problems import problem, refusal
 from api.target import split
 from daemon.errors import Rejected
-from daemon.logs import log
+from daemon.log import log
 
 #: Events of one body that wait for the app; each is at most 64 KiB.
 QUEUED_PIECES: Final = 4

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 
 from api.body import Pace
-from daemon.logs import log
+from daemon.log import log
 
 
 class Outflow:

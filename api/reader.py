@@ -11,8 +11,8 @@ from api.admission import Snapshot
 from api.tasks import Question, merge
 from daemon.errors import QueueFault, Rejected
 from daemon.layout import Layout
+from daemon.model.task import PENDING, Task
 from daemon.spool import Spool
-from daemon.task import PENDING, Task
 from daemon.task_queue import TaskQueue
 
 Result = TypeVar("Result")

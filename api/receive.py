@@ -22,8 +22,8 @@ from api.reader import free_bytes
 from api.wire import UploadRequest
 from daemon.errors import Rejected
 from daemon.incoming import Incoming
+from daemon.model.upload import Upload
 from daemon.spool import Spool
-from daemon.task import Upload
 from daemon.threads import begin_pool
 
 #: A body up to this size is read whole before a file is made for it.

@@ -19,7 +19,7 @@ from api.farewell import Farewell
 from api.listener import USED_UP, Listener
 from daemon import notify
 from daemon.door import BACKLOG, Door
-from daemon.logs import log
+from daemon.log import log
 
 #: Seconds between two turns of the main loop, each of which tells the watchdog that it is alive.
 TURN_S: Final = 1.0

@@ -16,7 +16,7 @@ from api.receive import Receiver
 from api.server import Hooks, Server
 from api.settings import Settings
 from api.uploads import Uploads
-from daemon import logs, notify
+from daemon import log, notify
 from daemon.config import Config, load
 from daemon.door import Door
 from daemon.errors import CannotStart
@@ -71,11 +71,11 @@ class _Service:
         """Serve until told to stop."""
         for committer in self._committers:
             committer.start()
-        logs.gather(asyncio.get_running_loop().call_soon)
+        log.gather(asyncio.get_running_loop().call_soon)
         try:
             return await self._server.run()
         finally:
-            logs.gather(None)
+            log.gather(None)
 
     def close(self) -> None:
         """Let the threads finish what they were given, then close the files. Blocks."""
@@ -105,9 +105,9 @@ class _Service:
         try:
             new = await joined(self._threads.submit(load, self._file))
         except CannotStart as error:
-            logs.log("config.rejected", detail=error.detail)
+            log.log("config.rejected", detail=error.detail)
         else:
             self._settings.adopt(new)
-            logs.set_level(new.log.level)
-            logs.log("config.reloaded")
+            log.set_level(new.log.level)
+            log.log("config.reloaded")
         notify.ready()

@@ -10,9 +10,10 @@ from urllib.parse import urlencode
 from api.wire import read_instance, read_query
 from daemon.config import Config
 from daemon.errors import Rejected
-from daemon.names import check_project, printable
-from daemon.task import Destination, State, Task, Upload, is_task_id
-from daemon.task_view import describe
+from daemon.model.names import check_project, printable
+from daemon.model.task import State, Task
+from daemon.model.upload import Destination, Upload, is_task_id
+from daemon.model.view import describe
 
 PARAMETERS: Final = frozenset({"state", "instance", "project", "limit", "after"})
 DEFAULT_LIMIT: Final = 100

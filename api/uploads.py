@@ -12,7 +12,7 @@ from api.settings import Settings
 from api.wire import UploadRequest
 from daemon.config import Config
 from daemon.errors import Rejected
-from daemon.logs import log
+from daemon.log import log
 
 
 class Uploads:

@@ -14,7 +14,7 @@ from typing import Final
 
 from api.wire import Headers
 from daemon.errors import Rejected
-from daemon.names import printable
+from daemon.model.names import printable
 
 _AUTHORITY: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]*)?")
 _ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(.+)")

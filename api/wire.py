@@ -14,8 +14,8 @@ from urllib.parse import parse_qsl
 from api.digests import announced
 from daemon.config import LOCAL, Config
 from daemon.errors import Rejected
-from daemon.names import check_instance, check_path, check_project, check_remote, printable
-from daemon.task import Destination
+from daemon.model.names import check_instance, check_path, check_project, check_remote, printable
+from daemon.model.upload import Destination
 
 #: The parameters that PUT knows.
 PUT_PARAMETERS: Final = frozenset({"project", "mode", "uid", "gid", "mkdirs"})

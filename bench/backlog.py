@@ -18,7 +18,7 @@ from bench.prepared import Prepared
 from bench.queue_cost import Cost, Probe, lifetime
 from bench.service import SHARDS, Service
 from daemon.config import LOCAL
-from daemon.task import Destination
+from daemon.model.upload import Destination
 from daemon.task_queue import TaskQueue
 
 TITLE: Final = "Flat cost: a long backlog and a dead instance"

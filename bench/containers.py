@@ -11,7 +11,7 @@ from typing import Final
 from bench.inotify import IN_CLOSE_WRITE, Watch
 from bench.machine import incus_version
 from daemon.config import LOCAL
-from daemon.task import Destination
+from daemon.model.upload import Destination
 
 IMAGE: Final = "courier-tiny"
 #: Where the `dir` pool keeps containers: the bench looks at their files from outside.

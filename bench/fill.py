@@ -19,11 +19,12 @@ from typing import Final
 import uuid_utils
 
 from bench.service import ROOT, SHARDS
-from daemon import seam
+from daemon import failpoints
 from daemon.config import LOCAL
 from daemon.layout import Layout
+from daemon.model.task import State
+from daemon.model.upload import Destination, Upload
 from daemon.spool import Spool
-from daemon.task import Destination, State, Upload
 from daemon.task_queue import Settlement, TaskQueue
 
 #: Uploads in one transaction.
@@ -98,11 +99,11 @@ def _fill_shard(state: Path, shard: int, count: int, *, files: bool) -> None:
 
 def _spooled(spool: Spool, some: Iterator[Upload]) -> Iterator[Upload]:
     """The same uploads, each with its file."""
-    seam.arm("spool.sync=skip spool.dirsync=skip")
+    failpoints.arm("spool.sync=skip spool.dirsync=skip")
     for upload in some:
         spool.begin().seal(upload).release()
         yield upload
-    seam.arm("")
+    failpoints.arm("")
     spool.close()
 
 

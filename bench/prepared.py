@@ -13,10 +13,11 @@ from bench.containers import Container
 from bench.inotify import IN_MOVED_TO, Watch
 from bench.machine import cpu_times, process_cpu_s
 from bench.service import SHARDS, Child, Service, wait_until
-from daemon import seam
+from daemon import failpoints
 from daemon.doorbell import ring
+from daemon.model.task import PENDING
+from daemon.model.upload import Upload
 from daemon.spool import Spool
-from daemon.task import PENDING, Upload
 from daemon.task_queue import TaskQueue
 
 _PIECE: Final = 2**20
@@ -72,7 +73,7 @@ class Prepared:
         return sum(process_cpu_s(worker.pid) for worker in self._workers)
 
     def _spooled(self, instance: str, count: int, source: Path, directory: str) -> list[Upload]:
-        seam.arm("spool.sync=skip spool.dirsync=skip")
+        failpoints.arm("spool.sync=skip spool.dirsync=skip")
         spool = Spool(self._service.layout)
         size = source.stat().st_size
         made = []
@@ -84,7 +85,7 @@ class Prepared:
             made.append(fill.with_digest(plain, incoming.hexdigest()))
             incoming.seal(made[-1]).release()
         spool.close()
-        seam.arm("")
+        failpoints.arm("")
         return made
 
     def _wait_until_idle(self, keys: set[str]) -> None:

@@ -11,7 +11,8 @@ from bench import fill
 from bench.figures import median
 from daemon.config import LOCAL
 from daemon.layout import Layout
-from daemon.task import Destination, State, Task
+from daemon.model.task import State, Task
+from daemon.model.upload import Destination
 from daemon.task_queue import Settlement, TaskQueue
 
 #: Tasks in one transaction: what sixteen uploads at once, and a busy worker's turn, come to.

@@ -22,8 +22,8 @@ from bench.service import SHARDS
 from daemon.config import LOCAL
 from daemon.incoming import Sealed
 from daemon.layout import Layout
+from daemon.model.upload import Destination, Upload
 from daemon.spool import Spool
-from daemon.task import Destination, Upload
 from daemon.task_queue import TaskQueue
 
 THREADS: Final = 16

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from daemon.logs import log
+from daemon.log import log
 from daemon.task_queue import TaskQueue
 
 #: The kernel's name for the time since its last boot.

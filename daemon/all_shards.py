@@ -9,7 +9,7 @@ from daemon import shard_count
 from daemon.config import Config
 from daemon.errors import CannotStart, QueueFault
 from daemon.layout import Layout
-from daemon.task import State, Task
+from daemon.model.task import State, Task
 from daemon.task_queue import TaskQueue
 
 

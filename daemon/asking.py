@@ -18,8 +18,8 @@ from daemon.config import Config
 from daemon.doorbell import ring
 from daemon.errors import CannotStart, QueueFault
 from daemon.layout import Layout
+from daemon.model.task import State
 from daemon.shard_lock import holder
-from daemon.task import State
 from daemon.task_queue import Answer, Command, Selection, TaskQueue
 
 #: How long to wait for the answers of workers that run.

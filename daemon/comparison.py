@@ -10,10 +10,11 @@ from typing import Final
 
 from daemon.errors import Rejected
 from daemon.findings import STATE_OF, Finding, judge, mark_of
-from daemon.logs import log
+from daemon.log import log
+from daemon.model.task import FINISHED, State
+from daemon.model.upload import BUCKETS, Destination, Upload, bucket_of, is_task_id
 from daemon.spool import STOPPED, Mark, Name, Spool, same_upload
 from daemon.spool_check import SpoolCheck, Undecided
-from daemon.task import BUCKETS, FINISHED, Destination, State, Upload, bucket_of, is_task_id
 from daemon.task_queue import Restored, Row, TaskQueue
 
 #: Names, or rows, looked at in one step, unless asked otherwise: a few milliseconds.

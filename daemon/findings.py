@@ -6,10 +6,10 @@ A name never changes its meaning. `docs/recovery.md` is generated from the table
 from dataclasses import dataclass
 from typing import Final
 
+from daemon.model.task import FINISHED, State, Task
 from daemon.spool import Mark
 from daemon.spool_check import Found
 from daemon.spool_file import FOOTER_BYTES
-from daemon.task import FINISHED, State, Task
 
 
 @dataclass(frozen=True, slots=True)

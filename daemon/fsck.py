@@ -19,10 +19,10 @@ from daemon.errors import CannotStart, QueueFault
 from daemon.exits import EXIT_FAILED, EXIT_OK
 from daemon.findings import FINDINGS, Finding
 from daemon.layout import Layout, inode
-from daemon.logs import setup
+from daemon.log import setup
+from daemon.model.upload import BUCKETS
 from daemon.shard_lock import ShardLock
 from daemon.spool import Spool
-from daemon.task import BUCKETS
 from daemon.task_queue import TaskQueue, keys
 from daemon.task_queue.inspection import what_is_damaged
 

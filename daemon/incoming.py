@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from daemon import seam
+from daemon import failpoints
 from daemon.errors import Rejected
+from daemon.model.upload import Upload
 from daemon.spool_file import ending
-from daemon.task import Upload
 
 #: Bytes, and pieces, that are held in memory until they are written together: a small upload is written once, whole.
 _HELD_BYTES: Final = 256 * 1024
@@ -58,7 +58,7 @@ class Incoming:
                 raise rejected(error) from error
 
     def _write_held(self, flags: int = 0) -> None:
-        seam.reach("spool.write")
+        failpoints.reach("spool.write")
         _write_all(self._descriptor, self._held, self._written_bytes, flags)
         self._written_bytes += self._held_bytes
         self._held.clear()
@@ -85,13 +85,13 @@ class Incoming:
             self._complete(upload)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
             directory = self._directory_of(bucket)
-            seam.reach("spool.link")
+            failpoints.reach("spool.link")
             os.link(f"/proc/self/fd/{self._descriptor}", upload.task_id, dst_dir_fd=directory, follow_symlinks=True)
         except OSError as error:
             self.discard()
             raise rejected(error) from error
         try:
-            if seam.reach("spool.dirsync"):
+            if failpoints.reach("spool.dirsync"):
                 os.fsync(directory)
         except OSError as error:
             self.discard()
@@ -105,7 +105,7 @@ class Incoming:
         if self._aside:
             os.ftruncate(self._descriptor, self._written_bytes)
         self._held.append(ending(upload))
-        sync = seam.reach("spool.sync")
+        sync = failpoints.reach("spool.sync")
         if not self._written_bytes:
             self._write_held(os.RWF_DSYNC if sync else 0)
             return

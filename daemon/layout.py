@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from daemon.errors import CannotStart
-from daemon.task import BUCKETS
+from daemon.model.upload import BUCKETS
 
 #: Name of the file that says how many shards there are.
 SHARDS_FILE: Final = "shards"

@@ -15,7 +15,7 @@ from daemon.comparison import Comparison
 from daemon.errors import QueueFault
 from daemon.findings import Finding
 from daemon.layout import Layout, sync_directory, touch
-from daemon.logs import log
+from daemon.log import log
 from daemon.spool import Spool
 from daemon.task_queue import TaskQueue
 

@@ -5,7 +5,7 @@ import os
 from typing import Final
 
 from daemon.layout import Layout
-from daemon.logs import log
+from daemon.log import log
 
 #: What the system says when a disk or a quota is full.
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

@@ -19,7 +19,7 @@ from daemon.append_lease import acquire_alone
 from daemon.errors import CannotStart
 from daemon.findings import Finding
 from daemon.layout import Layout, sync_directory, touch
-from daemon.logs import log
+from daemon.log import log
 from daemon.shard_count import ShardCount
 from daemon.shard_lock import ShardLock, pid_in
 from daemon.task_queue import TaskQueue

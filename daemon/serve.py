@@ -8,7 +8,7 @@ from daemon import notify
 from daemon.config import Config
 from daemon.door import Door, open_doors
 from daemon.layout import Layout
-from daemon.logs import log, setup
+from daemon.log import log, setup
 from daemon.supervisor import Supervisor
 
 

@@ -19,12 +19,12 @@ from enum import Enum
 from functools import cached_property
 from typing import BinaryIO, Final, NamedTuple
 
-from daemon import seam
+from daemon import failpoints
 from daemon.errors import Undelivered
 from daemon.incoming import Incoming, rejected
 from daemon.layout import Layout
+from daemon.model.upload import BUCKETS, Upload, is_task_id
 from daemon.spool_file import ends_with, read_meta
-from daemon.task import BUCKETS, Upload, is_task_id
 
 #: What opening a symbolic link, or a socket, ends with.
 _NO_FILE: Final = frozenset({errno.ELOOP, errno.ENXIO})
@@ -83,7 +83,7 @@ class Spool:
         Raises Rejected('no_room') or Rejected('storage_failed'); nothing is left then.
         """
         try:
-            seam.reach("spool.open")
+            failpoints.reach("spool.open")
             flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
             incoming = Incoming(os.open(self._layout.spool, flags, self._layout.file_mode), self.directory)
         except OSError as error:
@@ -173,7 +173,7 @@ class Spool:
     def mark(self, upload: Upload, mark: Mark) -> None:
         """Rename an upload's file so that its name says `mark`, durably. A file that is gone is left gone."""
         directory = self.directory(upload.destination.bucket)
-        seam.reach("spool.mark")
+        failpoints.reach("spool.mark")
         for old in Mark:
             if old is mark:
                 continue
@@ -198,11 +198,11 @@ class Spool:
             directory = self.directory(upload.destination.bucket)
             touched.add(directory)
             try:
-                if seam.reach("spool.unlink"):
+                if failpoints.reach("spool.unlink"):
                     _unlink_any(upload.task_id, directory)
             except OSError as error:
                 failed[upload.task_id] = error
-        seam.reach("spool.unlinked")
+        failpoints.reach("spool.unlinked")
         for directory in touched:
             os.fsync(directory)
         return failed

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from daemon.layout import Layout
+from daemon.model.upload import Upload
 from daemon.spool import Mark, Name, Spool, name_of
 from daemon.spool_file import read_meta
-from daemon.task import Upload
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: What opening something says that is no plain file.

@@ -5,7 +5,7 @@ import struct
 import zlib
 from typing import Final
 
-from daemon.task import Upload
+from daemon.model.upload import Upload
 
 #: magic, length of the JSON in bytes, its CRC-32
 _FOOTER: Final = struct.Struct(">8sII")

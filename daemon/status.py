@@ -11,11 +11,11 @@ from daemon.config import Config
 from daemon.errors import QueueFault
 from daemon.exits import EXIT_FAILED, EXIT_OK
 from daemon.layout import Layout
+from daemon.model.task import State
+from daemon.model.view import age
 from daemon.shard_lock import holder
 from daemon.tables import show_table
-from daemon.task import State
 from daemon.task_queue import TaskQueue
-from daemon.task_view import age
 
 #: The columns of the table, and the states that each of them counts.
 _COLUMNS = {

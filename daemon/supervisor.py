@@ -19,7 +19,7 @@ from typing import Final
 from daemon.config import Config
 from daemon.exits import EXIT_CONFIG, EXIT_OK
 from daemon.lifeline import VARIABLE
-from daemon.logs import log
+from daemon.log import log
 
 #: Before a child that died is started again: the first time, and at most.
 _FIRST_DELAY_S: Final = 0.2

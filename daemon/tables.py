@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from daemon.names import printable
+from daemon.model.names import printable
 
 #: Where nobody looks at a screen, lines are as long as they need to be.
 _UNLIMITED: Final = 20_000

@@ -15,9 +15,9 @@ from daemon.choosing import check_id
 from daemon.config import Config
 from daemon.errors import CourierError, Rejected, Undelivered
 from daemon.exits import EXIT_FAILED, EXIT_OK, complain
+from daemon.model.task import Task
 from daemon.privileges import drop_to_owner
 from daemon.spool import Spool
-from daemon.task import Task
 
 _PIECE_BYTES: Final = 1024 * 1024
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from daemon.errors import ERRORS, Action
-from daemon.events import EVENTS
 from daemon.findings import FINDINGS
+from daemon.log.events import EVENTS
 
 HERE = Path(__file__).resolve().parent
 ROOMS = ("api", "daemon", "worker")
@@ -39,8 +39,8 @@ _TITLES = (
 
 _EVENTS_HEAD = """# Events
 
-Made by `make docs` from `daemon/events.py` and the places that log them. Each step of an upload is one event. As JSON
-lines the fields have the names below; in the journal they are `INCUS_` and the name in capitals, beside `MESSAGE`,
+Made by `make docs` from `daemon/log/events.py` and the places that log them. Each step of an upload is one event. As
+JSON lines the fields have the names below; in the journal they are `INCUS_` and the name in capitals, beside `MESSAGE`,
 `PRIORITY`, `SYSLOG_IDENTIFIER`, `MESSAGE_ID`, `CODE_FILE`, `CODE_LINE`, `CODE_FUNC` and `INCUS_EVENT`.
 
     journalctl INCUS_TASK_ID=01a203af-ced4-760f-ae26-10636e7e5bca    one upload, from its acceptance to its delivery

@@ -12,7 +12,7 @@ from daemon.errors import CannotStart, CourierError, QueueFault
 from daemon.exits import EXIT_OK, end_with
 from daemon.layout import Layout
 from daemon.lifeline import tie_to_parent
-from daemon.logs import flush, log, set_level, setup
+from daemon.log import flush, log, set_level, setup
 from daemon.reserve import Reserve
 from daemon.reshard import take_shard
 from daemon.spool import Spool

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from daemon.config import LOCAL, Config
 from daemon.doorbell import Doorbell
-from daemon.logs import log
+from daemon.log import log
 from daemon.reserve import Reserve
 from daemon.spool import Spool
 from daemon.task_queue import TaskQueue

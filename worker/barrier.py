@@ -8,9 +8,9 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from daemon import seam
+from daemon import failpoints
+from daemon.model.task import State, Task
 from daemon.spool import Spool
-from daemon.task import State, Task
 from daemon.threads import begin_pool
 
 
@@ -47,7 +47,7 @@ class Barrier:
 
     def _pass(self, tasks: list[Task]) -> None:
         try:
-            if seam.reach("barrier.sync"):
+            if failpoints.reach("barrier.sync"):
                 os.sync()
             failed = self._spool.remove(task.upload for task in tasks)
         except OSError as error:

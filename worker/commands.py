@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from daemon.logs import log
+from daemon.log import log
+from daemon.model.task import FINISHED, State, Task
 from daemon.spool import Mark, Spool
-from daemon.task import FINISHED, State, Task
 from daemon.task_queue import Answer, Change, Command, Selection, TaskQueue
 from worker.lanes import Lanes
 from worker.marks import mark

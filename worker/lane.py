@@ -8,7 +8,8 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field
 
-from daemon.task import Destination, Task
+from daemon.model.task import Task
+from daemon.model.upload import Destination
 from daemon.task_queue.schema import BULK_BYTES
 
 

@@ -12,7 +12,8 @@ from typing import Final
 
 from daemon.config import Config
 from daemon.errors import ERRORS, Action
-from daemon.task import Destination, Task
+from daemon.model.task import Task
+from daemon.model.upload import Destination
 from daemon.task_queue import TaskQueue
 from daemon.threads import begin_pool
 from worker.lane import Lane

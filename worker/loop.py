@@ -17,9 +17,9 @@ from daemon import notify
 from daemon.config import Config
 from daemon.doorbell import Doorbell
 from daemon.errors import Action, QueueFault
-from daemon.logs import gather, log
+from daemon.log import gather, log
+from daemon.model.task import State
 from daemon.reserve import NO_ROOM, Reserve
-from daemon.task import State
 from daemon.task_queue import TaskQueue
 from worker.barrier import Unspooled
 from worker.commands import Commands

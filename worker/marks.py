@@ -1,8 +1,8 @@
 """Marking spooled files, for a rebuild of the queue that may never come: nothing waits for it, nothing fails for it."""
 
-from daemon.logs import log
+from daemon.log import log
+from daemon.model.task import Task
 from daemon.spool import Mark, Spool
-from daemon.task import Task
 
 
 def mark(spool: Spool, task: Task, mark: Mark) -> None:

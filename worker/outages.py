@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from daemon.task import Destination
+from daemon.model.upload import Destination
 from daemon.task_queue import TaskQueue
 
 #: How often the clocks are written down.

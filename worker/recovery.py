@@ -17,9 +17,9 @@ from daemon.comparison import Comparison
 from daemon.config import Config
 from daemon.errors import QueueFault
 from daemon.findings import Finding
-from daemon.logs import log
+from daemon.log import log
+from daemon.model.upload import first_id_of
 from daemon.spool import Spool
-from daemon.task import first_id_of
 from daemon.task_queue import TaskQueue
 from daemon.task_queue.inspection import give_way, what_is_damaged
 from worker.start import tell

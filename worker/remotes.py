@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from daemon.config import Config
 from daemon.errors import CourierError, Undelivered
-from daemon.logs import log
+from daemon.log import log
 from daemon.threads import begin_pool
 from worker.lifecycle import Lifecycle
 from worker.lifecycle_feed import feed

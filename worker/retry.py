@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from daemon.config import Retry
 from daemon.errors import ERRORS, Action
-from daemon.task import State, Task
+from daemon.model.task import State, Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from daemon import seam
+from daemon import failpoints
 from daemon.config import Config
 from daemon.errors import CourierError, Undelivered
-from daemon.logs import log
+from daemon.log import log
+from daemon.model.task import Task
 from daemon.spool import Mark, Spool, Stopped
-from daemon.task import Task
 from worker.lane import Lane, Push
 from worker.target import Delivery, Receipt, Session, Target
 
@@ -113,12 +113,12 @@ def _push(
     try:
         with (spool.open if task.recheck else spool.open_pending)(task.upload) as source:
             if not held:
-                seam.reach("push.open")
+                failpoints.reach("push.open")
                 held.append(target_of(task.destination.remote).open(task.destination, config.delivery.stopped))
-            seam.reach("push.write")
+            failpoints.reach("push.write")
             begun = True
             receipt = held[0].deliver(delivery_of(task, config), source, lambda: _last_moment(push))
-        seam.reach("push.renamed")
+        failpoints.reach("push.renamed")
     except Stopped as stopped:
         return Outcome(task, stopped.code, stopped.detail, held=stopped.mark is Mark.HELD)
     except CourierError as error:
@@ -170,7 +170,7 @@ def _last_moment(push: Push) -> None:
         raise Cancelled
     if push.stopped:
         raise Undelivered("shutdown")
-    seam.reach("push.rename")
+    failpoints.reach("push.rename")
 
 
 def _drop_if_broken(held: list[Session]) -> None:

@@ -10,7 +10,7 @@ from daemon.config import Config
 from daemon.errors import QueueFault
 from daemon.findings import Finding
 from daemon.layout import Layout
-from daemon.logs import log
+from daemon.log import log
 from daemon.reserve import NO_ROOM, Reserve
 from daemon.spool import Mark, Spool
 from daemon.task_queue import TaskQueue

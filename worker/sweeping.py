@@ -9,7 +9,7 @@ import time
 from typing import Final
 
 from daemon.errors import ERRORS, Action
-from daemon.logs import log
+from daemon.log import log
 from daemon.task_queue import TaskQueue
 from worker.lanes import Lanes
 from worker.remotes import Remotes

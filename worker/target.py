@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
-from daemon.task import Destination
+from daemon.model.upload import Destination
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,10 @@ from typing import Final
 from daemon.absence import note_alive
 from daemon.config import Config
 from daemon.errors import ERRORS, Action, QueueFault
-from daemon.logs import log
+from daemon.log import log
+from daemon.model.task import State
 from daemon.reserve import Reserve
 from daemon.spool import Mark, Spool
-from daemon.task import State
 from daemon.task_queue import Change, TaskQueue
 from worker.barrier import Barrier, Unspooled, ready_to_go
 from worker.lanes import Lanes

@@ -1,7 +1,7 @@
 """One shard's queue: the index to the uploads in the spool, on persist-queue's acknowledged SQLite queue.
 
 Guarantees: what `put_many` and `settle` return for is on the disk; an upload is put once, however often it is
-tried; a state changes only along the edges of `daemon.task.TRANSITIONS`. The API only puts and reads; all other
+tried; a state changes only along the edges of `daemon.model.task.TRANSITIONS`. The API only puts and reads; all other
 changes are made by the one worker that holds the shard's lock. Nothing is ever found out by counting rows.
 
 All SQL of the service is in this package.

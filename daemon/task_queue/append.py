@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from daemon import seam
-from daemon.task import FINISHED, State, Upload
+from daemon import failpoints
+from daemon.model.task import FINISHED, State
+from daemon.model.upload import Upload
 from daemon.task_queue.base import QueueBase
 from daemon.task_queue.batches import chunks
 from daemon.task_queue.schema import OUTAGE, TABLE
@@ -57,7 +58,7 @@ class QueueAppend(QueueBase):
         else:
             with self.write(self.durable, "queue.commit") as connection:
                 answers = put_all(connection)
-        seam.reach("queue.committed")
+        failpoints.reach("queue.committed")
         return answers
 
     def _put_all(
@@ -67,7 +68,7 @@ class QueueAppend(QueueBase):
         fresh: dict[str, Upload] = {}
         found = []
         for upload in uploads:
-            seam.reach("queue.insert")
+            failpoints.reach("queue.insert")
             earlier = None if upload.idempotency_key is None else self._claim_key(connection, upload, fresh)
             if earlier is None and (upload.task_id in there or upload.task_id in fresh):
                 earlier = Put(Outcome.DUPLICATE, upload.task_id)

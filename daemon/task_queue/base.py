@@ -16,10 +16,11 @@ from typing import Any, Final, Self, TypeVar
 import persistqueue
 from persistqueue.serializers import json as json_serializer
 
-from daemon import seam
+from daemon import failpoints
 from daemon.errors import QueueFault
 from daemon.layout import Layout, inode
-from daemon.task import END_OF_TIME_S, State, Task, Upload
+from daemon.model.task import State, Task
+from daemon.model.upload import END_OF_TIME_S, Upload
 from daemon.task_queue import keys
 from daemon.task_queue.alone import alone
 from daemon.task_queue.faults import commit, faults
@@ -169,7 +170,7 @@ class QueueBase(persistqueue.SQLiteAckQueue):
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
-                seam.reach(step)
+                failpoints.reach(step)
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")

@@ -5,7 +5,8 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from daemon.task import State, Task, first_id_of
+from daemon.model.task import State, Task
+from daemon.model.upload import first_id_of
 from daemon.task_queue.base import COLUMNS, TASK_ID, QueueBase, decode_all
 from daemon.task_queue.schema import OUTAGE, TABLE
 

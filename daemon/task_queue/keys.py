@@ -8,7 +8,7 @@ import sqlite3
 from contextlib import closing
 
 from daemon.layout import Layout, inode
-from daemon.logs import log
+from daemon.log import log
 from daemon.task_queue.alone import alone
 from daemon.task_queue.faults import is_damage
 from daemon.task_queue.schema import CREATE_KEYS

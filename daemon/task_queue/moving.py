@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any, Final
 
-from daemon.task import bucket_of
+from daemon.model.upload import bucket_of
 from daemon.task_queue.base import BUSY_TIMEOUT_S, QueueBase
 from daemon.task_queue.faults import faults
 from daemon.task_queue.schema import TABLE

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
-from daemon.task import Destination, State, Task
+from daemon.model.task import State, Task
+from daemon.model.upload import Destination
 from daemon.task_queue.base import COLUMNS, TASK_ID, QueueBase, decode, decode_all
 from daemon.task_queue.schema import OUTAGE, TABLE
 

@@ -13,7 +13,8 @@ from enum import Enum
 from typing import Any, Final
 
 from daemon.errors import QueueFault
-from daemon.task import FINISHED, State, Task, Upload
+from daemon.model.task import FINISHED, State, Task
+from daemon.model.upload import Upload
 from daemon.task_queue.base import BORN_FACT, COLUMNS, QueueBase, decode_or_none
 from daemon.task_queue.schema import OUTAGE, TABLE
 

@@ -5,7 +5,7 @@ import sqlite3
 import time
 from collections.abc import Iterable
 
-from daemon.task import State, Task
+from daemon.model.task import State, Task
 from daemon.task_queue.base import BUSY_TIMEOUT_S, COLUMNS, QueueBase, decode_all
 from daemon.task_queue.faults import faults
 from daemon.task_queue.schema import BULK_BYTES, TABLE

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from daemon import seam
+from daemon import failpoints
 from daemon.errors import QueueFault
-from daemon.task import State, Task
+from daemon.model.task import State, Task
 from daemon.task_queue.base import COLUMNS, QueueBase, decode, decode_all
 from daemon.task_queue.batches import chunks, values
 from daemon.task_queue.schema import BULK_BYTES, TABLE
@@ -87,7 +87,7 @@ class QueueWork(QueueBase):
                 if first and not tasks:
                     tasks = self._claim(connection, instance_key, limit, bulk, 0)
             if tasks:
-                seam.reach("queue.claimed")
+                failpoints.reach("queue.claimed")
         except (QueueFault, OSError):
             self._doubtful += tasks
             raise
@@ -141,7 +141,7 @@ class QueueWork(QueueBase):
                 f"UPDATE {TABLE} SET status = 6, due_at = NULL, error_code = NULL,"
                 " error_message = 'A newer upload replaced it.'"
                 f" WHERE _id = ? AND status IN (1, 3) AND {_NEWER_EXISTS}", (order,)).rowcount]
-        seam.reach("queue.settled")
+        failpoints.reach("queue.settled")
         wished = {s.order: s.state for s in granted if s.order in otherwise}
         return Settled(superseded=frozenset(superseded),
                        cancelled=frozenset(order for order, state in wished.items() if state is State.CANCELLED),

@@ -16,9 +16,10 @@ from daemon import shard_count
 from daemon.config import Retry
 from daemon.findings import Finding
 from daemon.layout import Layout
+from daemon.model.task import FINISHED, PENDING, TRANSITIONS, State, Task
+from daemon.model.upload import Destination, Upload
 from daemon.reshard import migrate
 from daemon.spool import Mark
-from daemon.task import FINISHED, PENDING, TRANSITIONS, Destination, State, Task, Upload
 from daemon.task_queue import Change, Command, Outcome, Selection, Settlement
 from tests.support.depot import Depot, an_upload
 from worker.commands import VERBS, Commands, Forget, Refused, decide, states_of

@@ -11,7 +11,7 @@ import pytest
 
 from daemon import asking
 from daemon.cli import main
-from daemon.task import State
+from daemon.model.task import State
 from tests.support.command import Done, incus_courier
 from tests.support.depot import Depot, new_id
 from tests.support.service import Service

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.task import Destination
+from daemon.model.upload import Destination
 from daemon.task_queue import Command, TaskQueue
 from tests.live.host import Container, Host
 from tests.live.proxy import Proxy

@@ -11,7 +11,7 @@ import pytest
 
 from daemon.config import LOCAL, Config, Remote, Target
 from daemon.errors import Undelivered
-from daemon.task import Destination
+from daemon.model.upload import Destination
 from tests.live.host import ApiError, Container, Host
 from tests.live.proxy import Proxy
 from tests.live.world import World, incus_world

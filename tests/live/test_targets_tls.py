@@ -12,7 +12,7 @@ import pytest
 
 from daemon.config import Remote
 from daemon.errors import Undelivered
-from daemon.task import Destination
+from daemon.model.upload import Destination
 from tests.live.host import Container, Host
 from tests.live.world import incus_world
 from tests.support.waiting import PATIENCE_S

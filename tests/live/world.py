@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.config import Remote
-from daemon.task import Destination
+from daemon.model.upload import Destination
 from tests.live.host import Container, Host
 from tests.support.waiting import PATIENCE_S
 from worker.target import Delivery, Receipt, Session

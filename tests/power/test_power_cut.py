@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.task import State
+from daemon.model.task import State
 from tests.live.host import Host
 from tests.power.load import Load
 from tests.power.machine import IncusMachine, Machine

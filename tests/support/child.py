@@ -6,7 +6,7 @@ import sys
 import threading
 from multiprocessing.connection import Connection
 
-from daemon import seam
+from daemon import failpoints
 from daemon.lifeline import VARIABLE
 
 #: What the server of forks imports once for all.
@@ -21,7 +21,7 @@ def run(arguments: list[str], environment: dict[str, str], log: str, orders: Con
     os.environ.update(environment)
     # It ends with the server of forks, which ends with the tests.
     os.environ[VARIABLE] = str(os.getppid())
-    seam.arm(environment.get(seam.VARIABLE, ""))
+    failpoints.arm(environment.get(failpoints.VARIABLE, ""))
     _Faults(orders).start()
     module, *rest = arguments
     sys.argv = [module, *rest]
@@ -38,8 +38,8 @@ class _Faults(threading.Thread):
         super().__init__(name="faults", daemon=True)
         self._orders = orders
         self._fired = 0
-        self._reach = seam.reach
-        seam.reach = self._count
+        self._reach = failpoints.reach
+        failpoints.reach = self._count
 
     def _count(self, step: str) -> bool:
         try:
@@ -56,7 +56,7 @@ class _Faults(threading.Thread):
             while True:
                 faults = self._orders.recv()
                 if faults is not None:
-                    seam.arm(faults)
+                    failpoints.arm(faults)
                     self._fired = 0
                 self._orders.send(self._fired)
         except (EOFError, OSError):

@@ -8,8 +8,9 @@ from typing import Any, Self
 import uuid_utils
 
 from daemon.layout import Layout
+from daemon.model.task import State, Task
+from daemon.model.upload import Destination, Upload
 from daemon.spool import Spool
-from daemon.task import Destination, State, Task, Upload
 from daemon.task_queue import Put, Settlement, TaskQueue
 
 

@@ -102,7 +102,7 @@ class Forked:
                 os.kill(self.pid, number)
 
     def arm(self, faults: str) -> None:
-        """Replace the plan of faults (see daemon.seam); what fired so far is forgotten."""
+        """Replace the plan of faults (see daemon.failpoints); what fired so far is forgotten."""
         self._ours.send(faults)
         assert self._ours.poll(PATIENCE_S)
         self._ours.recv()

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from daemon import seam
+from daemon import failpoints
 from daemon.layout import Layout
-from daemon.task import BUCKETS, PENDING, State, Task
+from daemon.model.task import PENDING, State, Task
+from daemon.model.upload import BUCKETS
 from daemon.task_queue import TaskQueue
 from tests.support.client import Client
 from tests.support.processes import Forked, Launcher, Process, end
@@ -90,7 +91,7 @@ class Service:
         """Start `api` or `worker-N` and wait for nothing."""
         module, _, shard = name.partition("-")
         arguments = [module, "--config", str(self.config), *(["--shard", shard] if shard else [])]
-        self.processes[name] = self._launch(arguments, {seam.VARIABLE: faults}, self.log)
+        self.processes[name] = self._launch(arguments, {failpoints.VARIABLE: faults}, self.log)
         return self.processes[name]
 
     def wait_ready(self) -> None:

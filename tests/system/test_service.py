@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
-from daemon.events import EVENTS
+from daemon.log.events import EVENTS
 from tests.live.host import Container
 from tests.support.waiting import eventually
 from tests.system.load import Load
@@ -184,7 +184,7 @@ def test_no_line_is_lost_however_fast_they_come(machine: Machine) -> None:
     """The journal has every line of a service that logs as fast as it can (far over 2,000 a second), in order."""
     program = textwrap.dedent("""
         import sys
-        from daemon import logs
+        from daemon import log as logs
         from daemon.config import Log
         logs.setup(Log(format="journal"), "burst")
         for number in range(12000):

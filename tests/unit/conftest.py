@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon import seam
+from daemon import failpoints
 from tests.support.depot import Depot
 
 
@@ -13,7 +13,7 @@ from tests.support.depot import Depot
 def _disarmed() -> Iterator[None]:
     """No fault outlives its test."""
     yield
-    seam.arm("")
+    failpoints.arm("")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from daemon.errors import Undelivered
-from daemon.names import printable
+from daemon.model.names import printable
 from worker.target import Delivery
 
 _ALL_READ: Final = stat.S_IRGRP | stat.S_IROTH

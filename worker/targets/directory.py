@@ -16,8 +16,8 @@ from typing import BinaryIO, Final
 
 from daemon.config import LOCAL
 from daemon.errors import Undelivered
-from daemon.names import printable
-from daemon.task import Destination
+from daemon.model.names import printable
+from daemon.model.upload import Destination
 from worker.target import Delivery, Receipt, Session
 from worker.targets import source as spool
 from worker.targets.attributes import (

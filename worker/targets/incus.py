@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from daemon.config import Remote
 from daemon.errors import Undelivered
-from daemon.task import Destination
+from daemon.model.upload import Destination
 from worker.target import Session
 from worker.targets.files_api import FilesApiSession
 from worker.targets.rest import NoSuchAddress, Rest, Upgraded

@@ -20,7 +20,7 @@ from pylxd.models import Instance
 
 from daemon.config import Remote
 from daemon.errors import Undelivered
-from daemon.names import printable
+from daemon.model.names import printable
 from worker.targets.attributes import Attributes, Wanted
 from worker.verdict import classify_files_api, classify_http
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final
 
 from daemon.errors import Undelivered
-from daemon.names import printable
+from daemon.model.names import printable
 from worker.target import Delivery, Receipt
 from worker.targets import source as spool
 from worker.targets.attributes import Attributes, refuse_unless_replaceable, wanted, where

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, Final
 
 from daemon.errors import Undelivered
-from daemon.names import MAX_PATH_BYTES, printable
+from daemon.model.names import MAX_PATH_BYTES, printable
 from worker.target import Delivery
 from worker.targets import source as spool
 from worker.targets.attributes import Wanted, refuse_unless_exact, wanted_directory, where

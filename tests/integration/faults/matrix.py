@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon import seam
+from daemon import failpoints
+from daemon.model.task import PENDING, State, Task
+from daemon.model.upload import BUCKETS
 from daemon.spool import Spool
-from daemon.task import BUCKETS, PENDING, State, Task
 from tests.support.client import Answer
 from tests.support.processes import Forked
 from tests.support.service import Service
@@ -17,7 +18,7 @@ from tests.support.waiting import eventually
 ERRORS = ("ENOSPC", "EIO", "EROFS", "EDQUOT")
 FAULTS = (*ERRORS, "kill")
 #: Steps that the API takes; the others are the worker's.
-API_STEPS = frozenset(seam.STEPS[:seam.STEPS.index("queue.claim")])
+API_STEPS = frozenset(failpoints.STEPS[:failpoints.STEPS.index("queue.claim")])
 #: Steps behind a pause that grows after an error: one fault is enough for a service.
 BARRIER_STEPS = frozenset({"barrier.sync", "spool.unlink", "spool.unlinked"})
 #: The step that only a dead letter takes.

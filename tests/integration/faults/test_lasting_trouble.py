@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from daemon import seam
+from daemon import failpoints
 from tests.integration.faults.matrix import API_STEPS, BARRIER_STEPS, DEAD_LETTER_STEP
 from tests.support.processes import Forked
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
-STEPS = [step for step in seam.STEPS if step not in API_STEPS and step != DEAD_LETTER_STEP]
+STEPS = [step for step in failpoints.STEPS if step not in API_STEPS and step != DEAD_LETTER_STEP]
 #: A full disk means more to the queue than to anything else: there is a reserve.
 CASES = [(step, "EIO") for step in STEPS] + [(step, "ENOSPC") for step in STEPS if step.startswith("queue.")]
 #: So often a step fails before it works again; a barrier has long pauses between its attempts.

@@ -1,6 +1,6 @@
 """The fault matrix: every step of an upload and its delivery meets every fault, in real processes.
 
-A step announces itself to `daemon.seam` just before its effect; the fault comes in its place. Each cell says what
+A step announces itself to `daemon.failpoints` just before its effect; the fault comes in its place. Each cell says what
 the client is told, and what has become of its bytes when all is over:
 
     507, 503    refused with that status ...         nothing   ... and nothing is left
@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from daemon import seam
+from daemon import failpoints
 from tests.integration.faults.matrix import BARRIER_STEPS, ERRORS, FAULTS, Seen, Variant, carry_out
 
 TABLE = """
@@ -73,7 +73,7 @@ class Matrix:
         together: dict[tuple[Variant, object], list[tuple[str, str]]] = defaultdict(list)
         for step, variant, fault in cells:
             alone = step in BARRIER_STEPS
-            together[variant, (step, fault) if alone else seam.STEPS.index(step) // _STEPS_EACH].append((step, fault))
+            together[variant, (step, fault) if alone else failpoints.STEPS.index(step) // _STEPS_EACH].append((step, fault))
         for (variant, _), some in together.items():
             seen = pool.submit(carry_out, some, variant, base.mktemp("matrix"))
             self._seen |= {(step, variant, fault): seen for step, fault in some}
@@ -95,7 +95,7 @@ def matrix(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def test_matrix_has_a_row_for_every_step_in_order() -> None:
     """The table lists every step of the seam, in the order in which they are taken."""
-    assert tuple(ROWS) == seam.STEPS
+    assert tuple(ROWS) == failpoints.STEPS
 
 
 @pytest.mark.parametrize("variant", [SMALL], ids=["small"])

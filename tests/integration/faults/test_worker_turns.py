@@ -15,13 +15,14 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from daemon import seam
+from daemon import failpoints
 from daemon.config import Config, Delivery, Retry, StateSection, Target
 from daemon.errors import QueueFault, Undelivered
 from daemon.layout import Layout
+from daemon.model.task import State, Task
+from daemon.model.upload import Destination, Upload
 from daemon.reserve import Reserve
 from daemon.spool import Spool
-from daemon.task import Destination, State, Task, Upload
 from daemon.task_queue import Settlement, TaskQueue, base
 from daemon.task_queue.faults import commit
 from tests.support.waiting import eventually
@@ -53,7 +54,7 @@ def parts(config: Config) -> Iterator[Parts]:
         made = assemble(queue, Spool(layout), Reserve(layout, 0, 0), config)
         yield made
         made.remotes.close()
-    seam.arm("")
+    failpoints.arm("")
     signal.set_wakeup_fd(-1)
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -99,7 +100,7 @@ def test_outcome_is_settled_when_the_queue_failed_for_the_message_before_it(part
     task = claim(parts)
     parts.inbox.put(Unspooled((task.order + 1,)))
     parts.inbox.put(Outcome(task, None))
-    seam.arm("queue.unspool=EIO@1")
+    failpoints.arm("queue.unspool=EIO@1")
     run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.DELIVERED)
 
 
@@ -142,11 +143,11 @@ def test_task_is_delivered_when_the_commit_of_its_claim_failed_after_it_had_reac
 def test_newer_upload_replaces_a_task_whose_claim_is_in_doubt(parts: Parts, config: Config) -> None:
     """What came while nobody knew whether the older was claimed counts as it always does."""
     newer = replace(UPLOAD, task_id="0198c2f0-0000-7000-8000-000000000002")
-    seam.arm("queue.claimed=EIO")
+    failpoints.arm("queue.claimed=EIO")
     parts.queue.put_many([UPLOAD], supersede=True)
     with pytest.raises(OSError, match="Input/output error"):
         parts.queue.claim(UPLOAD.destination.instance_key, 1)
-    seam.arm("")
+    failpoints.arm("")
     Spool(parts.queue.layout).begin().seal(newer).release()
     parts.queue.put_many([newer], supersede=True)
     assert state(parts) is State.PUSHING

@@ -7,8 +7,9 @@ import pytest
 
 from daemon.comparison import Comparison
 from daemon.layout import Layout
+from daemon.model.task import State
+from daemon.model.upload import bucket_of
 from daemon.spool import Mark
-from daemon.task import State, bucket_of
 from tests.integration.recovery.world import World
 
 _STATES = [State.QUEUED, State.DEFERRED, State.HELD, State.FAILED]

@@ -15,10 +15,11 @@ import uuid_utils
 from daemon import reshard, shard_count
 from daemon.append_lease import AppendLease
 from daemon.layout import Layout
+from daemon.model.task import State, Task
+from daemon.model.upload import Destination, Upload
 from daemon.shard_count import ShardCount
 from daemon.shard_lock import ShardLock, holder
 from daemon.spool import Spool
-from daemon.task import Destination, State, Task, Upload
 from daemon.task_queue import Change, Command, Selection, Settlement, TaskQueue, moving
 
 _BODY = b"body"

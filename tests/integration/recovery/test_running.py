@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.task import State
+from daemon.model.task import State
 from daemon.task_queue import TaskQueue
 from tests.integration.recovery.restarting import events, keep_running
 from tests.support.service import Service

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from daemon.config import Config
+from daemon.model.task import State
 from daemon.reserve import Reserve
 from daemon.spool import Mark
-from daemon.task import State
 from daemon.task_queue import Command, TaskQueue
 from tests.integration.recovery.restarting import events, is_ready, keep_running
 from tests.integration.recovery.world import World

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from api.committer import Committer, Decision, Ticket
-from daemon import seam
+from daemon import failpoints
 from daemon.errors import CourierError, QueueFault
 from daemon.layout import Layout
+from daemon.model.upload import Destination, Upload
 from daemon.spool import Spool
-from daemon.task import Destination, Upload
 from daemon.task_queue import TaskQueue
 
 Decided = list[Decision | CourierError]
@@ -25,7 +25,7 @@ def layout(tmp_path: Path) -> Iterator[Layout]:
     layout = Layout(tmp_path / "state")
     layout.create()
     yield layout
-    seam.arm("")
+    failpoints.arm("")
 
 
 def upload(number: int, path: str = "", **values: Any) -> Upload:
@@ -102,8 +102,8 @@ def test_bytes_are_taken_back_only_when_their_rows_are_certainly_not_there(
     layout: Layout, fault: str, code: str, kept: int,
 ) -> None:
     """A fault before the commit leaves nothing; after it nobody knows, and everything stays."""
-    answers = decide(layout, [upload(1), upload(2)], lambda: seam.arm(fault))
-    seam.arm("")
+    answers = decide(layout, [upload(1), upload(2)], lambda: failpoints.arm(fault))
+    failpoints.arm("")
     assert codes(answers) == [code] * 2
     assert len(files(layout)) == len(rows(layout)) == kept
 

@@ -5,7 +5,8 @@ import pytest
 from api.tasks import Question, describe, describe_page, merge, read_question
 from daemon.config import Config, Remote
 from daemon.errors import Rejected
-from daemon.task import Destination, State, Task, Upload
+from daemon.model.task import State, Task
+from daemon.model.upload import Destination, Upload
 
 CONFIG = Config(remotes={"far": Remote(endpoint="https://far:8443", project="p2")})
 

@@ -17,7 +17,7 @@ from api.wire import (
 )
 from daemon.config import Config, Delivery, Remote
 from daemon.errors import Rejected
-from daemon.task import Destination
+from daemon.model.upload import Destination
 
 CONFIG = Config(incus=Remote(project="work"), remotes={"far": Remote(endpoint="https://far:8443", project="p2")})
 

@@ -11,8 +11,6 @@ import pytest
 ROOT = Path(__file__).parents[3]
 #: Each room and the rooms that it may import besides itself.
 ROOMS = {"daemon": set[str](), "api": {"daemon"}, "worker": {"daemon"}}
-#: Longer modules have more than one reason to change.
-MAX_LINES = 300
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]
 
@@ -58,11 +56,9 @@ def test_databases_are_opened_by_the_task_queue_alone() -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=NAMES)
-def test_module_says_what_it_is_for_and_is_not_too_long(path: Path) -> None:
-    """A module has a docstring and one reason to change."""
-    text = path.read_text()
-    assert ast.get_docstring(ast.parse(text))
-    assert text.count("\n") <= MAX_LINES
+def test_module_says_what_it_is_for(path: Path) -> None:
+    """A module has a docstring."""
+    assert ast.get_docstring(ast.parse(path.read_text()))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=NAMES)

@@ -3,10 +3,11 @@ from dataclasses import replace
 import pytest
 
 from daemon.findings import FINDINGS, judge, mark_of
+from daemon.model.task import FINISHED, State, Task
+from daemon.model.upload import Destination, Upload
 from daemon.spool import Mark
 from daemon.spool_check import Found
 from daemon.spool_file import FOOTER_BYTES
-from daemon.task import FINISHED, Destination, State, Task, Upload
 
 _META_BYTES = 300
 _SIZE = 1000

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from daemon import seam
+from daemon import failpoints
 from daemon.errors import Rejected, Undelivered
 from daemon.layout import Layout
+from daemon.model.upload import Upload
 from daemon.spool import Mark, Spool, Stopped
-from daemon.task import Upload
 from tests.support.depot import an_upload, new_id
 
 DATA = b"hello"
@@ -33,7 +33,7 @@ def spool(layout: Layout) -> Iterator[Spool]:
     """Its spool."""
     made = Spool(layout)
     yield made
-    seam.arm("")
+    failpoints.arm("")
     made.close()
 
 
@@ -140,14 +140,14 @@ def test_short_writes_are_continued(spool: Spool, monkeypatch: pytest.MonkeyPatc
 ])
 def test_failure_before_the_name_leaves_nothing(spool: Spool, layout: Layout, step: str, error: str, code: str) -> None:
     """Whatever goes wrong before the file has its name, the client can be told that nothing was kept."""
-    seam.arm(f"{step}={error}")
+    failpoints.arm(f"{step}={error}")
     assert code_of(lambda: store(spool, an_upload())) == code
     assert files(layout) == []
 
 
 def test_failure_after_the_name_is_told_as_unknown(spool: Spool, layout: Layout) -> None:
     """Once the file has its name it may stay: that is said, and nobody unlinks it."""
-    seam.arm("spool.dirsync=EIO")
+    failpoints.arm("spool.dirsync=EIO")
     upload = an_upload()
     assert code_of(lambda: store(spool, upload)) == "outcome_unknown"
     assert files(layout) == [upload.task_id]
@@ -345,7 +345,7 @@ def test_removal_takes_every_mark_and_counts_what_is_gone_as_removed(spool: Spoo
 def test_removal_of_others_goes_on_when_one_fails(spool: Spool, layout: Layout) -> None:
     """One bad file does not keep the bytes of all others on the disk."""
     uploads = [store(spool, an_upload(f"/{number}")) for number in range(3)]
-    seam.arm("spool.unlink=EIO@2")
+    failpoints.arm("spool.unlink=EIO@2")
     assert list(spool.remove(uploads)) == [uploads[1].task_id]
     assert files(layout) == [uploads[1].task_id]
 
@@ -353,6 +353,6 @@ def test_removal_of_others_goes_on_when_one_fails(spool: Spool, layout: Layout) 
 def test_removal_is_in_the_order_given(spool: Spool, layout: Layout) -> None:
     """Of one path the older goes first: a rebuild never finds the older without the newer."""
     uploads = [store(spool, an_upload()) for _ in range(3)]
-    seam.arm("spool.unlink=EIO@3")
+    failpoints.arm("spool.unlink=EIO@3")
     spool.remove(uploads)
     assert files(layout) == [uploads[2].task_id]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from daemon.model.task import TRANSITIONS, State
+from daemon.model.upload import Upload
 from daemon.spool import Mark
-from daemon.task import TRANSITIONS, State, Upload
 from daemon.task_queue import Change, Settlement
 from tests.support.depot import Depot, an_upload
 from worker.commands import VERBS, decide

@@ -46,7 +46,7 @@ PARENT = """
 import sys
 from daemon import supervisor
 from daemon.config import load
-from daemon.logs import setup
+from daemon.log import setup
 supervisor._GRACE_S = float(sys.argv[1])
 config = load(None)
 config = config.model_copy(update={

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.errors import ERRORS, Action, CourierError
-from daemon.events import EVENTS, LogEvent
+from daemon.log.events import EVENTS, LogEvent
 from worker import verdict
 
 ROOT = Path(__file__).parents[3]
@@ -31,7 +31,7 @@ def calls(name: str) -> Iterator[tuple[Path, ast.Call]]:
 
 def texts() -> set[str]:
     """Every text in the code, apart from the two tables."""
-    tables = {ROOT / "daemon" / "errors.py", ROOT / "daemon" / "events.py"}
+    tables = {ROOT / "daemon" / "errors.py", ROOT / "daemon" / "log" / "events.py"}
     return {node.value for path, node in nodes()
             if path not in tables and isinstance(node, ast.Constant) and isinstance(node.value, str)}
 
@@ -61,7 +61,7 @@ def test_event_has_a_level_a_sentence_and_an_id(row: LogEvent) -> None:
     assert uuid.UUID(row.message_id).version == 5
 
 
-@pytest.mark.parametrize(("file", "rows"), [("errors.py", ERRORS), ("events.py", EVENTS)])
+@pytest.mark.parametrize(("file", "rows"), [("errors.py", ERRORS), ("log/events.py", EVENTS)])
 def test_no_row_of_a_table_hides_another(file: str, rows: dict[str, object]) -> None:
     """Each name stands in its table once."""
     path = ROOT / "daemon" / file

@@ -3,10 +3,11 @@ from typing import Any
 
 import pytest
 
-from daemon import seam
+from daemon import failpoints
 from daemon.errors import QueueFault
+from daemon.model.task import FINISHED, TRANSITIONS, State
+from daemon.model.upload import Destination, Upload
 from daemon.spool import Mark
-from daemon.task import FINISHED, TRANSITIONS, Destination, State, Upload
 from daemon.task_queue import Answer, Command, Selection
 from tests.support.depot import Depot, new_id
 from worker.commands import VERBS, Commands, Forget, Refused, decide, states_of
@@ -174,9 +175,9 @@ def test_marks_follow_what_people_decide(depot: Depot, commands: Commands) -> No
 def test_mark_that_cannot_be_made_stops_nothing(depot: Depot, commands: Commands) -> None:
     """The row decides; a name that a broken disk does not take is only logged."""
     upload = depot.accept()
-    seam.arm("spool.mark=EIO")
+    failpoints.arm("spool.mark=EIO")
     [answer] = ask(depot, commands, "hold", upload)
-    seam.arm("")
+    failpoints.arm("")
     assert answer.changed == 1
     assert depot.state(upload) is State.HELD
 
@@ -244,10 +245,10 @@ def test_task_that_was_taken_back_is_not_lost_when_the_queue_cannot_be_written(
     upload = depot.accept()
     lanes.only.add(depot.claim())
     depot.queue.ask([Command(verb="hold", task_id=upload.task_id)])
-    seam.arm("queue.settle=EIO")
+    failpoints.arm("queue.settle=EIO")
     with pytest.raises(QueueFault):
         commands.work()
-    seam.arm("")
+    failpoints.arm("")
     assert depot.state(upload) is State.PUSHING
     while commands.work():
         pass

@@ -3,7 +3,8 @@ from collections.abc import Callable
 
 import pytest
 
-from daemon.task import Destination, State, Task
+from daemon.model.task import State, Task
+from daemon.model.upload import Destination
 from daemon.task_queue.schema import BULK_BYTES
 from tests.support.depot import an_upload
 from tests.support.waiting import eventually

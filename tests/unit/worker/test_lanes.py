@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from daemon.config import Config, load
-from daemon.task import Destination, State, Task, Upload
+from daemon.model.task import State, Task
+from daemon.model.upload import Destination, Upload
 from daemon.task_queue import Change, Settlement
 from daemon.task_queue.schema import BULK_BYTES
 from tests.support.depot import Depot, an_upload

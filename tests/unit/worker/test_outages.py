@@ -1,8 +1,8 @@
 import pytest
 
-from daemon import seam
+from daemon import failpoints
 from daemon.errors import QueueFault
-from daemon.task import Destination
+from daemon.model.upload import Destination
 from tests.support.depot import Depot
 from worker.outages import Outages
 
@@ -75,10 +75,10 @@ def test_outage_is_not_lost_when_it_cannot_be_written_down(outages: Outages, clo
     """It is written down later, and counts meanwhile."""
     outages.begin("local")
     clock.now += 10
-    seam.arm("queue.claim=EIO")
+    failpoints.arm("queue.claim=EIO")
     with pytest.raises(QueueFault):
         outages.write_down()
-    seam.arm("")
+    failpoints.arm("")
     assert outages.seconds(HERE) == 10
     outages.write_down()
     assert outages.seconds(HERE) == 10

@@ -5,7 +5,7 @@ import pytest
 
 from daemon.config import Retry
 from daemon.errors import ERRORS, Action
-from daemon.task import State, Task
+from daemon.model.task import State, Task
 from tests.support.depot import an_upload
 from worker.retry import Decision, decide, delay_s, is_too_old
 

@@ -7,7 +7,7 @@ from typing import BinaryIO
 import pytest
 
 from daemon.config import Config
-from daemon.task import Destination
+from daemon.model.upload import Destination
 from tests.support.depot import Depot
 from worker import runner
 from worker.lane import Lane

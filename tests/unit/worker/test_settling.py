@@ -3,11 +3,11 @@ from typing import Any
 
 import pytest
 
-from daemon import seam
+from daemon import failpoints
 from daemon.config import Config, load
 from daemon.errors import QueueFault
+from daemon.model.task import State, Task
 from daemon.spool import Mark
-from daemon.task import State, Task
 from daemon.task_queue import Change
 from tests.support.depot import Depot, an_upload
 from tests.support.targets import no_target
@@ -97,7 +97,7 @@ def test_part_file_that_may_be_left_is_known_until_a_file_got_its_name(
 def test_dead_letter_is_marked_before_its_row(desk: Desk, depot: Depot) -> None:
     """A rebuild of the queue never revives a dead letter."""
     [task] = desk.claim()
-    seam.arm("queue.settle=EIO")
+    failpoints.arm("queue.settle=EIO")
     with pytest.raises(QueueFault):
         desk.end(task, "parent_not_found")
     [name] = depot.spool.names(task.destination.bucket)
@@ -109,7 +109,7 @@ def test_outcome_is_kept_until_it_can_be_written(desk: Desk) -> None:
     """Nothing that the queue could not take is forgotten."""
     first, second = desk.claim(2)
     desk.settling.take([Outcome(first, None), Outcome(second, "target_full", "full")])
-    seam.arm("queue.settle=ENOSPC@1")
+    failpoints.arm("queue.settle=ENOSPC@1")
     with pytest.raises(QueueFault) as caught:
         desk.settling.flush()
     assert caught.value.code == "queue_full"

@@ -3,7 +3,7 @@ import time
 import pytest
 
 from daemon.config import load
-from daemon.task import State, Task
+from daemon.model.task import State, Task
 from tests.support.depot import Depot
 from tests.support.targets import no_target
 from worker.lane import Lane

@@ -15,7 +15,7 @@ import pytest
 
 from daemon.config import Config, Remote
 from daemon.errors import CannotStart, Undelivered
-from daemon.task import Destination
+from daemon.model.upload import Destination
 from worker import targets
 from worker.target import Delivery
 from worker.targets import describe, open_target, rest

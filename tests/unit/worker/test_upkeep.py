@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from daemon import seam
+from daemon import failpoints
 from daemon.config import Config, load
 from daemon.errors import Undelivered
+from daemon.model.task import State, Task
+from daemon.model.upload import Destination
 from daemon.reserve import Reserve
 from daemon.spool import Mark
-from daemon.task import Destination, State, Task
 from daemon.task_queue import Command
 from tests.support.depot import Depot, an_upload
 from tests.support.waiting import eventually
@@ -104,11 +105,11 @@ def test_bytes_stay_when_the_sync_fails_and_go_later(depot: Depot, yard: Yard) -
     """Nothing is unlinked before what was delivered from it is on the disk."""
     upload = depot.accept()
     depot.settle(upload, State.DELIVERED)
-    seam.arm("barrier.sync=EIO")
+    failpoints.arm("barrier.sync=EIO")
     yard.turn()
     assert yard.spooled() == [upload.task_id]
     assert depot.task(upload).spooled
-    seam.arm("")
+    failpoints.arm("")
     yard.upkeep._barrier_at = 0.0
     yard.turn()
     assert yard.spooled() == []

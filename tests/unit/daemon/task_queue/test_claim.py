@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from daemon.task import State, Upload
+from daemon.model.task import State
+from daemon.model.upload import Upload
 from daemon.task_queue import Change, Selection, Settlement
 from daemon.task_queue.schema import BULK_BYTES
 from tests.support.depot import Depot, an_upload

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from daemon.task import State
+from daemon.model.task import State
 from daemon.task_queue import Answer, Change, Command, Selection
 from tests.support.depot import Depot
 

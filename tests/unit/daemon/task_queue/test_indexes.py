@@ -9,7 +9,8 @@ import pytest
 
 from daemon.config import LOCAL
 from daemon.layout import Layout
-from daemon.task import Destination, State, Upload
+from daemon.model.task import State
+from daemon.model.upload import Destination, Upload
 from daemon.task_queue import Settlement, TaskQueue
 
 #: Reading what came with the statement itself.

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from daemon import seam
+from daemon import failpoints
 from daemon.errors import QueueFault
-from daemon.task import State, Upload
+from daemon.model.task import State
+from daemon.model.upload import Upload
 from daemon.task_queue import Outcome, TaskQueue
 from tests.support.depot import Depot, an_upload
 
@@ -15,7 +16,7 @@ from tests.support.depot import Depot, an_upload
 @pytest.fixture(autouse=True)
 def _disarmed() -> Iterator[None]:
     yield
-    seam.arm("")
+    failpoints.arm("")
 
 
 def test_upload_is_put_once_however_often_it_is_tried(depot: Depot) -> None:
@@ -52,7 +53,7 @@ def test_uploads_of_one_transaction_replace_one_another(depot: Depot) -> None:
 
 def test_failed_transaction_keeps_none_of_its_uploads(depot: Depot) -> None:
     """All or nothing, and that it was nothing is known."""
-    seam.arm("queue.insert=EIO@2")
+    failpoints.arm("queue.insert=EIO@2")
     with pytest.raises(QueueFault) as caught:
         depot.queue.put_many([an_upload("/a"), an_upload("/b")], supersede=True)
     assert caught.value.certainly_failed

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from daemon.task import State
+from daemon.model.task import State
 from daemon.task_queue import Change, Settlement
 from tests.support.depot import Depot, an_upload
 

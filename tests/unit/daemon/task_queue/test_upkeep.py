@@ -8,7 +8,7 @@ import time
 import pytest
 
 from daemon.errors import QueueFault
-from daemon.task import State
+from daemon.model.task import State
 from daemon.task_queue import Selection, TaskQueue
 from tests.support.depot import Depot
 

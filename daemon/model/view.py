@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from daemon.config import LOCAL, Config
-from daemon.task import Destination, Task
+from daemon.model.task import Task
+from daemon.model.upload import Destination
 
 _MINUTE_S: Final = 60
 _HOUR_S: Final = 3600

@@ -27,8 +27,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from daemon import config_values as values
-from daemon import config_variables as variables
+from daemon.config import environment as variables
+from daemon.config import validators as values
 from daemon.errors import CannotStart
 
 #: Where an installed service has its configuration.

@@ -1,6 +1,6 @@
 """The log: one structured event for each step, on a console, as JSON lines, or in the journal's own fields.
 
-`log` takes only events of the table in `daemon.events`; their fields are values, never text to be parsed, so
+`log` takes only events of the table in `daemon.log.events`; their fields are values, never text to be parsed, so
 nothing that a client sends can look like a field or a line of its own. Logging never blocks the service.
 """
 
@@ -13,9 +13,9 @@ from types import FrameType
 from typing import Any, Final
 
 from daemon.config import Log
-from daemon.events import EVENTS
-from daemon.journal import SOCKET, Journal, field_name, on_stderr
-from daemon.lines import Lines
+from daemon.log.events import EVENTS
+from daemon.log.journal import SOCKET, Journal, field_name, on_stderr
+from daemon.log.stderr import Lines
 
 #: syslog(3) priorities, as the journal wants them.
 _PRIORITY: Final = {"debug": "7", "info": "6", "warning": "4", "error": "3"}

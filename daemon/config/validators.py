@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 from daemon.errors import Rejected
-from daemon.names import check_project, check_remote
+from daemon.model.names import check_project, check_remote
 
 #: The name of the remote that [incus] describes.
 LOCAL: Final = "local"

@@ -8,17 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.errors import Rejected
-from daemon.task import (
-    BUCKETS,
-    FINISHED,
-    PENDING,
-    TRANSITIONS,
-    Destination,
-    State,
-    Upload,
-    first_id_of,
-    is_task_id,
-)
+from daemon.model.task import FINISHED, PENDING, TRANSITIONS, State
+from daemon.model.upload import BUCKETS, Destination, Upload, first_id_of, is_task_id
 from tests.support.depot import an_upload, new_id
 
 A_TASK_ID = "01a203a8-e1df-7146-a9da-9cb36be98e81"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from daemon import logs
+from daemon import log as logs
 from daemon.config import Log
-from daemon.events import EVENTS
-from daemon.logs import log
-from tests.unit.daemon.test_journal import Reader
+from daemon.log import log
+from daemon.log.events import EVENTS
+from tests.unit.daemon.log.test_journal import Reader
 
 NASTY = "/srv/a b\nPRIORITY=0\n{\"event\": \"forged\"}\x1b[2J 한글"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.lines import Lines
+from daemon.log.stderr import Lines
 
 
 class Stderr:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon import journal
-from daemon.journal import MAX_FIELD_BYTES, MAX_MESSAGE_BYTES, Journal, encode, encode_all, field_name
+from daemon.log import journal
+from daemon.log.journal import MAX_FIELD_BYTES, MAX_MESSAGE_BYTES, Journal, encode, encode_all, field_name
 
 NAMES = st.from_regex(r"[A-Z][A-Z0-9_]{0,20}", fullmatch=True)
 

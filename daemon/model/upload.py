@@ -1,18 +1,14 @@
-"""What a task is: its destination, the upload it carries, and its states.
-
-All values are immutable. Nothing in here touches a disk, a clock or a network.
-"""
+"""An upload, and where it goes: immutable values, checked."""
 
 import hashlib
 import json
 import re
-from dataclasses import dataclass, replace
-from enum import IntEnum
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
 from daemon.errors import Rejected
-from daemon.names import check_instance, check_path, check_project, check_remote
+from daemon.model.names import check_instance, check_path, check_project, check_remote
 
 #: Permission bits, with setuid, setgid and the sticky bit.
 MAX_MODE: Final = 0o7777
@@ -27,50 +23,6 @@ _ENCODE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).enc
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 #: Destinations are spread over this many buckets; a bucket never moves, a shard is a set of buckets.
 BUCKETS: Final = 256
-
-
-class State(IntEnum):
-    """Where a task stands. The numbers are the queue's status column; 1, 2, 5 and 9 are persist-queue's own."""
-
-    #: Waiting for a worker.
-    QUEUED = 1
-    #: A worker is pushing it.
-    PUSHING = 2
-    #: A transient failure; waits for its due time.
-    DEFERRED = 3
-    #: A person holds it back.
-    HELD = 4
-    #: It is in the instance.
-    DELIVERED = 5
-    #: A newer upload to the same path was accepted.
-    SUPERSEDED = 6
-    #: A person cancelled it.
-    CANCELLED = 7
-    #: A dead letter: the bytes are kept until a person decides.
-    FAILED = 9
-
-    @property
-    def label(self) -> str:
-        """The name that people and clients see."""
-        return self.name.lower()
-
-
-#: States in which a task still wants to be delivered.
-PENDING: Final = frozenset({State.QUEUED, State.PUSHING, State.DEFERRED, State.HELD})
-#: States after which nothing more happens and the bytes may go.
-FINISHED: Final = frozenset({State.DELIVERED, State.SUPERSEDED, State.CANCELLED})
-#: Every edge of the state machine; `task_queue` takes no other, and the docs are checked against it.
-TRANSITIONS: Final[dict[State, frozenset[State]]] = {
-    State.QUEUED: frozenset({State.PUSHING, State.HELD, State.CANCELLED, State.SUPERSEDED, State.FAILED}),
-    State.PUSHING: frozenset({State.DELIVERED, State.DEFERRED, State.FAILED, State.QUEUED, State.CANCELLED,
-                              State.HELD, State.SUPERSEDED}),
-    State.DEFERRED: frozenset({State.QUEUED, State.HELD, State.CANCELLED, State.SUPERSEDED, State.FAILED}),
-    State.HELD: frozenset({State.QUEUED, State.CANCELLED, State.FAILED}),
-    State.FAILED: frozenset({State.QUEUED, State.CANCELLED}),
-    State.DELIVERED: frozenset({State.QUEUED}),
-    State.SUPERSEDED: frozenset(),
-    State.CANCELLED: frozenset(),
-}
 
 
 @dataclass(frozen=True)
@@ -204,43 +156,6 @@ def _is_text(value: object) -> bool:
 
 def _is_number(value: object, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """An upload and how it stands: one row of a shard."""
-
-    #: Order of acceptance in its shard: later uploads have higher numbers.
-    order: int
-    upload: Upload
-    state: State
-    #: Pushes that were tried and counted.
-    attempts: int = 0
-    #: Seconds since the epoch; when a deferred task is tried again.
-    due_at: float | None = None
-    updated_at: float = 0.0
-    error_code: str | None = None
-    error_message: str | None = None
-    #: True while the bytes are in the spool.
-    spooled: bool = True
-    #: When it was accepted (or retried by a person), on a clock that stands still while the remote is away.
-    age_base: float = 0.0
-    #: True when it was delivered before a crash of the machine and may not have reached the disk.
-    recheck: bool = False
-
-    @property
-    def task_id(self) -> str:
-        """The id of the upload."""
-        return self.upload.task_id
-
-    @property
-    def destination(self) -> Destination:
-        """Where the upload goes."""
-        return self.upload.destination
-
-    def with_state(self, state: State) -> "Task":
-        """The same task in another state."""
-        return replace(self, state=state)
 
 
 def bucket_of(instance_key: str) -> int:

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.errors import Rejected
-from daemon.names import check_instance, check_path, check_project, check_remote, printable
+from daemon.model.names import check_instance, check_path, check_project, check_remote, printable
 
 
 @pytest.mark.parametrize("name", ["c1", "C1", "web-1", "1a", "a" * 63, "x", "1-2"])
