@@ -15,13 +15,13 @@ from typing import Final
 
 from api import service
 from daemon import activation, log, notify
-from daemon.append_lease import AppendLease
 from daemon.config import find_file, load
 from daemon.door import Door, from_descriptors, open_doors
 from daemon.errors import CourierError, QueueFault
 from daemon.exits import EXIT_FAILED, EXIT_OK, end_with
-from daemon.layout import Layout
 from daemon.lifeline import tie_to_parent
+from daemon.state.append_lease import AppendLease
+from daemon.state.layout import Layout
 from daemon.task_queue import TaskQueue
 
 #: Seconds between two looks at whether the API can begin.

@@ -12,12 +12,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
-from daemon.doorbell import ring
 from daemon.errors import CourierError, QueueFault, Rejected
-from daemon.incoming import Sealed
-from daemon.layout import Layout
 from daemon.log import log
 from daemon.model.upload import Upload
+from daemon.spool.writer import Sealed
+from daemon.state.doorbell import ring
+from daemon.state.layout import Layout
 from daemon.task_queue import Outcome, Put, TaskQueue
 
 #: Most uploads in one transaction.

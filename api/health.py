@@ -8,9 +8,9 @@ from api.admission import Admission
 from api.reader import Reader
 from daemon.config import Config
 from daemon.errors import CourierError, Rejected
-from daemon.layout import Layout
-from daemon.shard_lock import holder
-from daemon.spool import Spool
+from daemon.spool.store import Spool
+from daemon.state.layout import Layout
+from daemon.state.shard_lock import holder
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import TypeVar
 from api.admission import Snapshot
 from api.tasks import Question, merge
 from daemon.errors import QueueFault, Rejected
-from daemon.layout import Layout
 from daemon.model.task import PENDING, Task
-from daemon.spool import Spool
+from daemon.spool.store import Spool
+from daemon.state.layout import Layout
 from daemon.task_queue import TaskQueue
 
 Result = TypeVar("Result")

@@ -21,9 +21,9 @@ from api.hops import joined
 from api.reader import free_bytes
 from api.wire import UploadRequest
 from daemon.errors import Rejected
-from daemon.incoming import Incoming
 from daemon.model.upload import Upload
-from daemon.spool import Spool
+from daemon.spool.store import Spool
+from daemon.spool.writer import Incoming
 from daemon.threads import begin_pool
 
 #: A body up to this size is read whole before a file is made for it.

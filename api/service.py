@@ -20,8 +20,8 @@ from daemon import log, notify
 from daemon.config import Config, load
 from daemon.door import Door
 from daemon.errors import CannotStart
-from daemon.layout import Layout
-from daemon.spool import Spool
+from daemon.spool.store import Spool
+from daemon.state.layout import Layout
 from daemon.threads import begin_pool
 
 #: Threads that answer questions.

@@ -21,10 +21,10 @@ import uuid_utils
 from bench.service import ROOT, SHARDS
 from daemon import failpoints
 from daemon.config import LOCAL
-from daemon.layout import Layout
 from daemon.model.task import State
 from daemon.model.upload import Destination, Upload
-from daemon.spool import Spool
+from daemon.spool.store import Spool
+from daemon.state.layout import Layout
 from daemon.task_queue import Settlement, TaskQueue
 
 #: Uploads in one transaction.

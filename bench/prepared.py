@@ -14,10 +14,10 @@ from bench.inotify import IN_MOVED_TO, Watch
 from bench.machine import cpu_times, process_cpu_s
 from bench.service import SHARDS, Child, Service, wait_until
 from daemon import failpoints
-from daemon.doorbell import ring
 from daemon.model.task import PENDING
 from daemon.model.upload import Upload
-from daemon.spool import Spool
+from daemon.spool.store import Spool
+from daemon.state.doorbell import ring
 from daemon.task_queue import TaskQueue
 
 _PIECE: Final = 2**20

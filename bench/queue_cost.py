@@ -10,9 +10,9 @@ from typing import Final, TypeVar
 from bench import fill
 from bench.figures import median
 from daemon.config import LOCAL
-from daemon.layout import Layout
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination
+from daemon.state.layout import Layout
 from daemon.task_queue import Settlement, TaskQueue
 
 #: Tasks in one transaction: what sixteen uploads at once, and a busy worker's turn, come to.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from daemon.layout import Layout
+from daemon.state.layout import Layout
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 #: The default of the configuration, named because the bench divides its work by it.

@@ -20,10 +20,10 @@ import uuid_utils
 from api.committer import Committer, Decision, Ticket
 from bench.service import SHARDS
 from daemon.config import LOCAL
-from daemon.incoming import Sealed
-from daemon.layout import Layout
 from daemon.model.upload import Destination, Upload
-from daemon.spool import Spool
+from daemon.spool.store import Spool
+from daemon.spool.writer import Sealed
+from daemon.state.layout import Layout
 from daemon.task_queue import TaskQueue
 
 THREADS: Final = 16

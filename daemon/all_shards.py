@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import groupby, islice
 
-from daemon import shard_count
 from daemon.config import Config
 from daemon.errors import CannotStart, QueueFault
-from daemon.layout import Layout
 from daemon.model.task import State, Task
+from daemon.state import shard_count
+from daemon.state.layout import Layout
 from daemon.task_queue import TaskQueue
 
 

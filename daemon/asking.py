@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from daemon import shard_count
 from daemon.all_shards import AllShards, DamagedRow, open_all
-from daemon.append_lease import AppendLease
 from daemon.choosing import Chosen, check_id
 from daemon.config import Config
-from daemon.doorbell import ring
 from daemon.errors import CannotStart, QueueFault
-from daemon.layout import Layout
 from daemon.model.task import State
-from daemon.shard_lock import holder
+from daemon.state import shard_count
+from daemon.state.append_lease import AppendLease
+from daemon.state.doorbell import ring
+from daemon.state.layout import Layout
+from daemon.state.shard_lock import holder
 from daemon.task_queue import Answer, Command, Selection, TaskQueue
 
 #: How long to wait for the answers of workers that run.

@@ -18,9 +18,9 @@ from daemon.config import Config
 from daemon.door import look_at
 from daemon.errors import CourierError
 from daemon.exits import EXIT_FAILED, EXIT_OK
-from daemon.layout import Layout, inode
 from daemon.privileges import drop_to_owner
-from daemon.spool import Spool
+from daemon.spool.store import Spool
+from daemon.state.layout import Layout, inode
 
 #: persist-queue's statements need RETURNING (3.35).
 _OLDEST_SQLITE = (3, 35, 0)

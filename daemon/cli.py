@@ -11,8 +11,8 @@ from daemon import config as configuration
 from daemon.config import Config
 from daemon.errors import CourierError
 from daemon.exits import EXIT_FAILED, EXIT_USAGE, Misused, end_with
-from daemon.layout import Layout
 from daemon.privileges import drop_to_owner, invoking_user
+from daemon.state.layout import Layout
 
 app = typer.Typer(
     name="incus-courier", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,

@@ -13,8 +13,8 @@ from daemon.findings import STATE_OF, Finding, judge, mark_of
 from daemon.log import log
 from daemon.model.task import FINISHED, State
 from daemon.model.upload import BUCKETS, Destination, Upload, bucket_of, is_task_id
-from daemon.spool import STOPPED, Mark, Name, Spool, same_upload
-from daemon.spool_check import SpoolCheck, Undecided
+from daemon.spool.inspect import SpoolCheck, Undecided
+from daemon.spool.store import STOPPED, Mark, Name, Spool, same_upload
 from daemon.task_queue import Restored, Row, TaskQueue
 
 #: Names, or rows, looked at in one step, unless asked otherwise: a few milliseconds.

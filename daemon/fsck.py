@@ -11,18 +11,20 @@ from dataclasses import asdict
 from sqlite3 import Error
 from typing import Final
 
-from daemon import rebuild, reshard, shard_count
+from daemon import rebuild, reshard
 from daemon.all_shards import existing
 from daemon.comparison import Comparison
 from daemon.config import Config
 from daemon.errors import CannotStart, QueueFault
 from daemon.exits import EXIT_FAILED, EXIT_OK
 from daemon.findings import FINDINGS, Finding
-from daemon.layout import Layout, inode
 from daemon.log import setup
 from daemon.model.upload import BUCKETS
-from daemon.shard_lock import ShardLock
-from daemon.spool import Spool
+from daemon.spool.store import Spool
+from daemon.state import shard_count
+from daemon.state.layout import Layout, inode
+from daemon.state.quarantine import retire
+from daemon.state.shard_lock import ShardLock
 from daemon.task_queue import TaskQueue, keys
 from daemon.task_queue.inspection import what_is_damaged
 
@@ -121,7 +123,7 @@ class _Run:
         buckets = {self._layout.bucket(number).name for number in range(BUCKETS)}
         for name in sorted(set(os.listdir(self._layout.spool)) - buckets):
             path = self._layout.spool / name
-            kept = self._layout.retire(path) if self._repair else path
+            kept = retire(self._layout, path) if self._repair else path
             self._tell(Finding(name="file_stray", detail=str(kept), repaired=self._repair))
 
     def _gather(self, shards: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from daemon.layout import Layout
+from daemon.state.layout import Layout
 
 #: Why there may be nothing of that name, or nothing to be seen: whoever opens it next says so.
 _NOT_TO_BE_SEEN: Final = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG}

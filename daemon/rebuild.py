@@ -14,9 +14,10 @@ from daemon import notify
 from daemon.comparison import Comparison
 from daemon.errors import QueueFault
 from daemon.findings import Finding
-from daemon.layout import Layout, sync_directory, touch
 from daemon.log import log
-from daemon.spool import Spool
+from daemon.spool.store import Spool
+from daemon.state.layout import Layout, sync_directory, touch
+from daemon.state.quarantine import retire
 from daemon.task_queue import TaskQueue
 
 #: So often the service manager is told that the start goes on, and for how long it is asked to wait.
@@ -75,7 +76,7 @@ def _open_or_replace(layout: Layout, shard: int, report: Callable[[Finding], Non
             if fault.code != "queue_damaged":
                 raise
             reason = fault.detail
-    target = layout.retire(layout.shard(shard))
+    target = retire(layout, layout.shard(shard))
     # Room that was kept back is nothing doubtful.
     (target / layout.reserve(shard).name).unlink(missing_ok=True)
     log("queue.set_aside", shard=shard, path=str(target), reason=reason)

@@ -13,15 +13,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
-from daemon import notify, rebuild, shard_count
+from daemon import notify, rebuild
 from daemon.absence import catch_up
-from daemon.append_lease import acquire_alone
 from daemon.errors import CannotStart
 from daemon.findings import Finding
-from daemon.layout import Layout, sync_directory, touch
 from daemon.log import log
-from daemon.shard_count import ShardCount
-from daemon.shard_lock import ShardLock, pid_in
+from daemon.state import shard_count
+from daemon.state.append_lease import acquire_alone
+from daemon.state.layout import Layout, sync_directory, touch
+from daemon.state.shard_count import ShardCount
+from daemon.state.shard_lock import ShardLock, pid_in
 from daemon.task_queue import TaskQueue
 
 #: Between two tries.

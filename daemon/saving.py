@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
-from daemon.layout import sync_directory
+from daemon.state.layout import sync_directory
 
 _PIECE_BYTES: Final = 1024 * 1024
 

@@ -7,8 +7,8 @@ import sys
 from daemon import notify
 from daemon.config import Config
 from daemon.door import Door, open_doors
-from daemon.layout import Layout
 from daemon.log import log, setup
+from daemon.state.layout import Layout
 from daemon.supervisor import Supervisor
 
 

@@ -10,10 +10,10 @@ from daemon.all_shards import existing, shards_of
 from daemon.config import Config
 from daemon.errors import QueueFault
 from daemon.exits import EXIT_FAILED, EXIT_OK
-from daemon.layout import Layout
 from daemon.model.task import State
 from daemon.model.view import age
-from daemon.shard_lock import holder
+from daemon.state.layout import Layout
+from daemon.state.shard_lock import holder
 from daemon.tables import show_table
 from daemon.task_queue import TaskQueue
 

@@ -17,7 +17,7 @@ from daemon.errors import CourierError, Rejected, Undelivered
 from daemon.exits import EXIT_FAILED, EXIT_OK, complain
 from daemon.model.task import Task
 from daemon.privileges import drop_to_owner
-from daemon.spool import Spool
+from daemon.spool.store import Spool
 
 _PIECE_BYTES: Final = 1024 * 1024
 

@@ -10,12 +10,12 @@ from daemon import notify
 from daemon.config import Config
 from daemon.errors import CannotStart, CourierError, QueueFault
 from daemon.exits import EXIT_OK, end_with
-from daemon.layout import Layout
 from daemon.lifeline import tie_to_parent
 from daemon.log import flush, log, set_level, setup
-from daemon.reserve import Reserve
 from daemon.reshard import take_shard
-from daemon.spool import Spool
+from daemon.spool.store import Spool
+from daemon.state.layout import Layout
+from daemon.state.reserve import Reserve
 from worker.assembly import assemble
 from worker.loop import Worker
 from worker.start import begin, end, give_up, tell

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 from daemon.config import LOCAL, Config
-from daemon.doorbell import Doorbell
 from daemon.log import log
-from daemon.reserve import Reserve
-from daemon.spool import Spool
+from daemon.spool.store import Spool
+from daemon.state.doorbell import Doorbell
+from daemon.state.reserve import Reserve
 from daemon.task_queue import TaskQueue
 from worker.barrier import Barrier
 from worker.commands import Commands

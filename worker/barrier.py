@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from daemon import failpoints
 from daemon.model.task import State, Task
-from daemon.spool import Spool
+from daemon.spool.store import Spool
 from daemon.threads import begin_pool
 
 

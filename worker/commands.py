@@ -6,7 +6,7 @@ from typing import Final
 
 from daemon.log import log
 from daemon.model.task import FINISHED, State, Task
-from daemon.spool import Mark, Spool
+from daemon.spool.store import Mark, Spool
 from daemon.task_queue import Answer, Change, Command, Selection, TaskQueue
 from worker.lanes import Lanes
 from worker.marks import mark

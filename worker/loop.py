@@ -15,11 +15,11 @@ from typing import Any, Final, Protocol
 
 from daemon import notify
 from daemon.config import Config
-from daemon.doorbell import Doorbell
 from daemon.errors import Action, QueueFault
 from daemon.log import gather, log
 from daemon.model.task import State
-from daemon.reserve import NO_ROOM, Reserve
+from daemon.state.doorbell import Doorbell
+from daemon.state.reserve import NO_ROOM, Reserve
 from daemon.task_queue import TaskQueue
 from worker.barrier import Unspooled
 from worker.commands import Commands

@@ -2,7 +2,7 @@
 
 from daemon.log import log
 from daemon.model.task import Task
-from daemon.spool import Mark, Spool
+from daemon.spool.store import Mark, Spool
 
 
 def mark(spool: Spool, task: Task, mark: Mark) -> None:

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from sqlite3 import Error
 from typing import Final
 
-from daemon.append_lease import last_acquired_at
 from daemon.comparison import Comparison
 from daemon.config import Config
 from daemon.errors import QueueFault
 from daemon.findings import Finding
 from daemon.log import log
 from daemon.model.upload import first_id_of
-from daemon.spool import Spool
+from daemon.spool.store import Spool
+from daemon.state.append_lease import last_acquired_at
 from daemon.task_queue import TaskQueue
 from daemon.task_queue.inspection import give_way, what_is_damaged
 from worker.start import tell

@@ -11,7 +11,7 @@ from daemon.config import Config
 from daemon.errors import CourierError, Undelivered
 from daemon.log import log
 from daemon.model.task import Task
-from daemon.spool import Mark, Spool, Stopped
+from daemon.spool.store import Mark, Spool, Stopped
 from worker.lane import Lane, Push
 from worker.target import Delivery, Receipt, Session, Target
 

@@ -10,7 +10,7 @@ from daemon.errors import ERRORS, Action
 from daemon.log import log
 from daemon.model.names import printable
 from daemon.model.task import FINISHED, State, Task
-from daemon.spool import Mark, Spool
+from daemon.spool.store import Mark, Spool
 from daemon.task_queue import Settled, Settlement, TaskQueue
 from worker.lanes import Lanes
 from worker.marks import mark

@@ -9,10 +9,10 @@ from daemon.absence import catch_up, note_alive
 from daemon.config import Config
 from daemon.errors import QueueFault
 from daemon.findings import Finding
-from daemon.layout import Layout
 from daemon.log import log
-from daemon.reserve import NO_ROOM, Reserve
-from daemon.spool import Mark, Spool
+from daemon.spool.store import Mark, Spool
+from daemon.state.layout import Layout
+from daemon.state.reserve import NO_ROOM, Reserve
 from daemon.task_queue import TaskQueue
 from worker.marks import mark
 

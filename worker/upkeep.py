@@ -8,8 +8,8 @@ from daemon.config import Config
 from daemon.errors import ERRORS, Action, QueueFault
 from daemon.log import log
 from daemon.model.task import State
-from daemon.reserve import Reserve
-from daemon.spool import Mark, Spool
+from daemon.spool.store import Mark, Spool
+from daemon.state.reserve import Reserve
 from daemon.task_queue import Change, TaskQueue
 from worker.barrier import Barrier, Unspooled, ready_to_go
 from worker.lanes import Lanes

@@ -7,10 +7,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
 
-from daemon.model.upload import (
-    Destination,
-    Upload,
-)
+from daemon.model.upload import Destination, Upload
 
 
 class State(IntEnum):

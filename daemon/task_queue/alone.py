@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from daemon.layout import Layout, touch
+from daemon.state.layout import Layout, touch
 
 
 @contextmanager

@@ -18,9 +18,9 @@ from persistqueue.serializers import json as json_serializer
 
 from daemon import failpoints
 from daemon.errors import QueueFault
-from daemon.layout import Layout, inode
 from daemon.model.task import State, Task
 from daemon.model.upload import END_OF_TIME_S, Upload
+from daemon.state.layout import Layout, inode
 from daemon.task_queue import keys
 from daemon.task_queue.alone import alone
 from daemon.task_queue.faults import commit, faults

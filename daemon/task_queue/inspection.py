@@ -6,7 +6,7 @@ import threading
 from contextlib import closing, suppress
 from typing import Final
 
-from daemon.layout import Layout
+from daemon.state.layout import Layout
 from daemon.task_queue.faults import is_damage
 
 #: The thread that reads gives way to all others.

@@ -7,8 +7,9 @@ keeps an upload from being stored; the worker of each shard fills it again from 
 import sqlite3
 from contextlib import closing
 
-from daemon.layout import Layout, inode
 from daemon.log import log
+from daemon.state.layout import Layout, inode
+from daemon.state.quarantine import retire
 from daemon.task_queue.alone import alone
 from daemon.task_queue.faults import is_damage
 from daemon.task_queue.schema import CREATE_KEYS
@@ -46,6 +47,6 @@ def replace_if_damaged(layout: Layout, used_inode: int) -> bool:
         found = damage(layout)
         if found is None:
             return False
-        log("keys.set_aside", path=str(layout.retire(layout.keys)), detail=found)
+        log("keys.set_aside", path=str(retire(layout, layout.keys)), detail=found)
         layout.make_keys()
         return True

@@ -9,7 +9,7 @@ import pytest
 
 from daemon.check import check
 from daemon.config import CREDENTIALS, FILE_VARIABLE, LOCAL, load
-from daemon.layout import Layout
+from daemon.state.layout import Layout
 from tests.support.command import incus_courier
 from tests.support.service import Service
 from worker.check import probe

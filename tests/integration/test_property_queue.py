@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from daemon import shard_count
 from daemon.config import Retry
 from daemon.findings import Finding
-from daemon.layout import Layout
 from daemon.model.task import FINISHED, PENDING, TRANSITIONS, State, Task
 from daemon.model.upload import Destination, Upload
 from daemon.reshard import migrate
-from daemon.spool import Mark
+from daemon.spool.store import Mark
+from daemon.state import shard_count
+from daemon.state.layout import Layout
 from daemon.task_queue import Change, Command, Outcome, Selection, Settlement
 from tests.support.depot import Depot, an_upload
 from worker.commands import VERBS, Commands, Forget, Refused, decide, states_of

@@ -7,10 +7,10 @@ from typing import Any, Self
 
 import uuid_utils
 
-from daemon.layout import Layout
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
-from daemon.spool import Spool
+from daemon.spool.store import Spool
+from daemon.state.layout import Layout
 from daemon.task_queue import Put, Settlement, TaskQueue
 
 

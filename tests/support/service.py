@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from daemon import failpoints
-from daemon.layout import Layout
 from daemon.model.task import PENDING, State, Task
 from daemon.model.upload import BUCKETS
+from daemon.state.layout import Layout
 from daemon.task_queue import TaskQueue
 from tests.support.client import Client
 from tests.support.processes import Forked, Launcher, Process, end

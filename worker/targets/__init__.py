@@ -5,7 +5,7 @@ from typing import Final
 
 from daemon.config import LOCAL, Config
 from daemon.errors import CannotStart
-from daemon.layout import Layout
+from daemon.state.layout import Layout
 from worker.target import Target
 from worker.targets.directory import DirectoryTarget
 from worker.targets.incus import IncusTarget

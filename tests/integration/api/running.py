@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from daemon.spool_file import read_meta
+from daemon.spool.file_format import read_meta
 from tests.support.processes import Forked, Launcher
 from tests.support.waiting import PATIENCE_S, eventually
 

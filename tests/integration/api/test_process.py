@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from api.server import MAX_LAST_REQUESTS_S
-from daemon import shard_count
-from daemon.layout import Layout
+from daemon.state import shard_count
+from daemon.state.layout import Layout
 from tests.integration.api.running import Api, wait_until
 from tests.support.processes import Spawned
 from tests.support.waiting import PATIENCE_S

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from daemon.layout import Layout
-from daemon.shard_lock import ShardLock
+from daemon.state.layout import Layout
+from daemon.state.shard_lock import ShardLock
 from tests.integration.api.running import Api
 
 Start = Callable[..., Api]

@@ -9,7 +9,7 @@ from pathlib import Path
 from daemon import failpoints
 from daemon.model.task import PENDING, State, Task
 from daemon.model.upload import BUCKETS
-from daemon.spool import Spool
+from daemon.spool.store import Spool
 from tests.support.client import Answer
 from tests.support.processes import Forked
 from tests.support.service import Service

@@ -18,11 +18,11 @@ import pytest
 from daemon import failpoints
 from daemon.config import Config, Delivery, Retry, StateSection, Target
 from daemon.errors import QueueFault, Undelivered
-from daemon.layout import Layout
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
-from daemon.reserve import Reserve
-from daemon.spool import Spool
+from daemon.spool.store import Spool
+from daemon.state.layout import Layout
+from daemon.state.reserve import Reserve
 from daemon.task_queue import Settlement, TaskQueue, base
 from daemon.task_queue.faults import commit
 from tests.support.waiting import eventually

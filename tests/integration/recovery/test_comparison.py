@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from daemon.comparison import Comparison
-from daemon.layout import Layout
 from daemon.model.task import State
 from daemon.model.upload import bucket_of
-from daemon.spool import Mark
+from daemon.spool.store import Mark
+from daemon.state.layout import Layout
+from daemon.state.quarantine import retire
 from tests.integration.recovery.world import World
 
 _STATES = [State.QUEUED, State.DEFERRED, State.HELD, State.FAILED]
@@ -435,7 +436,7 @@ def test_keys_that_were_lost_are_filled_again_from_the_rows(world: World) -> Non
     finished = world.put("/b", key="two")
     world.settle(finished, State.DELIVERED)
     world.queue.close()
-    world.layout.retire(world.layout.keys)
+    retire(world.layout, world.layout.keys)
     world.reopened()
     assert world.queue.keys_to_fill() is not None
     world.compare()
@@ -450,5 +451,5 @@ def test_lost_found_never_loses_a_file_of_the_same_name(quick_path: Path) -> Non
     layout.create()
     for number in range(3):
         (layout.spool / "same").write_text(str(number))
-        layout.retire(layout.spool / "same")
+        retire(layout, layout.spool / "same")
     assert sorted(path.read_text() for path in layout.lost_found.iterdir()) == ["0", "1", "2"]

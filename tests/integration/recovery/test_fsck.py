@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from daemon import shard_count
 from daemon.config import Config, Queue, StateSection
 from daemon.errors import CannotStart
 from daemon.fsck import fsck
 from daemon.model.task import State
-from daemon.shard_count import ShardCount
-from daemon.shard_lock import ShardLock
-from daemon.spool import Mark
+from daemon.spool.store import Mark
+from daemon.state import shard_count
+from daemon.state.shard_count import ShardCount
+from daemon.state.shard_lock import ShardLock
 from daemon.task_queue import TaskQueue
 from tests.integration.recovery.restarting import is_ready, keep_running
 from tests.integration.recovery.world import World

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 import uuid_utils
 
-from daemon import reshard, shard_count
-from daemon.append_lease import AppendLease
-from daemon.layout import Layout
+from daemon import reshard
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
-from daemon.shard_count import ShardCount
-from daemon.shard_lock import ShardLock, holder
-from daemon.spool import Spool
+from daemon.spool.store import Spool
+from daemon.state import shard_count
+from daemon.state.append_lease import AppendLease
+from daemon.state.layout import Layout
+from daemon.state.shard_count import ShardCount
+from daemon.state.shard_lock import ShardLock, holder
 from daemon.task_queue import Change, Command, Selection, Settlement, TaskQueue, moving
 
 _BODY = b"body"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon import shard_count
 from daemon.model.task import State
-from daemon.shard_count import ShardCount
+from daemon.state import shard_count
+from daemon.state.shard_count import ShardCount
 from tests.integration.recovery.restarting import events, is_ready, keep_running
 from tests.support.service import Service
 from tests.support.waiting import eventually

@@ -9,8 +9,8 @@ import pytest
 
 from daemon.config import Config
 from daemon.model.task import State
-from daemon.reserve import Reserve
-from daemon.spool import Mark
+from daemon.spool.store import Mark
+from daemon.state.reserve import Reserve
 from daemon.task_queue import Command, TaskQueue
 from tests.integration.recovery.restarting import events, is_ready, keep_running
 from tests.integration.recovery.world import World

@@ -9,10 +9,10 @@ import uuid_utils
 
 from daemon.comparison import Comparison
 from daemon.findings import Finding
-from daemon.layout import Layout
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
-from daemon.spool import Mark, Spool
+from daemon.spool.store import Mark, Spool
+from daemon.state.layout import Layout
 from daemon.task_queue import Change, Settlement, TaskQueue
 
 

@@ -11,9 +11,9 @@ import pytest
 from api.committer import Committer, Decision, Ticket
 from daemon import failpoints
 from daemon.errors import CourierError, QueueFault
-from daemon.layout import Layout
 from daemon.model.upload import Destination, Upload
-from daemon.spool import Spool
+from daemon.spool.store import Spool
+from daemon.state.layout import Layout
 from daemon.task_queue import TaskQueue
 
 Decided = list[Decision | CourierError]

@@ -10,7 +10,7 @@ _NOBODY = 65534
 _DROP = """
 import json, os, sys
 from pathlib import Path
-from daemon.layout import Layout
+from daemon.state.layout import Layout
 from daemon.privileges import drop_to_owner
 drop_to_owner(Layout(Path(sys.argv[1])))
 print(json.dumps([*os.getresuid(), *os.getresgid()]))

@@ -7,7 +7,7 @@ from daemon import failpoints
 from daemon.errors import QueueFault
 from daemon.model.task import FINISHED, TRANSITIONS, State
 from daemon.model.upload import Destination, Upload
-from daemon.spool import Mark
+from daemon.spool.store import Mark
 from daemon.task_queue import Answer, Command, Selection
 from tests.support.depot import Depot, new_id
 from worker.commands import VERBS, Commands, Forget, Refused, decide, states_of

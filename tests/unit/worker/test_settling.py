@@ -7,7 +7,7 @@ from daemon import failpoints
 from daemon.config import Config, load
 from daemon.errors import QueueFault
 from daemon.model.task import State, Task
-from daemon.spool import Mark
+from daemon.spool.store import Mark
 from daemon.task_queue import Change
 from tests.support.depot import Depot, an_upload
 from tests.support.targets import no_target

@@ -10,8 +10,8 @@ from daemon.config import Config, load
 from daemon.errors import Undelivered
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination
-from daemon.reserve import Reserve
-from daemon.spool import Mark
+from daemon.spool.store import Mark
+from daemon.state.reserve import Reserve
 from daemon.task_queue import Command
 from tests.support.depot import Depot, an_upload
 from tests.support.waiting import eventually

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from daemon.config import LOCAL
-from daemon.layout import Layout
 from daemon.model.task import State
 from daemon.model.upload import Destination, Upload
+from daemon.state.layout import Layout
 from daemon.task_queue import Settlement, TaskQueue
 
 #: Reading what came with the statement itself.

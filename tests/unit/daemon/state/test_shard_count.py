@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from daemon import shard_count
-from daemon.append_lease import AppendLease, acquire_alone
 from daemon.errors import CannotStart
-from daemon.layout import Layout
-from daemon.shard_count import ShardCount
+from daemon.state import shard_count
+from daemon.state.append_lease import AppendLease, acquire_alone
+from daemon.state.layout import Layout
+from daemon.state.shard_count import ShardCount
 
 
 @pytest.fixture

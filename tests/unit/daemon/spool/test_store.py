@@ -12,9 +12,9 @@ import pytest
 
 from daemon import failpoints
 from daemon.errors import Rejected, Undelivered
-from daemon.layout import Layout
 from daemon.model.upload import Upload
-from daemon.spool import Mark, Spool, Stopped
+from daemon.spool.store import Mark, Spool, Stopped
+from daemon.state.layout import Layout
 from tests.support.depot import an_upload, new_id
 
 DATA = b"hello"

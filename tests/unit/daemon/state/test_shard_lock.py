@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from daemon.errors import CannotStart
-from daemon.layout import Layout
-from daemon.shard_lock import ShardLock, holder
+from daemon.state.layout import Layout
+from daemon.state.shard_lock import ShardLock, holder
 from tests.support.waiting import eventually
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 _HOLD = """
 import sys
 from pathlib import Path
-from daemon.layout import Layout
-from daemon.shard_lock import ShardLock
+from daemon.state.layout import Layout
+from daemon.state.shard_lock import ShardLock
 ShardLock(Layout(Path(sys.argv[1])), 0).acquire()
 print("held", flush=True)
 sys.stdin.read()

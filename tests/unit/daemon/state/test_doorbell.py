@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.doorbell import Doorbell, ring
-from daemon.layout import Layout
+from daemon.state.doorbell import Doorbell, ring
+from daemon.state.layout import Layout
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Final
 from daemon import failpoints
 from daemon.errors import Rejected
 from daemon.model.upload import Upload
-from daemon.spool_file import ending
+from daemon.spool.file_format import ending
 
 #: Bytes, and pieces, that are held in memory until they are written together: a small upload is written once, whole.
 _HELD_BYTES: Final = 256 * 1024

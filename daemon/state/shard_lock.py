@@ -10,8 +10,8 @@ import struct
 from typing import Final
 
 from daemon.errors import CannotStart
-from daemon.layout import Layout, touch
-from daemon.reserve import NO_ROOM
+from daemon.state.layout import Layout, touch
+from daemon.state.reserve import NO_ROOM
 
 #: struct flock of Linux on 64-bit machines: type, whence, start, length, pid (fcntl(2)).
 _FLOCK: Final = struct.Struct("hhqqi4x")

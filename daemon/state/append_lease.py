@@ -7,8 +7,8 @@ number of shards holds it alone. It ends with its process.
 import fcntl
 import os
 
-from daemon import shard_count
-from daemon.layout import Layout, touch
+from daemon.state import shard_count
+from daemon.state.layout import Layout, touch
 
 
 class AppendLease:

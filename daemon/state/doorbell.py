@@ -6,7 +6,7 @@ A ring says only «look». It may be lost or come twice: the worker also looks b
 import os
 import stat
 
-from daemon.layout import Layout
+from daemon.state.layout import Layout
 
 _WRITE = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
 

@@ -21,10 +21,10 @@ from typing import BinaryIO, Final, NamedTuple
 
 from daemon import failpoints
 from daemon.errors import Undelivered
-from daemon.incoming import Incoming, rejected
-from daemon.layout import Layout
 from daemon.model.upload import BUCKETS, Upload, is_task_id
-from daemon.spool_file import ends_with, read_meta
+from daemon.spool.file_format import ends_with, read_meta
+from daemon.spool.writer import Incoming, rejected
+from daemon.state.layout import Layout
 
 #: What opening a symbolic link, or a socket, ends with.
 _NO_FILE: Final = frozenset({errno.ELOOP, errno.ENXIO})

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from daemon.layout import Layout
 from daemon.model.upload import Upload
-from daemon.spool import Mark, Name, Spool, name_of
-from daemon.spool_file import read_meta
+from daemon.spool.file_format import read_meta
+from daemon.spool.store import Mark, Name, Spool, name_of
+from daemon.state.layout import Layout
+from daemon.state.quarantine import retire
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: What opening something says that is no plain file.
@@ -105,7 +106,7 @@ class SpoolCheck:
 
     def set_aside(self, name: Name) -> Path:
         """Move a doubtful file to lost+found, durably, and return its new path."""
-        return self._layout.retire(self._layout.bucket(name.bucket) / name.file)
+        return retire(self._layout, self._layout.bucket(name.bucket) / name.file)
 
     def keep_note(self, name: str, text: str) -> Path:
         """Write a file into lost+found, durably, and return its path."""
@@ -115,4 +116,4 @@ class SpoolCheck:
             file.write(text)
             file.flush()
             os.fsync(descriptor)
-        return self._layout.retire(draft)
+        return retire(self._layout, draft)

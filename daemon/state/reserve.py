@@ -4,8 +4,8 @@ import errno
 import os
 from typing import Final
 
-from daemon.layout import Layout
 from daemon.log import log
+from daemon.state.layout import Layout
 
 #: What the system says when a disk or a quota is full.
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from daemon.errors import CannotStart
-from daemon.layout import Layout, sync_directory
+from daemon.state.layout import Layout, sync_directory
 
 _CONTENT: Final = re.compile(r"(\d{1,4})(?: (\d{1,4}))?\n?")
 _SHARD_DIRECTORY: Final = re.compile(r"shard-(\d{2,4})")

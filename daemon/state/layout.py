@@ -17,7 +17,6 @@ with two users), its group may read and write everything in it; elsewhere only i
 import errno
 import os
 import stat
-import time
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -175,16 +174,6 @@ class Layout:
                 if next(entries, None) is not None:
                     return True
         return False
-
-    def retire(self, path: Path) -> Path:
-        """Move a file or directory to lost+found in one step, durably; return its new path. Nothing is overwritten."""
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        names = (f"{path.name}-{stamp}{suffix}" for suffix in ("", *(f"-{number}" for number in range(1, 1000))))
-        target = next(target for name in names if not os.path.lexists(target := self.lost_found / name))
-        os.rename(path, target)
-        sync_directory(self.lost_found)
-        sync_directory(path.parent)
-        return target
 
 
 def inode(path: str | Path) -> int:

@@ -7,7 +7,7 @@ import pytest
 
 from daemon.errors import CannotStart
 from daemon.exits import EXIT_CONFIG, EXIT_FAILED, exit_code
-from daemon.layout import Layout
+from daemon.state.layout import Layout
 
 #: Where `struct statvfs` has its flags, as os.statvfs_result is built.
 _FLAG = 8

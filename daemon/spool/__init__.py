@@ -1,0 +1,1 @@
+"""The spool: the bytes of uploads on the disk."""
