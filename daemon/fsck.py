@@ -25,8 +25,9 @@ from daemon.state import shard_count
 from daemon.state.layout import Layout, inode
 from daemon.state.quarantine import retire
 from daemon.state.shard_lock import ShardLock
-from daemon.task_queue import TaskQueue, keys
-from daemon.task_queue.inspection import what_is_damaged
+from daemon.task_queue import TaskQueue
+from daemon.task_queue.sqlite import keys
+from daemon.task_queue.sqlite.inspection import what_is_damaged
 
 #: Rows and names looked at in one step.
 _STEP: Final = 500

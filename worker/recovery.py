@@ -21,7 +21,7 @@ from daemon.model.upload import first_id_of
 from daemon.spool.store import Spool
 from daemon.state.append_lease import last_acquired_at
 from daemon.task_queue import TaskQueue
-from daemon.task_queue.inspection import give_way, what_is_damaged
+from daemon.task_queue.sqlite.inspection import give_way, what_is_damaged
 from worker.start import tell
 
 #: A slice is followed by a pause of so many times its own length.

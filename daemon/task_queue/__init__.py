@@ -7,13 +7,13 @@ changes are made by the one worker that holds the shard's lock. Nothing is ever 
 All SQL of the service is in this package.
 """
 
-from daemon.task_queue.append import Outcome, Put, QueueAppend
-from daemon.task_queue.commands import Answer, Change, Command, QueueCommands, Selection
-from daemon.task_queue.moving import QueueMoving
-from daemon.task_queue.reads import QueueReads, Tally
-from daemon.task_queue.restore import QueueRestore, Restored, Row
-from daemon.task_queue.upkeep import QueueUpkeep
-from daemon.task_queue.work import QueueWork, Settled, Settlement
+from daemon.task_queue.sqlite.append import Outcome, Put, QueueAppend
+from daemon.task_queue.sqlite.claim import QueueWork, Settled, Settlement
+from daemon.task_queue.sqlite.commands import Answer, Change, Command, QueueCommands, Selection
+from daemon.task_queue.sqlite.migrate import QueueMoving
+from daemon.task_queue.sqlite.reads import QueueReads, Tally
+from daemon.task_queue.sqlite.restore import QueueRestore, Restored, Row
+from daemon.task_queue.sqlite.upkeep import QueueUpkeep
 
 __all__ = [
     "Answer", "Change", "Command", "Outcome", "Put", "Restored", "Row", "Selection", "Settled", "Settlement", "Tally",

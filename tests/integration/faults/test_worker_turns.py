@@ -23,8 +23,9 @@ from daemon.model.upload import Destination, Upload
 from daemon.spool.store import Spool
 from daemon.state.layout import Layout
 from daemon.state.reserve import Reserve
-from daemon.task_queue import Settlement, TaskQueue, base
-from daemon.task_queue.faults import commit
+from daemon.task_queue import Settlement, TaskQueue
+from daemon.task_queue.sqlite import base
+from daemon.task_queue.sqlite.faults import commit
 from tests.support.waiting import eventually
 from worker.assembly import assemble
 from worker.barrier import Unspooled

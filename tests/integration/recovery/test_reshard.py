@@ -21,7 +21,8 @@ from daemon.state.append_lease import AppendLease
 from daemon.state.layout import Layout
 from daemon.state.shard_count import ShardCount
 from daemon.state.shard_lock import ShardLock, holder
-from daemon.task_queue import Change, Command, Selection, Settlement, TaskQueue, moving
+from daemon.task_queue import Change, Command, Selection, Settlement, TaskQueue
+from daemon.task_queue.sqlite import migrate
 
 _BODY = b"body"
 _SHA256 = hashlib.sha256(_BODY).hexdigest()
@@ -231,7 +232,7 @@ class _Died(Exception):
 def _dying_after(monkeypatch: pytest.MonkeyPatch, transactions: int) -> Iterator[None]:
     """Let so many transactions of the move be done, then stop as a killed process does."""
     left = transactions
-    whole = moving._transaction
+    whole = migrate._transaction
 
     @contextmanager
     def counted(connection: Any) -> Iterator[None]:
@@ -243,8 +244,8 @@ def _dying_after(monkeypatch: pytest.MonkeyPatch, transactions: int) -> Iterator
             yield
 
     with monkeypatch.context() as patch:
-        patch.setattr(moving, "_transaction", counted)
-        patch.setattr(moving, "_CHUNK", 7)
+        patch.setattr(migrate, "_transaction", counted)
+        patch.setattr(migrate, "_CHUNK", 7)
         yield
 
 

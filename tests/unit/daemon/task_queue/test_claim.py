@@ -7,7 +7,7 @@ import pytest
 from daemon.model.task import State
 from daemon.model.upload import Upload
 from daemon.task_queue import Change, Selection, Settlement
-from daemon.task_queue.schema import BULK_BYTES
+from daemon.task_queue.sqlite.schema import BULK_BYTES
 from tests.support.depot import Depot, an_upload
 
 KEY = "local/default/c1"

@@ -4,7 +4,7 @@ import pytest
 
 from daemon.model.task import State
 from daemon.task_queue import Change, Settlement
-from daemon.task_queue.schema import BULK_BYTES
+from daemon.task_queue.sqlite.schema import BULK_BYTES
 from tests.support.depot import Depot, an_upload
 
 

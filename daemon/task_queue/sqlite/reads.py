@@ -5,8 +5,8 @@ from typing import Final
 
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination
-from daemon.task_queue.base import COLUMNS, TASK_ID, QueueBase, decode, decode_all
-from daemon.task_queue.schema import OUTAGE, TABLE
+from daemon.task_queue.sqlite.base import COLUMNS, TASK_ID, QueueBase, decode, decode_all
+from daemon.task_queue.sqlite.schema import OUTAGE, TABLE
 
 #: A damaged row may have another.
 _NUMBERS: Final = frozenset(State)

@@ -15,8 +15,8 @@ from typing import Any, Final
 from daemon.errors import QueueFault
 from daemon.model.task import FINISHED, State, Task
 from daemon.model.upload import Upload
-from daemon.task_queue.base import BORN_FACT, COLUMNS, QueueBase, decode_or_none
-from daemon.task_queue.schema import OUTAGE, TABLE
+from daemon.task_queue.sqlite.base import BORN_FACT, COLUMNS, QueueBase, decode_or_none
+from daemon.task_queue.sqlite.schema import OUTAGE, TABLE
 
 #: Uploads to a path with later ids. A damaged row's id may be anything.
 _NEWER: Final = "target = ? AND task_id > ? AND length(task_id) = 36"

@@ -11,9 +11,9 @@ from typing import Final
 from daemon import failpoints
 from daemon.model.task import FINISHED, State
 from daemon.model.upload import Upload
-from daemon.task_queue.base import QueueBase
-from daemon.task_queue.batches import chunks
-from daemon.task_queue.schema import OUTAGE, TABLE
+from daemon.task_queue.sqlite.base import QueueBase
+from daemon.task_queue.sqlite.batches import chunks
+from daemon.task_queue.sqlite.schema import OUTAGE, TABLE
 
 _ROW: Final = f"(?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE}, ?)"
 

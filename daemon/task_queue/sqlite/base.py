@@ -21,10 +21,10 @@ from daemon.errors import QueueFault
 from daemon.model.task import State, Task
 from daemon.model.upload import END_OF_TIME_S, Upload
 from daemon.state.layout import Layout, inode
-from daemon.task_queue import keys
-from daemon.task_queue.alone import alone
-from daemon.task_queue.faults import commit, faults
-from daemon.task_queue.schema import CREATE_REST, CREATE_TASKS, SCHEMA_VERSION, TABLE
+from daemon.task_queue.sqlite import keys
+from daemon.task_queue.sqlite.alone import alone
+from daemon.task_queue.sqlite.faults import commit, faults
+from daemon.task_queue.sqlite.schema import CREATE_REST, CREATE_TASKS, SCHEMA_VERSION, TABLE
 
 #: How long to wait for another process's short transaction.
 BUSY_TIMEOUT_S: Final = 10.0

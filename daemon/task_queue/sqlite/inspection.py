@@ -7,7 +7,7 @@ from contextlib import closing, suppress
 from typing import Final
 
 from daemon.state.layout import Layout
-from daemon.task_queue.faults import is_damage
+from daemon.task_queue.sqlite.faults import is_damage
 
 #: The thread that reads gives way to all others.
 _NICE: Final = 19

@@ -11,9 +11,9 @@ from contextlib import closing, contextmanager
 from typing import Any, Final
 
 from daemon.model.upload import bucket_of
-from daemon.task_queue.base import BUSY_TIMEOUT_S, QueueBase
-from daemon.task_queue.faults import faults
-from daemon.task_queue.schema import TABLE
+from daemon.task_queue.sqlite.base import BUSY_TIMEOUT_S, QueueBase
+from daemon.task_queue.sqlite.faults import faults
+from daemon.task_queue.sqlite.schema import TABLE
 
 #: Rows in one transaction.
 _CHUNK: Final = 5000

@@ -9,9 +9,9 @@ from typing import Any, Final
 from daemon import failpoints
 from daemon.errors import QueueFault
 from daemon.model.task import State, Task
-from daemon.task_queue.base import COLUMNS, QueueBase, decode, decode_all
-from daemon.task_queue.batches import chunks, values
-from daemon.task_queue.schema import BULK_BYTES, TABLE
+from daemon.task_queue.sqlite.base import COLUMNS, QueueBase, decode, decode_all
+from daemon.task_queue.sqlite.batches import chunks, values
+from daemon.task_queue.sqlite.schema import BULK_BYTES, TABLE
 
 #: What a wish for a task does to the states in which a push can leave it; a delivery is a delivery.
 _GRANTED: Final = {

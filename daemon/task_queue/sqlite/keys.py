@@ -10,9 +10,9 @@ from contextlib import closing
 from daemon.log import log
 from daemon.state.layout import Layout, inode
 from daemon.state.quarantine import retire
-from daemon.task_queue.alone import alone
-from daemon.task_queue.faults import is_damage
-from daemon.task_queue.schema import CREATE_KEYS
+from daemon.task_queue.sqlite.alone import alone
+from daemon.task_queue.sqlite.faults import is_damage
+from daemon.task_queue.sqlite.schema import CREATE_KEYS
 
 
 def attach(connection: sqlite3.Connection, layout: Layout) -> None:

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 
 from daemon.model.task import State, Task
 from daemon.model.upload import first_id_of
-from daemon.task_queue.base import COLUMNS, TASK_ID, QueueBase, decode_all
-from daemon.task_queue.schema import OUTAGE, TABLE
+from daemon.task_queue.sqlite.base import COLUMNS, TASK_ID, QueueBase, decode_all
+from daemon.task_queue.sqlite.schema import OUTAGE, TABLE
 
 
 @dataclass(frozen=True, kw_only=True)
