@@ -11,15 +11,15 @@ from dataclasses import asdict
 from sqlite3 import Error
 from typing import Final
 
-from daemon import rebuild, reshard
 from daemon.all_shards import existing
-from daemon.comparison import Comparison
 from daemon.config import Config
 from daemon.errors import CannotStart, QueueFault
 from daemon.exits import EXIT_FAILED, EXIT_OK
-from daemon.findings import FINDINGS, Finding
 from daemon.log import setup
 from daemon.model.upload import BUCKETS
+from daemon.recovery import rebuild, reshard
+from daemon.recovery.compare import Comparison
+from daemon.recovery.findings import FINDINGS, Finding
 from daemon.spool.store import Spool
 from daemon.state import shard_count
 from daemon.state.layout import Layout, inode

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from daemon.errors import ERRORS, Action
-from daemon.findings import FINDINGS
 from daemon.log.events import EVENTS
+from daemon.recovery.findings import FINDINGS
 
 HERE = Path(__file__).resolve().parent
 ROOMS = ("api", "daemon", "worker")
@@ -54,7 +54,7 @@ a value, never a field or a line of its own. Not every event has all of its fiel
 
 _RECOVERY_HEAD = """# Recovery
 
-Made by `make docs` from `daemon/findings.py`. A name never changes its meaning.
+Made by `make docs` from `daemon/recovery/findings.py`. A name never changes its meaning.
 
 The spool holds every upload that is not finished; the queue is the index to it. A worker compares the two at its start,
 if the one before it died, and in the background after each start and every six hours. What it finds it puts right

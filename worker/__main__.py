@@ -12,7 +12,7 @@ from daemon.errors import CannotStart, CourierError, QueueFault
 from daemon.exits import EXIT_OK, end_with
 from daemon.lifeline import tie_to_parent
 from daemon.log import flush, log, set_level, setup
-from daemon.reshard import take_shard
+from daemon.recovery.reshard import take_shard
 from daemon.spool.store import Spool
 from daemon.state.layout import Layout
 from daemon.state.reserve import Reserve

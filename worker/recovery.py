@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from sqlite3 import Error
 from typing import Final
 
-from daemon.comparison import Comparison
 from daemon.config import Config
 from daemon.errors import QueueFault
-from daemon.findings import Finding
 from daemon.log import log
 from daemon.model.upload import first_id_of
+from daemon.recovery.compare import Comparison
+from daemon.recovery.findings import Finding
 from daemon.spool.store import Spool
 from daemon.state.append_lease import last_acquired_at
 from daemon.task_queue import TaskQueue

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import TypeVar
 
-from daemon import rebuild
-from daemon.absence import catch_up, note_alive
 from daemon.config import Config
 from daemon.errors import QueueFault
-from daemon.findings import Finding
 from daemon.log import log
+from daemon.recovery import rebuild
+from daemon.recovery.downtime import catch_up, note_alive
+from daemon.recovery.findings import Finding
 from daemon.spool.store import Mark, Spool
 from daemon.state.layout import Layout
 from daemon.state.reserve import NO_ROOM, Reserve

@@ -3,11 +3,11 @@
 import time
 from typing import Final
 
-from daemon.absence import note_alive
 from daemon.config import Config
 from daemon.errors import ERRORS, Action, QueueFault
 from daemon.log import log
 from daemon.model.task import State
+from daemon.recovery.downtime import note_alive
 from daemon.spool.store import Mark, Spool
 from daemon.state.reserve import Reserve
 from daemon.task_queue import Change, TaskQueue

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from daemon.config import Retry
-from daemon.findings import Finding
 from daemon.model.task import FINISHED, PENDING, TRANSITIONS, State, Task
 from daemon.model.upload import Destination, Upload
-from daemon.reshard import migrate
+from daemon.recovery.findings import Finding
+from daemon.recovery.reshard import migrate
 from daemon.spool.store import Mark
 from daemon.state import shard_count
 from daemon.state.layout import Layout

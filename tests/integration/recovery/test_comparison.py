@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.comparison import Comparison
 from daemon.model.task import State
 from daemon.model.upload import bucket_of
+from daemon.recovery.compare import Comparison
 from daemon.spool.store import Mark
 from daemon.state.layout import Layout
 from daemon.state.quarantine import retire

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import uuid_utils
 
-from daemon import reshard
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
+from daemon.recovery import reshard
 from daemon.spool.store import Spool
 from daemon.state import shard_count
 from daemon.state.append_lease import AppendLease

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import uuid_utils
 
-from daemon.comparison import Comparison
-from daemon.findings import Finding
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
+from daemon.recovery.compare import Comparison
+from daemon.recovery.findings import Finding
 from daemon.spool.store import Mark, Spool
 from daemon.state.layout import Layout
 from daemon.task_queue import Change, Settlement, TaskQueue

@@ -2,8 +2,8 @@
 
 import pytest
 
-from daemon.findings import FINDINGS
 from daemon.log.events import EVENTS
+from daemon.recovery.findings import FINDINGS
 from docs.tables import HERE, errors_page, events_page, logged_fields, recovery_page
 
 STALE = "run `make docs`"

@@ -11,10 +11,10 @@ from itertools import chain
 from typing import Final
 
 from daemon import notify
-from daemon.comparison import Comparison
 from daemon.errors import QueueFault
-from daemon.findings import Finding
 from daemon.log import log
+from daemon.recovery.compare import Comparison
+from daemon.recovery.findings import Finding
 from daemon.spool.store import Spool
 from daemon.state.layout import Layout, sync_directory, touch
 from daemon.state.quarantine import retire

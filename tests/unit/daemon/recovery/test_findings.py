@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from daemon.findings import FINDINGS, judge, mark_of
 from daemon.model.task import FINISHED, State, Task
 from daemon.model.upload import Destination, Upload
+from daemon.recovery.findings import FINDINGS, judge, mark_of
 from daemon.spool.file_format import FOOTER_BYTES
 from daemon.spool.inspect import Found
 from daemon.spool.store import Mark

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
-from daemon import notify, rebuild
-from daemon.absence import catch_up
+from daemon import notify
 from daemon.errors import CannotStart
-from daemon.findings import Finding
 from daemon.log import log
+from daemon.recovery import rebuild
+from daemon.recovery.downtime import catch_up
+from daemon.recovery.findings import Finding
 from daemon.state import shard_count
 from daemon.state.append_lease import acquire_alone
 from daemon.state.layout import Layout, sync_directory, touch

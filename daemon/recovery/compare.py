@@ -9,10 +9,10 @@ from itertools import islice
 from typing import Final
 
 from daemon.errors import Rejected
-from daemon.findings import STATE_OF, Finding, judge, mark_of
 from daemon.log import log
 from daemon.model.task import FINISHED, State
 from daemon.model.upload import BUCKETS, Destination, Upload, bucket_of, is_task_id
+from daemon.recovery.findings import STATE_OF, Finding, judge, mark_of
 from daemon.spool.inspect import SpoolCheck, Undecided
 from daemon.spool.store import STOPPED, Mark, Name, Spool, same_upload
 from daemon.task_queue import Restored, Row, TaskQueue
