@@ -14,12 +14,14 @@ import time
 from typing import Final
 
 from api import service
-from daemon import activation, log, notify
+from daemon import log
 from daemon.config import find_file, load
-from daemon.door import Door, from_descriptors, open_doors
 from daemon.errors import CourierError, QueueFault
-from daemon.exits import EXIT_FAILED, EXIT_OK, end_with
-from daemon.lifeline import tie_to_parent
+from daemon.process import sd_notify
+from daemon.process.exit_status import EXIT_FAILED, EXIT_OK, end_with
+from daemon.process.listeners import Door, from_descriptors, open_doors
+from daemon.process.parent_death import tie_to_parent
+from daemon.process.socket_activation import stand_in, take
 from daemon.state.append_lease import AppendLease
 from daemon.state.layout import Layout
 from daemon.task_queue import TaskQueue
@@ -52,8 +54,8 @@ def _serve(options: argparse.Namespace) -> int:
     file = find_file(options.config)
     config = load(file)
     log.setup(config.log, "api")
-    doors = open_doors(from_descriptors(options.listen_fd) or activation.stand_in(config.api.listen, activation.take()),
-                       allow_anonymous=config.api.allow_anonymous)
+    addresses = from_descriptors(options.listen_fd) or stand_in(config.api.listen, take())
+    doors = open_doors(addresses, allow_anonymous=config.api.allow_anonymous)
     _warn_about(doors)
     layout = Layout(config.state.path)
     layout.create()
@@ -85,9 +87,9 @@ def _wait_for(lease: AppendLease, layout: Layout, shards: int) -> None:
     while (reason := lease.acquire() or _cannot_open(layout, shards)) is not None:
         if reason != said:
             log.log("api.waiting", detail=reason)
-            notify.status(reason)
+            sd_notify.status(reason)
             said = reason
-        notify.still_starting(PATIENCE_S)
+        sd_notify.still_starting(PATIENCE_S)
         time.sleep(LEASE_RETRY_S)
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from api.admission import SNAPSHOT_S, Admission
 from api.hops import joined
 from api.reader import Reader
-from daemon.threads import begin_pool
+from daemon.process.thread_pools import begin_pool
 
 #: Counts older than this are not used: an upload after a pause waits for new ones.
 MAX_AGE_S: Final = 2.0

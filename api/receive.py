@@ -22,9 +22,9 @@ from api.reader import free_bytes
 from api.wire import UploadRequest
 from daemon.errors import Rejected
 from daemon.model.upload import Upload
+from daemon.process.thread_pools import begin_pool
 from daemon.spool.store import Spool
 from daemon.spool.writer import Incoming
-from daemon.threads import begin_pool
 
 #: A body up to this size is read whole before a file is made for it.
 WHOLE_BYTES: Final = 256 * 1024

@@ -17,9 +17,9 @@ from api.body import Pace
 from api.connection import Connections
 from api.farewell import Farewell
 from api.listener import USED_UP, Listener
-from daemon import notify
-from daemon.door import BACKLOG, Door
 from daemon.log import log
+from daemon.process import sd_notify
+from daemon.process.listeners import BACKLOG, Door
 
 #: Seconds between two turns of the main loop, each of which tells the watchdog that it is alive.
 TURN_S: Final = 1.0
@@ -79,10 +79,10 @@ class Server:
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
         listening = [await self._listen(door) for door in self._doors]
         log("api.started", listen=", ".join(door.address for door in self._doors))
-        notify.ready()
+        sd_notify.ready()
         turning = asyncio.create_task(self._turn())
         await self._stopping.wait()
-        notify.stopping(self._hooks.drain_s())
+        sd_notify.stopping(self._hooks.drain_s())
         log("api.draining", uploads=self._hooks.running())
         for server, door in zip(listening, self._doors, strict=True):
             door.stop_listening()
@@ -111,10 +111,10 @@ class Server:
     async def _turn(self) -> None:
         said = ""
         while True:
-            notify.watchdog()
+            sd_notify.watchdog()
             status = self._hooks.status()
             if status != said:
-                notify.status(status)
+                sd_notify.status(status)
                 said = status
             await asyncio.sleep(TURN_S)
 

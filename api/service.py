@@ -16,13 +16,14 @@ from api.receive import Receiver
 from api.server import Hooks, Server
 from api.settings import Settings
 from api.uploads import Uploads
-from daemon import log, notify
+from daemon import log
 from daemon.config import Config, load
-from daemon.door import Door
 from daemon.errors import CannotStart
+from daemon.process import sd_notify
+from daemon.process.listeners import Door
+from daemon.process.thread_pools import begin_pool
 from daemon.spool.store import Spool
 from daemon.state.layout import Layout
-from daemon.threads import begin_pool
 
 #: Threads that answer questions.
 READING_THREADS: Final = 2
@@ -101,7 +102,7 @@ class _Service:
         return f"{load_now.uploads} uploads running, {seen.pending_tasks + load_now.tasks_since} tasks waiting"
 
     async def _reload(self) -> None:
-        notify.reloading()
+        sd_notify.reloading()
         try:
             new = await joined(self._threads.submit(load, self._file))
         except CannotStart as error:
@@ -110,4 +111,4 @@ class _Service:
             self._settings.adopt(new)
             log.set_level(new.log.level)
             log.log("config.reloaded")
-        notify.ready()
+        sd_notify.ready()

@@ -15,10 +15,10 @@ from typing import Final, NamedTuple
 
 from daemon import config as configuration
 from daemon.config import Config
-from daemon.door import look_at
 from daemon.errors import CourierError
-from daemon.exits import EXIT_FAILED, EXIT_OK
-from daemon.privileges import drop_to_owner
+from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
+from daemon.process.listeners import look_at
+from daemon.process.privileges import drop_to_owner
 from daemon.spool.store import Spool
 from daemon.state.layout import Layout, inode
 

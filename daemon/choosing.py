@@ -8,10 +8,10 @@ from typing import Final
 
 from daemon.config import LOCAL, Config
 from daemon.errors import Rejected
-from daemon.exits import Misused
 from daemon.model.names import printable
 from daemon.model.task import State
 from daemon.model.upload import Destination, is_task_id
+from daemon.process.exit_status import Misused
 
 _AGE: Final = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>[smhd])")
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -10,8 +10,8 @@ import typer
 from daemon import config as configuration
 from daemon.config import Config
 from daemon.errors import CourierError
-from daemon.exits import EXIT_FAILED, EXIT_USAGE, Misused, end_with
-from daemon.privileges import drop_to_owner, invoking_user
+from daemon.process.exit_status import EXIT_FAILED, EXIT_USAGE, Misused, end_with
+from daemon.process.privileges import drop_to_owner, invoking_user
 from daemon.state.layout import Layout
 
 app = typer.Typer(
@@ -50,7 +50,7 @@ def load_for_state(config: str | None = None) -> Config:
 @app.command()
 def serve(config: ConfigOption = None) -> None:
     """Run the whole service in the foreground: the API and a worker for each shard."""
-    from daemon.serve import serve as run
+    from daemon.process.serve import serve as run
 
     raise SystemExit(run(load(config), _absolute(Settings.file)))
 

@@ -15,11 +15,11 @@ from daemon.asking import Reply, Wish, ask
 from daemon.choosing import Chosen, check_id, must_mean_some
 from daemon.config import Config
 from daemon.errors import ERRORS
-from daemon.exits import EXIT_FAILED, EXIT_OK, Misused
 from daemon.model.names import printable
 from daemon.model.task import Task
 from daemon.model.upload import first_id_of
 from daemon.model.view import age, describe, instance_name
+from daemon.process.exit_status import EXIT_FAILED, EXIT_OK, Misused
 from daemon.saving import NotSaved
 from daemon.saving import save as save_bytes
 from daemon.tables import show_table

@@ -14,9 +14,9 @@ from typing import Final
 from daemon.all_shards import existing
 from daemon.config import Config
 from daemon.errors import CannotStart, QueueFault
-from daemon.exits import EXIT_FAILED, EXIT_OK
 from daemon.log import setup
 from daemon.model.upload import BUCKETS
+from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
 from daemon.recovery import rebuild, reshard
 from daemon.recovery.compare import Comparison
 from daemon.recovery.findings import FINDINGS, Finding

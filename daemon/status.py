@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from daemon.all_shards import existing, shards_of
 from daemon.config import Config
 from daemon.errors import QueueFault
-from daemon.exits import EXIT_FAILED, EXIT_OK
 from daemon.model.task import State
 from daemon.model.view import age
+from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
 from daemon.state.layout import Layout
 from daemon.state.shard_lock import holder
 from daemon.tables import show_table

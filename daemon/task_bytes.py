@@ -14,9 +14,9 @@ from daemon.all_shards import DamagedRow, existing, open_all
 from daemon.choosing import check_id
 from daemon.config import Config
 from daemon.errors import CourierError, Rejected, Undelivered
-from daemon.exits import EXIT_FAILED, EXIT_OK, complain
 from daemon.model.task import Task
-from daemon.privileges import drop_to_owner
+from daemon.process.exit_status import EXIT_FAILED, EXIT_OK, complain
+from daemon.process.privileges import drop_to_owner
 from daemon.spool.store import Spool
 
 _PIECE_BYTES: Final = 1024 * 1024

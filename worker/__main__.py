@@ -6,12 +6,12 @@ import sys
 from functools import partial
 
 from daemon import config as configuration
-from daemon import notify
 from daemon.config import Config
 from daemon.errors import CannotStart, CourierError, QueueFault
-from daemon.exits import EXIT_OK, end_with
-from daemon.lifeline import tie_to_parent
 from daemon.log import flush, log, set_level, setup
+from daemon.process import sd_notify
+from daemon.process.exit_status import EXIT_OK, end_with
+from daemon.process.parent_death import tie_to_parent
 from daemon.recovery.reshard import take_shard
 from daemon.spool.store import Spool
 from daemon.state.layout import Layout
@@ -50,7 +50,7 @@ def _serve(config: Config, shard: int, reload: partial[Config | None]) -> None:
     try:
         parts = assemble(queue, Spool(layout), reserve, config)
         log("worker.started", shard=shard, pid=os.getpid())
-        notify.ready()
+        sd_notify.ready()
         Worker(parts, config, reload).run()
         parts.remotes.close()
         end(queue)

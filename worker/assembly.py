@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from daemon.config import LOCAL, Config
 from daemon.log import log
+from daemon.process.signals import Signals
 from daemon.spool.store import Spool
 from daemon.state.doorbell import Doorbell
 from daemon.state.reserve import Reserve
@@ -19,7 +20,6 @@ from worker.recovery import Recovery
 from worker.remotes import Remotes
 from worker.runner import run
 from worker.settling import Settling
-from worker.signals import Signals
 from worker.sweeping import Sweeping
 from worker.targets import describe, open_target, remember_incus
 from worker.upkeep import Upkeep

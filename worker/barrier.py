@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from daemon import failpoints
 from daemon.model.task import State, Task
+from daemon.process.thread_pools import begin_pool
 from daemon.spool.store import Spool
-from daemon.threads import begin_pool
 
 
 @dataclass(frozen=True)

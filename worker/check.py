@@ -7,7 +7,7 @@ import sys
 from daemon import config as configuration
 from daemon.config import LOCAL
 from daemon.errors import CourierError
-from daemon.exits import EXIT_OK, end_with
+from daemon.process.exit_status import EXIT_OK, end_with
 from worker.targets import describe, open_target
 
 

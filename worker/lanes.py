@@ -14,8 +14,8 @@ from daemon.config import Config
 from daemon.errors import ERRORS, Action
 from daemon.model.task import Task
 from daemon.model.upload import Destination
+from daemon.process.thread_pools import begin_pool
 from daemon.task_queue import TaskQueue
-from daemon.threads import begin_pool
 from worker.lane import Lane
 from worker.outages import Outages
 

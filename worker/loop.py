@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
 
-from daemon import notify
 from daemon.config import Config
 from daemon.errors import Action, QueueFault
 from daemon.log import gather, log
 from daemon.model.task import State
+from daemon.process import sd_notify
+from daemon.process.signals import Signals
 from daemon.state.doorbell import Doorbell
 from daemon.state.reserve import NO_ROOM, Reserve
 from daemon.task_queue import TaskQueue
@@ -31,7 +32,6 @@ from worker.recovery import ReadThrough, Recovery
 from worker.remotes import Probed, Remotes
 from worker.runner import Outcome, Swept
 from worker.settling import Settling
-from worker.signals import Signals
 from worker.sweeping import Sweeping
 from worker.upkeep import Upkeep
 
@@ -123,7 +123,7 @@ class Worker:
                 wait_s = self._guarded_turn()
                 while at_turn_end:
                     at_turn_end.pop()()
-                notify.watchdog()
+                sd_notify.watchdog()
         finally:
             gather(None)
 
@@ -233,16 +233,16 @@ class Worker:
             self._begin_drain()
 
     def _configure(self) -> None:
-        notify.reloading()
+        sd_notify.reloading()
         config = self._reload()
         if config is not None:
             self._config = config
             for part in (self._parts.lanes, self._parts.remotes, self._parts.settling, self._parts.upkeep):
                 part.configure(config)
-        notify.ready()
+        sd_notify.ready()
 
     def _begin_drain(self) -> None:
-        notify.stopping(self._config.delivery.drain_s)
+        sd_notify.stopping(self._config.delivery.drain_s)
         log("worker.draining")
         self._stop_at = time.monotonic() + self._config.delivery.drain_s
         self._parts.settling.hand_back(self._parts.lanes.close())
@@ -265,7 +265,7 @@ class Worker:
         for tally in self._parts.queue.tallies():
             counts[tally.state] += tally.tasks
         rate = self._finished / _STATUS_EVERY_S
-        notify.status(f"{counts[State.QUEUED]} queued, {counts[State.PUSHING]} pushing, "
+        sd_notify.status(f"{counts[State.QUEUED]} queued, {counts[State.PUSHING]} pushing, "
                       f"{counts[State.DEFERRED]} deferred, {counts[State.FAILED]} failed, {rate:.0f}/s")
         self._finished = 0
         self._status_at = now + _STATUS_EVERY_S

@@ -15,7 +15,7 @@ from typing import Any, Final
 from daemon.config import Config
 from daemon.errors import CourierError, Undelivered
 from daemon.log import log
-from daemon.threads import begin_pool
+from daemon.process.thread_pools import begin_pool
 from worker.lifecycle import Lifecycle
 from worker.lifecycle_feed import feed
 from worker.outages import Outages

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Final
 
-from daemon import notify
 from daemon.errors import QueueFault
 from daemon.log import log
+from daemon.process import sd_notify
 from daemon.recovery.compare import Comparison
 from daemon.recovery.findings import Finding
 from daemon.spool.store import Spool
@@ -115,8 +115,8 @@ def _compare(
         now = time.monotonic()
         if now - told > _TELL_EVERY_S:
             told = now
-            notify.still_starting(_PATIENCE_S)
-            notify.status(f"compares the spool with the queue: {missing} uploads queued again")
+            sd_notify.still_starting(_PATIENCE_S)
+            sd_notify.status(f"compares the spool with the queue: {missing} uploads queued again")
         if budget_s is not None and now - began > budget_s:
             finished = False
             break

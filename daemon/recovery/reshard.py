@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
-from daemon import notify
 from daemon.errors import CannotStart
 from daemon.log import log
+from daemon.process import sd_notify
 from daemon.recovery import rebuild
 from daemon.recovery.downtime import catch_up
 from daemon.recovery.findings import Finding
@@ -52,10 +52,10 @@ def take_shard(
         reason = migrate(layout, shards, supersede=supersede, report=report)
         if reason is None:
             continue
-        notify.still_starting(_PATIENCE_S)
+        sd_notify.still_starting(_PATIENCE_S)
         if reason != said:
             log("worker.waiting", shard=shard, reason=reason)
-            notify.status(reason)
+            sd_notify.status(reason)
             said = reason
         time.sleep(RETRY_S)
 
@@ -182,5 +182,5 @@ class _Progress:
 
     def tell(self, _rows: int) -> None:
         """Something was done."""
-        notify.still_starting(_PATIENCE_S)
-        notify.status(f"moves the queue to another number of shards: {self.rows} tasks so far")
+        sd_notify.still_starting(_PATIENCE_S)
+        sd_notify.status(f"moves the queue to another number of shards: {self.rows} tasks so far")

@@ -7,7 +7,7 @@ import threading
 from multiprocessing.connection import Connection
 
 from daemon import failpoints
-from daemon.lifeline import VARIABLE
+from daemon.process.parent_death import VARIABLE
 
 #: What the server of forks imports once for all.
 PRELOAD = ("pytest", "structlog", "api.__main__", "worker.__main__", "tests.support.child", "tests.support.frozen")

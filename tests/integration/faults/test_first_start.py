@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.exits import EXIT_FAILED
+from daemon.process.exit_status import EXIT_FAILED
 from tests.support.service import Service
 from tests.support.waiting import eventually
 

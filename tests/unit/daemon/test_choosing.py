@@ -2,10 +2,10 @@ import pytest
 
 from daemon.choosing import Chosen, choose, must_mean_some, read_age, read_instance
 from daemon.config import Remote, load
-from daemon.exits import Misused
 from daemon.model.task import State
 from daemon.model.upload import Destination
 from daemon.model.view import age, instance_name
+from daemon.process.exit_status import Misused
 from tests.support.depot import new_id
 
 CONFIG = load(None).model_copy(update={"remotes": {"eu": Remote(endpoint="https://eu.example", project="web")}})

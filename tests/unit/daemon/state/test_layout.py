@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from daemon.errors import CannotStart
-from daemon.exits import EXIT_CONFIG, EXIT_FAILED, exit_code
+from daemon.process.exit_status import EXIT_CONFIG, EXIT_FAILED, exit_code
 from daemon.state.layout import Layout
 
 #: Where `struct statvfs` has its flags, as os.statvfs_result is built.

@@ -4,12 +4,12 @@ import os
 import shlex
 import sys
 
-from daemon import notify
 from daemon.config import Config
-from daemon.door import Door, open_doors
 from daemon.log import log, setup
+from daemon.process import sd_notify
+from daemon.process.listeners import Door, open_doors
+from daemon.process.supervisor import Supervisor
 from daemon.state.layout import Layout
-from daemon.supervisor import Supervisor
 
 
 def serve(config: Config, config_file: str | None) -> int:
@@ -21,11 +21,11 @@ def serve(config: Config, config_file: str | None) -> int:
         os.set_inheritable(door.socket.fileno(), True)
     welcome(config, doors)
     log("service.started", listen=", ".join(door.address for door in doors), pid=os.getpid())
-    notify.ready()
+    sd_notify.ready()
     try:
         code = Supervisor(config, config_file, [door.socket.fileno() for door in doors]).run()
     finally:
-        notify.stopping()
+        sd_notify.stopping()
         for door in doors:
             door.remove()
     log("service.stopped", pid=os.getpid())

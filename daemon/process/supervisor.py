@@ -1,8 +1,8 @@
 """The supervisor of `incus-courier serve`: one API and the workers as children, started again when they die.
 
-Children end when the supervisor ends, however it ends (`daemon.lifeline`). They are out of the terminal's reach, so
-that Ctrl-C is one signal to each of them, and a second Ctrl-C is the second. Under systemd there is no supervisor:
-the units start the same children.
+Children end when the supervisor ends, however it ends (`daemon.process.parent_death`). They are out of the terminal's
+reach, so that Ctrl-C is one signal to each of them, and a second Ctrl-C is the second. Under systemd there is no
+supervisor: the units start the same children.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from daemon.config import Config
-from daemon.exits import EXIT_CONFIG, EXIT_OK
-from daemon.lifeline import VARIABLE
 from daemon.log import log
+from daemon.process.exit_status import EXIT_CONFIG, EXIT_OK
+from daemon.process.parent_death import VARIABLE
 
 #: Before a child that died is started again: the first time, and at most.
 _FIRST_DELAY_S: Final = 0.2

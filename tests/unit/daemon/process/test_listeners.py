@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from daemon.config import Config
-from daemon.door import open_doors
-from daemon.serve import welcome
+from daemon.process.listeners import open_doors
+from daemon.process.serve import welcome
 
 
 def _bound(family: socket.AddressFamily, name: object) -> socket.socket:

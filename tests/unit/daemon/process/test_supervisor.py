@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 
 from daemon.config import load
-from daemon.exits import EXIT_CONFIG, EXIT_OK
-from daemon.supervisor import commands, restart_delay_s
+from daemon.process.exit_status import EXIT_CONFIG, EXIT_OK
+from daemon.process.supervisor import commands, restart_delay_s
 from tests.support.waiting import PATIENCE_S, eventually
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 #: A child: it says that it runs and what signals it gets, until it is told to end in a certain way.
 CHILD = """
 import os, signal, sys, time
 from pathlib import Path
-from daemon.lifeline import tie_to_parent
+from daemon.process.parent_death import tie_to_parent
 tie_to_parent()
 notes = Path(os.environ["NOTES"])
 name = "-".join(word for word in (__package__, *sys.argv[1:]) if word.isalnum())
@@ -44,7 +44,7 @@ while True:
 """
 PARENT = """
 import sys
-from daemon import supervisor
+from daemon.process import supervisor
 from daemon.config import load
 from daemon.log import setup
 supervisor._GRACE_S = float(sys.argv[1])

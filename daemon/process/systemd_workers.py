@@ -1,4 +1,4 @@
-"""`python -m daemon.fleet`: under systemd, start a worker for each shard and stop those that are too many.
+"""Under systemd, start a worker for each shard and stop those that are too many.
 
 The configuration is read here, once for each start of the service, so that its `queue.shards` is what counts.
 Nothing is waited for: the service manager does the starting, and says in each worker's own status how it went.
@@ -11,7 +11,7 @@ from typing import Final
 
 from daemon import config as configuration
 from daemon.errors import CourierError
-from daemon.exits import EXIT_OK, end_with
+from daemon.process.exit_status import EXIT_OK, end_with
 
 _PREFIX: Final = "incus-courier-worker@"
 _SUFFIX: Final = ".service"
@@ -32,7 +32,7 @@ def plan(shards: int, loaded: Iterable[str]) -> tuple[list[str], list[str]]:
 
 def main() -> int:
     """Have the workers started and stopped; return the process's exit code."""
-    parser = argparse.ArgumentParser(prog="python -m daemon.fleet", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m daemon.process.systemd_workers", description=__doc__)
     parser.add_argument("--config", help="the configuration file")
     try:
         config = configuration.load(configuration.find_file(parser.parse_args().config))

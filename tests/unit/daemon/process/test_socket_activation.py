@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from daemon.activation import stand_in, take
+from daemon.process.socket_activation import stand_in, take
 
 
 def test_nothing_is_taken_when_nothing_was_passed() -> None:
@@ -24,7 +24,7 @@ def test_sockets_of_another_process_are_left_alone() -> None:
 def test_sockets_are_known_by_their_address(tmp_path: Path) -> None:
     """Descriptors from 3 on are the sockets, and are not handed on to children."""
     program = ("import os, sys; os.environ['LISTEN_PID'] = str(os.getpid())\n"
-               "from daemon.activation import take\n"
+               "from daemon.process.socket_activation import take\n"
                "found = take(); print(found, [os.get_inheritable(fd) for fd in found.values()], take())")
     with socket.socket(socket.AF_UNIX) as listener, socket.create_server(("127.0.0.1", 0)) as tcp:
         listener.bind(str(tmp_path / "api.sock"))

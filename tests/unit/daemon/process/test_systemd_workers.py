@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon import fleet
-from daemon.fleet import plan, unit
+from daemon.process import systemd_workers
+from daemon.process.systemd_workers import plan, unit
 
 
 @pytest.mark.parametrize(("shards", "loaded", "stopped"), [
@@ -34,7 +34,7 @@ echo "$*" >>{calls}
     config.write_text("[queue]\nshards = 2\n")
     monkeypatch.setenv("PATH", str(tmp_path) + os.pathsep + os.environ["PATH"])
     monkeypatch.setattr("sys.argv", ["fleet", "--config", str(config)])
-    assert fleet.main() == 0
+    assert systemd_workers.main() == 0
     assert calls.read_text().splitlines()[1:] == [
         "stop --no-block incus-courier-worker@5.service",
         "start --no-block incus-courier-worker@0.service incus-courier-worker@1.service",
@@ -46,4 +46,4 @@ def test_wrong_configuration_ends_with_its_own_exit_code(tmp_path: Path, monkeyp
     config = tmp_path / "config.toml"
     config.write_text("[queue]\nshards = 0\n")
     monkeypatch.setattr("sys.argv", ["fleet", "--config", str(config)])
-    assert fleet.main() == 78
+    assert systemd_workers.main() == 78

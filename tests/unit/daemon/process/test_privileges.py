@@ -4,14 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from daemon.privileges import identity_to_take
+from daemon.process.privileges import identity_to_take
 
 _NOBODY = 65534
 _DROP = """
 import json, os, sys
 from pathlib import Path
 from daemon.state.layout import Layout
-from daemon.privileges import drop_to_owner
+from daemon.process.privileges import drop_to_owner
 drop_to_owner(Layout(Path(sys.argv[1])))
 print(json.dumps([*os.getresuid(), *os.getresgid()]))
 """
@@ -19,7 +19,7 @@ print(json.dumps([*os.getresuid(), *os.getresgid()]))
 
 def _ids_after_drop(state: Path) -> list[int]:
     done = subprocess.run([sys.executable, "-P", "-c", _DROP, str(state)], capture_output=True, check=True,
-                          cwd=Path(__file__).parents[3], env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])})
+                          cwd=Path(__file__).parents[4], env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])})
     found: list[int] = json.loads(done.stdout)
     return found
 

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Final
 
-from daemon.door import describe
+from daemon.process.listeners import describe
 
 #: SD_LISTEN_FDS_START
 _FIRST: Final = 3

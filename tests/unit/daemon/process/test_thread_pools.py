@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from daemon.errors import CannotStart
-from daemon.exits import EXIT_FAILED, exit_code
-from daemon.threads import begin_pool
+from daemon.process.exit_status import EXIT_FAILED, exit_code
+from daemon.process.thread_pools import begin_pool
 
 
 def test_pool_takes_work_when_the_machine_can_start_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:

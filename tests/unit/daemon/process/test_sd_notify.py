@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon import notify
+from daemon.process import sd_notify
 
 
 @pytest.fixture
@@ -26,11 +26,11 @@ def lines(manager: socket.socket) -> dict[str, str]:
 
 def test_states_are_told_in_the_managers_words(manager: socket.socket) -> None:
     """Each function sends the variable that systemd documents for it."""
-    notify.ready()
+    sd_notify.ready()
     assert lines(manager) == {"READY": "1"}
-    notify.watchdog()
+    sd_notify.watchdog()
     assert lines(manager) == {"WATCHDOG": "1"}
-    notify.reloading()
+    sd_notify.reloading()
     reloading = lines(manager)
     assert reloading["RELOADING"] == "1"
     assert int(reloading["MONOTONIC_USEC"]) > 0
@@ -38,7 +38,7 @@ def test_states_are_told_in_the_managers_words(manager: socket.socket) -> None:
 
 def test_stopping_asks_for_more_time_than_the_drain(manager: socket.socket) -> None:
     """The manager grants what the configuration says, whatever the unit says."""
-    notify.stopping(120)
+    sd_notify.stopping(120)
     said = lines(manager)
     assert said["STOPPING"] == "1"
     assert int(said["EXTEND_TIMEOUT_USEC"]) > 120_000_000
@@ -46,14 +46,14 @@ def test_stopping_asks_for_more_time_than_the_drain(manager: socket.socket) -> N
 
 def test_status_cannot_become_another_variable(manager: socket.socket) -> None:
     """A status is one line, whatever is in it."""
-    notify.status("3 waiting\nREADY=1")
+    sd_notify.status("3 waiting\nREADY=1")
     assert lines(manager) == {"STATUS": "3 waiting READY=1"}
 
 
 def test_watchdog_is_dropped_when_the_manager_is_busy(manager: socket.socket) -> None:
     """A manager that does not read holds up no turn of the main loop."""
     for _ in range(10_000):
-        notify.watchdog()
+        sd_notify.watchdog()
     assert lines(manager) == {"WATCHDOG": "1"}
 
 
@@ -63,7 +63,7 @@ def test_abstract_socket_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
         listener.settimeout(10)
         listener.bind("")
         monkeypatch.setenv("NOTIFY_SOCKET", "@" + listener.getsockname()[1:].decode())
-        notify.ready()
+        sd_notify.ready()
         assert lines(listener) == {"READY": "1"}
 
 
@@ -71,5 +71,5 @@ def test_abstract_socket_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_happens_where_nobody_listens(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     """Outside systemd the service runs all the same."""
     monkeypatch.setenv("NOTIFY_SOCKET", address)
-    notify.ready()
-    notify.watchdog()
+    sd_notify.ready()
+    sd_notify.watchdog()

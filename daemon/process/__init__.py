@@ -1,0 +1,1 @@
+"""Processes: how they start, listen, watch over each other, speak with systemd, and end."""
