@@ -1,15 +1,9 @@
 """A task as people and programs see it."""
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
-from daemon.config import LOCAL, Config
 from daemon.model.task import Task
-from daemon.model.upload import Destination
-
-_MINUTE_S: Final = 60
-_HOUR_S: Final = 3600
-_DAY_S: Final = 86400
 
 
 def describe(task: Task) -> dict[str, Any]:
@@ -32,18 +26,3 @@ def when(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def age(seconds: float) -> str:
-    """A length of time in one unit, as `tasks --older-than` takes it."""
-    whole = max(0, round(seconds))
-    for unit_s, unit in ((_DAY_S, "d"), (_HOUR_S, "h"), (_MINUTE_S, "m")):
-        if whole >= 2 * unit_s:
-            return f"{whole // unit_s}{unit}"
-    return f"{whole}s"
-
-
-def instance_name(to: Destination, config: Config) -> str:
-    """An instance as `tasks --instance` takes it: `[remote:][project/]instance`."""
-    described = config.remote(to.remote)
-    remote = "" if to.remote == LOCAL else f"{to.remote}:"
-    project = "" if described and to.project == described.project else f"{to.project}/"
-    return f"{remote}{project}{to.instance}"

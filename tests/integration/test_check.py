@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.check import check
+from daemon.cli.check import check
 from daemon.config import CREDENTIALS, FILE_VARIABLE, LOCAL, load
 from daemon.state.layout import Layout
 from tests.support.command import incus_courier
@@ -60,7 +60,7 @@ def test_check_reads_the_keys_that_systemd_hands_to_the_workers(
     keys = file.parent / "keys"
     keys.mkdir()
     (keys / "server.crt").write_text("no certificate")
-    monkeypatch.setattr("daemon.check.INSTALLED_CREDENTIALS", keys)
+    monkeypatch.setattr("daemon.cli.check.INSTALLED_CREDENTIALS", keys)
     monkeypatch.delenv(CREDENTIALS, raising=False)
     for name in ("server.crt", "gone.crt"):
         file.write_text(f'[state]\ndirectory = "{file.parent / "state"}"\n[remotes.far]\nendpoint = "https://127.0.0.1:1"\n'

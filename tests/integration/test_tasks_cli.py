@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from daemon import asking
-from daemon.cli import main
+from daemon.cli import task_commands
+from daemon.cli.main import main
 from daemon.model.task import State
 from tests.support.command import Done, incus_courier
 from tests.support.depot import Depot, new_id
@@ -54,7 +54,7 @@ def depot(service: Service) -> Iterator[Depot]:
 @pytest.fixture
 def shell(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
     """The command line; it waits for a worker's answer for as long as a busy machine may need."""
-    monkeypatch.setattr(asking, "PATIENCE_S", PATIENCE_S)
+    monkeypatch.setattr(task_commands, "PATIENCE_S", PATIENCE_S)
     return Shell(service.config, monkeypatch, capsys)
 
 

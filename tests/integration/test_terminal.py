@@ -11,7 +11,7 @@ from tests.support.waiting import eventually
 _SERVE = """
 import fcntl, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-from daemon.cli import main
+from daemon.cli.main import main
 main()
 """
 

@@ -25,7 +25,7 @@ class Done(NamedTuple):
 
 def incus_courier(*words: str, cwd: Path = ROOT, **variables: str) -> Done:
     """Run one command in a process of its own, with `variables` on top of the environment."""
-    done = subprocess.run([sys.executable, "-P", "-c", "from daemon.cli import main; main()", *words], cwd=cwd,
+    done = subprocess.run([sys.executable, "-P", "-c", "from daemon.cli.main import main; main()", *words], cwd=cwd,
                           env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
                           capture_output=True, text=True, timeout=60, check=False)
     return Done(done.returncode, done.stdout, done.stderr)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from daemon.cli.fsck import fsck
 from daemon.config import Config, Queue, StateSection
 from daemon.errors import CannotStart
-from daemon.fsck import fsck
 from daemon.model.task import State
 from daemon.spool.store import Mark
 from daemon.state import shard_count

@@ -52,7 +52,7 @@ def test_databases_are_opened_by_the_task_queue_alone() -> None:
     """Closing a shard's database elsewhere in the process would drop SQLite's locks. The check opens one of its own."""
     users = {name for path, name in zip(SOURCES, NAMES, strict=True)
              if "sqlite3.connect" in path.read_text() or "sqlite3.Connection" in path.read_text()}
-    assert {name for name in users if not name.startswith("daemon/task_queue/")} == {"daemon/check.py"}
+    assert {name for name in users if not name.startswith("daemon/task_queue/")} == {"daemon/cli/check.py"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=NAMES)

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from daemon.all_shards import AllShards, DamagedRow, open_all
-from daemon.choosing import Chosen, check_id
+from daemon.cli.all_shards import AllShards, DamagedRow, open_all
+from daemon.cli.filters import Chosen, check_id
 from daemon.config import Config
 from daemon.errors import CannotStart, QueueFault
 from daemon.model.task import State

@@ -74,7 +74,7 @@ def worker(
 @app.command()
 def check(config: ConfigOption = None) -> None:
     """Check configuration, directories, SQLite and the connection to Incus, and say how to mend what is not well."""
-    from daemon.check import check as run
+    from daemon.cli.check import check as run
 
     raise SystemExit(run(load(config), _absolute(Settings.file)))
 
@@ -84,7 +84,7 @@ def status(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False, config: ConfigOption = None,
 ) -> None:
     """Show what waits, per shard and instance. Fails when there are dead letters or a shard has no worker."""
-    from daemon.status import status as run
+    from daemon.cli.status import status as run
 
     raise SystemExit(run(load_for_state(config), as_json=json))
 
@@ -96,7 +96,7 @@ def fsck(
     config: ConfigOption = None,
 ) -> None:
     """Compare the queue with the spool, in full. Fails when something is not right and stays so."""
-    from daemon.fsck import fsck as run
+    from daemon.cli.fsck import fsck as run
 
     raise SystemExit(run(load_for_state(config), repair=repair, as_json=json))
 
@@ -124,12 +124,12 @@ def list_tasks(
     json: JsonOption = False, config: ConfigOption = None,
 ) -> None:
     """List tasks, newest first."""
-    from daemon import cli_tasks
-    from daemon.choosing import choose
+    from daemon.cli import tasks
+    from daemon.cli.filters import choose
 
     loaded = load_for_state(config)
     chosen = choose(loaded, instance=instance, states=state or (), older_than=older_than)
-    raise SystemExit(cli_tasks.list_tasks(loaded, chosen, limit=limit, after=after, as_json=json))
+    raise SystemExit(tasks.list_tasks(loaded, chosen, limit=limit, after=after, as_json=json))
 
 
 @tasks.command()
@@ -138,11 +138,11 @@ def show(
     json: JsonOption = False, config: ConfigOption = None,
 ) -> None:
     """Show all that is known of tasks."""
-    from daemon import cli_tasks
-    from daemon.choosing import choose
+    from daemon.cli import tasks
+    from daemon.cli.filters import choose
 
     loaded = load_for_state(config)
-    raise SystemExit(cli_tasks.show(loaded, choose(loaded, ids=ids).ids, as_json=json))
+    raise SystemExit(tasks.show(loaded, choose(loaded, ids=ids).ids, as_json=json))
 
 
 @tasks.command()
@@ -206,25 +206,25 @@ def save(
     config: ConfigOption = None,
 ) -> None:
     """Write a task's bytes to a file, for example those of a dead letter."""
-    from daemon import cli_tasks
+    from daemon.cli import tasks
 
     load(config)
-    raise SystemExit(cli_tasks.save(task_id, file, force=force, config_file=_absolute(Settings.file)))
+    raise SystemExit(tasks.save(task_id, file, force=force, config_file=_absolute(Settings.file)))
 
 
 def _change(
     verb: str, config: str | None, ids: list[str] | None, instance: str | None, states: list[str] | None,
     older_than: str | None, *, wait: bool, as_json: bool, force: bool = False,
 ) -> NoReturn:
-    from daemon import cli_tasks
-    from daemon.asking import Wish
-    from daemon.choosing import choose
+    from daemon.cli import tasks
+    from daemon.cli.filters import choose
+    from daemon.cli.task_commands import Wish
 
     asked_by = invoking_user()
     loaded = load_for_state(config)
     chosen = choose(loaded, ids=ids or (), instance=instance, states=states or (), older_than=older_than)
     wish = Wish(verb=verb, force=force, asked_by=asked_by)
-    raise SystemExit(cli_tasks.change(loaded, chosen, wish, wait=wait, as_json=as_json))
+    raise SystemExit(tasks.change(loaded, chosen, wish, wait=wait, as_json=as_json))
 
 
 def _file_option() -> list[str]:

@@ -48,7 +48,7 @@ def _draft(target: Path) -> Iterator[Path]:
 
 
 def _receive(task_id: str, draft: Path, config_file: str | None) -> int:
-    command = [sys.executable, "-P", "-m", "daemon.task_bytes", task_id]
+    command = [sys.executable, "-P", "-m", "daemon.cli.task_bytes", task_id]
     command += ["--config", config_file] if config_file else []
     with (subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process,
           draft.open("wb") as file):

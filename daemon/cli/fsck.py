@@ -11,7 +11,7 @@ from dataclasses import asdict
 from sqlite3 import Error
 from typing import Final
 
-from daemon.all_shards import existing
+from daemon.cli.all_shards import existing
 from daemon.config import Config
 from daemon.errors import CannotStart, QueueFault
 from daemon.log import setup

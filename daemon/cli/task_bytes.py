@@ -1,4 +1,4 @@
-"""`python -m daemon.task_bytes ID [--config FILE]`: write a task's bytes to standard output, as the state's owner.
+"""`python -m daemon.cli.task_bytes ID [--config FILE]`: write a task's bytes to standard output, as the state's owner.
 
 A process of its own, so that root can keep a file where only root may write without opening the state as root.
 The first line is JSON: the size and the sha256 of what follows.
@@ -10,8 +10,8 @@ import sys
 from typing import BinaryIO, Final
 
 from daemon import config as configuration
-from daemon.all_shards import DamagedRow, existing, open_all
-from daemon.choosing import check_id
+from daemon.cli.all_shards import DamagedRow, existing, open_all
+from daemon.cli.filters import check_id
 from daemon.config import Config
 from daemon.errors import CourierError, Rejected, Undelivered
 from daemon.model.task import Task
@@ -24,7 +24,7 @@ _PIECE_BYTES: Final = 1024 * 1024
 
 def main() -> int:
     """Write the bytes; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m daemon.task_bytes", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m daemon.cli.task_bytes", description=__doc__)
     parser.add_argument("task_id", metavar="ID")
     parser.add_argument("--config", metavar="FILE")
     arguments = parser.parse_args()

@@ -6,15 +6,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
-from daemon.all_shards import existing, shards_of
+from daemon.cli.all_shards import existing, shards_of
+from daemon.cli.format import age
+from daemon.cli.tables import show_table
 from daemon.config import Config
 from daemon.errors import QueueFault
 from daemon.model.task import State
-from daemon.model.view import age
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
 from daemon.state.layout import Layout
 from daemon.state.shard_lock import holder
-from daemon.tables import show_table
 from daemon.task_queue import TaskQueue
 
 #: The columns of the table, and the states that each of them counts.

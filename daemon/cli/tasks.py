@@ -10,19 +10,20 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from daemon.all_shards import AllShards, DamagedRow, open_all
-from daemon.asking import Reply, Wish, ask
-from daemon.choosing import Chosen, check_id, must_mean_some
+from daemon.cli.all_shards import AllShards, DamagedRow, open_all
+from daemon.cli.filters import Chosen, check_id, must_mean_some
+from daemon.cli.format import age, instance_name
+from daemon.cli.save import NotSaved
+from daemon.cli.save import save as save_bytes
+from daemon.cli.tables import show_table
+from daemon.cli.task_commands import Reply, Wish, ask
 from daemon.config import Config
 from daemon.errors import ERRORS
 from daemon.model.names import printable
 from daemon.model.task import Task
 from daemon.model.upload import first_id_of
-from daemon.model.view import age, describe, instance_name
+from daemon.model.view import describe
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK, Misused
-from daemon.saving import NotSaved
-from daemon.saving import save as save_bytes
-from daemon.tables import show_table
 
 _COLUMNS: Final = ("id", "state", "instance", "path", "bytes", "age", "tries", "error")
 
