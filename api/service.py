@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from api.admission import Admission
-from api.app import Courier, build
-from api.backlog import Backlog
-from api.committer import Committer
-from api.health import Probe
-from api.hops import joined
-from api.reader import Reader
-from api.receive import Receiver
-from api.server import Hooks, Server
-from api.settings import Settings
-from api.uploads import Uploads
+from api.http.server import Hooks, Server
+from api.live_config import Settings
+from api.queries.reader import Reader
+from api.routes.app import Courier, build
+from api.routes.health import Probe
+from api.threads import joined
+from api.uploads.admission import Admission
+from api.uploads.backlog import Backlog
+from api.uploads.group_commit import Committer
+from api.uploads.intake import Uploads
+from api.uploads.receive import Receiver
 from daemon import log
 from daemon.config import Config, load
 from daemon.errors import CannotStart

@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 
 import uuid_utils
 
-from api.committer import Committer, Decision, Ticket
+from api.uploads.group_commit import Committer, Decision, Ticket
 from bench.service import SHARDS
 from daemon.config import LOCAL
 from daemon.model.upload import Destination, Upload

@@ -14,8 +14,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from api.connection import KEEP_ALIVE_S
-from api.early_answer import LINGER_BYTES
+from api.http.connection import KEEP_ALIVE_S
+from api.http.early_response import LINGER_BYTES
 from api.service import SPARE_CONNECTIONS
 from tests.integration.api.running import Api, wait_until
 from tests.support.waiting import PATIENCE_S

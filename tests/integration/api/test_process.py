@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from api.server import MAX_LAST_REQUESTS_S
+from api.http.server import MAX_LAST_REQUESTS_S
 from daemon.state import shard_count
 from daemon.state.layout import Layout
 from tests.integration.api.running import Api, wait_until

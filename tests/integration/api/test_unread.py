@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from api.backlog import MAX_AGE_S
+from api.uploads.backlog import MAX_AGE_S
 from tests.integration.api.running import Api, wait_until
 from tests.support.waiting import PATIENCE_S
 

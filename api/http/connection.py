@@ -1,0 +1,267 @@
+"""One connection, as Hypercorn serves it, with five things done otherwise.
+
+- HTTP/1.1 only: in HTTP/2, which Hypercorn would change to, one slow upload holds up the others. An upgrade to it or
+  to WebSocket, where a failed handshake would hold the connection for ever, is passed over.
+- A request that cannot be read is answered with a code too.
+- A connection is closed as soon as its client has closed it, not a keep-alive time later.
+- A client that does not read its answers is not waited for without end.
+- What every request costs: the idle time is watched by a timer instead of two tasks, and an answer's head and
+  body leave in one piece.
+
+Hypercorn is imported here and nowhere else.
+"""
+
+import asyncio
+import contextlib
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import Any, Final, cast
+
+import h11
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.worker_context import AsyncioSingleTask, WorkerContext
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData
+from hypercorn.logging import Logger
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.typing import ASGIFramework, ConnectionState, TaskGroup
+
+from api.http.pace import Pace
+from api.http.problem import problem, refusal
+from api.http.request_target import split
+from api.http.response import PRIVATE, Answer, App, as_http, headers_of
+from api.http.slow_reader import Outflow
+from daemon.errors import Rejected
+from daemon.log import log
+
+#: Events of one body that wait for the app; each is at most 64 KiB.
+QUEUED_PIECES: Final = 4
+#: What a request is refused with that cannot be read, by the status that h11 gives it.
+UNREADABLE: Final = {431: "long_head", 501: "unknown_coding"}
+#: A connection on which nothing goes on for so long is closed.
+KEEP_ALIVE_S: Final = 5.0
+
+
+class Connections:
+    """All connections of one server; never more than `limit()` of them, whose clients read at `pace()`."""
+
+    def __init__(self, app: App, limit: Callable[[], int], pace: Callable[[], Pace]) -> None:
+        self._app = ASGIWrapper(cast(ASGIFramework, app))
+        self._limit = limit
+        self._pace = pace
+        self._config = _configuration()
+        self._context = WorkerContext(None)
+        self._open: dict[asyncio.Task[Any], IdleTimer] = {}
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection to its end; refuse it when there are too many."""
+        if len(self._open) >= self._limit():
+            await _turn_away(writer)
+            return
+        loop = asyncio.get_running_loop()
+        connection = Connection(self._app, loop, self._config, self._context, {}, reader, writer)
+        connection.outflow = outflow = Outflow(writer.transport, self._pace)
+        task = asyncio.current_task()
+        assert task is not None  # a coroutine runs in one
+        self._open[task] = connection.idle_timer
+        try:
+            await connection
+        finally:
+            outflow.end()
+            del self._open[task]
+
+    @property
+    def count(self) -> int:
+        """How many connections are open."""
+        return len(self._open)
+
+    async def end(self) -> None:
+        """Close the connections on which nothing goes on; come back when the others have ended too."""
+        await self._context.terminated.set()
+        for timer in self._open.values():
+            timer.fire_now()
+        while self._open:
+            await asyncio.wait(self._open)
+
+
+async def _turn_away(writer: asyncio.StreamWriter) -> None:
+    answer = problem(Rejected("too_busy")).plus(("Connection", "close"))
+    with contextlib.suppress(ConnectionError):
+        writer.write(as_http(answer))
+        writer.close()
+        await writer.wait_closed()
+
+
+class IdleTimer(AsyncioSingleTask):
+    """Closes a connection that is idle for too long, or idle while the server ends.
+
+    One timer serves many requests: when it ends early, because there was a request meanwhile, it is set again.
+    """
+
+    def __init__(self, context: WorkerContext) -> None:
+        super().__init__()
+        self._context = context
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle_since = 0.0
+        self._when_due: Callable[[], None] | None = None
+        self._retired = False
+
+    async def restart(self, task_group: TaskGroup, action: Callable[..., Any]) -> None:
+        """The connection is idle from now on: do `action` in a while."""
+        if self._retired:
+            return
+        self._when_due = lambda: task_group.spawn(action)
+        self._idle_since = self._loop.time()
+        if self._context.terminated.is_set():
+            self._loop.call_soon(self.fire_now)
+        elif self._timer is None:
+            self._timer = self._loop.call_later(KEEP_ALIVE_S, self._look)
+
+    async def stop(self) -> None:
+        """The connection is not idle any more."""
+        self._when_due = None
+
+    def fire_now(self) -> None:
+        """Do the action if the connection is idle."""
+        due, self._when_due = self._when_due, None
+        if due is not None:
+            due()
+
+    def retire(self) -> None:
+        """The client is gone: the connection ends as soon as nothing goes on."""
+        self._when_due = None
+        self._retired = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        self._timer = None
+        left_s = self._idle_since + KEEP_ALIVE_S - self._loop.time()
+        if self._when_due is None:
+            return
+        if left_s > 0:
+            self._timer = self._loop.call_later(left_s, self._look)
+        else:
+            self.fire_now()
+
+
+class Http1(H11Protocol):
+    """HTTP/1.1 and nothing else, for as long as there is somebody to answer."""
+
+    is_closing: Callable[[], bool]
+    #: What the request under way is for.
+    _target = b""
+    #: True when the client has said that nothing more comes.
+    _ended = False
+
+    async def handle(self, event: Event) -> None:
+        """Take what the client sent; nothing at all is its end."""
+        self._ended = isinstance(event, RawData) and not event.data
+        await super().handle(event)
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        # Who asks for an upgrade is answered in HTTP/1.1; who begins in HTTP/2 is refused by the app.
+        return
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        # What a client that was cut off has sent ahead is not worth doing.
+        if not self.is_closing():
+            self._target = request.target
+            await super()._create_stream(_without_upgrade(request))
+
+    async def _send_error_response(self, status_code: int) -> None:
+        answer = self._unreadable(status_code).plus(("Connection", "close"))
+        await self._send_h11_event(h11.Response(status_code=answer.status, headers=headers_of(answer)))
+        await self._send_h11_event(h11.Data(data=answer.body))
+        await self._send_h11_event(h11.EndOfMessage())
+
+    def _unreadable(self, status_code: int) -> Answer:
+        code = UNREADABLE.get(status_code, "bad_request")
+        if self.stream is None:
+            return problem(Rejected(code))
+        path = split(self._target)[1].partition(b"?")[0]
+        return refusal(path.decode("latin-1"), Rejected("incomplete_body" if self._ended else code))
+
+
+def _without_upgrade(request: h11.Request) -> h11.Request:
+    kept = [header for header in request.headers if header[0] != b"upgrade"]
+    if len(kept) == len(request.headers):
+        return request
+    return h11.Request(method=request.method, target=request.target, headers=kept, http_version=request.http_version)
+
+
+class Connection(TCPServer):
+    """One connection."""
+
+    outflow: Outflow
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.idle_task = self.idle_timer = IdleTimer(self.context)
+        self._held = b""
+
+    async def _read_data(self) -> None:
+        private = self.writer.get_extra_info("socket").family == socket.AF_UNIX
+        state = ConnectionState({PRIVATE: private})
+        protocol = Http1(
+            self.app, self.config, self.context, self._task_group, state, False, None, None, self.protocol_send)
+        protocol.is_closing = self.writer.is_closing
+        self.protocol = cast(ProtocolWrapper, protocol)
+        await super()._read_data()
+        self.idle_timer.retire()
+
+    async def _idle_timeout(self) -> None:
+        await asyncio.shield(self._initiate_server_close())
+
+    async def protocol_send(self, event: Event) -> None:
+        """Send what the protocol has for the client; hold a head back until what follows it is there."""
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)
+            return
+        if event.data.startswith(b"HTTP/1.1 ") and event.data[9:10] != b"1":
+            self._held = event.data
+            return
+        data, self._held = self._held + event.data, b""
+        async with self.send_lock:
+            try:
+                self.outflow.write(data)
+                await self.writer.drain()
+            except (ConnectionError, RuntimeError):
+                await self.protocol.handle(Closed())
+
+
+class _Settings(Config):
+    """Hypercorn's settings, with a date that is written once for all answers of one second."""
+
+    _date = (0, b"")
+
+    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+        """What every answer has besides its own headers."""
+        now = int(time.time())
+        if self._date[0] != now:
+            self._date = (now, formatdate(now, usegmt=True).encode())
+        return [(b"date", self._date[1])]
+
+
+def _configuration() -> Config:
+    config = _Settings()
+    config.max_app_queue_size = QUEUED_PIECES
+    config.accesslog = None
+    config.errorlog = None
+    config.logger_class = ServerLog
+    return config
+
+
+class ServerLog(Logger):
+    """Takes the server's own log: mistakes of ours go into the service's log, its chatter nowhere."""
+
+    async def exception(self, message: str, *args: Any, **kwargs: Any) -> None:
+        """Report a mistake that the app made while it served a request."""
+        log("api.error", detail=message, traceback=traceback.format_exc(), error=repr(sys.exception()))

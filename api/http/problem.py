@@ -1,0 +1,36 @@
+"""Refusals as answers: RFC 9457 problem details, and plain text for the clients of /upload."""
+
+from typing import Final
+
+from api.http.response import PROBLEM, Answer, json_answer, text_answer
+from daemon.errors import CourierError
+
+#: The address whose clients read plain text.
+UPLOAD: Final = "/upload"
+#: Seconds after which a client may try again, for the refusals that pass by themselves.
+RETRY_AFTER_S: Final = {"backlog_full": 10, "too_busy": 1, "draining": 2, "storage_failed": 5}
+
+
+def problem(error: CourierError) -> Answer:
+    """The refusal as `application/problem+json`, with the stable code and what to do about it."""
+    kind = error.kind
+    return json_answer(
+        kind.status,
+        {"title": kind.title, "status": kind.status, "detail": error.detail, "code": kind.code, "hint": kind.hint},
+        *_headers(error), media_type=PROBLEM)
+
+
+def plain_problem(error: CourierError) -> Answer:
+    """The refusal in words, as /upload answers it; the code is in brackets."""
+    kind = error.kind
+    return text_answer(kind.status, f"{error.detail} {kind.hint} [{kind.code}]\n", *_headers(error))
+
+
+def refusal(path: str, error: CourierError) -> Answer:
+    """The refusal in the manner of the address `path`."""
+    return plain_problem(error) if path == UPLOAD else problem(error)
+
+
+def _headers(error: CourierError) -> tuple[tuple[str, str], ...]:
+    wait_s = RETRY_AFTER_S.get(error.code)
+    return () if wait_s is None else (("Retry-After", str(wait_s)),)

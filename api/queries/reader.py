@@ -1,0 +1,98 @@
+"""The reading side of the queue: tasks and counts of all shards, on connections of its own.
+
+Every method blocks on the disk: call it from a thread. A reader never waits for a writer.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from api.queries.task_query import Question, merge
+from daemon.errors import QueueFault, Rejected
+from daemon.model.task import PENDING, Task
+from daemon.spool.store import Spool
+from daemon.state.layout import Layout
+from daemon.task_queue import TaskQueue
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What was waiting, and how much room there was, at one moment."""
+
+    pending_tasks: int
+    pending_bytes: int
+    free_bytes: int
+
+
+def free_bytes(spool: Spool) -> int:
+    """Room for uploads on the disk. Raises Rejected('storage_failed')."""
+    try:
+        return spool.free_bytes()
+    except OSError as error:
+        raise Rejected("storage_failed", f"The spool: {error.strerror}.") from error
+
+
+class Reader:
+    """Reads all shards."""
+
+    def __init__(self, layout: Layout, spool: Spool, shards: int) -> None:
+        self._layout = layout
+        self._spool = spool
+        self._lock = threading.Lock()
+        self._queues = [TaskQueue(layout, shard) for shard in range(shards)]
+
+    def find(self, task_id: str) -> Task | None:
+        """The task of that id, or None. Raises Rejected('queue_unreadable')."""
+        for shard in range(len(self._queues)):
+            task = self._ask(shard, lambda queue: queue.find(task_id))
+            if task is not None:
+                return task
+        return None
+
+    def page(self, question: Question) -> list[Task]:
+        """The tasks that are asked for, newest first. Raises Rejected('queue_unreadable')."""
+        pages = [
+            self._ask(shard, lambda queue: queue.page(
+                states=question.states, instance_key=question.instance_key, before=question.after,
+                limit=question.limit))
+            for shard in question.shards(len(self._queues))
+        ]
+        return merge(pages, question.limit)
+
+    def snapshot(self) -> Snapshot:
+        """The counts of the backlog and the room on the disk.
+
+        Raises Rejected('queue_unreadable') and Rejected('storage_failed').
+        """
+        tallies = [tally for shard in range(len(self._queues))
+                   for tally in self._ask(shard, TaskQueue.tallies) if tally.state in PENDING]
+        return Snapshot(
+            pending_tasks=sum(tally.tasks for tally in tallies),
+            pending_bytes=sum(tally.size_bytes for tally in tallies),
+            free_bytes=free_bytes(self._spool))
+
+    def try_writing(self) -> None:
+        """Begin and end a transaction in each shard, writing nothing. Raises Rejected('queue_unreadable')."""
+        for shard in range(len(self._queues)):
+            self._ask(shard, lambda queue: queue.put_many([], supersede=False))
+
+    def close(self) -> None:
+        """Close the connections."""
+        for queue in self._queues:
+            queue.close()
+
+    def _ask(self, shard: int, question: Callable[[TaskQueue], Result]) -> Result:
+        try:
+            return question(self._current(shard))
+        except (QueueFault, ValueError) as error:
+            raise Rejected("queue_unreadable", f"Shard {shard}: {error}") from error
+
+    def _current(self, shard: int) -> TaskQueue:
+        with self._lock:
+            if self._queues[shard].replaced():
+                self._queues[shard].close()
+                self._queues[shard] = TaskQueue(self._layout, shard)
+            return self._queues[shard]

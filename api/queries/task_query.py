@@ -1,0 +1,115 @@
+"""Questions about tasks: one, or a page of them, over all shards."""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from api.http.parameters import read_instance, read_query
+from daemon.config import Config
+from daemon.errors import Rejected
+from daemon.model.names import check_project, printable
+from daemon.model.task import State, Task
+from daemon.model.upload import Destination, Upload, is_task_id
+from daemon.model.view import describe
+
+PARAMETERS: Final = frozenset({"state", "instance", "project", "limit", "after"})
+DEFAULT_LIMIT: Final = 100
+MAX_LIMIT: Final = 1000
+#: Where tasks are found.
+ADDRESS: Final = "/v1/tasks"
+
+_STATES: Final = {state.label: state for state in State}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """Which tasks are wanted."""
+
+    states: frozenset[State] = frozenset()
+    #: The instance whose tasks are wanted; its path does not matter.
+    instance: Destination | None = None
+    limit: int = DEFAULT_LIMIT
+    #: The id of the last task of the page before.
+    after: str | None = None
+    #: The parameters as they were given.
+    parameters: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def instance_key(self) -> str | None:
+        """The instance as the queue knows it."""
+        return None if self.instance is None else self.instance.instance_key
+
+    def shards(self, number: int) -> range:
+        """Which of `number` shards can hold such tasks."""
+        if self.instance is None:
+            return range(number)
+        shard = self.instance.shard(number)
+        return range(shard, shard + 1)
+
+    def next_address(self, last: str) -> str:
+        """Where the next page is, when this one ended with the task `last`."""
+        kept = [(name, value) for name, value in self.parameters if name != "after"]
+        return f"{ADDRESS}?{urlencode([*kept, ('after', last)])}"
+
+
+def read_question(query: bytes, config: Config) -> Question:
+    """Read the parameters of GET /v1/tasks. Raises Rejected."""
+    parameters = read_query(query, PARAMETERS)
+    after = parameters.get("after")
+    if after is not None and not is_task_id(after):
+        raise Rejected("bad_query", "`after` is not the id of a task.")
+    return Question(
+        states=_states(parameters.get("state")), instance=_instance(parameters, config),
+        limit=_limit(parameters.get("limit")), after=after, parameters=tuple(parameters.items()))
+
+
+def merge(pages: Sequence[Sequence[Task]], limit: int) -> list[Task]:
+    """The newest `limit` tasks of pages that are each newest first."""
+    return list(islice(heapq.merge(*pages, key=lambda task: task.task_id, reverse=True), limit))
+
+
+def describe_page(tasks: Sequence[Task], question: Question) -> dict[str, Any]:
+    """A page of tasks for a client, with the address of the next one if there may be one."""
+    more = len(tasks) == question.limit
+    return {"tasks": [describe(task) for task in tasks],
+            "next": question.next_address(tasks[-1].task_id) if more else None}
+
+
+def describe_new(upload: Upload, task_id: str) -> dict[str, Any]:
+    """A task that was just made for `upload`, for its client."""
+    task = Task(order=0, upload=replace(upload, task_id=task_id), state=State.QUEUED, updated_at=upload.created_at)
+    return describe(task)
+
+
+def _states(text: str | None) -> frozenset[State]:
+    if text is None:
+        return frozenset()
+    names = text.split(",")
+    unknown = [name for name in names if name not in _STATES]
+    if unknown:
+        known = ", ".join(_STATES)
+        raise Rejected("bad_query", f"There is no state {printable(unknown[0])!r}; the states are {known}.")
+    return frozenset(_STATES[name] for name in names)
+
+
+def _instance(parameters: dict[str, str], config: Config) -> Destination | None:
+    given = parameters.get("instance")
+    if given is None:
+        if "project" in parameters:
+            raise Rejected("bad_query", "`project` goes with `instance`.")
+        return None
+    remote, instance = read_instance(given, config)
+    described = config.remote(remote)
+    default = described.project if described else "default"
+    return Destination(remote, check_project(parameters.get("project", default)), instance, "/")
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return DEFAULT_LIMIT
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:5]) <= MAX_LIMIT and len(text) <= 4):
+        raise Rejected("bad_query", f"`limit` is a number from 1 to {MAX_LIMIT}.")
+    return int(text)

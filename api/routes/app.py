@@ -1,0 +1,187 @@
+"""The addresses of the service and their answers. Starlette finds the way; nothing else of it is used."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.routing import Route, Router
+
+from api.http.browser_origin import check, from_browser
+from api.http.early_response import EarlyAnswers
+from api.http.parameters import collect, read_query
+from api.http.problem import UPLOAD, plain_problem, problem, refusal
+from api.http.request_target import split
+from api.http.response import PRIVATE, Answer, App, Receive, Scope, Send, json_answer, send_answer, text_answer
+from api.live_config import Settings
+from api.queries import task_query
+from api.routes import health
+from api.threads import joined
+from api.uploads.body import ClientGone
+from api.uploads.intake import Uploads
+from api.uploads.receive import Accepted
+from api.uploads.request import UploadRequest, read_put, read_upload, refuse_parameters
+from daemon.config import Config
+from daemon.errors import CourierError, Rejected
+from daemon.log import log
+from daemon.model.names import printable
+from daemon.model.task import Task
+from daemon.model.upload import is_task_id
+from daemon.model.view import describe
+
+Handler = Callable[[Scope, Receive], Awaitable[Answer]]
+Refuse = Callable[[CourierError], Answer]
+
+_NO_PARAMETERS: Final[frozenset[str]] = frozenset()
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One address: the handler of each method, and how a refusal looks there."""
+
+    methods: Mapping[str, Handler]
+    refuse: Refuse = problem
+    #: The answer to any other method, when it is not a problem.
+    other_method: Answer | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        # What is sent when the handler makes a mistake of ours; the server logs the mistake.
+        answer: Answer | None = self.refuse(CourierError("internal"))
+        try:
+            answer = await self._answer(scope, receive)
+        except Rejected as error:
+            answer = self.refuse(error)
+        except (ClientGone, asyncio.CancelledError) as gone:
+            answer = None
+            if isinstance(gone, asyncio.CancelledError):
+                raise
+        finally:
+            if answer is not None:
+                await send_answer(send, answer)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+        method = scope["method"]
+        handler = self.methods.get("GET" if method == "HEAD" else method)
+        if handler is not None:
+            return await handler(scope, receive)
+        allowed = ", ".join([*self.methods, *(["HEAD"] if "GET" in self.methods else [])])
+        return (self.other_method or self.refuse(Rejected("method_not_allowed"))).plus(("Allow", allowed))
+
+
+class Courier:
+    """What the addresses do."""
+
+    def __init__(self, settings: Settings, uploads: Uploads, probe: health.Probe, threads: Executor) -> None:
+        self._settings = settings
+        self._uploads = uploads
+        self._probe = probe
+        self._threads = threads
+
+    async def post_upload(self, scope: Scope, receive: Receive) -> Answer:
+        """POST /upload: answer in the sentence that its clients know."""
+        headers = collect(scope["headers"])
+
+        def read(config: Config) -> UploadRequest:
+            refuse_parameters(scope["query_string"])
+            return read_upload(headers, config)
+
+        request, accepted = await self._uploads.take(read, receive)
+        sentence = (f"File '{request.display_name}' queued for processing"
+                    f" on container '{request.destination.instance}'.")
+        return text_answer(202, sentence, *_accepted_headers(accepted))
+
+    async def put_file(self, scope: Scope, receive: Receive) -> Answer:
+        """PUT a file into an instance: answer with its task."""
+        headers, parts = collect(scope["headers"]), scope["path_params"]
+        _, accepted = await self._uploads.take(
+            lambda config: read_put(parts["instance"], parts["path"], scope["query_string"], headers, config), receive)
+        # The first upload's task; its bytes may be there before its row is, after a repair.
+        task = await self._find(accepted.task_id) if accepted.replayed else None
+        described = describe(task) if task else task_query.describe_new(accepted.upload, accepted.task_id)
+        return json_answer(202, described, *_accepted_headers(accepted))
+
+    async def get_task(self, scope: Scope, receive: Receive) -> Answer:
+        """GET one task."""
+        read_query(scope["query_string"], _NO_PARAMETERS)
+        task_id = scope["path_params"]["task_id"]
+        if not is_task_id(task_id):
+            raise Rejected("task_not_found", f"{printable(task_id)!r} is not the id of a task.")
+        task = await self._find(task_id)
+        if task is None:
+            raise Rejected("task_not_found")
+        return json_answer(200, describe(task))
+
+    async def get_tasks(self, scope: Scope, receive: Receive) -> Answer:
+        """GET a page of tasks."""
+        question = task_query.read_question(scope["query_string"], self._settings.config)
+        page = await joined(self._threads.submit(self._probe.reader.page, question))
+        return json_answer(200, task_query.describe_page(page, question))
+
+    async def get_health(self, scope: Scope, receive: Receive) -> Answer:
+        """GET /healthz: the process is up."""
+        return json_answer(200, {"status": "up"})
+
+    async def get_readiness(self, scope: Scope, receive: Receive) -> Answer:
+        """GET /readyz: whether uploads can be taken and delivered."""
+        readiness = await joined(self._threads.submit(self._probe.examine, self._settings.config))
+        return json_answer(readiness.status, readiness.describe())
+
+    async def _find(self, task_id: str) -> Task | None:
+        return await joined(self._threads.submit(self._probe.reader.find, task_id))
+
+
+def build(courier: Courier, settings: Settings) -> App:
+    """The ASGI app."""
+    other_method = text_answer(405, "POST method required.")
+    router = Router(
+        [
+            Route(UPLOAD, Endpoint({"POST": courier.post_upload}, plain_problem, other_method)),
+            Route("/v1/instances/{instance}/files/{path:path}", Endpoint({"PUT": courier.put_file})),
+            Route("/v1/tasks/{task_id}", Endpoint({"GET": courier.get_task})),
+            Route("/v1/tasks", Endpoint({"GET": courier.get_tasks})),
+            Route("/healthz", Endpoint({"GET": courier.get_health})),
+            Route("/readyz", Endpoint({"GET": courier.get_readiness})),
+        ],
+        redirect_slashes=False, default=_nothing_here)
+    return _front(EarlyAnswers(_entrance(router, settings)))
+
+
+def _front(app: App) -> App:
+    """Refuse what is not HTTP/1."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["http_version"] not in {"1.0", "1.1"}:
+            await send_answer(send, problem(Rejected("http_version")).plus(("Connection", "close")))
+        else:
+            await app(scope, receive, send)
+
+    return serve
+
+
+def _entrance(app: App, settings: Settings) -> App:
+    """Refuse pages of other sites. Find the way by the address as it was sent: an encoded slash separates nothing."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        authority, path = split(scope["raw_path"])
+        scope["path"] = path.decode("ascii")
+        try:
+            if not scope["state"].get(PRIVATE) and from_browser(scope["headers"]):
+                check(collect(scope["headers"]), authority, settings.config.api.hosts)
+        except Rejected as error:
+            log("request.refused", code=error.code, detail=error.detail)
+            await send_answer(send, refusal(scope["path"], error))
+        else:
+            await app(scope, receive, send)
+
+    return serve
+
+
+async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    await send_answer(send, problem(Rejected("not_found")))
+
+
+def _accepted_headers(accepted: Accepted) -> list[tuple[str, str]]:
+    headers = [("Location", f"{task_query.ADDRESS}/{accepted.task_id}")]
+    return [*headers, ("Idempotency-Replayed", "true")] if accepted.replayed else headers

@@ -1,0 +1,1 @@
+"""From the first byte of an upload to its place in the queue."""

@@ -1,0 +1,73 @@
+"""The body of one request as it arrives: in pieces, counted, and only as slow as is allowed."""
+
+import asyncio
+from typing import Final
+
+from api.http.pace import (
+    Pace,
+)
+from api.http.response import Receive
+from daemon.errors import Rejected
+
+#: A deadline is moved once so much of its time has gone by.
+SLACK: Final = 0.05
+
+
+class ClientGone(Exception):  # not an error of ours: there is nobody left to tell
+    """Raised when the client went away before its body was whole: keep nothing, answer nothing."""
+
+
+class Body:
+    """Reads the pieces of one body. Only the time spent waiting for the client counts against it."""
+
+    def __init__(self, receive: Receive, *, length: int | None, max_bytes: int, pace: Pace) -> None:
+        self._receive = receive
+        self._length = length
+        self._max_bytes = max_bytes
+        self._pace = pace
+        self._waited_s = 0.0
+        self._clock = asyncio.get_running_loop().time
+        self.received_bytes = 0
+        #: True when the last piece is there.
+        self.ended = False
+
+    async def pieces(self, at_least: int) -> list[bytes]:
+        """The next pieces: `at_least` bytes and a little more, or all that was left when the body ended.
+
+        Raises Rejected('too_large', 'too_slow' or 'incomplete_body'), and ClientGone.
+        """
+        pieces: list[bytes] = []
+        wanted = self.received_bytes + at_least
+        moved_at = self._clock()
+        try:
+            async with asyncio.timeout_at(self._deadline(moved_at)) as limit:
+                while not self.ended and self.received_bytes < wanted:
+                    piece = await self._next()
+                    if piece:
+                        pieces.append(piece)
+                    now = self._clock()
+                    if now - moved_at > self._pace.timeout_s * SLACK:
+                        limit.reschedule(self._deadline(now))
+                        moved_at = now
+        except TimeoutError as error:
+            raise Rejected("too_slow") from error
+        return pieces
+
+    def _deadline(self, now: float) -> float:
+        """When to give up if nothing comes; a little late, because it is not moved for every piece."""
+        return now + self._pace.patience_s(self.received_bytes, self._waited_s) + self._pace.timeout_s * SLACK
+
+    async def _next(self) -> bytes:
+        began = self._clock()
+        event = await self._receive()
+        self._waited_s += self._clock() - began
+        if event["type"] == "http.disconnect":
+            raise ClientGone
+        piece: bytes = event.get("body", b"")
+        self.received_bytes += len(piece)
+        if self.received_bytes > self._max_bytes:
+            raise Rejected("too_large")
+        self.ended = not event.get("more_body", False)
+        if self.ended and self._length is not None and self.received_bytes != self._length:
+            raise Rejected("incomplete_body")
+        return piece

@@ -1,0 +1,78 @@
+"""One upload from its headers to its answer, whichever door it came through; and the log of it."""
+
+import asyncio
+from collections.abc import Callable
+
+from api.http.response import Receive
+from api.live_config import Settings
+from api.uploads.admission import COUNTED, Admission
+from api.uploads.backlog import Backlog
+from api.uploads.body import Body, ClientGone
+from api.uploads.receive import Accepted, Receiver
+from api.uploads.request import UploadRequest
+from daemon.config import Config
+from daemon.errors import Rejected
+from daemon.log import log
+
+
+class Uploads:
+    """Takes uploads."""
+
+    def __init__(self, settings: Settings, admission: Admission, backlog: Backlog, receiver: Receiver) -> None:
+        self._settings = settings
+        self._admission = admission
+        self._backlog = backlog
+        self._receiver = receiver
+        self._clock = asyncio.get_running_loop().time
+
+    async def take(
+        self, read: Callable[[Config], UploadRequest], receive: Receive,
+    ) -> tuple[UploadRequest, Accepted]:
+        """Take the upload that `read` finds in the request's head. Raises Rejected and ClientGone, and logs them."""
+        began = self._clock()
+        request = None
+        try:
+            request = read(self._settings.config)
+            accepted = await self._take(request, receive)
+        except Rejected as error:
+            log("upload.rejected", code=error.code, detail=error.detail, **_about(request), **self._since(began))
+            raise
+        except ClientGone:
+            log("upload.aborted", **_about(request), **self._since(began))
+            raise
+        self._log_accepted(accepted, began)
+        return request, accepted
+
+    async def _take(self, request: UploadRequest, receive: Receive) -> Accepted:
+        config = self._settings.config
+        await self._backlog.freshen()
+        announced = (request.length, config.limits, config.api.max_connections)
+        # A client that is alone is let in exactly as often as the limits say.
+        if self._admission.doubtful and self._admission.refusal(*announced) in COUNTED:
+            await self._backlog.settle_doubt()
+        with self._admission.admit(*announced) as place:
+            body = Body(receive, length=request.length, max_bytes=config.limits.max_upload_bytes,
+                        pace=self._settings.pace())
+            accepted = await self._receiver.take(request, body, place, config.limits.min_free_bytes)
+        if not accepted.replayed:
+            self._admission.accepted(accepted.upload.size)
+        return accepted
+
+    def _log_accepted(self, accepted: Accepted, began: float) -> None:
+        upload = accepted.upload
+        log("upload.replayed" if accepted.replayed else "upload.accepted", task_id=accepted.task_id,
+            instance=upload.destination.instance, project=upload.destination.project, path=upload.destination.path,
+            size=upload.size, sha256=upload.sha256, **self._since(began))
+        for task_id in accepted.superseded:
+            log("upload.superseded", task_id=task_id, by=upload.task_id, instance=upload.destination.instance,
+                path=upload.destination.path)
+
+    def _since(self, began: float) -> dict[str, float]:
+        return {"duration_ms": round((self._clock() - began) * 1000, 2)}
+
+
+def _about(request: UploadRequest | None) -> dict[str, str | int | None]:
+    if request is None:
+        return {}
+    to = request.destination
+    return {"instance": to.instance, "project": to.project, "path": to.path, "announced_bytes": request.length}

@@ -1,0 +1,140 @@
+"""From the first byte of a body to the decision about its upload: streamed, hashed, durable, queued.
+
+Guarantees: memory for one upload is bounded whatever its size; what is refused or abandoned leaves nothing; a
+file is closed only when no thread writes to it any more. A small body takes one hop to another thread, a large
+one a hop for each batch, while the next batch is being read.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import uuid_utils
+
+from api.queries.reader import free_bytes
+from api.threads import joined
+from api.uploads.admission import Place
+from api.uploads.body import Body
+from api.uploads.digests import check
+from api.uploads.group_commit import Committer, Ticket
+from api.uploads.request import UploadRequest
+from daemon.errors import Rejected
+from daemon.model.upload import Upload
+from daemon.process.thread_pools import begin_pool
+from daemon.spool.store import Spool
+from daemon.spool.writer import Incoming
+
+#: A body up to this size is read whole before a file is made for it.
+WHOLE_BYTES: Final = 256 * 1024
+#: A larger one goes to the disk in batches of this size. At most two are in memory.
+BATCH_BYTES: Final = 384 * 1024
+#: Threads that write to the spool.
+THREADS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """An upload that is durable, and how it got into the queue."""
+
+    upload: Upload
+    #: The task that stands for it: another one's when it repeats an idempotency key.
+    task_id: str
+    superseded: Sequence[str]
+
+    @property
+    def replayed(self) -> bool:
+        """True when an earlier upload with the same idempotency key stands for this one."""
+        return self.task_id != self.upload.task_id
+
+
+class Receiver:
+    """Takes the bodies of uploads to the spool and their tasks to the queue."""
+
+    def __init__(self, spool: Spool, committers: Sequence[Committer]) -> None:
+        self._spool = spool
+        self._committers = committers
+        self._threads = begin_pool(THREADS, "spool")
+
+    async def take(self, request: UploadRequest, body: Body, place: Place, min_free_bytes: int) -> Accepted:
+        """Receive `body` and make it an upload. From its return on it is never lost.
+
+        Raises Rejected, after which nothing is kept unless the code is outcome_unknown; and ClientGone.
+        """
+        ticket = Ticket.new()
+        pieces = await body.pieces(WHOLE_BYTES)
+        if body.ended:
+            place.wrote(body.received_bytes)
+            self._threads.submit(self._store_whole, request, pieces, ticket).add_done_callback(ticket.watch)
+        else:
+            await self._store_stream(request, pieces, body, place, min_free_bytes, ticket)
+        decision = await ticket.decided
+        return Accepted(decision.upload, decision.put.task_id, decision.put.superseded)
+
+    def close(self) -> None:
+        """Wait for the threads to end."""
+        self._threads.shutdown()
+
+    def _store_whole(self, request: UploadRequest, pieces: Sequence[bytes], ticket: Ticket) -> None:
+        incoming = self._spool.begin()
+        try:
+            for piece in pieces:
+                incoming.write(piece)
+            self._finish(incoming, request, ticket)
+        finally:
+            # What was sealed has no descriptor to close any more.
+            incoming.discard()
+
+    async def _store_stream(
+        self, request: UploadRequest, first: Sequence[bytes], body: Body, place: Place, min_free_bytes: int,
+        ticket: Ticket,
+    ) -> None:
+        incoming = await joined(self._threads.submit(self._begin, request.length))
+        try:
+            if request.length is None:
+                write = partial(self._write_unannounced, incoming, min_free_bytes)
+            else:
+                write = partial(_write, incoming)
+                place.wrote(request.length)
+            await self._pump(write, first, body)
+            await joined(self._threads.submit(self._finish, incoming, request, ticket))
+        finally:
+            self._threads.submit(incoming.discard)
+
+    async def _pump(self, write: Callable[[Sequence[bytes]], None], first: Sequence[bytes], body: Body) -> None:
+        """Read a batch while the one before is being written; come back when no thread writes any more."""
+        writing = self._threads.submit(write, first)
+        try:
+            while not body.ended:
+                batch = await body.pieces(BATCH_BYTES)
+                await joined(writing)
+                writing = self._threads.submit(write, batch)
+        finally:
+            await joined(writing)
+
+    def _begin(self, length: int | None) -> Incoming:
+        incoming = self._spool.begin()
+        if length is not None:
+            incoming.set_aside(length)
+        return incoming
+
+    def _write_unannounced(self, incoming: Incoming, min_free_bytes: int, pieces: Sequence[bytes]) -> None:
+        if free_bytes(self._spool) < min_free_bytes:
+            raise Rejected("no_room")
+        _write(incoming, pieces)
+
+    def _finish(self, incoming: Incoming, request: UploadRequest, ticket: Ticket) -> None:
+        sha256 = incoming.hexdigest()
+        check(sha256, request.digests)
+        upload = Upload(
+            task_id=str(uuid_utils.uuid7()), destination=request.destination, size=incoming.size, sha256=sha256,
+            mode=request.mode, uid=request.uid, gid=request.gid, mkdirs=request.mkdirs,
+            display_name=request.display_name, created_at=time.time(), idempotency_key=request.idempotency_key)
+        sealed = incoming.seal(upload)
+        self._committers[request.destination.shard(len(self._committers))].hand_over(sealed, ticket)
+
+
+def _write(incoming: Incoming, pieces: Sequence[bytes]) -> None:
+    for piece in pieces:
+        incoming.write(piece)

@@ -1,0 +1,145 @@
+"""What a request says, read from its headers and its address alone: pure functions, nothing is waited for.
+
+Guarantees: the text that comes out is UTF-8, every name in it is legal, and one request means one thing: a
+header or parameter that is given twice, or that is not known, is an error. Refusals are raised as Rejected.
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qsl
+
+from api.http.parameters import (
+    Headers,
+    header,
+    project_of,
+    read_flag,
+    read_instance,
+    read_mode,
+    read_owner,
+    read_query,
+    unescape,
+)
+from api.uploads.digests import announced
+from daemon.config import Config
+from daemon.errors import Rejected
+from daemon.model.names import check_path, check_project
+from daemon.model.upload import Destination
+
+#: The parameters that PUT knows.
+PUT_PARAMETERS: Final = frozenset({"project", "mode", "uid", "gid", "mkdirs"})
+
+_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
+#: Content-Encodings that change nothing.
+_PLAIN_CODINGS: Final = {b"identity", b""}
+_FORM: Final = b"multipart/form-data"
+#: Headers that make a PUT depend on what is there (RFC 9110, 13.1).
+_CONDITIONS: Final = frozenset({b"if-match", b"if-none-match", b"if-unmodified-since"})
+#: A display name is cut to this many characters.
+MAX_DISPLAY_NAME: Final = 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadRequest:
+    """All that a request says about its upload before the first byte of the body."""
+
+    destination: Destination
+    #: The file's name at the sender, for people.
+    display_name: str
+    mode: int | None
+    uid: int | None
+    gid: int | None
+    mkdirs: bool
+    idempotency_key: str | None
+    #: Hexadecimal sha256 digests that the body must have.
+    digests: frozenset[str]
+    #: Content-Length, or None for a chunked body.
+    length: int | None
+
+
+def read_upload(headers: Headers, config: Config) -> UploadRequest:
+    """Read a POST /upload: everything is in its headers."""
+    remote, instance = read_instance(header(headers, b"x-container-name", "bad_instance") or "", config)
+    path = header(headers, b"x-file-path", "bad_path") or ""
+    offered = (header(headers, b"x-host-path", "bad_name") or "").rsplit("/", 1)[-1]
+    if path.endswith("/"):
+        if offered in {"", ".", ".."}:
+            raise Rejected("bad_name")
+        path += offered
+    return UploadRequest(
+        destination=Destination(remote, project_of(remote, config), instance, check_path(path)),
+        display_name=_displayed(offered or path.rsplit("/", 1)[-1]),
+        mode=read_mode(header(headers, b"x-file-mode", "bad_mode")),
+        uid=read_owner(header(headers, b"x-file-uid", "bad_owner")),
+        gid=read_owner(header(headers, b"x-file-gid", "bad_owner")),
+        mkdirs=read_flag(header(headers, b"x-create-dirs", "bad_flag"), config.delivery.mkdirs),
+        idempotency_key=_idempotency_key(headers), digests=_digests(headers), length=read_length(headers))
+
+
+def read_put(instance: str, path: str, query: bytes, headers: Headers, config: Config) -> UploadRequest:
+    """Read a PUT /v1/instances/{instance}/files/{path}; both parts as they stand in the address, undecoded."""
+    remote, name = read_instance(unescape(instance, "bad_instance"), config)
+    parameters = read_query(query, PUT_PARAMETERS)
+    project = parameters.get("project")
+    return UploadRequest(
+        destination=Destination(
+            remote, project_of(remote, config) if project is None else check_project(project),
+            name, check_path("/" + unescape(path, "bad_path"))),
+        display_name=unescape(path.rsplit("/", 1)[-1], "bad_path"),
+        mode=read_mode(parameters.get("mode")),
+        uid=read_owner(parameters.get("uid")), gid=read_owner(parameters.get("gid")),
+        mkdirs=read_flag(parameters.get("mkdirs"), config.delivery.mkdirs),
+        idempotency_key=_idempotency_key(headers), digests=_digests(headers), length=read_length(headers))
+
+
+def refuse_parameters(query: bytes) -> None:
+    """For an address that has headers for them: refuse the options of an upload in its query; ignore all else there."""
+    found = PUT_PARAMETERS.intersection(name for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+    if found:
+        raise Rejected("bad_query", f"The parameter {min(found)!r} is not known here: send it as a header.")
+
+
+def read_length(headers: Headers) -> int | None:
+    """The length of the body as announced, or None when it comes in chunks."""
+    lengths, encodings = headers.get(b"content-length", []), headers.get(b"transfer-encoding", [])
+    if lengths and encodings:
+        raise Rejected("bad_length", "Content-Length and Transfer-Encoding contradict each other.")
+    _check_wholeness(headers)
+    if encodings:
+        return None
+    if not lengths:
+        # An empty body by mistake would empty the file.
+        raise Rejected("bad_length", "The length of the body is not stated.")
+    if len(set(lengths)) > 1 or not lengths[0].isdigit():
+        raise Rejected("bad_length", "Content-Length is not one number.")
+    return int(lengths[0])
+
+
+def _check_wholeness(headers: Headers) -> None:
+    """Refuse a body that is not the file itself, and an upload that is only wanted under a condition."""
+    if b"content-range" in headers:
+        raise Rejected("bad_range")
+    if not {coding.lower() for coding in headers.get(b"content-encoding", [])} <= _PLAIN_CODINGS:
+        raise Rejected("wrapped_body", "The body has a Content-Encoding.")
+    if any(kind.lower().startswith(_FORM) for kind in headers.get(b"content-type", [])):
+        raise Rejected("wrapped_body", "The body is a form.")
+    if not _CONDITIONS.isdisjoint(headers):
+        raise Rejected("bad_condition")
+
+
+def _displayed(name: str) -> str:
+    shown = "".join("\ufffd" if unicodedata.category(c) == "Cc" else c for c in name)
+    return shown[:MAX_DISPLAY_NAME]
+
+
+def _idempotency_key(headers: Headers) -> str | None:
+    key = header(headers, b"idempotency-key", "bad_idempotency_key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise Rejected("bad_idempotency_key")
+    return key
+
+
+def _digests(headers: Headers) -> frozenset[str]:
+    fields = headers.get(b"repr-digest", []) + headers.get(b"content-digest", [])
+    return announced(field.decode("latin-1") for field in fields)

@@ -1,0 +1,39 @@
+"""Refusals as answers."""
+
+import json
+
+import pytest
+
+from api.http.problem import RETRY_AFTER_S, plain_problem, problem
+from api.http.response import as_http
+from daemon.errors import ERRORS, Action, Rejected
+
+
+@pytest.mark.parametrize("code", sorted(code for code, kind in ERRORS.items() if kind.action is Action.REJECT))
+def test_every_refusal_has_both_forms(code: str) -> None:
+    """Each row of the table that a client can meet makes a problem and a plain text, with its own status."""
+    error = Rejected(code, "What happened.")
+    described, plain = problem(error), plain_problem(error)
+    assert described.status == plain.status == ERRORS[code].status
+    assert described.media_type == "application/problem+json"
+    assert json.loads(described.body) == {
+        "title": error.kind.title, "status": error.kind.status, "detail": "What happened.", "code": code,
+        "hint": error.kind.hint}
+    assert plain.body.decode().startswith("What happened. ")
+    assert plain.body.decode().endswith(f"[{code}]\n")
+
+
+@pytest.mark.parametrize(("code", "wait_s"), RETRY_AFTER_S.items())
+def test_refusal_that_passes_says_when_to_come_back(code: str, wait_s: int) -> None:
+    """Retry-After goes with 503 only."""
+    assert ERRORS[code].status == 503
+    assert problem(Rejected(code)).headers == (("Retry-After", str(wait_s)),)
+
+
+def test_answer_goes_over_the_wire_whole() -> None:
+    """The head says how long the body is."""
+    answer = problem(Rejected("too_busy"))
+    head, _, body = as_http(answer).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert f"content-length: {len(body)}".encode() in head
+    assert body == answer.body

@@ -1,0 +1,73 @@
+"""Questions about tasks."""
+
+import pytest
+
+from api.queries.task_query import Question, describe, describe_page, merge, read_question
+from daemon.config import Config, Remote
+from daemon.errors import Rejected
+from daemon.model.task import State, Task
+from daemon.model.upload import Destination, Upload
+
+CONFIG = Config(remotes={"far": Remote(endpoint="https://far:8443", project="p2")})
+
+
+def task(number: int, **values: object) -> Task:
+    """A task whose id tells its number."""
+    upload = Upload(task_id=f"00000000-0000-7000-8000-{number:012}", destination=Destination("local", "default", "c1", "/a"),
+                    size=1, sha256="0" * 64, created_at=1_700_000_000.5)
+    defaults: dict[str, object] = {"order": number, "upload": upload, "state": State.QUEUED, "updated_at": 1_700_000_001.0}
+    return Task(**{**defaults, **values})
+
+
+def test_question_has_defaults_when_nothing_is_asked_for() -> None:
+    """The newest hundred of all."""
+    assert read_question(b"", CONFIG) == Question()
+
+
+def test_question_is_read_from_the_query() -> None:
+    """States, an instance with its remote's project, a limit and a cursor."""
+    after = task(1).task_id
+    question = read_question(f"state=queued,failed&instance=far:c1&limit=7&after={after}".encode(), CONFIG)
+    assert question.states == {State.QUEUED, State.FAILED}
+    assert question.instance_key == "far/p2/c1"
+    assert (question.limit, question.after) == (7, after)
+
+
+@pytest.mark.parametrize("query", [
+    "state=", "state=queued,", "state=QUEUED", "limit=0", "limit=1001", "limit=00001", "limit=-1", "limit=%D9%A1",
+    "after=", "after=x", "project=p", "a=b", "limit=1&limit=2",
+])
+def test_question_is_refused_when_it_makes_no_sense(query: str) -> None:
+    """A misspelt question is not answered with something else."""
+    with pytest.raises(Rejected, check=lambda error: error.code == "bad_query"):
+        read_question(query.encode(), CONFIG)
+
+
+def test_question_goes_to_one_shard_when_the_instance_is_known() -> None:
+    """An instance's tasks are in one shard; without an instance all are asked."""
+    assert len(read_question(b"instance=c1", CONFIG).shards(4)) == 1
+    assert list(Question().shards(4)) == [0, 1, 2, 3]
+
+
+def test_pages_of_shards_are_merged_newest_first() -> None:
+    """As if there were one shard, up to the limit."""
+    merged = merge([[task(5), task(2)], [task(4), task(3), task(1)]], 4)
+    assert [found.order for found in merged] == [5, 4, 3, 2]
+
+
+def test_page_leads_to_the_next_one_when_it_is_full() -> None:
+    """The address keeps the question and moves the cursor."""
+    question = read_question(f"state=queued&limit=2&after={task(9).task_id}".encode(), CONFIG)
+    page = describe_page([task(8), task(7)], question)
+    assert page["next"] == f"/v1/tasks?state=queued&limit=2&after={task(7).task_id}"
+    assert describe_page([task(6)], question)["next"] is None
+    assert describe_page([], question)["next"] is None
+
+
+def test_task_is_described_with_times_and_error() -> None:
+    """Times in UTC with milliseconds; an error with its code and message."""
+    described = describe(task(1, state=State.DEFERRED, attempts=2, due_at=1_700_000_002.25, error_code="stalled",
+                              error_message="No."))
+    assert (described["created_at"], described["next_attempt_at"]) == ("2023-11-14T22:13:20.500Z", "2023-11-14T22:13:22.250Z")
+    assert (described["state"], described["attempts"]) == ("deferred", 2)
+    assert described["error"] == {"code": "stalled", "message": "No."}

@@ -1,0 +1,84 @@
+"""The body of a request as it arrives."""
+
+import asyncio
+from collections.abc import Iterable
+
+import pytest
+
+from api.http.pace import Pace
+from api.http.response import Event, Receive
+from api.uploads.body import Body, ClientGone
+from daemon.errors import Rejected
+
+STEADY = Pace(timeout_s=30.0, min_rate_bytes_s=1000)
+
+
+@pytest.mark.parametrize(("received_bytes", "waited_s", "patience_s"), [
+    (0, 0.0, 30.0), (0, 20.0, 10.0), (0, 30.0, 0.0), (0, 99.0, 0.0),
+    (10_000, 30.0, 10.0), (1_000_000, 30.0, 30.0), (1_000_000, 1020.0, 10.0),
+])
+def test_patience_shrinks_when_the_body_falls_behind_its_pace(
+    received_bytes: int, waited_s: float, patience_s: float,
+) -> None:
+    """A pause of `timeout_s` once, and from then on `min_rate_bytes_s`."""
+    assert STEADY.patience_s(received_bytes, waited_s) == patience_s
+
+
+def test_patience_is_the_same_for_every_pause_when_no_rate_is_asked_for() -> None:
+    """A rate of 0 means that only pauses count."""
+    assert Pace(timeout_s=30.0, min_rate_bytes_s=0).patience_s(0, 1e6) == 30.0
+
+
+def coming(events: Iterable[bytes | str]) -> Receive:
+    """A client: pieces of the body, then `end`, `gone` or silence."""
+    waiting = iter(events)
+
+    async def receive() -> Event:
+        event = next(waiting, None)
+        if event is None:
+            await asyncio.Event().wait()
+        if event == "gone":
+            return {"type": "http.disconnect"}
+        if event == "end":
+            return {"type": "http.request", "body": b"", "more_body": False}
+        return {"type": "http.request", "body": event, "more_body": True}
+
+    return receive
+
+
+async def gather(events: Iterable[bytes | str], at_least: int, length: int | None = None, pace: Pace = STEADY,
+                 ) -> tuple[list[list[bytes]], int]:
+    """All batches of a body of at most 100 bytes."""
+    body = Body(coming(events), length=length, max_bytes=100, pace=pace)
+    batches = []
+    while not body.ended:
+        batches.append(await body.pieces(at_least))
+    return batches, body.received_bytes
+
+
+def test_pieces_come_in_batches_of_at_least_the_size_asked_for() -> None:
+    """A batch ends with the piece that fills it; the last one may be short."""
+    batches, size = asyncio.run(gather([b"aa", b"b", b"cc", b"d", "end"], 3))
+    assert (batches, size) == ([[b"aa", b"b"], [b"cc", b"d"], []], 6)
+
+
+@pytest.mark.parametrize(("events", "length", "code"), [
+    ([b"x" * 101], None, "too_large"), ([b"x" * 60, b"x" * 41], None, "too_large"),
+    ([b"abc", "end"], 4, "incomplete_body"), ([b"abc", "end"], 2, "incomplete_body"),
+])
+def test_body_is_refused_when_it_is_not_what_was_announced(events: list[bytes | str], length: int | None, code: str) -> None:
+    """Too long for the limit, or not as long as it was said to be."""
+    with pytest.raises(Rejected, check=lambda error: error.code == code):
+        asyncio.run(gather(events, 1000, length))
+
+
+def test_body_is_refused_when_nothing_more_comes() -> None:
+    """A pause that is too long ends the upload."""
+    with pytest.raises(Rejected, check=lambda error: error.code == "too_slow"):
+        asyncio.run(gather([b"abc"], 10, pace=Pace(timeout_s=0.01, min_rate_bytes_s=0)))
+
+
+def test_client_that_is_gone_is_nobody_to_tell() -> None:
+    """A disconnect is not a refusal."""
+    with pytest.raises(ClientGone):
+        asyncio.run(gather([b"abc", "gone"], 10))
