@@ -18,7 +18,7 @@ from daemon.state.layout import Layout
 from daemon.state.reserve import Reserve
 from worker.assembly import assemble
 from worker.loop import Worker
-from worker.start import begin, end, give_up, tell
+from worker.recovery.start import begin, end, give_up, tell
 
 
 def main() -> int:

@@ -9,20 +9,20 @@ from daemon.spool.store import Spool
 from daemon.state.doorbell import Doorbell
 from daemon.state.reserve import Reserve
 from daemon.task_queue import TaskQueue
-from worker.barrier import Barrier
-from worker.commands import Commands
-from worker.inbox import Inbox
-from worker.lane import Lane
-from worker.lanes import Lanes
+from worker.dispatch.commands import Commands
+from worker.dispatch.lane import Lane
+from worker.dispatch.outages import Outages
+from worker.dispatch.outcomes import Settling
+from worker.dispatch.part_cleanup import Sweeping
+from worker.dispatch.remotes import Remotes
+from worker.dispatch.runner import run
+from worker.dispatch.scheduler import Lanes
 from worker.loop import Parts
-from worker.outages import Outages
-from worker.recovery import Recovery
-from worker.remotes import Remotes
-from worker.runner import run
-from worker.settling import Settling
-from worker.sweeping import Sweeping
-from worker.targets import describe, open_target, remember_incus
-from worker.upkeep import Upkeep
+from worker.mailbox import Inbox
+from worker.recovery.background import Recovery
+from worker.targets.registry import describe, open_target, remember_incus
+from worker.upkeep.retention import Upkeep
+from worker.upkeep.sync_barrier import Barrier
 
 
 def assemble(queue: TaskQueue, spool: Spool, reserve: Reserve, config: Config) -> Parts:

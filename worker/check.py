@@ -8,7 +8,7 @@ from daemon import config as configuration
 from daemon.config import LOCAL
 from daemon.errors import CourierError
 from daemon.process.exit_status import EXIT_OK, end_with
-from worker.targets import describe, open_target
+from worker.targets.registry import describe, open_target
 
 
 def main() -> int:

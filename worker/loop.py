@@ -22,18 +22,18 @@ from daemon.process.signals import Signals
 from daemon.state.doorbell import Doorbell
 from daemon.state.reserve import NO_ROOM, Reserve
 from daemon.task_queue import TaskQueue
-from worker.barrier import Unspooled
-from worker.commands import Commands
-from worker.inbox import Inbox
-from worker.lanes import Lanes, RunnerEnded
-from worker.lifecycle_feed import InstanceChanged, RemoteConnected
-from worker.outages import Outages
-from worker.recovery import ReadThrough, Recovery
-from worker.remotes import Probed, Remotes
-from worker.runner import Outcome, Swept
-from worker.settling import Settling
-from worker.sweeping import Sweeping
-from worker.upkeep import Upkeep
+from worker.dispatch.commands import Commands
+from worker.dispatch.lifecycle_feed import InstanceChanged, RemoteConnected
+from worker.dispatch.outages import Outages
+from worker.dispatch.outcomes import Settling
+from worker.dispatch.part_cleanup import Sweeping
+from worker.dispatch.remotes import Probed, Remotes
+from worker.dispatch.runner import Outcome, Swept
+from worker.dispatch.scheduler import Lanes, RunnerEnded
+from worker.mailbox import Inbox
+from worker.recovery.background import ReadThrough, Recovery
+from worker.upkeep.retention import Upkeep
+from worker.upkeep.sync_barrier import Unspooled
 
 #: Longest wait between two turns: what no doorbell announced is found then, and the watchdog is pinged.
 _IDLE_S: Final = 1.0

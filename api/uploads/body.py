@@ -3,9 +3,7 @@
 import asyncio
 from typing import Final
 
-from api.http.pace import (
-    Pace,
-)
+from api.http.pace import Pace
 from api.http.response import Receive
 from daemon.errors import Rejected
 

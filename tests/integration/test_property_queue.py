@@ -22,9 +22,9 @@ from daemon.state import shard_count
 from daemon.state.layout import Layout
 from daemon.task_queue import Change, Command, Outcome, Selection, Settlement
 from tests.support.depot import Depot, an_upload
-from worker.commands import VERBS, Commands, Forget, Refused, decide, states_of
-from worker.lane import Lane, Push
-from worker.retry import decide as decide_retry
+from worker.dispatch.commands import VERBS, Commands, Forget, Refused, decide, states_of
+from worker.dispatch.lane import Lane, Push
+from worker.dispatch.retry import decide as decide_retry
 
 #: How many sequences of steps are tried; fewer with `--quick`, more by the environment variable.
 EXAMPLES = int(os.environ.get("COURIER_PROPERTY_EXAMPLES", min(60, settings().max_examples)))

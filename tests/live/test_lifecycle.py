@@ -11,7 +11,8 @@ from daemon.config import Config, Remote
 from tests.live.host import Host
 from tests.live.proxy import Proxy
 from tests.support.waiting import PATIENCE_S
-from worker.lifecycle import Lifecycle, follow, next_pause_s
+from worker.targets.incus.lifecycle import Lifecycle, next_pause_s
+from worker.targets.registry import open_target
 
 
 class Follower:
@@ -84,7 +85,7 @@ def test_socket_that_is_missing_is_told_once(tmp_path: Path) -> None:
 def test_directory_has_no_events() -> None:
     """Where a directory stands in for Incus there is nothing to follow."""
     config = Config.model_validate({"target": {"kind": "directory"}})
-    assert follow("local", config, lambda *event: None, lambda: None, lambda reason: None) is None
+    assert open_target("local", config).follow(lambda *event: None, lambda: None, lambda reason: None) is None
 
 
 def test_connection_that_ends_at_once_each_time_is_made_ever_more_seldom() -> None:

@@ -11,7 +11,7 @@ import pytest
 from daemon.errors import Undelivered
 from tests.live.ways import ALL, ATOMIC, IN_INCUS, Watched, refused
 from tests.live.world import World
-from worker.targets.sftp_part import HIDDEN
+from worker.targets.incus.sftp_part import HIDDEN
 
 MIB = 2**20
 

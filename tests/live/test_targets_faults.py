@@ -17,7 +17,7 @@ from tests.live.proxy import Proxy
 from tests.live.world import World, incus_world
 from tests.support.waiting import PATIENCE_S
 from worker.check import probe
-from worker.targets.incus import IncusTarget
+from worker.targets.incus.target import IncusTarget
 
 #: The timeout where no answer is to come.
 SILENT_S = 1.0

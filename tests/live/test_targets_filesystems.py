@@ -10,8 +10,8 @@ import pytest
 
 from tests.live.ways import IN_INCUS, refused
 from tests.live.world import World
-from worker.targets.sftp_part import HIDDEN
-from worker.targets.sftp_wire import Wire
+from worker.targets.incus.sftp_part import HIDDEN
+from worker.targets.incus.sftp_wire import Wire
 
 MIB = 2**20
 

@@ -16,7 +16,7 @@ from daemon.model.upload import Destination
 from tests.live.host import Container, Host
 from tests.live.world import incus_world
 from tests.support.waiting import PATIENCE_S
-from worker.targets.incus import IncusTarget
+from worker.targets.incus.target import IncusTarget
 
 pytestmark = pytest.mark.live
 

@@ -16,11 +16,11 @@ from daemon.config import Remote
 from daemon.model.upload import Destination
 from tests.live.host import Container, Host
 from tests.support.waiting import PATIENCE_S
-from worker.target import Delivery, Receipt, Session
+from worker.targets.base import Delivery, Receipt, Session
 from worker.targets.directory import DirectoryTarget
-from worker.targets.files_api import FilesApiSession
-from worker.targets.incus import IncusTarget
-from worker.targets.rest import Rest
+from worker.targets.incus.files_api import FilesApiSession
+from worker.targets.incus.rest import Rest
+from worker.targets.incus.target import IncusTarget
 
 TIMEOUT_S = PATIENCE_S
 #: Follows the bytes of an upload in its spool file, and must never be delivered.

@@ -1,7 +1,7 @@
 """Targets for what never delivers."""
 
 from daemon.config import Config
-from worker.target import Target
+from worker.targets.base import Target
 
 
 def no_target(remote: str, _config: Config) -> Target:

@@ -6,7 +6,7 @@ from typing import Final
 
 from daemon.errors import Undelivered
 from daemon.model.names import printable
-from worker.target import Delivery
+from worker.targets.base import Delivery
 
 _ALL_READ: Final = stat.S_IRGRP | stat.S_IROTH
 

@@ -18,7 +18,6 @@ from daemon.config import LOCAL
 from daemon.errors import Undelivered
 from daemon.model.names import printable
 from daemon.model.upload import Destination
-from worker.target import Delivery, Receipt, Session
 from worker.targets import source as spool
 from worker.targets.attributes import (
     Attributes,
@@ -29,7 +28,8 @@ from worker.targets.attributes import (
     wanted_directory,
     where,
 )
-from worker.verdict import classify_oserror
+from worker.targets.base import Delivery, Receipt, Session
+from worker.targets.error_codes import classify_oserror
 
 _MAX_LINKS: Final = 40
 _PIECE_BYTES: Final = 256 * 1024
@@ -43,7 +43,7 @@ _NO_LINK: Final = frozenset({errno.ENOENT, errno.EINVAL})
 
 
 class DirectoryTarget:
-    """A Target that keeps its instances below one directory; see worker.target for what it promises."""
+    """A Target that keeps its instances below one directory; see worker.targets.base for what it promises."""
 
     local = True
 
@@ -71,6 +71,11 @@ class DirectoryTarget:
     def find_project(self, project: str) -> None:
         """Return: an instance's directory is made when it is needed, whatever its project."""
 
+    def follow(
+        self, on_event: Callable[[str, str, str], None], on_up: Callable[[], None], on_down: Callable[[str], None],
+    ) -> None:
+        """Return: nothing happens to a directory."""
+
     def close(self) -> None:
         """Nothing to let go of."""
 
@@ -94,7 +99,7 @@ def instance_directory(destination: Destination) -> str:
 
 
 class DirectorySession:
-    """A Session in one instance's directory; see worker.target for what it promises."""
+    """A Session in one instance's directory; see worker.targets.base for what it promises."""
 
     def __init__(self, root: int) -> None:
         """`root` is the open directory; the session closes it."""
@@ -108,7 +113,7 @@ class DirectorySession:
             os.close(self._root)
 
     def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
-        """Put the bytes of `source` at the destination; see worker.target.Session."""
+        """Put the bytes of `source` at the destination; see worker.targets.base.Session."""
         self.left_part = False
         with contextlib.ExitStack() as opened:
             with _explained(delivery):
@@ -136,7 +141,7 @@ class DirectorySession:
         return Receipt(atomic=True, way="directory")
 
     def sweep(self, delivery: Delivery) -> bool:
-        """Remove the part file that a killed attempt left; see worker.target.Session."""
+        """Remove the part file that a killed attempt left; see worker.targets.base.Session."""
         with contextlib.ExitStack() as opened, _explained(delivery):
             try:
                 return _Walk(self._root, replace(delivery, mkdirs=False), opened).find().remove_part()

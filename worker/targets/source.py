@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import BinaryIO, Final, Protocol, cast
 
 from daemon.errors import Undelivered
-from worker.target import Delivery
 from worker.targets.attributes import where
+from worker.targets.base import Delivery
 
 #: Read at once from a spooled file to compare it.
 _PIECE_BYTES: Final = 256 * 1024

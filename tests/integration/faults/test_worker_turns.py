@@ -28,11 +28,11 @@ from daemon.task_queue.sqlite import base
 from daemon.task_queue.sqlite.faults import commit
 from tests.support.waiting import eventually
 from worker.assembly import assemble
-from worker.barrier import Unspooled
+from worker.dispatch.runner import Outcome
 from worker.loop import Parts, Worker
-from worker.runner import Outcome
-from worker.target import Receipt
+from worker.targets.base import Receipt
 from worker.targets.directory import DirectorySession, DirectoryTarget
+from worker.upkeep.sync_barrier import Unspooled
 
 UPLOAD = Upload(task_id="0198c2f0-0000-7000-8000-000000000001", destination=Destination("local", "default", "c1", "/x"),
                 size=0, sha256=hashlib.sha256().hexdigest(), created_at=time.time())

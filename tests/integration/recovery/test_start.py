@@ -16,7 +16,7 @@ from tests.integration.recovery.restarting import events, is_ready, keep_running
 from tests.integration.recovery.world import World
 from tests.support.service import Service
 from tests.support.waiting import eventually
-from worker.start import begin
+from worker.recovery.start import begin
 
 _FILES = 40
 

@@ -9,9 +9,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-#: Each room and the rooms that it may import besides itself.
-ROOMS = {"daemon": set[str](), "api": {"daemon"}, "worker": {"daemon"}}
-SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+#: Each house and the houses that it may import besides itself.
+HOUSES = {"daemon": set[str](), "api": {"daemon"}, "worker": {"daemon"}}
+#: The rooms of each house, from the ground up: a room imports only rooms of lower floors, and itself. A name stands for
+#: all that is below it.
+FLOORS: dict[str, list[set[str]]] = {
+    "daemon": [{"daemon.errors", "daemon.failpoints"}, {"daemon.model"}, {"daemon.config"}, {"daemon.log"}, {"daemon.state"},
+               {"daemon.spool", "daemon.task_queue", "daemon.process"}, {"daemon.recovery"}, {"daemon.cli"}],
+    "api": [{"api.threads"}, {"api.http"}, {"api.live_config"}, {"api.queries"}, {"api.uploads"}, {"api.routes"}, {"api.service"},
+            {"api.__main__"}],
+    "worker": [{"worker.targets"}, {"worker.mailbox", "worker.dispatch"}, {"worker.upkeep", "worker.recovery"},
+               {"worker.loop"}, {"worker.assembly"}, {"worker.check", "worker.__main__"}],
+}
+SOURCES = sorted(path for house in HOUSES for path in (ROOT / house).rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]
 
 
@@ -23,6 +33,23 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
             yield node.module or ""
+            below = (f"{node.module}.{name.name}" for name in node.names)
+            yield from (module for module in below if (ROOT / module.replace(".", "/")).with_suffix(".py").exists())
+
+
+def module_of(path: Path) -> str:
+    """The dotted name of a source file."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def floor_of(module: str) -> tuple[str, int] | None:
+    """The room that a module is in, and its floor; None for a house as a whole."""
+    for floor, rooms in enumerate(FLOORS[top(module)]):
+        for room in rooms:
+            if module == room or module.startswith(f"{room}."):
+                return room, floor
+    return None
 
 
 def top(module: str) -> str:
@@ -31,11 +58,29 @@ def top(module: str) -> str:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=NAMES)
-def test_room_imports_only_what_it_may(path: Path) -> None:
+def test_house_imports_only_what_it_may(path: Path) -> None:
     """The process that faces the network has no way to Incus in its code, and the other way round."""
-    room = path.relative_to(ROOT).parts[0]
-    foreign = {top(module) for module in imports(path)} & set(ROOMS) - {room}
-    assert foreign <= ROOMS[room]
+    house = path.relative_to(ROOT).parts[0]
+    foreign = {top(module) for module in imports(path)} & set(HOUSES) - {house}
+    assert foreign <= HOUSES[house]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=NAMES)
+def test_room_imports_only_lower_rooms_of_its_house(path: Path) -> None:
+    """Whoever reads a room needs to know only what is below it, and nothing goes round in a circle."""
+    own = module_of(path)
+    found = floor_of(own)
+    if found is None:
+        assert own in HOUSES, f"{own} has no floor"
+        assert not [module for module in imports(path) if top(module) in HOUSES]
+        return
+    room, floor = found
+    for module in imports(path):
+        if top(module) != top(own) or module == top(own):
+            continue
+        below = floor_of(module)
+        assert below is not None, f"{module} has no floor"
+        assert below[0] == room or below[1] < floor, f"{own} imports {module}"
 
 
 def test_each_library_is_imported_in_one_module() -> None:
@@ -43,7 +88,7 @@ def test_each_library_is_imported_in_one_module() -> None:
     importers = defaultdict(set)
     for path, name in zip(SOURCES, NAMES, strict=True):
         for module in imports(path):
-            if top(module) not in ROOMS and top(module) not in sys.stdlib_module_names:
+            if top(module) not in HOUSES and top(module) not in sys.stdlib_module_names:
                 importers[top(module)].add(name)
     assert {library: names for library, names in importers.items() if len(names) > 1} == {}
 

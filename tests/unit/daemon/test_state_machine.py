@@ -12,7 +12,7 @@ from daemon.model.upload import Upload
 from daemon.spool.store import Mark
 from daemon.task_queue import Change, Settlement
 from tests.support.depot import Depot, an_upload
-from worker.commands import VERBS, decide
+from worker.dispatch.commands import VERBS, decide
 
 Uploads = dict[State, Upload]
 EDGES = {(was, became) for was, some in TRANSITIONS.items() for became in some}

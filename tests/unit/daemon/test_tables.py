@@ -10,7 +10,7 @@ import pytest
 
 from daemon.errors import ERRORS, Action, CourierError
 from daemon.log.events import EVENTS, LogEvent
-from worker import verdict
+from worker.targets import error_codes
 
 ROOT = Path(__file__).parents[3]
 SOURCES = sorted(path for room in ("daemon", "api", "worker") for path in (ROOT / room).rglob("*.py"))
@@ -102,7 +102,7 @@ def test_every_error_of_the_table_is_used() -> None:
 
 def test_every_verdict_about_a_delivery_is_in_the_table() -> None:
     """Whatever a target says, the worker knows what to do about it."""
-    codes = set(verdict.SCOPE)
+    codes = set(error_codes.SCOPE)
     assert codes <= set(ERRORS)
 
 

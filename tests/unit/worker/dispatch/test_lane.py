@@ -1,0 +1,198 @@
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from daemon.model.task import State, Task
+from daemon.model.upload import Destination
+from daemon.task_queue.sqlite.schema import BULK_BYTES
+from tests.support.depot import an_upload
+from tests.support.waiting import eventually
+from worker.dispatch.lane import Lane, Push
+
+#: Longer than any test waits.
+LONG_S = 60.0
+
+
+@pytest.fixture
+def lane() -> Lane:
+    """A lane that may push two bulky files at once."""
+    return Lane(Destination("local", "default", "c1", "/"), most_bulk=2)
+
+
+def a_task(path: str = "/x", size: int = 1) -> Task:
+    """A claimed task."""
+    return Task(order=1, upload=an_upload(path, size=size), state=State.PUSHING)
+
+
+def small(number: int) -> list[Task]:
+    """So many small tasks."""
+    return [a_task(f"/small/{index}") for index in range(number)]
+
+
+def bulky(number: int) -> list[Task]:
+    """So many bulky tasks."""
+    return [a_task(f"/bulky/{index}", BULK_BYTES) for index in range(number)]
+
+
+def take(lane: Lane) -> Push | None:
+    """The next task, without waiting."""
+    return lane.take(0, turn_over=False)
+
+
+class Taker:
+    """A thread that waits for a task."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.taken: list[Push | None] = []
+        self._thread = threading.Thread(target=lambda: self.taken.append(lane.take(LONG_S, turn_over=False)))
+        self._thread.start()
+
+    def wakes_when(self, happens: Callable[[], object]) -> Push | None:
+        """What the thread has got after something happens."""
+        assert self.taken == []
+        happens()
+        self._thread.join(LONG_S)
+        assert not self._thread.is_alive()
+        return self.taken[0]
+
+
+def test_tasks_are_taken_in_their_order(lane: Lane) -> None:
+    """First in, first out."""
+    tasks = small(3)
+    lane.add(tasks)
+    assert [push.task for push in (take(lane), take(lane), take(lane)) if push] == tasks
+    assert take(lane) is None
+
+
+def test_bulky_files_never_take_all_runners(lane: Lane) -> None:
+    """However many large files wait, only so many are pushed at once; small ones go on."""
+    lane.add(bulky(5))
+    assert [take(lane) is not None for _ in range(3)] == [True, True, False]
+    lane.add(small(1))
+    push = take(lane)
+    assert push is not None
+    assert not push.bulk
+
+
+def test_bulky_file_that_is_done_makes_room_for_the_next(lane: Lane) -> None:
+    """The limit is on what is being pushed."""
+    lane.add(bulky(3))
+    first, _ = take(lane), take(lane)
+    assert first is not None
+    lane.done(first, abandoned=False)
+    assert take(lane) is not None
+
+
+def test_one_bulky_file_is_pushed_beside_any_number_of_small_ones(lane: Lane) -> None:
+    """Small files do not starve large ones either."""
+    lane.add(small(10))
+    lane.add(bulky(2))
+    taken = [push.bulk for push in (take(lane), take(lane), take(lane)) if push]
+    assert taken == [True, False, False]
+
+
+def test_runner_waits_for_a_task_and_gets_it_at_once(lane: Lane) -> None:
+    """A session that is open is used for what comes in a moment later."""
+    [task] = small(1)
+    push = Taker(lane).wakes_when(lambda: lane.add([task]))
+    assert push is not None
+    assert push.task is task
+
+
+def test_idle_runner_ends_at_once_when_another_lane_waits(lane: Lane) -> None:
+    """A runner that lingers does not keep another instance waiting."""
+    assert Taker(lane).wakes_when(lambda: lane.give_way(True)) is None
+
+
+def test_busy_runner_makes_way_after_its_turn_only(lane: Lane) -> None:
+    """It goes on with what waits until its turn is over, and no longer."""
+    lane.add(small(2))
+    lane.give_way(True)
+    assert lane.take(0, turn_over=False) is not None
+    assert lane.take(0, turn_over=True) is None
+    lane.give_way(False)
+    assert lane.take(0, turn_over=True) is not None
+
+
+def test_runners_end_when_the_lane_is_closed(lane: Lane) -> None:
+    """Nothing more is begun after that."""
+    assert Taker(lane).wakes_when(lane.close) is None
+    lane.add(small(1))
+    assert take(lane) is None
+
+
+def test_hand_back_gives_what_no_runner_has_begun(lane: Lane) -> None:
+    """What is being pushed stays with its runner."""
+    tasks = [*small(2), *bulky(1)]
+    lane.add(tasks)
+    push = take(lane)
+    assert push is not None
+    assert [task.task_id for task in lane.hand_back()] == [task.task_id for task in tasks if task is not push.task]
+    assert (lane.busy(), lane.waiting(bulk=False), lane.waiting(bulk=True), lane.bulky()) == (1, 0, 0, int(push.bulk))
+
+
+def test_take_back_is_of_one_task_that_is_not_begun(lane: Lane) -> None:
+    """Once, and not from a runner."""
+    tasks = small(2)
+    lane.add(tasks)
+    push = take(lane)
+    assert push is not None
+    assert not lane.take_back(push.task.task_id)
+    assert lane.take_back(tasks[1].task_id)
+    assert not lane.take_back(tasks[1].task_id)
+    assert lane.busy() == 1
+
+
+def test_interruption_reaches_the_push_that_is_meant(lane: Lane) -> None:
+    """Others go on; one that is over already is no error."""
+    tasks = small(2)
+    lane.add(tasks)
+    first, second = take(lane), take(lane)
+    assert first is not None
+    assert second is not None
+    lane.interrupt(first.task.task_id, cancelled=True)
+    lane.interrupt("unknown", cancelled=True)
+    assert (first.cancelled, first.stopped, second.cancelled, second.stopped) == (True, True, False, False)
+
+
+def test_stop_reaches_every_push(lane: Lane) -> None:
+    """When time is up everything ends before its rename, and nothing counts as cancelled."""
+    lane.add(small(2))
+    pushes = [take(lane), take(lane)]
+    lane.stop()
+    assert [(push.stopped, push.cancelled) for push in pushes if push] == [(True, False)] * 2
+
+
+def test_abandoned_tasks_are_given_out_once(lane: Lane) -> None:
+    """What a runner was pushing when it made a mistake is settled by the main loop."""
+    lane.add(small(1))
+    push = take(lane)
+    assert push is not None
+    lane.done(push, abandoned=True)
+    assert lane.abandoned() == [push]
+    assert lane.abandoned() == []
+    eventually(lambda: lane.busy() == 0)
+
+
+def test_part_files_are_removed_one_after_the_other_whatever_their_size(lane: Lane) -> None:
+    """Sweeping up after a large file takes as long as after a small one; until all is done the lane says so."""
+    assert not lane.sweeping()
+    lane.sweep([*bulky(3), *small(1)])
+    assert (lane.bulky(), lane.busy()) == (0, 4)
+    while lane.busy():
+        push = take(lane)
+        assert push is not None
+        assert push.sweep
+        assert lane.sweeping()
+        lane.done(push, abandoned=False)
+    assert not lane.sweeping()
+
+
+def test_part_files_are_no_tasks_that_could_be_handed_back(lane: Lane) -> None:
+    """They are looked for again when the instance is up."""
+    tasks = small(2)
+    lane.add(tasks[:1])
+    lane.sweep(tasks[1:])
+    assert lane.hand_back() == tasks[:1]
+    assert (lane.busy(), lane.sweeping()) == (0, False)

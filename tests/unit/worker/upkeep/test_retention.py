@@ -1,0 +1,222 @@
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from daemon import failpoints
+from daemon.config import Config, load
+from daemon.errors import Undelivered
+from daemon.model.task import State, Task
+from daemon.model.upload import Destination
+from daemon.spool.store import Mark
+from daemon.state.reserve import Reserve
+from daemon.task_queue import Command
+from tests.support.depot import Depot, an_upload
+from tests.support.waiting import eventually
+from worker.dispatch.outages import Outages
+from worker.dispatch.remotes import Remotes
+from worker.dispatch.scheduler import Lanes
+from worker.upkeep.retention import Upkeep
+from worker.upkeep.sync_barrier import Barrier, Unspooled, ready_to_go
+
+NOW = 1_000_000.0
+
+
+class Yard:
+    """Upkeep with everything that it needs."""
+
+    def __init__(self, depot: Depot, **sections: dict[str, object]) -> None:
+        config: Config = load(None)
+        limits = {"reserve_bytes": 0}
+        changes: dict[str, Any] = {name: getattr(config, name).model_copy(update=keys)
+                                   for name, keys in {"limits": limits, **sections}.items()}
+        self.config = config.model_copy(update=changes)
+        self.depot = depot
+        self.messages: list[Unspooled] = []
+        outages = Outages(depot.queue)
+        self.lanes = Lanes(depot.queue, outages, self.config, lambda _lane, _config: None, lambda _message: None)
+        self.upkeep = Upkeep(depot.queue, depot.spool, Barrier(depot.spool, self.messages.append), self.lanes,
+                             Remotes(outages, self.config, _open_target, lambda _message: None), outages,
+                             Reserve(depot.layout, 0, 0), self.config)
+
+    def turn(self) -> None:
+        """Turn until nothing more is due at once, and take what the barrier has to say."""
+        while self.upkeep.turn():
+            pass
+        eventually(lambda: self.messages or not self.upkeep._barrier.busy)
+        while self.messages:
+            self.upkeep.unspooled(self.messages.pop())
+
+    def spooled(self) -> list[str]:
+        """The names of all files in the spool."""
+        return [path.name for path in self.depot.layout.spool.rglob("*") if path.is_file()]
+
+
+class _Here:
+    local = True
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def _open_target(remote: str, _config: Config) -> Any:
+    if remote != "local":
+        raise Undelivered("invalid_row")
+    return _Here()
+
+
+@pytest.fixture
+def yard(depot: Depot) -> Iterator[Yard]:
+    """Upkeep with the default configuration."""
+    return Yard(depot)
+
+
+def a_task(state: State, *, remote: str = "local", finished_s_ago: float = 0.0) -> Task:
+    """A finished task."""
+    return Task(order=1, upload=an_upload(remote=remote), state=state, updated_at=NOW - finished_s_ago)
+
+
+@pytest.mark.parametrize(("task", "goes"), [
+    (a_task(State.DELIVERED), True), (a_task(State.DELIVERED, remote="eu"), False),
+    (a_task(State.DELIVERED, remote="eu", finished_s_ago=59), False),
+    (a_task(State.DELIVERED, remote="eu", finished_s_ago=60), True),
+    (a_task(State.SUPERSEDED, remote="eu"), True), (a_task(State.CANCELLED, remote="eu"), True),
+])
+def test_bytes_go_after_a_sync_but_for_fresh_deliveries_to_other_machines(task: Task, goes: bool) -> None:
+    """One sync of this machine does not reach another one's disk; there the bytes are kept for a while."""
+    assert bool(ready_to_go([task], now=NOW, keep_s=60, is_local=lambda remote: remote == "local")) is goes
+
+
+def test_bytes_of_finished_tasks_go_and_their_rows_say_so(depot: Depot, yard: Yard) -> None:
+    """All in one pass; what is not finished keeps its bytes."""
+    kept = depot.failed("/kept")
+    finished = [depot.accept(f"/{number}") for number in range(3)]
+    for upload in finished:
+        depot.settle(upload, State.DELIVERED)
+    yard.turn()
+    assert yard.spooled() == [kept.task_id]
+    assert [depot.task(upload).spooled for upload in finished] == [False] * 3
+    assert depot.task(kept).spooled
+
+
+def test_bytes_stay_when_the_sync_fails_and_go_later(depot: Depot, yard: Yard) -> None:
+    """Nothing is unlinked before what was delivered from it is on the disk."""
+    upload = depot.accept()
+    depot.settle(upload, State.DELIVERED)
+    failpoints.arm("barrier.sync=EIO")
+    yard.turn()
+    assert yard.spooled() == [upload.task_id]
+    assert depot.task(upload).spooled
+    failpoints.arm("")
+    yard.upkeep._barrier_at = 0.0
+    yard.turn()
+    assert yard.spooled() == []
+
+
+def test_barrier_has_one_batch_at_a_time(depot: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Syncs do not pile up."""
+    gate = threading.Event()
+    messages: list[Unspooled] = []
+    barrier = Barrier(depot.spool, messages.append)
+    monkeypatch.setattr("os.sync", lambda: gate.wait(60))
+    barrier.pass_through([])
+    assert barrier.busy
+    gate.set()
+    eventually(lambda: messages)
+    barrier.done()
+    assert not barrier.busy
+
+
+def test_finished_rows_are_cleared_when_their_time_is_over(depot: Depot) -> None:
+    """At most so many, and none for longer than is configured."""
+    yard = Yard(depot, retention={"delivered_max": 2})
+    for number in range(5):
+        depot.settle(depot.accept(f"/{number}"), State.DELIVERED)
+    yard.turn()
+    yard.upkeep._clear_at = 0.0
+    yard.turn()
+    assert len(depot.queue.page(limit=10)) == 2
+
+
+def test_dead_letters_are_kept_for_ever_by_default(depot: Depot, yard: Yard) -> None:
+    """`retention.failed_s = 0`: only a person removes them."""
+    depot.failed()
+    depot.queue.durable.execute("UPDATE tasks_v1 SET updated_at = 0")
+    yard.turn()
+    assert [task.state for task in depot.queue.page(limit=10)] == [State.FAILED]
+
+
+def test_dead_letters_are_removed_when_they_are_kept_for_a_time_only(depot: Depot) -> None:
+    """The bytes go, and the row says that it was cancelled."""
+    yard = Yard(depot, retention={"failed_s": 100.0})
+    old, young = depot.failed("/old"), depot.failed("/young")
+    depot.queue.durable.execute("UPDATE tasks_v1 SET updated_at = 1 WHERE task_id = ?", (old.task_id,))
+    yard.turn()
+    yard.upkeep._barrier_at = 0.0
+    yard.turn()
+    assert (depot.state(old), depot.state(young)) == (State.CANCELLED, State.FAILED)
+    assert yard.spooled() == [young.task_id]
+
+
+def bring_down(yard: Yard, code: str) -> None:
+    """The instance c1 is known to be down."""
+    lane = yard.lanes.lane(Destination("local", "default", "c1", "/"))
+    yard.lanes.note_down(lane, code, time.time() + 1000)
+
+
+def test_tasks_that_waited_too_long_for_an_instance_are_given_up(depot: Depot) -> None:
+    """Without being tried one by one; younger ones, and those of other instances, wait on."""
+    yard = Yard(depot, retry={"give_up_after_s": 1000.0})
+    old = depot.accept("/old", created_at=time.time() - 2000)
+    young = depot.accept("/young")
+    other = depot.accept("/old", created_at=time.time() - 2000, instance="c2")
+    bring_down(yard, "instance_not_found")
+    yard.turn()
+    found = depot.task(old)
+    assert (found.state, found.error_code, found.attempts) == (State.FAILED, "gave_up", 0)
+    assert found.error_message == "instance_not_found: it was down for too long"
+    assert {depot.state(young), depot.state(other)} == {State.QUEUED}
+    assert {name.mark for name in depot.spool.names(old.destination.bucket) if name.task_id == old.task_id} == {Mark.FAILED}
+
+
+@pytest.mark.parametrize("code", ["instance_stopped", "agent_down"])
+def test_tasks_that_wait_for_a_start_are_never_given_up(depot: Depot, code: str) -> None:
+    """A machine that is off for a month gets its files when it comes back."""
+    yard = Yard(depot, retry={"give_up_after_s": 1000.0})
+    old = depot.accept("/old", created_at=time.time() - 1_000_000)
+    bring_down(yard, code)
+    yard.turn()
+    assert depot.state(old) is State.QUEUED
+
+
+def test_time_in_which_the_remote_was_away_does_not_count(depot: Depot) -> None:
+    """Nor does the time in which no worker ran."""
+    yard = Yard(depot, retry={"give_up_after_s": 1000.0})
+    old = depot.accept("/old", created_at=time.time() - 2000)
+    depot.queue.add_outage("local", 600.0)
+    depot.queue.add_outage("", 600.0)
+    bring_down(yard, "instance_not_found")
+    yard.turn()
+    assert depot.state(old) is State.QUEUED
+
+
+def test_answers_to_people_are_kept_for_a_while(depot: Depot, yard: Yard) -> None:
+    """Long enough to be read, and not for ever."""
+    numbers = depot.queue.ask([Command(verb="hold", task_id="x"), Command(verb="hold", task_id="y")])
+    depot.queue.durable.execute("UPDATE commands SET done_at = ? WHERE id = ?", (time.time(), numbers[0]))
+    depot.queue.durable.execute("UPDATE commands SET done_at = 1 WHERE id = ?", (numbers[1],))
+    yard.turn()
+    assert list(depot.queue.answers(numbers)) == numbers[:1]
+
+
+def test_deferred_tasks_are_tried_at_once_when_the_clock_was_set_back(depot: Depot, yard: Yard) -> None:
+    """None is put off for longer than retry.max_delay_s, so one that is due much later is not waited for."""
+    now, longest_s = time.time(), yard.config.retry.max_delay_s
+    early, late = depot.accept("/early"), depot.accept("/late")
+    depot.settle(early, State.DEFERRED, due_at=now + longest_s / 2)
+    depot.settle(late, State.DEFERRED, due_at=now + longest_s + 3600)
+    yard.turn()
+    assert depot.task(early).state is State.DEFERRED
+    assert depot.task(late).state is State.QUEUED

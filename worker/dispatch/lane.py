@@ -1,0 +1,184 @@
+"""One instance's lane: the tasks that were claimed for it, and what is known of the instance itself.
+
+The main loop fills a lane; runner threads (`worker.dispatch.runner`) empty it. A lane that is down keeps its tasks in
+the queue, and lets one at a time through as a probe.
+"""
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+
+from daemon.model.task import Task
+from daemon.model.upload import Destination
+from daemon.task_queue.sqlite.schema import BULK_BYTES
+
+
+@dataclass
+class Push:
+    """A claimed task on its way through a lane; or one that is not pushed, but swept up after."""
+
+    task: Task
+    #: Only the part file that an earlier attempt may have left is removed.
+    sweep: bool = False
+    #: Set when a person cancelled it, or the worker must stop: it ends before its rename.
+    cancelled: bool = False
+    stopped: bool = False
+
+    @property
+    def bulk(self) -> bool:
+        """True for a file that is pushed apart, so that it never stands in the way of small ones."""
+        return not self.sweep and self.task.upload.size >= BULK_BYTES
+
+
+@dataclass
+class Lane:
+    """The claimed tasks of one instance. Its methods may be called from any thread."""
+
+    #: Where it leads: any destination in the instance.
+    destination: Destination
+    #: How many bulky pushes may run at once.
+    most_bulk: int
+    #: While down: when the next probe may go, in seconds since the epoch. Main loop only.
+    down_until: float | None = None
+    down_code: str = ""
+    #: Failures in a row, for the growing delay between probes. Main loop only.
+    failures: int = 0
+    #: Main loop only.
+    runners: int = 0
+    _give_way: bool = False
+    _small: deque[Push] = field(default_factory=deque)
+    _bulk: deque[Push] = field(default_factory=deque)
+    _pushing: dict[str, Push] = field(default_factory=dict)
+    _abandoned: list[Push] = field(default_factory=list)
+    _sweeps: int = 0
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _closed: bool = False
+
+    @property
+    def key(self) -> str:
+        """The instance's key."""
+        return self.destination.instance_key
+
+    def add(self, tasks: list[Task]) -> None:
+        """Give tasks to the runners, in order."""
+        with self._changed:
+            for task in tasks:
+                push = Push(task)
+                (self._bulk if push.bulk else self._small).append(push)
+            self._changed.notify_all()
+
+    def sweep(self, tasks: list[Task]) -> None:
+        """Have the runners remove the part files of tasks that are not pushed."""
+        with self._changed:
+            self._small.extend(Push(task, sweep=True) for task in tasks)
+            self._sweeps += len(tasks)
+            self._changed.notify_all()
+
+    def take(self, linger_s: float, *, turn_over: bool) -> Push | None:
+        """The next task for a runner, waiting up to `linger_s` for one; None when the runner is to end.
+
+        `turn_over`: the runner has had its share and ends if other lanes wait for one.
+        """
+        with self._changed:
+            self._changed.wait_for(self._has_next, timeout=linger_s)
+            ended = self._closed or (turn_over and self._give_way)
+            push = None if ended else self._next()
+            if push is not None:
+                self._pushing[push.task.task_id] = push
+            return push
+
+    def _has_next(self) -> bool:
+        return self._closed or self._give_way or bool(self._small) or self._may_take_bulk()
+
+    def give_way(self, wanted: bool) -> None:
+        """While other lanes wait for a runner: idle runners end at once, busy ones after their turn."""
+        with self._changed:
+            if wanted and not self._give_way:
+                self._changed.notify_all()
+            self._give_way = wanted
+
+    def _may_take_bulk(self) -> bool:
+        return bool(self._bulk) and self._running_bulk() < self.most_bulk
+
+    def _running_bulk(self) -> int:
+        return sum(push.bulk for push in self._pushing.values())
+
+    def _next(self) -> Push | None:
+        if self._may_take_bulk() and (not self._small or self._running_bulk() == 0):
+            return self._bulk.popleft()
+        return self._small.popleft() if self._small else None
+
+    def done(self, push: Push, *, abandoned: bool) -> None:
+        """A runner has finished with a task; or it has `abandoned` it, because it made a mistake and ends."""
+        with self._changed:
+            self._pushing.pop(push.task.task_id, None)
+            self._sweeps -= push.sweep
+            if abandoned:
+                self._abandoned.append(push)
+            self._changed.notify_all()
+
+    def abandoned(self) -> list[Push]:
+        """Take what runners abandoned."""
+        with self._changed:
+            pushes, self._abandoned = self._abandoned, []
+            return pushes
+
+    def waiting(self, *, bulk: bool) -> int:
+        """How many tasks wait for a runner."""
+        with self._changed:
+            return len(self._bulk if bulk else self._small)
+
+    def bulky(self) -> int:
+        """How many bulky tasks wait or are being pushed."""
+        with self._changed:
+            return len(self._bulk) + self._running_bulk()
+
+    def busy(self) -> int:
+        """How many tasks wait or are being pushed."""
+        with self._changed:
+            return len(self._small) + len(self._bulk) + len(self._pushing)
+
+    def sweeping(self) -> bool:
+        """True while there are part files to remove: a task must not be pushed meanwhile."""
+        with self._changed:
+            return self._sweeps > 0
+
+    def hand_back(self) -> list[Task]:
+        """Take back the tasks that no runner has begun; part files are looked for again later."""
+        with self._changed:
+            waiting = [*self._small, *self._bulk]
+            tasks = [push.task for push in waiting if not push.sweep]
+            self._sweeps -= len(waiting) - len(tasks)
+            self._small.clear()
+            self._bulk.clear()
+            return tasks
+
+    def take_back(self, task_id: str) -> bool:
+        """Take one task back if no runner has begun it; return whether that worked."""
+        with self._changed:
+            for line in (self._small, self._bulk):
+                for push in line:
+                    if push.task.task_id == task_id:
+                        line.remove(push)
+                        return True
+            return False
+
+    def interrupt(self, task_id: str, *, cancelled: bool) -> None:
+        """Have the runner that pushes a task end it before its rename, if it is not too late."""
+        with self._changed:
+            push = self._pushing.get(task_id)
+            if push is not None:
+                push.cancelled |= cancelled
+                push.stopped = True
+
+    def stop(self) -> None:
+        """Have the runners end what they push before its rename."""
+        with self._changed:
+            for push in self._pushing.values():
+                push.stopped = True
+
+    def close(self) -> None:
+        """Have idle runners end, and busy ones after what they push."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

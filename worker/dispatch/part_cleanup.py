@@ -1,0 +1,73 @@
+"""Part files that dead workers and lost connections left are removed, where their tasks are not pushed any more.
+
+The next attempt of a task deals with its part file by itself. For a task without one (superseded, cancelled, held, a
+dead letter) it is removed through the lane of its instance: it waits for an instance that is down like any push. Newer
+uploads to its path wait for that.
+"""
+
+import time
+from typing import Final
+
+from daemon.errors import ERRORS, Action
+from daemon.log import log
+from daemon.task_queue import TaskQueue
+from worker.dispatch.outcomes import Settling
+from worker.dispatch.remotes import Remotes
+from worker.dispatch.runner import Outcome, Swept
+from worker.dispatch.scheduler import Lanes
+from worker.targets.error_codes import SCOPE, Scope
+
+#: Between two looks.
+_LOOK_EVERY_S: Final = 1.0
+#: Instances looked at in one look, and part files of each.
+_INSTANCES: Final = 64
+_AT_ONCE: Final = 16
+#: What is gone took its part files with it.
+_GONE: Final = frozenset({"instance_not_found", "project_not_found"})
+
+
+class Sweeping:
+    """Finds part files that may be left, and takes note of what became of them. Only the main loop uses it."""
+
+    def __init__(self, queue: TaskQueue, lanes: Lanes, remotes: Remotes, settling: Settling) -> None:
+        self._queue = queue
+        self._lanes = lanes
+        self._remotes = remotes
+        self._settling = settling
+        self._look_at = 0.0
+        self._cursor = ""
+
+    def turn(self, now: float) -> None:
+        """Hand some of what is left to the lanes, when it is time for that. Raises QueueFault."""
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + _LOOK_EVERY_S
+        for _ in range(_INSTANCES):
+            key = self._queue.next_with_parts(self._cursor)
+            self._cursor = key or ""
+            if key is None:
+                return
+            tasks = self._queue.left_parts(key, _AT_ONCE)
+            if tasks:
+                self._lanes.sweep(tasks, now, self._remotes.answers)
+
+    def swept(self, message: Swept) -> None:
+        """Write down that nothing is left, unless the instance has to be waited for. Raises QueueFault."""
+        task, code = message.task, message.code
+        if code not in _GONE:
+            self._settling.learn(Outcome(task, code, message.detail))
+            if SCOPE.get(code or "", Scope.TASK) is not Scope.TASK or _may_pass(message):
+                return
+        self._queue.forget_part(task.order)
+        if not self._lanes.lane(task.destination).sweeping():
+            # There may be more, and uploads that wait for them.
+            self._look_at = 0.0
+        if message.removed or code not in {None, *_GONE}:
+            log("target.swept" if message.removed else "target.not_swept", task_id=task.task_id,
+                instance=task.destination.instance, project=task.destination.project,
+                remote=task.destination.remote, path=task.destination.path, code=code, detail=message.detail or None)
+
+
+def _may_pass(message: Swept) -> bool:
+    """True when no session could be had just now: that tells nothing about the part file."""
+    return message.unopened and message.code is not None and ERRORS[message.code].action is Action.RETRY

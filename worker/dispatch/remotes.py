@@ -1,0 +1,144 @@
+"""The remotes of a worker: their targets, and which of them answer.
+
+Only the main loop uses it, apart from `target`. A remote that does not answer is probed once a second, by one
+thread; meanwhile none of its tasks is tried, and none of them ages.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from daemon.config import Config
+from daemon.errors import CourierError, Undelivered
+from daemon.log import log
+from daemon.process.thread_pools import begin_pool
+from worker.dispatch.lifecycle_feed import feed
+from worker.dispatch.outages import Outages
+from worker.targets.base import Feed, Target
+
+#: Between two probes of a remote that is away.
+PROBE_EVERY_S: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A message: what a probe of a remote found; `code` is None when it answers."""
+
+    remote: str
+    code: str | None
+
+
+@dataclass
+class _Down:
+    code: str
+    #: Monotonic time.
+    probe_at: float
+    probing: bool = False
+
+
+class Remotes:
+    """The remotes that this worker's tasks go to."""
+
+    def __init__(
+        self, outages: Outages, config: Config, open_target: Callable[[str, Config], Target],
+        report: Callable[[Any], None],
+    ) -> None:
+        self._outages = outages
+        self._config = config
+        self._open_target = open_target
+        self._report = report
+        self._targets: dict[str, Target] = {}
+        self._feeds: dict[str, Feed] = {}
+        self._lock = threading.Lock()
+        self._down: dict[str, _Down] = {}
+        self._pool = begin_pool(2, "probe")
+
+    def target(self, remote: str) -> Target:
+        """The target of a remote, opened when it is first asked for. Raises Undelivered for an unknown remote."""
+        with self._lock:
+            if remote not in self._targets:
+                if self._config.remote(remote) is None:
+                    raise Undelivered("invalid_row", f"The remote {remote!r} is not in the configuration any more.")
+                self._targets[remote] = self._open_target(remote, self._config)
+                events = feed(remote, self._targets[remote], self._report)
+                if events is not None:
+                    self._feeds[remote] = events
+            return self._targets[remote]
+
+    def configure(self, config: Config) -> None:
+        """Use another configuration from now on: remotes that it describes otherwise are connected anew."""
+        with self._lock:
+            changed = [name for name in self._targets if config.remote(name) != self._config.remote(name)]
+            self._config = config
+            feeds = [self._feeds.pop(name) for name in changed if name in self._feeds]
+            targets = [self._targets.pop(name) for name in changed]
+        for close in (*(events.close for events in feeds), *(target.close for target in targets)):
+            self._pool.submit(close)
+
+    def local(self, remote: str) -> bool:
+        """True when what is delivered to the remote lands on this machine's own filesystems."""
+        try:
+            return self.target(remote).local
+        except Undelivered:
+            return False
+
+    def answers(self, remote: str) -> bool:
+        """True unless the remote is known to be away."""
+        return remote not in self._down
+
+    def note_down(self, remote: str, code: str) -> bool:
+        """Remember that a remote is away; return True if that is news."""
+        if remote in self._down:
+            return False
+        self._down[remote] = _Down(code, probe_at=time.monotonic() + PROBE_EVERY_S)
+        self._outages.begin(remote)
+        return True
+
+    def note_up(self, remote: str) -> bool:
+        """Remember that a remote answers; return True if that is news."""
+        self._outages.end(remote)
+        return self._down.pop(remote, None) is not None
+
+    def probed(self, probed: Probed) -> None:
+        """Take note of a probe that found the remote still away."""
+        if probed.remote in self._down:
+            self._down[probed.remote].probing = False
+            self._down[probed.remote].probe_at = time.monotonic() + PROBE_EVERY_S
+
+    def tend(self) -> None:
+        """Start the probes that are due."""
+        now = time.monotonic()
+        for remote, down in self._down.items():
+            if not down.probing and now >= down.probe_at:
+                down.probing = True
+                self._pool.submit(self._probe, remote).add_done_callback(partial(self._probe_ended, remote))
+
+    def next_probe_in_s(self) -> float | None:
+        """In how many seconds the next probe is due."""
+        now = time.monotonic()
+        return min((max(0.0, down.probe_at - now) for down in self._down.values() if not down.probing), default=None)
+
+    def _probe(self, remote: str) -> None:
+        try:
+            self.target(remote).probe()
+        except CourierError as error:
+            self._report(Probed(remote, error.code))
+        else:
+            self._report(Probed(remote, None))
+
+    def _probe_ended(self, remote: str, probe: "Future[None]") -> None:
+        if not probe.cancelled() and probe.exception() is not None:
+            log("worker.error", remote=remote, detail=repr(probe.exception()))
+            self._report(Probed(remote, "worker_error"))
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for events in self._feeds.values():
+            events.close()
+        for target in self._targets.values():
+            target.close()

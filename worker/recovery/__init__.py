@@ -1,0 +1,1 @@
+"""How a worker begins, and what it puts right while it works."""

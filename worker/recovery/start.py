@@ -1,0 +1,90 @@
+"""How a worker begins: it takes its shard, opens or rebuilds the queue, and puts right what a crash left."""
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import TypeVar
+
+from daemon.config import Config
+from daemon.errors import QueueFault
+from daemon.log import log
+from daemon.recovery import rebuild
+from daemon.recovery.downtime import catch_up, note_alive
+from daemon.recovery.findings import Finding
+from daemon.spool.store import Mark, Spool
+from daemon.state.layout import Layout
+from daemon.state.reserve import NO_ROOM, Reserve
+from daemon.task_queue import TaskQueue
+from worker.dispatch.marks import mark
+
+Result = TypeVar("Result")
+
+
+def begin(layout: Layout, shard: int, reserve: Reserve, config: Config) -> TaskQueue:
+    """Open the shard's queue, whatever became of it, ready to be served; on a full disk, with the reserve's room.
+
+    Raises QueueFault and OSError when that is not possible.
+    """
+    supersede = config.delivery.on_newer == "supersede"
+    # Without its log a database says what was, not what the last worker did.
+    up_to_date = layout.log(shard).exists()
+    queue = _with_room(reserve, lambda: rebuild.open_whole(
+        layout, shard, shards=config.queue.shards, supersede=supersede, report=tell))
+    try:
+        if up_to_date:
+            _unmark_pushes(queue)
+        _with_room(reserve, lambda: recover(queue, config))
+    except QueueFault as fault:
+        give_up(queue, fault)
+        raise
+    return queue
+
+
+def give_up(queue: TaskQueue, fault: QueueFault) -> None:
+    """Have the next start set a damaged database aside. One that was replaced is another already. Raises OSError."""
+    if fault.code == "queue_damaged" and not queue.replaced():
+        rebuild.condemn(queue.layout, queue.shard)
+
+
+def tell(finding: Finding) -> None:
+    """Log what was found to be wrong."""
+    log("fsck.finding", finding=finding.name, shard=finding.shard, task_id=finding.task_id,
+        detail=finding.detail or None, repaired=finding.repaired)
+
+
+def _with_room(reserve: Reserve, step: Callable[[], Result]) -> Result:
+    """Do a step that may be repeated; when the disk is full, once more with the reserve's room."""
+    try:
+        return step()
+    except QueueFault as fault:
+        if fault.code not in {"queue_full", "queue_failed"} or not reserve.release():
+            raise
+    except OSError as error:
+        if error.errno not in NO_ROOM or not reserve.release():
+            raise
+    return step()
+
+
+def _unmark_pushes(queue: TaskQueue) -> None:
+    """Take the marks of dead letters from what a worker that died was pushing, and had not settled: it is pushed again.
+
+    Raises QueueFault.
+    """
+    with closing(Spool(queue.layout)) as spool:
+        for task in queue.left_pushing():
+            mark(spool, task, Mark.PENDING)
+
+
+def recover(queue: TaskQueue, config: Config) -> None:
+    """Put right what the last worker left undone. Raises QueueFault."""
+    resumed = queue.resume(supersede=config.delivery.on_newer == "supersede")
+    if resumed:
+        log("queue.resumed", shard=queue.shard, tasks=resumed)
+    catch_up(queue)
+
+
+def end(queue: TaskQueue) -> None:
+    """Leave the queue so that the next start finds nothing to put right. Raises QueueFault and OSError."""
+    note_alive(queue)
+    queue.checkpoint()
+    queue.close()
+    rebuild.note_closed(queue.layout, queue.shard)

@@ -1,0 +1,131 @@
+"""What every target can do: one interface for Incus by SFTP, Incus by its files API, and a directory."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+from daemon.model.upload import Destination
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """One file to put into one instance: everything that a target needs to know, resolved."""
+
+    task_id: str
+    destination: Destination
+    size: int
+    #: Hexadecimal sha256 of the bytes.
+    sha256: str
+    #: Exact permission bits, or None: an existing file keeps its own, a new one gets `default_mode`.
+    mode: int | None
+    uid: int | None
+    gid: int | None
+    default_mode: int
+    default_uid: int
+    default_gid: int
+    #: Make missing parent directories, with these bits, owned by `uid`/`gid` (else the defaults).
+    mkdirs: bool
+    dir_mode: int
+    #: "follow" writes through a symbolic link at the path, "replace" puts a file in its place.
+    symlinks: str
+    #: "size" or "digest": what is compared before the file gets its name.
+    verify: str
+    #: "push" or "wait": what to do when the instance is stopped.
+    stopped: str
+    #: True: compare with what is there first and push only if it differs.
+    recheck: bool = False
+
+    @property
+    def part_name(self) -> str:
+        """The name of the part file, or of the directory it is hidden in, in the directory of the destination."""
+        return f".courier-{self.task_id}.part"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """How a delivery was done."""
+
+    #: False when the file was written in place because there was no SFTP.
+    atomic: bool
+    #: "sftp", "files" or "directory".
+    way: str
+    #: True when `recheck` found the right bytes there already.
+    unchanged: bool = False
+
+
+class Session(Protocol):
+    """A connection to one instance, used by one thread at a time, for many files one after the other."""
+
+    def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
+        """Put the bytes of `source` (positioned at 0, exactly `delivery.size` long) at the destination.
+
+        Calls `before_rename` at the last moment at which nothing is visible in the instance yet; what that
+        raises ends the delivery, and the part file is removed.
+        Raises Undelivered, with a code from the table of errors, and leaves the file at the destination as
+        it was (except in the files API's fallback, which writes in place). Afterwards the session is still
+        usable unless `broken` is True.
+        """
+
+    def sweep(self, delivery: Delivery) -> bool:
+        """Remove the part file that a killed attempt of `delivery` left; True if there was one.
+
+        For a task that will not be delivered any more: the next attempt of one that will removes it by itself.
+        Raises Undelivered.
+        """
+
+    @property
+    def left_part(self) -> bool:
+        """True when the last delivery may have left its part file, because it could not be removed."""
+
+    @property
+    def broken(self) -> bool:
+        """True when the connection can no longer be used; the caller closes it."""
+
+    def close(self) -> None:
+        """End the connection. Never raises."""
+
+
+class Feed(Protocol):
+    """What follows a target's events until it is closed."""
+
+    def close(self) -> None:
+        """Follow them no more. Never raises."""
+
+
+class Target(Protocol):
+    """A place with instances in it: one remote. Its methods may be called from several threads."""
+
+    #: True when files land on this kernel's filesystems, so that one sync of this machine reaches them.
+    local: bool
+
+    def open(self, destination: Destination, stopped: str) -> Session:
+        """Open a session to the instance of `destination` (its path does not matter).
+
+        `stopped` is "push" or "wait". Raises Undelivered: incus_unreachable, incus_refused,
+        instance_not_found, project_not_found, instance_stopped, agent_down, instance_busy, stalled, connection_lost,
+        incus_error.
+        """
+
+    def probe(self) -> None:
+        """Return when the remote answers; raise Undelivered (incus_unreachable, incus_refused) when not.
+
+        Takes at most a few seconds.
+        """
+
+    def find_project(self, project: str) -> None:
+        """Return when the remote has that project, or no projects; raise Undelivered (project_not_found) when not.
+
+        Takes at most a few seconds. Raises what `probe` raises, too.
+        """
+
+    def follow(
+        self, on_event: Callable[[str, str, str], None], on_up: Callable[[], None], on_down: Callable[[str], None],
+    ) -> Feed | None:
+        """Follow what happens to its instances; None when there is nothing to follow.
+
+        From a thread of its own `on_event(project, instance, action)` is called for each change, `on_up()` when the
+        events can be followed (again), and `on_down(reason)` when they cannot. The callbacks are quick and never raise.
+        """
+
+    def close(self) -> None:
+        """Let go of every connection. Never raises."""

@@ -1,0 +1,1 @@
+"""Incus and LXD as a target: REST, SFTP, the files API, events."""

@@ -1,0 +1,159 @@
+"""Delivery by the files API, where there is no SFTP: exact and verified, but the file is written in place.
+
+The API writes into the file that is there, and applies mode and owner to new files only. So a file that is to
+have another mode or owner is removed and made anew, empty and with the right ones, before its bytes come.
+The API does not tell a device or a pipe from a file, and cannot set setuid and setgid.
+"""
+
+import posixpath
+import stat
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, Final
+
+from daemon.errors import Undelivered
+from worker.targets import source as spool
+from worker.targets.attributes import (
+    Attributes,
+    Wanted,
+    refuse_unless_exact,
+    refuse_unless_replaceable,
+    wanted,
+    wanted_directory,
+    where,
+)
+from worker.targets.base import Delivery, Receipt
+from worker.targets.incus.rest import Files
+from worker.targets.incus.sftp_part import HIDDEN
+
+_MAX_LINKS: Final = 40
+_PIECE_BYTES: Final = 256 * 1024
+#: After these the connection may hold the rest of an old answer.
+_CONNECTION_GONE: Final = frozenset({"stalled", "incus_unreachable", "connection_lost"})
+
+
+class FilesApiSession:
+    """A Session by the files API of one instance; see worker.targets.base for what it promises."""
+
+    def __init__(self, files: Files, disconnect: Callable[[], None]) -> None:
+        """Deliver through `files`; `disconnect` lets go of what is beneath it and never raises."""
+        self._files = files
+        self._disconnect = disconnect
+        self._broken = False
+        #: This way makes no part files.
+        self.left_part = False
+
+    @property
+    def broken(self) -> bool:
+        """True when the connection can no longer be used."""
+        return self._broken
+
+    def close(self) -> None:
+        """End the connection. Never raises."""
+        self._broken = True
+        self._disconnect()
+
+    def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
+        """Put the bytes of `source` at the destination, in place; see worker.targets.base.Session."""
+        try:
+            return self._deliver(delivery, source, before_rename)
+        except Undelivered as error:
+            self._broken = self._broken or error.code in _CONNECTION_GONE
+            raise
+
+    def sweep(self, delivery: Delivery) -> bool:
+        """Remove the part file that a killed attempt by SFTP left; see worker.targets.base.Session."""
+        path, _ = self._follow(delivery)
+        places = {posixpath.dirname(delivery.destination.path), posixpath.dirname(path)}
+        removed = [self._remove(posixpath.join(place, delivery.part_name)) for place in places]
+        return any(removed)
+
+    def _remove(self, part: str) -> bool:
+        found = self._files.look(part)
+        if found is not None and found.is_directory:
+            self._remove(posixpath.join(part, HIDDEN))
+        elif found is None or not stat.S_ISREG(found.mode):
+            return False
+        self._files.delete(part)
+        return True
+
+    def _deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
+        path, existing = self._follow(delivery)
+        refuse_unless_replaceable(delivery, existing)
+        want = wanted(delivery, existing)
+        if delivery.recheck and self._is_there(path, delivery, existing, want):
+            return Receipt(atomic=False, way="files", unchanged=True)
+        if want.special:
+            raise Undelivered("permission_denied", f"{where(delivery)}: setuid and setgid can only be set by SFTP")
+        if existing is None:
+            self._find_parent(posixpath.dirname(path), delivery)
+        spool.rewind(source)
+        before_rename()
+        self._write(path, delivery, source, want, existing)
+        self._verify(path, delivery, want, source)
+        return Receipt(atomic=False, way="files")
+
+    def _follow(self, delivery: Delivery) -> tuple[str, Attributes | None]:
+        path = delivery.destination.path
+        for _ in range(_MAX_LINKS):
+            found = self._files.look(path)
+            if found is None or not found.is_link or delivery.symlinks == "replace":
+                return path, found
+            path = self._files.link(path)
+        raise Undelivered("too_many_links", f"{where(delivery)}: more than {_MAX_LINKS} symbolic links")
+
+    def _find_parent(self, directory: str, delivery: Delivery) -> None:
+        missing = []
+        # The dot makes the server follow a link to a directory.
+        while directory != "/" and self._files.look(f"{directory}/.") is None:
+            if not delivery.mkdirs:
+                raise Undelivered("parent_not_found", f"{where(delivery)}: there is no {directory}")
+            missing.append(directory)
+            directory = posixpath.dirname(directory)
+        for directory in reversed(missing):
+            self._make(directory, delivery)
+
+    def _make(self, directory: str, delivery: Delivery) -> None:
+        try:
+            self._files.make_directory(directory, wanted_directory(delivery))
+        except Undelivered:
+            # Another push may have made it meanwhile.
+            if self._files.look(f"{directory}/.") is None:
+                raise
+
+    def _write(self, path: str, delivery: Delivery, source: BinaryIO, want: Wanted,
+               existing: Attributes | None) -> None:
+        if existing is not None and not want.met_by(existing):
+            self._files.delete(path)
+            existing = None
+        if existing is None:
+            self._files.put(path, b"", want)
+        if existing is not None or delivery.size:
+            self._files.put(path, _Exactly(source, delivery.size) if delivery.size else b"", want)
+
+    def _verify(self, path: str, delivery: Delivery, want: Wanted, source: BinaryIO) -> None:
+        found = self._files.look(path)
+        if found is None:
+            raise Undelivered("verify_failed", f"{where(delivery)}: it is not there after it was written")
+        refuse_unless_exact(delivery, want, found)
+        if delivery.verify == "digest":
+            spool.refuse_unless_same(self._files.read(path), source, delivery)
+
+    def _is_there(self, path: str, delivery: Delivery, found: Attributes | None, want: Wanted) -> bool:
+        if found is None or found.size != delivery.size or not want.met_by(found):
+            return False
+        return spool.digest(self._files.read(path)) == delivery.sha256
+
+
+class _Exactly:
+    """The first `size` bytes of a file, as requests takes them: with a length, to be read once."""
+
+    def __init__(self, source: BinaryIO, size: int) -> None:
+        self._pieces = spool.pieces(source, size, _PIECE_BYTES)
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(bytes, self._pieces)
+

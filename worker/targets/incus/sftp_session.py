@@ -1,0 +1,162 @@
+"""Delivery by SFTP: a private part file beside the destination, exact, verified, then renamed into place.
+
+What depends on the server (pkg/sftp in Incus and LXD): commands run one after the other in the order sent,
+reads and writes beside them; a command is taken up only when the one before it is done; closing a file waits
+for its writes. So requests may be sent without waiting, except where a write must come first.
+"""
+
+import contextlib
+import stat
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, Final
+
+from daemon.errors import Undelivered
+from daemon.model.names import printable
+from worker.targets import source as spool
+from worker.targets.attributes import Attributes, refuse_unless_replaceable, wanted, where
+from worker.targets.base import Delivery, Receipt
+from worker.targets.error_codes import classify_sftp, system_text
+from worker.targets.incus.sftp_part import PartFile, contents, shown
+from worker.targets.incus.sftp_wire import NO_SUCH_FILE, SftpStatus, Wire, WireBroken, WireStalled
+
+#: Links that are followed before it is called a loop; Linux's own number.
+_MAX_LINKS: Final = 40
+
+
+class SftpSession:
+    """A Session over one SFTP connection; see worker.targets.base for what it promises."""
+
+    def __init__(self, wire: Wire, disconnect: Callable[[], None]) -> None:
+        """Deliver over `wire`; `disconnect` ends the connection beneath it and never raises."""
+        self._wire = wire
+        self._disconnect = disconnect
+        self.left_part = False
+
+    @property
+    def broken(self) -> bool:
+        """True when the connection can no longer be used."""
+        return self._wire.broken
+
+    def close(self) -> None:
+        """End the connection. Never raises."""
+        self._wire.broken = True
+        self._disconnect()
+
+    def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
+        """Put the bytes of `source` at the destination; see worker.targets.base.Session."""
+        self.left_part = False
+        with self._explained(delivery):
+            if delivery.recheck and self._is_there(delivery):
+                return Receipt(atomic=True, way="sftp", unchanged=True)
+            self._push(delivery, source, before_rename)
+        return Receipt(atomic=True, way="sftp")
+
+    def sweep(self, delivery: Delivery) -> bool:
+        """Remove the part file that a killed attempt left; see worker.targets.base.Session."""
+        with self._explained(delivery):
+            path = delivery.destination.path.encode()
+            self._wire.drain()
+            removed = PartFile(self._wire, delivery, path).remove()
+            found = self._existing(self._wire.lstat(path))
+            if found and found.is_link and delivery.symlinks == "follow":
+                removed |= PartFile(self._wire, delivery, self._follow(path)[0]).remove()
+        return removed
+
+    @contextlib.contextmanager
+    def _explained(self, delivery: Delivery) -> Iterator[None]:
+        try:
+            yield
+        except SftpStatus as status:
+            reason = printable(system_text(status.text))
+            raise Undelivered(classify_sftp(status.code, status.text), f"{where(delivery)}: {reason}") from status
+        except WireStalled as stall:
+            raise Undelivered("stalled", f"{where(delivery)}: {stall}") from stall
+        except WireBroken as broken:
+            raise Undelivered("connection_lost", f"{where(delivery)}: {broken}") from broken
+
+    def _push(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> None:
+        path = delivery.destination.path.encode()
+        self._wire.drain()
+        looked = self._wire.lstat(path)
+        part = PartFile(self._wire, delivery, path)
+        try:
+            refused = _refusal(part.create)
+            existing = self._existing(looked)
+            if existing and existing.is_link and delivery.symlinks == "follow":
+                part.discard()
+                self.left_part = part.left
+                path, existing = self._follow(path)
+                part = PartFile(self._wire, delivery, path)
+                part.create()
+            elif refused:
+                raise refused
+            refuse_unless_replaceable(delivery, existing)
+            want = wanted(delivery, existing)
+            with _noticing_loss(delivery):
+                if want.secret:
+                    part.hide()
+                part.fill(source, want)
+                before_rename()
+                part.rename(path)
+        except BaseException:
+            part.discard()
+            raise
+        finally:
+            self.left_part |= part.left
+
+    def _is_there(self, delivery: Delivery) -> bool:
+        path = delivery.destination.path.encode()
+        self._wire.drain()
+        found = self._existing(self._wire.lstat(path))
+        if found and found.is_link and delivery.symlinks == "follow":
+            path, found = self._follow(path)
+        if found is None or not stat.S_ISREG(found.mode) or found.size != delivery.size:
+            return False
+        if not wanted(delivery, found).met_by(found):
+            return False
+        handle = self._wire.handle(self._wire.open(path))
+        try:
+            return spool.digest(contents(self._wire, handle, delivery.size)) == delivery.sha256
+        finally:
+            if not self._wire.broken:
+                self._wire.drain()
+                self._wire.done(self._wire.close_handle(handle))
+
+    def _existing(self, looked: int) -> Attributes | None:
+        try:
+            return self._wire.attributes(looked)
+        except SftpStatus as status:
+            if status.code == NO_SUCH_FILE:
+                return None
+            raise
+
+    def _follow(self, path: bytes) -> tuple[bytes, Attributes | None]:
+        for _ in range(_MAX_LINKS):
+            target = self._wire.link(self._wire.readlink(path))
+            path = target if target.startswith(b"/") else path.rpartition(b"/")[0] + b"/" + target
+            found = self._existing(self._wire.lstat(path))
+            if found is None and path.rpartition(b"/")[2] in {b"", b".", b".."}:
+                raise Undelivered("target_is_directory", f"the link leads to a directory, {shown(path)}")
+            if found is None or not found.is_link:
+                return path, found
+        raise Undelivered("too_many_links", f"more than {_MAX_LINKS} symbolic links, the last at {shown(path)}")
+
+
+@contextlib.contextmanager
+def _noticing_loss(delivery: Delivery) -> Iterator[None]:
+    """While the part file is there: a path that does not exist is its own, not one that the upload named."""
+    try:
+        yield
+    except SftpStatus as status:
+        if status.code == NO_SUCH_FILE:
+            raise Undelivered("verify_failed", f"{where(delivery)}: its part file is gone") from status
+        raise
+
+
+def _refusal(create: Callable[[], None]) -> SftpStatus | Undelivered | None:
+    """Create a part file; return why it cannot be there. That does not matter beside a link that leads elsewhere."""
+    try:
+        create()
+    except (SftpStatus, Undelivered) as refused:
+        return refused
+    return None

@@ -1,0 +1,108 @@
+"""One Incus (or LXD), by its Unix socket or over TLS: SFTP where there is it, else the files API."""
+
+import urllib.parse
+from collections.abc import Callable
+from typing import Any, Final
+
+from daemon.config import Remote
+from daemon.errors import Undelivered
+from daemon.model.upload import Destination
+from worker.targets.base import Feed, Session
+from worker.targets.incus.files_api import FilesApiSession
+from worker.targets.incus.lifecycle import Lifecycle
+from worker.targets.incus.rest import NoSuchAddress, Rest, Upgraded
+from worker.targets.incus.sftp_session import SftpSession
+from worker.targets.incus.sftp_wire import Wire, WireBroken, WireForeign, WireStalled
+
+#: How long a remote has for saying that it is there.
+_PROBE_S: Final = 3.0
+#: Incus's status code of a stopped instance.
+_STOPPED: Final = 102
+#: What an answer 404 can mean.
+_NOT_FOUND: Final = frozenset({"instance_not_found", "project_not_found"})
+#: Errors that come from one instance or from all of Incus alike: the probe tells.
+_WHOSE: Final = frozenset({"stalled", "incus_refused"})
+
+
+class IncusTarget:
+    """A Target on one remote; see worker.targets.base for what it promises."""
+
+    def __init__(self, name: str, remote: Remote) -> None:
+        """Nothing is connected before the first use. `remote` without an endpoint means this machine's."""
+        self._name = name
+        self._remote = remote
+        self.local = not remote.endpoint.startswith("https://")
+
+    def open(self, destination: Destination, stopped: str) -> Session:
+        """Open a session to an instance; see worker.targets.base.Target."""
+        rest = Rest(self._name, self._remote, self._remote.timeout_s)
+        try:
+            return self._open(rest, destination, stopped)
+        except Undelivered as error:
+            rest.close()
+            if error.code in _WHOSE:
+                self.probe()
+            if error.code == "incus_refused":
+                raise Undelivered("instance_refused", error.detail) from error
+            raise
+        except BaseException:
+            rest.close()
+            raise
+
+    def probe(self) -> None:
+        """Return when the remote answers and trusts this service; see worker.targets.base.Target."""
+        if self._ask("").get("auth") != "trusted":
+            raise Undelivered("incus_refused", f"{self._name}: the client certificate is not trusted")
+
+    def find_project(self, project: str) -> None:
+        """Return when the remote has that project; see worker.targets.base.Target."""
+        try:
+            self._ask(f"/projects/{urllib.parse.quote(project, safe='')}")
+        except Undelivered as error:
+            if error.code in _NOT_FOUND:
+                raise Undelivered("project_not_found", f"{self._name}: there is no project {project}") from error
+            raise
+
+    def follow(
+        self, on_event: Callable[[str, str, str], None], on_up: Callable[[], None], on_down: Callable[[str], None],
+    ) -> Feed:
+        """Follow the remote's lifecycle events; see worker.targets.base.Target."""
+        return Lifecycle(self._name, self._remote, on_event, on_up, on_down)
+
+    def _ask(self, path: str) -> dict[str, Any]:
+        """The metadata below `path`, soon or not at all."""
+        rest = Rest(self._name, self._remote, min(_PROBE_S, self._remote.timeout_s))
+        try:
+            return rest.metadata(path)
+        except Undelivered as error:
+            if error.code in {"incus_refused", *_NOT_FOUND}:
+                raise
+            code = "incus_refused" if error.code == "instance_refused" else "incus_unreachable"
+            raise Undelivered(code, error.detail) from error
+        finally:
+            rest.close()
+
+    def close(self) -> None:
+        """Nothing to let go of: each session has its own connection."""
+
+    def _open(self, rest: Rest, destination: Destination, stopped: str) -> Session:
+        instance = f"/instances/{urllib.parse.quote(destination.instance, safe='')}"
+        if stopped == "wait":
+            state = rest.metadata(f"{instance}/state", destination.project)
+            if state.get("status_code") == _STOPPED:
+                raise Undelivered("instance_stopped", f"{destination.instance} is stopped")
+        try:
+            return self._sftp(rest.upgrade(f"{instance}/sftp", {"project": destination.project}, {"Upgrade": "sftp"}))
+        except (NoSuchAddress, WireForeign):
+            # Only then: where SFTP merely failed, a file that is written in place could be seen half.
+            rest.metadata(instance, destination.project)
+            return FilesApiSession(rest.files(destination.instance, destination.project), rest.close)
+
+    def _sftp(self, connection: Upgraded) -> SftpSession:
+        try:
+            return SftpSession(Wire(connection.socket, self._remote.timeout_s), connection.close)
+        except WireBroken as error:
+            connection.close()
+            if isinstance(error, WireForeign):
+                raise
+            raise Undelivered("stalled" if isinstance(error, WireStalled) else "connection_lost", str(error)) from error

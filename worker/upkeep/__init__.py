@@ -1,0 +1,1 @@
+"""What a worker tidies up between the pushes."""
