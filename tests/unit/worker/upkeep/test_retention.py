@@ -57,6 +57,9 @@ class Yard:
 class _Here:
     local = True
 
+    def follow(self, *_: Any) -> None:
+        """Nothing happens here."""
+
     def close(self) -> None:
         """Nothing to let go of."""
 
