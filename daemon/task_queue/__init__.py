@@ -7,17 +7,29 @@ changes are made by the one worker that holds the shard's lock. Nothing is ever 
 All SQL of the service is in this package.
 """
 
-from daemon.task_queue.sqlite.append import Outcome, Put, QueueAppend
-from daemon.task_queue.sqlite.claim import QueueWork, Settled, Settlement
-from daemon.task_queue.sqlite.commands import Answer, Change, Command, QueueCommands, Selection
+from daemon.task_queue.sqlite.append import QueueAppend
+from daemon.task_queue.sqlite.claim import QueueWork
+from daemon.task_queue.sqlite.commands import QueueCommands
 from daemon.task_queue.sqlite.migrate import QueueMoving
-from daemon.task_queue.sqlite.reads import QueueReads, Tally
+from daemon.task_queue.sqlite.reads import QueueReads
 from daemon.task_queue.sqlite.restore import QueueRestore, Restored, Row
 from daemon.task_queue.sqlite.upkeep import QueueUpkeep
+from daemon.task_queue.values import (
+    BULK_BYTES,
+    Answer,
+    Change,
+    Command,
+    Outcome,
+    Put,
+    Selection,
+    Settled,
+    Settlement,
+    Tally,
+)
 
 __all__ = [
-    "Answer", "Change", "Command", "Outcome", "Put", "Restored", "Row", "Selection", "Settled", "Settlement", "Tally",
-    "TaskQueue",
+    "BULK_BYTES", "Answer", "Change", "Command", "Outcome", "Put", "Restored", "Row", "Selection", "Settled",
+    "Settlement", "Tally", "TaskQueue",
 ]
 
 

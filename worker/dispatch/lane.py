@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from daemon.model.task import Task
 from daemon.model.upload import Destination
-from daemon.task_queue.sqlite.schema import BULK_BYTES
+from daemon.task_queue import BULK_BYTES
 
 
 @dataclass

@@ -4,8 +4,6 @@ import json
 import sqlite3
 import time
 from collections.abc import Collection, Container, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
 from typing import Final
 
 from daemon import failpoints
@@ -14,29 +12,9 @@ from daemon.model.upload import Upload
 from daemon.task_queue.sqlite.base import QueueBase
 from daemon.task_queue.sqlite.batches import chunks
 from daemon.task_queue.sqlite.schema import OUTAGE, TABLE
+from daemon.task_queue.values import Outcome, Put
 
 _ROW: Final = f"(?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE}, ?)"
-
-
-class Outcome(Enum):
-    """What became of an upload that was put."""
-
-    ACCEPTED = "accepted"
-    #: Its idempotency key, or its id, is there already, for the same upload.
-    DUPLICATE = "duplicate"
-    #: Its idempotency key was used for a different upload.
-    MISMATCH = "mismatch"
-
-
-@dataclass(frozen=True)
-class Put:
-    """The answer to one upload that was put."""
-
-    outcome: Outcome
-    #: The id under which the upload stands: that of the first one for a duplicate.
-    task_id: str
-    #: Ids of the pending tasks that this one replaced.
-    superseded: list[str] = field(default_factory=list)
 
 
 class QueueAppend(QueueBase):

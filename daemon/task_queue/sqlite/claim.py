@@ -3,7 +3,7 @@
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from daemon import failpoints
@@ -11,7 +11,8 @@ from daemon.errors import QueueFault
 from daemon.model.task import State, Task
 from daemon.task_queue.sqlite.base import COLUMNS, QueueBase, decode, decode_all
 from daemon.task_queue.sqlite.batches import chunks, values
-from daemon.task_queue.sqlite.schema import BULK_BYTES, TABLE
+from daemon.task_queue.sqlite.schema import TABLE
+from daemon.task_queue.values import BULK_BYTES, Settled, Settlement
 
 #: What a wish for a task does to the states in which a push can leave it; a delivery is a delivery.
 _GRANTED: Final = {
@@ -27,38 +28,6 @@ _PART_IS_LEFT: Final = (f"EXISTS (SELECT 1 FROM {TABLE} AS other INDEXED BY task
 #: Also one that was there and is cleared.
 _NEWER_EXISTS: Final = (f"({TABLE}.outrun = 1 OR EXISTS (SELECT 1 FROM {TABLE} AS newer"
                         f" WHERE newer.target = {TABLE}.target AND newer.open IN (0, 1) AND newer._id > {TABLE}._id))")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settlement:
-    """What became of a task that was being pushed."""
-
-    order: int
-    state: State
-    #: None leaves them as they are.
-    attempts: int | None = None
-    error_code: str | None = None
-    error_message: str | None = None
-    due_at: float | None = None
-    spooled: bool = True
-    #: Whether an attempt may have left its part file; None leaves what was known.
-    part: bool | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settled:
-    """What became of settled tasks otherwise than their settlements said, by their orders."""
-
-    #: A newer upload to the path was accepted meanwhile.
-    superseded: frozenset[int] = frozenset()
-    #: A person wished it meanwhile.
-    cancelled: frozenset[int] = frozenset()
-    held: frozenset[int] = frozenset()
-
-    @property
-    def finished(self) -> frozenset[int]:
-        """Those that nothing more happens to."""
-        return self.superseded | self.cancelled
 
 
 class QueueWork(QueueBase):

@@ -3,63 +3,13 @@
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from daemon.model.task import State, Task
 from daemon.model.upload import first_id_of
 from daemon.task_queue.sqlite.base import COLUMNS, TASK_ID, QueueBase, decode_all
 from daemon.task_queue.sqlite.schema import OUTAGE, TABLE
-
-
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """The tasks that a command is about, by what they are rather than by their ids."""
-
-    instance_key: str | None = None
-    #: Only tasks in these states; empty: all in which the command applies.
-    states: tuple[int, ...] = ()
-    #: Only tasks accepted before this time, in seconds since the epoch.
-    accepted_before: float | None = None
-    #: Only tasks whose order is at most this: those that were there when the command was given.
-    up_to_order: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """What a person asked for, on the disk until the worker has done it."""
-
-    verb: str
-    task_id: str | None = None
-    selection: Selection | None = None
-    force: bool = False
-    asked_by: str = ""
-    asked_at: float = 0.0
-    #: Its number; 0 until it is in the queue.
-    number: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """One task that a command changes: from the state that it was read in to another."""
-
-    task: Task
-    state: State
-    #: It counts as accepted just now: a forced task comes after what overtook it.
-    anew: bool = False
-    #: A runner has it: the state is set when the push ends without a delivery.
-    when_settled: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What became of a command so far."""
-
-    number: int
-    changed: int = 0
-    refused: int = 0
-    #: Why the first of the refused was refused.
-    reason: str | None = None
-    done: bool = True
+from daemon.task_queue.values import Answer, Change, Command, Selection
 
 
 class QueueCommands(QueueBase):

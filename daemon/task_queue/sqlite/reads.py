@@ -1,25 +1,15 @@
 """Questions to a shard's queue. None of them takes longer because more is finished or waiting."""
 
-from dataclasses import dataclass
 from typing import Final
 
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination
 from daemon.task_queue.sqlite.base import COLUMNS, TASK_ID, QueueBase, decode, decode_all
 from daemon.task_queue.sqlite.schema import OUTAGE, TABLE
+from daemon.task_queue.values import Tally
 
 #: A damaged row may have another.
 _NUMBERS: Final = frozenset(State)
-
-
-@dataclass(frozen=True)
-class Tally:
-    """How many tasks of one instance are in one state."""
-
-    instance_key: str
-    state: State
-    tasks: int
-    size_bytes: int
 
 
 class QueueReads(QueueBase):

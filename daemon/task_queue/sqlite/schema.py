@@ -27,6 +27,8 @@ have left its part file in the instance.
 
 from typing import Final
 
+from daemon.task_queue.values import BULK_BYTES
+
 #: Bumped when the tables change their form; a database with a higher number is refused.
 SCHEMA_VERSION: Final = 1
 
@@ -42,9 +44,6 @@ CREATE TABLE IF NOT EXISTS {table_name} (
   wish INTEGER, outrun INTEGER NOT NULL DEFAULT 0, open INTEGER NOT NULL DEFAULT 1,
   behind INTEGER NOT NULL DEFAULT 0, part INTEGER NOT NULL DEFAULT 0)
 """
-
-#: Tasks of at least this size are claimed apart, so that they never stand in the way of small ones.
-BULK_BYTES: Final = 4 * 2**20
 
 #: The queue's table: persist-queue joins its class's prefix and the queue's name.
 TABLE: Final = "tasks_v1"

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from daemon.model.task import State, Task
 from daemon.task_queue.sqlite.base import BUSY_TIMEOUT_S, COLUMNS, QueueBase, decode_all
 from daemon.task_queue.sqlite.faults import faults
-from daemon.task_queue.sqlite.schema import BULK_BYTES, TABLE
+from daemon.task_queue.sqlite.schema import TABLE
+from daemon.task_queue.values import BULK_BYTES
 
 #: How long shrinking the write-ahead log may hold up others.
 _CHECKPOINT_PATIENCE_MS = 200

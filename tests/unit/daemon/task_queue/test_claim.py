@@ -6,8 +6,7 @@ import pytest
 
 from daemon.model.task import State
 from daemon.model.upload import Upload
-from daemon.task_queue import Change, Selection, Settlement
-from daemon.task_queue.sqlite.schema import BULK_BYTES
+from daemon.task_queue import BULK_BYTES, Change, Selection, Settlement
 from tests.support.depot import Depot, an_upload
 
 KEY = "local/default/c1"

@@ -3,8 +3,7 @@
 import pytest
 
 from daemon.model.task import State
-from daemon.task_queue import Change, Settlement
-from daemon.task_queue.sqlite.schema import BULK_BYTES
+from daemon.task_queue import BULK_BYTES, Change, Settlement
 from tests.support.depot import Depot, an_upload
 
 

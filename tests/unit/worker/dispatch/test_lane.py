@@ -5,7 +5,7 @@ import pytest
 
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination
-from daemon.task_queue.sqlite.schema import BULK_BYTES
+from daemon.task_queue import BULK_BYTES
 from tests.support.depot import an_upload
 from tests.support.waiting import eventually
 from worker.dispatch.lane import Lane, Push

@@ -7,8 +7,7 @@ import pytest
 from daemon.config import Config, load
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
-from daemon.task_queue import Change, Settlement
-from daemon.task_queue.sqlite.schema import BULK_BYTES
+from daemon.task_queue import BULK_BYTES, Change, Settlement
 from tests.support.depot import Depot, an_upload
 from tests.support.waiting import eventually
 from worker.dispatch.lane import Lane, Push

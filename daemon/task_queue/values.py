@@ -1,0 +1,125 @@
+"""What goes in and out of a shard's queue: plain values, whatever keeps the queue."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from daemon.model.task import State, Task
+
+#: Tasks of at least this size are claimed apart, so that they never stand in the way of small ones. An index of every
+#: database holds it: another size is another form of the tables.
+BULK_BYTES: Final = 4 * 2**20
+
+
+class Outcome(Enum):
+    """What became of an upload that was put."""
+
+    ACCEPTED = "accepted"
+    #: Its idempotency key, or its id, is there already, for the same upload.
+    DUPLICATE = "duplicate"
+    #: Its idempotency key was used for a different upload.
+    MISMATCH = "mismatch"
+
+
+@dataclass(frozen=True)
+class Put:
+    """The answer to one upload that was put."""
+
+    outcome: Outcome
+    #: The id under which the upload stands: that of the first one for a duplicate.
+    task_id: str
+    #: Ids of the pending tasks that this one replaced.
+    superseded: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settlement:
+    """What became of a task that was being pushed."""
+
+    order: int
+    state: State
+    #: None leaves them as they are.
+    attempts: int | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    due_at: float | None = None
+    spooled: bool = True
+    #: Whether an attempt may have left its part file; None leaves what was known.
+    part: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """What became of settled tasks otherwise than their settlements said, by their orders."""
+
+    #: A newer upload to the path was accepted meanwhile.
+    superseded: frozenset[int] = frozenset()
+    #: A person wished it meanwhile.
+    cancelled: frozenset[int] = frozenset()
+    held: frozenset[int] = frozenset()
+
+    @property
+    def finished(self) -> frozenset[int]:
+        """Those that nothing more happens to."""
+        return self.superseded | self.cancelled
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many tasks of one instance are in one state."""
+
+    instance_key: str
+    state: State
+    tasks: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The tasks that a command is about, by what they are rather than by their ids."""
+
+    instance_key: str | None = None
+    #: Only tasks in these states; empty: all in which the command applies.
+    states: tuple[int, ...] = ()
+    #: Only tasks accepted before this time, in seconds since the epoch.
+    accepted_before: float | None = None
+    #: Only tasks whose order is at most this: those that were there when the command was given.
+    up_to_order: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What a person asked for, on the disk until the worker has done it."""
+
+    verb: str
+    task_id: str | None = None
+    selection: Selection | None = None
+    force: bool = False
+    asked_by: str = ""
+    asked_at: float = 0.0
+    #: Its number; 0 until it is in the queue.
+    number: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One task that a command changes: from the state that it was read in to another."""
+
+    task: Task
+    state: State
+    #: It counts as accepted just now: a forced task comes after what overtook it.
+    anew: bool = False
+    #: A runner has it: the state is set when the push ends without a delivery.
+    when_settled: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What became of a command so far."""
+
+    number: int
+    changed: int = 0
+    refused: int = 0
+    #: Why the first of the refused was refused.
+    reason: str | None = None
+    done: bool = True
