@@ -1,11 +1,12 @@
 """Every error the service can report, in one table, typed by what to do about it.
 
-Guarantees: a code never changes its meaning; the table is the only place where a code, its HTTP status
-and its advice are written down. `docs/errors.md` is generated from it.
+Guarantees: a code never changes its meaning; the table is the only place where a code, its HTTP status, its exit status,
+what is done about it and its advice are written down. `docs/errors.md` is generated from it.
 """
 
 from dataclasses import dataclass
 from enum import Enum
+from os import EX_CONFIG, EX_TEMPFAIL
 from typing import Final
 
 
@@ -24,149 +25,227 @@ class Action(Enum):
     STOP = "stop"
 
 
-@dataclass(frozen=True, slots=True)
+class Scope(Enum):
+    """How much is unavailable when an error comes up: what else would only meet the same one."""
+
+    #: This task alone.
+    TASK = "task"
+    #: Every task of the instance.
+    INSTANCE = "instance"
+    #: Every task of the remote.
+    REMOTE = "remote"
+
+
+class Cause(Enum):
+    """What the error tells about its destination, besides how much of it is unavailable."""
+
+    #: Nothing that would matter beyond the task.
+    OTHER = "other"
+    #: Nothing at all: the trouble is on this side.
+    HERE = "here"
+    #: The connection ended, and cannot be used any more.
+    LOST = "lost"
+    #: Incus does not let this service in.
+    REFUSED = "refused"
+    #: What holds the destination is not there, and took with it what was in it.
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorKind:
     """One row of the table of errors."""
 
     #: Stable, machine-readable name.
     code: str
     action: Action
-    #: HTTP status when a client meets it; 0 when no client ever does.
-    status: int
     #: A sentence: what is wrong.
     title: str
     #: What to do about it.
     hint: str
+    #: HTTP status when a client meets it; 0 when no client ever does.
+    status: int = 0
+    #: Seconds after which a client may try again, where the trouble passes by itself; 0 where it does not.
+    retry_after_s: int = 0
+    scope: Scope = Scope.TASK
+    cause: Cause = Cause.OTHER
+    #: It may be one instance's trouble or all of the remote's: asking the remote tells.
+    ask_remote: bool = False
+    #: A full disk may be behind it, so that room helps.
+    room_helps: bool = False
+    #: Exit status of a process that ends because of it (sysexits.h).
+    exit_status: int = 1
 
 
-def _table(*rows: tuple[str, Action, int, str, str]) -> dict[str, ErrorKind]:
-    return {row[0]: ErrorKind(*row) for row in rows}
+def _table(*rows: ErrorKind) -> dict[str, ErrorKind]:
+    return {row.code: row for row in rows}
 
 
-_R, _W, _D = Action.RETRY, Action.WAIT, Action.DEAD_LETTER
+def _reject(code: str, status: int, title: str, hint: str, *, retry_after_s: int = 0) -> ErrorKind:
+    return ErrorKind(code=code, action=Action.REJECT, status=status, title=title, hint=hint, retry_after_s=retry_after_s)
+
+
+def _wait(
+    code: str, title: str, hint: str, *, scope: Scope = Scope.TASK, cause: Cause = Cause.OTHER, room_helps: bool = False,
+) -> ErrorKind:
+    return ErrorKind(code=code, action=Action.WAIT, title=title, hint=hint, scope=scope, cause=cause, room_helps=room_helps)
+
+
+def _retry(
+    code: str, title: str, hint: str, *, scope: Scope = Scope.TASK, cause: Cause = Cause.OTHER, ask_remote: bool = False,
+) -> ErrorKind:
+    return ErrorKind(code=code, action=Action.RETRY, title=title, hint=hint, scope=scope, cause=cause,
+                     ask_remote=ask_remote)
+
+
+def _dead_letter(code: str, title: str, hint: str, *, cause: Cause = Cause.OTHER) -> ErrorKind:
+    return ErrorKind(code=code, action=Action.DEAD_LETTER, title=title, hint=hint, cause=cause)
+
+
+def _stop(code: str, title: str, hint: str, *, exit_status: int = 1) -> ErrorKind:
+    return ErrorKind(code=code, action=Action.STOP, title=title, hint=hint, exit_status=exit_status)
+
 
 #: The table. Keys are the stable codes.
 ERRORS: Final[dict[str, ErrorKind]] = _table(
     # --- a request that cannot be taken -------------------------------------------------------------------
-    ("bad_instance", Action.REJECT, 400, "The instance name is missing or not legal.",
-     "Use 1 to 63 of A-Z a-z 0-9 and -, no hyphen first or last, not digits alone."),
-    ("bad_project", Action.REJECT, 400, "The project name is not legal.",
-     "Use the name of an Incus project, without slashes or spaces."),
-    ("unknown_remote", Action.REJECT, 400, "The remote is not configured.",
-     "Name a remote that has a [remotes.NAME] section, or leave it out."),
-    ("bad_path", Action.REJECT, 400, "The destination path is missing or not legal.",
-     "Give an absolute, normalised UTF-8 path: no '..', no control characters, "
-     "no component over 255 bytes, at most 4095 bytes."),
-    ("bad_name", Action.REJECT, 400, "The destination is a directory and no file name came with it.",
-     "Send X-Host-Path with the file's name, or give the whole path."),
-    ("bad_mode", Action.REJECT, 400, "The file mode is not legal.", "Give octal digits, for example 0640."),
-    ("bad_owner", Action.REJECT, 400, "The uid or gid is not legal.", "Give a number from 0 to 4294967294."),
-    ("bad_flag", Action.REJECT, 400, "A yes/no value is not legal.", "Give true or false."),
-    ("bad_query", Action.REJECT, 400, "A query parameter is unknown or not legal.", "See the README for the parameters."),
-    ("bad_length", Action.REJECT, 400, "The length of the body is not stated consistently.",
-     "Send Content-Length or chunked transfer encoding, not both."),
-    ("bad_request", Action.REJECT, 400, "The request is not legal HTTP/1.1.",
-     "Send one Host header and one length, no control characters, and percent-encode what is not ASCII in the address."),
-    ("long_head", Action.REJECT, 431, "The head of the request is too long.", "Keep address and headers under 16 KiB."),
-    ("unknown_coding", Action.REJECT, 501, "This transfer coding is not known here.", "Send Content-Length, or chunked alone."),
-    ("wrapped_body", Action.REJECT, 415, "The body is not the file itself.",
-     "Send the bytes of the file as they are: no form (as of curl -F), no Content-Encoding."),
-    ("bad_condition", Action.REJECT, 412, "An upload cannot depend on what is in the instance.",
-     "Leave If-Match, If-None-Match and If-Unmodified-Since out."),
-    ("bad_range", Action.REJECT, 400, "A part of a file cannot be uploaded.",
-     "Leave Content-Range out and send the whole file."),
-    ("bad_digest", Action.REJECT, 400, "The digest header is not legal.",
-     "Send sha-256=:BASE64: as in RFC 9530."),
-    ("digest_mismatch", Action.REJECT, 400, "The body does not have the digest that was announced.",
-     "Send it again; it was damaged on its way, or the digest is of something else."),
-    ("bad_idempotency_key", Action.REJECT, 400, "The idempotency key is not legal.",
-     "Give 1 to 255 visible ASCII characters."),
-    ("idempotency_mismatch", Action.REJECT, 422, "This idempotency key was used for a different upload.",
-     "Use a new key for a new upload."),
-    ("incomplete_body", Action.REJECT, 400, "The body ended before the announced length.", "Send it again."),
-    ("too_slow", Action.REJECT, 408, "The body came too slowly.", "Send it again over a faster line."),
-    ("not_found", Action.REJECT, 404, "There is nothing here.", "See the README for the addresses."),
-    ("task_not_found", Action.REJECT, 404, "There is no task with this id.",
-     "It may have been finished and cleared; see retention.delivered_s."),
-    ("unknown_host", Action.REJECT, 421, "The request is for a host that this service is not known as.",
-     "Use an IP address or localhost, or have the name added to api.hosts."),
-    ("cross_site", Action.REJECT, 403, "The request comes from a web page of another site.",
-     "Send it from a program, or from a page of the same host; a proxy in between must leave the Host header as it is."),
-    ("method_not_allowed", Action.REJECT, 405, "This address does not take this method.", "See the Allow header."),
-    ("too_large", Action.REJECT, 413, "The upload is larger than this service takes.",
-     "Send less, or raise limits.max_upload_bytes."),
-    ("http_version", Action.REJECT, 505, "Only HTTP/1.1 is spoken here.", "Use HTTP/1.1."),
-    ("no_room", Action.REJECT, 507, "There is no room on the disk for this upload.",
-     "Try again later; the administrator can make room on the state directory's filesystem."),
-    ("backlog_full", Action.REJECT, 503, "Too many uploads are waiting to be delivered.", "Try again later."),
-    ("too_busy", Action.REJECT, 503, "Too many uploads are being received at once.",
-     "Try again in a moment; see api.max_connections."),
-    ("draining", Action.REJECT, 503, "The service is stopping.", "Try again in a moment."),
-    ("storage_failed", Action.REJECT, 503, "The upload could not be stored; nothing of it was kept.",
-     "Try again later; the administrator finds the reason in the journal."),
-    ("queue_unreadable", Action.REJECT, 503, "The queue cannot be read or written at the moment.",
-     "Try again later; the administrator finds the reason in the journal."),
-    ("no_worker", Action.REJECT, 503, "A shard has no worker: what is uploaded is kept, and delivered when one starts.",
-     "Start the worker."),
-    ("outcome_unknown", Action.REJECT, 503, "Whether the upload was stored could not be decided.",
-     "It will be delivered whole or not at all. Send it again if it must arrive; repeating is safe."),
-    ("internal", Action.REJECT, 500, "The service made a mistake.", "Please report it with the log's lines."),
+    _reject("bad_instance", 400, "The instance name is missing or not legal.",
+            "Use 1 to 63 of A-Z a-z 0-9 and -, no hyphen first or last, not digits alone."),
+    _reject("bad_project", 400, "The project name is not legal.",
+            "Use the name of an Incus project, without slashes or spaces."),
+    _reject("unknown_remote", 400, "The remote is not configured.",
+            "Name a remote that has a [remotes.NAME] section, or leave it out."),
+    _reject("bad_path", 400, "The destination path is missing or not legal.",
+            "Give an absolute, normalised UTF-8 path: no '..', no control characters, no component over 255 bytes, at most 4095 bytes."),
+    _reject("bad_name", 400, "The destination is a directory and no file name came with it.",
+            "Send X-Host-Path with the file's name, or give the whole path."),
+    _reject("bad_mode", 400, "The file mode is not legal.", "Give octal digits, for example 0640."),
+    _reject("bad_owner", 400, "The uid or gid is not legal.", "Give a number from 0 to 4294967294."),
+    _reject("bad_flag", 400, "A yes/no value is not legal.", "Give true or false."),
+    _reject("bad_query", 400, "A query parameter is unknown or not legal.", "See the README for the parameters."),
+    _reject("bad_length", 400, "The length of the body is not stated consistently.",
+            "Send Content-Length or chunked transfer encoding, not both."),
+    _reject("bad_request", 400, "The request is not legal HTTP/1.1.",
+            "Send one Host header and one length, no control characters, and percent-encode what is not ASCII in the address."),
+    _reject("long_head", 431, "The head of the request is too long.", "Keep address and headers under 16 KiB."),
+    _reject("unknown_coding", 501, "This transfer coding is not known here.", "Send Content-Length, or chunked alone."),
+    _reject("wrapped_body", 415, "The body is not the file itself.",
+            "Send the bytes of the file as they are: no form (as of curl -F), no Content-Encoding."),
+    _reject("bad_condition", 412, "An upload cannot depend on what is in the instance.",
+            "Leave If-Match, If-None-Match and If-Unmodified-Since out."),
+    _reject("bad_range", 400, "A part of a file cannot be uploaded.",
+            "Leave Content-Range out and send the whole file."),
+    _reject("bad_digest", 400, "The digest header is not legal.", "Send sha-256=:BASE64: as in RFC 9530."),
+    _reject("digest_mismatch", 400, "The body does not have the digest that was announced.",
+            "Send it again; it was damaged on its way, or the digest is of something else."),
+    _reject("bad_idempotency_key", 400, "The idempotency key is not legal.", "Give 1 to 255 visible ASCII characters."),
+    _reject("idempotency_mismatch", 422, "This idempotency key was used for a different upload.",
+            "Use a new key for a new upload."),
+    _reject("incomplete_body", 400, "The body ended before the announced length.", "Send it again."),
+    _reject("too_slow", 408, "The body came too slowly.", "Send it again over a faster line."),
+    _reject("not_found", 404, "There is nothing here.", "See the README for the addresses."),
+    _reject("task_not_found", 404, "There is no task with this id.",
+            "It may have been finished and cleared; see retention.delivered_s."),
+    _reject("unknown_host", 421, "The request is for a host that this service is not known as.",
+            "Use an IP address or localhost, or have the name added to api.hosts."),
+    _reject("cross_site", 403, "The request comes from a web page of another site.",
+            "Send it from a program, or from a page of the same host; a proxy in between must leave the Host header as it is."),
+    _reject("method_not_allowed", 405, "This address does not take this method.", "See the Allow header."),
+    _reject("too_large", 413, "The upload is larger than this service takes.",
+            "Send less, or raise limits.max_upload_bytes."),
+    _reject("http_version", 505, "Only HTTP/1.1 is spoken here.", "Use HTTP/1.1."),
+    _reject("no_room", 507, "There is no room on the disk for this upload.",
+            "Try again later; the administrator can make room on the state directory's filesystem."),
+    _reject("backlog_full", 503, "Too many uploads are waiting to be delivered.", "Try again later.", retry_after_s=10),
+    _reject("too_busy", 503, "Too many uploads are being received at once.",
+            "Try again in a moment; see api.max_connections.", retry_after_s=1),
+    _reject("draining", 503, "The service is stopping.", "Try again in a moment.", retry_after_s=2),
+    _reject("storage_failed", 503, "The upload could not be stored; nothing of it was kept.",
+            "Try again later; the administrator finds the reason in the journal.", retry_after_s=5),
+    _reject("queue_unreadable", 503, "The queue cannot be read or written at the moment.",
+            "Try again later; the administrator finds the reason in the journal."),
+    _reject("no_worker", 503, "A shard has no worker: what is uploaded is kept, and delivered when one starts.",
+            "Start the worker."),
+    _reject("outcome_unknown", 503, "Whether the upload was stored could not be decided.",
+            "It will be delivered whole or not at all. Send it again if it must arrive; repeating is safe."),
+    _reject("internal", 500, "The service made a mistake.", "Please report it with the log's lines."),
     # --- a delivery that did not work ---------------------------------------------------------------------
-    ("incus_unreachable", _W, 0, "Incus does not answer.", "Start Incus; the tasks go on by themselves."),
-    ("incus_refused", _W, 0, "Incus does not let this service in.",
-     "Check the socket's group or the client certificate; the tasks go on by themselves."),
-    ("agent_down", _W, 0, "The virtual machine's agent is not running.",
-     "Start the machine or its agent; the tasks go on by themselves."),
-    ("instance_stopped", _W, 0, "The instance is stopped.", "Start it; delivery.stopped = \"push\" does not wait."),
-    ("cancelled", Action.REJECT, 0, "A person cancelled the task.", "Nothing to do."),
-    ("shutdown", _W, 0, "The worker was told to stop.", "Nothing to do."),
-    ("instance_not_found", _R, 0, "There is no such instance.", "Create it; the tasks go on as soon as it appears."),
-    ("project_not_found", _R, 0, "There is no such project.", "Create it, name another, or cancel the task."),
-    ("instance_refused", _R, 0, "Incus does not let this service into this instance.",
-     "Give the client certificate access to the project."),
-    ("connection_lost", _R, 0, "The connection to the instance was lost.", "Nothing to do."),
-    ("instance_busy", _R, 0, "The instance is busy with another operation.", "Nothing to do."),
-    ("target_full", _R, 0, "The instance's disk or quota is full.", "Make room in the instance."),
-    ("incus_error", _R, 0, "Incus answered with an error of its own.", "See the message and Incus's log."),
-    ("stalled", _R, 0, "Nothing moved for incus.timeout_s seconds.", "See whether Incus or the disk hangs."),
-    ("verify_failed", _R, 0, "What is in the instance is not what was sent.", "See whether something else writes to that path."),
-    ("worker_error", _R, 0, "The worker made a mistake.", "Please report it with the log's lines."),
-    ("io_error", _R, 0, "Reading the spool or writing the target failed.", "See the message; check the disk."),
-    ("parent_not_found", _D, 0, "The directory of the destination does not exist.",
-     "Create it and retry the task, or upload with mkdirs=true."),
-    ("parent_not_directory", _D, 0, "A part of the destination's path is not a directory.", "Choose another path."),
-    ("target_is_directory", _D, 0, "The destination is a directory.", "End the path with a file name."),
-    ("target_not_regular", _D, 0, "The destination is not a regular file.", "Choose another path."),
-    ("target_is_mount_point", _D, 0, "The destination is a mount point or otherwise in use.", "Choose another path, or unmount it."),
-    ("owner_not_mapped", _D, 0, "The instance has no such uid or gid.", "Choose one within the instance's id map."),
-    ("too_many_links", _D, 0, "The destination is a chain of symbolic links that does not end.", "Mend the links, then retry the task."),
-    ("permission_denied", _D, 0, "Writing to this path is not permitted.", "Choose another path, or change its permissions."),
-    ("read_only", _D, 0, "The destination is on a read-only filesystem.", "Choose another path, or remount it."),
-    ("name_too_long", _D, 0, "The instance's filesystem does not take a name that long.", "Choose a shorter name."),
-    ("invalid_row", _D, 0, "The task's row or its file is not one this worker may deliver.", "See the message; fsck may tell more."),
-    ("bytes_missing", _D, 0, "The task's bytes are not in the spool.", "Run fsck; look in lost+found."),
-    ("bytes_damaged", _D, 0, "The task's bytes are not those that were accepted.", "Check the disk; ask for the file again."),
-    ("gave_up", _D, 0, "It did not work for as long as retry.give_up_after_s or retry.max_attempts allow.",
-     "Mend the cause in the message, then retry the task."),
-    ("order_unknown", _D, 0, "The queue was rebuilt from the spool: why this failed or was held, and what was delivered since, is lost.",
-     "Look at the file in the instance; retry or release with --force if these bytes are wanted."),
-    ("path_moved_on", _D, 0, "A newer upload to the same path exists.", "Retry with --force if the older bytes are wanted."),
+    _wait("incus_unreachable", "Incus does not answer.",
+          "Start Incus; the tasks go on by themselves.", scope=Scope.REMOTE, cause=Cause.LOST),
+    _wait("incus_refused", "Incus does not let this service in.",
+          "Check the socket's group or the client certificate; the tasks go on by themselves.",
+          scope=Scope.REMOTE, cause=Cause.REFUSED),
+    _wait("agent_down", "The virtual machine's agent is not running.",
+          "Start the machine or its agent; the tasks go on by themselves.", scope=Scope.INSTANCE),
+    _wait("instance_stopped", "The instance is stopped.",
+          "Start it; delivery.stopped = \"push\" does not wait.", scope=Scope.INSTANCE),
+    _reject("cancelled", 0, "A person cancelled the task.", "Nothing to do."),
+    _wait("shutdown", "The worker was told to stop.", "Nothing to do.", cause=Cause.HERE),
+    _retry("instance_not_found", "There is no such instance.",
+           "Create it; the tasks go on as soon as it appears.", scope=Scope.INSTANCE, cause=Cause.GONE),
+    _retry("project_not_found", "There is no such project.",
+           "Create it, name another, or cancel the task.", scope=Scope.INSTANCE, cause=Cause.GONE),
+    _retry("instance_refused", "Incus does not let this service into this instance.",
+           "Give the client certificate access to the project.", scope=Scope.INSTANCE, cause=Cause.REFUSED),
+    _retry("connection_lost", "The connection to the instance was lost.",
+           "Nothing to do.", scope=Scope.INSTANCE, cause=Cause.LOST, ask_remote=True),
+    _retry("instance_busy", "The instance is busy with another operation.", "Nothing to do.", scope=Scope.INSTANCE),
+    _retry("target_full", "The instance's disk or quota is full.", "Make room in the instance."),
+    _retry("incus_error", "Incus answered with an error of its own.", "See the message and Incus's log."),
+    _retry("stalled", "Nothing moved for incus.timeout_s seconds.",
+           "See whether Incus or the disk hangs.", scope=Scope.INSTANCE, cause=Cause.LOST, ask_remote=True),
+    _retry("verify_failed", "What is in the instance is not what was sent.",
+           "See whether something else writes to that path."),
+    _retry("worker_error", "The worker made a mistake.", "Please report it with the log's lines.", cause=Cause.HERE),
+    _retry("io_error", "Reading the spool or writing the target failed.",
+           "See the message; check the disk.", cause=Cause.HERE),
+    _dead_letter("parent_not_found", "The directory of the destination does not exist.",
+                 "Create it and retry the task, or upload with mkdirs=true."),
+    _dead_letter("parent_not_directory", "A part of the destination's path is not a directory.",
+                 "Choose another path."),
+    _dead_letter("target_is_directory", "The destination is a directory.", "End the path with a file name."),
+    _dead_letter("target_not_regular", "The destination is not a regular file.", "Choose another path."),
+    _dead_letter("target_is_mount_point", "The destination is a mount point or otherwise in use.",
+                 "Choose another path, or unmount it."),
+    _dead_letter("owner_not_mapped", "The instance has no such uid or gid.",
+                 "Choose one within the instance's id map."),
+    _dead_letter("too_many_links", "The destination is a chain of symbolic links that does not end.",
+                 "Mend the links, then retry the task."),
+    _dead_letter("permission_denied", "Writing to this path is not permitted.",
+                 "Choose another path, or change its permissions."),
+    _dead_letter("read_only", "The destination is on a read-only filesystem.", "Choose another path, or remount it."),
+    _dead_letter("name_too_long", "The instance's filesystem does not take a name that long.",
+                 "Choose a shorter name."),
+    _dead_letter("invalid_row", "The task's row or its file is not one this worker may deliver.",
+                 "See the message; fsck may tell more.", cause=Cause.HERE),
+    _dead_letter("bytes_missing", "The task's bytes are not in the spool.",
+                 "Run fsck; look in lost+found.", cause=Cause.HERE),
+    _dead_letter("bytes_damaged", "The task's bytes are not those that were accepted.",
+                 "Check the disk; ask for the file again.", cause=Cause.HERE),
+    _dead_letter("gave_up", "It did not work for as long as retry.give_up_after_s or retry.max_attempts allow.",
+                 "Mend the cause in the message, then retry the task."),
+    _dead_letter("order_unknown", "The queue was rebuilt from the spool: why this failed or was held, and what was delivered since, is lost.",
+                 "Look at the file in the instance; retry or release with --force if these bytes are wanted.",
+                 cause=Cause.HERE),
+    _dead_letter("path_moved_on", "A newer upload to the same path exists.",
+                 "Retry with --force if the older bytes are wanted."),
     # --- a start that cannot go on ------------------------------------------------------------------------
-    ("bad_config", Action.STOP, 0, "The configuration is wrong.", "See the message; it names the key."),
-    ("unsafe_listen", Action.STOP, 0, "Whoever reaches this address could write as root into every instance.",
-     "Listen on loopback or a Unix socket, or set api.allow_anonymous = true."),
-    ("cannot_listen", Action.STOP, 0, "An address of api.listen cannot be opened.",
-     "See the message; another process may have it."),
-    ("no_state", Action.STOP, 0, "Where the configuration says there is no state of this service.",
-     "Start the service once, or name its configuration with --config."),
-    ("read_only_state", Action.STOP, 0, "The state directory cannot be written.",
-     "Mend its filesystem and mount it for writing."),
-    ("queue_moving", Action.STOP, 0, "The queue is being moved to another number of shards.", "Try again in a moment."),
-    ("shard_taken", Action.STOP, 0, "Another worker serves this shard.", "Stop it first, or choose another shard."),
-    ("queue_damaged", Action.STOP, 0, "A shard's database is damaged.", "The worker sets it aside and rebuilds it."),
-    ("queue_full", _W, 0, "The disk has no room for the queue's own writes.", "Make room on the state directory's filesystem."),
-    ("queue_failed", _W, 0, "The queue's database could not be read or written.", "See the message; check the disk."),
-    ("queue_locked", _R, 0, "Another process held the queue's database for too long.", "See whether one of them hangs."),
+    _stop("bad_config", "The configuration is wrong.", "See the message; it names the key.", exit_status=EX_CONFIG),
+    _stop("unsafe_listen", "Whoever reaches this address could write as root into every instance.",
+          "Listen on loopback or a Unix socket, or set api.allow_anonymous = true.", exit_status=EX_CONFIG),
+    _stop("cannot_listen", "An address of api.listen cannot be opened.",
+          "See the message; another process may have it."),
+    _stop("no_state", "Where the configuration says there is no state of this service.",
+          "Start the service once, or name its configuration with --config."),
+    _stop("read_only_state", "The state directory cannot be written.", "Mend its filesystem and mount it for writing."),
+    _stop("queue_moving", "The queue is being moved to another number of shards.", "Try again in a moment."),
+    _stop("shard_taken", "Another worker serves this shard.",
+          "Stop it first, or choose another shard.", exit_status=EX_TEMPFAIL),
+    _stop("queue_damaged", "A shard's database is damaged.", "The worker sets it aside and rebuilds it."),
+    _wait("queue_full", "The disk has no room for the queue's own writes.",
+          "Make room on the state directory's filesystem.", room_helps=True),
+    _wait("queue_failed", "The queue's database could not be read or written.",
+          "See the message; check the disk.", room_helps=True),
+    _retry("queue_locked", "Another process held the queue's database for too long.", "See whether one of them hangs."),
 )
 
 

@@ -5,10 +5,11 @@ The fields of an event are read from the places in the code that log it.
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
-from daemon.errors import ERRORS, Action
+from daemon.errors import ERRORS, Action, ErrorKind
 from daemon.log.events import EVENTS
 from daemon.recovery.findings import FINDINGS
 
@@ -28,13 +29,17 @@ Made by `make docs` from `daemon/errors.py`. A code never changes its meaning.
 | stop | the process cannot go on; it tells the administrator and exits |
 """
 
-_TITLES = (
-    ("A request that is refused", "Clients meet these, as `code` in the answer.",
-     lambda kind: kind.status != 0),
-    ("A delivery that did not work", "These are in a task's `error`, and in the log.",
-     lambda kind: kind.status == 0 and kind.action is not Action.STOP),
-    ("A process that cannot go on", "These end a process, or keep it from starting.",
-     lambda kind: kind.status == 0 and kind.action is Action.STOP),
+#: A section of the page: its title, a note, the rows that belong there, and the columns that only these have.
+_SECTIONS: Final[tuple[tuple[str, str, Callable[[ErrorKind], bool], dict[str, Callable[[ErrorKind], object]]], ...]] = (
+    ("A request that is refused", "Clients meet these, as `code` in the answer. Where the trouble passes by itself,"
+     " `Retry-After` says in how many seconds to try again.", lambda kind: kind.status != 0,
+     {"status": lambda kind: kind.status, "Retry-After": lambda kind: kind.retry_after_s or ""}),
+    ("A delivery that did not work", "These are in a task's `error`, and in the log. What else would only meet the same"
+     " error is left alone meanwhile: nothing, the instance's other tasks, or all of the remote's.",
+     lambda kind: kind.status == 0 and kind.action is not Action.STOP, {"concerns": lambda kind: kind.scope.value}),
+    ("A process that cannot go on", "These end a process, or keep it from starting. After 78 the service manager does"
+     " not start it again.", lambda kind: kind.status == 0 and kind.action is Action.STOP,
+     {"exit status": lambda kind: kind.exit_status}),
 )
 
 _EVENTS_HEAD = """# Events
@@ -99,13 +104,10 @@ stays there until a person removes it. A file of the spool is the upload's bytes
 def errors_page() -> str:
     """The text of docs/errors.md."""
     parts = [_ERRORS_HEAD]
-    for title, note, belongs in _TITLES:
-        rows = [(f"`{kind.code}`", kind.status or "", kind.action.value, kind.title, kind.hint)
+    for title, note, belongs, special in _SECTIONS:
+        rows = [(f"`{kind.code}`", *(show(kind) for show in special.values()), kind.action.value, kind.title, kind.hint)
                 for kind in ERRORS.values() if belongs(kind)]
-        columns = ["code", "status", "action", "what it means", "what to do"]
-        if not any(row[1] for row in rows):
-            columns.pop(1)
-            rows = [(row[0], *row[2:]) for row in rows]
+        columns = ("code", *special, "action", "what it means", "what to do")
         parts.append(f"## {title}\n\n{note}\n\n{_table(columns, rows)}")
     return "\n".join(parts)
 

@@ -7,8 +7,6 @@ from daemon.errors import CourierError
 
 #: The address whose clients read plain text.
 UPLOAD: Final = "/upload"
-#: Seconds after which a client may try again, for the refusals that pass by themselves.
-RETRY_AFTER_S: Final = {"backlog_full": 10, "too_busy": 1, "draining": 2, "storage_failed": 5}
 
 
 def problem(error: CourierError) -> Answer:
@@ -32,5 +30,5 @@ def refusal(path: str, error: CourierError) -> Answer:
 
 
 def _headers(error: CourierError) -> tuple[tuple[str, str], ...]:
-    wait_s = RETRY_AFTER_S.get(error.code)
-    return () if wait_s is None else (("Retry-After", str(wait_s)),)
+    wait_s = error.kind.retry_after_s
+    return (("Retry-After", str(wait_s)),) if wait_s else ()

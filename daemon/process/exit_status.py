@@ -1,5 +1,6 @@
 """Exit codes of the service's processes, and how they say why they end."""
 
+import os
 import sys
 from typing import Final
 
@@ -12,20 +13,13 @@ EXIT_FAILED: Final = 1
 #: What was typed cannot be understood.
 EXIT_USAGE: Final = 2
 #: Another worker serves the shard; a restart may find it free.
-EXIT_TAKEN: Final = 75
+EXIT_TAKEN: Final = os.EX_TEMPFAIL
 #: The configuration is wrong: a restart does not help (sysexits.h, EX_CONFIG).
-EXIT_CONFIG: Final = 78
+EXIT_CONFIG: Final = os.EX_CONFIG
 
 
 class Misused(Exception):
     """Raised when what was typed cannot be understood; its text says what would be right."""
-
-
-def exit_code(error: CourierError) -> int:
-    """The exit code of a process that cannot go on because of `error`."""
-    if error.code == "shard_taken":
-        return EXIT_TAKEN
-    return EXIT_CONFIG if error.code in {"bad_config", "unsafe_listen"} else EXIT_FAILED
 
 
 def complain(program: str, error: CourierError) -> None:
@@ -39,7 +33,7 @@ def end_with(program: str, error: CourierError | OSError) -> int:
     """Say on stderr why a process ends, and return its exit status."""
     failure = _in_words(error) if isinstance(error, OSError) else error
     complain(program, failure)
-    return exit_code(failure)
+    return failure.kind.exit_status
 
 
 def _in_words(error: OSError) -> CannotStart:

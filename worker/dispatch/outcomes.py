@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from daemon.config import Config
-from daemon.errors import ERRORS, Action
+from daemon.errors import ERRORS, Action, Cause, Scope
 from daemon.log import log
 from daemon.model.names import printable
 from daemon.model.task import FINISHED, State, Task
@@ -18,7 +18,6 @@ from worker.dispatch.remotes import Remotes
 from worker.dispatch.retry import Decision, decide, delay_s
 from worker.dispatch.runner import Outcome
 from worker.dispatch.scheduler import Lanes
-from worker.targets.error_codes import SCOPE, Scope
 
 #: So much of a message is kept.
 _MESSAGE_LENGTH: Final = 1000
@@ -27,9 +26,6 @@ WAIT_PROBE_S: Final = 1.5
 #: An instance that broke a connection off is left alone for so long at least: Incus may have done it to stop it or to
 #: snapshot it, and who comes back at once can get in before Incus, which then waits until nobody uses the instance.
 LEAST_PROBE_S: Final = 0.5
-#: Codes that tell nothing about the destination: the trouble was on this side.
-_SAYS_NOTHING: Final = frozenset(
-    {"shutdown", "order_unknown", "bytes_missing", "bytes_damaged", "invalid_row", "io_error", "worker_error"})
 
 
 class Settling:
@@ -60,7 +56,7 @@ class Settling:
 
     def learn(self, outcome: Outcome) -> None:
         """Remember what an outcome tells about its destination alone."""
-        if outcome.code not in _SAYS_NOTHING:
+        if outcome.code is None or ERRORS[outcome.code].cause is not Cause.HERE:
             self.hand_back(self._learn(outcome, time.time()))
 
     def hand_back(self, tasks: Sequence[Task]) -> None:
@@ -111,7 +107,7 @@ class Settling:
         """Remember what the outcome tells about its destination; return the tasks that are to wait with it."""
         destination, code = outcome.task.destination, outcome.code or ""
         lane = self._lanes.lane(destination)
-        scope = SCOPE.get(code, Scope.TASK)
+        scope = ERRORS[code].scope if code else Scope.TASK
         if scope is Scope.REMOTE:
             if self._remotes.note_down(destination.remote, code):
                 log("target.down", remote=destination.remote, code=code, detail=outcome.detail)

@@ -8,22 +8,19 @@ uploads to its path wait for that.
 import time
 from typing import Final
 
-from daemon.errors import ERRORS, Action
+from daemon.errors import ERRORS, Action, Cause, ErrorKind, Scope
 from daemon.log import log
 from daemon.task_queue import TaskQueue
 from worker.dispatch.outcomes import Settling
 from worker.dispatch.remotes import Remotes
 from worker.dispatch.runner import Outcome, Swept
 from worker.dispatch.scheduler import Lanes
-from worker.targets.error_codes import SCOPE, Scope
 
 #: Between two looks.
 _LOOK_EVERY_S: Final = 1.0
 #: Instances looked at in one look, and part files of each.
 _INSTANCES: Final = 64
 _AT_ONCE: Final = 16
-#: What is gone took its part files with it.
-_GONE: Final = frozenset({"instance_not_found", "project_not_found"})
 
 
 class Sweeping:
@@ -54,20 +51,22 @@ class Sweeping:
     def swept(self, message: Swept) -> None:
         """Write down that nothing is left, unless the instance has to be waited for. Raises QueueFault."""
         task, code = message.task, message.code
-        if code not in _GONE:
+        kind = ERRORS[code] if code else None
+        gone = kind is not None and kind.cause is Cause.GONE
+        if not gone:
             self._settling.learn(Outcome(task, code, message.detail))
-            if SCOPE.get(code or "", Scope.TASK) is not Scope.TASK or _may_pass(message):
+            if kind is not None and (kind.scope is not Scope.TASK or _may_pass(message, kind)):
                 return
         self._queue.forget_part(task.order)
         if not self._lanes.lane(task.destination).sweeping():
-            # There may be more, and uploads that wait for them.
+            # What is gone took its part files with it. There may be more, and uploads that wait for them.
             self._look_at = 0.0
-        if message.removed or code not in {None, *_GONE}:
+        if message.removed or not (code is None or gone):
             log("target.swept" if message.removed else "target.not_swept", task_id=task.task_id,
                 instance=task.destination.instance, project=task.destination.project,
                 remote=task.destination.remote, path=task.destination.path, code=code, detail=message.detail or None)
 
 
-def _may_pass(message: Swept) -> bool:
+def _may_pass(message: Swept, kind: ErrorKind) -> bool:
     """True when no session could be had just now: that tells nothing about the part file."""
-    return message.unopened and message.code is not None and ERRORS[message.code].action is Action.RETRY
+    return message.unopened and kind.action is Action.RETRY

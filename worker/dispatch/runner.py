@@ -22,9 +22,6 @@ HOLD_S: Final = 2.0
 #: After so many seconds a runner makes room for another lane, if one waits.
 TURN_S: Final = 0.5
 
-#: Errors of one connection that may be the remote's: it is asked.
-_MAYBE_ALL: Final = frozenset({"connection_lost", "stalled"})
-
 
 class Cancelled(CourierError):
     """Raised before the rename of a task that a person cancelled."""
@@ -157,7 +154,7 @@ def _sweep(task: Task, held: list[Session], target_of: Callable[[str], Target], 
 
 def _whose(error: CourierError, target: Callable[[], Target]) -> CourierError:
     """The error itself; or, when a connection ended because the whole remote is away, that."""
-    if error.code in _MAYBE_ALL:
+    if error.kind.ask_remote:
         try:
             target().probe()
         except CourierError as away:

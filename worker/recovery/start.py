@@ -56,7 +56,7 @@ def _with_room(reserve: Reserve, step: Callable[[], Result]) -> Result:
     try:
         return step()
     except QueueFault as fault:
-        if fault.code not in {"queue_full", "queue_failed"} or not reserve.release():
+        if not (fault.kind.room_helps and reserve.release()):
             raise
     except OSError as error:
         if error.errno not in NO_ROOM or not reserve.release():

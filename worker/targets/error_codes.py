@@ -6,40 +6,7 @@ agents, busy instances and a daemon that starts or stops: these are from Incus's
 
 import errno
 import re
-from collections.abc import Iterator
-from enum import Enum
 from typing import Final
-
-from daemon.errors import ERRORS, Action
-
-
-class Scope(Enum):
-    """How much is unavailable when a code comes up: what else would only meet the same error."""
-
-    #: This task alone.
-    TASK = "task"
-    #: Every task of the instance.
-    INSTANCE = "instance"
-    #: Every task of the remote.
-    REMOTE = "remote"
-
-
-_INSTANCE_WIDE: Final = frozenset({
-    "instance_not_found", "project_not_found", "instance_refused", "instance_stopped", "instance_busy", "agent_down",
-    "stalled", "connection_lost",
-})
-_REMOTE_WIDE: Final = frozenset({"incus_unreachable", "incus_refused"})
-
-
-def _scopes() -> Iterator[tuple[str, Scope]]:
-    for code, kind in ERRORS.items():
-        if kind.action in {Action.RETRY, Action.WAIT, Action.DEAD_LETTER}:
-            yield code, (Scope.REMOTE if code in _REMOTE_WIDE else
-                         Scope.INSTANCE if code in _INSTANCE_WIDE else Scope.TASK)
-
-
-#: The scope of every code that a delivery can end with.
-SCOPE: Final[dict[str, Scope]] = dict(_scopes())
 
 #: errno, the text by which the server's Go names it, the code.
 _SYSTEM: Final[tuple[tuple[int, str, str], ...]] = (

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.errors import ERRORS, Action, CourierError
+from daemon.errors import ERRORS, Action, CourierError, ErrorKind, Scope
 from daemon.log.events import EVENTS, LogEvent
-from worker.targets import error_codes
 
 ROOT = Path(__file__).parents[3]
 SOURCES = sorted(path for room in ("daemon", "api", "worker") for path in (ROOT / room).rglob("*.py"))
@@ -66,8 +65,9 @@ def test_no_row_of_a_table_hides_another(file: str, rows: dict[str, object]) -> 
     """Each name stands in its table once."""
     path = ROOT / "daemon" / file
     [table] = [call for where, call in calls("_table") if where == path]
-    names = [row.elts[0].value for row in table.args
-             if isinstance(row, ast.Tuple) and isinstance(row.elts[0], ast.Constant)]
+    names = [name.value for row in table.args
+             for name in (row.elts if isinstance(row, ast.Tuple) else row.args if isinstance(row, ast.Call) else [])[:1]
+             if isinstance(name, ast.Constant)]
     assert sorted(names) == sorted(rows)
 
 
@@ -100,10 +100,28 @@ def test_every_error_of_the_table_is_used() -> None:
     assert set(ERRORS) - texts() == set()
 
 
-def test_every_verdict_about_a_delivery_is_in_the_table() -> None:
-    """Whatever a target says, the worker knows what to do about it."""
-    codes = set(error_codes.SCOPE)
-    assert codes <= set(ERRORS)
+@pytest.mark.parametrize(("code", "scope"), [
+    ("target_full", Scope.TASK), ("parent_not_found", Scope.TASK), ("verify_failed", Scope.TASK),
+    ("instance_not_found", Scope.INSTANCE), ("instance_stopped", Scope.INSTANCE), ("agent_down", Scope.INSTANCE),
+    ("incus_unreachable", Scope.REMOTE), ("incus_refused", Scope.REMOTE),
+])
+def test_scope_is_what_is_unavailable(code: str, scope: Scope) -> None:
+    """A full disk concerns one task, a stopped instance all of its tasks, an Incus that is away everything."""
+    assert ERRORS[code].scope is scope
+
+
+@pytest.mark.parametrize("kind", ERRORS.values(), ids=ERRORS)
+def test_only_what_is_waited_for_or_tried_again_concerns_more_than_its_task(kind: ErrorKind) -> None:
+    """A dead letter, or a refusal, of one task never stops the tasks beside it."""
+    assert kind.scope is Scope.TASK or kind.action in {Action.WAIT, Action.RETRY}
+
+
+@pytest.mark.parametrize(("code", "status"), [
+    ("bad_config", 78), ("unsafe_listen", 78), ("shard_taken", 75), ("no_state", 1), ("queue_damaged", 1), ("no_room", 1),
+])
+def test_exit_status_says_whether_a_restart_helps(code: str, status: int) -> None:
+    """78 keeps the service manager from starting the process again; 75 and 1 let it."""
+    assert ERRORS[code].exit_status == status
 
 
 @pytest.mark.parametrize("code", ERRORS)

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final
 
-from daemon.errors import Undelivered
+from daemon.errors import Cause, Undelivered
 from worker.targets import source as spool
 from worker.targets.attributes import (
     Attributes,
@@ -27,8 +27,6 @@ from worker.targets.incus.sftp_part import HIDDEN
 
 _MAX_LINKS: Final = 40
 _PIECE_BYTES: Final = 256 * 1024
-#: After these the connection may hold the rest of an old answer.
-_CONNECTION_GONE: Final = frozenset({"stalled", "incus_unreachable", "connection_lost"})
 
 
 class FilesApiSession:
@@ -57,7 +55,8 @@ class FilesApiSession:
         try:
             return self._deliver(delivery, source, before_rename)
         except Undelivered as error:
-            self._broken = self._broken or error.code in _CONNECTION_GONE
+            # A connection that ended may hold the rest of an old answer.
+            self._broken = self._broken or error.kind.cause is Cause.LOST
             raise
 
     def sweep(self, delivery: Delivery) -> bool:

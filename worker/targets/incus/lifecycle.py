@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from daemon.config import Remote
-from daemon.errors import Undelivered
+from daemon.errors import Cause, Undelivered
 from worker.targets.incus.rest import Rest, Upgraded
 from worker.targets.incus.websocket import HEADERS, EventStream, StreamEnded
 
@@ -23,7 +23,6 @@ _LONGEST_PAUSE_S: Final = 1.0
 _CONNECT_S: Final = 5.0
 #: Silence after which Incus is asked whether it is still there.
 _IDLE_S: Final = 15.0
-_REFUSED: Final = frozenset({"instance_refused", "incus_refused"})
 
 
 class Lifecycle:
@@ -88,7 +87,7 @@ class Lifecycle:
         try:
             return self._upgrade({"all-projects": "true"})
         except Undelivered as error:
-            if error.code not in _REFUSED:
+            if error.kind.cause is not Cause.REFUSED:
                 raise
             # A certificate that is restricted to some projects may follow only one of them.
             return self._upgrade({"project": self._remote.project})

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from daemon.config import Remote
-from daemon.errors import Undelivered
+from daemon.errors import Cause, Undelivered
 from daemon.model.upload import Destination
 from worker.targets.base import Feed, Session
 from worker.targets.incus.files_api import FilesApiSession
@@ -18,10 +18,6 @@ from worker.targets.incus.sftp_wire import Wire, WireBroken, WireForeign, WireSt
 _PROBE_S: Final = 3.0
 #: Incus's status code of a stopped instance.
 _STOPPED: Final = 102
-#: What an answer 404 can mean.
-_NOT_FOUND: Final = frozenset({"instance_not_found", "project_not_found"})
-#: Errors that come from one instance or from all of Incus alike: the probe tells.
-_WHOSE: Final = frozenset({"stalled", "incus_refused"})
 
 
 class IncusTarget:
@@ -40,9 +36,9 @@ class IncusTarget:
             return self._open(rest, destination, stopped)
         except Undelivered as error:
             rest.close()
-            if error.code in _WHOSE:
-                self.probe()
             if error.code == "incus_refused":
+                # By this instance alone, if the remote as a whole lets this service in.
+                self.probe()
                 raise Undelivered("instance_refused", error.detail) from error
             raise
         except BaseException:
@@ -59,7 +55,7 @@ class IncusTarget:
         try:
             self._ask(f"/projects/{urllib.parse.quote(project, safe='')}")
         except Undelivered as error:
-            if error.code in _NOT_FOUND:
+            if error.kind.cause is Cause.GONE:
                 raise Undelivered("project_not_found", f"{self._name}: there is no project {project}") from error
             raise
 
@@ -75,9 +71,9 @@ class IncusTarget:
         try:
             return rest.metadata(path)
         except Undelivered as error:
-            if error.code in {"incus_refused", *_NOT_FOUND}:
+            if error.kind.cause is Cause.GONE:
                 raise
-            code = "incus_refused" if error.code == "instance_refused" else "incus_unreachable"
+            code = "incus_refused" if error.kind.cause is Cause.REFUSED else "incus_unreachable"
             raise Undelivered(code, error.detail) from error
         finally:
             rest.close()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from api.http.problem import RETRY_AFTER_S, plain_problem, problem
+from api.http.problem import plain_problem, problem
 from api.http.response import as_http
 from daemon.errors import ERRORS, Action, Rejected
 
@@ -23,11 +23,18 @@ def test_every_refusal_has_both_forms(code: str) -> None:
     assert plain.body.decode().endswith(f"[{code}]\n")
 
 
-@pytest.mark.parametrize(("code", "wait_s"), RETRY_AFTER_S.items())
+@pytest.mark.parametrize(("code", "wait_s"), [
+    ("backlog_full", 10), ("too_busy", 1), ("draining", 2), ("storage_failed", 5),
+])
 def test_refusal_that_passes_says_when_to_come_back(code: str, wait_s: int) -> None:
     """Retry-After goes with 503 only."""
     assert ERRORS[code].status == 503
     assert problem(Rejected(code)).headers == (("Retry-After", str(wait_s)),)
+
+
+def test_refusal_that_stays_names_no_time() -> None:
+    """Who would only be refused again is not asked to come back."""
+    assert problem(Rejected("bad_path")).headers == ()
 
 
 def test_answer_goes_over_the_wire_whole() -> None:

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from daemon.errors import CannotStart
-from daemon.process.exit_status import EXIT_FAILED, exit_code
+from daemon.process.exit_status import EXIT_FAILED
 from daemon.process.thread_pools import begin_pool
 
 
@@ -30,7 +30,7 @@ def test_pool_is_refused_and_leaves_no_thread_when_one_of_them_cannot_be_started
     monkeypatch.setattr(threading.Thread, "start", start_two)
     with pytest.raises(CannotStart, match="cannot start 3 more threads") as refused:
         begin_pool(3, "refused")
-    assert exit_code(refused.value) == EXIT_FAILED
+    assert refused.value.kind.exit_status == EXIT_FAILED
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("refused")]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from daemon.errors import CannotStart
-from daemon.process.exit_status import EXIT_CONFIG, EXIT_FAILED, exit_code
+from daemon.process.exit_status import EXIT_CONFIG, EXIT_FAILED
 from daemon.state.layout import Layout
 
 #: Where `struct statvfs` has its flags, as os.statvfs_result is built.
@@ -23,7 +23,7 @@ def test_create_is_refused_on_a_read_only_filesystem(tmp_path: Path, monkeypatch
     with pytest.raises(CannotStart, match=r"state\.directory .* is on a read-only filesystem") as refused:
         layout.create()
     assert refused.value.code == "read_only_state"
-    assert exit_code(refused.value) == EXIT_FAILED
+    assert refused.value.kind.exit_status == EXIT_FAILED
 
 
 def test_create_is_refused_in_a_directory_of_others(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_missing_directory_that_cannot_be_made_is_wrong_configuration(
     monkeypatch.setattr(os, "mkdir", fail)
     with pytest.raises(CannotStart, match="systemd-tmpfiles --create") as refused:
         Layout(tmp_path / "state").create()
-    assert exit_code(refused.value) == EXIT_CONFIG
+    assert refused.value.kind.exit_status == EXIT_CONFIG
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EMFILE, errno.EROFS])
@@ -93,4 +93,4 @@ def test_restart_is_worth_a_try_when_the_disk_is_in_trouble_at_a_start(
     monkeypatch.setattr(os, "mkdir", fail)
     with pytest.raises(CannotStart, match=r"^state\.directory ") as refused:
         Layout(state).create()
-    assert exit_code(refused.value) == EXIT_FAILED
+    assert refused.value.kind.exit_status == EXIT_FAILED

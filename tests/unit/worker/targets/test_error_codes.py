@@ -4,8 +4,8 @@ import errno
 
 import pytest
 
-from daemon.errors import ERRORS, Action
-from worker.targets.error_codes import SCOPE, Scope, classify_files_api, classify_http, classify_oserror, classify_sftp
+from daemon.errors import ERRORS
+from worker.targets.error_codes import classify_files_api, classify_http, classify_oserror, classify_sftp
 
 HTTP = [
     (404, 'Failed to fetch instance "nope" in project "default": Instance not found', "instance_not_found"),
@@ -84,22 +84,6 @@ def test_name_of_a_file_does_not_decide(name: str) -> None:
 def test_errno_has_its_code(number: int | None, code: str) -> None:
     """A failure of the system has the code that the same failure has by SFTP."""
     assert classify_oserror(number) == code
-
-
-def test_every_error_of_a_delivery_has_a_scope() -> None:
-    """Whatever ends a delivery says how much else is affected."""
-    of_deliveries = {code for code, kind in ERRORS.items() if kind.action in {Action.RETRY, Action.WAIT, Action.DEAD_LETTER}}
-    assert set(SCOPE) == of_deliveries
-
-
-@pytest.mark.parametrize(("code", "scope"), [
-    ("target_full", Scope.TASK), ("parent_not_found", Scope.TASK), ("verify_failed", Scope.TASK),
-    ("instance_not_found", Scope.INSTANCE), ("instance_stopped", Scope.INSTANCE), ("agent_down", Scope.INSTANCE),
-    ("incus_unreachable", Scope.REMOTE), ("incus_refused", Scope.REMOTE),
-])
-def test_scope_is_what_is_unavailable(code: str, scope: Scope) -> None:
-    """A full disk concerns one task, a stopped instance all of its tasks, an Incus that is away everything."""
-    assert SCOPE[code] is scope
 
 
 def test_every_code_of_the_table_exists() -> None:
