@@ -45,6 +45,8 @@ class Cause(Enum):
     HERE = "here"
     #: The connection ended, and cannot be used any more.
     LOST = "lost"
+    #: Nothing moved: it may hang, and the connection cannot be used any more.
+    SILENT = "silent"
     #: Incus does not let this service in.
     REFUSED = "refused"
     #: What holds the destination is not there, and took with it what was in it.
@@ -192,7 +194,7 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     _retry("target_full", "The instance's disk or quota is full.", "Make room in the instance."),
     _retry("incus_error", "Incus answered with an error of its own.", "See the message and Incus's log."),
     _retry("stalled", "Nothing moved for incus.timeout_s seconds.",
-           "See whether Incus or the disk hangs.", scope=Scope.INSTANCE, cause=Cause.LOST, ask_remote=True),
+           "See whether Incus or the disk hangs.", scope=Scope.INSTANCE, cause=Cause.SILENT, ask_remote=True),
     _retry("verify_failed", "What is in the instance is not what was sent.",
            "See whether something else writes to that path."),
     _retry("worker_error", "The worker made a mistake.", "Please report it with the log's lines.", cause=Cause.HERE),

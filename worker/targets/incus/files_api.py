@@ -56,7 +56,7 @@ class FilesApiSession:
             return self._deliver(delivery, source, before_rename)
         except Undelivered as error:
             # A connection that ended may hold the rest of an old answer.
-            self._broken = self._broken or error.kind.cause is Cause.LOST
+            self._broken = self._broken or error.kind.cause in {Cause.LOST, Cause.SILENT}
             raise
 
     def sweep(self, delivery: Delivery) -> bool:

@@ -36,9 +36,10 @@ class IncusTarget:
             return self._open(rest, destination, stopped)
         except Undelivered as error:
             rest.close()
-            if error.code == "incus_refused":
-                # By this instance alone, if the remote as a whole lets this service in.
+            if error.kind.cause in {Cause.SILENT, Cause.REFUSED}:
+                # It is this instance alone, if the remote answers and lets this service in.
                 self.probe()
+            if error.kind.cause is Cause.REFUSED:
                 raise Undelivered("instance_refused", error.detail) from error
             raise
         except BaseException:
