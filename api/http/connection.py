@@ -1,7 +1,7 @@
 """One connection, as Hypercorn serves it, with five things done otherwise.
 
-- HTTP/1.1 only: in HTTP/2, which Hypercorn would change to, one slow upload holds up the others. An upgrade to it or
-  to WebSocket, where a failed handshake would hold the connection for ever, is passed over.
+- Requests are read by a reader of our own: HTTP/1 only, because in HTTP/2, which Hypercorn would change to, one slow
+  upload holds up the others, and a failed handshake of WebSocket would hold the connection for ever.
 - A request that cannot be read is answered with a code too.
 - A connection is closed as soon as its client has closed it, not a keep-alive time later.
 - A client that does not read its answers is not waited for without end.
@@ -21,7 +21,6 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any, Final, cast
 
-import h11
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import AsyncioSingleTask, WorkerContext
@@ -34,16 +33,15 @@ from hypercorn.typing import ASGIFramework, ConnectionState, TaskGroup
 
 from api.http.pace import Pace
 from api.http.problem import problem, refusal
+from api.http.request_reader import Request, RequestReader, events_of
 from api.http.request_target import split
-from api.http.response import PRIVATE, Answer, App, as_http, headers_of
+from api.http.response import METHOD, PRIVATE, Answer, App, as_http
 from api.http.slow_reader import Outflow
 from daemon.errors import Rejected
 from daemon.log import log
 
 #: Events of one body that wait for the app; each is at most 64 KiB.
 QUEUED_PIECES: Final = 4
-#: What a request is refused with that cannot be read, by the status that h11 gives it.
-UNREADABLE: Final = {431: "long_head", 501: "unknown_coding"}
 #: A connection on which nothing goes on for so long is closed.
 KEEP_ALIVE_S: Final = 5.0
 
@@ -153,48 +151,41 @@ class IdleTimer(AsyncioSingleTask):
 
 
 class Http1(H11Protocol):
-    """HTTP/1.1 and nothing else, for as long as there is somebody to answer."""
+    """HTTP/1 and nothing else, for as long as there is somebody to answer."""
 
-    is_closing: Callable[[], bool]
     #: What the request under way is for.
     _target = b""
     #: True when the client has said that nothing more comes.
     _ended = False
+
+    def __init__(self, *arguments: Any, is_closing: Callable[[], bool]) -> None:
+        super().__init__(*arguments)
+        self._is_closing = is_closing
+        self._reader = RequestReader()
+        self.connection = self._reader
 
     async def handle(self, event: Event) -> None:
         """Take what the client sent; nothing at all is its end."""
         self._ended = isinstance(event, RawData) and not event.data
         await super().handle(event)
 
-    async def _check_protocol(self, event: h11.Request) -> None:
-        # Who asks for an upgrade is answered in HTTP/1.1; who begins in HTTP/2 is refused by the app.
-        return
-
-    async def _create_stream(self, request: h11.Request) -> None:
+    async def _create_stream(self, request: Request) -> None:
         # What a client that was cut off has sent ahead is not worth doing.
-        if not self.is_closing():
+        if not self._is_closing():
             self._target = request.target
-            await super()._create_stream(_without_upgrade(request))
+            # Hypercorn makes capitals of it, and it is copied for this request alone.
+            self.connection_state[METHOD] = request.method.decode("ascii")
+            await super()._create_stream(request)
 
     async def _send_error_response(self, status_code: int) -> None:
-        answer = self._unreadable(status_code).plus(("Connection", "close"))
-        await self._send_h11_event(h11.Response(status_code=answer.status, headers=headers_of(answer)))
-        await self._send_h11_event(h11.Data(data=answer.body))
-        await self._send_h11_event(h11.EndOfMessage())
+        for event in events_of(self._unreadable().plus(("Connection", "close"))):
+            await self._send_h11_event(event)
 
-    def _unreadable(self, status_code: int) -> Answer:
-        code = UNREADABLE.get(status_code, "bad_request")
+    def _unreadable(self) -> Answer:
         if self.stream is None:
-            return problem(Rejected(code))
+            return problem(Rejected(self._reader.code))
         path = split(self._target)[1].partition(b"?")[0]
-        return refusal(path.decode("latin-1"), Rejected("incomplete_body" if self._ended else code))
-
-
-def _without_upgrade(request: h11.Request) -> h11.Request:
-    kept = [header for header in request.headers if header[0] != b"upgrade"]
-    if len(kept) == len(request.headers):
-        return request
-    return h11.Request(method=request.method, target=request.target, headers=kept, http_version=request.http_version)
+        return refusal(path.decode("latin-1"), Rejected("incomplete_body" if self._ended else self._reader.code))
 
 
 class Connection(TCPServer):
@@ -210,9 +201,8 @@ class Connection(TCPServer):
     async def _read_data(self) -> None:
         private = self.writer.get_extra_info("socket").family == socket.AF_UNIX
         state = ConnectionState({PRIVATE: private})
-        protocol = Http1(
-            self.app, self.config, self.context, self._task_group, state, False, None, None, self.protocol_send)
-        protocol.is_closing = self.writer.is_closing
+        protocol = Http1(self.app, self.config, self.context, self._task_group, state, False, None, None,
+                         self.protocol_send, is_closing=self.writer.is_closing)
         self.protocol = cast(ProtocolWrapper, protocol)
         await super()._read_data()
         self.idle_timer.retire()

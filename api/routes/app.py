@@ -13,7 +13,7 @@ from api.http.early_response import EarlyAnswers
 from api.http.parameters import collect, read_query
 from api.http.problem import UPLOAD, plain_problem, problem, refusal
 from api.http.request_target import split
-from api.http.response import PRIVATE, Answer, App, Receive, Scope, Send, json_answer, send_answer, text_answer
+from api.http.response import METHOD, PRIVATE, Answer, App, Receive, Scope, Send, json_answer, send_answer, text_answer
 from api.live_config import Settings
 from api.queries import task_query
 from api.routes import health
@@ -145,19 +145,7 @@ def build(courier: Courier, settings: Settings) -> App:
             Route("/readyz", Endpoint({"GET": courier.get_readiness})),
         ],
         redirect_slashes=False, default=_nothing_here)
-    return _front(EarlyAnswers(_entrance(router, settings)))
-
-
-def _front(app: App) -> App:
-    """Refuse what is not HTTP/1."""
-
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["http_version"] not in {"1.0", "1.1"}:
-            await send_answer(send, problem(Rejected("http_version")).plus(("Connection", "close")))
-        else:
-            await app(scope, receive, send)
-
-    return serve
+    return EarlyAnswers(_entrance(router, settings))
 
 
 def _entrance(app: App, settings: Settings) -> App:
@@ -166,6 +154,7 @@ def _entrance(app: App, settings: Settings) -> App:
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         authority, path = split(scope["raw_path"])
         scope["path"] = path.decode("ascii")
+        scope["method"] = scope["state"][METHOD]
         try:
             if not scope["state"].get(PRIVATE) and from_browser(scope["headers"]):
                 check(collect(scope["headers"]), authority, settings.config.api.hosts)

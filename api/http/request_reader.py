@@ -1,0 +1,123 @@
+"""Requests as they are read from one connection: h11's parser, with what it leaves open decided.
+
+- A head, the line of one chunk, and the trailers have at most `MAX_HEAD_BYTES` each, however they are cut into packets.
+- Empty lines before a request are passed over (RFC 9112, 2.2); they count as a part of its head.
+- What follows a request that closes the connection is not looked at (RFC 9112, 9.6).
+- Only HTTP/1.0 and HTTP/1.1 are spoken, and a wish to change to anything else is passed over.
+- A digest in a trailer is refused: nobody checks it. Other trailers are ignored (RFC 9110, 6.5.1).
+
+h11 is imported here and nowhere else, and nothing of it that it does not document is used.
+"""
+
+import re
+from typing import Final
+
+import h11
+
+from api.http.response import Answer, headers_of
+
+#: The most bytes around the bytes of a file that are read as one.
+MAX_HEAD_BYTES: Final = 16 * 1024
+#: Fields that promise a digest: RFC 9530, RFC 1864, and RFC 3230, which is obsolete.
+DIGEST_FIELDS: Final = frozenset({b"repr-digest", b"content-digest", b"content-md5", b"digest"})
+VERSIONS: Final = frozenset({b"1.0", b"1.1"})
+
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
+_BAD_REQUEST: Final = 400
+#: What a request is refused with that cannot be read, by the status that h11 gives it.
+_CODES: Final = {431: "long_head", 501: "unknown_coding"}
+
+Request = h11.Request
+Event = h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]
+
+
+class RequestReader(h11.Connection):
+    """The requests of one connection, one event after the other."""
+
+    def __init__(self) -> None:
+        super().__init__(h11.SERVER, MAX_HEAD_BYTES)
+        #: Why the request is refused, when `next_event` has raised.
+        self.code = "bad_request"
+        #: Bytes that were received and are not parsed yet.
+        self._unparsed_bytes = 0
+        #: Bytes since the last event that do not belong to a file.
+        self._framing_bytes = 0
+        #: The beginning of what may become an empty line.
+        self._begun = b""
+
+    def receive_data(self, data: bytes) -> None:
+        """Take what was read; nothing at all is its end."""
+        if data and self.their_state is h11.MUST_CLOSE:
+            return
+        if data and self.their_state is h11.IDLE and not self._unparsed_bytes:
+            data = self._without_empty_lines(self._begun + data)
+            if not data:
+                return
+        self._unparsed_bytes += len(data)
+        super().receive_data(data)
+
+    def _without_empty_lines(self, data: bytes) -> bytes:
+        found = _EMPTY_LINES.match(data)
+        empty_bytes = found.end() if found else 0
+        self._framing_bytes += empty_bytes
+        rest = data[empty_bytes:]
+        self._begun = rest if rest == b"\r" else b""
+        return b"" if self._begun else rest
+
+    def next_event(self) -> Event:
+        """The next event, as h11 has it. Raises h11.RemoteProtocolError; `code` says what it is refused with then."""
+        if self.their_state is h11.MUST_CLOSE:
+            return h11.NEED_DATA
+        try:
+            event = super().next_event()
+        except h11.RemoteProtocolError as error:
+            self.code = _CODES.get(error.error_status_hint, "bad_request")
+            raise
+        self._count(event)
+        if self._framing_bytes > MAX_HEAD_BYTES:
+            raise self._refused("long_head")
+        if event is not h11.NEED_DATA:
+            self._framing_bytes = 0
+        return self._checked(event)
+
+    def _count(self, event: Event) -> None:
+        left = len(self.trailing_data[0])
+        self._framing_bytes += self._unparsed_bytes - left - (len(event.data) if isinstance(event, h11.Data) else 0)
+        self._unparsed_bytes = left
+
+    def _checked(self, event: Event) -> Event:
+        if isinstance(event, h11.EndOfMessage) and any(name in DIGEST_FIELDS for name, _ in event.headers):
+            raise self._refused("unchecked_digest")
+        if not isinstance(event, h11.Request):
+            return event
+        if event.http_version not in VERSIONS:
+            raise self._refused("http_version")
+        return _without_upgrade(event)
+
+    def _refused(self, code: str) -> h11.RemoteProtocolError:
+        self.code = code
+        return h11.RemoteProtocolError(code, error_status_hint=_BAD_REQUEST)
+
+    def start_next_cycle(self) -> None:
+        """Go on with the next request; what came of it already is read anew."""
+        rest, ended = self.trailing_data
+        super().start_next_cycle()
+        if rest:
+            super().__init__(h11.SERVER, MAX_HEAD_BYTES)
+            self._unparsed_bytes = 0
+            self.receive_data(rest)
+            if ended:
+                self.receive_data(b"")
+
+
+def _without_upgrade(request: h11.Request) -> h11.Request:
+    kept = [header for header in request.headers if header[0] != b"upgrade"]
+    if len(kept) == len(request.headers):
+        return request
+    return h11.Request(method=request.method, target=request.target, headers=kept, http_version=request.http_version)
+
+
+def events_of(answer: Answer) -> tuple[h11.Response, h11.Data, h11.EndOfMessage]:
+    """The whole of `answer`, for who is refused before the app is asked."""
+    return (h11.Response(status_code=answer.status, headers=headers_of(answer)), h11.Data(data=answer.body),
+            h11.EndOfMessage())
