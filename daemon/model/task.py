@@ -3,7 +3,7 @@
 All values are immutable. Nothing in here touches a disk, a clock or a network.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
@@ -85,9 +85,5 @@ class Task:
     def destination(self) -> Destination:
         """Where the upload goes."""
         return self.upload.destination
-
-    def with_state(self, state: State) -> "Task":
-        """The same task in another state."""
-        return replace(self, state=state)
 
 

@@ -44,6 +44,7 @@ class Sweeping:
             self._cursor = key or ""
             if key is None:
                 return
+            self._queue.forget_unreadable_parts(key, _AT_ONCE)
             tasks = self._queue.left_parts(key, _AT_ONCE)
             if tasks:
                 self._lanes.sweep(tasks, now, self._remotes.answers)

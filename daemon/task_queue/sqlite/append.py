@@ -20,7 +20,7 @@ _ROW: Final = f"(?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE}, ?)"
 class QueueAppend(QueueBase):
     """What the API may do: put uploads."""
 
-    def put_many(self, uploads: Sequence[Upload], *, supersede: bool, state: State = State.QUEUED) -> list[Put]:
+    def put_many(self, uploads: Sequence[Upload], *, supersede: bool) -> list[Put]:
         """Put uploads in one durable transaction, and return what became of each, in their order.
 
         An upload whose id is there already is a duplicate of itself. Pending older uploads to the same path are
@@ -29,7 +29,7 @@ class QueueAppend(QueueBase):
         now = time.time()
 
         def put_all(connection: sqlite3.Connection) -> list[Put]:
-            return self._put_all(connection, uploads, supersede and state is State.QUEUED, state, now)
+            return self._put_all(connection, uploads, supersede, now)
 
         if any(upload.idempotency_key is not None for upload in uploads):
             answers = self.with_keys("queue.commit", put_all)
@@ -40,7 +40,7 @@ class QueueAppend(QueueBase):
         return answers
 
     def _put_all(
-        self, connection: sqlite3.Connection, uploads: Sequence[Upload], supersede: bool, state: State, now: float,
+        self, connection: sqlite3.Connection, uploads: Sequence[Upload], supersede: bool, now: float,
     ) -> list[Put]:
         there = _already_there(connection, uploads)
         fresh: dict[str, Upload] = {}
@@ -54,7 +54,7 @@ class QueueAppend(QueueBase):
                 fresh[upload.task_id] = upload
             found.append(earlier)
         for some in chunks(list(fresh.values())):
-            _insert(connection, some, set() if supersede else _behind(connection, some), state, now)
+            _insert(connection, some, set() if supersede else _behind(connection, some), now)
         replaced = _supersede(connection, fresh.values(), now) if supersede else {}
         return [earlier or Put(Outcome.ACCEPTED, upload.task_id, replaced.get(upload.task_id, []))
                 for upload, earlier in zip(uploads, found, strict=True)]
@@ -107,14 +107,12 @@ def _behind(connection: sqlite3.Connection, uploads: Collection[Upload]) -> set[
     return behind
 
 
-def _insert(
-    connection: sqlite3.Connection, uploads: Collection[Upload], behind: Container[str], state: State, now: float,
-) -> None:
+def _insert(connection: sqlite3.Connection, uploads: Collection[Upload], behind: Container[str], now: float) -> None:
     values: list[object] = []
     for upload in uploads:
         to = upload.destination
-        values += (upload.to_json(), upload.created_at, state, upload.task_id, to.instance_key, to.target, upload.size,
-                   now, upload.created_at, *to.clocks, upload.task_id in behind)
+        values += (upload.to_json(), upload.created_at, State.QUEUED, upload.task_id, to.instance_key, to.target,
+                   upload.size, now, upload.created_at, *to.clocks, upload.task_id in behind)
     connection.execute(
         f"INSERT INTO {TABLE} (data, timestamp, status, task_id, instance, target, size, updated_at, age_base, behind)"
         f" VALUES {', '.join([_ROW] * len(uploads))}", values)

@@ -69,23 +69,6 @@ class QueueReads(QueueBase):
                               f" UNION ALL SELECT 1 FROM {TABLE} WHERE target = ? AND _id = ? AND outrun = 1 LIMIT 1",
                               (target, order, target, order)))
 
-    def newest_id(self, target: bytes) -> str | None:
-        """The id of the newest upload to a destination that the queue knows of; None when it knows none."""
-        rows = [row for open_ in (0, 1) for row in self.read(
-            f"SELECT _id, task_id FROM {TABLE} WHERE target = ? AND open = ? ORDER BY _id DESC LIMIT 1",
-            (target, open_))]
-        return max(rows)[1] if rows else None
-
-    def known(self, task_ids: list[str]) -> dict[str, tuple[State, bool]]:
-        """Which of these ids have a row: their states, and whether their bytes should be in the spool."""
-        found = {}
-        for start in range(0, len(task_ids), 500):
-            some = task_ids[start:start + 500]
-            marks = ",".join("?" * len(some))
-            rows = self.read(f"SELECT task_id, status, spooled FROM {TABLE} WHERE task_id IN ({marks})", some)
-            found.update({task_id: (State(status), bool(spooled)) for task_id, status, spooled in rows})
-        return found
-
     def fact(self, name: str) -> str | None:
         """A remembered fact about the shard, or None."""
         rows = self.read("SELECT value FROM facts WHERE name = ?", (name,))

@@ -4,9 +4,10 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from daemon.model.task import State, Task
-from daemon.task_queue.sqlite.base import BUSY_TIMEOUT_S, COLUMNS, QueueBase, decode_all
+from daemon.task_queue.sqlite.base import BUSY_TIMEOUT_S, COLUMNS, QueueBase, decode_all, decode_or_none
 from daemon.task_queue.sqlite.faults import faults
 from daemon.task_queue.sqlite.schema import TABLE
 from daemon.task_queue.values import BULK_BYTES
@@ -48,14 +49,19 @@ class QueueUpkeep(QueueBase):
     def left_parts(self, instance_key: str, limit: int) -> list[Task]:
         """Tasks of an instance that are not to be pushed (any more) and may have left a part file, oldest first.
 
-        A damaged row does not say where: it is forgotten that it may have left one.
+        Damaged rows are left out, and count towards the limit: `forget_unreadable_parts` comes first.
         """
-        rows = self.read(f"SELECT {COLUMNS} FROM {TABLE} INDEXED BY tasks_parts"
+        return decode_all(self._rows_with_parts(instance_key, limit))
+
+    def forget_unreadable_parts(self, instance_key: str, limit: int) -> None:
+        """Record that damaged rows have no part file: they do not say where. `limit` as for `left_parts`."""
+        for row in self._rows_with_parts(instance_key, limit):
+            if decode_or_none(row) is None:
+                self.forget_part(row[0])
+
+    def _rows_with_parts(self, instance_key: str, limit: int) -> list[Any]:
+        return self.read(f"SELECT {COLUMNS} FROM {TABLE} INDEXED BY tasks_parts"
                          " WHERE part = 1 AND open = 0 AND instance = ? ORDER BY _id LIMIT ?", (instance_key, limit))
-        tasks = decode_all(rows)
-        for order in {row[0] for row in rows} - {task.order for task in tasks}:
-            self.forget_part(order)
-        return tasks
 
     def suspect_claims(self, most: int) -> None:
         """Note, durably, that up to `most` queued tasks of a kind may have left a part file in each instance.

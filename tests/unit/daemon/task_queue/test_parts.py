@@ -90,6 +90,17 @@ def test_newer_upload_is_not_claimed_before_the_part_file_of_an_older_one_is_gon
     assert [task.task_id for task in depot.claim()] == [newer.task_id]
 
 
+def test_question_for_part_files_changes_nothing(depot: Depot) -> None:
+    """Whoever asks may ask again: also a row that cannot be read is forgotten only by whoever says so."""
+    depot.accept()
+    depot.claim()
+    depot.queue.durable.execute("UPDATE tasks_v1 SET status = 9, part = 1, data = '{'")
+    changes = depot.queue.quick.total_changes
+    assert with_parts(depot) == []
+    assert depot.queue.quick.total_changes == changes
+    assert depot.queue.next_with_parts("") is not None
+
+
 def test_part_file_of_a_damaged_row_keeps_nothing_waiting(depot: Depot) -> None:
     """Nobody can say where it is: it is looked for no more, and the others are, however many are damaged."""
     damaged, well = [depot.accept("/f", size=number) for number in (1, 2)]
@@ -99,6 +110,7 @@ def test_part_file_of_a_damaged_row_keeps_nothing_waiting(depot: Depot) -> None:
     newer = depot.accept("/f")
     assert depot.claim() == []
     assert with_parts(depot, limit=1) == []
-    assert with_parts(depot) == [well.task_id]
+    depot.queue.forget_unreadable_parts(damaged.destination.instance_key, 1)
+    assert with_parts(depot, limit=1) == [well.task_id]
     depot.queue.forget_part(depot.task(well).order)
     assert [task.task_id for task in depot.claim()] == [newer.task_id]

@@ -65,6 +65,14 @@ def broom(depot: Depot) -> Broom:
     return Broom(depot)
 
 
+def test_rows_that_cannot_be_read_hide_no_part_file_behind_them(broom: Broom) -> None:
+    """They do not say where theirs would be: they are forgotten, and the others are found."""
+    tasks = broom.leave(number=20)
+    for task in tasks[:17]:
+        broom.depot.queue.durable.execute("UPDATE tasks_v1 SET data = '{' WHERE _id = ?", (task.order,))
+    assert broom.turn() == {"c1": 3}
+
+
 def test_every_instance_gets_its_turn(broom: Broom) -> None:
     """Some part files of each are looked for at once, and of one with many not all."""
     for number in range(70):
