@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from api.http.server import Hooks, Server
-from api.live_config import Settings
+from api.live_config import LiveConfig
 from api.queries.reader import Reader
 from api.routes.app import Courier, build
 from api.routes.health import Probe
@@ -48,24 +48,23 @@ async def run(config: Config, file: Path | None, layout: Layout, doors: Sequence
 class _Service:
     def __init__(self, config: Config, file: Path | None, layout: Layout, doors: Sequence[Door]) -> None:
         self._file = file
-        self._settings = Settings(config)
+        self._live = LiveConfig(config)
         self._spool = Spool(layout)
         self._reader = Reader(layout, self._spool, config.queue.shards)
         self._threads = begin_pool(READING_THREADS, "read")
         self._admission = Admission(self._reader.snapshot())
-        supersede = config.delivery.on_newer == "supersede"
         self._committers = [
-            Committer(layout, shard, supersede=supersede, receiving=lambda: self._admission.load.uploads,
-                      when_dead=self._fail)
+            Committer(layout, shard, supersede=lambda: self._live.config.delivery.supersedes,
+                      receiving=lambda: self._admission.load.uploads, when_dead=self._fail)
             for shard in range(config.queue.shards)]
         self._receiver = Receiver(self._spool, self._committers)
         self._backlog = Backlog(self._reader, self._admission)
-        uploads = Uploads(self._settings, self._admission, self._backlog, self._receiver)
+        uploads = Uploads(self._live, self._admission, self._backlog, self._receiver)
         probe = Probe(layout, self._spool, self._reader, self._admission)
-        app = build(Courier(self._settings, uploads, probe, self._threads), self._settings)
+        app = build(Courier(self._live, uploads, probe, self._threads), self._live)
         self._server = Server(app, doors, Hooks(
-            drain_s=lambda: self._settings.config.api.drain_s, max_connections=self._max_connections,
-            pace=self._settings.pace, running=lambda: self._admission.load.uploads, stopping=self._stop_admitting,
+            drain_s=lambda: self._live.config.api.drain_s, max_connections=self._max_connections,
+            pace=self._live.pace, running=lambda: self._admission.load.uploads, stopping=self._stop_admitting,
             reload=self._reload, status=self._status))
 
     async def run(self) -> bool:
@@ -92,7 +91,7 @@ class _Service:
         self._server.fail()
 
     def _max_connections(self) -> int:
-        return 2 * self._settings.config.api.max_connections + SPARE_CONNECTIONS
+        return 2 * self._live.config.api.max_connections + SPARE_CONNECTIONS
 
     def _stop_admitting(self) -> None:
         self._admission.draining = True
@@ -108,7 +107,7 @@ class _Service:
         except CannotStart as error:
             log.log("config.rejected", detail=error.detail)
         else:
-            self._settings.adopt(new)
+            waiting = self._live.adopt(new)
             log.set_level(new.log.level)
-            log.log("config.reloaded")
+            log.log("config.reloaded", restart_for=", ".join(waiting) or None)
         sd_notify.ready()

@@ -43,7 +43,7 @@ def _serve(config: Config, shard: int, reload: partial[Config | None]) -> None:
                                         f"{config.queue.shards - 1} can be served")
     layout = Layout(config.state.path)
     layout.create()
-    supersede = config.delivery.on_newer == "supersede"
+    supersede = config.delivery.supersedes
     lock = take_shard(layout, shard, config.queue.shards, supersede=supersede, report=tell)
     reserve = Reserve(layout, shard, config.limits.reserve_bytes)
     queue = begin(layout, shard, reserve, config)
@@ -69,7 +69,6 @@ def _reload(file: str | None) -> Config | None:
         log("config.rejected", detail=error.detail)
         return None
     set_level(config.log.level)
-    log("config.reloaded")
     return config
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
 
-from daemon.config import Config
+from daemon.config import Config, reloaded
 from daemon.errors import Action, QueueFault
 from daemon.log import gather, log
 from daemon.model.task import State
@@ -234,11 +234,13 @@ class Worker:
 
     def _configure(self) -> None:
         sd_notify.reloading()
-        config = self._reload()
-        if config is not None:
-            self._config = config
-            for part in (self._parts.lanes, self._parts.remotes, self._parts.settling, self._parts.upkeep):
-                part.configure(config)
+        new = self._reload()
+        if new is not None:
+            self._config, waiting = reloaded(self._config, new)
+            parts = self._parts
+            for part in (parts.lanes, parts.remotes, parts.settling, parts.upkeep, parts.recovery):
+                part.configure(self._config)
+            log("config.reloaded", restart_for=", ".join(waiting) or None)
         sd_notify.ready()
 
     def _begin_drain(self) -> None:

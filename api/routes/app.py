@@ -14,7 +14,7 @@ from api.http.parameters import collect, read_query
 from api.http.problem import UPLOAD, plain_problem, problem, refusal
 from api.http.request_target import split
 from api.http.response import METHOD, PRIVATE, Answer, App, Receive, Scope, Send, json_answer, send_answer, text_answer
-from api.live_config import Settings
+from api.live_config import LiveConfig
 from api.queries import task_query
 from api.routes import health
 from api.threads import joined
@@ -73,8 +73,8 @@ class Endpoint:
 class Courier:
     """What the addresses do."""
 
-    def __init__(self, settings: Settings, uploads: Uploads, probe: health.Probe, threads: Executor) -> None:
-        self._settings = settings
+    def __init__(self, live: LiveConfig, uploads: Uploads, probe: health.Probe, threads: Executor) -> None:
+        self._live = live
         self._uploads = uploads
         self._probe = probe
         self._threads = threads
@@ -115,7 +115,7 @@ class Courier:
 
     async def get_tasks(self, scope: Scope, receive: Receive) -> Answer:
         """GET a page of tasks."""
-        question = task_query.read_question(scope["query_string"], self._settings.config)
+        question = task_query.read_question(scope["query_string"], self._live.config)
         page = await joined(self._threads.submit(self._probe.reader.page, question))
         return json_answer(200, task_query.describe_page(page, question))
 
@@ -125,14 +125,14 @@ class Courier:
 
     async def get_readiness(self, scope: Scope, receive: Receive) -> Answer:
         """GET /readyz: whether uploads can be taken and delivered."""
-        readiness = await joined(self._threads.submit(self._probe.examine, self._settings.config))
+        readiness = await joined(self._threads.submit(self._probe.examine, self._live.config))
         return json_answer(readiness.status, readiness.describe())
 
     async def _find(self, task_id: str) -> Task | None:
         return await joined(self._threads.submit(self._probe.reader.find, task_id))
 
 
-def build(courier: Courier, settings: Settings) -> App:
+def build(courier: Courier, live: LiveConfig) -> App:
     """The ASGI app."""
     other_method = text_answer(405, "POST method required.")
     router = Router(
@@ -145,10 +145,10 @@ def build(courier: Courier, settings: Settings) -> App:
             Route("/readyz", Endpoint({"GET": courier.get_readiness})),
         ],
         redirect_slashes=False, default=_nothing_here)
-    return EarlyAnswers(_entrance(router, settings))
+    return EarlyAnswers(_entrance(router, live))
 
 
-def _entrance(app: App, settings: Settings) -> App:
+def _entrance(app: App, live: LiveConfig) -> App:
     """Refuse pages of other sites. Find the way by the address as it was sent: an encoded slash separates nothing."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
@@ -157,7 +157,7 @@ def _entrance(app: App, settings: Settings) -> App:
         scope["method"] = scope["state"][METHOD]
         try:
             if not scope["state"].get(PRIVATE) and from_browser(scope["headers"]):
-                check(collect(scope["headers"]), authority, settings.config.api.hosts)
+                check(collect(scope["headers"]), authority, live.config.api.hosts)
         except Rejected as error:
             log("request.refused", code=error.code, detail=error.detail)
             await send_answer(send, refusal(scope["path"], error))

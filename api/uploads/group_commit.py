@@ -62,10 +62,13 @@ class Committer:
     """Puts the uploads of one shard."""
 
     def __init__(
-        self, layout: Layout, shard: int, *, supersede: bool, receiving: Callable[[], int],
+        self, layout: Layout, shard: int, *, supersede: Callable[[], bool], receiving: Callable[[], int],
         when_dead: Callable[[], None],
     ) -> None:
-        """`receiving` says how many uploads are on their way, those that were handed over included."""
+        """`receiving` says how many uploads are on their way, those that were handed over included.
+
+        `supersede` is asked for each transaction: whether newer uploads replace older ones of their paths.
+        """
         self._layout = layout
         self._shard = shard
         self._supersede = supersede
@@ -150,7 +153,7 @@ class Committer:
 
     def _put_once(self, uploads: list[Upload]) -> list[Put]:
         try:
-            return self._queue.put_many(uploads, supersede=self._supersede)
+            return self._queue.put_many(uploads, supersede=self._supersede())
         except OSError as error:
             raise QueueFault("queue_failed", f"The queue: {error.strerror}.", certainly_failed=False) from error
 

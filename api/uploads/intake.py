@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from api.http.response import Receive
-from api.live_config import Settings
+from api.live_config import LiveConfig
 from api.uploads.admission import COUNTED, Admission
 from api.uploads.backlog import Backlog
 from api.uploads.body import Body, ClientGone
@@ -18,8 +18,8 @@ from daemon.log import log
 class Uploads:
     """Takes uploads."""
 
-    def __init__(self, settings: Settings, admission: Admission, backlog: Backlog, receiver: Receiver) -> None:
-        self._settings = settings
+    def __init__(self, live: LiveConfig, admission: Admission, backlog: Backlog, receiver: Receiver) -> None:
+        self._live = live
         self._admission = admission
         self._backlog = backlog
         self._receiver = receiver
@@ -32,7 +32,7 @@ class Uploads:
         began = self._clock()
         request = None
         try:
-            request = read(self._settings.config)
+            request = read(self._live.config)
             accepted = await self._take(request, receive)
         except Rejected as error:
             log("upload.rejected", code=error.code, detail=error.detail, **_about(request), **self._since(began))
@@ -44,7 +44,7 @@ class Uploads:
         return request, accepted
 
     async def _take(self, request: UploadRequest, receive: Receive) -> Accepted:
-        config = self._settings.config
+        config = self._live.config
         await self._backlog.freshen()
         announced = (request.length, config.limits, config.api.max_connections)
         # A client that is alone is let in exactly as often as the limits say.
@@ -52,7 +52,7 @@ class Uploads:
             await self._backlog.settle_doubt()
         with self._admission.admit(*announced) as place:
             body = Body(receive, length=request.length, max_bytes=config.limits.max_upload_bytes,
-                        pace=self._settings.pace())
+                        pace=self._live.pace())
             accepted = await self._receiver.take(request, body, place, config.limits.min_free_bytes)
         if not accepted.replayed:
             self._admission.accepted(accepted.upload.size)

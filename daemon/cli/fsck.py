@@ -39,7 +39,7 @@ def fsck(config: Config, *, repair: bool, as_json: bool) -> int:
     Raises CannotStart when there is no state, QueueFault and OSError when it cannot be read or written.
     """
     setup(config.log, "fsck")
-    run = _Run(existing(config), supersede=config.delivery.on_newer == "supersede", repair=repair, as_json=as_json)
+    run = _Run(existing(config), supersede=config.delivery.supersedes, repair=repair, as_json=as_json)
     run.everything(config.queue.shards)
     return run.ended()
 

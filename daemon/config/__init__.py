@@ -55,6 +55,10 @@ Wait = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0)]
 
 
+#: Marks a key whose change needs a restart; all others change while the service runs.
+RESTART: Final = "restart"
+
+
 class Section(BaseModel):
     """A section of the configuration: values never change after the start, unknown keys are errors."""
 
@@ -71,11 +75,11 @@ class Section(BaseModel):
 class Api(Section):
     """[api]: the front door."""
 
-    listen: list[Address] = Field(default=["127.0.0.1:8420"], min_length=1)
+    listen: Annotated[list[Address], RESTART] = Field(default=["127.0.0.1:8420"], min_length=1)
     hosts: list[Host] = []
-    processes: int = Field(default=1, ge=1, le=64)
+    processes: Annotated[int, RESTART] = Field(default=1, ge=1, le=64)
     drain_s: Seconds = 60.0
-    allow_anonymous: bool = False
+    allow_anonymous: Annotated[bool, RESTART] = False
     body_timeout_s: Wait = 30.0
     min_rate_bytes_s: Bytes = 1024
     max_connections: int = Field(default=512, ge=1, le=65536)
@@ -84,7 +88,7 @@ class Api(Section):
 class StateSection(Section):
     """[state]: where the spool and the queue live."""
 
-    directory: str = ""
+    directory: Annotated[str, RESTART] = ""
 
     @property
     def path(self) -> Path:
@@ -96,13 +100,13 @@ class StateSection(Section):
 class Queue(Section):
     """[queue]: how the work is divided."""
 
-    shards: int = Field(default=2, ge=1, le=64)
+    shards: Annotated[int, RESTART] = Field(default=2, ge=1, le=64)
 
 
 class Target(Section):
     """[target]: what kind of thing uploads are delivered to."""
 
-    kind: Literal["auto", "incus", "directory"] = "auto"
+    kind: Annotated[Literal["auto", "incus", "directory"], RESTART] = "auto"
 
 
 class Remote(Section):
@@ -151,9 +155,14 @@ class Delivery(Section):
     stopped: Literal["push", "wait"] = "push"
     on_newer: Literal["supersede", "deliver-all"] = "supersede"
     per_instance: int = Field(default=4, ge=1, le=64)
-    per_worker: int = Field(default=16, ge=1, le=256)
+    per_worker: Annotated[int, RESTART] = Field(default=16, ge=1, le=256)
     keep_s: Seconds = 60.0
     drain_s: Seconds = 20.0
+
+    @property
+    def supersedes(self) -> bool:
+        """True when a newer upload to a path replaces older ones that wait."""
+        return self.on_newer == "supersede"
 
     @property
     def mode_bits(self) -> int:
@@ -187,7 +196,7 @@ class Retention(Section):
 class Log(Section):
     """[log]: what is written where."""
 
-    format: Literal["auto", "console", "json", "journal"] = "auto"
+    format: Annotated[Literal["auto", "console", "json", "journal"], RESTART] = "auto"
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -256,6 +265,24 @@ def load(file: Path | None) -> Config:
         raise CannotStart("bad_config", f"{file or 'environment'}: {error}") from error
     finally:
         _SOURCE.reset(reading)
+
+
+def reloaded(old: Config, new: Config) -> tuple[Config, list[str]]:
+    """What is in force after a reload: `new`, with the keys of `old` that need a restart.
+
+    Returns with it the names of the keys that have changed and wait for one. Pure.
+    """
+    kept: dict[str, Section] = {}
+    waiting: list[str] = []
+    for name, field in Config.model_fields.items():
+        if not (isinstance(field.annotation, type) and issubclass(field.annotation, Section)):
+            continue
+        before, after = getattr(old, name), getattr(new, name)
+        changed = [key for key, described in field.annotation.model_fields.items()
+                   if RESTART in described.metadata and getattr(before, key) != getattr(after, key)]
+        kept[name] = after.model_copy(update={key: getattr(before, key) for key in changed})
+        waiting += [f"{name}.{key}" for key in changed]
+    return new.model_copy(update=kept), waiting
 
 
 def _explain(error: ValidationError, file: Path | None) -> str:

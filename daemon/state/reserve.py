@@ -1,5 +1,6 @@
 """The reserve: room on the disk that is given free when the disk is full, so that work can still be finished."""
 
+import contextlib
 import errno
 import os
 from typing import Final
@@ -25,6 +26,13 @@ class Reserve:
     def whole(self) -> bool:
         """True when the file is there, or none is wanted."""
         return not self._size_bytes or (self._path.exists() and self._path.stat().st_size >= self._size_bytes)
+
+    def resize(self, size_bytes: int) -> None:
+        """Want another size from now on. What is too much is given free at once; what is missing, `restore` makes."""
+        self._size_bytes = size_bytes
+        with contextlib.suppress(FileNotFoundError):
+            if self._path.stat().st_size > size_bytes:
+                os.truncate(self._path, size_bytes)
 
     def restore(self) -> None:
         """Make the file if it is missing and there is room for it twice over."""

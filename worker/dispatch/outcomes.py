@@ -77,7 +77,7 @@ class Settling:
                 mark(self._spool, outcome.task, Mark.FAILED)
         settlements = [*(_settlement(outcome, decision) for outcome, decision in decided),
                        *(_unchanged(task) for task in self._handed_back)]
-        settled = self._queue.settle(settlements, supersede=self._config.delivery.on_newer == "supersede")
+        settled = self._queue.settle(settlements, supersede=self._config.delivery.supersedes)
         tasks = [*(outcome.task for outcome in self._outcomes), *self._handed_back]
         self._outcomes, self._handed_back = [], []
         for outcome, decision in decided:

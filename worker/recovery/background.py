@@ -56,9 +56,8 @@ class Recovery:
 
     def __init__(self, queue: TaskQueue, spool: Spool, config: Config, report: Callable[[ReadThrough], None]) -> None:
         self._queue = queue
-        self._comparison = Comparison(
-            queue, spool, shards=config.queue.shards, supersede=config.delivery.on_newer == "supersede",
-            report=self._tell)
+        self._spool = spool
+        self.configure(config)
         self._report = report
         self._findings = 0
         self._slices: Iterator[None] = iter(())
@@ -72,6 +71,12 @@ class Recovery:
         self._lease_at = last_acquired_at(queue.layout)
         #: Seconds since the epoch; buckets that did not change since were looked at.
         self._looked_at = time.time()
+
+    def configure(self, config: Config) -> None:
+        """Use another configuration from now on. A comparison that has begun ends as it began."""
+        self._comparison = Comparison(
+            self._queue, self._spool, shards=config.queue.shards, supersede=config.delivery.supersedes,
+            report=self._tell)
 
     def turn(self) -> None:
         """Do one slice of what is due. Raises QueueFault('queue_damaged') when the worker must start anew."""

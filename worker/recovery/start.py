@@ -24,7 +24,7 @@ def begin(layout: Layout, shard: int, reserve: Reserve, config: Config) -> TaskQ
 
     Raises QueueFault and OSError when that is not possible.
     """
-    supersede = config.delivery.on_newer == "supersede"
+    supersede = config.delivery.supersedes
     # Without its log a database says what was, not what the last worker did.
     up_to_date = layout.log(shard).exists()
     queue = _with_room(reserve, lambda: rebuild.open_whole(
@@ -76,7 +76,7 @@ def _unmark_pushes(queue: TaskQueue) -> None:
 
 def recover(queue: TaskQueue, config: Config) -> None:
     """Put right what the last worker left undone. Raises QueueFault."""
-    resumed = queue.resume(supersede=config.delivery.on_newer == "supersede")
+    resumed = queue.resume(supersede=config.delivery.supersedes)
     if resumed:
         log("queue.resumed", shard=queue.shard, tasks=resumed)
     catch_up(queue)

@@ -59,6 +59,7 @@ class Upkeep:
     def configure(self, config: Config) -> None:
         """Use another configuration from now on."""
         self._config = config
+        self._reserve.resize(config.limits.reserve_bytes)
 
     def turn(self) -> bool:
         """Do a little of what is due; return True if there is more of it now. Raises QueueFault."""

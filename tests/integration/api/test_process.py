@@ -243,6 +243,27 @@ def test_limits_and_level_change_without_a_restart(start: Start) -> None:
     assert len(api.events) == number
 
 
+def test_what_becomes_of_older_uploads_changes_without_a_restart(start: Start) -> None:
+    """After a reload with `on_newer = "deliver-all"` a newer upload leaves the older ones of its path alone."""
+    api = start()
+    assert [api.put("root/a", b"1").status, api.put("root/a", b"2").status] == [202, 202]
+    superseded = "/v1/tasks?state=superseded"
+    assert len(api.ask("GET", superseded).json()["tasks"]) == 1
+    api.configure(api.settings, {"delivery": {"on_newer": "deliver-all"}})
+    api.send(signal.SIGHUP)
+    api.logged("config.reloaded")
+    assert [api.put("root/b", b"1").status, api.put("root/b", b"2").status] == [202, 202]
+    assert len(api.ask("GET", superseded).json()["tasks"]) == 1
+
+
+def test_reload_says_what_waits_for_a_restart(start: Start) -> None:
+    """Who changed a key that needs a restart finds its name in the log."""
+    api = start()
+    api.configure(api.settings, {"queue": {"shards": 7}, "api": {"processes": 3}})
+    api.send(signal.SIGHUP)
+    assert api.logged("config.reloaded")[0]["restart_for"] == "api.processes, queue.shards"
+
+
 def test_wrong_configuration_changes_nothing(start: Start) -> None:
     """The old one stays in force, and the log says what is wrong."""
     api = start()

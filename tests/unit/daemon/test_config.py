@@ -74,6 +74,41 @@ def test_documented_key_says_what_it_means_and_its_default(key: str, value: str,
         assert re.search(r"In (seconds|bytes)", text), f"{key} has no unit in its comment"
 
 
+def restart_keys() -> set[str]:
+    """The names of the keys that the table marks as needing a restart."""
+    sections = ((name, field.annotation) for name, field in Config.model_fields.items())
+    return {f"{name}.{key}" for name, section in sections if isinstance(section, type) and issubclass(section, BaseModel)
+            for key, field in section.model_fields.items() if configuration.RESTART in field.metadata}
+
+
+def test_documented_file_says_which_keys_need_a_restart() -> None:
+    """What config.toml says of a reload is what the table says: nothing is promised live that is not."""
+    names = [f"{section}.{key}" for section, keys in defaults().items() for key in keys]
+    said = [name for name, (_, _, comment) in zip(names, documented_keys(), strict=False)
+            if "It needs a restart." in " ".join(comment)]
+    assert set(said) == restart_keys()
+
+
+def changed(**sections: dict[str, Any]) -> Config:
+    """The default configuration with other values."""
+    return Config.model_validate(sections)
+
+
+def test_reload_takes_over_what_can_change() -> None:
+    """A key without the mark is in force after a reload."""
+    now, waiting = configuration.reloaded(
+        Config(), changed(limits={"reserve_bytes": 5}, delivery={"on_newer": "deliver-all"}, remotes={"r": {"endpoint": "/s"}}))
+    assert (now.limits.reserve_bytes, now.delivery.supersedes, list(now.remotes), waiting) == (5, False, ["r"], [])
+
+
+def test_reload_names_what_waits_for_a_restart() -> None:
+    """A key with the mark keeps its value, and whoever changed it is told."""
+    now, waiting = configuration.reloaded(
+        Config(), changed(queue={"shards": 7}, delivery={"per_worker": 3, "per_instance": 2}, log={"format": "json"}))
+    assert (now.queue.shards, now.delivery.per_worker, now.delivery.per_instance) == (2, 16, 2)
+    assert waiting == ["queue.shards", "delivery.per_worker", "log.format"]
+
+
 def test_documented_remote_is_complete_and_legal(tmp_path: Path) -> None:
     """Taking away the # of the example gives a remote with every key that a remote can have."""
     example = DOCUMENTED.read_text().partition("# [remotes.NAME]")[2].partition("\n\n")[0]

@@ -38,7 +38,7 @@ def decide(layout: Layout, uploads: list[Upload], before: Callable[[], None] = l
     """Seal the uploads, do `before`, hand them to a committer, and return what it decided, in their order."""
     async def scenario() -> Decided:
         deaths: list[str] = []
-        committer = Committer(layout, 0, supersede=True, receiving=lambda: len(uploads),
+        committer = Committer(layout, 0, supersede=lambda: True, receiving=lambda: len(uploads),
                               when_dead=lambda: deaths.append("died"))
         spool = Spool(layout)
         tickets = []
@@ -137,7 +137,7 @@ def test_nobody_knows_when_the_second_database_fails(layout: Layout, monkeypatch
 def test_upload_is_decided_when_those_that_are_under_way_do_not_come(layout: Layout) -> None:
     """A batch waits for others a moment only, however often: nobody's upload depends on the next one."""
     async def scenario() -> int:
-        committer = Committer(layout, 0, supersede=True, receiving=lambda: 99, when_dead=lambda: None)
+        committer = Committer(layout, 0, supersede=lambda: True, receiving=lambda: 99, when_dead=lambda: None)
         committer.start()
         spool = Spool(layout)
 

@@ -223,3 +223,18 @@ def test_deferred_tasks_are_tried_at_once_when_the_clock_was_set_back(depot: Dep
     yard.turn()
     assert depot.task(early).state is State.DEFERRED
     assert depot.task(late).state is State.QUEUED
+
+
+def test_reserve_has_another_size_after_a_reload(depot: Depot) -> None:
+    """Too much is given free at once; what is missing is made when it is next looked after."""
+    yard, reserve = Yard(depot), depot.layout.reserve(0)
+
+    def reload(reserve_bytes: int) -> int:
+        limits = yard.config.limits.model_copy(update={"reserve_bytes": reserve_bytes})
+        yard.upkeep.configure(yard.config.model_copy(update={"limits": limits}))
+        return reserve.stat().st_size if reserve.exists() else 0
+
+    assert reload(8192) == 0
+    yard.turn()
+    assert reserve.stat().st_size == 8192
+    assert [reload(4096), reload(0)] == [4096, 0]
