@@ -17,6 +17,7 @@ from daemon import config as configuration
 from daemon.config import Config
 from daemon.errors import CourierError
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
+from daemon.process.isolated import python
 from daemon.process.listeners import look_at
 from daemon.process.privileges import drop_to_owner
 from daemon.spool.store import Spool
@@ -137,7 +138,7 @@ def _check_sqlite(layout: Layout) -> str:
 
 def _check_remotes(config_file: str | None) -> Iterator[Finding]:
     """Ask the worker's own program: only it may reach Incus."""
-    command = [sys.executable, "-P", "-m", "worker.check", *(["--config", config_file] if config_file else [])]
+    command = python("worker.check", *(["--config", config_file] if config_file else []))
     with _credentials() as environment:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
     for line in done.stdout.splitlines():

@@ -11,6 +11,7 @@ from daemon import config as configuration
 from daemon.config import Config
 from daemon.errors import CourierError
 from daemon.process.exit_status import EXIT_FAILED, EXIT_USAGE, Misused, end_with
+from daemon.process.isolated import python
 from daemon.process.privileges import drop_to_owner, invoking_user
 from daemon.state.layout import Layout
 
@@ -236,7 +237,8 @@ def _absolute(file: str | None) -> str | None:
 
 
 def _become(module: str, *arguments: str) -> NoReturn:
-    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])
+    command = python(module, *arguments)
+    os.execv(command[0], command)
 
 
 def main() -> None:

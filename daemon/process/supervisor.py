@@ -10,7 +10,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Final
 from daemon.config import Config
 from daemon.log import log
 from daemon.process.exit_status import EXIT_CONFIG, EXIT_OK
+from daemon.process.isolated import python
 from daemon.process.parent_death import VARIABLE
 
 #: Before a child that died is started again: the first time, and at most.
@@ -41,7 +41,7 @@ class _Child:
 
 
 def commands(config: Config, config_file: str | None, listen_fds: Sequence[int]) -> list[list[str]]:
-    """The arguments after `python -P -m` of every child that this configuration wants."""
+    """The module and the arguments of every child that this configuration wants."""
     file = ["--config", config_file] if config_file else []
     sockets = [word for fd in listen_fds for word in ("--listen-fd", str(fd))]
     apis = [["api", *file, *sockets] for _ in range(config.api.processes)]
@@ -91,8 +91,8 @@ class Supervisor:
 
     def _start(self, arguments: list[str]) -> "subprocess.Popen[bytes]":
         environment = {**os.environ, VARIABLE: str(os.getpid())}
-        return subprocess.Popen([sys.executable, "-P", "-m", *arguments], env=environment,
-                                pass_fds=self._listen_fds, stdin=subprocess.DEVNULL, process_group=0)
+        return subprocess.Popen(python(*arguments), env=environment, pass_fds=self._listen_fds,
+                                stdin=subprocess.DEVNULL, process_group=0)
 
     def _wait(self, seconds: float) -> None:
         """Wait for a signal, at most so long."""

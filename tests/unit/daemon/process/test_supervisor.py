@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from site import getsitepackages as site_packages
 
 import pytest
 
@@ -57,19 +58,30 @@ sys.exit(supervisor.Supervisor(config, None, []).run())
 CHILDREN = {"api", "worker-0", "worker-1"}
 
 
+def interpreter(directory: Path, packages: Path) -> Path:
+    """A virtual environment whose Python finds what is in `packages` before all that this one finds."""
+    site = directory / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+    site.mkdir(parents=True)
+    (site / "paths.pth").write_text("\n".join(map(str, (packages, ROOT, *site_packages()))))
+    (directory / "pyvenv.cfg").write_text(f"home = {Path(sys.base_prefix) / 'bin'}\n")
+    (directory / "bin").mkdir()
+    (directory / "bin/python3").symlink_to(sys.executable)
+    return directory / "bin/python3"
+
+
 class Family:
     """A supervisor in a process of its own, with children that do nothing but live."""
 
-    def __init__(self, directory: Path, grace_s: float = PATIENCE_S) -> None:
+    def __init__(self, directory: Path, grace_s: float = PATIENCE_S, **variables: str) -> None:
         self.notes = directory / "notes"
         self.notes.mkdir()
         for package in ("api", "worker"):
             (directory / package).mkdir()
             (directory / package / "__init__.py").touch()
             (directory / package / "__main__.py").write_text(CHILD)
-        environment = {**os.environ, "PYTHONPATH": f"{directory}:{ROOT}", "NOTES": str(self.notes),
-                       "INCUS_COURIER__LOG__LEVEL": "error"}
-        self.process = subprocess.Popen([sys.executable, "-P", "-c", PARENT, str(grace_s)], env=environment)
+        python = interpreter(directory / "venv", directory)
+        environment = {**os.environ, "NOTES": str(self.notes), "INCUS_COURIER__LOG__LEVEL": "error", **variables}
+        self.process = subprocess.Popen([python, "-I", "-c", PARENT, str(grace_s)], env=environment)
 
     def exit(self, name: str, code: int) -> None:
         """Have a child end with an exit code."""
@@ -160,6 +172,15 @@ def test_child_is_started_later_when_the_machine_has_nothing_left_to_start_it_wi
     resource.prlimit(supervisor, resource.RLIMIT_NOFILE, before)
     family.wait(lambda: len(family.pids("worker-0")) == 2)
     assert family.alive() == CHILDREN
+
+
+def test_children_run_the_installed_code_whatever_the_environment_says(tmp_path: Path) -> None:
+    """Nobody's PYTHONPATH, and no package in the working directory, takes the place of the service's own."""
+    planted = tmp_path / "planted"
+    (planted / "api").mkdir(parents=True)
+    (planted / "api/__init__.py").write_text(f"import pathlib; pathlib.Path({str(planted / 'ran')!r}).touch()")
+    with living(Family(tmp_path, PYTHONPATH=str(planted))):
+        assert not (planted / "ran").exists()
 
 
 def test_child_that_dies_is_started_again_and_the_others_go_on(family: Family) -> None:
