@@ -8,6 +8,7 @@ STAMP  := $(VENV)/.installed
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest
 # Most of them wait most of the time. Those of one file share services, so they stay together, the long ones first.
 PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder tests/integration tests/unit
+COMPILE := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-emit-options
 
 .DEFAULT_GOAL := help
 .PHONY: help run incus test test-fast test-pythons test-versions bench lint docs deb install uninstall venv lock clean
@@ -17,12 +18,12 @@ help: ## say what can be made
 
 venv: $(STAMP)
 
-$(STAMP): pyproject.toml requirements-dev.txt
+$(STAMP): pyproject.toml requirements-build.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	  || { echo "Python 3.11, 3.12 or 3.13 is needed; say which: make PYTHON=python3.11 ..." >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "venv is missing: apt-get install python3-venv" >&2; exit 1; }
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-build.txt -r requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 run: $(STAMP) ## set up and start the whole service in the foreground
@@ -66,10 +67,11 @@ install: ## install and start the service on this machine, without a package (ro
 uninstall: ## take it away again; keeps configuration and uploads (root)
 	@packaging/uninstall
 
-lock: $(STAMP) ## pin what the direct dependencies bring along
+lock: $(STAMP) ## pin what the direct dependencies bring along, and what builds the package
 	$(BIN)/pip install --quiet pip-tools
-	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-emit-options -o requirements.txt pyproject.toml
-	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-emit-options --extra dev -o requirements-dev.txt pyproject.toml
+	$(COMPILE) -o requirements.txt pyproject.toml
+	$(COMPILE) --extra dev -o requirements-dev.txt pyproject.toml
+	$(COMPILE) --only-build-deps --build-deps-for wheel --build-deps-for editable -o requirements-build.txt pyproject.toml
 
 clean: ## remove what was built, not the state
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
