@@ -11,7 +11,7 @@ from typing import Final
 from daemon.config import Remote
 from daemon.errors import Cause, Undelivered
 from worker.targets.incus.rest import Rest, Upgraded
-from worker.targets.incus.websocket import HEADERS, EventStream, StreamEnded
+from worker.targets.incus.websocket import EventStream, Handshake, StreamEnded
 
 #: What makes a waiting task worth another try, or tells that its instance is gone.
 ACTIONS: Final = frozenset({
@@ -67,11 +67,13 @@ class Lifecycle:
 
     def _follow(self) -> str:
         """Follow one connection to its end; return why it ended."""
+        handshake = Handshake()
         try:
-            connection = self._connect()
+            connection = self._connect(handshake)
         except Undelivered as error:
             return error.detail
         try:
+            handshake.check(connection.headers.get("Sec-WebSocket-Accept"))
             self._say(True)
             stream = EventStream(connection.socket, self._waker, _IDLE_S)
             while True:
@@ -83,19 +85,19 @@ class Lifecycle:
         finally:
             connection.close()
 
-    def _connect(self) -> Upgraded:
+    def _connect(self, handshake: Handshake) -> Upgraded:
         try:
-            return self._upgrade({"all-projects": "true"})
+            return self._upgrade(handshake, {"all-projects": "true"})
         except Undelivered as error:
             if error.kind.cause is not Cause.REFUSED:
                 raise
             # A certificate that is restricted to some projects may follow only one of them.
-            return self._upgrade({"project": self._remote.project})
+            return self._upgrade(handshake, {"project": self._remote.project})
 
-    def _upgrade(self, which: dict[str, str]) -> Upgraded:
+    def _upgrade(self, handshake: Handshake, which: dict[str, str]) -> Upgraded:
         rest = Rest(self._name, self._remote, min(_CONNECT_S, self._remote.timeout_s))
         try:
-            return rest.upgrade("/events", {"type": "lifecycle", **which}, HEADERS)
+            return rest.upgrade("/events", {"type": "lifecycle", **which}, handshake.headers)
         except BaseException:
             rest.close()
             raise

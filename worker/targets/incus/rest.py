@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 import urllib.parse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -50,6 +50,8 @@ class Upgraded:
         self._session = session
         self._answer = answer
         self.socket: Final = connection
+        #: What the server said when it let go of HTTP; names in any case.
+        self.headers: Final[Mapping[str, str]] = answer.headers
 
     def close(self) -> None:
         """End the connection. Never raises."""

@@ -3,6 +3,9 @@
 Requests are queued, sent together and answered by number, so that a small file costs three round trips; a
 request is `wire.lstat(path)` and later `wire.attributes(number)`. Paths are bytes. One thread at a time.
 See draft-ietf-secsh-filexfer-02 for the format.
+
+It is spoken here because no library sends requests together from plain threads: paramiko's client waits for the answer
+to each request (but for reads and writes), and asyncssh's belongs to asyncio and brings all of SSH along.
 """
 
 import socket

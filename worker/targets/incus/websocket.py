@@ -1,25 +1,40 @@
-"""Reading a WebSocket (RFC 6455) that the server writes to, over a connection that was upgraded to it."""
+"""Reading a WebSocket that the server writes to, over a connection that HTTP upgraded to it.
+
+wsproto, which only this module knows, makes and checks handshake and frames (RFC 6455). The socket, the waiting and the
+limits are here.
+"""
 
 import select
 import socket
 import ssl
-import struct
+from collections import deque
 from typing import Final
 
-#: What asks for the upgrade. The key need not be secret or new: it only keeps caches from answering.
-HEADERS: Final = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13",
-                  "Sec-WebSocket-Key": "aW5jdXMtY291cmllci4uLg=="}
+from wsproto.connection import CLIENT, Connection
+from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
+from wsproto.utilities import generate_accept_token, generate_nonce
 
-_TEXT_OR_MORE: Final = frozenset({0, 1, 2})
-_CLOSE, _PING, _PONG = 8, 9, 10
-_FINAL, _OPCODE, _MASKED, _LENGTH = 0x80, 0x0F, 0x80, 0x7F
-_LONG: Final = {126: ">H", 127: ">Q"}
-_MAX_FRAME_BYTES: Final = 2**22
+#: Incus's and LXD's events are of a few KiB.
+_MAX_MESSAGE_BYTES: Final = 2**22
 _RECEIVE_BYTES: Final = 65536
 
 
 class StreamEnded(Exception):
     """The stream ended, broke the protocol, or the other side fell silent."""
+
+
+class Handshake:
+    """One request for the upgrade: `headers` ask for it with a key that is used once."""
+
+    def __init__(self) -> None:
+        key = generate_nonce()
+        self._accept: Final = generate_accept_token(key).decode()
+        self.headers: Final = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": key.decode()}
+
+    def check(self, accept: str | None) -> None:
+        """Raise StreamEnded unless the answer, with this Sec-WebSocket-Accept, is to this very request."""
+        if accept != self._accept:
+            raise StreamEnded("the answer does not accept this WebSocket")
 
 
 class EventStream:
@@ -36,50 +51,44 @@ class EventStream:
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
         self._poll.register(waker, select.POLLIN)
-        self._in = bytearray()
+        self._protocol = Connection(CLIENT)
+        self._events: deque[Event] = deque()
 
     def next(self) -> bytes:
         """Wait for the next message, however long that takes. Raises StreamEnded."""
         message = bytearray()
         while True:
-            opcode, final, payload = self._frame()
-            if opcode == _CLOSE:
-                raise StreamEnded("the other side ended the stream")
-            if opcode == _PING:
-                self._send(_PONG, payload)
-            if opcode in _TEXT_OR_MORE:
-                message += payload
-                if final:
+            event = self._next_event()
+            if isinstance(event, CloseConnection):
+                self._send(event.response())
+                raise StreamEnded(event.reason or "the other side ended the stream")
+            if isinstance(event, Ping):
+                self._send(event.response())
+            if isinstance(event, TextMessage | BytesMessage):
+                message += event.data.encode() if isinstance(event, TextMessage) else event.data
+                if len(message) > _MAX_MESSAGE_BYTES:
+                    raise StreamEnded(f"a message of more than {_MAX_MESSAGE_BYTES} bytes")
+                if event.message_finished:
                     return bytes(message)
 
-    def _frame(self) -> tuple[int, bool, bytes]:
-        self._receive(2)
-        first, second = self._in[0], self._in[1]
-        length, start = second & _LENGTH, 2
-        if length in _LONG:
-            start += struct.calcsize(_LONG[length])
-            self._receive(start)
-            (length,) = struct.unpack_from(_LONG[length], self._in, 2)
-        if second & _MASKED or length > _MAX_FRAME_BYTES:
-            raise StreamEnded("not a frame that a server may send")
-        self._receive(start + length)
-        payload = bytes(self._in[start:start + length])
-        del self._in[:start + length]
-        return first & _OPCODE, bool(first & _FINAL), payload
+    def _next_event(self) -> Event:
+        while not self._events:
+            self._protocol.receive_data(self._receive())
+            self._events.extend(self._protocol.events())
+        return self._events.popleft()
 
-    def _receive(self, wanted: int) -> None:
-        while len(self._in) < wanted:
+    def _receive(self) -> bytes:
+        if not self._wait():
+            self._send(Ping())
             if not self._wait():
-                self._send(_PING, b"")
-                if not self._wait():
-                    raise StreamEnded(f"silent for {2 * self._idle_s:g} s")
-            try:
-                piece = self._connection.recv(_RECEIVE_BYTES)
-            except OSError as error:
-                raise StreamEnded(str(error)) from error
-            if not piece:
-                raise StreamEnded("the other side closed the connection")
-            self._in += piece
+                raise StreamEnded(f"silent for {2 * self._idle_s:g} s")
+        try:
+            piece = self._connection.recv(_RECEIVE_BYTES)
+        except OSError as error:
+            raise StreamEnded(str(error)) from error
+        if not piece:
+            raise StreamEnded("the other side closed the connection")
+        return piece
 
     def _wait(self) -> bool:
         if isinstance(self._connection, ssl.SSLSocket) and self._connection.pending():
@@ -89,10 +98,8 @@ class EventStream:
             raise StreamEnded("told to end")
         return bool(ready)
 
-    def _send(self, opcode: int, payload: bytes) -> None:
-        # A client must mask what it sends; with a mask of zeros that changes nothing.
-        frame = struct.pack(">BB", _FINAL | opcode, _MASKED | len(payload[:125])) + bytes(4) + payload[:125]
+    def _send(self, event: Event) -> None:
         try:
-            self._connection.sendall(frame)
+            self._connection.sendall(self._protocol.send(event))
         except OSError as error:
             raise StreamEnded(str(error)) from error
