@@ -137,7 +137,7 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
             "Leave If-Match, If-None-Match and If-Unmodified-Since out."),
     _reject("bad_range", 400, "A part of a file cannot be uploaded.",
             "Leave Content-Range out and send the whole file."),
-    _reject("bad_digest", 400, "The digest header is not legal.", "Send sha-256=:BASE64: as in RFC 9530."),
+    _reject("bad_digest", 400, "The digest header is not legal.", "Send sha-256=:BASE64: or sha-512=:BASE64: as in RFC 9530."),
     _reject("unchecked_digest", 400, "A digest was announced that this service does not check.",
             "Send sha-256 or sha-512 in Repr-Digest or Content-Digest in the head; no Content-MD5, no Digest, none in a trailer."),
     _reject("digest_mismatch", 400, "The body does not have the digest that was announced.",

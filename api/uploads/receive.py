@@ -17,7 +17,7 @@ from api.queries.reader import free_bytes
 from api.threads import joined
 from api.uploads.admission import Place
 from api.uploads.body import Body
-from api.uploads.digests import check
+from api.uploads.digests import Check
 from api.uploads.group_commit import Committer, Ticket
 from api.uploads.request import UploadRequest
 from daemon.errors import Rejected
@@ -77,11 +77,10 @@ class Receiver:
         self._threads.shutdown()
 
     def _store_whole(self, request: UploadRequest, pieces: Sequence[bytes], ticket: Ticket) -> None:
-        incoming = self._spool.begin()
+        incoming, check = self._spool.begin(), Check(request.digests)
         try:
-            for piece in pieces:
-                incoming.write(piece)
-            self._finish(incoming, request, ticket)
+            _write(incoming, check, pieces)
+            self._finish(incoming, check, request, ticket)
         finally:
             # What was sealed has no descriptor to close any more.
             incoming.discard()
@@ -91,14 +90,15 @@ class Receiver:
         ticket: Ticket,
     ) -> None:
         incoming = await joined(self._threads.submit(self._begin, request.length))
+        check = Check(request.digests)
         try:
             if request.length is None:
-                write = partial(self._write_unannounced, incoming, min_free_bytes)
+                write = partial(self._write_unannounced, incoming, check, min_free_bytes)
             else:
-                write = partial(_write, incoming)
+                write = partial(_write, incoming, check)
                 place.wrote(request.length)
             await self._pump(write, first, body)
-            await joined(self._threads.submit(self._finish, incoming, request, ticket))
+            await joined(self._threads.submit(self._finish, incoming, check, request, ticket))
         finally:
             self._threads.submit(incoming.discard)
 
@@ -119,14 +119,16 @@ class Receiver:
             incoming.set_aside(length)
         return incoming
 
-    def _write_unannounced(self, incoming: Incoming, min_free_bytes: int, pieces: Sequence[bytes]) -> None:
+    def _write_unannounced(
+        self, incoming: Incoming, check: Check, min_free_bytes: int, pieces: Sequence[bytes],
+    ) -> None:
         if free_bytes(self._spool) < min_free_bytes:
             raise Rejected("no_room")
-        _write(incoming, pieces)
+        _write(incoming, check, pieces)
 
-    def _finish(self, incoming: Incoming, request: UploadRequest, ticket: Ticket) -> None:
+    def _finish(self, incoming: Incoming, check: Check, request: UploadRequest, ticket: Ticket) -> None:
         sha256 = incoming.hexdigest()
-        check(sha256, request.digests)
+        check.conclude(sha256)
         upload = Upload(
             task_id=str(uuid_utils.uuid7()), destination=request.destination, size=incoming.size, sha256=sha256,
             mode=request.mode, uid=request.uid, gid=request.gid, mkdirs=request.mkdirs,
@@ -135,6 +137,7 @@ class Receiver:
         self._committers[request.destination.shard(len(self._committers))].hand_over(sealed, ticket)
 
 
-def _write(incoming: Incoming, pieces: Sequence[bytes]) -> None:
+def _write(incoming: Incoming, check: Check, pieces: Sequence[bytes]) -> None:
     for piece in pieces:
         incoming.write(piece)
+        check.update(piece)

@@ -21,7 +21,7 @@ from api.http.parameters import (
     read_query,
     unescape,
 )
-from api.uploads.digests import announced
+from api.uploads.digests import Digest, announced
 from daemon.config import Config
 from daemon.errors import Rejected
 from daemon.model.names import check_path, check_project
@@ -52,8 +52,8 @@ class UploadRequest:
     gid: int | None
     mkdirs: bool
     idempotency_key: str | None
-    #: Hexadecimal sha256 digests that the body must have.
-    digests: frozenset[str]
+    #: Digests that the body must have.
+    digests: frozenset[Digest]
     #: Content-Length, or None for a chunked body.
     length: int | None
 
@@ -74,7 +74,7 @@ def read_upload(headers: Headers, config: Config) -> UploadRequest:
         uid=read_owner(header(headers, b"x-file-uid", "bad_owner")),
         gid=read_owner(header(headers, b"x-file-gid", "bad_owner")),
         mkdirs=read_flag(header(headers, b"x-create-dirs", "bad_flag"), config.delivery.mkdirs),
-        idempotency_key=_idempotency_key(headers), digests=_digests(headers), length=read_length(headers))
+        idempotency_key=_idempotency_key(headers), digests=announced(headers), length=read_length(headers))
 
 
 def read_put(instance: str, path: str, query: bytes, headers: Headers, config: Config) -> UploadRequest:
@@ -90,7 +90,7 @@ def read_put(instance: str, path: str, query: bytes, headers: Headers, config: C
         mode=read_mode(parameters.get("mode")),
         uid=read_owner(parameters.get("uid")), gid=read_owner(parameters.get("gid")),
         mkdirs=read_flag(parameters.get("mkdirs"), config.delivery.mkdirs),
-        idempotency_key=_idempotency_key(headers), digests=_digests(headers), length=read_length(headers))
+        idempotency_key=_idempotency_key(headers), digests=announced(headers), length=read_length(headers))
 
 
 def refuse_parameters(query: bytes) -> None:
@@ -138,8 +138,3 @@ def _idempotency_key(headers: Headers) -> str | None:
     if key is not None and not _KEY.fullmatch(key):
         raise Rejected("bad_idempotency_key")
     return key
-
-
-def _digests(headers: Headers) -> frozenset[str]:
-    fields = headers.get(b"repr-digest", []) + headers.get(b"content-digest", [])
-    return announced(field.decode("latin-1") for field in fields)

@@ -107,15 +107,29 @@ def test_post_is_refused_in_plain_text(shared: Api, headers: dict[str, str], cod
     shared.logged_with("upload.rejected", code=code)
 
 
-def test_digest_is_checked(shared: Api) -> None:
+@pytest.mark.parametrize("algorithm", ["sha-256", "sha-512"])
+def test_digest_is_checked(shared: Api, algorithm: str) -> None:
     """A body with the announced digest is taken; another is refused and nothing is kept."""
     before = shared.spooled()
-    digest = base64.b64encode(hashlib.sha256(b"hello").digest()).decode()
+
+    def field(body: bytes) -> str:
+        digest = hashlib.new(algorithm.replace("-", ""), body).digest()
+        return f"{algorithm}=:{base64.b64encode(digest).decode()}:"
+
     for size in (1, 60_000):
-        wrong = shared.put("root/a", b"hallo" * size, Content_Digest=f"sha-256=:{digest}:")
+        wrong = shared.put("root/a", b"hallo" * size, Content_Digest=field(b"hello" * size))
         assert (wrong.status, wrong.code) == (400, "digest_mismatch")
     assert shared.spooled() == before
-    assert shared.put("root/a", b"hello", Repr_Digest=f"sha-256=:{digest}:").status == 202
+    for size in (1, 60_000):
+        assert shared.put("root/a", b"hello" * size, Repr_Digest=field(b"hello" * size)).status == 202
+
+
+@pytest.mark.parametrize("field", ["Repr-Digest: md5=:AAAA:", "Content-MD5: XUFAKrxLKna5cZ2REBfFkg==", "Trailer: Digest"])
+def test_digest_that_nobody_would_compare_is_refused(shared: Api, field: str) -> None:
+    """Whoever announces one believes that it is."""
+    name, _, value = field.partition(": ")
+    reply = shared.put("root/a", **{name: value})
+    assert (reply.status, reply.code) == (400, "unchecked_digest")
 
 
 def test_repeat_of_an_idempotency_key_is_answered_with_the_first_task(shared: Api) -> None:
