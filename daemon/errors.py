@@ -153,7 +153,7 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     _reject("unknown_host", 421, "The request is for a host that this service is not known as.",
             "Use an IP address or localhost, or have the name added to api.hosts."),
     _reject("cross_site", 403, "The request comes from a web page of another site.",
-            "Send it from a program, or from a page of the same host; a proxy in between must leave the Host header as it is."),
+            "Send it from a program, or from a page of the same host and port; a proxy in between must leave the Host header as it is."),
     _reject("method_not_allowed", 405, "This address does not take this method.", "See the Allow header."),
     _reject("too_large", 413, "The upload is larger than this service takes.",
             "Send less, or raise limits.max_upload_bytes."),

@@ -1,4 +1,4 @@
-"""Who may speak at a door that everyone on the machine reaches: no web page of another site.
+"""Who may speak at a door that everyone on the machine reaches: no web page of another origin.
 
 A browser runs other people's programs. A page of theirs that sends a request here says so in `Origin` or
 `Sec-Fetch-Site`; one that comes by DNS rebinding, where a name of theirs was made to lead to this machine, is
@@ -16,8 +16,12 @@ from api.http.parameters import Headers
 from daemon.errors import Rejected
 from daemon.model.names import printable
 
-_AUTHORITY: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]*)?")
-_ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(.+)")
+_AUTHORITY: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]*))?")
+_ORIGIN: Final = re.compile(r"(https?)://(.+)", re.IGNORECASE)
+#: The ports that addresses leave out (RFC 9110, 4.2).
+_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
+#: What a browser says of a request that no page of another origin made (Fetch Metadata, 2.3).
+_OWN_SITES: Final = frozenset({b"same-origin", b"none"})
 _LOCALHOST: Final = "localhost"
 
 
@@ -34,28 +38,33 @@ def check(headers: Headers, authority: bytes | None, names: Collection[str]) -> 
     this service besides `localhost`, in small letters. A request without a host is no browser's.
     """
     given = authority if authority is not None else next(iter(headers.get(b"host", ())), None)
-    host = None
-    if given is not None:
-        shown = given.decode("latin-1")
-        host = _host_of(shown)
-        if not _is_ours(host, names):
-            raise Rejected("unknown_host", f"{printable(shown)!r} is not a name of this service.")
+    shown = None if given is None else given.decode("latin-1")
+    if shown is not None and not _is_ours(_host_of(shown), names):
+        raise Rejected("unknown_host", f"{printable(shown)!r} is not a name of this service.")
     for origin in headers.get(b"origin", ()):
-        _check_origin(origin.decode("latin-1"), host)
-    if any(b"cross-site" in value.lower() for value in headers.get(b"sec-fetch-site", ())):
+        _check_origin(origin.decode("latin-1"), shown)
+    if not {site.lower() for site in headers.get(b"sec-fetch-site", ())} <= _OWN_SITES:
         raise Rejected("cross_site")
 
 
 def _check_origin(origin: str, host: str | None) -> None:
+    """Refuse a page of another host or port. The scheme is known only to a proxy that ends TLS."""
     found = _ORIGIN.fullmatch(origin)
-    if found is None or _host_of(found[1]) in {None, ""} or _host_of(found[1]) != host:
+    default_port = _DEFAULT_PORTS[found[1].lower()] if found else ""
+    if found is None or host is None or _place(found[2], default_port) != _place(host, default_port):
         raise Rejected("cross_site", f"The request comes from a page of {printable(origin)!r}.")
+
+
+def _place(authority: str, default_port: str) -> tuple[str, str] | None:
+    """Host and port, as they are compared; None when they cannot be read."""
+    found = _AUTHORITY.fullmatch(authority)
+    return (found[1].lower(), found[2] or default_port) if found else None
 
 
 def _host_of(authority: str) -> str | None:
     """The host of `host:port`, as it is compared; None when it cannot be read."""
-    found = _AUTHORITY.fullmatch(authority)
-    return found[1].lower() if found else None
+    place = _place(authority, "")
+    return place[0] if place else None
 
 
 def _is_ours(host: str | None, names: Collection[str]) -> bool:

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 
 from daemon.config import LOCAL, Config
 from daemon.errors import Rejected
-from daemon.model.names import check_instance, check_project, check_remote, printable
+from daemon.model.names import printable, split_instance
 
 _MODE: Final = re.compile(r"0?[0-7]{3}|[0-7]{4}")
 _NUMBER: Final = re.compile(r"[0-9]{1,10}")
@@ -29,12 +29,13 @@ def collect(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
 
 def read_instance(text: str, config: Config) -> tuple[str, str]:
     """Split `instance` or `remote:instance` into the names of a configured remote and an instance."""
-    remote, colon, instance = text.rpartition(":")
-    if not colon:
-        return LOCAL, check_instance(instance)
-    if config.remote(check_remote(remote)) is None:
+    named, project, instance = split_instance(text)
+    remote = named or LOCAL
+    if project is not None:
+        raise Rejected("bad_instance", f"{printable(text)!r} names a project, which has no place here.")
+    if config.remote(remote) is None:
         raise Rejected("unknown_remote", f"The remote {remote!r} is not configured.")
-    return remote, check_instance(instance)
+    return remote, instance
 
 
 def read_query(query: bytes, known: frozenset[str]) -> dict[str, str]:
@@ -97,12 +98,6 @@ def unescape(text: str, code: str) -> str:
         return _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), raw).decode("utf-8")
     except UnicodeDecodeError as error:
         raise Rejected(code, "The address is not UTF-8.") from error
-
-
-def project_of(remote: str, config: Config) -> str:
-    """The project that a remote's instances are in unless the request names one."""
-    described = config.remote(remote)
-    return check_project(described.project if described else "default")
 
 
 def header(headers: Headers, name: bytes, code: str) -> str | None:

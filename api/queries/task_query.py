@@ -102,9 +102,7 @@ def _instance(parameters: dict[str, str], config: Config) -> Destination | None:
             raise Rejected("bad_query", "`project` goes with `instance`.")
         return None
     remote, instance = read_instance(given, config)
-    described = config.remote(remote)
-    default = described.project if described else "default"
-    return Destination(remote, check_project(parameters.get("project", default)), instance, "/")
+    return Destination(remote, check_project(parameters.get("project", config.project_of(remote))), instance, "/")
 
 
 def _limit(text: str | None) -> int:

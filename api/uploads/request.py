@@ -13,7 +13,6 @@ from urllib.parse import parse_qsl
 from api.http.parameters import (
     Headers,
     header,
-    project_of,
     read_flag,
     read_instance,
     read_mode,
@@ -36,6 +35,8 @@ _PLAIN_CODINGS: Final = {b"identity", b""}
 _FORM: Final = b"multipart/form-data"
 #: Headers that make a PUT depend on what is there (RFC 9110, 13.1).
 _CONDITIONS: Final = frozenset({b"if-match", b"if-none-match", b"if-unmodified-since"})
+#: A path as Windows has it: after a drive's letter, or of another machine (UNC).
+_WINDOWS: Final = re.compile(r"[A-Za-z]:[/\\]|\\\\")
 #: A display name is cut to this many characters.
 MAX_DISPLAY_NAME: Final = 255
 
@@ -62,13 +63,13 @@ def read_upload(headers: Headers, config: Config) -> UploadRequest:
     """Read a POST /upload: everything is in its headers."""
     remote, instance = read_instance(header(headers, b"x-container-name", "bad_instance") or "", config)
     path = header(headers, b"x-file-path", "bad_path") or ""
-    offered = (header(headers, b"x-host-path", "bad_name") or "").rsplit("/", 1)[-1]
+    offered = _last_part(header(headers, b"x-host-path", "bad_name") or "")
     if path.endswith("/"):
         if offered in {"", ".", ".."}:
             raise Rejected("bad_name")
         path += offered
     return UploadRequest(
-        destination=Destination(remote, project_of(remote, config), instance, check_path(path)),
+        destination=Destination(remote, config.project_of(remote), instance, check_path(path)),
         display_name=_displayed(offered or path.rsplit("/", 1)[-1]),
         mode=read_mode(header(headers, b"x-file-mode", "bad_mode")),
         uid=read_owner(header(headers, b"x-file-uid", "bad_owner")),
@@ -84,7 +85,7 @@ def read_put(instance: str, path: str, query: bytes, headers: Headers, config: C
     project = parameters.get("project")
     return UploadRequest(
         destination=Destination(
-            remote, project_of(remote, config) if project is None else check_project(project),
+            remote, config.project_of(remote) if project is None else check_project(project),
             name, check_path("/" + unescape(path, "bad_path"))),
         display_name=unescape(path.rsplit("/", 1)[-1], "bad_path"),
         mode=read_mode(parameters.get("mode")),
@@ -126,6 +127,12 @@ def _check_wholeness(headers: Headers) -> None:
         raise Rejected("wrapped_body", "The body is a form.")
     if not _CONDITIONS.isdisjoint(headers):
         raise Rejected("bad_condition")
+
+
+def _last_part(host_path: str) -> str:
+    """The name of a file at its sender. Outside Windows a backslash is a letter like any other."""
+    separators = r"[/\\]" if _WINDOWS.match(host_path) else "/"
+    return re.split(separators, host_path)[-1]
 
 
 def _displayed(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 
 from daemon.config import LOCAL, Config
 from daemon.errors import Rejected
-from daemon.model.names import printable
+from daemon.model.names import printable, split_instance
 from daemon.model.task import State
 from daemon.model.upload import Destination, is_task_id
 from daemon.process.exit_status import Misused
@@ -65,16 +65,12 @@ def read_age(text: str) -> float:
 
 def read_instance(text: str, config: Config) -> Destination:
     """The instance of `[remote:][project/]instance`; its path does not matter. Raises Misused."""
-    remote, colon, rest = text.partition(":")
-    remote, rest = (remote, rest) if colon else (LOCAL, text)
-    project, slash, name = rest.rpartition("/")
-    if not slash:
-        described = config.remote(remote)
-        project = described.project if described else "default"
     try:
-        return Destination(remote, project, name, "/x").checked()
+        named, project, instance = split_instance(text)
     except Rejected as error:
         raise Misused(f"--instance {printable(text)}: {error.detail} Give [remote:][project/]instance.") from error
+    remote = named or LOCAL
+    return Destination(remote, project or config.project_of(remote), instance, "/x")
 
 
 def check_id(text: str) -> str | None:

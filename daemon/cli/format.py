@@ -21,7 +21,6 @@ def age(seconds: float) -> str:
 
 def instance_name(to: Destination, config: Config) -> str:
     """An instance as `tasks --instance` takes it: `[remote:][project/]instance`."""
-    described = config.remote(to.remote)
     remote = "" if to.remote == LOCAL else f"{to.remote}:"
-    project = "" if described and to.project == described.project else f"{to.project}/"
+    project = "" if to.project == config.project_of(to.remote) else f"{to.project}/"
     return f"{remote}{project}{to.instance}"

@@ -239,6 +239,11 @@ class Config(BaseSettings):
         """The remote of that name, or None. `local` is the [incus] section."""
         return self.incus if name == LOCAL else self.remotes.get(name)
 
+    def project_of(self, remote: str) -> str:
+        """The project that a remote's instances are in unless one is named; a remote may be configured no more."""
+        described = self.remote(remote)
+        return described.project if described else "default"
+
 
 def find_file(chosen: str | None) -> Path | None:
     """The configuration file: `chosen`, else $INCUS_COURIER_CONFIG, else the installed one, else none."""

@@ -42,6 +42,18 @@ def check_remote(name: str) -> str:
     return name
 
 
+def split_instance(text: str) -> tuple[str | None, str | None, str]:
+    """The remote, the project and the instance of `[remote:][project/]instance`; None for what is not named.
+
+    Raises Rejected('unknown_remote', 'bad_project' or 'bad_instance') when one of them is not legal.
+    """
+    remote, colon, rest = text.rpartition(":")
+    project, slash, instance = rest.rpartition("/")
+    return (check_remote(remote) if colon else None,
+            check_project(project) if slash else None,
+            check_instance(instance))
+
+
 def check_path(path: str) -> str:
     """Return `path` if a file may be delivered there; raise Rejected('bad_path') with the reason if not.
 

@@ -45,6 +45,7 @@ def send(
     (["Host: evil.example"], 421, "unknown_host"),
     (["Host: 127.0.0.1", "Origin: http://evil.example"], 403, "cross_site"),
     (["Host: localhost", "Sec-Fetch-Site: cross-site"], 403, "cross_site"),
+    (["Host: localhost:8420", "Origin: http://localhost:3000", "Sec-Fetch-Site: same-site"], 403, "cross_site"),
 ])
 @pytest.mark.parametrize(("method", "target"), [
     ("PUT", TARGET), ("POST", "/upload"), ("GET", "/v1/tasks"), ("GET", "/healthz"), ("OPTIONS", "/upload"), ("GET", "/"),
@@ -102,7 +103,7 @@ def test_configured_host_is_let_in(start: Start) -> None:
     """`api.hosts` says by which names this service is known besides; a reload takes them over."""
     api = start(api={"hosts": ["uploads.example.org"]})
     with api.raw() as connection:
-        answer = send(connection, "PUT", TARGET, "Host: Uploads.example.org:8420", "Origin: https://uploads.example.org")
+        answer = send(connection, "PUT", TARGET, "Host: Uploads.example.org", "Origin: https://uploads.example.org")
         assert answer.status == 202
         assert send(connection, "PUT", TARGET, "Host: files.example.org").status == 421
     api.configure(api.settings, {"api": {"hosts": ["files.example.org"]}})

@@ -51,11 +51,13 @@ def test_authority_of_the_target_counts_instead_of_the_host_header(authority: by
 
 
 @pytest.mark.parametrize(("host", "origin"), [
-    ("127.0.0.1:8420", "http://127.0.0.1:8420"), ("localhost:8420", "http://localhost:3000"), ("[::1]:8420", "http://[::1]"),
-    ("uploads.example.org", "https://uploads.example.org"), ("Uploads.Example.org", "https://uploads.example.org:8443"),
+    ("127.0.0.1:8420", "http://127.0.0.1:8420"), ("localhost", "http://localhost"), ("localhost:80", "http://localhost"),
+    ("[::1]:8420", "http://[::1]:8420"), ("localhost:", "HTTP://LOCALHOST:80"),
+    ("uploads.example.org", "https://uploads.example.org"), ("Uploads.Example.org:8443", "https://uploads.example.org:8443"),
+    ("uploads.example.org", "https://uploads.example.org:443"), ("uploads.example.org:443", "https://uploads.example.org"),
 ])
-def test_page_of_the_same_host_is_let_in(host: str, origin: str) -> None:
-    """The site counts, as in Sec-Fetch-Site, not the port."""
+def test_page_of_the_same_host_and_port_is_let_in(host: str, origin: str) -> None:
+    """A port that is left out is that of the page's scheme, also behind a proxy that ends TLS and keeps Host."""
     assert refusal(("host", host), ("origin", origin)) == ""
 
 
@@ -65,8 +67,11 @@ def test_page_of_the_same_host_is_let_in(host: str, origin: str) -> None:
     ("127.0.0.1", "http://evil.example@127.0.0.1"), ("127.0.0.1", "127.0.0.1"), ("127.0.0.1", "http://127.0.0.1/"),
     ("127.0.0.1", "http://127.0.0.1 http://evil.example"), ("localhost", "chrome-extension://abc"),
     ("uploads.example.org", "https://other.example.org"), ("127.0.0.1", "file://"),
+    ("localhost:8420", "http://localhost:3000"), ("[::1]:8420", "http://[::1]"), ("localhost:8420", "http://localhost"),
+    ("uploads.example.org", "https://uploads.example.org:8443"), ("uploads.example.org:80", "https://uploads.example.org"),
+    ("localhost", "moz-extension://localhost"),
 ])
-def test_page_of_another_host_is_refused(host: str, origin: str) -> None:
+def test_page_of_another_host_or_port_is_refused(host: str, origin: str) -> None:
     """A browser says where the page is from that sends a request."""
     assert refusal(("host", host), ("origin", origin)) == "cross_site"
 
@@ -84,9 +89,9 @@ def test_page_is_refused_when_the_request_has_no_host() -> None:
 
 @pytest.mark.parametrize(("site", "code"), [
     ("cross-site", "cross_site"), ("Cross-Site", "cross_site"), ("none, cross-site", "cross_site"),
-    ("same-origin", ""), ("same-site", ""), ("none", ""),
+    ("same-site", "cross_site"), ("", "cross_site"), ("same-origin", ""), ("Same-Origin", ""), ("none", ""),
 ])
-def test_request_across_sites_is_refused_when_the_browser_says_that_it_is_one(site: str, code: str) -> None:
+def test_request_across_origins_is_refused_when_the_browser_says_that_it_is_one(site: str, code: str) -> None:
     """Also a plain GET has Sec-Fetch-Site, which no page can change."""
     assert refusal(("host", "localhost"), ("sec-fetch-site", site)) == code
 

@@ -124,6 +124,13 @@ def test_header_is_refused_when_it_is_given_twice() -> None:
     ("/root/b", "/home/me/", "/root/b", "b"),
     ("/root/b", "a\tb", "/root/b", "a\ufffdb"),
     ("/root/b", "", "/root/b", "b"),
+    ("/root/", r"C:\Users\me\x.txt", "/root/x.txt", "x.txt"),
+    ("/root/", r"c:/Users/me\x.txt", "/root/x.txt", "x.txt"),
+    ("/root/", r"\\server\share\x.txt", "/root/x.txt", "x.txt"),
+    ("/root/", r"\\?\C:\x.txt", "/root/x.txt", "x.txt"),
+    ("/root/", r"a\b", r"/root/a\b", r"a\b"),
+    ("/root/", r"/home/C:\x", r"/root/C:\x", r"C:\x"),
+    ("/root/", r"folder/a\b", r"/root/a\b", r"a\b"),
 ])
 def test_display_name_comes_from_the_host_path(path: str, host_path: str, destination: str, display: str) -> None:
     """The host path's last part is shown, and completes a destination that is a directory."""
@@ -131,7 +138,7 @@ def test_display_name_comes_from_the_host_path(path: str, host_path: str, destin
     assert (request.destination.path, request.display_name) == (destination, display)
 
 
-@pytest.mark.parametrize("host_path", ["", "/", "a/", "..", "a/.."])
+@pytest.mark.parametrize("host_path", ["", "/", "a/", "..", "a/..", "C:\\", "C:\\a\\..", "\\\\server\\share\\"])
 def test_directory_is_refused_when_no_name_came_with_it(host_path: str) -> None:
     """A directory alone names no file."""
     with refused("bad_name"):
