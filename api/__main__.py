@@ -24,7 +24,7 @@ from daemon.process.parent_death import tie_to_parent
 from daemon.process.socket_activation import stand_in, take
 from daemon.state.append_lease import AppendLease
 from daemon.state.layout import Layout
-from daemon.task_queue import TaskQueue
+from daemon.task_queue import open_intake
 
 #: Seconds between two looks at whether the API can begin.
 LEASE_RETRY_S: Final = 0.5
@@ -97,7 +97,7 @@ def _cannot_open(layout: Layout, shards: int) -> str | None:
     """Why a queue cannot be opened, or None. A damaged one is set aside, and a full disk given room, by its worker."""
     for shard in range(shards):
         try:
-            TaskQueue(layout, shard).close()
+            open_intake(layout, shard).close()
         except QueueFault as fault:
             return f"Shard {shard}: {fault.detail}"
     return None

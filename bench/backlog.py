@@ -19,7 +19,7 @@ from bench.queue_cost import Cost, Probe, lifetime
 from bench.service import SHARDS, Service
 from daemon.config import LOCAL
 from daemon.model.upload import Destination
-from daemon.task_queue import TaskQueue
+from daemon.task_queue.sqlite.queue import SqliteQueue
 
 TITLE: Final = "Flat cost: a long backlog and a dead instance"
 _SMALL: Final = 1000
@@ -71,7 +71,7 @@ def run(plan: Plan) -> Section:
 def _defer(state: Path, count: int) -> None:
     service = Service(state, target="incus")
     shard = Destination(LOCAL, "default", _DEAD, "/").shard(SHARDS)
-    with TaskQueue(service.layout, shard) as queue:
+    with SqliteQueue(service.layout, shard) as queue:
         fill.defer(queue, _DEAD, count, due_within_s=_DUE_WITHIN_S)
 
 

@@ -25,7 +25,8 @@ from daemon.model.task import State
 from daemon.model.upload import Destination, Upload
 from daemon.spool.store import Spool
 from daemon.state.layout import Layout
-from daemon.task_queue import Settlement, TaskQueue
+from daemon.task_queue import Settlement
+from daemon.task_queue.sqlite.queue import SqliteQueue
 
 #: Uploads in one transaction.
 _BATCH: Final = 5000
@@ -41,7 +42,7 @@ def fill(state: Path, count: int, *, files: bool) -> None:
     layout.create()
     for shard in range(SHARDS):
         # All before the first upload: a database that is younger than an upload is taken for one that was lost.
-        TaskQueue(layout, shard).close()
+        SqliteQueue(layout, shard).close()
     fillers = [
         subprocess.Popen([sys.executable, "-P", "-m", "bench.fill", str(state), str(shard), str(count),
                           *(["--files"] if files else [])],
@@ -67,7 +68,7 @@ def with_digest(upload: Upload, sha256: str) -> Upload:
     return replace(upload, sha256=sha256)
 
 
-def defer(queue: TaskQueue, instance: str, count: int, *, due_within_s: float) -> None:
+def defer(queue: SqliteQueue, instance: str, count: int, *, due_within_s: float) -> None:
     """Add so many deferred tasks of one instance, due one after the other in the time that is given."""
     put(queue, _spooled(Spool(queue.layout), uploads(instance, count)))
     key = Destination(LOCAL, "default", instance, "/").instance_key
@@ -81,7 +82,7 @@ def defer(queue: TaskQueue, instance: str, count: int, *, due_within_s: float) -
         done += len(tasks)
 
 
-def put(queue: TaskQueue, some: Iterator[Upload]) -> None:
+def put(queue: SqliteQueue, some: Iterator[Upload]) -> None:
     """Put uploads in large transactions."""
     while batch := list(islice(some, _BATCH)):
         queue.put_many(batch, supersede=False)
@@ -93,7 +94,7 @@ def _fill_shard(state: Path, shard: int, count: int, *, files: bool) -> None:
     mine = [Destination(LOCAL, "default", name, "/").shard(SHARDS) == shard for name in names]
     some = (upload for number in range(count) if mine[number % INSTANCES]
             for upload in uploads(names[number % INSTANCES], 1))
-    with TaskQueue(layout, shard) as queue:
+    with SqliteQueue(layout, shard) as queue:
         put(queue, _spooled(Spool(layout), some) if files else some)
 
 

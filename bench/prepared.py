@@ -18,7 +18,7 @@ from daemon.model.task import PENDING
 from daemon.model.upload import Upload
 from daemon.spool.store import Spool
 from daemon.state.doorbell import ring
-from daemon.task_queue import TaskQueue
+from daemon.task_queue.sqlite.queue import SqliteQueue
 
 _PIECE: Final = 2**20
 _IDLE_S: Final = 120.0
@@ -56,7 +56,7 @@ class Prepared:
         places = [target.make_directory(name) for target in targets]
         uploads = [upload for target in targets for upload in self._spooled(target.name, count, source, name)]
         for shard in range(SHARDS):
-            with TaskQueue(self._service.layout, shard) as queue:
+            with SqliteQueue(self._service.layout, shard) as queue:
                 queue.put_many([upload for upload in uploads if upload.destination.shard(SHARDS) == shard],
                                supersede=False)
         os.sync()
@@ -90,13 +90,13 @@ class Prepared:
 
     def _wait_until_idle(self, keys: set[str]) -> None:
         for shard in range(SHARDS):
-            with TaskQueue(self._service.layout, shard) as queue:
+            with SqliteQueue(self._service.layout, shard) as queue:
                 wait_until(partial(_is_idle, queue, keys), _IDLE_S, "the workers to become idle")
 
     def freeze(self) -> None:
         """Stop the workers, none of them in the middle of a transaction."""
         for shard, worker in enumerate(self._workers):
-            with TaskQueue(self._service.layout, shard) as queue, queue.write(queue.quick, "queue.claim"):
+            with SqliteQueue(self._service.layout, shard) as queue, queue.write(queue.quick, "queue.claim"):
                 worker.freeze()
 
     def thaw(self) -> None:
@@ -105,6 +105,6 @@ class Prepared:
             worker.thaw()
 
 
-def _is_idle(queue: TaskQueue, keys: set[str]) -> bool:
+def _is_idle(queue: SqliteQueue, keys: set[str]) -> bool:
     waiting = any(tally.state in PENDING and tally.instance_key in keys for tally in queue.tallies())
     return not waiting and not queue.unspoolable(1)

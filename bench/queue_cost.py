@@ -13,7 +13,8 @@ from daemon.config import LOCAL
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination
 from daemon.state.layout import Layout
-from daemon.task_queue import Settlement, TaskQueue
+from daemon.task_queue import Settlement
+from daemon.task_queue.sqlite.queue import SqliteQueue
 
 #: Tasks in one transaction: what sixteen uploads at once, and a busy worker's turn, come to.
 _PUT: Final = 16
@@ -44,7 +45,7 @@ class Probe:
     """Puts tasks of an instance of its own into a queue, claims them and settles them."""
 
     def __init__(self, layout: Layout, shard: int) -> None:
-        self.queue = TaskQueue(layout, shard)
+        self.queue = SqliteQueue(layout, shard)
         self._name = next(name for name in (f"measured-{number}" for number in range(1000))
                           if Destination(LOCAL, "default", name, "/").shard(2) == shard)
         self._key = Destination(LOCAL, "default", self._name, "/").instance_key
@@ -95,7 +96,7 @@ def lifetime(state: Path, tasks: int) -> Lifetime:
         _tidy(probe.queue)
         if time.monotonic() >= checkpoint_at:
             checkpoint_at += _CHECKPOINT_EVERY_S
-            probe.queue.checkpoint()
+            probe.queue.compact()
         costs.append(1e6 * (time.perf_counter() - began) / _UPKEEP_EVERY)
         wal_peak = max(wal_peak, wal.stat().st_size)
     tenth = max(1, len(costs) // 10)
@@ -104,7 +105,7 @@ def lifetime(state: Path, tasks: int) -> Lifetime:
     return found
 
 
-def _tidy(queue: TaskQueue) -> None:
+def _tidy(queue: SqliteQueue) -> None:
     queue.unspool(task.order for task in queue.unspoolable(_UPKEEP_EVERY))
     while queue.clear_finished(0.0, _KEEP, _CLEAR) == _CLEAR:
         pass

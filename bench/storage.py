@@ -24,7 +24,7 @@ from daemon.model.upload import Destination, Upload
 from daemon.spool.store import Spool
 from daemon.spool.writer import Sealed
 from daemon.state.layout import Layout
-from daemon.task_queue import TaskQueue
+from daemon.task_queue.sqlite.queue import SqliteQueue
 
 THREADS: Final = 16
 _PIECE: Final = 2**20
@@ -97,7 +97,7 @@ class Storage:
 
     def one_by_one(self, seconds: float) -> Stored:
         """Store with one commit for each upload."""
-        queues = [TaskQueue(self._layout, shard) for shard in range(SHARDS)]
+        queues = [SqliteQueue(self._layout, shard) for shard in range(SHARDS)]
 
         def store(number: int) -> None:
             sealed = self._seal(number)

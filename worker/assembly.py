@@ -8,7 +8,7 @@ from daemon.process.signals import Signals
 from daemon.spool.store import Spool
 from daemon.state.doorbell import Doorbell
 from daemon.state.reserve import Reserve
-from daemon.task_queue import TaskQueue
+from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from worker.dispatch.commands import Commands
 from worker.dispatch.lane import Lane
 from worker.dispatch.outages import Outages
@@ -25,7 +25,7 @@ from worker.upkeep.retention import Upkeep
 from worker.upkeep.sync_barrier import Barrier
 
 
-def assemble(queue: TaskQueue, spool: Spool, reserve: Reserve, config: Config) -> Parts:
+def assemble(queue: SqliteDoctor, spool: Spool, reserve: Reserve, config: Config) -> Parts:
     """Build a worker's parts around its queue. Call it in the main thread."""
     remember_incus(config)
     log("target.chosen", shard=queue.shard, **describe(LOCAL, config))

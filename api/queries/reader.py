@@ -3,7 +3,6 @@
 Every method blocks on the disk: call it from a thread. A reader never waits for a writer.
 """
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,7 +12,7 @@ from daemon.errors import QueueFault, Rejected
 from daemon.model.task import PENDING, Task
 from daemon.spool.store import Spool
 from daemon.state.layout import Layout
-from daemon.task_queue import TaskQueue
+from daemon.task_queue import Intake, open_intake
 
 Result = TypeVar("Result")
 
@@ -39,10 +38,8 @@ class Reader:
     """Reads all shards."""
 
     def __init__(self, layout: Layout, spool: Spool, shards: int) -> None:
-        self._layout = layout
         self._spool = spool
-        self._lock = threading.Lock()
-        self._queues = [TaskQueue(layout, shard) for shard in range(shards)]
+        self._queues = [open_intake(layout, shard) for shard in range(shards)]
 
     def find(self, task_id: str) -> Task | None:
         """The task of that id, or None. Raises Rejected('queue_unreadable')."""
@@ -68,7 +65,7 @@ class Reader:
         Raises Rejected('queue_unreadable') and Rejected('storage_failed').
         """
         tallies = [tally for shard in range(len(self._queues))
-                   for tally in self._ask(shard, TaskQueue.tallies) if tally.state in PENDING]
+                   for tally in self._ask(shard, lambda queue: queue.tallies()) if tally.state in PENDING]
         return Snapshot(
             pending_tasks=sum(tally.tasks for tally in tallies),
             pending_bytes=sum(tally.size_bytes for tally in tallies),
@@ -84,15 +81,8 @@ class Reader:
         for queue in self._queues:
             queue.close()
 
-    def _ask(self, shard: int, question: Callable[[TaskQueue], Result]) -> Result:
+    def _ask(self, shard: int, question: Callable[[Intake], Result]) -> Result:
         try:
-            return question(self._current(shard))
+            return question(self._queues[shard])
         except (QueueFault, ValueError) as error:
             raise Rejected("queue_unreadable", f"Shard {shard}: {error}") from error
-
-    def _current(self, shard: int) -> TaskQueue:
-        with self._lock:
-            if self._queues[shard].replaced():
-                self._queues[shard].close()
-                self._queues[shard] = TaskQueue(self._layout, shard)
-            return self._queues[shard]

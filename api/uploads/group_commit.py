@@ -18,14 +18,12 @@ from daemon.model.upload import Upload
 from daemon.spool.writer import Sealed
 from daemon.state.doorbell import ring
 from daemon.state.layout import Layout
-from daemon.task_queue import Outcome, Put, TaskQueue
+from daemon.task_queue import Outcome, Put, open_intake
 
 #: Most uploads in one transaction.
 MAX_BATCH: Final = 256
 #: How long a transaction is put off for uploads that are still on their way.
 GATHER_S: Final = 0.002
-#: How often an upload is put again because its database was replaced meanwhile.
-MAX_REPLACEMENTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,7 @@ class Committer:
         self._supersede = supersede
         self._receiving = receiving
         self._when_dead = when_dead
-        self._queue = TaskQueue(layout, shard)
+        self._queue = open_intake(layout, shard)
         # No queue.SimpleQueue: up to Python 3.12 its `get` may wait for ever although it has a timeout.
         self._inbox: list[tuple[Sealed, Ticket]] = []
         self._changed = threading.Condition()
@@ -126,42 +124,13 @@ class Committer:
         batch.sort(key=lambda item: item[0].upload.task_id)
         answers: list[Put | CourierError]
         try:
-            answers = list(self._put([sealed.upload for sealed, _ in batch]))
+            answers = list(self._queue.put_many([sealed.upload for sealed, _ in batch], supersede=self._supersede()))
             ring(self._layout, self._shard)
         except QueueFault as fault:
             log("upload.failed", code=fault.code, detail=fault.detail, shard=self._shard, uploads=len(batch))
             answers = [_refusal(fault)] * len(batch)
         decided = [(ticket, _conclude(sealed, answer)) for (sealed, ticket), answer in zip(batch, answers, strict=True)]
         batch[0][1].decided.get_loop().call_soon_threadsafe(_settle, decided)
-
-    def _put(self, uploads: list[Upload]) -> list[Put]:
-        """Put the uploads into the database that has the shard's name now. Raises QueueFault."""
-        self._follow_replacement()
-        answers = self._put_once(uploads)
-        for _ in range(MAX_REPLACEMENTS):
-            if not self._queue.replaced():
-                return answers
-            # It was set aside between our opening and our commit: the rows went with it.
-            log("queue.replaced", shard=self._shard, uploads=len(uploads))
-            try:
-                self._follow_replacement()
-                answers = self._put_once(uploads)
-            except QueueFault as fault:
-                # The first rows may yet be found, in the database that was set aside.
-                raise QueueFault(fault.code, fault.detail, certainly_failed=False) from fault
-        raise QueueFault("queue_damaged", "The database is replaced again and again.", certainly_failed=False)
-
-    def _put_once(self, uploads: list[Upload]) -> list[Put]:
-        try:
-            return self._queue.put_many(uploads, supersede=self._supersede())
-        except OSError as error:
-            raise QueueFault("queue_failed", f"The queue: {error.strerror}.", certainly_failed=False) from error
-
-    def _follow_replacement(self) -> None:
-        if not self._queue.replaced():
-            return
-        self._queue.close()
-        self._queue = TaskQueue(self._layout, self._shard)
 
 
 def _refusal(fault: QueueFault) -> Rejected:

@@ -2,7 +2,7 @@
 
 import heapq
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import groupby, islice
 
 from daemon.config import Config
@@ -10,7 +10,7 @@ from daemon.errors import CannotStart, QueueFault
 from daemon.model.task import State, Task
 from daemon.state import shard_count
 from daemon.state.layout import Layout
-from daemon.task_queue import TaskQueue
+from daemon.task_queue import Operate, open_existing
 
 
 class DamagedRow(Exception):
@@ -20,7 +20,7 @@ class DamagedRow(Exception):
 class AllShards:
     """The queues of all shards that can be opened."""
 
-    def __init__(self, number: int, queues: dict[int, TaskQueue], faults: dict[int, str]) -> None:
+    def __init__(self, number: int, queues: dict[int, Operate], faults: dict[int, str]) -> None:
         #: How many shards there are.
         self.number = number
         self.queues = queues
@@ -54,16 +54,17 @@ def open_all(config: Config) -> Iterator[AllShards]:
     """Open the queue of every shard. Raises CannotStart when there is no state."""
     layout = existing(config)
     with ExitStack() as opened:
-        queues: dict[int, TaskQueue] = {}
+        queues: dict[int, Operate] = {}
         faults: dict[int, str] = {}
         shards = shards_of(layout, config)
         for shard in shards:
-            if not layout.database(shard).exists():
-                continue
             try:
-                queues[shard] = opened.enter_context(TaskQueue(layout, shard))
+                queue = open_existing(layout, shard)
             except QueueFault as fault:
                 faults[shard] = fault.detail
+                continue
+            if queue is not None:
+                queues[shard] = opened.enter_context(closing(queue))
         yield AllShards(len(shards), queues, faults)
 
 

@@ -25,8 +25,8 @@ from daemon.state import shard_count
 from daemon.state.layout import Layout, inode
 from daemon.state.quarantine import retire
 from daemon.state.shard_lock import ShardLock
-from daemon.task_queue import TaskQueue
 from daemon.task_queue.sqlite import keys
+from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from daemon.task_queue.sqlite.inspection import what_is_damaged
 
 #: Rows and names looked at in one step.
@@ -143,7 +143,7 @@ class _Run:
         if not self._layout.database(shard).exists():
             return 0
         try:
-            with TaskQueue(self._layout, shard) as queue:
+            with SqliteDoctor(self._layout, shard) as queue:
                 return sum(len(instances) for instances in queue.homes(shards).values())
         except QueueFault as fault:
             if fault.code != "queue_damaged":
@@ -177,7 +177,7 @@ class _Run:
         try:
             damage = what_is_damaged(self._layout, shard, thorough=True)
             if damage is None:
-                with TaskQueue(self._layout, shard) as queue:
+                with SqliteDoctor(self._layout, shard) as queue:
                     self._compare(queue, shards, repair=False)
         except QueueFault as fault:
             if fault.code != "queue_damaged":
@@ -198,10 +198,10 @@ class _Run:
         with rebuild.open_whole(self._layout, shard, shards=shards, supersede=self._supersede,
                                 report=self._tell) as queue:
             self._compare(queue, shards, repair=True)
-            queue.checkpoint()
+            queue.compact()
         rebuild.note_closed(self._layout, shard)
 
-    def _compare(self, queue: TaskQueue, shards: int, *, repair: bool) -> None:
+    def _compare(self, queue: SqliteDoctor, shards: int, *, repair: bool) -> None:
         spool = Spool(self._layout)
         comparison = Comparison(queue, spool, shards=shards, supersede=self._supersede, report=self._tell,
                                 repair=repair, thorough=True, step=_STEP)

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 
 from daemon.cli.all_shards import existing, shards_of
@@ -15,7 +16,7 @@ from daemon.model.task import State
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
 from daemon.state.layout import Layout
 from daemon.state.shard_lock import holder
-from daemon.task_queue import TaskQueue
+from daemon.task_queue import Read, open_existing
 
 #: The columns of the table, and the states that each of them counts.
 _COLUMNS = {
@@ -57,17 +58,18 @@ def read(config: Config) -> list[ShardStatus]:
 
 def _read_shard(layout: Layout, shard: int) -> ShardStatus:
     found = ShardStatus(shard, holder(layout, shard))
-    if layout.database(shard).exists():
-        try:
-            with TaskQueue(layout, shard) as queue:
+    try:
+        queue = open_existing(layout, shard)
+        if queue is not None:
+            with closing(queue):
                 found.commands = queue.pending_commands()
                 found.instances = _read_instances(queue)
-        except QueueFault as fault:
-            found.fault = fault.detail
+    except QueueFault as fault:
+        found.fault = fault.detail
     return found
 
 
-def _read_instances(queue: TaskQueue) -> list[InstanceStatus]:
+def _read_instances(queue: Read) -> list[InstanceStatus]:
     instances: dict[str, InstanceStatus] = {}
     for tally in queue.tallies():
         instance = instances.setdefault(tally.instance_key, InstanceStatus(tally.instance_key))

@@ -13,14 +13,14 @@ from typing import Any, Final
 from daemon.cli.all_shards import AllShards, DamagedRow, open_all
 from daemon.cli.filters import Chosen, check_id
 from daemon.config import Config
-from daemon.errors import CannotStart, QueueFault
+from daemon.errors import CannotStart
 from daemon.model.task import State
 from daemon.state import shard_count
 from daemon.state.append_lease import AppendLease
 from daemon.state.doorbell import ring
 from daemon.state.layout import Layout
 from daemon.state.shard_lock import holder
-from daemon.task_queue import Answer, Command, Selection, TaskQueue
+from daemon.task_queue import Answer, Command, Selection
 
 #: How long to wait for the answers of workers that run.
 PATIENCE_S: Final = 5.0
@@ -91,7 +91,7 @@ def _ask_by_id(config: Config, shards: AllShards, ids: Sequence[str], wish: Wish
             replies[task_id] = Reply(task_id=task_id, outcome="refused", reason=shard)
         else:
             found.setdefault(shard, []).append(task_id)
-    asked = {shard: _put(shards.queues[shard], [
+    asked = {shard: shards.queues[shard].ask([
         Command(verb=wish.verb, task_id=task_id, force=wish.force, asked_by=wish.asked_by) for task_id in some])
         for shard, some in found.items()}
     answers = _answers(config, shards, asked, wait=wait)
@@ -100,13 +100,6 @@ def _ask_by_id(config: Config, shards: AllShards, ids: Sequence[str], wish: Wish
             reply = _reply(config, shard, answers[shard].get(number))
             replies[task_id] = _with_task(shards, reply, task_id)
     return [replies[task_id] for task_id in ids]
-
-
-def _put(queue: TaskQueue, commands: Sequence[Command]) -> list[int]:
-    numbers = queue.ask(commands)
-    if queue.replaced():
-        raise QueueFault("queue_failed", f"The database of shard {queue.shard} was replaced just now; ask again.")
-    return numbers
 
 
 def _shard_of(shards: AllShards, task_id: str) -> int | str:
@@ -137,8 +130,8 @@ def _ask_by_kind(config: Config, shards: AllShards, chosen: Chosen, wish: Wish, 
         selection = Selection(
             instance_key=chosen.instance_key, states=tuple(sorted(chosen.states)), accepted_before=before,
             up_to_order=queue.newest_order())
-        asked[shard] = _put(
-            queue, [Command(verb=wish.verb, selection=selection, force=wish.force, asked_by=wish.asked_by)])
+        asked[shard] = queue.ask(
+            [Command(verb=wish.verb, selection=selection, force=wish.force, asked_by=wish.asked_by)])
     answers = _answers(config, shards, asked, wait=wait)
     return [_reply(config, shard, answers[shard].get(numbers[0])) for shard, numbers in asked.items()]
 

@@ -15,7 +15,8 @@ from daemon.model.upload import BUCKETS, Destination, Upload, bucket_of, is_task
 from daemon.recovery.findings import STATE_OF, Finding, judge, mark_of
 from daemon.spool.inspect import SpoolCheck, Undecided
 from daemon.spool.store import STOPPED, Mark, Name, Spool, same_upload
-from daemon.task_queue import Restored, Row, TaskQueue
+from daemon.task_queue.sqlite.doctor import SqliteDoctor
+from daemon.task_queue.sqlite.restore import Restored, Row
 
 #: Names, or rows, looked at in one step, unless asked otherwise: a few milliseconds.
 STEP: Final = 100
@@ -25,7 +26,7 @@ class Comparison:
     """One shard's queue beside its part of the spool."""
 
     def __init__(
-        self, queue: TaskQueue, spool: Spool, *, shards: int, supersede: bool, report: Callable[[Finding], None],
+        self, queue: SqliteDoctor, spool: Spool, *, shards: int, supersede: bool, report: Callable[[Finding], None],
         repair: bool = True, thorough: bool = False, step: int = STEP,
     ) -> None:
         """`thorough`: read the end of every file instead of comparing its size. `step`: names or rows in one step."""

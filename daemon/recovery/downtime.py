@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from daemon.log import log
-from daemon.task_queue import TaskQueue
+from daemon.task_queue import Remember, TaskQueue
 
 #: The kernel's name for the time since its last boot.
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -35,6 +35,6 @@ def catch_up(queue: TaskQueue) -> None:
     note_alive(queue)
 
 
-def note_alive(queue: TaskQueue) -> None:
+def note_alive(queue: Remember) -> None:
     """Write down that the shard is served now: tasks do not age while it is not. Raises QueueFault."""
     queue.remember(_ALIVE_FACT, f"{time.time():.3f}")

@@ -18,7 +18,7 @@ from daemon.recovery.findings import Finding
 from daemon.spool.store import Spool
 from daemon.state.layout import Layout, sync_directory, touch
 from daemon.state.quarantine import retire
-from daemon.task_queue import TaskQueue
+from daemon.task_queue.sqlite.doctor import SqliteDoctor
 
 #: So often the service manager is told that the start goes on, and for how long it is asked to wait.
 _TELL_EVERY_S: Final = 5.0
@@ -40,7 +40,7 @@ def condemn(layout: Layout, shard: int) -> None:
 def open_whole(
     layout: Layout, shard: int, *, shards: int, supersede: bool, report: Callable[[Finding], None],
     moving: bool = False,
-) -> TaskQueue:
+) -> SqliteDoctor:
     """Open the shard's queue so that every upload in its part of the spool has its row; say what was wrong.
 
     `shards` is the number in force; `moving`: rows have begun to move to another number, so that those which are
@@ -62,11 +62,11 @@ def open_whole(
 
 
 def note_closed(layout: Layout, shard: int) -> None:
-    """Note that whoever held the shard's lock ended in order. Call it after a checkpoint. Raises OSError."""
+    """Note that whoever held the shard's lock ended in order. Call it after `compact`. Raises OSError."""
     layout.in_use(shard).unlink(missing_ok=True)
 
 
-def _open_or_replace(layout: Layout, shard: int, report: Callable[[Finding], None]) -> tuple[TaskQueue, bool]:
+def _open_or_replace(layout: Layout, shard: int, report: Callable[[Finding], None]) -> tuple[SqliteDoctor, bool]:
     """The queue, and whether its database had to be replaced."""
     reason = "it was found damaged while it was in use"
     if not layout.condemned(shard).exists():
@@ -81,12 +81,12 @@ def _open_or_replace(layout: Layout, shard: int, report: Callable[[Finding], Non
     (target / layout.reserve(shard).name).unlink(missing_ok=True)
     log("queue.set_aside", shard=shard, path=str(target), reason=reason)
     report(Finding(name="queue_damaged", shard=shard, detail=f"{target}: {reason}", repaired=True))
-    return TaskQueue(layout, shard), True
+    return SqliteDoctor(layout, shard), True
 
 
-def open_sound(layout: Layout, shard: int) -> TaskQueue:
+def open_sound(layout: Layout, shard: int) -> SqliteDoctor:
     """Open the shard's queue and look at as much of its database as takes no time. Raises QueueFault."""
-    queue = TaskQueue(layout, shard)
+    queue = SqliteDoctor(layout, shard)
     try:
         queue.glance()
     except BaseException:
@@ -96,7 +96,7 @@ def open_sound(layout: Layout, shard: int) -> TaskQueue:
 
 
 def _compare(
-    queue: TaskQueue, shards: int, *, supersede: bool, report: Callable[[Finding], None], budget_s: float | None,
+    queue: SqliteDoctor, shards: int, *, supersede: bool, report: Callable[[Finding], None], budget_s: float | None,
 ) -> tuple[int, bool]:
     """Give every upload of the shard's buckets its row, older ones first; return how many, and whether that is all."""
     missing = 0

@@ -24,7 +24,7 @@ from daemon.state.append_lease import acquire_alone
 from daemon.state.layout import Layout, sync_directory, touch
 from daemon.state.shard_count import ShardCount
 from daemon.state.shard_lock import ShardLock, pid_in
-from daemon.task_queue import TaskQueue
+from daemon.task_queue.sqlite.doctor import SqliteDoctor
 
 #: Between two tries.
 RETRY_S: Final = 0.5
@@ -145,7 +145,7 @@ def _move(
         sources = [opened.enter_context(rebuild.open_whole(
             layout, shard, shards=old, supersede=supersede, report=report, moving=found.moving_to is not None))
             for shard in range(old)]
-        homes = {shard: opened.enter_context(TaskQueue(layout, shard)) for shard in range(old, new)}
+        homes = {shard: opened.enter_context(SqliteDoctor(layout, shard)) for shard in range(old, new)}
         homes |= {queue.shard: queue for queue in sources}
         for queue in homes.values():
             catch_up(queue)
@@ -158,7 +158,7 @@ def _move(
             source.forget_moved([key for keys in moving.values() for key in keys], progress.tell)
         for queue in homes.values():
             queue.note_born()
-            queue.checkpoint()
+            queue.compact()
         emptied = [queue.shard for queue in sources if queue.shard >= new and queue.is_empty()]
     shard_count.record(layout, ShardCount(new))
     for shard in homes:

@@ -1,19 +1,35 @@
-"""One shard's queue: the index to the uploads in the spool, on persist-queue's acknowledged SQLite queue.
+"""The queue of a shard: the index to the uploads in the spool. This is the door to it.
 
-Guarantees: what `put_many` and `settle` return for is on the disk; an upload is put once, however often it is
-tried; a state changes only along the edges of `daemon.model.task.TRANSITIONS`. The API only puts and reads; all other
-changes are made by the one worker that holds the shard's lock. Nothing is ever found out by counting rows.
+`capabilities` says what a queue can do, in small parts; `values` what goes in and out. Guarantees: what `put_many` and
+`settle` return for is on the disk; an upload is put once, however often it is tried; a state changes only along the
+edges of `daemon.model.task.TRANSITIONS`. The API only puts and reads; all other changes are made by the one worker that
+holds the shard's lock. Nothing is ever found out by counting rows.
 
-All SQL of the service is in this package.
+What keeps the queue is behind the door, in `sqlite`, with all SQL of the service. tests/conformance holds it to what
+is promised here.
 """
 
-from daemon.task_queue.sqlite.append import QueueAppend
-from daemon.task_queue.sqlite.claim import QueueWork
-from daemon.task_queue.sqlite.commands import QueueCommands
-from daemon.task_queue.sqlite.migrate import QueueMoving
-from daemon.task_queue.sqlite.reads import QueueReads
-from daemon.task_queue.sqlite.restore import QueueRestore, Restored, Row
-from daemon.task_queue.sqlite.upkeep import QueueUpkeep
+from daemon.state.layout import Layout
+from daemon.task_queue.capabilities import (
+    Alter,
+    Append,
+    Ask,
+    Claim,
+    Clocks,
+    Execute,
+    Find,
+    Intake,
+    Maintain,
+    Operate,
+    PartFiles,
+    Read,
+    Remember,
+    Resume,
+    Settle,
+    TaskQueue,
+)
+from daemon.task_queue.sqlite.intake import SqliteIntake
+from daemon.task_queue.sqlite.queue import SqliteQueue
 from daemon.task_queue.values import (
     BULK_BYTES,
     Answer,
@@ -28,10 +44,17 @@ from daemon.task_queue.values import (
 )
 
 __all__ = [
-    "BULK_BYTES", "Answer", "Change", "Command", "Outcome", "Put", "Restored", "Row", "Selection", "Settled",
-    "Settlement", "Tally", "TaskQueue",
+    "BULK_BYTES", "Alter", "Answer", "Append", "Ask", "Change", "Claim", "Clocks", "Command", "Execute", "Find",
+    "Intake", "Maintain", "Operate", "Outcome", "PartFiles", "Put", "Read", "Remember", "Resume", "Selection", "Settle",
+    "Settled", "Settlement", "Tally", "TaskQueue", "open_existing", "open_intake",
 ]
 
 
-class TaskQueue(QueueAppend, QueueReads, QueueWork, QueueCommands, QueueUpkeep, QueueRestore, QueueMoving):
-    """One shard's queue. Its methods may be called from several threads."""
+def open_intake(layout: Layout, shard: int) -> Intake:
+    """Open a shard's queue to put and read, for as long as the process runs. Raises QueueFault."""
+    return SqliteIntake(layout, shard)
+
+
+def open_existing(layout: Layout, shard: int) -> Operate | None:
+    """Open a shard's queue to look and to ask; None when there is none, and none is made. Raises QueueFault."""
+    return SqliteQueue(layout, shard) if layout.database(shard).exists() else None

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from daemon.model.upload import Destination
-from daemon.task_queue import Command, TaskQueue
+from daemon.task_queue import Command
+from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from tests.live.host import Container, Host
 from tests.live.proxy import Proxy
 from tests.support.bodies import body, digest
@@ -202,7 +203,7 @@ def wait_swept(service: Service, container: Container, task_id: str) -> None:
 def ask(service: Service, container: Container, verb: str, task_id: str) -> None:
     """A person asks for something about a task."""
     shard = Destination("local", "default", container.name, "/").shard(2)
-    with TaskQueue(service.layout, shard) as queue:
+    with SqliteDoctor(service.layout, shard) as queue:
         queue.ask([Command(verb=verb, task_id=task_id)])
 
 

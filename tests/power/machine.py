@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from daemon.task_queue import TaskQueue
+from daemon.task_queue.sqlite.queue import SqliteQueue
 from tests.live.host import Container
 from tests.power.disks import Disk, snapshot
 from tests.support.service import Service, Settings
@@ -50,7 +50,7 @@ class Machine:
         workers = {process.pid for name, process in self.service.processes.items() if name != "api"}
         eventually(lambda: workers <= {started["pid"] for started in self.service.events("worker.started")})
         for shard in range(self.service.shards):
-            with TaskQueue(self.service.layout, shard) as queue:
+            with SqliteQueue(self.service.layout, shard) as queue:
                 queue.remember("boot_id", "an earlier boot")
 
     def cut(self) -> None:

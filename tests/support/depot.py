@@ -11,7 +11,8 @@ from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
 from daemon.spool.store import Spool
 from daemon.state.layout import Layout
-from daemon.task_queue import Put, Settlement, TaskQueue
+from daemon.task_queue import Put, Settlement
+from daemon.task_queue.sqlite.doctor import SqliteDoctor
 
 
 def new_id() -> str:
@@ -36,7 +37,7 @@ class Depot:
         self.layout.create()
         self.shard = shard
         self.spool = Spool(self.layout)
-        self.queue = TaskQueue(self.layout, shard)
+        self.queue = SqliteDoctor(self.layout, shard)
 
     def __enter__(self) -> Self:
         return self
@@ -53,7 +54,7 @@ class Depot:
         """Close and open everything, as a new process would."""
         self.close()
         self.spool = Spool(self.layout)
-        self.queue = TaskQueue(self.layout, self.shard)
+        self.queue = SqliteDoctor(self.layout, self.shard)
 
     def seal(self, upload: Upload, data: bytes = b"hello") -> None:
         """Put an upload into the spool alone."""

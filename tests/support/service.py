@@ -14,7 +14,7 @@ from daemon import failpoints
 from daemon.model.task import PENDING, State, Task
 from daemon.model.upload import BUCKETS
 from daemon.state.layout import Layout
-from daemon.task_queue import TaskQueue
+from daemon.task_queue.sqlite.queue import SqliteQueue
 from tests.support.client import Client
 from tests.support.processes import Forked, Launcher, Process, end
 from tests.support.waiting import PATIENCE_S, eventually
@@ -145,7 +145,7 @@ class Service:
         """All tasks that have a row."""
         found: list[Task] = []
         for shard in range(self.shards):
-            with TaskQueue(self.layout, shard) as queue:
+            with SqliteQueue(self.layout, shard) as queue:
                 found += queue.page(limit=1_000_000)
         return found
 

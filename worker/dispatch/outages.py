@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from daemon.model.upload import Destination
-from daemon.task_queue import TaskQueue
+from daemon.task_queue import Clocks
 
 #: How often the clocks are written down.
 _NOTE_EVERY_S: Final = 5.0
@@ -18,7 +18,7 @@ _NOTE_EVERY_S: Final = 5.0
 class Outages:
     """The clocks of one shard, by the names in `Destination.clocks`."""
 
-    def __init__(self, queue: TaskQueue, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, queue: Clocks, now: Callable[[], float] = time.monotonic) -> None:
         self._queue = queue
         self._now = now
         #: Running clocks, and what they showed when they were last looked at.

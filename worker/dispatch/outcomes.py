@@ -11,7 +11,7 @@ from daemon.log import log
 from daemon.model.names import printable
 from daemon.model.task import FINISHED, State, Task
 from daemon.spool.store import Mark, Spool
-from daemon.task_queue import Settled, Settlement, TaskQueue
+from daemon.task_queue import Settle, Settled, Settlement
 from worker.dispatch.marks import mark
 from worker.dispatch.outages import Outages
 from worker.dispatch.remotes import Remotes
@@ -32,7 +32,7 @@ class Settling:
     """Settles outcomes: rows, marks, log, and what is known of destinations. Only the main loop uses it."""
 
     def __init__(
-        self, queue: TaskQueue, spool: Spool, lanes: Lanes, remotes: Remotes, outages: Outages, config: Config,
+        self, queue: Settle, spool: Spool, lanes: Lanes, remotes: Remotes, outages: Outages, config: Config,
     ) -> None:
         self._queue = queue
         self._spool = spool

@@ -10,7 +10,7 @@ from typing import Final
 
 from daemon.errors import ERRORS, Action, Cause, ErrorKind, Scope
 from daemon.log import log
-from daemon.task_queue import TaskQueue
+from daemon.task_queue import PartFiles
 from worker.dispatch.outcomes import Settling
 from worker.dispatch.remotes import Remotes
 from worker.dispatch.runner import Outcome, Swept
@@ -26,7 +26,7 @@ _AT_ONCE: Final = 16
 class Sweeping:
     """Finds part files that may be left, and takes note of what became of them. Only the main loop uses it."""
 
-    def __init__(self, queue: TaskQueue, lanes: Lanes, remotes: Remotes, settling: Settling) -> None:
+    def __init__(self, queue: PartFiles, lanes: Lanes, remotes: Remotes, settling: Settling) -> None:
         self._queue = queue
         self._lanes = lanes
         self._remotes = remotes

@@ -15,7 +15,7 @@ from daemon.errors import ERRORS, Action
 from daemon.model.task import Task
 from daemon.model.upload import Destination
 from daemon.process.thread_pools import begin_pool
-from daemon.task_queue import TaskQueue
+from daemon.task_queue import Claim
 from worker.dispatch.lane import Lane
 from worker.dispatch.outages import Outages
 
@@ -49,7 +49,7 @@ class Lanes:
     """The lanes of one shard, and the threads that empty them."""
 
     def __init__(
-        self, queue: TaskQueue, outages: Outages, config: Config,
+        self, queue: Claim, outages: Outages, config: Config,
         run: Callable[[Lane, Callable[[], Config]], None], report: Callable[[RunnerEnded], None],
     ) -> None:
         self._queue = queue

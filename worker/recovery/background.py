@@ -20,7 +20,7 @@ from daemon.recovery.compare import Comparison
 from daemon.recovery.findings import Finding
 from daemon.spool.store import Spool
 from daemon.state.append_lease import last_acquired_at
-from daemon.task_queue import TaskQueue
+from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from daemon.task_queue.sqlite.inspection import give_way, what_is_damaged
 from worker.recovery.start import tell
 
@@ -54,7 +54,9 @@ class ReadThrough:
 class Recovery:
     """What a worker does about damage that it did not meet at its start. Only the main loop uses it."""
 
-    def __init__(self, queue: TaskQueue, spool: Spool, config: Config, report: Callable[[ReadThrough], None]) -> None:
+    def __init__(
+        self, queue: SqliteDoctor, spool: Spool, config: Config, report: Callable[[ReadThrough], None],
+    ) -> None:
         self._queue = queue
         self._spool = spool
         self.configure(config)

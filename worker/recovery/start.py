@@ -13,13 +13,13 @@ from daemon.recovery.findings import Finding
 from daemon.spool.store import Mark, Spool
 from daemon.state.layout import Layout
 from daemon.state.reserve import NO_ROOM, Reserve
-from daemon.task_queue import TaskQueue
+from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from worker.dispatch.marks import mark
 
 Result = TypeVar("Result")
 
 
-def begin(layout: Layout, shard: int, reserve: Reserve, config: Config) -> TaskQueue:
+def begin(layout: Layout, shard: int, reserve: Reserve, config: Config) -> SqliteDoctor:
     """Open the shard's queue, whatever became of it, ready to be served; on a full disk, with the reserve's room.
 
     Raises QueueFault and OSError when that is not possible.
@@ -39,7 +39,7 @@ def begin(layout: Layout, shard: int, reserve: Reserve, config: Config) -> TaskQ
     return queue
 
 
-def give_up(queue: TaskQueue, fault: QueueFault) -> None:
+def give_up(queue: SqliteDoctor, fault: QueueFault) -> None:
     """Have the next start set a damaged database aside. One that was replaced is another already. Raises OSError."""
     if fault.code == "queue_damaged" and not queue.replaced():
         rebuild.condemn(queue.layout, queue.shard)
@@ -64,7 +64,7 @@ def _with_room(reserve: Reserve, step: Callable[[], Result]) -> Result:
     return step()
 
 
-def _unmark_pushes(queue: TaskQueue) -> None:
+def _unmark_pushes(queue: SqliteDoctor) -> None:
     """Take the marks of dead letters from what a worker that died was pushing, and had not settled: it is pushed again.
 
     Raises QueueFault.
@@ -74,7 +74,7 @@ def _unmark_pushes(queue: TaskQueue) -> None:
             mark(spool, task, Mark.PENDING)
 
 
-def recover(queue: TaskQueue, config: Config) -> None:
+def recover(queue: SqliteDoctor, config: Config) -> None:
     """Put right what the last worker left undone. Raises QueueFault."""
     resumed = queue.resume(supersede=config.delivery.supersedes)
     if resumed:
@@ -82,9 +82,9 @@ def recover(queue: TaskQueue, config: Config) -> None:
     catch_up(queue)
 
 
-def end(queue: TaskQueue) -> None:
+def end(queue: SqliteDoctor) -> None:
     """Leave the queue so that the next start finds nothing to put right. Raises QueueFault and OSError."""
     note_alive(queue)
-    queue.checkpoint()
+    queue.compact()
     queue.close()
     rebuild.note_closed(queue.layout, queue.shard)

@@ -10,7 +10,7 @@ from daemon.model.task import State
 from daemon.recovery.downtime import note_alive
 from daemon.spool.store import Mark, Spool
 from daemon.state.reserve import Reserve
-from daemon.task_queue import Change, TaskQueue
+from daemon.task_queue import Change, Maintain
 from worker.dispatch.marks import mark
 from worker.dispatch.outages import Outages
 from worker.dispatch.remotes import Remotes
@@ -39,7 +39,7 @@ class Upkeep:
     """What a worker tidies up. Only the main loop uses it."""
 
     def __init__(
-        self, queue: TaskQueue, spool: Spool, barrier: Barrier, lanes: Lanes, remotes: Remotes, outages: Outages,
+        self, queue: Maintain, spool: Spool, barrier: Barrier, lanes: Lanes, remotes: Remotes, outages: Outages,
         reserve: Reserve, config: Config,
     ) -> None:
         self._queue = queue
@@ -66,7 +66,7 @@ class Upkeep:
         now = time.monotonic()
         if not self._reserve.whole:
             # Room is short, and the write-ahead log would take it all before SQLite looks after it.
-            self._recycle_log()
+            self._reuse_room()
         if self.unspooling and not self._barrier.busy and now >= self._barrier_at:
             self._barrier_at = now + _BARRIER_EVERY_S
             self._begin_barrier()
@@ -77,7 +77,7 @@ class Upkeep:
             self._reserve.restore()
         if now >= self._checkpoint_at:
             self._checkpoint_at = now + _CHECKPOINT_EVERY_S
-            self._queue.checkpoint()
+            self._queue.compact()
             note_alive(self._queue)
         return more
 
@@ -92,11 +92,11 @@ class Upkeep:
                 self._begin_barrier()
         except QueueFault as error:
             log("worker.waiting", code=error.code, detail=error.detail)
-        self._recycle_log()
+        self._reuse_room()
 
-    def _recycle_log(self) -> None:
+    def _reuse_room(self) -> None:
         try:
-            self._queue.recycle_log()
+            self._queue.reuse_room()
         except QueueFault as error:
             log("worker.waiting", code=error.code, detail=error.detail)
 

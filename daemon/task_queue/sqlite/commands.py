@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
+from daemon.errors import QueueFault
 from daemon.model.task import State, Task
 from daemon.model.upload import first_id_of
 from daemon.task_queue.sqlite.base import COLUMNS, TASK_ID, QueueBase, decode_all
@@ -16,13 +17,19 @@ class QueueCommands(QueueBase):
     """Asking, working off, answering."""
 
     def ask(self, commands: Iterable[Command]) -> list[int]:
-        """Record what a person asks for, durably, and return the numbers; the worker does it, even much later."""
+        """Record what a person asks for, durably, and return the numbers; the worker does it, even much later.
+
+        Raises QueueFault, also when the database was replaced meanwhile.
+        """
         with self.write(self.durable, "queue.commit") as connection:
-            return [int(connection.execute(
+            numbers = [int(connection.execute(
                 "INSERT INTO commands (verb, task_id, filter, force, asked_at, asked_by) VALUES (?, ?, ?, ?, ?, ?)"
                 " RETURNING id",
                 (c.verb, c.task_id, json.dumps(asdict(c.selection)) if c.selection else None, c.force,
                  c.asked_at or time.time(), c.asked_by)).fetchone()[0]) for c in commands]
+        if self.replaced():
+            raise QueueFault("queue_failed", f"The database of shard {self.shard} was replaced just now; ask again.")
+        return numbers
 
     def commands(self, limit: int) -> list[Command]:
         """The oldest commands that are not done yet. One that cannot be read has the verb ''."""

@@ -155,11 +155,11 @@ class QueueUpkeep(QueueBase):
                          " ORDER BY updated_at LIMIT ?", (before, limit))
         return decode_all(rows)
 
-    def checkpoint(self) -> None:
+    def compact(self) -> None:
         """Shrink the write-ahead log if nobody reads from it just now."""
         self._checkpoint("TRUNCATE")
 
-    def recycle_log(self) -> None:
+    def reuse_room(self) -> None:
         """Have the write-ahead log written from its beginning again if nobody reads from it; its room stays its own."""
         self._checkpoint("RESTART")
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.task_queue import Command, TaskQueue
+from daemon.task_queue import Command
+from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from tests.support.processes import Forked, end
 from tests.support.service import Service
 from tests.support.waiting import eventually
@@ -35,7 +36,7 @@ def cut_off(service: Service) -> str:
 
 def ask(service: Service, verb: str, task_id: str) -> None:
     """A person asks for something."""
-    with TaskQueue(service.layout, 0) as queue:
+    with SqliteDoctor(service.layout, 0) as queue:
         queue.ask([Command(verb=verb, task_id=task_id)])
 
 
@@ -98,7 +99,7 @@ def test_nothing_is_swept_when_the_task_is_pushed_again(service: Service) -> Non
     service.start()
     service.wait_quiet()
     assert service.delivered("c1", "/x") == b"older"
-    with TaskQueue(service.layout, 0) as queue:
+    with SqliteDoctor(service.layout, 0) as queue:
         assert queue.next_with_parts("") is None
     assert service.part_files() == [str(other)]
     assert service.events("target.swept") == []

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.task_queue import TaskQueue
+from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from tests.support.processes import Forked, end
 from tests.support.service import Service
 from tests.support.waiting import eventually
@@ -32,7 +32,7 @@ def deliver_without_barrier(service: Service, path: str, data: bytes) -> str:
 def boot(service: Service) -> None:
     """End every process and start the service as after a boot of the machine."""
     service.kill()
-    with TaskQueue(service.layout, 0) as queue:
+    with SqliteDoctor(service.layout, 0) as queue:
         queue.remember("boot_id", "the boot before")
     service.start()
     service.wait_quiet()

@@ -23,8 +23,9 @@ from daemon.model.upload import Destination, Upload
 from daemon.spool.store import Spool
 from daemon.state.layout import Layout
 from daemon.state.reserve import Reserve
-from daemon.task_queue import Settlement, TaskQueue
+from daemon.task_queue import Settlement
 from daemon.task_queue.sqlite import base
+from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from daemon.task_queue.sqlite.faults import commit
 from tests.support.waiting import eventually
 from worker.assembly import assemble
@@ -51,7 +52,7 @@ def parts(config: Config) -> Iterator[Parts]:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     layout = Layout(config.state.path)
     layout.create()
-    with TaskQueue(layout, 0) as queue:
+    with SqliteDoctor(layout, 0) as queue:
         made = assemble(queue, Spool(layout), Reserve(layout, 0, 0), config)
         yield made
         made.remotes.close()

@@ -15,7 +15,7 @@ from daemon.spool.store import Mark
 from daemon.state import shard_count
 from daemon.state.shard_count import ShardCount
 from daemon.state.shard_lock import ShardLock
-from daemon.task_queue import TaskQueue
+from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from tests.integration.recovery.restarting import is_ready, keep_running
 from tests.integration.recovery.world import World
 from tests.support.command import incus_courier
@@ -88,7 +88,7 @@ def test_everything_is_put_right_with_repair(world: World, capsys: Capture) -> N
 def test_damaged_database_is_rebuilt_with_repair(world: World, capsys: Capture) -> None:
     """It is reported first, and with --repair set aside; the spool gives the rows back."""
     uploads = [world.put(f"/{number}") for number in range(30)]
-    world.queue.checkpoint()
+    world.queue.compact()
     world.queue.close()
     with world.layout.database(0).open("r+b") as file:
         file.seek(3 * 4096)
@@ -107,7 +107,7 @@ def test_damaged_database_is_rebuilt_with_repair(world: World, capsys: Capture) 
 def test_lost_database_is_filled_with_repair(world: World, capsys: Capture, gone: bool) -> None:
     """A database that is missing or empty beside a full spool is a finding, and no reason to start from nothing."""
     upload = world.put("/a")
-    world.queue.checkpoint()
+    world.queue.compact()
     world.queue.close()
     if gone:
         world.layout.database(0).unlink()
@@ -161,7 +161,7 @@ def test_tasks_in_a_wrong_shard_are_moved_with_repair(world: World, capsys: Capt
     assert _names(found).count("row_misplaced") == len(strangers)
     code, _ = _run(world, capsys, repair=True)
     assert code == 0
-    with TaskQueue(world.layout, 1) as queue:
+    with SqliteDoctor(world.layout, 1) as queue:
         assert all(queue.find(upload.task_id) for upload in strangers)
     assert _run(world, capsys) == (0, [])
 
@@ -177,7 +177,7 @@ def test_unfinished_move_is_finished_with_repair(world: World, capsys: Capture) 
     assert (code, _names(found)) == (0, ["move_unfinished"])
     assert shard_count.read(world.layout) == ShardCount(3)
     for upload in uploads:
-        with TaskQueue(world.layout, upload.destination.shard(3)) as queue:
+        with SqliteDoctor(world.layout, upload.destination.shard(3)) as queue:
             assert queue.find(upload.task_id)
     assert _run(world, capsys) == (0, [])
 

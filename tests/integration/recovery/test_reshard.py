@@ -21,8 +21,9 @@ from daemon.state.append_lease import AppendLease
 from daemon.state.layout import Layout
 from daemon.state.shard_count import ShardCount
 from daemon.state.shard_lock import ShardLock, holder
-from daemon.task_queue import Change, Command, Selection, Settlement, TaskQueue
+from daemon.task_queue import Change, Command, Selection, Settlement
 from daemon.task_queue.sqlite import migrate
+from daemon.task_queue.sqlite.doctor import SqliteDoctor
 
 _BODY = b"body"
 _SHA256 = hashlib.sha256(_BODY).hexdigest()
@@ -41,7 +42,7 @@ def _fill(layout: Layout, shards: int, instances: int = 16, *, files: bool = Fal
     shard_count.establish(layout, shards)
     spool = Spool(layout)
     rng = random.Random(1)
-    queues = [TaskQueue(layout, shard) for shard in range(shards)]
+    queues = [SqliteDoctor(layout, shard) for shard in range(shards)]
     uploads: dict[int, list[Upload]] = {}
     for number in range(instances * 10):
         destination = Destination("local", "default", f"i{number % instances}", f"/f{number // instances % 6}")
@@ -63,7 +64,7 @@ def _fill(layout: Layout, shards: int, instances: int = 16, *, files: bool = Fal
     spool.close()
 
 
-def _mix(queue: TaskQueue, instance_key: str, rng: random.Random) -> None:
+def _mix(queue: SqliteDoctor, instance_key: str, rng: random.Random) -> None:
     """Bring the tasks of an instance into every state."""
     for state in (State.DELIVERED, State.FAILED, State.DEFERRED):
         queue.settle([Settlement(order=task.order, state=state, attempts=rng.randrange(9), spooled=rng.random() < 0.5,
@@ -82,7 +83,7 @@ def _all(layout: Layout) -> dict[str, Task]:
     assert found.moving_to is None
     tasks = {}
     for shard in range(found.in_force):
-        with TaskQueue(layout, shard) as queue:
+        with SqliteDoctor(layout, shard) as queue:
             for row in queue.rows(0, 1_000_000):
                 assert row.task is not None
                 assert row.task_id not in tasks
@@ -97,7 +98,7 @@ def _ages(layout: Layout) -> dict[str, float]:
     assert found is not None
     ages = {}
     for shard in range(found.in_force):
-        with TaskQueue(layout, shard) as queue:
+        with SqliteDoctor(layout, shard) as queue:
             for row in queue.rows(0, 1_000_000):
                 assert row.task is not None
                 ages[row.task_id] = row.task.age_base + queue.outage_s(row.task.destination)
@@ -141,7 +142,7 @@ def test_counts_and_keys_fit_after_the_move(layout: Layout) -> None:
     _fill(layout, 4, files=True)
     before = _all(layout)
     assert _migrate(layout, 3) is None
-    queues = [TaskQueue(layout, shard) for shard in range(3)]
+    queues = [SqliteDoctor(layout, shard) for shard in range(3)]
     assert all(queue.counts_fit() for queue in queues)
     keyed = [task.upload for task in before.values() if task.upload.idempotency_key]
     for upload in keyed:
@@ -158,7 +159,7 @@ def test_wishes_and_what_was_outrun_go_along(layout: Layout) -> None:
     pushing = {task_id for task_id, task in _all(layout).items() if task.state is State.PUSHING}
     assert pushing
     assert _migrate(layout, 1) is None
-    with TaskQueue(layout, 0) as queue:
+    with SqliteDoctor(layout, 0) as queue:
         queue.resume(supersede=False)
     assert {task_id for task_id, task in _all(layout).items() if task.state is State.CANCELLED} == pushing
 
@@ -168,10 +169,10 @@ def test_part_files_that_may_be_left_are_known_in_the_new_shard(layout: Layout) 
     _fill(layout, 4)
     held = {task_id: task for task_id, task in _all(layout).items() if task.state is State.HELD}
     for shard in range(4):
-        with TaskQueue(layout, shard) as queue:
+        with SqliteDoctor(layout, shard) as queue:
             queue.durable.execute("UPDATE tasks_v1 SET part = 1 WHERE status = 4")
     assert _migrate(layout, 1) is None
-    with TaskQueue(layout, 0) as queue:
+    with SqliteDoctor(layout, 0) as queue:
         found = [task.task_id for key in {task.destination.instance_key for task in held.values()}
                  for task in queue.left_parts(key, 1000)]
     assert held
@@ -183,13 +184,13 @@ def test_commands_about_one_task_go_along(layout: Layout) -> None:
     _fill(layout, 4)
     asked = {}
     for task in list(_all(layout).values())[::7]:
-        with TaskQueue(layout, task.destination.shard(4)) as queue:
+        with SqliteDoctor(layout, task.destination.shard(4)) as queue:
             queue.ask([Command(verb="retry", task_id=task.task_id, force=True, asked_by="me", asked_at=5.0)])
         asked[task.task_id] = task.destination.shard(3)
     assert _migrate(layout, 3) is None
     found = {}
     for shard in range(3):
-        with TaskQueue(layout, shard) as queue:
+        with SqliteDoctor(layout, shard) as queue:
             for command in queue.commands(1000):
                 assert (command.verb, command.force, command.asked_by, command.asked_at) == ("retry", True, "me", 5.0)
                 found[command.task_id] = shard
@@ -202,7 +203,7 @@ def test_commands_about_many_tasks_mean_the_same_tasks_after_the_move(layout: La
     _fill(layout, 4)
     chosen = set()
     for shard in range(4):
-        with TaskQueue(layout, shard) as queue:
+        with SqliteDoctor(layout, shard) as queue:
             bound = queue.newest_order() * 2 // 3 if bounded else None
             selection = Selection(states=(State.QUEUED,), up_to_order=bound)
             queue.ask([Command(verb="cancel", selection=selection, asked_at=9.0)])
@@ -210,14 +211,14 @@ def test_commands_about_many_tasks_mean_the_same_tasks_after_the_move(layout: La
     assert _migrate(layout, 3) is None
     found = set()
     for shard in range(3):
-        with TaskQueue(layout, shard) as queue:
+        with SqliteDoctor(layout, shard) as queue:
             for command in queue.commands(1000):
                 assert command.selection is not None
                 found |= _selected(queue, command.selection)
     assert found == chosen
 
 
-def _selected(queue: TaskQueue, selection: Selection) -> set[str]:
+def _selected(queue: SqliteDoctor, selection: Selection) -> set[str]:
     return {task.task_id for task in queue.select(selection, State.QUEUED, "", 1000)[0]}
 
 
@@ -259,7 +260,7 @@ def test_move_that_was_cut_off_anywhere_is_finished_by_the_next(
         layout.create()
         _fill(layout, old, instances=6)
         for shard in range(old):
-            with TaskQueue(layout, shard) as queue:
+            with SqliteDoctor(layout, shard) as queue:
                 queue.ask([Command(verb="retry", selection=Selection(states=(State.FAILED,)), asked_at=1.0),
                            Command(verb="hold", task_id=queue.rows(0, 1)[0].task_id, asked_at=2.0)])
         before, ages = _all(layout), _ages(layout)
@@ -284,7 +285,7 @@ def _asked(layout: Layout, shards: int) -> list[tuple[str, str]]:
     """Every open command: its verb, and the task or the instance that it is about."""
     found = []
     for shard in range(shards):
-        with TaskQueue(layout, shard) as queue:
+        with SqliteDoctor(layout, shard) as queue:
             found += [(command.verb, command.task_id or (command.selection and command.selection.instance_key) or "*")
                       for command in queue.commands(1000)]
     return sorted(found)
@@ -346,7 +347,7 @@ def test_move_makes_every_shard_whole_first(layout: Layout) -> None:
     """A database that was lost at the same restart is rebuilt under its old number, then moved."""
     _fill(layout, 2, instances=8, files=True)
     before = _all(layout)
-    with TaskQueue(layout, 1) as queue:
+    with SqliteDoctor(layout, 1) as queue:
         lost = {row.task_id for row in queue.rows(0, 1000)}
     layout.database(1).unlink()
     assert _migrate(layout, 3) is None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from daemon.model.task import State
-from daemon.task_queue import TaskQueue
+from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from tests.integration.recovery.restarting import events, keep_running
 from tests.support.service import Service
 from tests.support.waiting import eventually
@@ -92,10 +92,10 @@ def test_worker_sets_its_database_aside_when_it_meets_damage(service: Service) -
         for path, body in bodies.items():
             _put(service, path, body)
         service.stop("api")
-        with TaskQueue(service.layout, 0) as queue:
+        with SqliteDoctor(service.layout, 0) as queue:
             # Too large to be read through at the start.
             queue.durable.execute("CREATE TABLE ballast AS SELECT zeroblob(40000000)")
-            queue.checkpoint()
+            queue.compact()
             root = queue.read("SELECT rootpage FROM sqlite_master WHERE name = 'tasks_lane'")[0][0]
         with service.layout.database(0).open("r+b") as file:
             file.seek((root - 1) * 4096)
@@ -114,9 +114,9 @@ def test_worker_reads_its_database_through_when_it_is_suspected(service: Service
         service.layout.suspect(0).touch()
         eventually(lambda: not service.layout.suspect(0).exists(), what="the all-clear")
         assert worker.status() is None
-        with TaskQueue(service.layout, 0) as queue:
+        with SqliteDoctor(service.layout, 0) as queue:
             queue.durable.execute("CREATE TABLE ballast AS SELECT zeroblob(9000) FROM tasks_v1")
-            queue.checkpoint()
+            queue.compact()
             pages = queue.read("PRAGMA page_count")[0][0]
             root = queue.read("SELECT rootpage FROM sqlite_master WHERE name = 'ballast'")[0][0]
         assert root <= pages
@@ -134,7 +134,7 @@ def test_damaged_row_is_mended_and_delivered_while_the_worker_runs(service: Serv
         service.kill("worker-0")
         damaged = _put(service, "/a", b"damaged")
         _put(service, "/b", b"fine")
-        with TaskQueue(service.layout, 0) as queue:
+        with SqliteDoctor(service.layout, 0) as queue:
             queue.durable.execute("UPDATE tasks_v1 SET data = 'x' WHERE task_id = ?", (damaged,))
         service.begin("worker-0")
         eventually(lambda: service.delivered("c1", "/b") == b"fine", what="the other delivery")

@@ -11,7 +11,8 @@ from daemon.config import Config
 from daemon.model.task import State
 from daemon.spool.store import Mark
 from daemon.state.reserve import Reserve
-from daemon.task_queue import Command, TaskQueue
+from daemon.task_queue import Command
+from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from tests.integration.recovery.restarting import events, is_ready, keep_running
 from tests.integration.recovery.world import World
 from tests.support.service import Service
@@ -79,8 +80,8 @@ _DAMAGES = [_garble, _halve, _empty, _delete, _delete_all, _lose_log, _lose_log_
 
 def _checkpoint(service: Service, shard: int) -> None:
     """Have what is in the log in the database too, so that damaging the database damages something."""
-    with TaskQueue(service.layout, shard) as queue:
-        queue.checkpoint()
+    with SqliteDoctor(service.layout, shard) as queue:
+        queue.compact()
 
 
 @pytest.mark.parametrize("damage", _DAMAGES)
@@ -121,7 +122,7 @@ def test_stopped_uploads_are_not_revived_when_what_came_after_them_was_lost(
         assert held is not None
         for shard in range(2):
             _checkpoint(service, shard)
-        with TaskQueue(service.layout, 0) as queue, TaskQueue(service.layout, 1) as other:
+        with SqliteDoctor(service.layout, 0) as queue, SqliteDoctor(service.layout, 1) as other:
             mine = queue if queue.find(held.task_id) else other
             mine.ask([Command(verb="hold", task_id=held.task_id)])
         service.start()
@@ -165,7 +166,7 @@ def test_stopped_uploads_are_not_revived_when_a_database_was_damaged(
         service.kill("worker-0", "worker-1")
         held = service.client.put("c1", "/held", b"held")
         assert held is not None
-        with TaskQueue(service.layout, 0) as queue, TaskQueue(service.layout, 1) as other:
+        with SqliteDoctor(service.layout, 0) as queue, SqliteDoctor(service.layout, 1) as other:
             mine = queue if queue.find(held.task_id) else other
             mine.ask([Command(verb="hold", task_id=held.task_id)])
         service.start()
@@ -180,7 +181,7 @@ def test_stopped_uploads_are_not_revived_when_a_database_was_damaged(
         eventually(lambda: len(service.tasks()) == 2, what="the rows")
         assert service.client.task(failed.task_id)["state"] == "failed"
         assert service.client.task(held.task_id)["state"] == "held"
-        with TaskQueue(service.layout, 0) as queue, TaskQueue(service.layout, 1) as other:
+        with SqliteDoctor(service.layout, 0) as queue, SqliteDoctor(service.layout, 1) as other:
             mine = queue if queue.find(held.task_id) else other
             mine.ask([Command(verb="release", task_id=held.task_id)])
             mine.ask([Command(verb="release", task_id=held.task_id, force=True)])

@@ -13,7 +13,8 @@ from daemon.recovery.compare import Comparison
 from daemon.recovery.findings import Finding
 from daemon.spool.store import Mark, Spool
 from daemon.state.layout import Layout
-from daemon.task_queue import Change, Settlement, TaskQueue
+from daemon.task_queue import Change, Settlement
+from daemon.task_queue.sqlite.doctor import SqliteDoctor
 
 
 class World:
@@ -24,7 +25,7 @@ class World:
         self.layout = Layout(directory)
         self.layout.create()
         self.spool = Spool(self.layout)
-        self.queue = TaskQueue(self.layout, 0)
+        self.queue = SqliteDoctor(self.layout, 0)
         self.findings: list[Finding] = []
 
     def close(self) -> None:
@@ -32,10 +33,10 @@ class World:
         self.queue.close()
         self.spool.close()
 
-    def reopened(self) -> TaskQueue:
+    def reopened(self) -> SqliteDoctor:
         """Open the queue's database anew."""
         self.queue.close()
-        self.queue = TaskQueue(self.layout, 0)
+        self.queue = SqliteDoctor(self.layout, 0)
         return self.queue
 
     # --- making ------------------------------------------------------------------------------------------

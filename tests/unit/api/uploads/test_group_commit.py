@@ -14,7 +14,7 @@ from daemon.errors import CourierError, QueueFault
 from daemon.model.upload import Destination, Upload
 from daemon.spool.store import Spool
 from daemon.state.layout import Layout
-from daemon.task_queue import TaskQueue
+from daemon.task_queue.sqlite.queue import SqliteQueue
 
 Decided = list[Decision | CourierError]
 
@@ -65,7 +65,7 @@ def files(layout: Layout) -> set[str]:
 
 def rows(layout: Layout) -> list[str]:
     """Ids in the queue, in the order of acceptance."""
-    with TaskQueue(layout, 0) as queue:
+    with SqliteQueue(layout, 0) as queue:
         return [task.task_id for task in sorted(queue.page(limit=100), key=lambda task: task.order)]
 
 
@@ -113,7 +113,7 @@ def test_rows_are_put_again_when_the_database_was_replaced_under_them(
 ) -> None:
     """What was committed into a database that is set aside meanwhile is put into its successor before it is answered."""
     asked = iter([False, True, True])
-    monkeypatch.setattr(TaskQueue, "replaced", lambda _queue: next(asked, False))
+    monkeypatch.setattr(SqliteQueue, "replaced", lambda _queue: next(asked, False))
     assert codes(decide(layout, [upload(1)])) == ["ok"]
     assert files(layout) == set(rows(layout)) == {upload(1).task_id}
 
@@ -121,15 +121,15 @@ def test_rows_are_put_again_when_the_database_was_replaced_under_them(
 def test_nobody_knows_when_the_second_database_fails(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rows may be found in the database that was set aside: the bytes stay."""
     asked = iter([False, True, True])
-    monkeypatch.setattr(TaskQueue, "replaced", lambda _queue: next(asked, False))
-    put_many, calls = TaskQueue.put_many, iter([True])
+    monkeypatch.setattr(SqliteQueue, "replaced", lambda _queue: next(asked, False))
+    put_many, calls = SqliteQueue.put_many, iter([True])
 
-    def once(self: TaskQueue, *arguments: Any, **options: Any) -> Any:
+    def once(self: SqliteQueue, *arguments: Any, **options: Any) -> Any:
         if next(calls, False):
             return put_many(self, *arguments, **options)
         raise QueueFault("queue_damaged")
 
-    monkeypatch.setattr(TaskQueue, "put_many", once)
+    monkeypatch.setattr(SqliteQueue, "put_many", once)
     assert codes(decide(layout, [upload(1)])) == ["outcome_unknown"]
     assert files(layout) == {upload(1).task_id}
 

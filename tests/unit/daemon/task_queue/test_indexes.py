@@ -11,7 +11,8 @@ from daemon.config import LOCAL
 from daemon.model.task import State
 from daemon.model.upload import Destination, Upload
 from daemon.state.layout import Layout
-from daemon.task_queue import Change, Settlement, TaskQueue
+from daemon.task_queue import Change, Settlement
+from daemon.task_queue.sqlite.queue import SqliteQueue
 
 #: Reading what came with the statement itself.
 _GIVEN = re.compile(r"CONSTANT ROW|subquery")
@@ -19,11 +20,11 @@ KEY = Destination(LOCAL, "default", "c1", "/").instance_key
 
 
 @pytest.fixture
-def queue(tmp_path: Path) -> Iterator[TaskQueue]:
+def queue(tmp_path: Path) -> Iterator[SqliteQueue]:
     """An empty queue."""
     layout = Layout(tmp_path / "state")
     layout.create()
-    with TaskQueue(layout, 0) as opened:
+    with SqliteQueue(layout, 0) as opened:
         yield opened
 
 
@@ -33,7 +34,7 @@ def an_upload(number: int, path: str = "/x") -> Upload:
                   size=1, sha256="0" * 64, created_at=time.time())
 
 
-def steps_of(queue: TaskQueue, work: Callable[[], object]) -> int:
+def steps_of(queue: SqliteQueue, work: Callable[[], object]) -> int:
     """How many steps SQLite takes for some work."""
     steps = 0
 
@@ -50,7 +51,7 @@ def steps_of(queue: TaskQueue, work: Callable[[], object]) -> int:
     return steps
 
 
-def live(queue: TaskQueue) -> None:
+def live(queue: SqliteQueue) -> None:
     """Take tasks through every state that the daily work has."""
     queue.put_many([an_upload(number, f"/{number}") for number in range(6)], supersede=True)
     tasks = queue.claim(KEY, 3)
@@ -80,7 +81,7 @@ def live(queue: TaskQueue) -> None:
     queue.clear_finished(time.time() + 1, 0, 10)
 
 
-def test_daily_work_reads_and_sorts_no_more_than_it_takes_whatever_waits(queue: TaskQueue) -> None:
+def test_daily_work_reads_and_sorts_no_more_than_it_takes_whatever_waits(queue: SqliteQueue) -> None:
     """Every statement about tasks finds its rows in order by an index: its cost does not grow with the backlog."""
     keyed = queue.with_keys("queue.claim", lambda connection: connection)
     connections = (queue.durable, queue.quick, keyed)
@@ -101,7 +102,7 @@ def test_daily_work_reads_and_sorts_no_more_than_it_takes_whatever_waits(queue: 
                      "SCAN json_each VIRTUAL TABLE INDEX 1:"}
 
 
-def test_open_column_follows_the_state_whoever_changes_it(queue: TaskQueue) -> None:
+def test_open_column_follows_the_state_whoever_changes_it(queue: SqliteQueue) -> None:
     """The column that the index of rivals stands on agrees with the state in every row."""
     live(queue)
     queue.put_many([an_upload(20, "/held")], supersede=False)
@@ -112,7 +113,7 @@ def test_open_column_follows_the_state_whoever_changes_it(queue: TaskQueue) -> N
     assert [(status, is_open) for status, is_open in rows if bool(is_open) != (status in {1, 2, 3})] == []
 
 
-def test_older_upload_is_superseded_after_many_deliveries_to_its_path(queue: TaskQueue) -> None:
+def test_older_upload_is_superseded_after_many_deliveries_to_its_path(queue: SqliteQueue) -> None:
     """Of one path, only the tasks that are still to be pushed are replaced, and all of those."""
     for number in range(5):
         queue.put_many([an_upload(number)], supersede=True)
@@ -122,7 +123,7 @@ def test_older_upload_is_superseded_after_many_deliveries_to_its_path(queue: Tas
     assert [task.task_id for task in queue.claim(KEY, 9)] == [an_upload(6).task_id]
 
 
-def push_one(queue: TaskQueue) -> None:
+def push_one(queue: SqliteQueue) -> None:
     """Claim what can be claimed, twice, and deliver it."""
     tasks = queue.claim(KEY, 64)
     assert queue.claim(KEY, 64) == []
@@ -130,7 +131,7 @@ def push_one(queue: TaskQueue) -> None:
     queue.settle([Settlement(order=task.order, state=State.DELIVERED, attempts=1) for task in tasks], supersede=False)
 
 
-def test_task_costs_no_more_the_more_wait_for_its_path(queue: TaskQueue) -> None:
+def test_task_costs_no_more_the_more_wait_for_its_path(queue: SqliteQueue) -> None:
     """Where all are to be delivered, a claim and a settlement look at the oldest of a path only."""
     queue.put_many([an_upload(number) for number in range(10)], supersede=False)
     push_one(queue)
@@ -139,7 +140,7 @@ def test_task_costs_no_more_the_more_wait_for_its_path(queue: TaskQueue) -> None
     assert steps_of(queue, lambda: push_one(queue)) == few
 
 
-def test_upload_costs_no_more_the_more_wait_for_its_path(queue: TaskQueue) -> None:
+def test_upload_costs_no_more_the_more_wait_for_its_path(queue: SqliteQueue) -> None:
     """Nor does putting another one behind them."""
     queue.put_many([an_upload(number) for number in range(10)], supersede=False)
     queue.put_many([an_upload(10)], supersede=False)

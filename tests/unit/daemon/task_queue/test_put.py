@@ -9,7 +9,8 @@ from daemon import failpoints
 from daemon.errors import QueueFault
 from daemon.model.task import State
 from daemon.model.upload import Upload
-from daemon.task_queue import Outcome, TaskQueue
+from daemon.task_queue import Outcome
+from daemon.task_queue.sqlite.queue import SqliteQueue
 from tests.support.depot import Depot, an_upload
 
 
@@ -91,7 +92,7 @@ def test_key_that_is_refused_rolls_back_none_of_its_neighbours(depot: Depot) -> 
 def test_key_is_unique_across_shards(depot: Depot) -> None:
     """Another instance's shard knows the key too."""
     depot.accept(idempotency_key="k")
-    with TaskQueue(depot.layout, 1) as other:
+    with SqliteQueue(depot.layout, 1) as other:
         [answer] = other.put_many([an_upload(instance="c2", idempotency_key="k")], supersede=True)
     assert answer.outcome is Outcome.MISMATCH
 

@@ -9,7 +9,8 @@ import pytest
 
 from daemon.errors import QueueFault
 from daemon.model.task import State
-from daemon.task_queue import Selection, TaskQueue
+from daemon.task_queue import Selection
+from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from tests.support.depot import Depot
 
 KEY = "local/default/c1"
@@ -66,7 +67,7 @@ def test_file_that_is_no_database_is_closed_when_it_is_refused(depot: Depot) -> 
     depot.queue.close()
     database.write_bytes(b"no database" * 1000)
     with pytest.raises(QueueFault) as fault:
-        TaskQueue(depot.layout, 0)
+        SqliteDoctor(depot.layout, 0)
     with os.scandir("/proc/self/fd") as fds:
         held = [os.readlink(fd.path) for fd in fds]
     assert str(database) not in held, fault
@@ -78,9 +79,9 @@ def test_checkpoint_is_no_error_while_somebody_reads(depot: Depot) -> None:
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM tasks_v1").fetchall()
     depot.accept()
-    depot.queue.checkpoint()
+    depot.queue.compact()
     reader.close()
-    depot.queue.checkpoint()
+    depot.queue.compact()
     assert (depot.layout.shard(0) / "data.db-wal").stat().st_size == 0
 
 

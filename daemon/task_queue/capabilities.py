@@ -1,0 +1,262 @@
+"""What a shard's queue can do, in small parts, so that whoever uses one asks for no more than that.
+
+Whatever keeps the queue, its values are plain: uploads, tasks, and what is in `daemon.task_queue.values`. Every method
+may be called from any thread, may block on the disk, and raises QueueFault when the queue cannot do it.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from daemon.model.task import State, Task
+from daemon.model.upload import Destination, Upload
+from daemon.task_queue.values import Answer, Change, Command, Put, Selection, Settled, Settlement, Tally
+
+
+class Closable(Protocol):
+    """What has to be closed."""
+
+    def close(self) -> None:
+        """Let go of everything. May be called again."""
+
+
+# --- for everyone ------------------------------------------------------------------------------------------
+
+
+class Append(Protocol):
+    """Taking uploads: for the API."""
+
+    def put_many(self, uploads: Sequence[Upload], *, supersede: bool) -> list[Put]:
+        """Put uploads, all or none, and return what became of each, in their order. They are durable then.
+
+        An upload is put once, however often it is tried. Pending older uploads to the same path are superseded if
+        `supersede`. When it raises QueueFault, `certainly_failed` says whether it is known that none was put.
+        """
+
+
+class Find(Protocol):
+    """Looking up one task."""
+
+    def find(self, task_id: str) -> Task | None:
+        """The task of that id, or None. Raises ValueError when what is kept of it is damaged."""
+
+
+class Read(Find, Protocol):
+    """Questions. None of them takes longer because more is finished or waiting."""
+
+    def page(
+        self, *, states: frozenset[State] = frozenset(), instance_key: str | None = None, before: str | None = None,
+        limit: int,
+    ) -> list[Task]:
+        """Up to `limit` tasks, newest id first, with ids under `before`. Damaged ones are left out."""
+
+    def tallies(self) -> list[Tally]:
+        """How many tasks, and of how many bytes, each instance has in each state."""
+
+    def oldest_at(self, instance_key: str) -> float | None:
+        """When the oldest task of an instance that is not finished was accepted (seconds since the epoch), or None."""
+
+
+class Ask(Protocol):
+    """Asking for something to be done with tasks: for people's commands."""
+
+    def newest_order(self) -> int:
+        """The highest order that was ever given."""
+
+    def ask(self, commands: Iterable[Command]) -> list[int]:
+        """Record what a person asks for, durably, and return the numbers; the worker does it, even much later.
+
+        Raises QueueFault also when it is recorded, but where no worker looks any more: ask again then.
+        """
+
+    def answers(self, numbers: Sequence[int]) -> dict[int, Answer]:
+        """What became of those of these commands that are still known, by their numbers."""
+
+    def pending_commands(self) -> int:
+        """How many commands are not done yet."""
+
+
+class Intake(Append, Read, Closable, Protocol):
+    """What the API does, without the shard's lock: it takes uploads and answers questions, for as long as it runs."""
+
+
+class Operate(Read, Ask, Closable, Protocol):
+    """What people's commands do, without the shard's lock: they look, and ask for something."""
+
+    @property
+    def shard(self) -> int:
+        """The number of the shard."""
+
+
+# --- for the holder of the shard's lock --------------------------------------------------------------------
+
+
+class Claim(Protocol):
+    """Taking tasks to push them, and seeing to it that those that are due can be taken."""
+
+    def ready_instances(self, after: str, limit: int) -> list[str]:
+        """Instances with queued tasks, in the order of their keys from `after` on: at most `limit` of them."""
+
+    def claim(self, instance_key: str, limit: int, *, bulk: bool = False, share: float = 0.0) -> list[Task]:
+        """Take up to `limit` queued tasks of an instance, small ones or bulky ones (BULK_BYTES), in their order.
+
+        They are the oldest; or those that come after `share` (0 to less than 1) of all. A task waits while an older
+        one of its path is still to be pushed, or may have left its part file. A crash of the machine may undo a claim.
+        When it raises QueueFault, what `doubtful_claims` has then must be settled before the next claim.
+        """
+
+    def doubtful_claims(self) -> list[Task]:
+        """Take the tasks whose claim failed, perhaps after it had been done: nobody pushes them."""
+
+    def next_due_at(self) -> float | None:
+        """When the next deferred task is due, in seconds since the epoch; None when none is deferred."""
+
+    def promote_due(self, now: float, limit: int) -> int:
+        """Queue again up to `limit` deferred tasks whose time has come; return how many."""
+
+    def release_instance(self, instance_key: str, limit: int) -> int:
+        """Queue again up to `limit` deferred tasks of one instance, whatever their time; return how many."""
+
+
+class Settle(Protocol):
+    """Writing down what became of pushes."""
+
+    def settle(self, settlements: Iterable[Settlement], *, supersede: bool = True) -> Settled:
+        """Record what became of claimed tasks, all or none, durably.
+
+        What a person wished for a task while it was pushed is granted, unless it was delivered. With `supersede`, a
+        task that is not finished while a newer one to its path was accepted is superseded.
+        """
+
+
+class Alter(Protocol):
+    """Changing states otherwise than by a push."""
+
+    def change(self, changes: Sequence[Change], answers: Sequence[Answer] = ()) -> int:
+        """Change states and answer commands, all or none, durably; return how many tasks were changed.
+
+        A task that meanwhile left the state it was read in is not changed.
+        """
+
+
+class Execute(Find, Alter, Protocol):
+    """Working off what people asked for."""
+
+    def commands(self, limit: int) -> list[Command]:
+        """The oldest commands that are not done yet. One that cannot be read has the verb ''."""
+
+    def select(self, selection: Selection, state: State, after: str, limit: int) -> tuple[list[Task], str | None]:
+        """Up to `limit` of the selected tasks in one state, in the order of their ids, with ids over `after`.
+
+        With them comes what to put for `after` to get more; None when there are no more.
+        """
+
+    def newer_exists(self, target: bytes, order: int) -> bool:
+        """True when an upload to the same destination was accepted after the one of that order.
+
+        Also when that one is finished and cleared, as long as the older task is there.
+        """
+
+    def delete_rows(self, orders: Iterable[int]) -> None:
+        """Forget tasks whose bytes are gone, and their idempotency keys."""
+
+
+class Clocks(Protocol):
+    """The time in which nothing could be delivered: nothing ages in it."""
+
+    def add_outage(self, clock: str, seconds: float) -> None:
+        """Add to the time for which a remote or an instance was away; the empty name stands for the worker itself."""
+
+    def outage_s(self, destination: Destination) -> float:
+        """For how many seconds nothing could be delivered there, as far as is known."""
+
+
+class PartFiles(Protocol):
+    """What pushes that broke off may have left in instances."""
+
+    def next_with_parts(self, after: str) -> str | None:
+        """The next instance, in the order of their keys, in which there may be part files to remove, or None."""
+
+    def left_parts(self, instance_key: str, limit: int) -> list[Task]:
+        """Up to `limit` tasks of an instance that are not to be pushed and may have left a part file, oldest first."""
+
+    def forget_unreadable_parts(self, instance_key: str, limit: int) -> None:
+        """Forget those, among as many as `left_parts` looks at, of which nobody can read any more where they are."""
+
+    def forget_part(self, order: int) -> None:
+        """Record that a task has no part file. Need not be durable: looking for it twice does no harm."""
+
+
+class Remember(Protocol):
+    """Facts about the shard that outlive its worker."""
+
+    def fact(self, name: str) -> str | None:
+        """A remembered fact, or None."""
+
+    def remember(self, name: str, value: str) -> None:
+        """Remember a fact, durably."""
+
+
+class Maintain(Alter, Remember, Protocol):
+    """Tidying up, in small steps."""
+
+    def unspoolable(self, limit: int) -> list[Task]:
+        """Finished tasks whose bytes are still in the spool, oldest first."""
+
+    def unspool(self, orders: Iterable[int]) -> None:
+        """Record that the bytes of tasks are gone. Need not be durable: removing them twice does no harm."""
+
+    def clear_finished(self, before: float, keep_most: int, limit: int) -> int:
+        """Forget up to `limit` tasks that are finished since before then, or beyond `keep_most`; return how many."""
+
+    def old_dead_letters(self, before: float, limit: int) -> list[Task]:
+        """Dead letters that failed before that time, oldest first."""
+
+    def release_late(self, latest: float, limit: int) -> int:
+        """Queue again up to `limit` deferred tasks that are due after `latest`; return how many.
+
+        No task is put off so far: the clock was set back since.
+        """
+
+    def aged(self, instance_key: str, age_before: float, limit: int) -> list[Task]:
+        """Of the oldest waiting tasks of an instance, up to `limit` in a state, those with `age_base` before that."""
+
+    def give_up(self, tasks: Iterable[Task], message: str) -> None:
+        """Make dead letters of waiting tasks that were never tried for themselves, durably."""
+
+    def forget_answers(self, before: float) -> None:
+        """Forget the commands that were done before that time."""
+
+    def compact(self) -> None:
+        """Give back room on the disk that is not needed, if that disturbs nobody just now. Nothing else changes."""
+
+    def reuse_room(self) -> None:
+        """Room is short: take no more of it than must be, if that disturbs nobody just now. Nothing else changes."""
+
+
+class Resume(Clocks, Remember, Protocol):
+    """Taking up what a worker before left."""
+
+    def left_pushing(self) -> list[Task]:
+        """Tasks that a worker that died was pushing, but for those of which a person wished something else."""
+
+    def resume(self, *, supersede: bool) -> int:
+        """Queue again what a worker that died was pushing; return how many.
+
+        What a person wished for such a task comes first, and so does a newer upload to its path if `supersede`.
+        """
+
+    def suspect_claims(self, most: int) -> None:
+        """Note, durably, that up to `most` queued tasks of a kind may have left a part file in each instance.
+
+        For after a crash of the machine, which may have undone their claims.
+        """
+
+    def recheck_unsynced(self) -> int:
+        """Queue again, to be compared, what was delivered before a crash of the machine with its bytes still there.
+
+        A delivery that a newer upload to its path has followed stays as it is. Returns how many were queued.
+        """
+
+
+class TaskQueue(Append, Operate, Claim, Settle, Execute, PartFiles, Maintain, Resume, Protocol):
+    """One shard's queue, for the holder of the shard's lock."""

@@ -1,0 +1,87 @@
+"""What a process without the shard's lock does with its queue, in the database that has the shard's name now.
+
+The lock's holder may set a damaged database aside and begin another one. Whoever has the old one open goes on in the
+new one, and puts again what went with the old one.
+"""
+
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+from daemon.errors import QueueFault
+from daemon.log import log
+from daemon.model.task import State, Task
+from daemon.model.upload import Upload
+from daemon.state.layout import Layout
+from daemon.task_queue.sqlite.queue import SqliteQueue
+from daemon.task_queue.values import Put, Tally
+
+#: How often an upload is put again because its database was replaced meanwhile.
+MAX_REPLACEMENTS: Final = 3
+
+
+class SqliteIntake:
+    """Puts and reads. Its methods may be called from several threads."""
+
+    def __init__(self, layout: Layout, shard: int) -> None:
+        """Open the shard's queue. Raises QueueFault."""
+        self._layout = layout
+        self._shard = shard
+        self._lock = threading.Lock()
+        self._queue = SqliteQueue(layout, shard)
+
+    def close(self) -> None:
+        """Close the connections. May be called again."""
+        self._queue.close()
+
+    # --- putting -----------------------------------------------------------------------------------------
+
+    def put_many(self, uploads: Sequence[Upload], *, supersede: bool) -> list[Put]:
+        """Put uploads into the database that has the shard's name when this returns. Raises QueueFault."""
+        answers = self._put_once(uploads, supersede)
+        for _ in range(MAX_REPLACEMENTS):
+            if not self._queue.replaced():
+                return answers
+            # It was set aside between our opening and our commit: the rows went with it.
+            log("queue.replaced", shard=self._shard, uploads=len(uploads))
+            try:
+                answers = self._put_once(uploads, supersede)
+            except QueueFault as fault:
+                # The first rows may yet be found, in the database that was set aside.
+                raise QueueFault(fault.code, fault.detail, certainly_failed=False) from fault
+        raise QueueFault("queue_damaged", "The database is replaced again and again.", certainly_failed=False)
+
+    def _put_once(self, uploads: Sequence[Upload], supersede: bool) -> list[Put]:
+        queue = self._current()
+        try:
+            return queue.put_many(uploads, supersede=supersede)
+        except OSError as error:
+            raise QueueFault("queue_failed", f"The queue: {error.strerror}.", certainly_failed=False) from error
+
+    def _current(self) -> SqliteQueue:
+        with self._lock:
+            if self._queue.replaced():
+                self._queue.close()
+                self._queue = SqliteQueue(self._layout, self._shard)
+            return self._queue
+
+    # --- reading -----------------------------------------------------------------------------------------
+
+    def find(self, task_id: str) -> Task | None:
+        """The task of that id, or None. Raises ValueError when its row is damaged, and QueueFault."""
+        return self._current().find(task_id)
+
+    def page(
+        self, *, states: frozenset[State] = frozenset(), instance_key: str | None = None, before: str | None = None,
+        limit: int,
+    ) -> list[Task]:
+        """Up to `limit` tasks, newest id first, with ids under `before`. Raises QueueFault."""
+        return self._current().page(states=states, instance_key=instance_key, before=before, limit=limit)
+
+    def tallies(self) -> list[Tally]:
+        """How many tasks, and of how many bytes, each instance has in each state. Raises QueueFault."""
+        return self._current().tallies()
+
+    def oldest_at(self, instance_key: str) -> float | None:
+        """When the oldest task of an instance that is not finished was accepted. Raises QueueFault."""
+        return self._current().oldest_at(instance_key)
