@@ -8,14 +8,12 @@ from urllib.parse import parse_qsl
 from daemon.config import LOCAL, Config
 from daemon.errors import Rejected
 from daemon.model.names import printable, split_instance
+from daemon.model.upload import MAX_ID, is_mode
 
-_MODE: Final = re.compile(r"0?[0-7]{3}|[0-7]{4}")
 _NUMBER: Final = re.compile(r"[0-9]{1,10}")
 _BROKEN_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _FLAGS: Final = {"true": True, "false": False, "1": True, "0": False}
-#: The largest uid and gid; 2**32 - 1 means "leave it" to chown.
-MAX_OWNER: Final = 2**32 - 2
 Headers = Mapping[bytes, list[bytes]]
 
 
@@ -57,7 +55,7 @@ def read_mode(text: str | None) -> int | None:
     """Permission bits from octal digits, or None."""
     if text is None:
         return None
-    if not _MODE.fullmatch(text):
+    if not is_mode(text):
         raise Rejected("bad_mode", f"The mode {printable(text)!r} is not legal.")
     return int(text, 8)
 
@@ -66,7 +64,7 @@ def read_owner(text: str | None) -> int | None:
     """A uid or gid, or None."""
     if text is None:
         return None
-    if not (_NUMBER.fullmatch(text) and int(text) <= MAX_OWNER):
+    if not (_NUMBER.fullmatch(text) and int(text) <= MAX_ID):
         raise Rejected("bad_owner", f"The uid or gid {printable(text)!r} is not legal.")
     return int(text)
 

@@ -30,6 +30,7 @@ from pydantic_settings import (
 from daemon.config import environment as variables
 from daemon.config import validators as values
 from daemon.errors import CannotStart
+from daemon.model.upload import MAX_ID
 
 #: Where an installed service has its configuration.
 INSTALLED_FILE: Final = Path("/etc/incus-courier/config.toml")
@@ -49,7 +50,7 @@ Host = Annotated[str, AfterValidator(values.host)]
 Endpoint = Annotated[str, AfterValidator(values.endpoint)]
 Project = Annotated[str, AfterValidator(values.project)]
 RemoteName = Annotated[str, AfterValidator(values.remote_name)]
-Uid = Annotated[int, Field(ge=0, le=4294967294)]
+Uid = Annotated[int, Field(ge=0, le=MAX_ID)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Wait = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0)]

@@ -5,6 +5,7 @@ from typing import Final
 
 from daemon.errors import Rejected
 from daemon.model.names import check_project, check_remote
+from daemon.model.upload import is_mode
 
 #: The name of the remote that [incus] describes.
 LOCAL: Final = "local"
@@ -18,7 +19,7 @@ _LISTEN: Final = re.compile(r"fd://[0-9]+|unix:/.+|(?:\[[0-9A-Fa-f:.%]+\]|[^:/\s
 
 def octal(text: str) -> str:
     """Return `text` if it is permission bits; raise ValueError if not."""
-    if not re.fullmatch(r"0?[0-7]{3}|[0-7]{4}", text):
+    if not is_mode(text):
         raise ValueError("must be octal digits in quotes, for example \"0644\"")
     return text
 

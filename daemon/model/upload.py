@@ -12,6 +12,7 @@ from daemon.model.names import check_instance, check_path, check_project, check_
 
 #: Permission bits, with setuid, setgid and the sticky bit.
 MAX_MODE: Final = 0o7777
+_MODE: Final = re.compile(r"0?[0-7]{3}|[0-7]{4}")
 #: The highest uid and gid; the next number means "leave it" to chown(2).
 MAX_ID: Final = 2**32 - 2
 #: The largest number that SQLite stores.
@@ -161,6 +162,11 @@ def _is_number(value: object, most: int) -> bool:
 def bucket_of(instance_key: str) -> int:
     """The bucket of an instance, by its key."""
     return hashlib.blake2b(instance_key.encode(errors="replace"), digest_size=1).digest()[0]
+
+
+def is_mode(text: str) -> bool:
+    """True if `text` is permission bits: three or four octal digits."""
+    return _MODE.fullmatch(text) is not None
 
 
 def is_task_id(text: str) -> bool:
