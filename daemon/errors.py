@@ -213,6 +213,8 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
                  "Choose another path, or unmount it."),
     _dead_letter("owner_not_mapped", "The instance has no such uid or gid.",
                  "Choose one within the instance's id map."),
+    _dead_letter("link_not_trusted", "The destination is a symbolic link that a user put where everybody may, as in /tmp.",
+                 "Remove the link or name the file that is meant, then retry the task; delivery.symlinks = \"replace\" replaces it."),
     _dead_letter("too_many_links", "The destination is a chain of symbolic links that does not end.",
                  "Mend the links, then retry the task."),
     _dead_letter("permission_denied", "Writing to this path is not permitted.",

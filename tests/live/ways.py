@@ -12,6 +12,8 @@ from tests.live.world import World
 LIVE = pytest.mark.live
 ATOMIC = [pytest.param("sftp", marks=LIVE), "directory"]
 ALL = [*ATOMIC, pytest.param("files_api", marks=LIVE)]
+#: All of them where another user than the one who delivers can own something: as root.
+AS_ROOT = [pytest.param(way, marks=LIVE) for way in ("sftp", "directory", "files_api")]
 IN_INCUS = [pytest.param("sftp", marks=LIVE), pytest.param("files_api", marks=LIVE)]
 
 

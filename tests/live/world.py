@@ -75,9 +75,15 @@ class World:
         self._own(self.host_path(path), owner)
         self.host_path(path).chmod(mode)
 
-    def make_link(self, path: str, target: str) -> None:
+    def make_link(self, path: str, target: str, owner: tuple[int, int] | None = None) -> None:
         """Make a symbolic link in the instance."""
         self.host_path(path).symlink_to(target)
+        self._own(self.host_path(path), owner)
+
+    def give(self, path: str, uid: int, mode: int) -> None:
+        """Give a file or directory of the instance to a user of it, with that mode."""
+        os.lchown(self.host_path(path), uid + self.shift, uid + self.shift)
+        self.host_path(path).chmod(mode)
 
     def facts(self, path: str) -> Facts:
         """The file at `path`, which is no link."""

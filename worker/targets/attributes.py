@@ -8,7 +8,14 @@ from daemon.errors import Undelivered
 from daemon.model.names import printable
 from worker.targets.base import Delivery
 
+#: Links that are followed before it is called a loop; Linux's own number (MAXSYMLINKS).
+MAX_LINKS: Final = 40
+#: The user that files are delivered as, as the instance sees it.
+ROOT: Final = 0
+
 _ALL_READ: Final = stat.S_IRGRP | stat.S_IROTH
+#: Like /tmp: everybody may make names there, and only the owner of one may remove it.
+_SHARED: Final = stat.S_ISVTX | stat.S_IWOTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,11 @@ class Attributes:
     def is_directory(self) -> bool:
         """True for a directory."""
         return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_shared(self) -> bool:
+        """True for what is sticky and writable by everybody, as /tmp is."""
+        return self.mode & _SHARED == _SHARED
 
     @property
     def bits(self) -> int:
@@ -90,6 +102,16 @@ def refuse_unless_replaceable(delivery: Delivery, existing: Attributes | None) -
         return
     code = "target_is_directory" if existing.is_directory else "target_not_regular"
     raise Undelivered(code, f"{where(delivery)}: {what_it_is(existing)} is there")
+
+
+def refuse_unless_trusted(delivery: Delivery, link: Attributes, directory: Attributes, follower: int = ROOT) -> None:
+    """Raise Undelivered('link_not_trusted') if the user `follower` must not follow `link`, which is in `directory`.
+
+    The kernel's own rule (fs.protected_symlinks, may_follow_link): in a directory like /tmp a link is followed only
+    if the follower or the directory's owner made it.
+    """
+    if directory.is_shared and link.uid not in {follower, directory.uid}:
+        raise Undelivered("link_not_trusted", f"{where(delivery)}: user {link.uid} made the link, where everybody may")
 
 
 def refuse_unless_exact(delivery: Delivery, want: Wanted, found: Attributes) -> None:

@@ -20,10 +20,12 @@ from daemon.model.names import printable
 from daemon.model.upload import Destination
 from worker.targets import source as spool
 from worker.targets.attributes import (
+    MAX_LINKS,
     Attributes,
     Wanted,
     refuse_unless_exact,
     refuse_unless_replaceable,
+    refuse_unless_trusted,
     wanted,
     wanted_directory,
     where,
@@ -31,7 +33,6 @@ from worker.targets.attributes import (
 from worker.targets.base import Delivery, Receipt, Session
 from worker.targets.error_codes import classify_oserror
 
-_MAX_LINKS: Final = 40
 _PIECE_BYTES: Final = 256 * 1024
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -209,17 +210,22 @@ class _Walk:
                 raise Undelivered("target_is_directory", f"{where(self._delivery)}: a link leads to a directory")
 
     def _link(self, name: bytes) -> bytes | None:
+        above = self._above[-1]
         try:
-            return os.readlink(name, dir_fd=self._above[-1])
+            # First whose it is: what is root's, no user can put another link in the place of.
+            link = os.stat(name, dir_fd=above, follow_symlinks=False)
+            target = os.readlink(name, dir_fd=above)
         except OSError as error:
             if error.errno in _NO_LINK:
                 return None
             raise
+        refuse_unless_trusted(self._delivery, _attributes(link), _attributes(os.fstat(above)), os.geteuid())
+        return target
 
     def _turn(self, target: bytes) -> None:
         self._links += 1
-        if self._links > _MAX_LINKS:
-            raise Undelivered("too_many_links", f"{where(self._delivery)}: more than {_MAX_LINKS} symbolic links")
+        if self._links > MAX_LINKS:
+            raise Undelivered("too_many_links", f"{where(self._delivery)}: more than {MAX_LINKS} symbolic links")
         if target.startswith(b"/"):
             del self._above[1:]
         self._ahead.extendleft(reversed(target.split(b"/")))

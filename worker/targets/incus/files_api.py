@@ -8,15 +8,19 @@ The API does not tell a device or a pipe from a file, and cannot set setuid and 
 import posixpath
 import stat
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import BinaryIO, Final
 
 from daemon.errors import Cause, Undelivered
+from daemon.model.names import printable
 from worker.targets import source as spool
 from worker.targets.attributes import (
+    MAX_LINKS,
     Attributes,
     Wanted,
     refuse_unless_exact,
     refuse_unless_replaceable,
+    refuse_unless_trusted,
     wanted,
     wanted_directory,
     where,
@@ -25,7 +29,6 @@ from worker.targets.base import Delivery, Receipt
 from worker.targets.incus.rest import Files
 from worker.targets.incus.sftp_part import HIDDEN
 
-_MAX_LINKS: Final = 40
 _PIECE_BYTES: Final = 256 * 1024
 
 
@@ -93,17 +96,29 @@ class FilesApiSession:
 
     def _follow(self, delivery: Delivery) -> tuple[str, Attributes | None]:
         path = delivery.destination.path
-        for _ in range(_MAX_LINKS):
+        for _ in range(MAX_LINKS):
             found = self._files.look(path)
             if found is None or not found.is_link or delivery.symlinks == "replace":
                 return path, found
+            refuse_unless_trusted(delivery, found, self._directory_of(path))
             path = self._files.link(path)
-        raise Undelivered("too_many_links", f"{where(delivery)}: more than {_MAX_LINKS} symbolic links")
+        raise Undelivered("too_many_links", f"{where(delivery)}: more than {MAX_LINKS} symbolic links")
+
+    def _directory_of(self, path: str) -> Attributes:
+        found = self._directory(posixpath.dirname(path))
+        if found is None:
+            raise Undelivered("parent_not_found", f"the directory of {printable(path)} is gone")
+        # The API hides the sticky bit: where everybody may write, it may be there.
+        return replace(found, mode=found.mode | stat.S_ISVTX)
+
+    def _directory(self, path: str) -> Attributes | None:
+        """What the directory at `path` is, links to it followed; None if there is none."""
+        # The dot makes the server follow a link to a directory.
+        return self._files.look(f"{path}/.")
 
     def _find_parent(self, directory: str, delivery: Delivery) -> None:
         missing = []
-        # The dot makes the server follow a link to a directory.
-        while directory != "/" and self._files.look(f"{directory}/.") is None:
+        while directory != "/" and self._directory(directory) is None:
             if not delivery.mkdirs:
                 raise Undelivered("parent_not_found", f"{where(delivery)}: there is no {directory}")
             missing.append(directory)
@@ -116,7 +131,7 @@ class FilesApiSession:
             self._files.make_directory(directory, wanted_directory(delivery))
         except Undelivered:
             # Another push may have made it meanwhile.
-            if self._files.look(f"{directory}/.") is None:
+            if self._directory(directory) is None:
                 raise
 
     def _write(self, path: str, delivery: Delivery, source: BinaryIO, want: Wanted,

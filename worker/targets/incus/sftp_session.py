@@ -8,19 +8,23 @@ for its writes. So requests may be sent without waiting, except where a write mu
 import contextlib
 import stat
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 from daemon.errors import Undelivered
 from daemon.model.names import printable
 from worker.targets import source as spool
-from worker.targets.attributes import Attributes, refuse_unless_replaceable, wanted, where
+from worker.targets.attributes import (
+    MAX_LINKS,
+    Attributes,
+    refuse_unless_replaceable,
+    refuse_unless_trusted,
+    wanted,
+    where,
+)
 from worker.targets.base import Delivery, Receipt
 from worker.targets.error_codes import classify_sftp, system_text
 from worker.targets.incus.sftp_part import PartFile, contents, shown
 from worker.targets.incus.sftp_wire import NO_SUCH_FILE, SftpStatus, Wire, WireBroken, WireStalled
-
-#: Links that are followed before it is called a loop; Linux's own number.
-_MAX_LINKS: Final = 40
 
 
 class SftpSession:
@@ -59,7 +63,7 @@ class SftpSession:
             removed = PartFile(self._wire, delivery, path).remove()
             found = self._existing(self._wire.lstat(path))
             if found and found.is_link and delivery.symlinks == "follow":
-                removed |= PartFile(self._wire, delivery, self._follow(path)[0]).remove()
+                removed |= PartFile(self._wire, delivery, self._follow(delivery, path, found)[0]).remove()
         return removed
 
     @contextlib.contextmanager
@@ -85,7 +89,7 @@ class SftpSession:
             if existing and existing.is_link and delivery.symlinks == "follow":
                 part.discard()
                 self.left_part = part.left
-                path, existing = self._follow(path)
+                path, existing = self._follow(delivery, path, existing)
                 part = PartFile(self._wire, delivery, path)
                 part.create()
             elif refused:
@@ -109,7 +113,7 @@ class SftpSession:
         self._wire.drain()
         found = self._existing(self._wire.lstat(path))
         if found and found.is_link and delivery.symlinks == "follow":
-            path, found = self._follow(path)
+            path, found = self._follow(delivery, path, found)
         if found is None or not stat.S_ISREG(found.mode) or found.size != delivery.size:
             return False
         if not wanted(delivery, found).met_by(found):
@@ -130,16 +134,20 @@ class SftpSession:
                 return None
             raise
 
-    def _follow(self, path: bytes) -> tuple[bytes, Attributes | None]:
-        for _ in range(_MAX_LINKS):
-            target = self._wire.link(self._wire.readlink(path))
-            path = target if target.startswith(b"/") else path.rpartition(b"/")[0] + b"/" + target
+    def _follow(self, delivery: Delivery, path: bytes, link: Attributes) -> tuple[bytes, Attributes | None]:
+        for _ in range(MAX_LINKS):
+            above = path.rpartition(b"/")[0] + b"/"
+            looked, read = self._wire.stat(above), self._wire.readlink(path)
+            refuse_unless_trusted(delivery, link, self._wire.attributes(looked))
+            target = self._wire.link(read)
+            path = target if target.startswith(b"/") else above + target
             found = self._existing(self._wire.lstat(path))
             if found is None and path.rpartition(b"/")[2] in {b"", b".", b".."}:
                 raise Undelivered("target_is_directory", f"the link leads to a directory, {shown(path)}")
             if found is None or not found.is_link:
                 return path, found
-        raise Undelivered("too_many_links", f"more than {_MAX_LINKS} symbolic links, the last at {shown(path)}")
+            link = found
+        raise Undelivered("too_many_links", f"more than {MAX_LINKS} symbolic links, the last at {shown(path)}")
 
 
 @contextlib.contextmanager
