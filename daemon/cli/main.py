@@ -201,16 +201,11 @@ def flush(
 
 
 @tasks.command()
-def save(
-    task_id: Annotated[str, typer.Argument(metavar="ID")], file: Annotated[Path, typer.Argument(metavar="FILE")],
-    force: Annotated[bool, typer.Option("--force", help="Replace a file of that name.")] = False,
-    config: ConfigOption = None,
-) -> None:
-    """Write a task's bytes to a file, for example those of a dead letter."""
+def save(task_id: Annotated[str, typer.Argument(metavar="ID")], config: ConfigOption = None) -> None:
+    """Write a task's bytes to standard output: tasks save ID >FILE."""
     from daemon.cli import tasks
 
-    load(config)
-    raise SystemExit(tasks.save(task_id, file, force=force, config_file=_absolute(Settings.file)))
+    raise SystemExit(tasks.save(load_for_state(config), task_id, sys.stdout.fileno()))
 
 
 def _change(

@@ -1,76 +1,54 @@
-"""Saving a task's bytes to a file: whole, checked, and never over another file unless that is wanted."""
+"""A task's bytes on standard output: `incus-courier tasks save ID >FILE`.
 
-import contextlib
+The shell opens the file, as the person who gives the command; this process has become the state's owner by then, and
+opens none. The bytes are read twice: all of them are checked before the first is written, and again on their way.
+"""
+
 import hashlib
-import json
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import IO, Any, Final
+import stat
+from collections.abc import Callable
+from typing import BinaryIO, Final
 
-from daemon.state.layout import sync_directory
+from daemon.errors import Undelivered
+from daemon.model.upload import Upload
+from daemon.spool.store import Spool
 
 _PIECE_BYTES: Final = 1024 * 1024
 
 
-class NotSaved(Exception):
-    """Raised when the bytes are not in the file; nothing of them is left. Its text says why."""
+def save(spool: Spool, upload: Upload, sink: int) -> None:
+    """Write the bytes of an upload to the descriptor `sink`; in a regular file they are durable on return.
+
+    Raises Undelivered: bytes_missing, bytes_damaged, invalid_row, io_error. Nothing is written then, unless the spooled
+    file changes, or cannot be read any more, while it is written: the message says so. Raises BrokenPipeError when
+    nobody reads.
+    """
+    with spool.open(upload) as source:
+        _pass(source, upload, lambda _: None, "nothing was written")
+        _pass(source, upload, lambda piece: _write(sink, piece), "what was written is of no use")
+    if stat.S_ISREG(os.fstat(sink).st_mode):
+        os.fsync(sink)
 
 
-def save(task_id: str, target: Path, *, force: bool, config_file: str | None) -> int:
-    """Write the bytes of a task to `target`, durably; return how many. Raises NotSaved."""
-    if not force and os.path.lexists(target):
-        raise NotSaved(f"{target}: there is a file of that name; --force replaces it")
+def _pass(source: BinaryIO, upload: Upload, take: Callable[[bytes], object], otherwise: str) -> None:
+    """Give the bytes to `take`, piece by piece. Raises Undelivered at the end when they are others."""
+    digest, left = hashlib.sha256(), upload.size
     try:
-        with _draft(target) as draft:
-            size = _receive(task_id, draft, config_file)
-            if force:
-                os.replace(draft, target)
-            else:
-                os.link(draft, target)
-            sync_directory(target.parent)
+        source.seek(0)
+        while left and (piece := source.read(min(left, _PIECE_BYTES))):
+            digest.update(piece)
+            take(piece)
+            left -= len(piece)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        raise NotSaved(f"{target}: {error.strerror}") from error
-    return size
+        raise Undelivered("io_error", f"{upload.task_id}: {error.strerror}; {otherwise}.") from error
+    if digest.hexdigest() != upload.sha256:
+        raise Undelivered("bytes_damaged", f"{upload.task_id}: not the bytes that were accepted; {otherwise}.")
 
 
-@contextlib.contextmanager
-def _draft(target: Path) -> Iterator[Path]:
-    """A name beside the target for the bytes while they come; it is gone afterwards."""
-    path = target.with_name(f".{target.name[:100]}.{os.getpid()}.part")
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _receive(task_id: str, draft: Path, config_file: str | None) -> int:
-    command = [sys.executable, "-P", "-m", "daemon.cli.task_bytes", task_id]
-    command += ["--config", config_file] if config_file else []
-    with (subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process,
-          draft.open("wb") as file):
-        found = _copy(process.stdout, file) if process.stdout else None
-        file.flush()
-        os.fsync(file.fileno())
-    if process.returncode or found is None:
-        raise NotSaved(f"{task_id}: its bytes cannot be read")
-    announced, size, sha256 = found
-    if (announced["size"], announced["sha256"]) != (size, sha256):
-        raise NotSaved(f"{task_id}: the bytes are not those that were accepted")
-    return size
-
-
-def _copy(source: IO[bytes], file: IO[bytes]) -> tuple[dict[str, Any], int, str] | None:
-    """Copy what follows the first line; return that line, the size and the sha256, or None without a first line."""
-    head = source.readline()
-    if not head:
-        return None
-    size, digest = 0, hashlib.sha256()
-    while piece := source.read(_PIECE_BYTES):
-        file.write(piece)
-        digest.update(piece)
-        size += len(piece)
-    return json.loads(head), size, digest.hexdigest()
+def _write(sink: int, piece: bytes) -> None:
+    rest = memoryview(piece)
+    while rest:
+        rest = rest[os.write(sink, rest):]

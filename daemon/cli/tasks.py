@@ -4,16 +4,16 @@ Exit codes: EXIT_OK when all was done (or asked for, where no worker runs), EXIT
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from contextlib import closing
 from typing import Any, Final
 
 from daemon.cli.all_shards import AllShards, DamagedRow, open_all
 from daemon.cli.filters import Chosen, check_id, must_mean_some
 from daemon.cli.format import age, instance_name
-from daemon.cli.save import NotSaved
 from daemon.cli.save import save as save_bytes
 from daemon.cli.tables import show_table
 from daemon.cli.task_commands import Reply, Wish, ask
@@ -24,6 +24,8 @@ from daemon.model.task import Task
 from daemon.model.upload import first_id_of
 from daemon.model.view import describe
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK, Misused
+from daemon.spool.store import Spool
+from daemon.state.layout import Layout
 
 _COLUMNS: Final = ("id", "state", "instance", "path", "bytes", "age", "tries", "error")
 
@@ -76,14 +78,17 @@ def change(config: Config, chosen: Chosen, wish: Wish, *, wait: bool, as_json: b
     return _code(all(reply.outcome != "refused" for reply in replies))
 
 
-def save(task_id: str, target: Path, *, force: bool, config_file: str | None) -> int:
-    """Write a task's bytes to a file."""
-    try:
-        size = save_bytes(task_id, target, force=force, config_file=config_file)
-    except NotSaved as error:
-        sys.stderr.write(f"incus-courier: {error}\n")
+def save(config: Config, task_id: str, sink: int) -> int:
+    """Write a task's bytes to the descriptor `sink`. Raises Undelivered, and Misused for a terminal."""
+    if os.isatty(sink):
+        raise Misused(f"The bytes would go to the terminal: name a file, as in: tasks save {printable(task_id)} >FILE")
+    with open_all(config) as shards:
+        task = _look_up(shards, task_id)
+    if isinstance(task, str):
+        sys.stderr.write(f"{printable(task_id)}: {task}\n")
         return EXIT_FAILED
-    sys.stdout.write(f"{target}: {size} bytes\n")
+    with closing(Spool(Layout(config.state.path))) as spool:
+        save_bytes(spool, task.upload, sink)
     return EXIT_OK
 
 

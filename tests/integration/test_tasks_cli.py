@@ -5,13 +5,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
 from daemon.cli import task_commands
 from daemon.cli.main import main
+from daemon.cli.save import save
+from daemon.errors import Undelivered
 from daemon.model.task import State
+from daemon.model.upload import Upload
 from tests.support.command import Done, incus_courier
 from tests.support.depot import Depot, new_id
 from tests.support.service import Service
@@ -289,51 +292,77 @@ def test_damaged_row_refuses_commands_and_stops_nothing(service: Service, depot:
 # --- saving ------------------------------------------------------------------------------------------------
 
 
-def test_save_writes_the_bytes_of_a_dead_letter(depot: Depot, shell: Shell, tmp_path: Path) -> None:
-    """The file has exactly the bytes that were accepted, is private, and nothing is left beside it."""
+@pytest.fixture
+def sink(tmp_path: Path) -> Iterator[BinaryIO]:
+    """The file that a shell opened for `>FILE`."""
+    with (tmp_path / "saved").open("w+b") as file:
+        yield file
+
+
+def test_save_writes_the_bytes_of_a_dead_letter(depot: Depot, service: Service, sink: BinaryIO) -> None:
+    """Standard output gets exactly the bytes that were accepted."""
     data = os.urandom(3_000_000)
     upload = depot.failed("/a", data)
-    out = tmp_path / "out"
-    out.mkdir()
-    done = shell("tasks", "save", upload.task_id, str(out / "saved"))
-    assert done == Done(0, f"{out / 'saved'}: 3000000 bytes\n", "")
-    assert (out / "saved").read_bytes() == data
-    assert (out / "saved").stat().st_mode & 0o777 == 0o600
-    assert os.listdir(out) == ["saved"]
+    incus_courier("--config", str(service.config), "tasks", "save", upload.task_id, to=sink)
+    assert Path(sink.name).read_bytes() == data
 
 
-def test_save_leaves_a_file_that_is_there_unless_forced(depot: Depot, shell: Shell, tmp_path: Path) -> None:
-    """Another file is never overwritten by mistake."""
-    upload = depot.failed("/a", b"saved")
-    target = tmp_path / "target"
-    target.write_bytes(b"precious")
-    refused = shell("tasks", "save", upload.task_id, str(target))
-    assert (refused.code, target.read_bytes()) == (1, b"precious")
-    assert "--force replaces it" in refused.err
-    assert shell("tasks", "save", "--force", upload.task_id, str(target)).code == 0
-    assert target.read_bytes() == b"saved"
-
-
-def test_save_refuses_bytes_that_are_not_those_that_were_accepted(
-    depot: Depot, shell: Shell, tmp_path: Path,
-) -> None:
-    """Damaged bytes are not handed out as if they were whole, and nothing is left of them."""
+def test_save_writes_nothing_of_bytes_that_are_not_those_that_were_accepted(depot: Depot, sink: BinaryIO) -> None:
+    """Damaged bytes are not handed out as if they were whole."""
     upload = depot.failed("/a", b"hello")
-    spooled = depot.layout.bucket(upload.destination.bucket) / upload.task_id
-    with spooled.open("r+b") as file:
+    with spooled(depot, upload).open("r+b") as file:
         file.write(b"jello")
-    out = tmp_path / "out"
-    out.mkdir()
-    done = shell("tasks", "save", upload.task_id, str(out / "saved"))
-    assert done.code == 1
-    assert "not those that were accepted" in done.err
-    assert os.listdir(out) == []
+    with pytest.raises(Undelivered, match="not the bytes that were accepted; nothing was written"):
+        save(depot.spool, upload, sink.fileno())
+    assert Path(sink.name).read_bytes() == b""
 
 
-def test_save_says_so_when_there_is_no_such_task(depot: Depot, shell: Shell, tmp_path: Path) -> None:
+def test_save_fails_when_the_bytes_change_while_they_are_written(
+    depot: Depot, sink: BinaryIO, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever may write the spooled file can change it after it was checked; what was written is not taken for it."""
+    data = bytes(3_000_000)
+    upload = depot.failed("/a", data)
+    write = os.write
+
+    def change_then_write(descriptor: int, piece: memoryview) -> int:
+        with spooled(depot, upload).open("r+b") as file:
+            file.seek(len(data) - 1)
+            file.write(b"!")
+        return write(descriptor, piece)
+
+    monkeypatch.setattr(os, "write", change_then_write)
+    with pytest.raises(Undelivered, match="not the bytes that were accepted; what was written is of no use"):
+        save(depot.spool, upload, sink.fileno())
+
+
+def test_save_says_when_there_is_no_room_for_the_bytes(depot: Depot) -> None:
+    """A full disk is told of in words, and fails the command."""
+    upload = depot.failed("/a", b"hello")
+    with open("/dev/full", "wb") as full, pytest.raises(Undelivered, match="No space left on device") as failed:
+        save(depot.spool, upload, full.fileno())
+    assert failed.value.kind.exit_status == 1
+
+
+def test_save_refuses_a_terminal(depot: Depot, service: Service) -> None:
+    """What somebody uploaded would otherwise give orders to the terminal of whoever looks."""
+    upload = depot.failed("/a", b"\x1b[2J")
+    master, slave = os.openpty()
+    with os.fdopen(master, "rb", buffering=0) as screen, os.fdopen(slave, "wb", buffering=0) as terminal:
+        done = incus_courier("--config", str(service.config), "tasks", "save", upload.task_id, to=terminal)
+        os.set_blocking(screen.fileno(), False)
+        assert (done.code, "tasks save" in done.err, screen.read()) == (2, True, None)
+
+
+def test_save_says_so_when_there_is_no_such_task(depot: Depot, service: Service, sink: BinaryIO) -> None:
     """Nothing is written for an id that nobody knows."""
-    assert shell("tasks", "save", new_id(), str(tmp_path / "saved")).code == 1
-    assert not (tmp_path / "saved").exists()
+    done = incus_courier("--config", str(service.config), "tasks", "save", new_id(), to=sink)
+    assert (done.code, "there is no such task" in done.err, Path(sink.name).read_bytes()) == (1, True, b"")
+
+
+def spooled(depot: Depot, upload: Upload) -> Path:
+    """The file of an upload."""
+    return depot.layout.bucket(upload.destination.bucket) / upload.task_id
 
 
 # --- mistakes ----------------------------------------------------------------------------------------------
@@ -378,7 +407,7 @@ def test_command_waits_for_nobody_while_the_queue_is_moved(depot: Depot, service
 
 
 def test_commands_of_root_leave_the_state_to_its_owner() -> None:
-    """Root becomes the state's owner before it opens the state, and keeps what it saves for itself."""
+    """Root becomes the state's owner before it opens the state; what it saves is in a file that its shell opened."""
     owner = 65534 if os.getuid() == 0 else os.getuid()
     with tempfile.TemporaryDirectory(prefix="courier-owner-") as name, Service(Path(name)) as service:
         service.directory.chmod(0o711)
@@ -386,10 +415,13 @@ def test_commands_of_root_leave_the_state_to_its_owner() -> None:
             upload = depot.failed("/a", b"saved")
         for path in (service.layout.directory, *service.layout.directory.rglob("*")):
             os.chown(path, owner, -1)
-        for words in (["status"], ["tasks", "delete", upload.task_id], ["tasks", "save", upload.task_id, "saved"]):
-            incus_courier(*words, cwd=service.directory, INCUS_COURIER_CONFIG=str(service.config))
-        assert {path.stat().st_uid for path in service.layout.directory.rglob("*")} == {owner}
         saved = service.directory / "saved"
+        with saved.open("wb") as sink:
+            saved.chmod(0o600)
+            for words in (["status"], ["tasks", "delete", upload.task_id], ["tasks", "save", upload.task_id]):
+                to = sink if "save" in words else None
+                incus_courier(*words, cwd=service.directory, to=to, INCUS_COURIER_CONFIG=str(service.config))
+        assert {path.stat().st_uid for path in service.layout.directory.rglob("*")} == {owner}
         assert (saved.read_bytes(), saved.stat().st_uid) == (b"saved", os.getuid())
 
 

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from tests.support.processes import ROOT
 
@@ -23,9 +23,9 @@ class Done(NamedTuple):
         return [json.loads(line) for line in self.out.splitlines()]
 
 
-def incus_courier(*words: str, cwd: Path = ROOT, **variables: str) -> Done:
-    """Run one command in a process of its own, with `variables` on top of the environment."""
+def incus_courier(*words: str, cwd: Path = ROOT, to: BinaryIO | None = None, **variables: str) -> Done:
+    """Run one command in a process of its own, with `variables` on top of the environment, its output in `to` if given."""
     done = subprocess.run([sys.executable, "-P", "-c", "from daemon.cli.main import main; main()", *words], cwd=cwd,
                           env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
-                          capture_output=True, text=True, timeout=60, check=False)
-    return Done(done.returncode, done.stdout, done.stderr)
+                          stdout=to or subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    return Done(done.returncode, done.stdout or "", done.stderr)
