@@ -8,5 +8,6 @@ def test_line_of_the_readme_delivers_where_there_is_no_incus(tmp_path: Path) -> 
     with Service(tmp_path, {"delivery": {"mkdirs": False}}).start() as service:
         accepted = service.client.put("c1", "/root/hello.txt", b"hello\n")
         service.wait_quiet()
+    assert accepted is not None
     assert accepted.status == 202
     assert (service.layout.instances / "c1/root/hello.txt").read_bytes() == b"hello\n"

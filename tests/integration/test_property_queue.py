@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -255,8 +255,8 @@ class QueueMachine(RuleBasedStateMachine):
         return self.depots[Destination("local", "default", instance, "/").shard(len(self.depots))]
 
     def _new_worker(self) -> None:
-        self.lanes: Any = LaneBook()
-        self.workers = [Commands(depot.queue, depot.spool, self.lanes) for depot in self.depots]
+        self.lanes = LaneBook()
+        self.workers = [Commands(depot.queue, depot.spool, cast(Any, self.lanes)) for depot in self.depots]
         #: What runners have begun to push, and what was claimed for them, by task id.
         self.pushing: dict[str, Push] = {}
         self.claimed: dict[str, Task] = {}

@@ -5,12 +5,13 @@ import shlex
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from tests.live.host import Container, Host
 from tests.support.bodies import body, digest, pieces
-from tests.support.service import Service
+from tests.support.service import Service, Settings
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.live
@@ -23,7 +24,7 @@ HOME = "/root"
 @pytest.fixture(scope="module")
 def service(incus: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service that delivers into this machine's Incus and makes no directories unless it is told to."""
-    settings = {"target": {"kind": "incus"}, "incus": {"endpoint": incus.socket}, "delivery": {"mkdirs": False}}
+    settings: Settings = {"target": {"kind": "incus"}, "incus": {"endpoint": incus.socket}, "delivery": {"mkdirs": False}}
     with Service(tmp_path_factory.mktemp("service"), settings) as made:
         yield made.start()
         assert not made.mistakes()
@@ -46,10 +47,17 @@ def delivered(service: Service, task_id: str) -> bool:
     """True when the task is delivered; fails when it never will be."""
     task = service.client.task(task_id)
     assert task["state"] != "failed", task
-    return task["state"] == "delivered"
+    return bool(task["state"] == "delivered")
 
 
-def upload(service: Service, container: Container, path: str, seed: int, size: int, **query: object) -> None:
+def _tasks(service: Service, container: Container) -> int:
+    """How many tasks of the container there are."""
+    answer = service.client.request("GET", f"/v1/tasks?instance={container.name}")
+    assert answer is not None
+    return len(answer.json["tasks"])
+
+
+def upload(service: Service, container: Container, path: str, seed: int, size: int, **query: Any) -> None:
     """Upload and wait for the delivery."""
     answer = service.client.put(container.name, path, pieces(seed, size), size=size, **query)
     assert answer is not None
@@ -96,11 +104,11 @@ def test_file_arrives_under_its_name_when_that_is_unusual(service: Service, inst
                                   "root/%00", "root/%0a", "root/%ff", "root/" + "a" * 256])
 def test_path_is_refused_when_it_could_mean_two_things(service: Service, container: Container, path: str) -> None:
     """An encoded slash, a dot segment, a control character: 400, and no task."""
-    before = len(service.client.request("GET", f"/v1/tasks?instance={container.name}").json["tasks"])
+    before = _tasks(service, container)
     answer = service.client.request("PUT", f"/v1/instances/{container.name}/files/{path}", b"x")
     assert answer is not None
     assert (answer.status, answer.code) == (400, "bad_path")
-    assert len(service.client.request("GET", f"/v1/tasks?instance={container.name}").json["tasks"]) == before
+    assert _tasks(service, container) == before
 
 
 def test_file_has_the_mode_and_owner_that_were_asked_for(service: Service, instance: Container) -> None:
@@ -132,7 +140,8 @@ def test_upload_is_a_dead_letter_when_its_directory_is_missing(service: Service,
 
 def test_old_client_is_served_as_ever(service: Service, container: Container) -> None:
     """POST /upload with names in headers, and its sentence for an answer."""
-    headers = {"X-File-Path": f"{HOME}/", "X-Container-Name": container.name, "X-Host-Path": "/home/me/옛 파일".encode()}
+    headers = {"X-File-Path": f"{HOME}/", "X-Container-Name": container.name,
+               "X-Host-Path": "/home/me/옛 파일".encode().decode("latin-1")}
     answer = service.client.request("POST", "/upload", body(5, 500), headers)
     assert answer is not None
     assert answer.status == 202

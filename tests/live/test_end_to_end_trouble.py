@@ -8,8 +8,9 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from tests.live.host import Container, Host
 from tests.live.proxy import Proxy
 from tests.support.bodies import body, digest
-from tests.support.service import Service
+from tests.support.service import Service, Settings
 from tests.support.waiting import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.live
@@ -40,7 +41,7 @@ def proxy_path(tmp_path: Path) -> Path:
 @pytest.fixture
 def service(tmp_path: Path, proxy_path: Path) -> Iterator[Service]:
     """A service whose Incus is behind a proxy that the test opens and closes; not started yet."""
-    settings = {"target": {"kind": "incus"}, "incus": {"endpoint": str(proxy_path)}, "queue": {"shards": 2},
+    settings: Settings = {"target": {"kind": "incus"}, "incus": {"endpoint": str(proxy_path)}, "queue": {"shards": 2},
                 "delivery": {"drain_s": 1}, "api": {"drain_s": 60}}
     with Service(tmp_path, settings) as made:
         yield made
@@ -61,6 +62,11 @@ def upload(service: Service, container: Container, name: str, size: int = 1000) 
     assert answer is not None
     assert answer.status == 202
     return answer.task_id
+
+
+def _something_came(acknowledged: Sized, before: int, clients: Iterable["Future[None]"]) -> bool:
+    """True when more than `before` uploads are acknowledged, or a client has ended."""
+    return len(acknowledged) > before or any(client.done() for client in clients)
 
 
 def found(container: Container, name: str) -> str | None:
@@ -108,7 +114,7 @@ def test_every_acknowledged_upload_arrives_whole_when_processes_are_killed_all_t
                     before = len(acknowledged)
                     if chance.random() < 0.5:
                         # However long a start takes here, something comes of some of them.
-                        eventually(lambda before=before: len(acknowledged) > before or any(f.done() for f in running))
+                        eventually(partial(_something_came, acknowledged, before, running))
                     victim = chance.choice(("api", "worker-0", "worker-1"))
                     threading.Event().wait(chance.uniform(0, 0.3))
                     service.kill(victim)

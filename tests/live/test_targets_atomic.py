@@ -84,7 +84,7 @@ class TestAtomic:
 
     def test_part_file_is_private_while_it_grows(self, world: World) -> None:
         """Before a large file is whole, nobody but its maker may read it."""
-        seen = []
+        seen: list[int] = []
         source = Watched(os.urandom(2 * MIB), lambda: seen.extend(
             path.stat().st_mode & 0o777 for path in world.host_path(world.home).glob(".courier-*.part")))
         with contextlib.closing(world.open()) as session:

@@ -17,7 +17,7 @@ AS_ROOT = [pytest.param(way, marks=LIVE) for way in ("sftp", "directory", "files
 IN_INCUS = [pytest.param("sftp", marks=LIVE), pytest.param("files_api", marks=LIVE)]
 
 
-def refused(world: World, path: str, data: bytes = b"new", **changes: object) -> str:
+def refused(world: World, path: str, data: bytes = b"new", **changes: Any) -> str:
     """Deliver to a destination that refuses it; return the code."""
     with pytest.raises(Undelivered) as caught:
         world.deliver(path, data, **changes)

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -52,6 +53,11 @@ def test_socket_starts_the_api(machine: Machine, load: Load) -> None:
     load.wait_delivered()
 
 
+def _runs_anew(machine: Machine, unit: str, invocation: str) -> bool:
+    """True when the unit was started again since that invocation of it."""
+    return machine.show(unit, "InvocationID") != invocation and machine.active(unit)
+
+
 def test_work_goes_on_when_workers_hang(machine: Machine, load: Load) -> None:
     """A worker that does not turn any more is ended by the watchdog, and its successor delivers."""
     machine.write("/run/systemd/system/incus-courier-worker@.service.d/test.conf", "[Service]\nWatchdogSec=2s\n")
@@ -62,9 +68,8 @@ def test_work_goes_on_when_workers_hang(machine: Machine, load: Load) -> None:
     load.many(10)
     load.wait_delivered()
     for worker, invocation in zip(WORKERS, hung, strict=True):
-        eventually(lambda unit=worker: machine.journal("_PID=1", f"UNIT={unit}", "--grep", "Watchdog timeout"), PATIENCE_S)
-        eventually(lambda unit=worker, was=invocation: machine.show(unit, "InvocationID") != was and machine.active(unit),
-                   PATIENCE_S)
+        eventually(partial(machine.journal, "_PID=1", f"UNIT={worker}", "--grep", "Watchdog timeout"), PATIENCE_S)
+        eventually(partial(_runs_anew, machine, worker, invocation), PATIENCE_S)
     machine.run("rm", "-r", "/run/systemd/system/incus-courier-worker@.service.d")
     machine.systemctl("daemon-reload")
     machine.systemctl("restart", *WORKERS)

@@ -57,7 +57,7 @@ def trials(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[dict[tuple[str, str], Future[None]]]:
     """All selected cases, carried out side by side."""
-    chosen = [(item.callspec.params["step"], item.callspec.params["error"]) for item in request.session.items
+    chosen = [(str(item.callspec.params["step"]), str(item.callspec.params["error"])) for item in request.session.items
               if isinstance(item, pytest.Function) and item.module is request.module]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         yield {(step, error): pool.submit(endure, step, error, tmp_path_factory.mktemp(step)) for step, error in chosen}

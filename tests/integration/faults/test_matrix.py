@@ -15,6 +15,7 @@ There is no other outcome: never torn, never stuck, never bytes that nobody owns
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import cast
 
 import pytest
 
@@ -88,7 +89,7 @@ def matrix(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """The matrix as far as it was asked for."""
     chosen = [item.callspec.params for item in request.session.items
               if isinstance(item, pytest.Function) and item.module is request.module and hasattr(item, "callspec")]
-    cells = [(params["step"], params["variant"], params["fault"]) for params in chosen]
+    cells = [(cast(str, params["step"]), cast(Variant, params["variant"]), cast(str, params["fault"])) for params in chosen]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         yield Matrix(cells, tmp_path_factory, pool)
 

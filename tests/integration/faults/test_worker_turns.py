@@ -94,7 +94,7 @@ def claim(parts: Parts) -> Task:
 def state(parts: Parts) -> State | None:
     """The state of the upload's task."""
     task = parts.queue.find(UPLOAD.task_id)
-    return task and task.state
+    return task.state if task else None
 
 
 def test_outcome_is_settled_when_the_queue_failed_for_the_message_before_it(parts: Parts, config: Config) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from daemon.task_queue import Command
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from tests.integration.recovery.restarting import events, is_ready, keep_running
 from tests.integration.recovery.world import World
+from tests.support.processes import Process
 from tests.support.service import Service
 from tests.support.waiting import eventually
 from worker.recovery.start import begin
@@ -76,6 +78,11 @@ def _garble_pages(database: Path) -> None:
 
 
 _DAMAGES = [_garble, _halve, _empty, _delete, _delete_all, _lose_log, _lose_log_only, _garble_log, _garble_pages]
+
+
+def _has_begun_or_ended(service: Service, process: Process) -> bool:
+    """True when a worker has started, or this process has ended."""
+    return process.status() is not None or bool(events(service, "worker.started"))
 
 
 def _checkpoint(service: Service, shard: int) -> None:
@@ -257,7 +264,7 @@ def test_start_that_was_killed_while_rebuilding_is_finished_by_the_next(service:
             _delete(service.layout.database(shard))
         for name in ("worker-0", "worker-1"):
             process = service.begin(name, "queue.commit=kill@1")
-            eventually(lambda process=process: process.status() is not None or events(service, "worker.started"),
+            eventually(partial(_has_begun_or_ended, service, process),
                        what="the end of the start")
         service.kill()
         keep_running(service, lambda: is_ready(service))

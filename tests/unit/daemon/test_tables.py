@@ -67,7 +67,7 @@ def test_no_row_of_a_table_hides_another(file: str, rows: dict[str, object]) -> 
     [table] = [call for where, call in calls("_table") if where == path]
     names = [name.value for row in table.args
              for name in (row.elts if isinstance(row, ast.Tuple) else row.args if isinstance(row, ast.Call) else [])[:1]
-             if isinstance(name, ast.Constant)]
+             if isinstance(name, ast.Constant) and isinstance(name.value, str)]
     assert sorted(names) == sorted(rows)
 
 

@@ -1,6 +1,6 @@
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -49,7 +49,7 @@ class Ending(asyncio.Protocol):
         self.lost.set()
 
 
-def with_a_client(pace: Pace, scenario: Callable[..., object]) -> None:
+def with_a_client(pace: Pace, scenario: Callable[..., Awaitable[None]]) -> None:
     """Run `scenario(outflow, clock, protocol, client)` on a connection whose client reads only what the scenario does."""
 
     async def run(clock: Clock) -> None:

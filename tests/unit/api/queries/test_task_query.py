@@ -1,21 +1,24 @@
 """Questions about tasks."""
 
+from typing import Any
+
 import pytest
 
-from api.queries.task_query import Question, describe, describe_page, merge, read_question
+from api.queries.task_query import Question, describe_page, merge, read_question
 from daemon.config import Config, Remote
 from daemon.errors import Rejected
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
+from daemon.model.view import describe
 
 CONFIG = Config(remotes={"far": Remote(endpoint="https://far:8443", project="p2")})
 
 
-def task(number: int, **values: object) -> Task:
+def task(number: int, **values: Any) -> Task:
     """A task whose id tells its number."""
     upload = Upload(task_id=f"00000000-0000-7000-8000-{number:012}", destination=Destination("local", "default", "c1", "/a"),
                     size=1, sha256="0" * 64, created_at=1_700_000_000.5)
-    defaults: dict[str, object] = {"order": number, "upload": upload, "state": State.QUEUED, "updated_at": 1_700_000_001.0}
+    defaults: dict[str, Any] = {"order": number, "upload": upload, "state": State.QUEUED, "updated_at": 1_700_000_001.0}
     return Task(**{**defaults, **values})
 
 

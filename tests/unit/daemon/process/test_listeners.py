@@ -9,9 +9,9 @@ from daemon.process.listeners import open_doors
 from daemon.process.serve import welcome
 
 
-def _bound(family: socket.AddressFamily, name: object) -> socket.socket:
+def _bound(family: socket.AddressFamily, name: str | tuple[str, int]) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.bind(name)  # an address of any family
+    listener.bind(name)
     listener.listen()
     return listener
 

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,7 +83,7 @@ def test_upload_reads_back_as_it_was_written(spool: Spool, data: bytes) -> None:
 def test_upload_is_hashed_on_the_way(spool: Spool) -> None:
     """The digest is known when the last byte is in, without reading again."""
     incoming = spool.begin()
-    for piece in (b"he", bytearray(b"ll"), memoryview(b"o")):
+    for piece in (b"he", b"ll", b"o"):
         incoming.write(piece)
     assert (incoming.size, incoming.hexdigest()) == (5, hashlib.sha256(DATA).hexdigest())
     incoming.discard()
@@ -193,7 +194,7 @@ def test_stopped_upload_is_not_opened_for_delivery(spool: Spool, upload: Upload,
     {"task_id": None}, {"size": 4}, {"sha256": "0" * 64}, {"path": "/other"},
 ])
 def test_file_of_another_upload_is_refused(
-    spool: Spool, layout: Layout, upload: Upload, change: dict[str, object],
+    spool: Spool, layout: Layout, upload: Upload, change: dict[str, Any],
 ) -> None:
     """A row that points at a file describing something else delivers nothing."""
     if "path" in change:

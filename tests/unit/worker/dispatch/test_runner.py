@@ -41,6 +41,12 @@ class Counted:
     def probe(self) -> None:
         """Be there."""
 
+    def find_project(self, project: str) -> None:
+        """Have every project."""
+
+    def follow(self, *_: object) -> None:
+        """Have no events."""
+
     def close(self) -> None:
         """Close the session."""
         self.said.append("close")

@@ -1,6 +1,5 @@
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -71,7 +70,7 @@ def _open_target(remote: str, _config: Config) -> Any:
 
 
 @pytest.fixture
-def yard(depot: Depot) -> Iterator[Yard]:
+def yard(depot: Depot) -> Yard:
     """Upkeep with the default configuration."""
     return Yard(depot)
 
