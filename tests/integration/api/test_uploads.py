@@ -128,7 +128,7 @@ def test_digest_is_checked(shared: Api, algorithm: str) -> None:
 def test_digest_that_nobody_would_compare_is_refused(shared: Api, field: str) -> None:
     """Whoever announces one believes that it is."""
     name, _, value = field.partition(": ")
-    reply = shared.put("root/a", **{name: value})
+    reply = shared.put("root/a", b"x", "", **{name: value})
     assert (reply.status, reply.code) == (400, "unchecked_digest")
 
 

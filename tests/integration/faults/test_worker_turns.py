@@ -62,6 +62,12 @@ def parts(config: Config) -> Iterator[Parts]:
         signal.signal(number, handler)
 
 
+def doctor_of(parts: Parts) -> SqliteDoctor:
+    """The queue of a worker as it is behind the door."""
+    assert isinstance(parts.queue, SqliteDoctor)
+    return parts.queue
+
+
 def run_until(worker: Worker, condition: Callable[[], bool]) -> None:
     """Run the main loop in this thread until the condition holds; fail when it does not within a while."""
     held: list[bool] = []
@@ -131,12 +137,12 @@ def test_task_is_delivered_when_the_commit_of_its_claim_failed_after_it_had_reac
 
     def fail_once(connection: sqlite3.Connection, *, alone: bool) -> None:
         commit(connection, alone=alone)
-        if connection is parts.queue.quick and state(parts) is State.PUSHING:
+        if connection is doctor_of(parts).quick and state(parts) is State.PUSHING:
             for fault in doubtful:
                 raise fault
 
     monkeypatch.setattr(base, "commit", fail_once)
-    Spool(parts.queue.layout).begin().seal(UPLOAD).release()
+    Spool(doctor_of(parts).layout).begin().seal(UPLOAD).release()
     parts.queue.put_many([UPLOAD], supersede=True)
     run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.DELIVERED)
     assert list(doubtful) == []
@@ -150,7 +156,7 @@ def test_newer_upload_replaces_a_task_whose_claim_is_in_doubt(parts: Parts, conf
     with pytest.raises(OSError, match="Input/output error"):
         parts.queue.claim(UPLOAD.destination.instance_key, 1)
     failpoints.arm("")
-    Spool(parts.queue.layout).begin().seal(newer).release()
+    Spool(doctor_of(parts).layout).begin().seal(newer).release()
     parts.queue.put_many([newer], supersede=True)
     assert state(parts) is State.PUSHING
     run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.SUPERSEDED)
@@ -192,7 +198,7 @@ def test_nothing_is_counted_when_a_connection_is_lost_because_the_remote_went_aw
     monkeypatch.setattr(DirectorySession, "deliver", fail_once)
     monkeypatch.setattr(DirectoryTarget, "probe", probe)
     parts.queue.put_many([UPLOAD], supersede=True)
-    sealed = Spool(parts.queue.layout).begin().seal(UPLOAD)
+    sealed = Spool(doctor_of(parts).layout).begin().seal(UPLOAD)
     sealed.release()
     run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.DELIVERED)
     task = parts.queue.find(UPLOAD.task_id)
