@@ -22,7 +22,7 @@ from daemon.errors import CannotStart
 from daemon.process import sd_notify
 from daemon.process.listeners import Door
 from daemon.process.thread_pools import begin_pool
-from daemon.spool.store import Spool
+from daemon.spool import open_spool
 from daemon.state.layout import Layout
 
 #: Threads that answer questions.
@@ -49,7 +49,7 @@ class _Service:
     def __init__(self, config: Config, file: Path | None, layout: Layout, doors: Sequence[Door]) -> None:
         self._file = file
         self._live = LiveConfig(config)
-        self._spool = Spool(layout)
+        self._spool = open_spool(layout)
         self._reader = Reader(layout, self._spool, config.queue.shards)
         self._threads = begin_pool(READING_THREADS, "read")
         self._admission = Admission(self._reader.snapshot())

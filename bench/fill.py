@@ -23,7 +23,7 @@ from daemon import failpoints
 from daemon.config import LOCAL
 from daemon.model.task import State
 from daemon.model.upload import Destination, Upload
-from daemon.spool.store import Spool
+from daemon.spool.store import FileSpool
 from daemon.state.layout import Layout
 from daemon.task_queue import Settlement
 from daemon.task_queue.sqlite.queue import SqliteQueue
@@ -70,7 +70,7 @@ def with_digest(upload: Upload, sha256: str) -> Upload:
 
 def defer(queue: SqliteQueue, instance: str, count: int, *, due_within_s: float) -> None:
     """Add so many deferred tasks of one instance, due one after the other in the time that is given."""
-    put(queue, _spooled(Spool(queue.layout), uploads(instance, count)))
+    put(queue, _spooled(FileSpool(queue.layout), uploads(instance, count)))
     key = Destination(LOCAL, "default", instance, "/").instance_key
     begin = time.time()
     done = 0
@@ -95,10 +95,10 @@ def _fill_shard(state: Path, shard: int, count: int, *, files: bool) -> None:
     some = (upload for number in range(count) if mine[number % INSTANCES]
             for upload in uploads(names[number % INSTANCES], 1))
     with SqliteQueue(layout, shard) as queue:
-        put(queue, _spooled(Spool(layout), some) if files else some)
+        put(queue, _spooled(FileSpool(layout), some) if files else some)
 
 
-def _spooled(spool: Spool, some: Iterator[Upload]) -> Iterator[Upload]:
+def _spooled(spool: FileSpool, some: Iterator[Upload]) -> Iterator[Upload]:
     """The same uploads, each with its file."""
     failpoints.arm("spool.sync=skip spool.dirsync=skip")
     for upload in some:

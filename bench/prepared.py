@@ -16,7 +16,7 @@ from bench.service import SHARDS, Child, Service, wait_until
 from daemon import failpoints
 from daemon.model.task import PENDING
 from daemon.model.upload import Upload
-from daemon.spool.store import Spool
+from daemon.spool.store import FileSpool
 from daemon.state.doorbell import ring
 from daemon.task_queue.sqlite.queue import SqliteQueue
 
@@ -74,7 +74,7 @@ class Prepared:
 
     def _spooled(self, instance: str, count: int, source: Path, directory: str) -> list[Upload]:
         failpoints.arm("spool.sync=skip spool.dirsync=skip")
-        spool = Spool(self._service.layout)
+        spool = FileSpool(self._service.layout)
         size = source.stat().st_size
         made = []
         for plain in fill.uploads(instance, count, size=size, directory=f"/root/{directory}"):

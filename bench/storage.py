@@ -21,8 +21,8 @@ from api.uploads.group_commit import Committer, Decision, Ticket
 from bench.service import SHARDS
 from daemon.config import LOCAL
 from daemon.model.upload import Destination, Upload
-from daemon.spool.store import Spool
-from daemon.spool.writer import Sealed
+from daemon.spool import Sealed
+from daemon.spool.store import FileSpool
 from daemon.state.layout import Layout
 from daemon.task_queue.sqlite.queue import SqliteQueue
 
@@ -61,7 +61,7 @@ class Storage:
     def __init__(self, state: Path, instances: Sequence[str]) -> None:
         self._layout = Layout(state)
         self._layout.create()
-        self._spool = Spool(self._layout)
+        self._spool = FileSpool(self._layout)
         self._destinations = [Destination(LOCAL, "default", name, "/") for name in instances]
         self._body = os.urandom(1024)
 

@@ -13,7 +13,7 @@ from daemon.process import sd_notify
 from daemon.process.exit_status import EXIT_OK, end_with
 from daemon.process.parent_death import tie_to_parent
 from daemon.recovery.reshard import take_shard
-from daemon.spool.store import Spool
+from daemon.spool import open_checked
 from daemon.state.layout import Layout
 from daemon.state.reserve import Reserve
 from worker.assembly import assemble
@@ -48,7 +48,7 @@ def _serve(config: Config, shard: int, reload: partial[Config | None]) -> None:
     reserve = Reserve(layout, shard, config.limits.reserve_bytes)
     queue = begin(layout, shard, reserve, config)
     try:
-        parts = assemble(queue, Spool(layout), reserve, config)
+        parts = assemble(queue, open_checked(layout), reserve, config)
         log("worker.started", shard=shard, pid=os.getpid())
         sd_notify.ready()
         Worker(parts, config, reload).run()

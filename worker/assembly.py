@@ -5,7 +5,7 @@ from collections.abc import Callable
 from daemon.config import LOCAL, Config
 from daemon.log import log
 from daemon.process.signals import Signals
-from daemon.spool.store import Spool
+from daemon.spool import CheckedSpool
 from daemon.state.doorbell import Doorbell
 from daemon.state.reserve import Reserve
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
@@ -25,7 +25,7 @@ from worker.upkeep.retention import Upkeep
 from worker.upkeep.sync_barrier import Barrier
 
 
-def assemble(queue: SqliteDoctor, spool: Spool, reserve: Reserve, config: Config) -> Parts:
+def assemble(queue: SqliteDoctor, spool: CheckedSpool, reserve: Reserve, config: Config) -> Parts:
     """Build a worker's parts around its queue. Call it in the main thread."""
     remember_incus(config)
     log("target.chosen", shard=queue.shard, **describe(LOCAL, config))

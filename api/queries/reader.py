@@ -10,7 +10,7 @@ from typing import TypeVar
 from api.queries.task_query import Question, merge
 from daemon.errors import QueueFault, Rejected
 from daemon.model.task import PENDING, Task
-from daemon.spool.store import Spool
+from daemon.spool import Room
 from daemon.state.layout import Layout
 from daemon.task_queue import Intake, open_intake
 
@@ -26,7 +26,7 @@ class Snapshot:
     free_bytes: int
 
 
-def free_bytes(spool: Spool) -> int:
+def free_bytes(spool: Room) -> int:
     """Room for uploads on the disk. Raises Rejected('storage_failed')."""
     try:
         return spool.free_bytes()
@@ -37,7 +37,7 @@ def free_bytes(spool: Spool) -> int:
 class Reader:
     """Reads all shards."""
 
-    def __init__(self, layout: Layout, spool: Spool, shards: int) -> None:
+    def __init__(self, layout: Layout, spool: Room, shards: int) -> None:
         self._spool = spool
         self._queues = [open_intake(layout, shard) for shard in range(shards)]
 

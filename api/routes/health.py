@@ -8,7 +8,7 @@ from api.queries.reader import Reader
 from api.uploads.admission import Admission
 from daemon.config import Config
 from daemon.errors import CourierError, Rejected
-from daemon.spool.store import Spool
+from daemon.spool import Receive
 from daemon.state.layout import Layout
 from daemon.state.shard_lock import holder
 
@@ -40,7 +40,7 @@ class Probe:
     """Tries the spool, the queue and the workers."""
 
     layout: Layout
-    spool: Spool
+    spool: Receive
     reader: Reader
     admission: Admission
 
@@ -58,7 +58,7 @@ class Probe:
         return Readiness(reasons, workers)
 
 
-def _storage(spool: Spool, reader: Reader, config: Config) -> Iterator[CourierError]:
+def _storage(spool: Receive, reader: Reader, config: Config) -> Iterator[CourierError]:
     try:
         incoming = spool.begin()
         incoming.write(b"?")

@@ -15,7 +15,7 @@ from typing import Final
 from daemon.errors import CourierError, QueueFault, Rejected
 from daemon.log import log
 from daemon.model.upload import Upload
-from daemon.spool.writer import Sealed
+from daemon.spool import Sealed
 from daemon.state.doorbell import ring
 from daemon.state.layout import Layout
 from daemon.task_queue import Outcome, Put, open_intake

@@ -23,8 +23,7 @@ from api.uploads.request import UploadRequest
 from daemon.errors import Rejected
 from daemon.model.upload import Upload
 from daemon.process.thread_pools import begin_pool
-from daemon.spool.store import Spool
-from daemon.spool.writer import Incoming
+from daemon.spool import Incoming, Receive
 
 #: A body up to this size is read whole before a file is made for it.
 WHOLE_BYTES: Final = 256 * 1024
@@ -52,7 +51,7 @@ class Accepted:
 class Receiver:
     """Takes the bodies of uploads to the spool and their tasks to the queue."""
 
-    def __init__(self, spool: Spool, committers: Sequence[Committer]) -> None:
+    def __init__(self, spool: Receive, committers: Sequence[Committer]) -> None:
         self._spool = spool
         self._committers = committers
         self._threads = begin_pool(THREADS, "spool")
@@ -89,7 +88,7 @@ class Receiver:
         self, request: UploadRequest, first: Sequence[bytes], body: Body, place: Place, min_free_bytes: int,
         ticket: Ticket,
     ) -> None:
-        incoming = await joined(self._threads.submit(self._begin, request.length))
+        incoming = await joined(self._threads.submit(self._spool.begin, request.length))
         check = Check(request.digests)
         try:
             if request.length is None:
@@ -112,12 +111,6 @@ class Receiver:
                 writing = self._threads.submit(write, batch)
         finally:
             await joined(writing)
-
-    def _begin(self, length: int | None) -> Incoming:
-        incoming = self._spool.begin()
-        if length is not None:
-            incoming.set_aside(length)
-        return incoming
 
     def _write_unannounced(
         self, incoming: Incoming, check: Check, min_free_bytes: int, pieces: Sequence[bytes],

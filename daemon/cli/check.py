@@ -20,7 +20,7 @@ from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
 from daemon.process.isolated import python
 from daemon.process.listeners import look_at
 from daemon.process.privileges import drop_to_owner
-from daemon.spool.store import Spool
+from daemon.spool import open_spool
 from daemon.state.layout import Layout, inode
 
 #: persist-queue's statements need RETURNING (3.35).
@@ -109,7 +109,7 @@ def _check_directories(layout: Layout) -> str:
 
 
 def _check_spool(layout: Layout, config: Config) -> str:
-    spool = Spool(layout)
+    spool = open_spool(layout)
     incoming = spool.begin()
     incoming.write(b"check")
     incoming.discard()

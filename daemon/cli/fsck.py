@@ -20,7 +20,7 @@ from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
 from daemon.recovery import rebuild, reshard
 from daemon.recovery.compare import Comparison
 from daemon.recovery.findings import FINDINGS, Finding
-from daemon.spool.store import Spool
+from daemon.spool import open_checked
 from daemon.state import shard_count
 from daemon.state.layout import Layout, inode
 from daemon.state.quarantine import retire
@@ -202,7 +202,7 @@ class _Run:
         rebuild.note_closed(self._layout, shard)
 
     def _compare(self, queue: SqliteDoctor, shards: int, *, repair: bool) -> None:
-        spool = Spool(self._layout)
+        spool = open_checked(self._layout)
         comparison = Comparison(queue, spool, shards=shards, supersede=self._supersede, report=self._tell,
                                 repair=repair, thorough=True, step=_STEP)
         for _ in comparison.everything():

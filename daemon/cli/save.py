@@ -12,12 +12,12 @@ from typing import BinaryIO, Final
 
 from daemon.errors import Undelivered
 from daemon.model.upload import Upload
-from daemon.spool.store import Spool
+from daemon.spool import Open
 
 _PIECE_BYTES: Final = 1024 * 1024
 
 
-def save(spool: Spool, upload: Upload, sink: int) -> None:
+def save(spool: Open, upload: Upload, sink: int) -> None:
     """Write the bytes of an upload to the descriptor `sink`; in a regular file they are durable on return.
 
     Raises Undelivered: bytes_missing, bytes_damaged, invalid_row, io_error. Nothing is written then, unless the spooled

@@ -24,7 +24,7 @@ from daemon.model.task import Task
 from daemon.model.upload import first_id_of
 from daemon.model.view import describe
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK, Misused
-from daemon.spool.store import Spool
+from daemon.spool import open_spool
 from daemon.state.layout import Layout
 
 _COLUMNS: Final = ("id", "state", "instance", "path", "bytes", "age", "tries", "error")
@@ -87,7 +87,7 @@ def save(config: Config, task_id: str, sink: int) -> int:
     if isinstance(task, str):
         sys.stderr.write(f"{printable(task_id)}: {task}\n")
         return EXIT_FAILED
-    with closing(Spool(Layout(config.state.path))) as spool:
+    with closing(open_spool(Layout(config.state.path))) as spool:
         save_bytes(spool, task.upload, sink)
     return EXIT_OK
 

@@ -13,8 +13,7 @@ from daemon.log import log
 from daemon.model.task import FINISHED, State
 from daemon.model.upload import BUCKETS, Destination, Upload, bucket_of, is_task_id
 from daemon.recovery.findings import STATE_OF, Finding, judge, mark_of
-from daemon.spool.inspect import SpoolCheck, Undecided
-from daemon.spool.store import STOPPED, Mark, Name, Spool, same_upload
+from daemon.spool import STOPPED, CheckedSpool, Mark, Name, Undecided, name_of, same_upload
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from daemon.task_queue.sqlite.restore import Restored, Row
 
@@ -26,13 +25,12 @@ class Comparison:
     """One shard's queue beside its part of the spool."""
 
     def __init__(
-        self, queue: SqliteDoctor, spool: Spool, *, shards: int, supersede: bool, report: Callable[[Finding], None],
-        repair: bool = True, thorough: bool = False, step: int = STEP,
+        self, queue: SqliteDoctor, spool: CheckedSpool, *, shards: int, supersede: bool,
+        report: Callable[[Finding], None], repair: bool = True, thorough: bool = False, step: int = STEP,
     ) -> None:
         """`thorough`: read the end of every file instead of comparing its size. `step`: names or rows in one step."""
         self._queue = queue
         self._spool = spool
-        self._check = SpoolCheck(queue.layout, spool)
         self._shards = shards
         self._supersede = supersede
         self._report = report
@@ -55,7 +53,7 @@ class Comparison:
 
     def changed_at(self, bucket: int) -> float:
         """When a name in the bucket last came or went, in seconds since the epoch."""
-        return self._check.changed_at(bucket)
+        return self._spool.changed_at(bucket)
 
     def _found(self, name: str, task_id: str | None, detail: str, *, repaired: bool) -> None:
         self._report(Finding(name=name, shard=self._queue.shard, task_id=task_id, detail=detail, repaired=repaired))
@@ -64,7 +62,7 @@ class Comparison:
 
     def files(self, bucket: int, since_id: str = "") -> Iterator[None]:
         """The files of a bucket whose ids are not before `since_id`, and everything that is no upload's."""
-        names = self._check.scan(bucket)
+        names = self._spool.scan(bucket)
         missing: list[str] = []
         while step := list(islice(names, self._step)):
             uploads = [name for name in step if name.mark is not None and name.task_id >= since_id]
@@ -76,7 +74,7 @@ class Comparison:
         # In the order of their acceptance, so that of one path the newest comes last.
         waiting = iter(sorted(missing))
         while some := list(islice(waiting, self._step)):
-            self._orphans([_upload_name(bucket, file) for file in some])
+            self._orphans([name_of(bucket, file) for file in some])
             yield
 
     def _without_row(self, names: list[Name]) -> list[str]:
@@ -94,7 +92,7 @@ class Comparison:
     def _in_place(self, name: Name) -> Upload | None:
         """The upload of a file, if it is whole and in its bucket; otherwise it is put right, or left alone."""
         try:
-            upload = self._check.examine(name)
+            upload = self._spool.examine(name)
         except (Undecided, FileNotFoundError):
             return None
         except ValueError as error:
@@ -115,11 +113,11 @@ class Comparison:
     def _put_aside(self, name: Name) -> str:
         """Move a file to lost+found if this is a repair; say where it is."""
         if self._repair:
-            return str(self._check.set_aside(name))
-        return str(self._queue.layout.bucket(name.bucket) / name.file)
+            return self._spool.set_aside(name)
+        return self._spool.where(name)
 
     def _misplaced(self, name: Name, bucket: int) -> None:
-        moved = self._repair and self._check.move(name, bucket)
+        moved = self._repair and self._spool.move(name, bucket)
         detail = f"{name.bucket:02x}/{name.file}" if moved else self._put_aside(name)
         self._found("file_misplaced", name.task_id, detail, repaired=self._repair)
 
@@ -176,7 +174,7 @@ class Comparison:
             self._found("row_misplaced", row.task_id, _where(destination), repaired=False)
             return
         expected = mark_of(row.task.state)
-        found = self._check.look(destination.bucket, row.task_id, expected or Mark.PENDING)
+        found = self._spool.look(destination.bucket, row.task_id, expected or Mark.PENDING)
         wrong = judge(row.task, found, row.meta_bytes, trust_size=not self._thorough)
         # A reader may have met a row that its worker was just changing.
         if wrong is not None and (self._repair or self._queue.row(row.order) == row):
@@ -213,7 +211,7 @@ class Comparison:
     def _what_is_wrong_with_file(self, upload: Upload, mark: Mark) -> str | None:
         name = Name(upload.destination.bucket, upload.task_id + mark.value, upload.task_id, mark)
         try:
-            found = self._check.examine(name)
+            found = self._spool.examine(name)
         except (Undecided, FileNotFoundError):
             return None
         except ValueError as error:
@@ -245,11 +243,11 @@ class Comparison:
             return None
         own = bucket_of(row.instance_key)
         for bucket in (own, *(number for number in self.buckets() if number != own)):
-            found = self._check.look(bucket, row.task_id)
+            found = self._spool.look(bucket, row.task_id)
             if found is None:
                 continue
             try:
-                upload = self._check.examine(_upload_name(bucket, row.task_id + found.mark.value))
+                upload = self._spool.examine(name_of(bucket, row.task_id + found.mark.value))
             except (ValueError, FileNotFoundError):
                 return None
             return (upload, found.mark) if upload.destination.bucket == bucket else None
@@ -257,19 +255,14 @@ class Comparison:
 
     def _lay_to_rest(self, row: Row) -> str:
         """Keep what is left of a row without bytes in lost+found; put a dead letter there if it is known whose."""
-        note = self._check.keep_note(f"row-{self._queue.shard}-{row.order}", self._queue.raw(row.order))
+        note = self._spool.keep_note(f"row-{self._queue.shard}-{row.order}", self._queue.raw(row.order))
         upload = _stand_in(row)
         if upload is None or row.state in FINISHED:
             self._queue.drop(row.order)
         else:
             self._queue.mend(row.order, row.instance_key, upload, State.FAILED, "invalid_row",
                              f"The row was damaged; see {note}")
-        return str(note)
-
-
-def _upload_name(bucket: int, file: str) -> Name:
-    task_id, dot, suffix = file.partition(".")
-    return Name(bucket, file, task_id, Mark(dot + suffix))
+        return note
 
 
 def _where(destination: Destination) -> str:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from daemon.model.task import FINISHED, State, Task
+from daemon.spool import Found, Mark
 from daemon.spool.file_format import FOOTER_BYTES
-from daemon.spool.inspect import Found
-from daemon.spool.store import Mark
 
 
 @dataclass(frozen=True, slots=True)

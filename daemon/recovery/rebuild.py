@@ -15,7 +15,7 @@ from daemon.log import log
 from daemon.process import sd_notify
 from daemon.recovery.compare import Comparison
 from daemon.recovery.findings import Finding
-from daemon.spool.store import Spool
+from daemon.spool import open_checked
 from daemon.state.layout import Layout, sync_directory, touch
 from daemon.state.quarantine import retire
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
@@ -107,7 +107,7 @@ def _compare(
         if finding.name != "row_missing" or missing <= _NAMED:
             report(finding)
 
-    spool = Spool(queue.layout)
+    spool = open_checked(queue.layout)
     comparison = Comparison(queue, spool, shards=shards, supersede=supersede, report=sort_out, step=_STEP)
     began = told = time.monotonic()
     finished = True

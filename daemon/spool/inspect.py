@@ -7,13 +7,12 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from daemon.model.upload import Upload
 from daemon.spool.file_format import read_meta
-from daemon.spool.store import Mark, Name, Spool, name_of
-from daemon.state.layout import Layout
+from daemon.spool.store import FileSpool
+from daemon.spool.values import Found, Mark, Name, Undecided, name_of
 from daemon.state.quarantine import retire
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -21,23 +20,8 @@ _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_FILE: Final = frozenset({errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.EACCES, errno.EPERM})
 
 
-class Found(NamedTuple):
-    """A file of an upload: what its name says, and its size in bytes."""
-
-    mark: Mark
-    size: int
-
-
-class Undecided(Exception):
-    """Raised for a file whose writer has not decided about its row yet: leave it alone."""
-
-
-class SpoolCheck:
+class FileSpoolCheck(FileSpool):
     """The spool as recovery sees it. One thread at a time."""
-
-    def __init__(self, layout: Layout, spool: Spool) -> None:
-        self._layout = layout
-        self._spool = spool
 
     def changed_at(self, bucket: int) -> float:
         """When a name in the bucket last came or went, in seconds since the epoch."""
@@ -51,7 +35,7 @@ class SpoolCheck:
 
     def look(self, bucket: int, task_id: str, expected: Mark = Mark.PENDING) -> Found | None:
         """The file of an upload, looked for under its `expected` name first; None when there is none."""
-        directory = self._spool.directory(bucket)
+        directory = self.directory(bucket)
         for mark in (expected, *(mark for mark in Mark if mark is not expected)):
             try:
                 found = os.stat(task_id + mark.value, dir_fd=directory, follow_symlinks=False)
@@ -67,7 +51,7 @@ class SpoolCheck:
         it is no whole upload of that name, and OSError when the disk cannot read it.
         """
         try:
-            descriptor = os.open(name.file, _READ, dir_fd=self._spool.directory(name.bucket))
+            descriptor = os.open(name.file, _READ, dir_fd=self.directory(name.bucket))
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -87,7 +71,7 @@ class SpoolCheck:
         found = os.fstat(descriptor)
         if found.st_nlink == 0:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        if not self._spool.is_own(found):
+        if not self.is_own(found):
             raise ValueError("It is not a plain file of the service's own.")
         upload = read_meta(descriptor)
         if upload.task_id != name.task_id:
@@ -98,17 +82,21 @@ class SpoolCheck:
         """Move a file into another bucket, durably; False when its upload has a file there."""
         if self.look(bucket, name.task_id) is not None:
             return False
-        source, target = self._spool.directory(name.bucket), self._spool.directory(bucket)
+        source, target = self.directory(name.bucket), self.directory(bucket)
         os.rename(name.file, name.file, src_dir_fd=source, dst_dir_fd=target)
         os.fsync(target)
         os.fsync(source)
         return True
 
-    def set_aside(self, name: Name) -> Path:
-        """Move a doubtful file to lost+found, durably, and return its new path."""
-        return retire(self._layout, self._layout.bucket(name.bucket) / name.file)
+    def where(self, name: Name) -> str:
+        """The path of a file."""
+        return str(self._layout.bucket(name.bucket) / name.file)
 
-    def keep_note(self, name: str, text: str) -> Path:
+    def set_aside(self, name: Name) -> str:
+        """Move a doubtful file to lost+found, durably, and return its new path."""
+        return str(retire(self._layout, self._layout.bucket(name.bucket) / name.file))
+
+    def keep_note(self, name: str, text: str) -> str:
         """Write a file into lost+found, durably, and return its path."""
         draft = self._layout.queue / name
         descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, self._layout.file_mode)
@@ -116,4 +104,4 @@ class SpoolCheck:
             file.write(text)
             file.flush()
             os.fsync(descriptor)
-        return retire(self._layout, draft)
+        return str(retire(self._layout, draft))

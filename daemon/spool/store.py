@@ -1,4 +1,4 @@
-"""The spool: uploads on the disk. A linked file is an upload; its row in the queue is the index to it.
+"""The spool in files. A linked file is an upload; its row in the queue is the index to it.
 
 A file holds the bytes of the upload, then the upload as JSON, then a footer (`_FOOTER`). It exists under its
 name only once all of that is on the disk. Guarantees:
@@ -6,8 +6,6 @@ name only once all of that is on the disk. Guarantees:
 - a crash before the link leaves nothing; after it, the whole upload;
 - the writer holds a lock on the file until its row is decided, so that recovery never meets a half-done one;
 - the name's suffix tells dead letters and held uploads apart without the queue (`Mark`).
-
-What it does not do: it never deletes what it does not understand, and it keeps no counts.
 """
 
 import errno
@@ -15,57 +13,22 @@ import io
 import os
 import stat
 from collections.abc import Iterable
-from enum import Enum
 from functools import cached_property
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final
 
 from daemon import failpoints
 from daemon.errors import Undelivered
-from daemon.model.upload import BUCKETS, Upload, is_task_id
+from daemon.model.upload import BUCKETS, Upload
 from daemon.spool.file_format import ends_with, read_meta
-from daemon.spool.writer import Incoming, rejected
+from daemon.spool.values import Mark, Stopped, same_upload
+from daemon.spool.writer import FileIncoming, rejected
 from daemon.state.layout import Layout
 
 #: What opening a symbolic link, or a socket, ends with.
 _NO_FILE: Final = frozenset({errno.ELOOP, errno.ENXIO})
-#: Room is set aside on the disk beforehand for uploads of at least this size.
-_PREALLOCATE_BYTES: Final = 2**20
 
 
-class Mark(Enum):
-    """What a file's name says of its upload: a rebuild revives neither dead letters nor held ones."""
-
-    PENDING = ""
-    FAILED = ".failed"
-    HELD = ".held"
-
-
-#: What is known of an upload that only its mark says something of.
-STOPPED: Final = {Mark.FAILED: "It had failed before; why, and what came after, is lost.",
-                  Mark.HELD: "It was held before; by whom, and what came after, is lost."}
-
-
-class Stopped(Undelivered):
-    """Raised for an upload that is to be delivered as its row says, and not as its file's name says (`mark`).
-
-    A worker marks the file before it writes the row: the row is older than the name, and what came after is lost.
-    """
-
-    def __init__(self, mark: Mark) -> None:
-        super().__init__("order_unknown", STOPPED[mark])
-        self.mark: Final = mark
-
-
-class Name(NamedTuple):
-    """One file of the spool. `mark` is None for a name that is no upload's."""
-
-    bucket: int
-    file: str
-    task_id: str
-    mark: Mark | None
-
-
-class Spool:
+class FileSpool:
     """The uploads under one state directory. May be used from several threads and processes."""
 
     def __init__(self, layout: Layout) -> None:
@@ -77,19 +40,19 @@ class Spool:
         room = os.statvfs(self._layout.spool)
         return room.f_bavail * room.f_frsize
 
-    def begin(self, expected_bytes: int | None = None) -> Incoming:
-        """Start an upload in an unnamed file; set `expected_bytes` of room aside for it if that is much.
+    def begin(self, expected_bytes: int | None = None) -> FileIncoming:
+        """Start an upload in an unnamed file, with room for `expected_bytes` on the disk if they are known.
 
         Raises Rejected('no_room') or Rejected('storage_failed'); nothing is left then.
         """
         try:
             failpoints.reach("spool.open")
             flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
-            incoming = Incoming(os.open(self._layout.spool, flags, self._layout.file_mode), self.directory)
+            incoming = FileIncoming(os.open(self._layout.spool, flags, self._layout.file_mode), self.directory)
         except OSError as error:
             raise rejected(error) from error
-        if expected_bytes is not None and expected_bytes >= _PREALLOCATE_BYTES:
-            incoming.set_aside(expected_bytes)
+        if expected_bytes is not None:
+            incoming.reserve(expected_bytes)
         return incoming
 
     def directory(self, bucket: int) -> int:
@@ -185,7 +148,7 @@ class Spool:
             os.fsync(directory)
             return
 
-    def remove(self, uploads: Iterable[Upload]) -> dict[str, OSError]:
+    def remove(self, uploads: Iterable[Upload]) -> dict[str, str]:
         """Unlink the files of uploads, in the order given, and make that durable.
 
         The order matters: of one path the older goes first, so that a rebuild never finds an older without
@@ -201,42 +164,16 @@ class Spool:
                 if failpoints.reach("spool.unlink"):
                     _unlink_any(upload.task_id, directory)
             except OSError as error:
-                failed[upload.task_id] = error
+                failed[upload.task_id] = error.strerror or str(error)
         failpoints.reach("spool.unlinked")
         for directory in touched:
             os.fsync(directory)
         return failed
 
-    def names(self, bucket: int) -> list[Name]:
-        """Every file of a bucket, by name: uploads in the order of their acceptance."""
-        return [name_of(bucket, file) for file in sorted(os.listdir(self.directory(bucket)))]
-
-    def read(self, name: Name) -> Upload:
-        """The upload that a file holds. Raises ValueError when the file is not whole, OSError when unreadable."""
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(name.file, flags, dir_fd=self.directory(name.bucket))
-        try:
-            return read_meta(descriptor)
-        finally:
-            os.close(descriptor)
-
     def close(self) -> None:
         """Let go of the directories."""
         while self._directories:
             os.close(self._directories.popitem()[1])
-
-
-def same_upload(found: Upload, wanted: Upload) -> bool:
-    """True when two descriptions are of one upload."""
-    return (found.task_id, found.destination, found.size, found.sha256) == (
-        wanted.task_id, wanted.destination, wanted.size, wanted.sha256)
-
-
-def name_of(bucket: int, file: str) -> Name:
-    """What a file's name in a bucket says."""
-    task_id, dot, suffix = file.partition(".")
-    marks = {mark.value: mark for mark in Mark}
-    return Name(bucket, file, task_id, marks.get(dot + suffix) if is_task_id(task_id) else None)
 
 
 def _unlink_any(task_id: str, directory: int) -> None:

@@ -19,7 +19,7 @@ _HELD_PIECES: Final = 512
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-class Incoming:
+class FileIncoming:
     """An upload that is being received. One thread at a time; every method may block on the disk."""
 
     def __init__(self, descriptor: int, directory_of: Callable[[int], int]) -> None:
@@ -30,15 +30,15 @@ class Incoming:
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._written_bytes = 0
-        self._aside = False
+        self._reserved = False
         #: Bytes received so far.
         self.size = 0
 
-    def set_aside(self, expected_bytes: int) -> None:
-        """Reserve room on the disk. Raises Rejected('no_room'); nothing is left then."""
+    def reserve(self, expected_bytes: int) -> None:
+        """Keep room on the disk for it. Raises Rejected('no_room'); nothing is left then."""
         try:
             os.posix_fallocate(self._descriptor, 0, expected_bytes)
-            self._aside = True
+            self._reserved = True
         except OSError as error:
             if error.errno in _NO_ROOM:
                 self.discard()
@@ -74,7 +74,7 @@ class Incoming:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def seal(self, upload: Upload) -> "Sealed":
+    def seal(self, upload: Upload) -> "FileSealed":
         """Make the upload durable and give it its name. From here it exists.
 
         Raises Rejected('no_room') or Rejected('storage_failed') when nothing is left of it, and
@@ -96,13 +96,13 @@ class Incoming:
         except OSError as error:
             self.discard()
             raise Rejected("outcome_unknown", f"The spool's directory: {error.strerror}.") from error
-        sealed = Sealed(upload, self._descriptor, directory)
+        sealed = FileSealed(upload, self._descriptor, directory)
         self._descriptor = -1
         return sealed
 
     def _complete(self, upload: Upload) -> None:
         """Write what is held, and the ending; all of the file is on the disk then."""
-        if self._aside:
+        if self._reserved:
             os.ftruncate(self._descriptor, self._written_bytes)
         self._held.append(ending(upload))
         sync = failpoints.reach("spool.sync")
@@ -115,7 +115,7 @@ class Incoming:
 
 
 @dataclass
-class Sealed:
+class FileSealed:
     """A durable upload whose row is not decided yet; its file is locked until `release` or `withdraw`."""
 
     upload: Upload

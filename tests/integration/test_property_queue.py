@@ -17,7 +17,7 @@ from daemon.model.task import FINISHED, PENDING, TRANSITIONS, State, Task
 from daemon.model.upload import Destination, Upload
 from daemon.recovery.findings import Finding
 from daemon.recovery.reshard import migrate
-from daemon.spool.store import Mark
+from daemon.spool import Mark
 from daemon.state import shard_count
 from daemon.state.layout import Layout
 from daemon.task_queue import Change, Command, Outcome, Selection, Settlement
@@ -547,7 +547,7 @@ class QueueMachine(RuleBasedStateMachine):
         marks = {State.FAILED: Mark.FAILED, State.HELD: Mark.HELD}
         buckets = {Destination("local", "default", instance, "/").bucket for instance in INSTANCES}
         spool = self.depots[0].spool
-        names = {name.task_id: name.mark for bucket in buckets for name in spool.names(bucket)}
+        names = {name.task_id: name.mark for bucket in buckets for name in spool.scan(bucket)}
         rows = {known.upload.task_id: known for known in self.model.rows()}
         assert set(names) == {task_id for task_id, known in rows.items() if known.spooled}
         for task_id, known in rows.items():

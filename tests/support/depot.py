@@ -9,7 +9,7 @@ import uuid_utils
 
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
-from daemon.spool.store import Spool
+from daemon.spool.inspect import FileSpoolCheck
 from daemon.state.layout import Layout
 from daemon.task_queue import Put, Settlement
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
@@ -36,7 +36,7 @@ class Depot:
         self.layout = Layout(directory)
         self.layout.create()
         self.shard = shard
-        self.spool = Spool(self.layout)
+        self.spool = FileSpoolCheck(self.layout)
         self.queue = SqliteDoctor(self.layout, shard)
 
     def __enter__(self) -> Self:
@@ -53,7 +53,7 @@ class Depot:
     def reopen(self) -> None:
         """Close and open everything, as a new process would."""
         self.close()
-        self.spool = Spool(self.layout)
+        self.spool = FileSpoolCheck(self.layout)
         self.queue = SqliteDoctor(self.layout, self.shard)
 
     def seal(self, upload: Upload, data: bytes = b"hello") -> None:

@@ -6,7 +6,7 @@ from typing import Final
 
 from daemon.log import log
 from daemon.model.task import FINISHED, State, Task
-from daemon.spool.store import Mark, Spool
+from daemon.spool import Mark, SetMark
 from daemon.task_queue import Answer, Change, Command, Execute, Selection
 from worker.dispatch.marks import mark
 from worker.dispatch.scheduler import Lanes
@@ -66,7 +66,7 @@ def states_of(command: Command) -> list[State]:
 class Commands:
     """Works off the commands in the queue, a slice in each turn. Only the main loop uses it."""
 
-    def __init__(self, queue: Execute, spool: Spool, lanes: Lanes) -> None:
+    def __init__(self, queue: Execute, spool: SetMark, lanes: Lanes) -> None:
         self._queue = queue
         self._spool = spool
         self._lanes = lanes

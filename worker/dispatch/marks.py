@@ -2,10 +2,10 @@
 
 from daemon.log import log
 from daemon.model.task import Task
-from daemon.spool.store import Mark, Spool
+from daemon.spool import Mark, SetMark
 
 
-def mark(spool: Spool, task: Task, mark: Mark) -> None:
+def mark(spool: SetMark, task: Task, mark: Mark) -> None:
     """Have the name of a task's file say how the task stands. The row says it too, so a failure is only logged."""
     try:
         spool.mark(task.upload, mark)

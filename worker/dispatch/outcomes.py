@@ -10,7 +10,7 @@ from daemon.errors import ERRORS, Action, Cause, Scope
 from daemon.log import log
 from daemon.model.names import printable
 from daemon.model.task import FINISHED, State, Task
-from daemon.spool.store import Mark, Spool
+from daemon.spool import Mark, SetMark
 from daemon.task_queue import Settle, Settled, Settlement
 from worker.dispatch.marks import mark
 from worker.dispatch.outages import Outages
@@ -32,7 +32,7 @@ class Settling:
     """Settles outcomes: rows, marks, log, and what is known of destinations. Only the main loop uses it."""
 
     def __init__(
-        self, queue: Settle, spool: Spool, lanes: Lanes, remotes: Remotes, outages: Outages, config: Config,
+        self, queue: Settle, spool: SetMark, lanes: Lanes, remotes: Remotes, outages: Outages, config: Config,
     ) -> None:
         self._queue = queue
         self._spool = spool

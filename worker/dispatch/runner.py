@@ -11,7 +11,7 @@ from daemon.config import Config
 from daemon.errors import CourierError, Undelivered
 from daemon.log import log
 from daemon.model.task import Task
-from daemon.spool.store import Mark, Spool, Stopped
+from daemon.spool import Mark, Open, Stopped
 from worker.dispatch.lane import Lane, Push
 from worker.targets.base import Delivery, Receipt, Session, Target
 
@@ -70,7 +70,7 @@ def delivery_of(task: Task, config: Config) -> Delivery:
 
 
 def run(
-    lane: Lane, target_of: Callable[[str], Target], spool: Spool, config: Callable[[], Config],
+    lane: Lane, target_of: Callable[[str], Target], spool: Open, config: Callable[[], Config],
     report: Callable[[Outcome | Swept], None],
 ) -> None:
     """Push the lane's tasks, or sweep up after them, until none comes for a while, and report each. One thread's work.
@@ -99,7 +99,7 @@ def run(
 
 
 def _push(
-    push: Push, held: list[Session], target_of: Callable[[str], Target], spool: Spool, config: Config,
+    push: Push, held: list[Session], target_of: Callable[[str], Target], spool: Open, config: Config,
 ) -> Outcome:
     """Push one task, opening a session if none is held. Whatever goes wrong is in the outcome."""
     started = time.monotonic()

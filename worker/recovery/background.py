@@ -18,7 +18,7 @@ from daemon.log import log
 from daemon.model.upload import first_id_of
 from daemon.recovery.compare import Comparison
 from daemon.recovery.findings import Finding
-from daemon.spool.store import Spool
+from daemon.spool import CheckedSpool
 from daemon.state.append_lease import last_acquired_at
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from daemon.task_queue.sqlite.inspection import give_way, what_is_damaged
@@ -55,7 +55,7 @@ class Recovery:
     """What a worker does about damage that it did not meet at its start. Only the main loop uses it."""
 
     def __init__(
-        self, queue: SqliteDoctor, spool: Spool, config: Config, report: Callable[[ReadThrough], None],
+        self, queue: SqliteDoctor, spool: CheckedSpool, config: Config, report: Callable[[ReadThrough], None],
     ) -> None:
         self._queue = queue
         self._spool = spool

@@ -10,7 +10,7 @@ from daemon.log import log
 from daemon.recovery import rebuild
 from daemon.recovery.downtime import catch_up, note_alive
 from daemon.recovery.findings import Finding
-from daemon.spool.store import Mark, Spool
+from daemon.spool import Mark, open_spool
 from daemon.state.layout import Layout
 from daemon.state.reserve import NO_ROOM, Reserve
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
@@ -69,7 +69,7 @@ def _unmark_pushes(queue: SqliteDoctor) -> None:
 
     Raises QueueFault.
     """
-    with closing(Spool(queue.layout)) as spool:
+    with closing(open_spool(queue.layout)) as spool:
         for task in queue.left_pushing():
             mark(spool, task, Mark.PENDING)
 

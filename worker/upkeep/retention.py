@@ -8,7 +8,7 @@ from daemon.errors import ERRORS, Action, QueueFault
 from daemon.log import log
 from daemon.model.task import State
 from daemon.recovery.downtime import note_alive
-from daemon.spool.store import Mark, Spool
+from daemon.spool import Mark, SetMark
 from daemon.state.reserve import Reserve
 from daemon.task_queue import Change, Maintain
 from worker.dispatch.marks import mark
@@ -39,7 +39,7 @@ class Upkeep:
     """What a worker tidies up. Only the main loop uses it."""
 
     def __init__(
-        self, queue: Maintain, spool: Spool, barrier: Barrier, lanes: Lanes, remotes: Remotes, outages: Outages,
+        self, queue: Maintain, spool: SetMark, barrier: Barrier, lanes: Lanes, remotes: Remotes, outages: Outages,
         reserve: Reserve, config: Config,
     ) -> None:
         self._queue = queue
@@ -112,8 +112,8 @@ class Upkeep:
     def unspooled(self, message: Unspooled) -> None:
         """Write down that a batch of bytes is gone. Raises QueueFault."""
         self._barrier.done()
-        if message.error is not None:
-            log("worker.waiting", reason=f"spooled bytes could not be removed: {message.error.strerror}")
+        if message.reason is not None:
+            log("worker.waiting", reason=f"spooled bytes could not be removed: {message.reason}")
             self._barrier_at += _KEPT_EVERY_S
         self._queue.unspool(message.orders)
         log("spool.cleared", tasks=len(message.orders))

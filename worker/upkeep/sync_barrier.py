@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from daemon import failpoints
 from daemon.model.task import State, Task
 from daemon.process.thread_pools import begin_pool
-from daemon.spool.store import Spool
+from daemon.spool import Remove
 
 
 @dataclass(frozen=True)
 class Unspooled:
-    """A message: the bytes of these tasks are gone. `error` is why those of others are not."""
+    """A message: the bytes of these tasks are gone. `reason` says why those of others are not."""
 
     orders: tuple[int, ...]
-    error: OSError | None = None
+    reason: str | None = None
 
 
 def ready_to_go(tasks: Iterable[Task], *, now: float, keep_s: float, is_local: Callable[[str], bool]) -> list[Task]:
@@ -33,7 +33,7 @@ def ready_to_go(tasks: Iterable[Task], *, now: float, keep_s: float, is_local: C
 class Barrier:
     """Syncs, then removes spooled bytes, one batch at a time, in a thread of its own."""
 
-    def __init__(self, spool: Spool, report: Callable[[Unspooled], None]) -> None:
+    def __init__(self, spool: Remove, report: Callable[[Unspooled], None]) -> None:
         self._spool = spool
         self._report = report
         self._thread = begin_pool(1, "barrier")
@@ -51,7 +51,7 @@ class Barrier:
                 os.sync()
             failed = self._spool.remove(task.upload for task in tasks)
         except OSError as error:
-            self._report(Unspooled((), error))
+            self._report(Unspooled((), error.strerror or str(error)))
             return
         gone = tuple(task.order for task in tasks if task.task_id not in failed)
         self._report(Unspooled(gone, next(iter(failed.values()), None)))

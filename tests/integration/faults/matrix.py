@@ -9,7 +9,7 @@ from pathlib import Path
 from daemon import failpoints
 from daemon.model.task import PENDING, State, Task
 from daemon.model.upload import BUCKETS
-from daemon.spool.store import Spool
+from daemon.spool.inspect import FileSpoolCheck
 from tests.support.client import Answer
 from tests.support.processes import Forked
 from tests.support.service import Service
@@ -145,9 +145,9 @@ class _Cell:
 
 
 def _spooled_for(service: Service, instance: str, path: str) -> list[str]:
-    spool = Spool(service.layout)
+    spool = FileSpoolCheck(service.layout)
     try:
-        uploads = [(name, spool.read(name)) for bucket in range(BUCKETS) for name in spool.names(bucket)]
+        uploads = [(name, spool.examine(name)) for bucket in range(BUCKETS) for name in spool.scan(bucket)]
         return [name.file for name, upload in uploads
                 if (upload.destination.instance, upload.destination.path) == (instance, path)]
     finally:

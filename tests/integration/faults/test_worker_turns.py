@@ -20,7 +20,7 @@ from daemon.config import Config, Delivery, Retry, StateSection, Target
 from daemon.errors import QueueFault, Undelivered
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
-from daemon.spool.store import Spool
+from daemon.spool.inspect import FileSpoolCheck
 from daemon.state.layout import Layout
 from daemon.state.reserve import Reserve
 from daemon.task_queue import Settlement
@@ -53,7 +53,7 @@ def parts(config: Config) -> Iterator[Parts]:
     layout = Layout(config.state.path)
     layout.create()
     with SqliteDoctor(layout, 0) as queue:
-        made = assemble(queue, Spool(layout), Reserve(layout, 0, 0), config)
+        made = assemble(queue, FileSpoolCheck(layout), Reserve(layout, 0, 0), config)
         yield made
         made.remotes.close()
     failpoints.arm("")
@@ -142,7 +142,7 @@ def test_task_is_delivered_when_the_commit_of_its_claim_failed_after_it_had_reac
                 raise fault
 
     monkeypatch.setattr(base, "commit", fail_once)
-    Spool(doctor_of(parts).layout).begin().seal(UPLOAD).release()
+    FileSpoolCheck(doctor_of(parts).layout).begin().seal(UPLOAD).release()
     parts.queue.put_many([UPLOAD], supersede=True)
     run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.DELIVERED)
     assert list(doubtful) == []
@@ -156,7 +156,7 @@ def test_newer_upload_replaces_a_task_whose_claim_is_in_doubt(parts: Parts, conf
     with pytest.raises(OSError, match="Input/output error"):
         parts.queue.claim(UPLOAD.destination.instance_key, 1)
     failpoints.arm("")
-    Spool(doctor_of(parts).layout).begin().seal(newer).release()
+    FileSpoolCheck(doctor_of(parts).layout).begin().seal(newer).release()
     parts.queue.put_many([newer], supersede=True)
     assert state(parts) is State.PUSHING
     run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.SUPERSEDED)
@@ -173,7 +173,7 @@ def test_task_is_tried_again_when_the_runner_that_pushed_it_made_a_mistake(
             raise mistake
         return io.BytesIO()
 
-    monkeypatch.setattr(Spool, "open_pending", lambda _spool, upload: fail_once(upload))
+    monkeypatch.setattr(FileSpoolCheck, "open_pending", lambda _spool, upload: fail_once(upload))
     parts.queue.put_many([UPLOAD], supersede=True)
     run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.DELIVERED)
 
@@ -198,7 +198,7 @@ def test_nothing_is_counted_when_a_connection_is_lost_because_the_remote_went_aw
     monkeypatch.setattr(DirectorySession, "deliver", fail_once)
     monkeypatch.setattr(DirectoryTarget, "probe", probe)
     parts.queue.put_many([UPLOAD], supersede=True)
-    sealed = Spool(doctor_of(parts).layout).begin().seal(UPLOAD)
+    sealed = FileSpoolCheck(doctor_of(parts).layout).begin().seal(UPLOAD)
     sealed.release()
     run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.DELIVERED)
     task = parts.queue.find(UPLOAD.task_id)

@@ -8,7 +8,7 @@ import pytest
 from daemon.model.task import State
 from daemon.model.upload import bucket_of
 from daemon.recovery.compare import Comparison
-from daemon.spool.store import Mark
+from daemon.spool import Mark
 from daemon.state.layout import Layout
 from daemon.state.quarantine import retire
 from tests.integration.recovery.world import World

@@ -11,7 +11,7 @@ from daemon.cli.fsck import fsck
 from daemon.config import Config, Queue, StateSection
 from daemon.errors import CannotStart
 from daemon.model.task import State
-from daemon.spool.store import Mark
+from daemon.spool import Mark
 from daemon.state import shard_count
 from daemon.state.shard_count import ShardCount
 from daemon.state.shard_lock import ShardLock

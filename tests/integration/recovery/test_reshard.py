@@ -15,7 +15,7 @@ import uuid_utils
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
 from daemon.recovery import reshard
-from daemon.spool.store import Spool
+from daemon.spool.inspect import FileSpoolCheck
 from daemon.state import shard_count
 from daemon.state.append_lease import AppendLease
 from daemon.state.layout import Layout
@@ -40,7 +40,7 @@ def layout(quick_path: Path) -> Layout:
 def _fill(layout: Layout, shards: int, instances: int = 16, *, files: bool = False) -> None:
     """Tasks in every state in every shard, several to each path, with and without keys; their files if need be."""
     shard_count.establish(layout, shards)
-    spool = Spool(layout)
+    spool = FileSpoolCheck(layout)
     rng = random.Random(1)
     queues = [SqliteDoctor(layout, shard) for shard in range(shards)]
     uploads: dict[int, list[Upload]] = {}
@@ -352,5 +352,5 @@ def test_move_makes_every_shard_whole_first(layout: Layout) -> None:
     layout.database(1).unlink()
     assert _migrate(layout, 3) is None
     after = _all(layout)
-    spooled = {name.task_id for bucket in range(256) for name in Spool(layout).names(bucket)}
+    spooled = {name.task_id for bucket in range(256) for name in FileSpoolCheck(layout).scan(bucket)}
     assert set(after) == set(before) - (lost - spooled)

@@ -10,7 +10,7 @@ import pytest
 
 from daemon.config import Config
 from daemon.model.task import State
-from daemon.spool.store import Mark
+from daemon.spool import Mark
 from daemon.state.reserve import Reserve
 from daemon.task_queue import Command
 from daemon.task_queue.sqlite.doctor import SqliteDoctor

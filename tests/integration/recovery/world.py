@@ -11,7 +11,8 @@ from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
 from daemon.recovery.compare import Comparison
 from daemon.recovery.findings import Finding
-from daemon.spool.store import Mark, Spool
+from daemon.spool import Mark
+from daemon.spool.inspect import FileSpoolCheck
 from daemon.state.layout import Layout
 from daemon.task_queue import Change, Settlement
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
@@ -24,7 +25,7 @@ class World:
         """`directory` is the state directory."""
         self.layout = Layout(directory)
         self.layout.create()
-        self.spool = Spool(self.layout)
+        self.spool = FileSpoolCheck(self.layout)
         self.queue = SqliteDoctor(self.layout, 0)
         self.findings: list[Finding] = []
 

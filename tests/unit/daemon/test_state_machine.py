@@ -9,7 +9,7 @@ import pytest
 
 from daemon.model.task import TRANSITIONS, State
 from daemon.model.upload import Upload
-from daemon.spool.store import Mark
+from daemon.spool import Mark
 from daemon.task_queue import Change, Settlement
 from tests.support.depot import Depot, an_upload
 from worker.dispatch.commands import VERBS, decide

@@ -12,7 +12,7 @@ from api.uploads.group_commit import Committer, Decision, Ticket
 from daemon import failpoints
 from daemon.errors import CourierError, QueueFault
 from daemon.model.upload import Destination, Upload
-from daemon.spool.store import Spool
+from daemon.spool.inspect import FileSpoolCheck
 from daemon.state.layout import Layout
 from daemon.task_queue.sqlite.queue import SqliteQueue
 
@@ -40,7 +40,7 @@ def decide(layout: Layout, uploads: list[Upload], before: Callable[[], None] = l
         deaths: list[str] = []
         committer = Committer(layout, 0, supersede=lambda: True, receiving=lambda: len(uploads),
                               when_dead=lambda: deaths.append("died"))
-        spool = Spool(layout)
+        spool = FileSpoolCheck(layout)
         tickets = []
         for one in uploads:
             incoming = spool.begin()
@@ -139,7 +139,7 @@ def test_upload_is_decided_when_those_that_are_under_way_do_not_come(layout: Lay
     async def scenario() -> int:
         committer = Committer(layout, 0, supersede=lambda: True, receiving=lambda: 99, when_dead=lambda: None)
         committer.start()
-        spool = Spool(layout)
+        spool = FileSpoolCheck(layout)
 
         async def one_after_the_other(first: int) -> int:
             for number in range(first, first + 100):

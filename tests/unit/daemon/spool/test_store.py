@@ -14,7 +14,8 @@ import pytest
 from daemon import failpoints
 from daemon.errors import Rejected, Undelivered
 from daemon.model.upload import Upload
-from daemon.spool.store import Mark, Spool, Stopped
+from daemon.spool import Mark, Stopped
+from daemon.spool.inspect import FileSpoolCheck
 from daemon.state.layout import Layout
 from tests.support.depot import an_upload, new_id
 
@@ -30,21 +31,21 @@ def layout(quick_path: Path) -> Layout:
 
 
 @pytest.fixture
-def spool(layout: Layout) -> Iterator[Spool]:
+def spool(layout: Layout) -> Iterator[FileSpoolCheck]:
     """Its spool."""
-    made = Spool(layout)
+    made = FileSpoolCheck(layout)
     yield made
     failpoints.arm("")
     made.close()
 
 
 @pytest.fixture
-def upload(spool: Spool) -> Upload:
+def upload(spool: FileSpoolCheck) -> Upload:
     """An upload that is in the spool."""
     return store(spool, an_upload())
 
 
-def store(spool: Spool, upload: Upload, data: bytes = DATA) -> Upload:
+def store(spool: FileSpoolCheck, upload: Upload, data: bytes = DATA) -> Upload:
     """Put an upload into the spool."""
     incoming = spool.begin()
     incoming.write(data)
@@ -73,14 +74,14 @@ def code_of(call: Callable[[], object]) -> str:
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"hello\0\n" * 1000, os.urandom(3 * 2**20)])
-def test_upload_reads_back_as_it_was_written(spool: Spool, data: bytes) -> None:
+def test_upload_reads_back_as_it_was_written(spool: FileSpoolCheck, data: bytes) -> None:
     """The bytes come back whole, with nothing of the description behind them."""
     upload = store(spool, an_upload(data=data), data)
     with spool.open(upload) as source:
         assert source.read(upload.size) == data
 
 
-def test_upload_is_hashed_on_the_way(spool: Spool) -> None:
+def test_upload_is_hashed_on_the_way(spool: FileSpoolCheck) -> None:
     """The digest is known when the last byte is in, without reading again."""
     incoming = spool.begin()
     for piece in (b"he", b"ll", b"o"):
@@ -89,7 +90,7 @@ def test_upload_is_hashed_on_the_way(spool: Spool) -> None:
     incoming.discard()
 
 
-def test_upload_that_is_discarded_leaves_nothing(spool: Spool, layout: Layout) -> None:
+def test_upload_that_is_discarded_leaves_nothing(spool: FileSpoolCheck, layout: Layout) -> None:
     """Until it is sealed an upload has no name; letting go of it is all that is needed."""
     incoming = spool.begin()
     incoming.write(DATA)
@@ -99,7 +100,7 @@ def test_upload_that_is_discarded_leaves_nothing(spool: Spool, layout: Layout) -
     assert files(layout) == []
 
 
-def test_upload_file_is_private(spool: Spool, layout: Layout, upload: Upload) -> None:
+def test_upload_file_is_private(spool: FileSpoolCheck, layout: Layout, upload: Upload) -> None:
     """Nobody but the service's user reads what was uploaded."""
     assert stat.S_IMODE(path_of(layout, upload).stat().st_mode) == 0o600
 
@@ -109,13 +110,13 @@ def test_upload_file_is_for_the_group_where_the_state_is_shared(layout: Layout) 
     layout.directory.chmod(0o2770)
     shared = Layout(layout.directory)
     shared.create()
-    upload = store(Spool(shared), an_upload())
+    upload = store(FileSpoolCheck(shared), an_upload())
     assert stat.S_IMODE(path_of(shared, upload).stat().st_mode) & 0o660 == 0o660
 
 
-def test_preallocated_room_does_not_show_in_the_upload(spool: Spool) -> None:
+def test_preallocated_room_does_not_show_in_the_upload(spool: FileSpoolCheck) -> None:
     """An upload that announced more than it brought is as long as what it brought."""
-    incoming = spool.begin(expected_bytes=4 * 2**20)
+    incoming = spool.begin(4 * 2**20)
     incoming.write(DATA)
     upload = an_upload()
     incoming.seal(upload).release()
@@ -123,7 +124,7 @@ def test_preallocated_room_does_not_show_in_the_upload(spool: Spool) -> None:
         assert source.read(upload.size) == DATA
 
 
-def test_short_writes_are_continued(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_writes_are_continued(spool: FileSpoolCheck, monkeypatch: pytest.MonkeyPatch) -> None:
     """A filling disk writes less than it was given before it refuses; nothing is missing when it went on."""
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, bytes(data)[:3]))
@@ -139,14 +140,14 @@ def test_short_writes_are_continued(spool: Spool, monkeypatch: pytest.MonkeyPatc
     ("spool.sync", "EIO", "storage_failed"), ("spool.sync", "ENOSPC", "no_room"), ("spool.link", "EIO", "storage_failed"),
     ("spool.link", "ENOSPC", "no_room"),
 ])
-def test_failure_before_the_name_leaves_nothing(spool: Spool, layout: Layout, step: str, error: str, code: str) -> None:
+def test_failure_before_the_name_leaves_nothing(spool: FileSpoolCheck, layout: Layout, step: str, error: str, code: str) -> None:
     """Whatever goes wrong before the file has its name, the client can be told that nothing was kept."""
     failpoints.arm(f"{step}={error}")
     assert code_of(lambda: store(spool, an_upload())) == code
     assert files(layout) == []
 
 
-def test_failure_after_the_name_is_told_as_unknown(spool: Spool, layout: Layout) -> None:
+def test_failure_after_the_name_is_told_as_unknown(spool: FileSpoolCheck, layout: Layout) -> None:
     """Once the file has its name it may stay: that is said, and nobody unlinks it."""
     failpoints.arm("spool.dirsync=EIO")
     upload = an_upload()
@@ -154,7 +155,7 @@ def test_failure_after_the_name_is_told_as_unknown(spool: Spool, layout: Layout)
     assert files(layout) == [upload.task_id]
 
 
-def test_withdrawn_upload_is_gone(spool: Spool, layout: Layout) -> None:
+def test_withdrawn_upload_is_gone(spool: FileSpoolCheck, layout: Layout) -> None:
     """An upload whose row certainly failed is taken back."""
     incoming = spool.begin()
     incoming.write(DATA)
@@ -167,13 +168,13 @@ def test_withdrawn_upload_is_gone(spool: Spool, layout: Layout) -> None:
 # --- reading -----------------------------------------------------------------------------------------------
 
 
-def test_missing_bytes_are_told_as_such(spool: Spool) -> None:
+def test_missing_bytes_are_told_as_such(spool: FileSpoolCheck) -> None:
     """A row without a file is a dead letter with its own code."""
     assert code_of(lambda: spool.open(an_upload())) == "bytes_missing"
 
 
 @pytest.mark.parametrize("mark", [Mark.FAILED, Mark.HELD, Mark.PENDING])
-def test_bytes_are_found_under_every_mark(spool: Spool, upload: Upload, mark: Mark) -> None:
+def test_bytes_are_found_under_every_mark(spool: FileSpoolCheck, upload: Upload, mark: Mark) -> None:
     """A crash between marking and settling does not hide an upload from its row."""
     spool.mark(upload, mark)
     with spool.open(upload) as source:
@@ -181,7 +182,7 @@ def test_bytes_are_found_under_every_mark(spool: Spool, upload: Upload, mark: Ma
 
 
 @pytest.mark.parametrize("mark", [Mark.FAILED, Mark.HELD])
-def test_stopped_upload_is_not_opened_for_delivery(spool: Spool, upload: Upload, mark: Mark) -> None:
+def test_stopped_upload_is_not_opened_for_delivery(spool: FileSpoolCheck, upload: Upload, mark: Mark) -> None:
     """What its file says of it counts, whatever its row says."""
     spool.open_pending(upload).close()
     spool.mark(upload, mark)
@@ -194,7 +195,7 @@ def test_stopped_upload_is_not_opened_for_delivery(spool: Spool, upload: Upload,
     {"task_id": None}, {"size": 4}, {"sha256": "0" * 64}, {"path": "/other"},
 ])
 def test_file_of_another_upload_is_refused(
-    spool: Spool, layout: Layout, upload: Upload, change: dict[str, Any],
+    spool: FileSpoolCheck, layout: Layout, upload: Upload, change: dict[str, Any],
 ) -> None:
     """A row that points at a file describing something else delivers nothing."""
     if "path" in change:
@@ -233,7 +234,7 @@ def _socket(path: Path) -> None:
 
 @pytest.mark.parametrize("spoil", [_symlink, _hard_link, _fifo, _directory, _socket])
 def test_file_that_is_not_plain_is_refused(
-    spool: Spool, layout: Layout, upload: Upload, spoil: Callable[[Path], None],
+    spool: FileSpoolCheck, layout: Layout, upload: Upload, spoil: Callable[[Path], None],
 ) -> None:
     """Whoever breaks into the API cannot have the worker read something else: no links, no pipes, and no waiting."""
     spoil(path_of(layout, upload))
@@ -241,7 +242,7 @@ def test_file_that_is_not_plain_is_refused(
 
 
 def test_file_of_a_foreign_user_is_refused(
-    spool: Spool, layout: Layout, upload: Upload, monkeypatch: pytest.MonkeyPatch,
+    spool: FileSpoolCheck, layout: Layout, upload: Upload, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Only the service's own users put files there."""
     real = os.fstat
@@ -255,7 +256,7 @@ def test_file_of_a_foreign_user_is_refused(
     assert code_of(lambda: spool.open(upload)) == "invalid_row"
 
 
-def test_device_error_is_told_from_damage(spool: Spool, upload: Upload, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_error_is_told_from_damage(spool: FileSpoolCheck, upload: Upload, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that cannot be read just now is tried again; the bytes are not given up."""
     real = os.open
 
@@ -283,19 +284,19 @@ META = an_upload().to_json().encode()
     DATA + _footer(b"\xff"), DATA + _footer(META) + b"\0",
 ], ids=range(15))
 def test_file_that_does_not_end_like_its_upload_is_damaged(
-    spool: Spool, layout: Layout, upload: Upload, content: bytes,
+    spool: FileSpoolCheck, layout: Layout, upload: Upload, content: bytes,
 ) -> None:
     """A truncated, overwritten or invented ending is told as damage, whatever it holds, and never as an upload."""
     path = path_of(layout, upload)
     path.write_bytes(content)
     assert code_of(lambda: spool.open(upload)) == "bytes_damaged"
-    [name] = spool.names(upload.destination.bucket)
+    [name] = spool.scan(upload.destination.bucket)
     with pytest.raises(ValueError, match=r"upload|too short|not as long"):
-        spool.read(name)
+        spool.examine(name)
 
 
 @pytest.mark.parametrize("position", range(0, len(_footer(META)), 7))
-def test_flipped_bit_in_the_ending_is_found(spool: Spool, layout: Layout, upload: Upload, position: int) -> None:
+def test_flipped_bit_in_the_ending_is_found(spool: FileSpoolCheck, layout: Layout, upload: Upload, position: int) -> None:
     """No byte of the description or the footer can change unnoticed."""
     path = path_of(layout, upload)
     content = bytearray(path.read_bytes())
@@ -307,33 +308,33 @@ def test_flipped_bit_in_the_ending_is_found(spool: Spool, layout: Layout, upload
 # --- marking and removing ----------------------------------------------------------------------------------
 
 
-def test_mark_is_in_the_name_and_reads_back(spool: Spool, layout: Layout, upload: Upload) -> None:
+def test_mark_is_in_the_name_and_reads_back(spool: FileSpoolCheck, layout: Layout, upload: Upload) -> None:
     """A rebuild of the queue tells dead letters and held uploads from the others by their names."""
     for mark in (Mark.FAILED, Mark.HELD, Mark.PENDING, Mark.PENDING):
         spool.mark(upload, mark)
-        [name] = spool.names(upload.destination.bucket)
+        [name] = spool.scan(upload.destination.bucket)
         assert (name.task_id, name.mark) == (upload.task_id, mark)
-        assert spool.read(name) == upload
+        assert spool.examine(name) == upload
     assert files(layout) == [upload.task_id]
 
 
-def test_mark_of_what_is_gone_makes_nothing(spool: Spool, layout: Layout) -> None:
+def test_mark_of_what_is_gone_makes_nothing(spool: FileSpoolCheck, layout: Layout) -> None:
     """Marking an upload whose bytes are gone is no error."""
     spool.mark(an_upload(), Mark.FAILED)
     assert files(layout) == []
 
 
-def test_name_that_is_no_uploads_has_no_mark(spool: Spool, layout: Layout, upload: Upload) -> None:
+def test_name_that_is_no_uploads_has_no_mark(spool: FileSpoolCheck, layout: Layout, upload: Upload) -> None:
     """What does not belong there is told from uploads by its name, whatever that is."""
     bucket = layout.bucket(upload.destination.bucket)
     odd = ["x", f"{upload.task_id}.", f"{upload.task_id}.lost", f"{upload.task_id.upper()}", ".hidden", "\udcff"]
     for name in odd:
         (bucket / name).touch()
-    found = {name.file: name.mark for name in spool.names(upload.destination.bucket)}
+    found = {name.file: name.mark for name in spool.scan(upload.destination.bucket)}
     assert found == {upload.task_id: Mark.PENDING, **dict.fromkeys(odd)}
 
 
-def test_removal_takes_every_mark_and_counts_what_is_gone_as_removed(spool: Spool, layout: Layout) -> None:
+def test_removal_takes_every_mark_and_counts_what_is_gone_as_removed(spool: FileSpoolCheck, layout: Layout) -> None:
     """Removing twice does no harm: a crash may undo the note that it was done."""
     uploads = [store(spool, an_upload(f"/{number}")) for number in range(3)]
     spool.mark(uploads[1], Mark.FAILED)
@@ -343,7 +344,7 @@ def test_removal_takes_every_mark_and_counts_what_is_gone_as_removed(spool: Spoo
     assert files(layout) == []
 
 
-def test_removal_of_others_goes_on_when_one_fails(spool: Spool, layout: Layout) -> None:
+def test_removal_of_others_goes_on_when_one_fails(spool: FileSpoolCheck, layout: Layout) -> None:
     """One bad file does not keep the bytes of all others on the disk."""
     uploads = [store(spool, an_upload(f"/{number}")) for number in range(3)]
     failpoints.arm("spool.unlink=EIO@2")
@@ -351,7 +352,7 @@ def test_removal_of_others_goes_on_when_one_fails(spool: Spool, layout: Layout) 
     assert files(layout) == [uploads[1].task_id]
 
 
-def test_removal_is_in_the_order_given(spool: Spool, layout: Layout) -> None:
+def test_removal_is_in_the_order_given(spool: FileSpoolCheck, layout: Layout) -> None:
     """Of one path the older goes first: a rebuild never finds the older without the newer."""
     uploads = [store(spool, an_upload()) for _ in range(3)]
     failpoints.arm("spool.unlink=EIO@3")

@@ -7,7 +7,7 @@ from daemon import failpoints
 from daemon.errors import QueueFault
 from daemon.model.task import FINISHED, TRANSITIONS, State
 from daemon.model.upload import Destination, Upload
-from daemon.spool.store import Mark
+from daemon.spool import Mark
 from daemon.task_queue import Answer, Command, Selection
 from tests.support.depot import Depot, new_id
 from worker.dispatch.commands import VERBS, Commands, Forget, Refused, decide, states_of
@@ -55,7 +55,7 @@ def ask(depot: Depot, commands: Commands, verb: str, *uploads: Upload, force: bo
 
 def mark_of(depot: Depot, upload: Upload) -> Mark | None:
     """What the name of an upload's file says."""
-    [mark] = [name.mark for name in depot.spool.names(upload.destination.bucket) if name.task_id == upload.task_id]
+    [mark] = [name.mark for name in depot.spool.scan(upload.destination.bucket) if name.task_id == upload.task_id]
     return mark
 
 

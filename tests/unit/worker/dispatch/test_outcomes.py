@@ -7,7 +7,7 @@ from daemon import failpoints
 from daemon.config import Config, load
 from daemon.errors import QueueFault
 from daemon.model.task import State, Task
-from daemon.spool.store import Mark
+from daemon.spool import Mark
 from daemon.task_queue import Change
 from tests.support.depot import Depot, an_upload
 from tests.support.targets import no_target
@@ -100,7 +100,7 @@ def test_dead_letter_is_marked_before_its_row(desk: Desk, depot: Depot) -> None:
     failpoints.arm("queue.settle=EIO")
     with pytest.raises(QueueFault):
         desk.end(task, "parent_not_found")
-    [name] = depot.spool.names(task.destination.bucket)
+    [name] = depot.spool.scan(task.destination.bucket)
     assert name.mark is Mark.FAILED
     assert desk.now(task).state is State.PUSHING
 

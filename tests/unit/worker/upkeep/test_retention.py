@@ -9,7 +9,7 @@ from daemon.config import Config, load
 from daemon.errors import Undelivered
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination
-from daemon.spool.store import Mark
+from daemon.spool import Mark
 from daemon.state.reserve import Reserve
 from daemon.task_queue import Command
 from tests.support.depot import Depot, an_upload
@@ -180,7 +180,7 @@ def test_tasks_that_waited_too_long_for_an_instance_are_given_up(depot: Depot) -
     assert (found.state, found.error_code, found.attempts) == (State.FAILED, "gave_up", 0)
     assert found.error_message == "instance_not_found: it was down for too long"
     assert {depot.state(young), depot.state(other)} == {State.QUEUED}
-    assert {name.mark for name in depot.spool.names(old.destination.bucket) if name.task_id == old.task_id} == {Mark.FAILED}
+    assert {name.mark for name in depot.spool.scan(old.destination.bucket) if name.task_id == old.task_id} == {Mark.FAILED}
 
 
 @pytest.mark.parametrize("code", ["instance_stopped", "agent_down"])

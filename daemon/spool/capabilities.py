@@ -1,0 +1,146 @@
+"""What can be done with the bytes of uploads, in small parts, so that whoever uses one asks for no more than that.
+
+Whatever keeps the bytes, the values are plain: uploads, bytes, and what is in `daemon.spool.values`. Every method may
+block on the disk. Where nothing else is said, OSError says that the spool cannot do it.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO, Protocol
+
+from daemon.model.upload import Upload
+from daemon.spool.values import Found, Mark, Name
+
+
+class Sealed(Protocol):
+    """A durable upload whose row is not decided yet; recovery leaves it alone until `release` or `withdraw`."""
+
+    @property
+    def upload(self) -> Upload:
+        """What was sealed."""
+
+    def release(self) -> None:
+        """Its row is in the queue, or may be: it stays. May be called again."""
+
+    def withdraw(self) -> None:
+        """Take the upload back. Only right when its row is certainly not in the queue."""
+
+
+class Incoming(Protocol):
+    """An upload that is being received. One thread at a time. A crash leaves nothing of it."""
+
+    @property
+    def size(self) -> int:
+        """Bytes received so far."""
+
+    def write(self, data: bytes) -> None:
+        """Add bytes. Raises Rejected('no_room') or Rejected('storage_failed'); discard it then."""
+
+    def hexdigest(self) -> str:
+        """Hexadecimal sha256 of the bytes so far."""
+
+    def seal(self, upload: Upload) -> Sealed:
+        """Make the upload durable. From here it exists. It needs no discard after that.
+
+        Raises Rejected('no_room') or Rejected('storage_failed') when nothing is left of it, and
+        Rejected('outcome_unknown') when it may have stayed.
+        """
+
+    def discard(self) -> None:
+        """Leave nothing of it, unless it was sealed. May be called again."""
+
+
+class Room(Protocol):
+    """Whether uploads can be taken in. From any thread."""
+
+    def free_bytes(self) -> int:
+        """Room for more uploads."""
+
+    def is_in_place(self) -> bool:
+        """False when what is stored now would not be found by others: nothing can be stored then."""
+
+
+class Receive(Room, Protocol):
+    """Taking uploads in. From any thread."""
+
+    def begin(self, expected_bytes: int | None = None) -> Incoming:
+        """Start an upload; room for `expected_bytes` is kept for it from now on, if they are known.
+
+        Raises Rejected('no_room') or Rejected('storage_failed'); nothing is left then.
+        """
+
+
+class Open(Protocol):
+    """Reading what was accepted. From any thread."""
+
+    def open(self, upload: Upload) -> BinaryIO:
+        """Open the bytes of an upload for reading, at 0; what follows `upload.size` is not the upload's.
+
+        Trusts nothing: what is kept must describe the same upload. Raises Undelivered: bytes_missing, bytes_damaged,
+        invalid_row, io_error.
+        """
+
+    def open_pending(self, upload: Upload) -> BinaryIO:
+        """Open the bytes of an upload that is to be delivered, as `open` does.
+
+        Raises Stopped besides, when it is marked as a dead letter, or as held.
+        """
+
+
+class SetMark(Protocol):
+    """Telling the spool how a task stands, for a rebuild of the queue. From any thread."""
+
+    def mark(self, upload: Upload, mark: Mark) -> None:
+        """Mark an upload, durably. One that is gone is left gone."""
+
+
+class Remove(Protocol):
+    """Letting go of bytes. One thread at a time."""
+
+    def remove(self, uploads: Iterable[Upload]) -> dict[str, str]:
+        """Remove uploads, in the order given, durably; return, by task id, why those that are left are left.
+
+        The order matters: of one path the older goes first, so that a rebuild never finds an older without
+        the newer. One that is gone already counts as removed. After an OSError treat them all as still there.
+        """
+
+
+class Spool(Receive, Open, SetMark, Remove, Protocol):
+    """All that is done with uploads while all is well."""
+
+    def close(self) -> None:
+        """Let go of everything. May be called again."""
+
+
+class CheckedSpool(Spool, Protocol):
+    """The spool as recovery sees it: what is there, whether it is whole, and moving what is not. One thread at a time.
+
+    Nothing is deleted here, and nothing is overwritten.
+    """
+
+    def changed_at(self, bucket: int) -> float:
+        """When a name in the bucket last came or went, in seconds since the epoch."""
+
+    def scan(self, bucket: int) -> Iterator[Name]:
+        """What is in a bucket, as it comes."""
+
+    def look(self, bucket: int, task_id: str, expected: Mark = Mark.PENDING) -> Found | None:
+        """What keeps an upload, looked for under its `expected` mark first; None when nothing does."""
+
+    def examine(self, name: Name) -> Upload:
+        """The upload of that name.
+
+        Raises Undecided while its writer has not decided, FileNotFoundError when it has gone, ValueError saying why
+        it is no whole upload of that name, and OSError when the disk cannot read it.
+        """
+
+    def move(self, name: Name, bucket: int) -> bool:
+        """Move an upload into another bucket, durably; False when it is there already."""
+
+    def where(self, name: Name) -> str:
+        """Where it is, for people."""
+
+    def set_aside(self, name: Name) -> str:
+        """Keep what is doubtful apart, durably; say, for people, where."""
+
+    def keep_note(self, name: str, text: str) -> str:
+        """Keep a text beside what was set aside, durably; say, for people, where."""
