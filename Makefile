@@ -10,8 +10,11 @@ PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest
 PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder tests/integration tests/unit
 COMPILE := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-emit-options
 
+SCRIPTS := .ci/run $(filter-out %.py %.8 %/debian,$(wildcard packaging/*)) packaging/debian/postinst packaging/debian/postrm \
+           packaging/debian/prerm $(wildcard scripts/*)
+
 .DEFAULT_GOAL := help
-.PHONY: help run incus test test-fast test-pythons test-versions bench lint docs deb install uninstall venv lock clean
+.PHONY: help run incus test test-fast test-pythons test-versions coverage bench lint docs deb install uninstall venv lock clean
 
 help: ## say what can be made
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,9 +35,10 @@ run: $(STAMP) ## set up and start the whole service in the foreground
 incus: ## give this Debian or Ubuntu machine a real Incus with small containers to try (root)
 	@scripts/incus-host
 
-lint: $(STAMP) ## ruff and mypy --strict
+lint: $(STAMP) ## ruff, mypy --strict, and shellcheck
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/shellcheck --external-sources --source-path=SCRIPTDIR $(SCRIPTS)
 
 test-fast: $(STAMP) lint ## unit and integration tests in memory, side by side, under a minute
 	@$(PYTEST) --quick $(PARALLEL)
@@ -51,6 +55,12 @@ test-pythons: ## unit and integration tests on each supported Python that this m
 
 test-versions: $(STAMP) ## the live tests against Incus 6.0, Incus 7.0 and LXD 5.0 (root, Debian)
 	@scripts/test-versions
+
+coverage: $(STAMP) ## how much of the code the unit and integration tests run, in all of their processes
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest --quick $(PARALLEL)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
 
 bench: $(STAMP) ## measure the service beside its peers (ARGS=--quick, --full or "--only NAME")
 	@$(BIN)/python -m bench $(ARGS)

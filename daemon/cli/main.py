@@ -7,6 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from daemon import __version__
 from daemon import config as configuration
 from daemon.config import Config
 from daemon.errors import CourierError
@@ -29,8 +30,18 @@ class Settings:
     file: str | None = None
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"incus-courier {__version__}\n")
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and exit.")]
+
+
 @app.callback()
-def options(config: ConfigOption = None) -> None:
+def options(config: ConfigOption = None, version: VersionOption = False) -> None:
     """Remember the options that come before the command."""
     Settings.file = config
 
