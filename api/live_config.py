@@ -12,7 +12,8 @@ class LiveConfig:
 
     def pace(self) -> Pace:
         """How slowly a client may send and read."""
-        return Pace(self.config.api.body_timeout_s, self.config.api.min_rate_bytes_s)
+        api = self.config.api
+        return Pace(api.body_timeout_s, api.min_rate_bytes_s, api.keep_alive_s)
 
     def adopt(self, new: Config) -> list[str]:
         """Take over from `new` what can change while the process runs; return the keys that wait for a restart."""

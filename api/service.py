@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from api.http.peers import Shares
 from api.http.server import Hooks, Server
 from api.live_config import LiveConfig
 from api.queries.reader import Reader
@@ -52,7 +53,7 @@ class _Service:
         self._spool = open_spool(layout)
         self._reader = Reader(layout, self._spool, config.queue.shards)
         self._threads = begin_pool(READING_THREADS, "read")
-        self._admission = Admission(self._reader.snapshot())
+        self._admission = Admission(self._reader.snapshot(), Shares(lambda: self._live.config.api.max_connections))
         self._committers = [
             Committer(layout, shard, supersede=lambda: self._live.config.delivery.supersedes,
                       receiving=lambda: self._admission.load.uploads, when_dead=self._fail)

@@ -161,7 +161,7 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     _reject("no_room", 507, "There is no room on the disk for this upload.",
             "Try again later; the administrator can make room on the state directory's filesystem."),
     _reject("backlog_full", 503, "Too many uploads are waiting to be delivered.", "Try again later.", retry_after_s=10),
-    _reject("too_busy", 503, "Too many uploads are being received at once.",
+    _reject("too_busy", 503, "Too many uploads are being received at once, in all or from this client.",
             "Try again in a moment; see api.max_connections.", retry_after_s=1),
     _reject("draining", 503, "The service is stopping.", "Try again in a moment.", retry_after_s=2),
     _reject("storage_failed", 503, "The upload could not be stored; nothing of it was kept.",

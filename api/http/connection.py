@@ -32,47 +32,55 @@ from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import ASGIFramework, ConnectionState, TaskGroup
 
 from api.http.pace import Pace
+from api.http.peers import Shares, peer_of
 from api.http.problem import problem, refusal
 from api.http.request_reader import Request, RequestReader, events_of
 from api.http.request_target import split
-from api.http.response import METHOD, PRIVATE, Answer, App, as_http
+from api.http.response import METHOD, PEER, PRIVATE, Answer, App, as_http
 from api.http.slow_reader import Outflow
 from daemon.errors import Rejected
 from daemon.log import log
 
 #: Events of one body that wait for the app; each is at most 64 KiB.
 QUEUED_PIECES: Final = 4
-#: A connection on which nothing goes on for so long is closed.
-KEEP_ALIVE_S: Final = 5.0
 
 
 class Connections:
-    """All connections of one server; never more than `limit()` of them, whose clients read at `pace()`."""
+    """All connections of one server: `limit()` of them, in fair shares, whose clients read and write at `pace()`."""
 
     def __init__(self, app: App, limit: Callable[[], int], pace: Callable[[], Pace]) -> None:
         self._app = ASGIWrapper(cast(ASGIFramework, app))
-        self._limit = limit
+        self._shares = Shares(limit)
         self._pace = pace
         self._config = _configuration()
         self._context = WorkerContext(None)
-        self._open: dict[asyncio.Task[Any], IdleTimer] = {}
+        self._open: dict[asyncio.Task[Any], Connection] = {}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection to its end; refuse it when there are too many."""
-        if len(self._open) >= self._limit():
+        """Serve one connection to its end; refuse it when there are too many, and none of them is idle."""
+        peer = peer_of(writer)
+        if not (self._shares.admits(peer) or self._make_room(peer)):
             await _turn_away(writer)
             return
-        loop = asyncio.get_running_loop()
-        connection = Connection(self._app, loop, self._config, self._context, {}, reader, writer)
-        connection.outflow = outflow = Outflow(writer.transport, self._pace)
+        connection = Connection(self._app, self._config, self._context, reader, writer, peer=peer, pace=self._pace)
         task = asyncio.current_task()
         assert task is not None  # a coroutine runs in one
-        self._open[task] = connection.idle_timer
+        self._open[task] = connection
         try:
-            await connection
+            with self._shares.hold(peer):
+                await connection
         finally:
-            outflow.end()
+            connection.outflow.end()
             del self._open[task]
+
+    def _make_room(self, peer: str) -> bool:
+        """Close what is idle for longest, of all when no place is left, else of the peer's; False: nothing is idle."""
+        idle = [connection.idle_timer for connection in self._open.values()
+                if connection.idle_timer.idle and (self._shares.full or connection.peer == peer)]
+        if not idle:
+            return False
+        min(idle, key=lambda timer: timer.idle_since).fire_now()
+        return True
 
     @property
     def count(self) -> int:
@@ -82,8 +90,8 @@ class Connections:
     async def end(self) -> None:
         """Close the connections on which nothing goes on; come back when the others have ended too."""
         await self._context.terminated.set()
-        for timer in self._open.values():
-            timer.fire_now()
+        for connection in self._open.values():
+            connection.idle_timer.fire_now()
         while self._open:
             await asyncio.wait(self._open)
 
@@ -99,28 +107,45 @@ async def _turn_away(writer: asyncio.StreamWriter) -> None:
 class IdleTimer(AsyncioSingleTask):
     """Closes a connection that is idle for too long, or idle while the server ends.
 
+    A connection is idle until the head of its next request is whole; one that has begun has to become whole in time.
     One timer serves many requests: when it ends early, because there was a request meanwhile, it is set again.
     """
 
-    def __init__(self, context: WorkerContext) -> None:
+    def __init__(self, context: WorkerContext, pace: Callable[[], Pace]) -> None:
         super().__init__()
         self._context = context
+        self._pace = pace
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._idle_since = 0.0
+        self._due_at = 0.0
         self._when_due: Callable[[], None] | None = None
+        self._head_begun = False
         self._retired = False
+        #: When the connection began to be idle, on the clock of the event loop.
+        self.idle_since = 0.0
+
+    @property
+    def idle(self) -> bool:
+        """True while nothing at all goes on."""
+        return self._when_due is not None and not self._head_begun
 
     async def restart(self, task_group: TaskGroup, action: Callable[..., Any]) -> None:
         """The connection is idle from now on: do `action` in a while."""
         if self._retired:
             return
         self._when_due = lambda: task_group.spawn(action)
-        self._idle_since = self._loop.time()
+        self._head_begun = False
+        self.idle_since = self._loop.time()
         if self._context.terminated.is_set():
             self._loop.call_soon(self.fire_now)
-        elif self._timer is None:
-            self._timer = self._loop.call_later(KEEP_ALIVE_S, self._look)
+        else:
+            self._wait_until(self.idle_since + self._pace().keep_alive_s)
+
+    def begin_head(self) -> None:
+        """A part of a head is there: the rest must not take longer than a pause in a body may."""
+        if self._when_due is not None and not self._head_begun:
+            self._head_begun = True
+            self._wait_until(self._loop.time() + self._pace().timeout_s)
 
     async def stop(self) -> None:
         """The connection is not idle any more."""
@@ -139,13 +164,20 @@ class IdleTimer(AsyncioSingleTask):
         if self._timer is not None:
             self._timer.cancel()
 
+    def _wait_until(self, due_at: float) -> None:
+        self._due_at = due_at
+        if self._timer is not None and self._timer.when() <= due_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due_at, self._look)
+
     def _look(self) -> None:
         self._timer = None
-        left_s = self._idle_since + KEEP_ALIVE_S - self._loop.time()
         if self._when_due is None:
             return
-        if left_s > 0:
-            self._timer = self._loop.call_later(left_s, self._look)
+        if self._due_at > self._loop.time():
+            self._wait_until(self._due_at)
         else:
             self.fire_now()
 
@@ -158,9 +190,10 @@ class Http1(H11Protocol):
     #: True when the client has said that nothing more comes.
     _ended = False
 
-    def __init__(self, *arguments: Any, is_closing: Callable[[], bool]) -> None:
+    def __init__(self, *arguments: Any, is_closing: Callable[[], bool], begin_head: Callable[[], None]) -> None:
         super().__init__(*arguments)
         self._is_closing = is_closing
+        self._begin_head = begin_head
         self._reader = RequestReader()
         self.connection = self._reader
 
@@ -168,6 +201,8 @@ class Http1(H11Protocol):
         """Take what the client sent; nothing at all is its end."""
         self._ended = isinstance(event, RawData) and not event.data
         await super().handle(event)
+        if self._reader.head_begun:
+            self._begin_head()
 
     async def _create_stream(self, request: Request) -> None:
         # What a client that was cut off has sent ahead is not worth doing.
@@ -191,18 +226,22 @@ class Http1(H11Protocol):
 class Connection(TCPServer):
     """One connection."""
 
-    outflow: Outflow
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.idle_task = self.idle_timer = IdleTimer(self.context)
+    def __init__(
+        self, app: ASGIWrapper, config: Config, context: WorkerContext, reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter, *, peer: str, pace: Callable[[], Pace],
+    ) -> None:
+        super().__init__(app, asyncio.get_running_loop(), config, context, {}, reader, writer)
+        self.idle_task = self.idle_timer = IdleTimer(context, pace)
+        self.outflow: Final = Outflow(writer.transport, pace)
+        self.peer: Final = peer
         self._held = b""
 
     async def _read_data(self) -> None:
         private = self.writer.get_extra_info("socket").family == socket.AF_UNIX
-        state = ConnectionState({PRIVATE: private})
-        protocol = Http1(self.app, self.config, self.context, self._task_group, state, False, None, None,
-                         self.protocol_send, is_closing=self.writer.is_closing)
+        state = ConnectionState({PRIVATE: private, PEER: self.peer})
+        protocol = Http1(
+            self.app, self.config, self.context, self._task_group, state, False, None, None, self.protocol_send,
+            is_closing=self.writer.is_closing, begin_head=self.idle_timer.begin_head)
         self.protocol = cast(ProtocolWrapper, protocol)
         await super()._read_data()
         self.idle_timer.retire()

@@ -5,10 +5,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Pace:
-    """How slow a body may be: no pause over `timeout_s`, and `min_rate_bytes_s` once `timeout_s` of waiting is used."""
+    """How slow a body may be: no pause over `timeout_s`, and `min_rate_bytes_s` once `timeout_s` of waiting is used.
+
+    Between two requests a connection may be idle for `keep_alive_s`.
+    """
 
     timeout_s: float
     min_rate_bytes_s: int
+    keep_alive_s: float
 
     def patience_s(self, received_bytes: int, waited_s: float) -> float:
         """Seconds to wait for the next piece, when `received_bytes` came in `waited_s` of waiting."""

@@ -45,6 +45,11 @@ class RequestReader(h11.Connection):
         #: The beginning of what may become an empty line.
         self._begun = b""
 
+    @property
+    def head_begun(self) -> bool:
+        """True when a part of the next request's head is there."""
+        return self.their_state is h11.IDLE and bool(self._unparsed_bytes)
+
     def receive_data(self, data: bytes) -> None:
         """Take what was read; nothing at all is its end."""
         if data and self.their_state is h11.MUST_CLOSE:

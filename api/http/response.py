@@ -14,6 +14,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 #: In the state of a request's scope: true when file permissions say who may come in.
 PRIVATE: Final = "private"
+#: There too: who asks, as `api.http.peers` tells them apart.
+PEER: Final = "peer"
 #: There too: the method as it was sent; methods are case-sensitive.
 METHOD: Final = "method"
 

@@ -13,7 +13,19 @@ from api.http.early_response import EarlyAnswers
 from api.http.parameters import collect, read_query
 from api.http.problem import UPLOAD, plain_problem, problem, refusal
 from api.http.request_target import split
-from api.http.response import METHOD, PRIVATE, Answer, App, Receive, Scope, Send, json_answer, send_answer, text_answer
+from api.http.response import (
+    METHOD,
+    PEER,
+    PRIVATE,
+    Answer,
+    App,
+    Receive,
+    Scope,
+    Send,
+    json_answer,
+    send_answer,
+    text_answer,
+)
 from api.live_config import LiveConfig
 from api.queries import task_query
 from api.routes import health
@@ -87,16 +99,17 @@ class Courier:
             refuse_parameters(scope["query_string"])
             return read_upload(headers, config)
 
-        request, accepted = await self._uploads.take(read, receive)
+        request, accepted = await self._uploads.take(read, receive, scope["state"][PEER])
         sentence = (f"File '{request.display_name}' queued for processing"
                     f" on container '{request.destination.instance}'.")
         return text_answer(202, sentence, *_accepted_headers(accepted))
 
     async def put_file(self, scope: Scope, receive: Receive) -> Answer:
         """PUT a file into an instance: answer with its task."""
-        headers, parts = collect(scope["headers"]), scope["path_params"]
+        headers, parts, peer = collect(scope["headers"]), scope["path_params"], scope["state"][PEER]
         _, accepted = await self._uploads.take(
-            lambda config: read_put(parts["instance"], parts["path"], scope["query_string"], headers, config), receive)
+            lambda config: read_put(parts["instance"], parts["path"], scope["query_string"], headers, config), receive,
+            peer)
         # The first upload's task; its bytes may be there before its row is, after a repair.
         task = await self._find(accepted.task_id) if accepted.replayed else None
         described = describe(task) if task else task_query.describe_new(accepted.upload, accepted.task_id)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+from api.http.peers import Shares
 from api.queries.reader import Snapshot
 from daemon.config import Limits
 from daemon.errors import Rejected
@@ -37,7 +38,7 @@ class Load:
 
 
 def refusal(
-    length: int | None, *, limits: Limits, max_uploads: int, seen: Snapshot, load: Load, draining: bool,
+    length: int | None, *, limits: Limits, has_place: bool, seen: Snapshot, load: Load, draining: bool,
 ) -> str | None:
     """The code of the error with which an upload of `length` bytes (None: unknown) is refused, or None: let it in."""
     size = length or 0
@@ -45,7 +46,7 @@ def refusal(
         return "too_large"
     if draining:
         return "draining"
-    if load.uploads >= max_uploads:
+    if not has_place:
         return "too_busy"
     if seen.pending_tasks + load.tasks_since + load.uploads >= limits.max_pending_tasks:
         return "backlog_full"
@@ -76,20 +77,21 @@ class Admission:
     """The door's memory: asked on the event loop only."""
 
     seen: Snapshot
+    shares: Shares
     load: Load = field(default_factory=Load)
     draining: bool = False
     #: True when some of what is counted on top of the snapshot may be in it already.
     doubtful: bool = False
 
-    def refusal(self, length: int | None, limits: Limits, max_uploads: int) -> str | None:
-        """The code of the error with which an upload of `length` bytes would be refused now, or None."""
-        return refusal(length, limits=limits, max_uploads=max_uploads, seen=self.seen, load=self.load,
+    def refusal(self, length: int | None, peer: str, limits: Limits) -> str | None:
+        """The code of the error with which an upload of `length` bytes from `peer` would be refused now, or None."""
+        return refusal(length, limits=limits, has_place=self.shares.admits(peer), seen=self.seen, load=self.load,
                        draining=self.draining)
 
     @contextmanager
-    def admit(self, length: int | None, limits: Limits, max_uploads: int) -> Iterator[Place]:
-        """Hold a place for an upload of `length` bytes; raise Rejected when it is not let in."""
-        code = self.refusal(length, limits, max_uploads)
+    def admit(self, length: int | None, peer: str, limits: Limits) -> Iterator[Place]:
+        """Hold a place for an upload of `length` bytes from `peer`; raise Rejected when it is not let in."""
+        code = self.refusal(length, peer, limits)
         if code is not None:
             raise Rejected(code)
         place = Place(self.load, length or 0)
@@ -97,7 +99,8 @@ class Admission:
         self.load.announced_bytes += length or 0
         self.load.unwritten_bytes += length or 0
         try:
-            yield place
+            with self.shares.hold(peer):
+                yield place
         finally:
             self.load.uploads -= 1
             self.load.announced_bytes -= length or 0

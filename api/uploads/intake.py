@@ -26,14 +26,17 @@ class Uploads:
         self._clock = asyncio.get_running_loop().time
 
     async def take(
-        self, read: Callable[[Config], UploadRequest], receive: Receive,
+        self, read: Callable[[Config], UploadRequest], receive: Receive, peer: str,
     ) -> tuple[UploadRequest, Accepted]:
-        """Take the upload that `read` finds in the request's head. Raises Rejected and ClientGone, and logs them."""
+        """Take the upload of `peer` that `read` finds in the request's head.
+
+        Raises Rejected and ClientGone, and logs them.
+        """
         began = self._clock()
         request = None
         try:
             request = read(self._live.config)
-            accepted = await self._take(request, receive)
+            accepted = await self._take(request, receive, peer)
         except Rejected as error:
             log("upload.rejected", code=error.code, detail=error.detail, **_about(request), **self._since(began))
             raise
@@ -43,10 +46,10 @@ class Uploads:
         self._log_accepted(accepted, began)
         return request, accepted
 
-    async def _take(self, request: UploadRequest, receive: Receive) -> Accepted:
+    async def _take(self, request: UploadRequest, receive: Receive, peer: str) -> Accepted:
         config = self._live.config
         await self._backlog.freshen()
-        announced = (request.length, config.limits, config.api.max_connections)
+        announced = (request.length, peer, config.limits)
         # A client that is alone is let in exactly as often as the limits say.
         if self._admission.doubtful and self._admission.refusal(*announced) in COUNTED:
             await self._backlog.settle_doubt()

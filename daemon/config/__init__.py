@@ -83,6 +83,7 @@ class Api(Section):
     allow_anonymous: Annotated[bool, RESTART] = False
     body_timeout_s: Wait = 30.0
     min_rate_bytes_s: Bytes = 1024
+    keep_alive_s: Wait = 75.0
     max_connections: int = Field(default=512, ge=1, le=65536)
 
 

@@ -149,9 +149,15 @@ class Api:
         return self.ask("POST", "/upload", body, X_File_Path=path, X_Container_Name="c1", **headers)
 
     @contextmanager
-    def raw(self) -> Iterator[socket.socket]:
-        """A TCP connection."""
-        with socket.create_connection(("127.0.0.1", self.port), PATIENCE_S) as connection:
+    def raw(self, source: str = "127.0.0.1") -> Iterator[socket.socket]:
+        """A TCP connection from the loopback address `source`, or one to the Unix socket if that is "unix"."""
+        if source == "unix":
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(PATIENCE_S)
+                connection.connect(str(self.socket_path))
+                yield connection
+            return
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE_S, (source, 0)) as connection:
             yield connection
 
     def spooled(self) -> list[Path]:

@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import select
+import signal
 import socket
 import threading
 import time
@@ -14,7 +15,6 @@ from contextlib import ExitStack
 
 import pytest
 
-from api.http.connection import KEEP_ALIVE_S
 from api.http.early_response import LINGER_BYTES
 from api.service import SPARE_CONNECTIONS
 from tests.integration.api.running import Api, wait_until
@@ -103,29 +103,110 @@ def test_upload_is_refused_when_too_many_are_running(start: Start) -> None:
         assert api.put("root/b").status == 202
 
 
-def test_connection_is_turned_away_when_there_are_too_many(start: Start) -> None:
-    """Idle connections cannot pile up without end: the one too many is told to come back, the others go on."""
-    api = start(api={"max_connections": 1})
-    limit = 2 + SPARE_CONNECTIONS
+#: Who drips, and who comes later from elsewhere.
+PEERS = [("127.0.0.1", "127.0.0.2"), ("127.0.0.1", "unix"), ("unix", "127.0.0.1")]
+
+
+@pytest.mark.parametrize(("greedy", "modest"), PEERS)
+def test_uploads_that_drip_lock_out_nobody_else(start: Start, greedy: str, modest: str) -> None:
+    """One client gets three quarters of the places; the others find the rest."""
+    api = start(api={"max_connections": 8})
     with ExitStack() as stack:
-        held = [stack.enter_context(api.raw()) for _ in range(limit)]
-        for connection in held:
-            connection.sendall(b"GET /healthz HTTP/1.1\r\n")
-        with api.raw() as connection:
-            received = until_closed(connection)
-        assert received.startswith(b"HTTP/1.1 503 ")
+        for _ in range(6):
+            stack.enter_context(api.raw(greedy)).sendall(f"{HEAD}Content-Length: 5\r\n\r\nab".encode())
+        wait_until(lambda: b" 503 " in upload_from(api, greedy), "no more of that client are taken")
+        assert b" 202 " in upload_from(api, modest)
+        stack.enter_context(api.raw(modest)).sendall(f"{HEAD}Content-Length: 5\r\n\r\nab".encode())
+        wait_until(lambda: b" 503 " in upload_from(api, modest), "it may hold as many as are left")
+        assert b" 202 " in upload_from(api, "127.0.0.3")
+
+
+def upload_from(api: Api, source: str) -> bytes:
+    """What an upload of one byte from there is answered."""
+    with api.raw(source) as connection:
+        connection.sendall(f"{HEAD}Content-Length: 1\r\n\r\nx".encode())
+        return answer(connection)
+
+
+def test_connections_of_one_client_lock_out_nobody_else(start: Start) -> None:
+    """Heads that never end cannot pile up: the one too many is told to come back, the others go on."""
+    api = start(api={"max_connections": 1})
+    held: list[socket.socket] = []
+    with ExitStack() as stack:
+
+        def is_turned_away_with_one_more() -> bool:
+            held.append(stack.enter_context(api.raw()))
+            held[-1].sendall(b"GET /healthz HTTP/1.1\r\n")
+            return ask_healthz(api).startswith(b"HTTP/1.1 503 ")
+
+        wait_until(is_turned_away_with_one_more, "one too many is turned away")
+        assert len(held) >= (2 + SPARE_CONNECTIONS) * 3 // 4
+        received = ask_healthz(api)
         assert b"retry-after: 1" in received
         assert b'"code": "too_busy"' in received
-        held[0].sendall(b"Host: localhost\r\n\r\n")
-        assert b" 200 " in answer(held[0])
+        assert b" 200 " in ask_healthz(api, "127.0.0.2")
+        wait_until(lambda: b" 200 " in finished(held.pop()), "one that was held goes on")
     wait_until(lambda: b" 200 " in ask_healthz(api), "there is room again")
 
 
-def ask_healthz(api: Api) -> bytes:
-    """What /healthz is answered, whoever answers."""
+def finished(connection: socket.socket) -> bytes:
+    """What comes when the head is made whole; nothing on one that made room before it had begun to be read."""
+    try:
+        connection.sendall(b"Host: localhost\r\nConnection: close\r\n\r\n")
+        return until_closed(connection)
+    except ConnectionError:
+        return b""
+
+
+def test_idle_connections_make_room_when_there_are_too_many(start: Start) -> None:
+    """The one that is idle for longest is closed, and a new one is served in its place."""
+    api = start(api={"max_connections": 1})
+    with ExitStack() as stack:
+        held = [stack.enter_context(api.raw()) for _ in range(2 + SPARE_CONNECTIONS)]
+        assert b" 200 " in ask_healthz(api)
+        assert until_closed(held[0]) == b""
+        held[-1].sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b" 200 " in answer(held[-1])
+
+
+def test_idle_connection_is_closed_after_its_time(start: Start) -> None:
+    """A proxy needs to know for how long; a reload changes it."""
+    api = start(api={"keep_alive_s": 600.0})
     with api.raw() as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        return answer(connection)
+        assert b" 200 " in answer(connection)
+        api.configure(api.settings, {"api": {"keep_alive_s": 0.2}})
+        api.send(signal.SIGHUP)
+        api.logged("config.reloaded")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        until_closed(connection)
+
+
+def test_head_that_does_not_end_is_not_waited_for_as_an_idle_connection_is(start: Start) -> None:
+    """Nor does a byte now and then help."""
+    api = start(api={"keep_alive_s": 600.0, "body_timeout_s": 0.3})
+    with api.raw() as connection:
+        connection.settimeout(0.05)
+        connection.sendall(b"GET /healthz HTTP/1.1\r\n")
+        wait_until(lambda: drips_in_vain(connection), "the connection is closed")
+
+
+def drips_in_vain(connection: socket.socket) -> bool:
+    """Send one byte more; True when the connection is closed."""
+    try:
+        connection.sendall(b"X")
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        return True
+
+
+def ask_healthz(api: Api, source: str = "127.0.0.1") -> bytes:
+    """All that comes when /healthz is asked for from there, whoever answers."""
+    with api.raw(source) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        return until_closed(connection)
 
 
 @pytest.mark.parametrize("head", [
@@ -360,10 +441,10 @@ def test_connection_is_closed_when_its_client_has_closed_it(shared: Api) -> None
     def closed_before_their_time() -> bool:
         for _ in range(30):
             assert shared.ask("GET", "/healthz").status == 200
-        # One that is idle is held for so long.
-        over = time.monotonic() + KEEP_ALIVE_S - 1
+        # One that is idle is held for much longer.
+        over = time.monotonic() + 5
         wait_until(lambda: shared.descriptors() <= before, "the connections are closed")
-        return time.monotonic() < over
+        return bool(time.monotonic() < over)
 
     # A busy machine may be late now and then, but not every time.
     assert any(closed_before_their_time() for _ in range(5))

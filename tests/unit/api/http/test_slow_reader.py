@@ -81,7 +81,7 @@ def test_connection_is_cut_off_when_its_client_reads_nothing(closed: bool) -> No
         await clock.passes(2)
         assert protocol.lost.is_set()
 
-    with_a_client(Pace(30, 0), scenario)
+    with_a_client(Pace(30, 0, 75), scenario)
 
 
 async def read(client: socket.socket, size: int) -> int:
@@ -101,7 +101,7 @@ def test_connection_is_cut_off_when_its_client_reads_too_slowly() -> None:
         assert 30 <= clock.time() < 40
         assert protocol.transport.get_write_buffer_size() == 0
 
-    with_a_client(Pace(30, 2**20), scenario)
+    with_a_client(Pace(30, 2**20, 75), scenario)
 
 
 def test_answer_is_read_to_its_end_by_a_client_that_is_slow_but_steady() -> None:
@@ -116,7 +116,7 @@ def test_answer_is_read_to_its_end_by_a_client_that_is_slow_but_steady() -> None
         assert clock.time() > 100
         assert not protocol.lost.is_set()
 
-    with_a_client(Pace(30, 10_000), scenario)
+    with_a_client(Pace(30, 10_000, 75), scenario)
 
 
 def test_client_that_has_read_everything_may_be_idle() -> None:
@@ -132,4 +132,4 @@ def test_client_that_has_read_everything_may_be_idle() -> None:
                 await clock.passes(31)
             assert not protocol.lost.is_set()
 
-    with_a_client(Pace(30, 2**20), scenario)
+    with_a_client(Pace(30, 2**20, 75), scenario)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from api.http.peers import Shares
 from api.queries.reader import Reader, Snapshot
 from api.uploads import backlog as backlog_module
 from api.uploads.admission import Admission, Load, refusal
@@ -23,8 +24,6 @@ EMPTY = Snapshot(pending_tasks=0, pending_bytes=0, free_bytes=10_000)
     (1001, EMPTY, Load(), False, "too_large"),
     (1001, EMPTY, Load(), True, "too_large"),
     (0, EMPTY, Load(), True, "draining"),
-    (0, EMPTY, Load(uploads=4), False, "too_busy"),
-    (0, EMPTY, Load(uploads=3), False, None),
     (0, Snapshot(pending_tasks=10, pending_bytes=0, free_bytes=10_000), Load(), False, "backlog_full"),
     (0, Snapshot(pending_tasks=9, pending_bytes=0, free_bytes=10_000), Load(), False, None),
     (0, Snapshot(pending_tasks=9, pending_bytes=0, free_bytes=10_000), Load(tasks_since=1), False, "backlog_full"),
@@ -43,31 +42,37 @@ def test_refusal_is_decided_by_what_is_announced_and_what_is_there(
     length: int | None, seen: Snapshot, load: Load, draining: bool, code: str | None,
 ) -> None:
     """Each limit is reached exactly at its number, with what is being received counted in."""
-    assert refusal(length, limits=LIMITS, max_uploads=4, seen=seen, load=load, draining=draining) == code
+    assert refusal(length, limits=LIMITS, has_place=True, seen=seen, load=load, draining=draining) == code
+
+
+def test_upload_is_refused_when_its_peer_has_no_place() -> None:
+    """Not before it is known that it could be taken otherwise."""
+    for length, code in ((0, "too_busy"), (1001, "too_large")):
+        assert refusal(length, limits=LIMITS, has_place=False, seen=EMPTY, load=Load(), draining=False) == code
 
 
 def test_place_is_given_back_when_an_upload_ends_either_way() -> None:
     """An upload that fails leaves no trace in the counts."""
-    admission = Admission(EMPTY)
-    with admission.admit(300, LIMITS, 4) as place:
+    admission = Admission(EMPTY, Shares(lambda: 4))
+    with admission.admit(300, "me", LIMITS) as place:
         place.wrote(100)
         assert (admission.load.uploads, admission.load.announced_bytes, admission.load.unwritten_bytes) == (1, 300, 200)
-    with pytest.raises(ZeroDivisionError), admission.admit(300, LIMITS, 4):
+    with pytest.raises(ZeroDivisionError), admission.admit(300, "me", LIMITS):
         raise ZeroDivisionError
     assert admission.load == Load(written_since=100)
 
 
 def test_place_owes_nothing_below_zero_when_more_comes_than_was_announced() -> None:
     """A body of unknown length pays for nothing that others announced."""
-    admission = Admission(EMPTY)
-    with admission.admit(None, LIMITS, 4) as place, admission.admit(50, LIMITS, 4):
+    admission = Admission(EMPTY, Shares(lambda: 4))
+    with admission.admit(None, "me", LIMITS) as place, admission.admit(50, "me", LIMITS):
         place.wrote(700)
         assert admission.load.unwritten_bytes == 50
 
 
 def test_counts_since_the_snapshot_are_forgotten_when_there_is_a_newer_one() -> None:
     """What the new snapshot counts is not counted again."""
-    admission = Admission(EMPTY)
+    admission = Admission(EMPTY, Shares(lambda: 4))
     admission.accepted(70)
     assert (admission.load.tasks_since, admission.load.task_bytes_since) == (1, 70)
     admission.refresh(Snapshot(pending_tasks=1, pending_bytes=70, free_bytes=9_000), replace(admission.load))
@@ -77,10 +82,10 @@ def test_counts_since_the_snapshot_are_forgotten_when_there_is_a_newer_one() -> 
 
 def test_upload_that_was_accepted_while_a_snapshot_was_taken_is_counted() -> None:
     """It may be in the snapshot or not: the count is never too low, and says that it may be too high."""
-    admission = Admission(EMPTY)
+    admission = Admission(EMPTY, Shares(lambda: 4))
     admission.accepted(70)
     before = replace(admission.load)
-    with admission.admit(30, LIMITS, 4) as place:
+    with admission.admit(30, "me", LIMITS) as place:
         place.wrote(30)
     admission.accepted(30)
     admission.refresh(Snapshot(pending_tasks=1, pending_bytes=70, free_bytes=9_000), before)
@@ -95,17 +100,17 @@ def test_nobody_is_refused_for_a_doubtful_count() -> None:
     full = Snapshot(pending_tasks=LIMITS.max_pending_tasks - 1, pending_bytes=0, free_bytes=10**9)
 
     async def scenario() -> Admission:
-        admission = Admission(full)
+        admission = Admission(full, Shares(lambda: 4))
         before = replace(admission.load)
         admission.accepted(0)
         admission.refresh(full, before)
-        assert admission.refusal(0, LIMITS, 4) == "backlog_full"
+        assert admission.refusal(0, "me", LIMITS) == "backlog_full"
         backlog = Backlog(Reading(full), admission)
         await backlog.settle_doubt()
         backlog.close()
         return admission
 
-    assert asyncio.run(scenario()).refusal(0, LIMITS, 4) is None
+    assert asyncio.run(scenario()).refusal(0, "me", LIMITS) is None
 
 
 def test_counts_that_nobody_waited_for_are_no_mistake_when_they_cannot_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +120,7 @@ def test_counts_that_nobody_waited_for_are_no_mistake_when_they_cannot_be_taken(
 
     async def scenario() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: mistakes.append(context))
-        backlog = Backlog(Unreadable(EMPTY), Admission(EMPTY))
+        backlog = Backlog(Unreadable(EMPTY), Admission(EMPTY, Shares(lambda: 4)))
         await backlog.freshen()
         monkeypatch.setattr(backlog_module, "MAX_AGE_S", -1.0)
         with pytest.raises(Rejected, check=lambda error: error.code == "queue_unreadable"):
@@ -153,9 +158,9 @@ class Unreadable(Reading):
 
 def test_upload_is_let_in_again_when_there_is_room_again() -> None:
     """A refusal is about now."""
-    admission = Admission(Snapshot(pending_tasks=0, pending_bytes=0, free_bytes=0))
-    with pytest.raises(Rejected, check=lambda error: error.code == "no_room"), admission.admit(1, LIMITS, 4):
+    admission = Admission(Snapshot(pending_tasks=0, pending_bytes=0, free_bytes=0), Shares(lambda: 4))
+    with pytest.raises(Rejected, check=lambda error: error.code == "no_room"), admission.admit(1, "me", LIMITS):
         pass
     admission.refresh(EMPTY, replace(admission.load))
-    with admission.admit(1, LIMITS, 4):
+    with admission.admit(1, "me", LIMITS):
         assert admission.load.uploads == 1

@@ -10,7 +10,7 @@ from api.http.response import Event, Receive
 from api.uploads.body import Body, ClientGone
 from daemon.errors import Rejected
 
-STEADY = Pace(timeout_s=30.0, min_rate_bytes_s=1000)
+STEADY = Pace(timeout_s=30.0, min_rate_bytes_s=1000, keep_alive_s=75.0)
 
 
 @pytest.mark.parametrize(("received_bytes", "waited_s", "patience_s"), [
@@ -26,7 +26,7 @@ def test_patience_shrinks_when_the_body_falls_behind_its_pace(
 
 def test_patience_is_the_same_for_every_pause_when_no_rate_is_asked_for() -> None:
     """A rate of 0 means that only pauses count."""
-    assert Pace(timeout_s=30.0, min_rate_bytes_s=0).patience_s(0, 1e6) == 30.0
+    assert Pace(timeout_s=30.0, min_rate_bytes_s=0, keep_alive_s=75.0).patience_s(0, 1e6) == 30.0
 
 
 def coming(events: Iterable[bytes | str]) -> Receive:
@@ -75,7 +75,7 @@ def test_body_is_refused_when_it_is_not_what_was_announced(events: list[bytes | 
 def test_body_is_refused_when_nothing_more_comes() -> None:
     """A pause that is too long ends the upload."""
     with pytest.raises(Rejected, check=lambda error: error.code == "too_slow"):
-        asyncio.run(gather([b"abc"], 10, pace=Pace(timeout_s=0.01, min_rate_bytes_s=0)))
+        asyncio.run(gather([b"abc"], 10, pace=Pace(timeout_s=0.01, min_rate_bytes_s=0, keep_alive_s=75.0)))
 
 
 def test_client_that_is_gone_is_nobody_to_tell() -> None:

@@ -1,0 +1,80 @@
+"""Who is at the other end of a connection, and how many places of something limited each of them may hold.
+
+Guarantees: nobody who holds few places is locked out by one who holds many, as long as peers can be told apart.
+"""
+
+import ipaddress
+import socket
+import struct
+from asyncio import StreamWriter
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+#: This part of the places is for those who hold few. Source: dynamic thresholds, Choudhury and Hahne (1998).
+KEPT_SHARE: Final = 1 / 4
+#: Bits of an IPv6 address that tell one customer from another (RFC 6177).
+_NETWORK_BITS: Final = 64
+#: `struct ucred`: pid, uid, gid (unix(7)).
+_CREDENTIALS: Final = struct.Struct("iII")
+#: Who went away before it could be seen who it was.
+_NOBODY: Final = "nobody"
+
+
+def peer_of(writer: StreamWriter) -> str:
+    """The peer of a connection as a value to be compared: an address, an IPv6 network, or a user at a Unix socket.
+
+    Where the kernel hides the users of a Unix socket (a user namespace), all of them are one.
+    """
+    connection = writer.get_extra_info("socket")
+    if connection.family == socket.AF_UNIX:
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        return f"uid:{_CREDENTIALS.unpack(credentials)[1]}"
+    name = writer.get_extra_info("peername")
+    return network_of(name[0]) if name else _NOBODY
+
+
+def network_of(address: str) -> str:
+    """An IPv4 address as it is; of an IPv6 address the part that tells customers apart."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    return str(found.ipv4_mapped or ipaddress.IPv6Network((found, _NETWORK_BITS), strict=False))
+
+
+class Shares:
+    """Who holds how many of `limit()` places. Asked on the event loop only."""
+
+    def __init__(self, limit: Callable[[], int]) -> None:
+        self._limit = limit
+        self._held: Counter[str] = Counter()
+        #: How many places are held.
+        self.taken = 0
+
+    @property
+    def full(self) -> bool:
+        """True when no place is left."""
+        return self.taken >= self._limit()
+
+    def admits(self, peer: str) -> bool:
+        """True when there is a place for one more of `peer`.
+
+        Of the last quarter nobody gets one who holds as many already as are left: so there are always some left.
+        """
+        limit = self._limit()
+        left = limit - self.taken
+        return left > limit * KEPT_SHARE or self._held[peer] < left
+
+    @contextmanager
+    def hold(self, peer: str) -> Iterator[None]:
+        """Hold a place for `peer`."""
+        self.taken += 1
+        self._held[peer] += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1
+            self._held[peer] -= 1
+            if not self._held[peer]:
+                del self._held[peer]
