@@ -16,7 +16,7 @@ from daemon.process import sd_notify
 from daemon.recovery.compare import Comparison
 from daemon.recovery.findings import Finding
 from daemon.spool import open_checked
-from daemon.state.layout import Layout, sync_directory, touch
+from daemon.state.layout import Layout, inode, sync_directory
 from daemon.state.quarantine import retire
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 
@@ -33,7 +33,7 @@ _NAMED: Final = 20
 
 def condemn(layout: Layout, shard: int) -> None:
     """Note, durably, that the shard's database is damaged: the next start sets it aside. Raises OSError."""
-    touch(layout.condemned(shard), layout.file_mode)
+    layout.touch(layout.condemned(shard))
     sync_directory(layout.shard(shard))
 
 
@@ -46,7 +46,7 @@ def open_whole(
     `shards` is the number in force; `moving`: rows have begun to move to another number, so that those which are
     not here may be elsewhere. Raises QueueFault when not even a new database can be used, and OSError.
     """
-    died = layout.in_use(shard).exists() and not moving
+    died = inode(layout.in_use(shard)) != 0 and not moving
     log_lost = died and not layout.log(shard).exists()
     queue, replaced = _open_or_replace(layout, shard, report)
     if replaced or not queue.born or died:
@@ -56,7 +56,7 @@ def open_whole(
             report(Finding(name="log_lost" if queue.born else "queue_emptied", shard=shard, repaired=True))
         if finished:
             queue.note_born()
-    touch(layout.in_use(shard), layout.file_mode)
+    layout.touch(layout.in_use(shard))
     sync_directory(layout.shard(shard))
     return queue
 
@@ -69,7 +69,7 @@ def note_closed(layout: Layout, shard: int) -> None:
 def _open_or_replace(layout: Layout, shard: int, report: Callable[[Finding], None]) -> tuple[SqliteDoctor, bool]:
     """The queue, and whether its database had to be replaced."""
     reason = "it was found damaged while it was in use"
-    if not layout.condemned(shard).exists():
+    if not inode(layout.condemned(shard)):
         try:
             return open_sound(layout, shard), False
         except QueueFault as fault:

@@ -21,7 +21,7 @@ from daemon.recovery.downtime import catch_up
 from daemon.recovery.findings import Finding
 from daemon.state import shard_count
 from daemon.state.append_lease import acquire_alone
-from daemon.state.layout import Layout, sync_directory, touch
+from daemon.state.layout import Layout, sync_directory
 from daemon.state.shard_count import ShardCount
 from daemon.state.shard_lock import ShardLock, pid_in
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
@@ -107,8 +107,7 @@ def gather(
 @contextmanager
 def _alone(layout: Layout) -> Iterator[int | None]:
     """Only one process at a time tries to take every lock. None when it is this one, else the other's id."""
-    touch(layout.migration_lock, layout.file_mode)
-    descriptor = os.open(layout.migration_lock, os.O_RDWR | os.O_CLOEXEC)
+    descriptor = layout.open_made(layout.migration_lock)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -99,8 +99,9 @@ class FileSpoolCheck(FileSpool):
     def keep_note(self, name: str, text: str) -> str:
         """Write a file into lost+found, durably, and return its path."""
         draft = self._layout.queue / name
-        descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, self._layout.file_mode)
+        descriptor = self._layout.open(draft, os.O_CREAT | os.O_WRONLY)
         with os.fdopen(descriptor, "w") as file:
+            file.truncate(0)
             file.write(text)
             file.flush()
             os.fsync(descriptor)

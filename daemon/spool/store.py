@@ -11,9 +11,7 @@ name only once all of that is on the disk. Guarantees:
 import errno
 import io
 import os
-import stat
 from collections.abc import Iterable
-from functools import cached_property
 from typing import BinaryIO, Final
 
 from daemon import failpoints
@@ -22,6 +20,7 @@ from daemon.model.upload import BUCKETS, Upload
 from daemon.spool.file_format import ends_with, read_meta
 from daemon.spool.values import Mark, Stopped, same_upload
 from daemon.spool.writer import FileIncoming, rejected
+from daemon.state.files import is_own
 from daemon.state.layout import Layout
 
 #: What opening a symbolic link, or a socket, ends with.
@@ -47,18 +46,22 @@ class FileSpool:
         """
         try:
             failpoints.reach("spool.open")
-            flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
-            incoming = FileIncoming(os.open(self._layout.spool, flags, self._layout.file_mode), self.directory)
+            incoming = FileIncoming(self._unnamed(), self.directory)
         except OSError as error:
             raise rejected(error) from error
         if expected_bytes is not None:
             incoming.reserve(expected_bytes)
         return incoming
 
+    def _unnamed(self) -> int:
+        # Which bucket it belongs to is known later; the directory above them is for nobody to write in.
+        flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
+        return os.open(".", flags, self._layout.file_mode, dir_fd=self.directory(0))
+
     def directory(self, bucket: int) -> int:
         """A descriptor of the bucket's directory, opened once."""
         if bucket not in self._directories:
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             opened = os.open(self._layout.bucket(bucket), flags)
             if self._directories.setdefault(bucket, opened) != opened:
                 os.close(opened)
@@ -70,7 +73,7 @@ class FileSpool:
 
     def _is_in_place(self, bucket: int) -> bool:
         try:
-            named = os.stat(self._layout.bucket(bucket))
+            named = os.lstat(self._layout.bucket(bucket))
         except OSError:
             return False
         return bucket not in self._directories or os.path.samestat(named, os.fstat(self._directories[bucket]))
@@ -78,8 +81,8 @@ class FileSpool:
     def open(self, upload: Upload) -> BinaryIO:
         """Open the bytes of an upload for reading, at 0; they end after `upload.size`, then comes the footer.
 
-        Trusts nothing: the file must be a regular file with one name, owned by the spool's owner or this user,
-        and describe the same upload. Raises Undelivered: bytes_missing, bytes_damaged, invalid_row, io_error.
+        Trusts nothing: the file must be a regular file with one name, owned by one of the service's users, and
+        describe the same upload. Raises Undelivered: bytes_missing, bytes_damaged, invalid_row, io_error.
         """
         return self._open_marked(upload)[0]
 
@@ -126,12 +129,8 @@ class FileSpool:
             raise Undelivered("invalid_row", "The spooled file is not a plain file of the service's own.")
 
     def is_own(self, found: os.stat_result) -> bool:
-        """True for a regular file with one name that belongs to the spool's owner or to this user."""
-        return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid in self._owners
-
-    @cached_property
-    def _owners(self) -> frozenset[int]:
-        return frozenset({os.getuid(), os.stat(self._layout.spool).st_uid})
+        """True for a regular file with one name that belongs to one of the service's users."""
+        return is_own(found, self._layout.users)
 
     def mark(self, upload: Upload, mark: Mark) -> None:
         """Rename an upload's file so that its name says `mark`, durably. A file that is gone is left gone."""

@@ -8,7 +8,7 @@ import fcntl
 import os
 
 from daemon.state import shard_count
-from daemon.state.layout import Layout, touch
+from daemon.state.layout import Layout
 
 
 class AppendLease:
@@ -26,7 +26,7 @@ class AppendLease:
         of shards cannot be read.
         """
         self.release()
-        descriptor = _open(self._layout)
+        descriptor = self._layout.open_made(self._layout.append_lock)
         try:
             waiting = self._wait_for(descriptor)
         except BaseException:
@@ -68,15 +68,10 @@ def last_acquired_at(layout: Layout) -> float:
 
 def acquire_alone(layout: Layout) -> int | None:
     """For the migration: a descriptor that keeps every appender out until it is closed; None while there are any."""
-    descriptor = _open(layout)
+    descriptor = layout.open_made(layout.append_lock)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         return None
     return descriptor
-
-
-def _open(layout: Layout) -> int:
-    touch(layout.append_lock, layout.file_mode)
-    return os.open(layout.append_lock, os.O_RDWR | os.O_CLOEXEC)

@@ -8,13 +8,11 @@ import stat
 
 from daemon.state.layout import Layout
 
-_WRITE = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
-
 
 def ring(layout: Layout, shard: int) -> None:
     """Wake the shard's worker if there is one. Never blocks, never raises: a ring that is lost only costs time."""
     try:
-        descriptor = os.open(layout.bell(shard), _WRITE)
+        descriptor = layout.open(layout.bell(shard), os.O_WRONLY, is_kind=stat.S_ISFIFO)
     except OSError:
         # Nobody listens, the bell is not hung yet, or this process has no descriptor left.
         return
@@ -41,7 +39,7 @@ class Doorbell:
         except FileExistsError:
             pass
         # Open for writing too, so that there is never an end of file.
-        self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._descriptor = layout.open(path, os.O_RDWR, is_kind=stat.S_ISFIFO)
 
     def fileno(self) -> int:
         """The descriptor to wait on."""

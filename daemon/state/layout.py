@@ -14,15 +14,18 @@ Nothing is ever open to the world. Where the state directory has the set-group-I
 with two users), its group may read and write everything in it; elsewhere only its owner may.
 """
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from daemon.errors import CannotStart
 from daemon.model.upload import BUCKETS
+from daemon.state.files import NotOwn, is_own, open_own, opened
 
 #: Name of the file that says how many shards there are.
 SHARDS_FILE: Final = "shards"
@@ -70,6 +73,10 @@ class Layout:
         """The write-ahead log that SQLite keeps beside the shard's database."""
         return self.shard(shard) / "data.db-wal"
 
+    def database_files(self, shard: int) -> tuple[Path, ...]:
+        """The files of the shard's database that SQLite opens by their names."""
+        return self.database(shard), self.log(shard), self.shard(shard) / "data.db-shm"
+
     def in_use(self, shard: int) -> Path:
         """A file that is there while the shard's worker runs, and after it died."""
         return self.shard(shard) / "in-use"
@@ -99,6 +106,50 @@ class Layout:
     def file_mode(self) -> int:
         """Permission bits of a new file."""
         return 0o660 if self.shared else 0o600
+
+    @cached_property
+    def users(self) -> frozenset[int]:
+        """The users whose files the state may hold: those of the queue and of the uploads, and this process's."""
+        return frozenset({os.geteuid(), *(os.lstat(path).st_uid for path in (self.queue, self.bucket(0))
+                                          if os.path.lexists(path))})
+
+    def open(self, path: Path, flags: int, *, is_kind: Callable[[int], bool] = stat.S_ISREG) -> int:
+        """A descriptor of a file in here, made if `flags` say so. Nothing is waited for and no link followed.
+
+        Raises NotOwn (an OSError) for what is not of the kind (a regular file), has a second name, or is another
+        user's, and OSError.
+        """
+        return open_own(self.directory, path, flags, self.file_mode, owners=self.users, is_kind=is_kind)
+
+    def check(self, path: Path) -> None:
+        """Raise as `open` does when the name is taken by something that `open` would refuse; it is not opened."""
+        with opened(self.directory, path.parent) as directory, contextlib.suppress(FileNotFoundError):
+            if not is_own(os.stat(path.name, dir_fd=directory, follow_symlinks=False), self.users):
+                raise NotOwn(path)
+
+    def read(self, path: Path, limit_bytes: int) -> bytes:
+        """The first bytes of a small file in here. Raises as `open` does."""
+        descriptor = self.open(path, os.O_RDONLY)
+        try:
+            return os.pread(descriptor, limit_bytes, 0)
+        finally:
+            os.close(descriptor)
+
+    def touch(self, path: Path) -> None:
+        """Make an empty file in here that all users of the state may write, unless something has the name."""
+        try:
+            descriptor = self.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR)
+        except FileExistsError:
+            return
+        try:
+            os.fchmod(descriptor, self.file_mode)
+        finally:
+            os.close(descriptor)
+
+    def open_made(self, path: Path) -> int:
+        """A descriptor of a file in here, for reading and writing; it is made if it is missing. Raises as `open`."""
+        self.touch(path)
+        return self.open(path, os.O_RDWR)
 
     def create(self) -> None:
         """Make what is missing, durably, and set this process's umask to fit.
@@ -158,14 +209,14 @@ class Layout:
         """Make the shard's directory and an empty database file that both users may write."""
         if self._make(self.shard(shard)):
             sync_directory(self.queue)
-        touch(self.database(shard), self.file_mode)
+        self.touch(self.database(shard))
         self.make_keys()
 
     def make_keys(self) -> None:
         """Make the directory and an empty database file of the idempotency keys."""
         if self._make(self.keys):
             sync_directory(self.queue)
-        touch(self.keys_file, self.file_mode)
+        self.touch(self.keys_file)
 
     def has_uploads(self) -> bool:
         """True when there is any file in the spool."""
@@ -179,21 +230,9 @@ class Layout:
 def inode(path: str | Path) -> int:
     """The inode of the file that has the name now; 0 when there is none."""
     try:
-        return os.stat(path).st_ino
+        return os.lstat(path).st_ino
     except FileNotFoundError:
         return 0
-
-
-def touch(path: Path, mode: int) -> None:
-    """Make an empty file with exactly these permission bits, unless it is there."""
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, mode)
-    except FileExistsError:
-        return
-    try:
-        os.fchmod(descriptor, mode)
-    finally:
-        os.close(descriptor)
 
 
 def sync_directory(path: Path) -> None:

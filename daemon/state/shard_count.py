@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from daemon.errors import CannotStart
-from daemon.state.layout import Layout, sync_directory
+from daemon.state.files import NotOwn, opened
+from daemon.state.layout import SHARDS_FILE, Layout, sync_directory
 
 _CONTENT: Final = re.compile(r"(\d{1,4})(?: (\d{1,4}))?\n?")
+#: More than any number takes.
+_LIMIT_BYTES: Final = 64
 _SHARD_DIRECTORY: Final = re.compile(r"shard-(\d{2,4})")
 
 
@@ -32,14 +35,19 @@ class ShardCount:
 def read(layout: Layout) -> ShardCount | None:
     """What the file says; None when there is none. Raises CannotStart('bad_config') when it cannot be understood."""
     try:
-        text = layout.shards_file.read_text(errors="replace")
+        text = layout.read(layout.shards_file, _LIMIT_BYTES).decode(errors="replace")
     except FileNotFoundError:
         return None
+    except NotOwn as error:
+        raise CannotStart("bad_config", f"{error.filename}: {error.strerror}; {_advice(layout)}") from error
     match = _CONTENT.fullmatch(text)
     if match is None or int(match[1]) < 1:
-        raise CannotStart("bad_config", f"{layout.shards_file} is damaged: write the number of shards into it, which"
-                                        f" is probably {_databases(layout)}")
+        raise CannotStart("bad_config", f"{layout.shards_file} is damaged; {_advice(layout)}")
     return ShardCount(int(match[1]), int(match[2]) if match[2] else None)
+
+
+def _advice(layout: Layout) -> str:
+    return f"write a file with the number of shards, which is probably {_databases(layout)}"
 
 
 def establish(layout: Layout, shards: int) -> ShardCount:
@@ -62,17 +70,26 @@ def _databases(layout: Layout) -> int:
 
 def _write(layout: Layout, count: ShardCount, *, replace: bool) -> None:
     text = f"{count.in_force}\n" if count.moving_to is None else f"{count.in_force} {count.moving_to}\n"
-    draft = layout.queue / f".shards-{os.getpid()}"
-    descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, layout.file_mode)
-    try:
-        os.write(descriptor, text.encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    if replace:
-        os.rename(draft, layout.shards_file)
-    else:
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, layout.shards_file)
-        os.unlink(draft)
+    with opened(layout.directory, layout.queue) as queue:
+        descriptor = os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, layout.file_mode, dir_fd=queue)
+        try:
+            os.write(descriptor, text.encode())
+            os.fsync(descriptor)
+            _name(descriptor, queue, replace=replace)
+        finally:
+            os.close(descriptor)
     sync_directory(layout.queue)
+
+
+def _name(descriptor: int, queue: int, *, replace: bool) -> None:
+    """Give the new file its name. It never has two: such a file is refused (see `daemon.state.files`)."""
+    unnamed = f"/proc/self/fd/{descriptor}"
+    if not replace:
+        with contextlib.suppress(FileExistsError):
+            os.link(unnamed, SHARDS_FILE, dst_dir_fd=queue, follow_symlinks=True)
+        return
+    draft = f".{SHARDS_FILE}-{os.getpid()}"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(draft, dir_fd=queue)
+    os.link(unnamed, draft, dst_dir_fd=queue, follow_symlinks=True)
+    os.rename(draft, SHARDS_FILE, src_dir_fd=queue, dst_dir_fd=queue)

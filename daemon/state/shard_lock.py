@@ -10,7 +10,7 @@ import struct
 from typing import Final
 
 from daemon.errors import CannotStart
-from daemon.state.layout import Layout, touch
+from daemon.state.layout import Layout
 from daemon.state.reserve import NO_ROOM
 
 #: struct flock of Linux on 64-bit machines: type, whence, start, length, pid (fcntl(2)).
@@ -25,15 +25,13 @@ class ShardLock:
     """The lock of one shard, held from `acquire` until `release` or the end of the process."""
 
     def __init__(self, layout: Layout, shard: int) -> None:
-        self._path = layout.lock(shard)
+        self._layout = layout
         self._shard = shard
-        self._mode = layout.file_mode
         self._descriptor = -1
 
     def acquire(self) -> None:
         """Take the lock. Raises CannotStart('shard_taken') saying which process holds it."""
-        touch(self._path, self._mode)
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = self._layout.open_made(self._layout.lock(self._shard))
         try:
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _request(fcntl.F_WRLCK))
         except BlockingIOError as error:
@@ -60,7 +58,7 @@ class ShardLock:
 def holder(layout: Layout, shard: int) -> int | None:
     """The process that serves the shard: its id, 0 when that cannot be read, None when nobody does."""
     try:
-        descriptor = os.open(layout.lock(shard), os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = layout.open(layout.lock(shard), os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:

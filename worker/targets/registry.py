@@ -1,11 +1,10 @@
 """The places that files are delivered to, and the choice between them."""
 
-from pathlib import Path
 from typing import Final
 
 from daemon.config import LOCAL, Config
 from daemon.errors import CannotStart
-from daemon.state.layout import Layout
+from daemon.state.layout import Layout, inode
 from worker.targets.base import Target
 from worker.targets.directory import DirectoryTarget
 from worker.targets.incus.rest import find_endpoint
@@ -40,8 +39,9 @@ def describe(remote_name: str, config: Config) -> dict[str, str]:
 
 def is_directory(remote_name: str, config: Config) -> bool:
     """True if a directory stands in for the remote."""
+    met_before = inode(Layout(config.state.path).incus_met) != 0
     return choose(config.target.kind, local=remote_name == LOCAL, named=bool(config.incus.endpoint),
-                  found=find_endpoint() is not None, met_before=_note(config).exists()) == "directory"
+                  found=find_endpoint() is not None, met_before=met_before) == "directory"
 
 
 def choose(kind: str, *, local: bool, named: bool, found: bool, met_before: bool) -> str:
@@ -59,8 +59,5 @@ def choose(kind: str, *, local: bool, named: bool, found: bool, met_before: bool
 def remember_incus(config: Config) -> None:
     """Note in the state directory that this machine's Incus was there, for `choose`. Raises OSError."""
     if not is_directory(LOCAL, config) and find_endpoint() is not None:
-        _note(config).touch()
-
-
-def _note(config: Config) -> Path:
-    return Layout(config.state.path).incus_met
+        layout = Layout(config.state.path)
+        layout.touch(layout.incus_met)

@@ -5,14 +5,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from daemon.state.layout import Layout, touch
+from daemon.state.layout import Layout
 
 
 @contextmanager
 def alone(layout: Layout) -> Iterator[None]:
     """Keep every other process and thread from opening a database. Raises OSError."""
-    touch(layout.schema_lock, layout.file_mode)
-    descriptor = os.open(layout.schema_lock, os.O_RDWR | os.O_CLOEXEC)
+    descriptor = layout.open_made(layout.schema_lock)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -24,6 +24,7 @@ from daemon.state.layout import Layout, inode
 from daemon.task_queue.sqlite import keys
 from daemon.task_queue.sqlite.alone import alone
 from daemon.task_queue.sqlite.faults import commit, faults
+from daemon.task_queue.sqlite.inspection import what_is_foreign
 from daemon.task_queue.sqlite.schema import CREATE_REST, CREATE_TASKS, SCHEMA_VERSION, TABLE
 
 #: How long to wait for another process's short transaction.
@@ -61,6 +62,9 @@ class QueueBase(persistqueue.SQLiteAckQueue):
         self._doubtful: list[Task] = []
         with faults():
             layout.make_shard(shard)
+            foreign = what_is_foreign(layout, shard)
+            if foreign is not None:
+                raise QueueFault("queue_damaged", foreign)
             with alone(layout):
                 super().__init__(
                     str(layout.shard(shard)), auto_resume=False, name=TABLE.rpartition("_")[2], multithreading=True,

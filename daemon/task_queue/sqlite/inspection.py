@@ -6,6 +6,7 @@ import threading
 from contextlib import closing, suppress
 from typing import Final
 
+from daemon.state.files import NotOwn
 from daemon.state.layout import Layout
 from daemon.task_queue.sqlite.faults import is_damage
 
@@ -20,6 +21,9 @@ def what_is_damaged(layout: Layout, shard: int, *, thorough: bool = False) -> st
     sqlite3.OperationalError when it cannot be read just now.
     """
     os.stat(layout.database(shard))
+    foreign = what_is_foreign(layout, shard)
+    if foreign is not None:
+        return foreign
     check = "integrity_check" if thorough else "quick_check"
     with closing(sqlite3.connect(layout.database(shard), timeout=10.0, isolation_level=None)) as connection:
         try:
@@ -29,6 +33,16 @@ def what_is_damaged(layout: Layout, shard: int, *, thorough: bool = False) -> st
                 raise
             return str(error)
     return None if found == "ok" else str(found)
+
+
+def what_is_foreign(layout: Layout, shard: int) -> str | None:
+    """Which of the files that SQLite opens by its name is not a plain file of the service's own, or None."""
+    try:
+        for path in layout.database_files(shard):
+            layout.check(path)
+    except NotOwn as error:
+        return f"{error.filename}: {error.strerror}"
+    return None
 
 
 def give_way() -> None:

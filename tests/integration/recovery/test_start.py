@@ -77,7 +77,24 @@ def _garble_pages(database: Path) -> None:
             file.write(os.urandom(4096))
 
 
-_DAMAGES = [_garble, _halve, _empty, _delete, _delete_all, _lose_log, _lose_log_only, _garble_log, _garble_pages]
+def _lead_away(database: Path) -> None:
+    outside = database.parents[3] / f"outside-{database.parent.name}"
+    shutil.move(database, outside)
+    database.symlink_to(outside)
+
+
+def _lead_log_away(database: Path) -> None:
+    Path(f"{database}-wal").unlink()
+    Path(f"{database}-wal").symlink_to("/dev/zero")
+
+
+def _replace_log_by_fifo(database: Path) -> None:
+    Path(f"{database}-wal").unlink()
+    os.mkfifo(f"{database}-wal")
+
+
+_DAMAGES = [_garble, _halve, _empty, _delete, _delete_all, _lose_log, _lose_log_only, _garble_log, _garble_pages,
+            _lead_away, _lead_log_away, _replace_log_by_fifo]
 
 
 def _has_begun_or_ended(service: Service, process: Process) -> bool:

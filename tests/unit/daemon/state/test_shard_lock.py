@@ -140,10 +140,10 @@ def test_holder_is_found_on_a_read_only_filesystem(
     """A look at the state writes nothing, so it opens nothing for writing."""
     really_open = os.open
 
-    def on_a_read_only_filesystem(path: Path, flags: int) -> int:
+    def on_a_read_only_filesystem(path: Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         if flags & os.O_ACCMODE != os.O_RDONLY:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
-        return really_open(path, flags)
+        return really_open(path, flags, mode, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", on_a_read_only_filesystem)
     assert holder(layout, 0) == other.pid
