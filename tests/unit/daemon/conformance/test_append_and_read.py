@@ -1,0 +1,172 @@
+"""What whoever puts uploads and asks about them can rely on."""
+
+import time
+from typing import Any
+
+import pytest
+
+from daemon.model.task import FINISHED, PENDING, State
+from daemon.model.upload import Upload
+from daemon.task_queue import Intake, Outcome, TaskQueue
+from tests.support.depot import an_upload
+from tests.unit.daemon.conformance.doors import (
+    KEY,
+    QueueStore,
+    accept,
+    bring,
+    claim,
+    ids,
+    several,
+    state_of,
+    task_of,
+)
+
+# --- putting -----------------------------------------------------------------------------------------------
+
+
+def test_upload_is_queued_as_it_was_put(intake: Intake) -> None:
+    """Everything that was accepted comes back."""
+    upload = an_upload("/ü", mode=0o640, uid=1, gid=2, mkdirs=True, display_name="ü", idempotency_key="k")
+    [answer] = intake.put_many([upload], supersede=True)
+    assert (answer.outcome, answer.task_id, answer.superseded) == (Outcome.ACCEPTED, upload.task_id, [])
+    task = task_of(intake, upload)
+    assert (task.upload, task.state, task.attempts, task.spooled) == (upload, State.QUEUED, 0, True)
+
+
+def test_upload_is_there_for_whoever_opens_the_queue_later(queues: QueueStore) -> None:
+    """What was put is kept, whoever put it, and whoever looks."""
+    uploads = several(3)
+    accept(queues.open_intake(), *uploads[:2])
+    accept(queues.open(), uploads[2])
+    queues.close()
+    for opened in (queues.open(), queues.open_intake()):
+        assert [task.upload for task in opened.page(limit=9)] == uploads[::-1]
+
+
+def test_upload_is_put_once_however_often_it_is_tried(intake: Intake) -> None:
+    """Trying again what may have failed is right: it is a duplicate of itself."""
+    upload = an_upload()
+    accept(intake, upload)
+    for supersede in (True, False):
+        [answer] = intake.put_many([upload], supersede=supersede)
+        assert (answer.outcome, answer.task_id, answer.superseded) == (Outcome.DUPLICATE, upload.task_id, [])
+    assert len(intake.page(limit=9)) == 1
+
+
+def test_key_stands_for_the_upload_that_came_with_it_first(intake: Intake, queues: QueueStore) -> None:
+    """The same upload again is the same task; a different one is refused, and nothing of it is kept."""
+    first = an_upload(idempotency_key="k", data=b"a")
+    same, other = an_upload(idempotency_key="k", data=b"a"), an_upload(idempotency_key="k", data=b"b")
+    bring(queues.open(), first, State.DELIVERED)
+    for upload, outcome in ((same, Outcome.DUPLICATE), (other, Outcome.MISMATCH)):
+        [answer] = intake.put_many([upload], supersede=True)
+        assert (answer.outcome, answer.task_id) == (outcome, first.task_id)
+        assert intake.find(upload.task_id) is None
+
+
+@pytest.mark.parametrize("state", sorted(PENDING | {State.FAILED} | FINISHED - {State.SUPERSEDED}))
+def test_newer_upload_replaces_what_waits_for_its_path(intake: Intake, queues: QueueStore, state: State) -> None:
+    """Queued and deferred ones are superseded; one that is being pushed, held, failed or finished is not."""
+    queue = queues.open()
+    older, elsewhere = bring(queue, an_upload("/f"), state), an_upload("/g")
+    accept(queue, elsewhere)
+    [answer] = intake.put_many([an_upload("/f")], supersede=True)
+    replaced = state in {State.QUEUED, State.DEFERRED}
+    assert answer.superseded == ([older.task_id] if replaced else [])
+    assert state_of(queue, older) is (State.SUPERSEDED if replaced else state)
+    assert state_of(queue, elsewhere) is State.QUEUED
+
+
+def test_uploads_that_are_put_together_replace_one_another(intake: Intake) -> None:
+    """Of several to one path only the last is to be delivered, and the answers are in the order of the uploads."""
+    uploads = [an_upload("/f") for _ in range(3)]
+    answers = intake.put_many(uploads, supersede=True)
+    assert [answer.task_id for answer in answers] == ids(uploads)
+    assert sorted(task_id for answer in answers for task_id in answer.superseded) == sorted(ids(uploads[:2]))
+    assert [state_of(intake, upload) for upload in uploads] == [State.SUPERSEDED, State.SUPERSEDED, State.QUEUED]
+
+
+def test_uploads_replace_nothing_where_all_are_to_be_delivered(intake: Intake) -> None:
+    """Without `supersede` each is delivered, one after the other."""
+    uploads = [an_upload("/f") for _ in range(3)]
+    answers = intake.put_many(uploads, supersede=False)
+    assert [answer.superseded for answer in answers] == [[], [], []]
+    assert {state_of(intake, upload) for upload in uploads} == {State.QUEUED}
+
+
+def test_nothing_can_be_put(intake: Intake) -> None:
+    """Whoever only tries whether the queue takes anything leaves nothing."""
+    assert intake.put_many([], supersede=True) == []
+    assert intake.page(limit=9) == []
+
+
+# --- reading -----------------------------------------------------------------------------------------------
+
+
+def test_upload_that_was_never_put_is_not_found(intake: Intake) -> None:
+    """Neither in an empty queue nor in another."""
+    assert intake.find(an_upload().task_id) is None
+    accept(intake, an_upload())
+    assert intake.find(an_upload().task_id) is None
+
+
+def test_page_is_of_what_was_asked_for_newest_first(intake: Intake, queues: QueueStore) -> None:
+    """By state and by instance, before an id, and no more than were asked for."""
+    queue = queues.open()
+    queued, held = several(4), [an_upload("/held"), an_upload("/held", instance="c2")]
+    accept(queue, *queued)
+    for upload in held:
+        bring(queue, upload, State.HELD)
+
+    def page(**question: Any) -> list[str]:
+        return [task.task_id for task in intake.page(**{"limit": 9, **question})]
+
+    assert page() == ids([*queued, *held])[::-1]
+    assert page(limit=2) == ids(held)[::-1]
+    assert page(before=held[0].task_id) == ids(queued)[::-1]
+    assert page(states=frozenset({State.HELD})) == ids(held)[::-1]
+    assert page(states=frozenset({State.HELD, State.QUEUED}), instance_key=KEY) == ids([*queued, held[0]])[::-1]
+    assert page(instance_key="local/default/c2", before=held[1].task_id) == []
+
+
+def test_tallies_count_tasks_and_bytes_by_instance_and_state(intake: Intake, queues: QueueStore) -> None:
+    """What was moved from one state to another is counted where it is now."""
+    queue = queues.open()
+    bring(queue, an_upload(data=b"12345"), State.DELIVERED)
+    accept(queue, an_upload("/a", data=b"12"), an_upload("/b", data=b"123"), an_upload(instance="c2", data=b""))
+    counted = {(tally.instance_key, tally.state): (tally.tasks, tally.size_bytes) for tally in intake.tallies()}
+    assert counted == {(KEY, State.DELIVERED): (1, 5), (KEY, State.QUEUED): (2, 5), ("local/default/c2", State.QUEUED): (1, 0)}
+
+
+def test_oldest_is_of_those_that_are_not_finished(intake: Intake, queues: QueueStore) -> None:
+    """A dead letter counts, what was delivered does not."""
+    queue = queues.open()
+    for age_s, state in ((300, State.DELIVERED), (200, State.FAILED), (100, State.QUEUED)):
+        bring(queue, an_upload(f"/{age_s}", created_at=time.time() - age_s), state)
+    oldest_at = intake.oldest_at(KEY)
+    assert oldest_at is not None
+    assert round(time.time() - oldest_at, -2) == 200
+    assert intake.oldest_at("local/default/c2") is None
+
+
+def test_putting_and_claiming_see_each_other(queues: QueueStore, queue: TaskQueue) -> None:
+    """What the API puts is claimed by the worker, and the API sees that."""
+    api, upload = queues.open_intake(), an_upload()
+    accept(api, upload)
+    assert claim(queue) == [upload.task_id]
+    assert state_of(api, upload) is State.PUSHING
+
+
+def test_queue_may_be_closed_again(queues: QueueStore) -> None:
+    """Closing twice is no error."""
+    for opened in (queues.open(), queues.open_intake()):
+        opened.close()
+        opened.close()
+
+
+def test_uploads_of_one_instance_leave_those_of_others_alone(intake: Intake) -> None:
+    """The same path in another instance, project or remote is another destination."""
+    uploads: list[Upload] = [an_upload("/f"), an_upload("/f", instance="c2"), an_upload("/f", project="p"),
+                             an_upload("/f", remote="eu")]
+    intake.put_many(uploads, supersede=True)
+    assert {state_of(intake, upload) for upload in uploads} == {State.QUEUED}
