@@ -45,8 +45,12 @@ def text_answer(status: int, text: str, *headers: tuple[str, str]) -> Answer:
 
 def json_answer(status: int, value: Mapping[str, Any], *headers: tuple[str, str], media_type: str = JSON) -> Answer:
     """An answer in JSON, one line, ending with a newline for those who read it in a terminal."""
-    body = json.dumps(value, ensure_ascii=False) + "\n"
-    return Answer(status, media_type, body.encode("utf-8", "replace"), headers)
+    return Answer(status, media_type, json_bytes(value) + b"\n", headers)
+
+
+def json_bytes(value: Mapping[str, Any]) -> bytes:
+    """A value in JSON, as answers have it."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
 
 
 async def send_answer(send: Send, answer: Answer) -> None:

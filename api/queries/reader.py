@@ -3,9 +3,9 @@
 Every method blocks on the disk: call it from a thread. A reader never waits for a writer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from api.queries.task_query import Question, merge
 from daemon.errors import QueueFault, Rejected
@@ -13,6 +13,9 @@ from daemon.model.task import PENDING, Task
 from daemon.spool import Room
 from daemon.state.layout import Layout
 from daemon.task_queue import Intake, open_intake
+
+#: Tasks that are in memory of each shard while a page is made.
+STEP: Final = 64
 
 Result = TypeVar("Result")
 
@@ -49,15 +52,19 @@ class Reader:
                 return task
         return None
 
-    def page(self, question: Question) -> list[Task]:
-        """The tasks that are asked for, newest first. Raises Rejected('queue_unreadable')."""
-        pages = [
-            self._ask(shard, lambda queue: queue.page(
-                states=question.states, instance_key=question.instance_key, before=question.after,
-                limit=question.limit))
-            for shard in question.shards(len(self._queues))
-        ]
-        return merge(pages, question.limit)
+    def newest(self, question: Question) -> Iterator[Task]:
+        """All tasks that are asked for, newest first, read as they are taken. Raises Rejected('queue_unreadable')."""
+        return merge([self._walk(shard, question) for shard in question.shards(len(self._queues))])
+
+    def _walk(self, shard: int, question: Question) -> Iterator[Task]:
+        before = question.after
+        while tasks := self._step(shard, question, before):
+            yield from tasks
+            before = tasks[-1].task_id
+
+    def _step(self, shard: int, question: Question, before: str | None) -> list[Task]:
+        return self._ask(shard, lambda queue: queue.page(
+            states=question.states, instance_key=question.instance_key, before=before, limit=STEP))
 
     def snapshot(self) -> Snapshot:
         """The counts of the backlog and the room on the disk.

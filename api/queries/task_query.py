@@ -1,13 +1,14 @@
 """Questions about tasks: one, or a page of them, over all shards."""
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from api.http.parameters import read_instance, read_query
+from api.http.response import json_bytes
 from daemon.config import Config
 from daemon.errors import Rejected
 from daemon.model.names import check_project, printable
@@ -18,6 +19,8 @@ from daemon.model.view import describe
 PARAMETERS: Final = frozenset({"state", "instance", "project", "limit", "after"})
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
+#: A page of tasks ends once it has so many bytes, though more tasks were asked for: their paths may be long.
+MAX_PAGE_BYTES: Final = 2**20
 #: Where tasks are found.
 ADDRESS: Final = "/v1/tasks"
 
@@ -66,16 +69,25 @@ def read_question(query: bytes, config: Config) -> Question:
         limit=_limit(parameters.get("limit")), after=after, parameters=tuple(parameters.items()))
 
 
-def merge(pages: Sequence[Sequence[Task]], limit: int) -> list[Task]:
-    """The newest `limit` tasks of pages that are each newest first."""
-    return list(islice(heapq.merge(*pages, key=lambda task: task.task_id, reverse=True), limit))
+def merge(pages: Iterable[Iterable[Task]]) -> Iterator[Task]:
+    """The tasks of pages that are each newest first, newest first."""
+    return heapq.merge(*pages, key=lambda task: task.task_id, reverse=True)
 
 
-def describe_page(tasks: Sequence[Task], question: Question) -> dict[str, Any]:
-    """A page of tasks for a client, with the address of the next one if there may be one."""
-    more = len(tasks) == question.limit
-    return {"tasks": [describe(task) for task in tasks],
-            "next": question.next_address(tasks[-1].task_id) if more else None}
+def describe_page(tasks: Iterable[Task], question: Question) -> dict[str, Any]:
+    """The first page of `tasks` for a client, with the address of the next one if there may be one.
+
+    It ends at the limit of the question, or with the task with which it has MAX_PAGE_BYTES.
+    """
+    page: list[dict[str, Any]] = []
+    size_bytes = 0
+    for task in islice(tasks, question.limit):
+        page.append(describe(task))
+        size_bytes += len(json_bytes(page[-1]))
+        if size_bytes >= MAX_PAGE_BYTES:
+            break
+    more = len(page) == question.limit or size_bytes >= MAX_PAGE_BYTES
+    return {"tasks": page, "next": question.next_address(page[-1]["id"]) if more else None}
 
 
 def describe_new(upload: Upload, task_id: str) -> dict[str, Any]:

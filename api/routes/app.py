@@ -11,6 +11,7 @@ from starlette.routing import Route, Router
 from api.http.browser_origin import check, from_browser
 from api.http.early_response import EarlyAnswers
 from api.http.parameters import collect, read_query
+from api.http.peers import Shares
 from api.http.problem import UPLOAD, plain_problem, problem, refusal
 from api.http.request_target import split
 from api.http.response import (
@@ -45,6 +46,8 @@ from daemon.model.view import describe
 Handler = Callable[[Scope, Receive], Awaitable[Answer]]
 Refuse = Callable[[CourierError], Answer]
 
+#: Pages of tasks that are in memory at once, at most a megabyte each.
+PAGES_AT_ONCE: Final = 64
 _NO_PARAMETERS: Final[frozenset[str]] = frozenset()
 
 
@@ -80,6 +83,23 @@ class Endpoint:
             return await handler(scope, receive)
         allowed = ", ".join([*self.methods, *(["HEAD"] if "GET" in self.methods else [])])
         return (self.other_method or self.refuse(Rejected("method_not_allowed"))).plus(("Allow", allowed))
+
+
+class Few:
+    """An app of large answers: each is in memory until its client has read it, so only a few are made at once."""
+
+    def __init__(self, app: App, shares: Shares) -> None:
+        self._app = app
+        self._shares = shares
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or send it away."""
+        peer = scope["state"][PEER]
+        if not self._shares.admits(peer):
+            await send_answer(send, problem(Rejected("too_busy")))
+            return
+        with self._shares.hold(peer):
+            await self._app(scope, receive, send)
 
 
 class Courier:
@@ -129,8 +149,10 @@ class Courier:
     async def get_tasks(self, scope: Scope, receive: Receive) -> Answer:
         """GET a page of tasks."""
         question = task_query.read_question(scope["query_string"], self._live.config)
-        page = await joined(self._threads.submit(self._probe.reader.page, question))
-        return json_answer(200, task_query.describe_page(page, question))
+        return await joined(self._threads.submit(self._page, question))
+
+    def _page(self, question: task_query.Question) -> Answer:
+        return json_answer(200, task_query.describe_page(self._probe.reader.newest(question), question))
 
     async def get_health(self, scope: Scope, receive: Receive) -> Answer:
         """GET /healthz: the process is up."""
@@ -153,7 +175,7 @@ def build(courier: Courier, live: LiveConfig) -> App:
             Route(UPLOAD, Endpoint({"POST": courier.post_upload}, plain_problem, other_method)),
             Route("/v1/instances/{instance}/files/{path:path}", Endpoint({"PUT": courier.put_file})),
             Route("/v1/tasks/{task_id}", Endpoint({"GET": courier.get_task})),
-            Route("/v1/tasks", Endpoint({"GET": courier.get_tasks})),
+            Route("/v1/tasks", Few(Endpoint({"GET": courier.get_tasks}), Shares(lambda: PAGES_AT_ONCE))),
             Route("/healthz", Endpoint({"GET": courier.get_health})),
             Route("/readyz", Endpoint({"GET": courier.get_readiness})),
         ],

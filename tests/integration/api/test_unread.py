@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from api.routes.app import PAGES_AT_ONCE
 from api.uploads.backlog import MAX_AGE_S
 from tests.integration.api.running import Api, wait_until
 from tests.support.waiting import PATIENCE_S
@@ -90,6 +91,23 @@ def test_upload_does_not_wait_for_questions(full: Api) -> None:
 
     # Where this process has to wait for its turn all may be answered before it can look, but not every time.
     assert any(overtakes() for _ in range(5))
+
+
+def test_answers_that_nobody_reads_fill_no_memory(full: Api) -> None:
+    """So many are made and no more; who comes too late is told so, and others still have theirs."""
+    with ExitStack() as stack:
+        asking = [stack.enter_context(connected(full, socket.AF_UNIX)) for _ in range(150)]
+        for connection in asking:
+            connection.sendall(ASK)
+        waiting = list(asking)
+        while waiting:
+            # All are answered at once, or with the first bytes of what they do not read.
+            answered, _, _ = select.select(waiting, [], [], PATIENCE_S)
+            assert answered
+            waiting = [connection for connection in waiting if connection not in answered]
+        statuses = [connection.recv(12, socket.MSG_PEEK) for connection in asking]
+        assert statuses.count(b"HTTP/1.1 503") >= len(asking) - PAGES_AT_ONCE
+        assert full.ask("GET", "/v1/tasks?limit=1").status == 200
 
 
 def test_client_that_takes_its_time_has_its_answer(full: Api) -> None:

@@ -1,10 +1,12 @@
 """Questions about tasks."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from api.queries.task_query import Question, describe_page, merge, read_question
+from api.http.response import json_bytes
+from api.queries.task_query import MAX_PAGE_BYTES, Question, describe_page, merge, read_question
 from daemon.config import Config, Remote
 from daemon.errors import Rejected
 from daemon.model.task import State, Task
@@ -53,9 +55,9 @@ def test_question_goes_to_one_shard_when_the_instance_is_known() -> None:
 
 
 def test_pages_of_shards_are_merged_newest_first() -> None:
-    """As if there were one shard, up to the limit."""
-    merged = merge([[task(5), task(2)], [task(4), task(3), task(1)]], 4)
-    assert [found.order for found in merged] == [5, 4, 3, 2]
+    """As if there were one shard."""
+    merged = merge([[task(5), task(2)], [task(4), task(3), task(1)]])
+    assert [found.order for found in merged] == [5, 4, 3, 2, 1]
 
 
 def test_page_leads_to_the_next_one_when_it_is_full() -> None:
@@ -65,6 +67,16 @@ def test_page_leads_to_the_next_one_when_it_is_full() -> None:
     assert page["next"] == f"/v1/tasks?state=queued&limit=2&after={task(7).task_id}"
     assert describe_page([task(6)], question)["next"] is None
     assert describe_page([], question)["next"] is None
+
+
+def test_page_ends_before_its_limit_when_it_has_many_bytes() -> None:
+    """Paths may be long: the rest is on the next page, and no more is read than is shown."""
+    long = Destination("local", "default", "c1", "/" + "d" * 250)
+    tasks = (task(number, upload=replace(task(number).upload, destination=long)) for number in range(10**6, 0, -1))
+    page = describe_page(tasks, Question(limit=10**6))
+    assert MAX_PAGE_BYTES <= len(json_bytes(page)) < MAX_PAGE_BYTES + 10_000
+    assert page["next"] == f"/v1/tasks?after={page['tasks'][-1]['id']}"
+    assert next(tasks).task_id < page["tasks"][-1]["id"]
 
 
 def test_task_is_described_with_times_and_error() -> None:
