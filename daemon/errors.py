@@ -248,10 +248,10 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     _stop("shard_taken", "Another worker serves this shard.",
           "Stop it first, or choose another shard.", exit_status=EX_TEMPFAIL),
     _stop("queue_damaged", "A shard's database is damaged.", "The worker sets it aside and rebuilds it."),
-    _wait("queue_full", "The disk has no room for the queue's own writes.",
-          "Make room on the state directory's filesystem.", room_helps=True),
-    _wait("queue_failed", "The queue's database could not be read or written.",
-          "See the message; check the disk.", room_helps=True),
+    _wait("queue_full", "There is no room for the service's own writes.",
+          "Make room for the state directory: bytes or inodes on its filesystem, or the quota of who owns it.",
+          room_helps=True),
+    _wait("queue_failed", "The queue's database could not be read or written.", "See the message; check the disk."),
     _retry("queue_locked", "Another process held the queue's database for too long.", "See whether one of them hangs."),
 )
 

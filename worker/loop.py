@@ -20,7 +20,8 @@ from daemon.model.task import State
 from daemon.process import sd_notify
 from daemon.process.signals import Signals
 from daemon.state.doorbell import Doorbell
-from daemon.state.reserve import NO_ROOM, Reserve
+from daemon.state.reserve import Reserve
+from daemon.state.room import NO_ROOM
 from daemon.task_queue import TaskQueue
 from worker.dispatch.commands import Commands
 from worker.dispatch.lifecycle_feed import InstanceChanged, RemoteConnected
@@ -134,7 +135,7 @@ class Worker:
         except QueueFault as error:
             if error.kind.action is Action.STOP:
                 raise
-            self._bear(error.code, error.detail, no_room=error.code == "queue_full")
+            self._bear(error.code, error.detail, no_room=error.kind.room_helps)
         except OSError as error:
             self._bear("io_error", str(error), no_room=error.errno in NO_ROOM)
         return None

@@ -5,6 +5,7 @@ import sys
 from typing import Final
 
 from daemon.errors import CannotStart, CourierError
+from daemon.state.room import NO_ROOM
 
 #: Told to stop, and done.
 EXIT_OK: Final = 0
@@ -38,4 +39,5 @@ def end_with(program: str, error: CourierError | OSError) -> int:
 
 def _in_words(error: OSError) -> CannotStart:
     """What the disk said to a process that cannot go on without it, as an error that a restart may find mended."""
-    return CannotStart("io_error", f"{error.filename or 'state.directory'}: {error.strerror or error}")
+    code = "queue_full" if error.errno in NO_ROOM else "io_error"
+    return CannotStart(code, f"{error.filename or 'state.directory'}: {error.strerror or error}")

@@ -18,6 +18,7 @@ from daemon.recovery.findings import Finding
 from daemon.spool import open_checked
 from daemon.state.layout import Layout, inode, sync_directory
 from daemon.state.quarantine import retire
+from daemon.state.reserve import INODES
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 
 #: So often the service manager is told that the start goes on, and for how long it is asked to wait.
@@ -77,8 +78,9 @@ def _open_or_replace(layout: Layout, shard: int, report: Callable[[Finding], Non
                 raise
             reason = fault.detail
     target = retire(layout, layout.shard(shard))
-    # Room that was kept back is nothing doubtful.
-    (target / layout.reserve(shard).name).unlink(missing_ok=True)
+    for path in layout.reserves(shard, INODES):
+        # Room that was kept back is nothing doubtful.
+        (target / path.name).unlink(missing_ok=True)
     log("queue.set_aside", shard=shard, path=str(target), reason=reason)
     report(Finding(name="queue_damaged", shard=shard, detail=f"{target}: {reason}", repaired=True))
     return SqliteDoctor(layout, shard), True

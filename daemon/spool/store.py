@@ -22,6 +22,7 @@ from daemon.spool.values import Mark, Stopped, same_upload
 from daemon.spool.writer import FileIncoming, rejected
 from daemon.state.files import is_own
 from daemon.state.layout import Layout
+from daemon.state.room import explained
 
 #: What opening a symbolic link, or a socket, ends with.
 _NO_FILE: Final = frozenset({errno.ELOOP, errno.ENXIO})
@@ -48,7 +49,7 @@ class FileSpool:
             failpoints.reach("spool.open")
             incoming = FileIncoming(self._unnamed(), self.directory)
         except OSError as error:
-            raise rejected(error) from error
+            raise rejected(explained(error, self._layout.spool)) from error
         if expected_bytes is not None:
             incoming.reserve(expected_bytes)
         return incoming

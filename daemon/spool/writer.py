@@ -1,6 +1,5 @@
 """An upload on its way into the spool: unnamed while it is received, then sealed under its name, then decided about."""
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -12,11 +11,11 @@ from daemon import failpoints
 from daemon.errors import Rejected
 from daemon.model.upload import Upload
 from daemon.spool.file_format import ending
+from daemon.state.room import NO_ROOM
 
 #: Bytes, and pieces, that are held in memory until they are written together: a small upload is written once, whole.
 _HELD_BYTES: Final = 256 * 1024
 _HELD_PIECES: Final = 512
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class FileIncoming:
@@ -40,7 +39,7 @@ class FileIncoming:
             os.posix_fallocate(self._descriptor, 0, expected_bytes)
             self._reserved = True
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if error.errno in NO_ROOM:
                 self.discard()
                 raise rejected(error) from error
             # A filesystem that cannot preallocate: the writes will tell.
@@ -148,6 +147,6 @@ def _write_all(descriptor: int, pieces: Sequence[bytes], at: int, flags: int) ->
 
 def rejected(error: OSError) -> Rejected:
     """The answer to a client whose upload met this."""
-    if error.errno in _NO_ROOM:
+    if error.errno in NO_ROOM:
         return Rejected("no_room", f"The spool's disk: {error.strerror}.")
     return Rejected("storage_failed", f"The spool: {error.strerror}.")

@@ -26,12 +26,12 @@ from typing import Final
 from daemon.errors import CannotStart
 from daemon.model.upload import BUCKETS
 from daemon.state.files import NotOwn, is_own, open_own, opened
+from daemon.state.room import NO_ROOM, explained
 
 #: Name of the file that says how many shards there are.
 SHARDS_FILE: Final = "shards"
 #: What no other configuration and no other permission would help against: the disk or the machine is in trouble.
-_TROUBLE: Final = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EUCLEAN, errno.ESTALE,
-                             errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_TROUBLE: Final = frozenset({errno.EIO, errno.EUCLEAN, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class Layout:
@@ -65,9 +65,9 @@ class Layout:
         """The database of one shard."""
         return self.shard(shard) / "data.db"
 
-    def reserve(self, shard: int) -> Path:
-        """The file that holds room for the shard's worker to finish its work on a full disk."""
-        return self.shard(shard) / "reserve"
+    def reserves(self, shard: int, files: int) -> list[Path]:
+        """The files that hold room for the shard's worker to finish its work on a full disk."""
+        return [self.shard(shard) / name for name in ("reserve", *(f"reserve-{number}" for number in range(1, files)))]
 
     def log(self, shard: int) -> Path:
         """The write-ahead log that SQLite keeps beside the shard's database."""
@@ -155,7 +155,8 @@ class Layout:
         """Make what is missing, durably, and set this process's umask to fit.
 
         Raises CannotStart: 'bad_config' when the directory cannot be made or is not this service's own,
-        'read_only_state' when nothing can be written there, 'io_error' when the disk fails or is full.
+        'read_only_state' when nothing can be written there, 'queue_full' when there is no room, 'io_error' when the
+        disk fails.
         """
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -170,6 +171,9 @@ class Layout:
         except OSError as error:
             if error.errno == errno.EROFS and self.directory.is_dir():
                 raise self.read_only() from error
+            if error.errno in NO_ROOM:
+                reason = explained(error, self.directory).strerror
+                raise CannotStart("queue_full", f"state.directory {self.directory}: {reason}") from error
             if error.errno in _TROUBLE:
                 raise CannotStart("io_error", f"state.directory {self.directory}: {error.strerror}") from error
             raise CannotStart(

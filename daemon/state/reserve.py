@@ -1,66 +1,104 @@
 """The reserve: room on the disk that is given free when the disk is full, so that work can still be finished."""
 
-import contextlib
-import errno
 import os
+from pathlib import Path
 from typing import Final
 
 from daemon.log import log
 from daemon.state.layout import Layout
+from daemon.state.room import NO_ROOM
 
-#: What the system says when a disk or a quota is full.
-NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+#: Files of a worker that may be missing when it begins: SQLite's log and its index, and the mark that it runs; and one
+#: to spare.
+INODES: Final = 4
 
 
 class Reserve:
-    """One preallocated file of a shard, made by its worker and released when nothing else helps."""
+    """Preallocated files of a shard, made by its worker and released when nothing else helps.
+
+    The first has the bytes. Each of them has an inode, for a disk that has no other left.
+    """
 
     def __init__(self, layout: Layout, shard: int, size_bytes: int) -> None:
-        self._path = layout.reserve(shard)
-        self._mode = layout.file_mode
+        self._layout = layout
+        self._paths = layout.reserves(shard, INODES)
         self._size_bytes = size_bytes
         self._shard = shard
         self._released = False
+        #: True when all of it is there, as far as was seen, or none is wanted.
+        self.whole = self._is_whole()
 
-    @property
-    def whole(self) -> bool:
-        """True when the file is there, or none is wanted."""
-        return not self._size_bytes or (self._path.exists() and self._path.stat().st_size >= self._size_bytes)
+    def _is_whole(self) -> bool:
+        first, *others = self._paths
+        return not self._size_bytes or (_size_of(first) >= self._size_bytes and all(map(os.path.lexists, others)))
 
     def resize(self, size_bytes: int) -> None:
         """Want another size from now on. What is too much is given free at once; what is missing, `restore` makes."""
         self._size_bytes = size_bytes
-        with contextlib.suppress(FileNotFoundError):
-            if self._path.stat().st_size > size_bytes:
-                os.truncate(self._path, size_bytes)
+        if not size_bytes:
+            self._remove()
+        elif _size_of(self._paths[0]) > size_bytes:
+            self._cut(size_bytes)
+        self.whole = self._is_whole()
+
+    def _cut(self, size_bytes: int) -> None:
+        descriptor = self._layout.open(self._paths[0], os.O_RDWR)
+        try:
+            os.ftruncate(descriptor, size_bytes)
+        finally:
+            os.close(descriptor)
 
     def restore(self) -> None:
-        """Make the file if it is missing and there is room for it twice over."""
-        if self.whole:
+        """Make what is missing if there is room for all of it twice over. Raises OSError for other trouble."""
+        self.whole = self._is_whole()
+        if self.whole or not self._has_room():
             return
-        room = os.statvfs(self._path.parent)
-        if room.f_bavail * room.f_frsize < 2 * self._size_bytes:
-            return
-        descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, self._mode)
         try:
-            os.posix_fallocate(descriptor, 0, self._size_bytes)
+            self._fill()
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
-            os.ftruncate(descriptor, 0)
+            self._remove()
             return
-        finally:
-            os.close(descriptor)
+        self.whole = True
         if self._released:
             self._released = False
             log("disk.reserve_back", shard=self._shard)
 
-    def release(self) -> bool:
-        """Give the room free; return False when there was none left to give."""
+    def _has_room(self) -> bool:
+        room = os.statvfs(self._paths[0].parent)
+        inodes = room.f_favail if room.f_files else 2 * INODES
+        return room.f_bavail * room.f_frsize >= 2 * self._size_bytes and inodes >= 2 * INODES
+
+    def _fill(self) -> None:
+        """Make all the files. What is free on the disk says nothing of a quota, so twice the bytes are tried."""
+        for path in self._paths:
+            self._layout.touch(path)
+        descriptor = self._layout.open(self._paths[0], os.O_RDWR)
         try:
-            self._path.unlink()
-        except FileNotFoundError:
+            os.posix_fallocate(descriptor, 0, 2 * self._size_bytes)
+            os.ftruncate(descriptor, self._size_bytes)
+        finally:
+            os.close(descriptor)
+
+    def release(self) -> bool:
+        """Give the room free; return False when there was none left to give. Raises OSError."""
+        self.whole = not self._size_bytes
+        if not self._remove():
             return False
         self._released = True
         log("disk.full", shard=self._shard)
         return True
+
+    def _remove(self) -> bool:
+        there = [path for path in self._paths if os.path.lexists(path)]
+        for path in there:
+            path.unlink()
+        return bool(there)
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return -1

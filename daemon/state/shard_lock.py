@@ -11,7 +11,7 @@ from typing import Final
 
 from daemon.errors import CannotStart
 from daemon.state.layout import Layout
-from daemon.state.reserve import NO_ROOM
+from daemon.state.room import NO_ROOM
 
 #: struct flock of Linux on 64-bit machines: type, whence, start, length, pid (fcntl(2)).
 _FLOCK: Final = struct.Struct("hhqqi4x")

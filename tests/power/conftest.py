@@ -2,6 +2,9 @@
 
 import pytest
 
+from tests.power import disks
+from tests.support.packages import provide
+
 #: Of so many cuts one more is made with a real Incus.
 _INCUS_EVERY = 5
 
@@ -12,3 +15,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name, count in (("cut", cuts), ("incus_cut", -(-cuts // _INCUS_EVERY))):
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, range(count))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tools() -> None:
+    """The programs that make disks."""
+    provide(disks.TOOLS)

@@ -1,35 +1,68 @@
-"""Disks of our own: ext4 on loop devices with direct I/O, so that a copy of the file is what a disk would hold."""
+"""Disks of our own, on loop devices with direct I/O, so that a copy of the file is what a disk would hold."""
 
 import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+from tests.support.packages import lacking
 
 #: A copy is taken again when something was written meanwhile; more often than this, something never stops.
 _COPIES = 50
 
 
+#: Programs that such disks need, and the Debian packages that have them.
+TOOLS: Final = {"losetup": "mount", "mount": "mount", "umount": "mount", "cp": "coreutils", "cmp": "diffutils",
+                "mkfs.ext4": "e2fsprogs", "mkfs.btrfs": "btrfs-progs", "btrfs": "btrfs-progs"}
+
+
 def missing() -> str | None:
     """Why this machine cannot have such disks, or None."""
     if os.geteuid() != 0:
-        return "cutting the power of a disk needs root"
-    tools = [tool for tool in ("losetup", "mkfs.ext4", "mount", "umount", "cp", "cmp") if shutil.which(tool) is None]
-    if tools or not Path("/dev/loop-control").exists():
-        return f"cutting the power of a disk needs loop devices and {' '.join(tools) or 'their tools'}"
+        return "disks of our own need root"
+    if not Path("/dev/loop-control").exists():
+        return "disks of our own need loop devices"
+    packages = lacking(TOOLS)
+    if packages and shutil.which("apt-get") is None:
+        return f"disks of our own need {' '.join(packages)}"
     return None
+
+
+@dataclass(frozen=True)
+class Filesystem:
+    """What a disk is formatted with, and how it is mounted."""
+
+    kind: str
+    make: tuple[str, ...]
+    options: str = "defaults"
+
+
+#: What nobody syncs is not synced by the kernel either, however long a slow machine takes until the cut.
+EXT4: Final = Filesystem(
+    "ext4", ("mkfs.ext4", "-q", "-F", "-m", "0", "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0"),
+    "commit=300")
+BTRFS: Final = Filesystem("btrfs", ("mkfs.btrfs", "-q", "-f"))
+
+
+def ext4_with_inodes(number: int) -> Filesystem:
+    """ext4 on which there can be so many files and directories."""
+    return Filesystem(EXT4.kind, (*EXT4.make, "-N", str(number)), EXT4.options)
 
 
 class Disk:
     """One disk and where it is mounted."""
 
-    def __init__(self, file: Path, mountpoint: Path, size_bytes: int) -> None:
+    def __init__(self, file: Path, mountpoint: Path, size_bytes: int, filesystem: Filesystem = EXT4) -> None:
         """Make it, empty."""
         self.file = file
         self.mountpoint = mountpoint
+        self._filesystem = filesystem
         with file.open("wb") as made:
             made.truncate(size_bytes)
-        _run("mkfs.ext4", "-q", "-F", "-m", "0", "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(file))
+        _run(*filesystem.make, str(file))
         self._mounted = False
 
     def mount(self) -> None:
@@ -37,12 +70,16 @@ class Disk:
         self.mountpoint.mkdir(exist_ok=True)
         device = _run("losetup", "--find", "--show", "--direct-io=on", str(self.file))
         try:
-            # What nobody syncs is not synced by the kernel either, however long a slow machine takes until the cut.
-            _run("mount", "-t", "ext4", "-o", "commit=300", device, str(self.mountpoint))
+            _run("mount", "-t", self._filesystem.kind, "-o", self._filesystem.options, device, str(self.mountpoint))
             self._mounted = True
         finally:
             # A device in use is let go of when its last user is done.
             _run("losetup", "--detach", device)
+
+    def limit(self, size_bytes: int) -> None:
+        """Give everything on a mounted btrfs a quota: root is held to it too."""
+        _run("btrfs", "quota", "enable", str(self.mountpoint))
+        _run("btrfs", "qgroup", "limit", str(size_bytes), "0/5", str(self.mountpoint))
 
     def unmount(self) -> bool:
         """Unmount it, if it is mounted; return False when somebody still uses it."""

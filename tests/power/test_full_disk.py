@@ -1,13 +1,16 @@
-"""A disk that is really full: uploads are refused, and what was accepted is delivered all the same."""
+"""A disk, or a quota, that is really full: uploads are refused, and what was accepted is delivered all the same."""
 
 import errno
 import os
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.power.disks import Disk
+from daemon.state.reserve import Reserve
+from tests.power.disks import BTRFS, Disk
 from tests.support.processes import Forked
 from tests.support.service import Service
 from tests.support.waiting import eventually
@@ -17,16 +20,31 @@ pytestmark = pytest.mark.power
 #: Nothing is turned away for its announced size: the disk itself is to say that it is full.
 SETTINGS = {"limits": {"min_free_bytes": 0, "reserve_bytes": 2 * 2**20}}
 FILLER = "filler"
-#: What the queue writes for so many, one after the other, is many times the reserve.
+_ROOM_BYTES = 64 * 2**20
+#: What the queue writes for so many is many times the reserve.
 MANY = 2000
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    """A service whose state, without the instances, has a small disk of its own; not started yet."""
+def small_disk(file: Path, mountpoint: Path) -> Disk:
+    """A disk that fills up."""
+    disk = Disk(file, mountpoint, _ROOM_BYTES)
+    disk.mount()
+    return disk
+
+
+def small_quota(file: Path, mountpoint: Path) -> Disk:
+    """A disk with room to spare, and a quota that fills up: the system says EDQUOT, and SQLite an I/O error."""
+    disk = Disk(file, mountpoint, 4 * _ROOM_BYTES, BTRFS)
+    disk.mount()
+    disk.limit(_ROOM_BYTES)
+    return disk
+
+
+@pytest.fixture(params=[small_disk, small_quota])
+def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
+    """A service whose state, without the instances, has a small disk or quota of its own; not started yet."""
     with Service(tmp_path, SETTINGS) as made:
-        disk = Disk(tmp_path / "disk", made.layout.directory, 64 * 2**20)
-        disk.mount()
+        disk: Disk = request.param(tmp_path / "disk", made.layout.directory)
         try:
             (tmp_path / "instances").mkdir()
             made.layout.instances.symlink_to(tmp_path / "instances")
@@ -52,7 +70,7 @@ def _grow(descriptor: int, piece: int) -> bool:
     try:
         os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, piece)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
         return False
     return True
@@ -60,8 +78,7 @@ def _grow(descriptor: int, piece: int) -> bool:
 
 def reserved(service: Service) -> bool:
     """True when the worker has set its room aside."""
-    file = service.layout.reserve(0)
-    return file.exists() and file.stat().st_size == SETTINGS["limits"]["reserve_bytes"]
+    return Reserve(service.layout, 0, SETTINGS["limits"]["reserve_bytes"]).whole
 
 
 def make_room(service: Service) -> None:
@@ -70,17 +87,28 @@ def make_room(service: Service) -> None:
     eventually(lambda: (answer := service.client.put("c1", "/again", b"x")) and answer.status == 202)
 
 
+def revive(service: Service) -> bool:
+    """Start again what the kernel ended, as a service manager does; True when nothing had to be.
+
+    btrfs has no other way to tell who writes to a mapped file, as SQLite's index of its log is, that there is no room.
+    """
+    dead = {name: status for name, process in service.processes.items() if (status := process.status()) is not None}
+    assert set(dead.values()) <= {-signal.SIGBUS}
+    for name in dead:
+        service.begin(name)
+    return not dead
+
+
 def upload(service: Service, count: int) -> None:
-    """Have `count` uploads accepted."""
-    for number in range(count):
-        answer = service.client.put("c1", f"/{number}", b"x" * 1000)
-        assert answer is not None
-        assert answer.status == 202
+    """Have `count` uploads accepted, several at a time."""
+    with ThreadPoolExecutor(16) as clients:
+        answers = clients.map(lambda number: service.client.put("c1", f"/{number}", b"x" * 1000), range(count))
+        assert [answer for answer in answers if answer is None or answer.status != 202] == []
 
 
 def all_delivered(service: Service, count: int) -> bool:
-    """True when `count` uploads are in the instance."""
-    return all(service.delivered("c1", f"/{number}") == b"x" * 1000 for number in range(count))
+    """True when `count` uploads are in the instance, and everybody is up."""
+    return revive(service) and all(service.delivered("c1", f"/{number}") == b"x" * 1000 for number in range(count))
 
 
 def test_upload_is_refused_and_leaves_nothing_when_the_disk_is_full(service: Service) -> None:
@@ -110,10 +138,10 @@ def test_what_was_accepted_is_delivered_when_the_disk_is_full(service: Service) 
     worker.arm("queue.claim=EIO")
     upload(service, 200)
     fill(service)
-    worker.arm("")
+    if revive(service):
+        worker.arm("")
     eventually(lambda: all_delivered(service, 200))
     service.wait_quiet()
-    assert worker.status() is None
     assert not service.mistakes()
 
 

@@ -1,7 +1,6 @@
 """A package of these sources, a machine that it is installed on, and instances to deliver into."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.host import Container, Host
+from tests.support.packages import provide
 from tests.system.load import Load
 from tests.system.machine import CONFIG, INCUS_SOCKET, Machine, give_incus, launched
 
@@ -22,12 +22,7 @@ PYTHON = "3.11"
 @pytest.fixture(scope="session")
 def tools() -> None:
     """The programs that make and check the package."""
-    missing = [package for tool, package in TOOLS.items() if shutil.which(tool) is None]
-    if missing:
-        # Lists that are old name packages that are gone; without a network they may do all the same.
-        subprocess.run(["apt-get", "-q", "update"], check=False, stdout=subprocess.DEVNULL)
-        subprocess.run(["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300", "install", "--no-install-recommends", *missing],
-                       env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, stdout=subprocess.DEVNULL, check=True)
+    provide(TOOLS)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ from daemon.recovery.downtime import catch_up, note_alive
 from daemon.recovery.findings import Finding
 from daemon.spool import Mark, open_spool
 from daemon.state.layout import Layout
-from daemon.state.reserve import NO_ROOM, Reserve
+from daemon.state.reserve import Reserve
+from daemon.state.room import NO_ROOM, trouble_in
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from worker.dispatch.marks import mark
 
@@ -25,6 +26,7 @@ def begin(layout: Layout, shard: int, reserve: Reserve, config: Config) -> Sqlit
     Raises QueueFault and OSError when that is not possible.
     """
     supersede = config.delivery.supersedes
+    _make_room(layout, shard, reserve)
     # Without its log a database says what was, not what the last worker did.
     up_to_date = layout.log(shard).exists()
     queue = _with_room(reserve, lambda: rebuild.open_whole(
@@ -49,6 +51,16 @@ def tell(finding: Finding) -> None:
     """Log what was found to be wrong."""
     log("fsck.finding", finding=finding.name, shard=finding.shard, task_id=finding.task_id,
         detail=finding.detail or None, repaired=finding.repaired)
+
+
+def _make_room(layout: Layout, shard: int, reserve: Reserve) -> None:
+    """Release the reserve before it is missed: SQLite may not live to say so.
+
+    Without room btrfs kills (SIGBUS) who writes to a mapped file, as SQLite's index of the log is.
+    """
+    trouble = trouble_in(layout.shard(shard))
+    if trouble is not None and trouble.errno in NO_ROOM:
+        reserve.release()
 
 
 def _with_room(reserve: Reserve, step: Callable[[], Result]) -> Result:

@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, Self, TypeVar
 
 import persistqueue
@@ -60,7 +60,7 @@ class QueueBase(persistqueue.SQLiteAckQueue):
         self.met_damaged_row = False
         #: Tasks of claims that failed: whether they are claimed is not known.
         self._doubtful: list[Task] = []
-        with faults():
+        with self.faults():
             layout.make_shard(shard)
             foreign = what_is_foreign(layout, shard)
             if foreign is not None:
@@ -98,6 +98,10 @@ class QueueBase(persistqueue.SQLiteAckQueue):
             self.durable.executescript(script)
         self.quick.execute("PRAGMA synchronous = NORMAL")
 
+    def faults(self) -> AbstractContextManager[None]:
+        """Turn what SQLite and the disk raise into QueueFault."""
+        return faults(self.layout.shard(self.shard))
+
     @property
     def durable(self) -> sqlite3.Connection:
         """The connection whose transactions are on the disk when they return."""
@@ -134,14 +138,14 @@ class QueueBase(persistqueue.SQLiteAckQueue):
         return self._mending_keys(lambda: self._ask_keys(sql))
 
     def _ask_keys(self, sql: str) -> list[Any]:
-        with self._lock, faults():
+        with self._lock, self.faults():
             return self._reach_keys().execute(sql).fetchall()
 
     def _reach_keys(self) -> sqlite3.Connection:
         """The connection that reaches the keys: opened when it is first needed, and when they were replaced."""
         if self._keyed is not None and self._keys_inode == inode(self.layout.keys_file):
             return self._keyed
-        with faults():
+        with self.faults():
             if self._keyed is not None:
                 self._keyed.close()
                 self._keyed = None
@@ -170,7 +174,7 @@ class QueueBase(persistqueue.SQLiteAckQueue):
     @contextmanager
     def write(self, connection: sqlite3.Connection, step: str) -> Iterator[sqlite3.Connection]:
         """One transaction. Raises QueueFault; its `certainly_failed` says that nothing was committed."""
-        with self._lock, faults():
+        with self._lock, self.faults():
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -180,11 +184,11 @@ class QueueBase(persistqueue.SQLiteAckQueue):
                     connection.execute("ROLLBACK")
                 raise
             # A commit into two databases may be done in the first when it fails in the second.
-            commit(connection, alone=connection is not self._keyed)
+            commit(connection, self.layout.shard(self.shard), alone=connection is not self._keyed)
 
     def read(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
         """All rows of a question. Raises QueueFault."""
-        with self._lock, faults():
+        with self._lock, self.faults():
             return self.quick.execute(sql, values).fetchall()
 
     def close(self) -> None:

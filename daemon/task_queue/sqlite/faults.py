@@ -1,44 +1,54 @@
 """What SQLite and the disk say when they fail, as QueueFault."""
 
-import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from daemon.errors import QueueFault
+from daemon.state.room import NO_ROOM, explained, trouble_in
 
 _FAULTS: Final = {sqlite3.SQLITE_FULL: "queue_full", sqlite3.SQLITE_BUSY: "queue_locked",
                   sqlite3.SQLITE_LOCKED: "queue_locked"}
 #: What SQLite says of a database that was emptied under a running process.
 _EMPTIED: Final = ("no such table", "no such column")
-_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+#: Where SQLite keeps the system's reason to itself. It takes no errno but ENOSPC for a lack of room, and not each time.
+_HIDES_REASON: Final = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL,
+                                  sqlite3.SQLITE_READONLY})
 
 
-def commit(connection: sqlite3.Connection, *, alone: bool) -> None:
-    """Commit into one database (`alone`) or several.
+def commit(connection: sqlite3.Connection, directory: Path, *, alone: bool) -> None:
+    """Commit into one database (`alone`) in `directory`, or several.
 
     Raises QueueFault; its `certainly_failed` says whether nothing was committed.
     """
     try:
         connection.execute("COMMIT")
     except sqlite3.Error as error:
-        certain = alone and _primary(error) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        raise _fault(error, certainly_failed=certain) from error
+        code, detail = _judge(error, directory)
+        raise QueueFault(code, detail, certainly_failed=alone and _undone(error, code)) from error
+
+
+def _undone(error: sqlite3.Error, code: str) -> bool:
+    """True when a commit that failed so wrote no last page to the log, without which its others do not count."""
+    return (_primary(error) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}
+            or (_code(error), code) == (sqlite3.SQLITE_IOERR_WRITE, "queue_full"))
 
 
 @contextmanager
-def faults() -> Iterator[None]:
-    """Turn what SQLite and the disk raise into QueueFault; nothing was committed then."""
+def faults(directory: Path) -> Iterator[None]:
+    """Turn what SQLite says of a database in `directory`, and the disk, into QueueFault; nothing was committed then."""
     try:
         yield
     except sqlite3.Error as error:
-        raise _fault(error, certainly_failed=True) from error
+        code, detail = _judge(error, directory)
+        raise QueueFault(code, detail, certainly_failed=True) from error
     except OSError as error:
-        code = "queue_full" if error.errno in _DISK_FULL else "queue_failed"
-        raise QueueFault(code, f"The queue: {error.strerror}.", certainly_failed=True) from error
+        code = "queue_full" if error.errno in NO_ROOM else "queue_failed"
+        raise QueueFault(code, f"The queue: {explained(error, directory).strerror}.", certainly_failed=True) from error
 
 
 def is_damage(error: sqlite3.Error) -> bool:
@@ -47,14 +57,28 @@ def is_damage(error: sqlite3.Error) -> bool:
     A short read is one: a part of the log is gone that another process still has open.
     """
     return (_primary(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-            or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHORT_READ
+            or _code(error) == sqlite3.SQLITE_IOERR_SHORT_READ
             or str(error).startswith(_EMPTIED))
 
 
+def _code(error: sqlite3.Error) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0))
+
+
 def _primary(error: sqlite3.Error) -> int:
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+    return _code(error) & 0xFF
 
 
-def _fault(error: sqlite3.Error, *, certainly_failed: bool) -> QueueFault:
-    code = "queue_damaged" if is_damage(error) else _FAULTS.get(_primary(error), "queue_failed")
-    return QueueFault(code, f"The queue's database: {error}.", certainly_failed=certainly_failed)
+def _judge(error: sqlite3.Error, directory: Path) -> tuple[str, str]:
+    """The code for what SQLite says of a database in `directory`, and that in words with the system's reason."""
+    trouble = trouble_in(directory) if _primary(error) in _HIDES_REASON and not is_damage(error) else None
+    why = f" ({trouble.strerror})" if trouble else ""
+    return _code_for(error, trouble), f"The queue's database: {error}{why}."
+
+
+def _code_for(error: sqlite3.Error, trouble: OSError | None) -> str:
+    if is_damage(error):
+        return "queue_damaged"
+    if trouble is not None and trouble.errno in NO_ROOM:
+        return "queue_full"
+    return _FAULTS.get(_primary(error), "queue_failed")

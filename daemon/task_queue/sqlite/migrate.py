@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from daemon.model.upload import bucket_of
 from daemon.task_queue.sqlite.base import BUSY_TIMEOUT_S, QueueBase
-from daemon.task_queue.sqlite.faults import faults
 from daemon.task_queue.sqlite.schema import TABLE
 
 #: Rows in one transaction.
@@ -64,7 +63,7 @@ class QueueMoving(QueueBase):
 
     def forget_moved(self, instance_keys: list[str], told: Callable[[int], None]) -> None:
         """Delete the tasks of instances that have been copied, and what people asked about each. Raises QueueFault."""
-        with self._lock, faults(), closing(self._new_db_connection(self.path, True, BUSY_TIMEOUT_S)) as connection:
+        with self._lock, self.faults(), closing(self._new_db_connection(self.path, True, BUSY_TIMEOUT_S)) as connection:
             _note_moving(connection, instance_keys)
             with _transaction(connection):
                 connection.execute(
@@ -85,7 +84,7 @@ class QueueMoving(QueueBase):
     @contextmanager
     def _beside(self, home: "QueueBase", instance_keys: list[str]) -> Iterator[sqlite3.Connection]:
         """A connection to this database with the other one attached as `home`."""
-        with self._lock, faults(), closing(self._new_db_connection(self.path, True, BUSY_TIMEOUT_S)) as connection:
+        with self._lock, self.faults(), closing(self._new_db_connection(self.path, True, BUSY_TIMEOUT_S)) as connection:
             connection.execute("ATTACH ? AS home", (str(home.layout.database(home.shard)),))
             connection.execute("PRAGMA home.synchronous = FULL")
             _note_moving(connection, instance_keys)

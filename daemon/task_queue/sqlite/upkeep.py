@@ -8,7 +8,6 @@ from typing import Any
 
 from daemon.model.task import State, Task
 from daemon.task_queue.sqlite.base import BUSY_TIMEOUT_S, COLUMNS, QueueBase, decode_all, decode_or_none
-from daemon.task_queue.sqlite.faults import faults
 from daemon.task_queue.sqlite.schema import TABLE
 from daemon.task_queue.values import BULK_BYTES
 
@@ -164,7 +163,7 @@ class QueueUpkeep(QueueBase):
         self._checkpoint("RESTART")
 
     def _checkpoint(self, kind: str) -> None:
-        with self._lock, faults():
+        with self._lock, self.faults():
             self.quick.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_PATIENCE_MS}")
             try:
                 self.quick.execute(f"PRAGMA wal_checkpoint({kind})").fetchall()

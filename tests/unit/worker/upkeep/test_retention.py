@@ -226,7 +226,7 @@ def test_deferred_tasks_are_tried_at_once_when_the_clock_was_set_back(depot: Dep
 
 def test_reserve_has_another_size_after_a_reload(depot: Depot) -> None:
     """Too much is given free at once; what is missing is made when it is next looked after."""
-    yard, reserve = Yard(depot), depot.layout.reserve(0)
+    yard, reserve = Yard(depot), depot.layout.reserves(0, 1)[0]
 
     def reload(reserve_bytes: int) -> int:
         limits = yard.config.limits.model_copy(update={"reserve_bytes": reserve_bytes})
