@@ -27,6 +27,10 @@ class AllShards:
         #: What is wrong with those that could not be opened.
         self.faults = faults
 
+    def unread(self) -> list[str]:
+        """What to say of the shards that could not be opened."""
+        return [f"shard {shard} cannot be read: {fault}" for shard, fault in self.faults.items()]
+
     def find(self, task_id: str) -> tuple[int, Task] | None:
         """The task of that id and its shard, or None. Raises DamagedRow and QueueFault."""
         for shard, queue in self.queues.items():

@@ -111,7 +111,7 @@ def _shard_of(shards: AllShards, task_id: str) -> int | str:
         found = shards.find(task_id)
     except DamagedRow as error:
         return str(error)
-    return found[0] if found else "there is no such task"
+    return found[0] if found else "; ".join(["there is no such task", *shards.unread()])
 
 
 def _with_task(shards: AllShards, reply: Reply, task_id: str) -> Reply:
@@ -121,19 +121,20 @@ def _with_task(shards: AllShards, reply: Reply, task_id: str) -> Reply:
 
 def _ask_by_kind(config: Config, shards: AllShards, chosen: Chosen, wish: Wish, *, wait: bool) -> list[Reply]:
     before = None if chosen.older_than_s is None else time.time() - chosen.older_than_s
-    wanted = shards.queues
-    if chosen.instance is not None:
-        home = chosen.instance.shard(shards.number)
-        wanted = {shard: queue for shard, queue in wanted.items() if shard == home}
+    home = None if chosen.instance is None else chosen.instance.shard(shards.number)
+    refused = [Reply(shard=shard, outcome="refused", reason=fault) for shard, fault in shards.faults.items()
+               if home in {None, shard}]
     asked = {}
-    for shard, queue in wanted.items():
+    for shard, queue in shards.queues.items():
+        if home not in {None, shard}:
+            continue
         selection = Selection(
             instance_key=chosen.instance_key, states=tuple(sorted(chosen.states)), accepted_before=before,
             up_to_order=queue.newest_order())
         asked[shard] = queue.ask(
             [Command(verb=wish.verb, selection=selection, force=wish.force, asked_by=wish.asked_by)])
     answers = _answers(config, shards, asked, wait=wait)
-    return [_reply(config, shard, answers[shard].get(numbers[0])) for shard, numbers in asked.items()]
+    return [*refused, *(_reply(config, shard, answers[shard].get(numbers[0])) for shard, numbers in asked.items())]
 
 
 def _reply(config: Config, shard: int, answer: Answer | None) -> Reply:

@@ -124,11 +124,11 @@ def _sentence(reply: Reply, wish: Wish) -> str:
     if reply.outcome == "asked":
         so_far = f"; {reply.changed} tasks so far" if reply.changed else ""
         return f"{who}: asked; {reply.reason}{so_far}"
+    if reply.outcome == "refused" and (reply.task_id or not reply.refused):
+        return f"{who}: refused: {reply.reason}"
     if reply.task_id is None:
         refused = f", {reply.refused} refused: {reply.reason}" if reply.refused else ""
         return f"{who}: {wish.verb} changed {reply.changed} tasks{refused}"
-    if reply.outcome == "refused":
-        return f"{who}: refused: {reply.reason}"
     return f"{who}: {_state_after(reply, wish)}"
 
 
@@ -146,8 +146,8 @@ def _print_json(values: Iterable[dict[str, Any]]) -> None:
 
 
 def _tell_faults(shards: AllShards) -> bool:
-    for shard, fault in shards.faults.items():
-        sys.stderr.write(f"shard {shard} cannot be read: {fault}\n")
+    for sentence in shards.unread():
+        sys.stderr.write(f"{sentence}\n")
     return not shards.faults
 
 

@@ -497,6 +497,21 @@ def test_status_tells_a_shard_that_cannot_be_read_from_the_others(
     assert any("shard 1 cannot be read" in problem for problem in found["problems"])
 
 
+@pytest.mark.parametrize("choice", [("--state", "failed"), ("01890a5d-ac96-774b-bcce-b302099a8057",)])
+def test_command_says_which_shards_it_could_not_reach(
+    service: Service, depot: Depot, shell: Shell, choice: tuple[str, ...],
+) -> None:
+    """Nobody takes a task for looked after whose shard could not be opened."""
+    (service.layout.queue / "shards").write_text("2\n")
+    depot.failed("/a")
+    service.layout.make_shard(1)
+    service.layout.database(1).write_bytes(b"no database at all" * 1000)
+    done = shell("tasks", "retry", *choice)
+    assert done.code == 1
+    assert "shard 1" in done.out
+    assert "not a database" in done.out
+
+
 def test_status_prints_a_table_for_people(depot: Depot, shell: Shell) -> None:
     """Problems stand below the table, marked."""
     depot.failed("/a", b"12345")
