@@ -10,26 +10,19 @@ import contextlib
 import os
 import resource
 import sys
-import time
-from typing import Final
 
 from api import service
 from daemon import log
 from daemon.config import find_file, load
 from daemon.errors import CourierError, QueueFault
-from daemon.process import sd_notify
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK, end_with
 from daemon.process.listeners import Door, from_descriptors, open_doors
 from daemon.process.parent_death import tie_to_parent
+from daemon.process.patience import Patience
 from daemon.process.socket_activation import stand_in, take
 from daemon.state.append_lease import AppendLease
 from daemon.state.layout import Layout
 from daemon.task_queue import open_intake
-
-#: Seconds between two looks at whether the API can begin.
-LEASE_RETRY_S: Final = 0.5
-#: For how long the service manager is asked to wait, again and again.
-PATIENCE_S: Final = 60.0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -83,22 +76,24 @@ def _wait_for(lease: AppendLease, layout: Layout, shards: int) -> None:
 
     What comes meanwhile waits in the kernel.
     """
-    said = None
+    patience = Patience(lambda reason: log.log("api.waiting", detail=reason))
     while (reason := lease.acquire() or _cannot_open(layout, shards)) is not None:
-        if reason != said:
-            log.log("api.waiting", detail=reason)
-            sd_notify.status(reason)
-            said = reason
-        sd_notify.still_starting(PATIENCE_S)
-        time.sleep(LEASE_RETRY_S)
+        # A worker upgrades an older database while nobody has the lease.
+        lease.release()
+        patience.wait(reason)
 
 
 def _cannot_open(layout: Layout, shards: int) -> str | None:
-    """Why a queue cannot be opened, or None. A damaged one is set aside, and a full disk given room, by its worker."""
+    """Why a queue cannot be opened yet, or None: its worker puts right what is damaged, older, or in need of room.
+
+    Raises QueueFault('schema_newer').
+    """
     for shard in range(shards):
         try:
             open_intake(layout, shard).close()
         except QueueFault as fault:
+            if fault.code == "schema_newer":
+                raise
             return f"Shard {shard}: {fault.detail}"
     return None
 

@@ -247,6 +247,10 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     _stop("queue_moving", "The queue is being moved to another number of shards.", "Try again in a moment."),
     _stop("shard_taken", "Another worker serves this shard.",
           "Stop it first, or choose another shard.", exit_status=EX_TEMPFAIL),
+    _stop("schema_older", "A shard's database is of an older version of this program.",
+          "Start the shard's worker, which brings it up to date once no process of the older version uses it."),
+    _stop("schema_newer", "A shard's database is of a newer version of this program.",
+          "Install that version again, or a newer one.", exit_status=EX_CONFIG),
     _stop("queue_damaged", "A shard's database is damaged.", "The worker sets it aside and rebuilds it."),
     _wait("queue_full", "There is no room for the service's own writes.",
           "Make room for the state directory: bytes or inodes on its filesystem, or the quota of who owns it.",
@@ -283,7 +287,7 @@ class CannotStart(CourierError):
 
 
 class QueueFault(CourierError):
-    """Raised when a shard's database fails: queue_full, queue_failed, queue_locked or queue_damaged."""
+    """Raised when a shard's database fails: queue_full, queue_failed, queue_locked, queue_damaged, schema_*."""
 
     def __init__(self, code: str, detail: str = "", *, certainly_failed: bool = True) -> None:
         super().__init__(code, detail)

@@ -23,6 +23,9 @@ STEPS: Final = (
     "queue.settle", "queue.settled", "spool.mark", "barrier.sync", "spool.unlink", "spool.unlinked", "queue.unspool",
 )
 
+#: The steps of a worker that brings the state of an older version up to date.
+UPGRADE_STEPS: Final = ("queue.upgrade", "queue.upgraded", "keys.remove")
+
 
 @dataclass
 class _Fault:
@@ -37,7 +40,7 @@ def _parse(text: str) -> dict[str, _Fault]:
     for item in text.split():
         step, _, rest = item.partition("=")
         what, _, nth = rest.partition("@")
-        if step not in STEPS:
+        if step not in {*STEPS, *UPGRADE_STEPS}:
             raise ValueError(f"{VARIABLE}: there is no step {step!r}")
         plan[step] = _Fault(what, int(nth or 0))
     return plan

@@ -22,10 +22,9 @@ from daemon.recovery.compare import Comparison
 from daemon.recovery.findings import FINDINGS, Finding
 from daemon.spool import open_checked
 from daemon.state import shard_count
-from daemon.state.layout import Layout, inode
+from daemon.state.layout import Layout
 from daemon.state.quarantine import retire
 from daemon.state.shard_lock import ShardLock
-from daemon.task_queue.sqlite import keys
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from daemon.task_queue.sqlite.inspection import what_is_damaged
 
@@ -65,9 +64,9 @@ class _Run:
                 # Until then a task may be in its old shard, in its new one, or in both.
                 return
         shards = configured if count is None else count.in_force
-        self._look_at_keys()
         self._look_beside_the_buckets()
         if self._repair:
+            self._upgrade(shards)
             self._gather(shards)
         for shard in range(shards):
             self._shard(shard, shards)
@@ -113,12 +112,10 @@ class _Run:
                 self._note(reason)
         self._tell(Finding(name="move_unfinished", detail=f"to {target} shards", repaired=reason is None))
 
-    def _look_at_keys(self) -> None:
-        looked_at = inode(self._layout.keys_file)
-        found = keys.damage(self._layout)
-        if found is not None:
-            repaired = self._repair and keys.replace_if_damaged(self._layout, looked_at)
-            self._tell(Finding(name="keys_damaged", detail=found, repaired=repaired))
+    def _upgrade(self, shards: int) -> None:
+        reason = reshard.upgrade(self._layout, shards, supersede=self._supersede, report=self._tell)
+        if reason is not None:
+            self._note(f"databases of an older version were not brought up to date: {reason}")
 
     def _look_beside_the_buckets(self) -> None:
         buckets = {self._layout.bucket(number).name for number in range(BUCKETS)}

@@ -43,13 +43,10 @@ class Comparison:
         return range(self._queue.shard, BUCKETS, self._shards)
 
     def everything(self) -> Iterator[None]:
-        """Every file, then every row; idempotency keys that were lost are filled in again from the rows."""
-        keys_number = self._queue.keys_to_fill() if self._repair else None
+        """Every file, then every row."""
         for bucket in self.buckets():
             yield from self.files(bucket)
-        yield from self.rows(fill_keys=keys_number is not None)
-        if keys_number is not None:
-            self._queue.note_keys_filled(keys_number)
+        yield from self.rows()
 
     def changed_at(self, bucket: int) -> float:
         """When a name in the bucket last came or went, in seconds since the epoch."""
@@ -149,15 +146,12 @@ class Comparison:
 
     # --- rows --------------------------------------------------------------------------------------------
 
-    def rows(self, *, fill_keys: bool = False) -> Iterator[None]:
+    def rows(self) -> Iterator[None]:
         """Every row, in order."""
         after = 0
         while rows := self._queue.rows(after, self._step):
             for row in rows:
                 self._row(row)
-            keyed = [row.task.upload for row in rows if row.task and row.task.upload.idempotency_key is not None]
-            if fill_keys and keyed:
-                self._queue.fill_keys(keyed)
             after = rows[-1].order
             yield
         if self._thorough and not self._queue.counts_fit():

@@ -46,9 +46,6 @@ FINDINGS: Final[dict[str, FindingKind]] = _table(
     ("move_unfinished", "Moving the queue to another number of shards has begun and is not finished.",
      "Whoever comes next finishes it: a worker at its start, or fsck --repair.",
      "Start the workers, all with the same queue.shards; or stop the service and run fsck --repair."),
-    ("keys_damaged", "The database of the idempotency keys is damaged.",
-     "It is moved to lost+found and filled again from the rows.",
-     "Check the disk. An upload that was repeated before the keys were back may have been delivered twice."),
     # --- a row --------------------------------------------------------------------------------------------
     ("bytes_missing", "The bytes of a task are not in the spool.",
      "It becomes a dead letter.",

@@ -1,8 +1,9 @@
 """Opening a shard's queue whatever became of its database: whole, damaged, emptied, deleted, without its log.
 
-Only for the holder of the shard's lock. A damaged database is moved to lost+found in one step, never mended in
-place; the spool holds every upload that is not finished, so the rows are made from it again, before anything is
-delivered. What that loses: attempts and due times, pending commands, the history of what is finished.
+Only for the holder of the shard's lock; and only while nobody appends if the database is of an older version, which is
+upgraded. A damaged one is moved to lost+found in one step, never mended in place; the spool holds every upload that is
+not finished, so the rows are made from it again, before anything is delivered. What that loses: attempts and due
+times, pending commands, the history of what is finished.
 """
 
 import time
@@ -88,7 +89,7 @@ def _open_or_replace(layout: Layout, shard: int, report: Callable[[Finding], Non
 
 def open_sound(layout: Layout, shard: int) -> SqliteDoctor:
     """Open the shard's queue and look at as much of its database as takes no time. Raises QueueFault."""
-    queue = SqliteDoctor(layout, shard)
+    queue = SqliteDoctor(layout, shard, upgrade=True)
     try:
         queue.glance()
     except BaseException:

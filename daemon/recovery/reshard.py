@@ -11,11 +11,11 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Final
 
 from daemon.errors import CannotStart
 from daemon.log import log
 from daemon.process import sd_notify
+from daemon.process.patience import PATIENCE_S, RETRY_S, Patience
 from daemon.recovery import rebuild
 from daemon.recovery.downtime import catch_up
 from daemon.recovery.findings import Finding
@@ -25,22 +25,17 @@ from daemon.state.layout import Layout, sync_directory
 from daemon.state.shard_count import ShardCount
 from daemon.state.shard_lock import ShardLock, pid_in
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
-
-#: Between two tries.
-RETRY_S: Final = 0.5
-#: For how long the service manager is asked to wait, again and again.
-_PATIENCE_S: Final = 60.0
+from daemon.task_queue.sqlite.versions import is_older
 
 
 def take_shard(
-    layout: Layout, shard: int, shards: int, *, supersede: bool, report: Callable[[Finding], None],
+    layout: Layout, shard: int, shards: int, patience: Patience, *, supersede: bool, report: Callable[[Finding], None],
 ) -> ShardLock:
     """Take the lock of a shard under `shards` shards; move the queue to that number first if it has another.
 
     Waits for as long as processes with another configuration run. Raises CannotStart('shard_taken') when another
     worker serves the shard, QueueFault and OSError.
     """
-    said = None
     while True:
         if shard_count.establish(layout, shards).serves(shards):
             lock = _try_lock(layout, shard)
@@ -50,14 +45,8 @@ def take_shard(
                 lock.release()
             continue
         reason = migrate(layout, shards, supersede=supersede, report=report)
-        if reason is None:
-            continue
-        sd_notify.still_starting(_PATIENCE_S)
-        if reason != said:
-            log("worker.waiting", shard=shard, reason=reason)
-            sd_notify.status(reason)
-            said = reason
-        time.sleep(RETRY_S)
+        if reason is not None:
+            patience.wait(reason)
 
 
 def _try_lock(layout: Layout, shard: int) -> ShardLock | None:
@@ -93,6 +82,20 @@ def migrate(
         return None
 
 
+def upgrade(
+    layout: Layout, shards: int, *, supersede: bool, report: Callable[[Finding], None],
+) -> str | None:
+    """Bring databases of an older version up to date, if that is possible now: None when it is done, else why not."""
+    older = [shard for shard in range(shards) if is_older(layout, shard)]
+    with ExitStack() as held:
+        reason = _take_everything(layout, shards, held) if older else None
+        for shard in older if reason is None else ():
+            with rebuild.open_whole(layout, shard, shards=shards, supersede=supersede, report=report) as queue:
+                queue.compact()
+            rebuild.note_closed(layout, shard)
+        return reason
+
+
 def gather(
     layout: Layout, shards: int, *, supersede: bool, report: Callable[[Finding], None],
 ) -> str | None:
@@ -123,7 +126,7 @@ def _take_everything(layout: Layout, shards: int, held: ExitStack) -> str | None
     """Take every lock, to be released by `held`; return who holds one of them, if that fails."""
     appending = acquire_alone(layout)
     if appending is None:
-        return "an API process, or a command, uses the old number."
+        return "an API process, or a command, still appends to it."
     held.callback(os.close, appending)
     for shard in range(shards):
         lock = ShardLock(layout, shard)
@@ -144,7 +147,7 @@ def _move(
         sources = [opened.enter_context(rebuild.open_whole(
             layout, shard, shards=old, supersede=supersede, report=report, moving=found.moving_to is not None))
             for shard in range(old)]
-        homes = {shard: opened.enter_context(SqliteDoctor(layout, shard)) for shard in range(old, new)}
+        homes = {shard: opened.enter_context(SqliteDoctor(layout, shard, upgrade=True)) for shard in range(old, new)}
         homes |= {queue.shard: queue for queue in sources}
         for queue in homes.values():
             catch_up(queue)
@@ -181,5 +184,5 @@ class _Progress:
 
     def tell(self, _rows: int) -> None:
         """Something was done."""
-        sd_notify.still_starting(_PATIENCE_S)
+        sd_notify.still_starting(PATIENCE_S)
         sd_notify.status(f"moves the queue to another number of shards: {self.rows} tasks so far")

@@ -1,7 +1,7 @@
-"""The lease of those who put rows into the queue: while it is held, the number of shards does not change.
+"""The lease of those who put rows into the queue: while it is held, neither the shards' number nor their form changes.
 
-Whoever appends (an API process, a command of the command line) holds it shared; the migration to another
-number of shards holds it alone. It ends with its process.
+Whoever appends (an API process, a command of the command line) holds it shared; whoever upgrades the
+queue, or moves it to another number of shards, holds it alone. It ends with its process.
 """
 
 import fcntl
@@ -44,7 +44,8 @@ class AppendLease:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return f"The queue is being moved to another number of shards; this process has {self._shards} configured."
+            return ("The queue is being brought up to date, or is being moved to another number of shards; this process"
+                    f" has {self._shards} configured.")
         found = shard_count.establish(self._layout, self._shards)
         if found.serves(self._shards):
             return None
@@ -67,7 +68,7 @@ def last_acquired_at(layout: Layout) -> float:
 
 
 def acquire_alone(layout: Layout) -> int | None:
-    """For the migration: a descriptor that keeps every appender out until it is closed; None while there are any."""
+    """For whoever upgrades or moves the queue: a descriptor that keeps appenders out; None while there are any."""
     descriptor = layout.open_made(layout.append_lock)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,7 +2,6 @@
 
     spool/<bucket>/<task id>      an upload: its bytes, then what its task needs
     queue/shard-<n>/data.db       the index of the uploads of one shard (SQLite, WAL)
-    queue/keys/data.db            idempotency keys of all shards
     queue/shards                  the number of shards in force
     queue/incus-met               there since this machine's Incus was found: it is waited for when it is away
     locks/, bells/                one file a shard: who serves it; how to wake it
@@ -45,8 +44,8 @@ class Layout:
         self.bells = directory / "bells"
         self.lost_found = directory / "lost+found"
         self.instances = directory / "instances"
-        self.keys = self.queue / "keys"
-        self.keys_file = self.keys / "data.db"
+        #: Where the first version kept the idempotency keys of all shards.
+        self.common_keys = self.queue / "keys"
         self.shards_file = self.queue / SHARDS_FILE
         self.incus_met = self.queue / "incus-met"
         self.append_lock = self.locks / "append"
@@ -214,13 +213,6 @@ class Layout:
         if self._make(self.shard(shard)):
             sync_directory(self.queue)
         self.touch(self.database(shard))
-        self.make_keys()
-
-    def make_keys(self) -> None:
-        """Make the directory and an empty database file of the idempotency keys."""
-        if self._make(self.keys):
-            sync_directory(self.queue)
-        self.touch(self.keys_file)
 
     def has_uploads(self) -> bool:
         """True when there is any file in the spool."""

@@ -74,8 +74,8 @@ class Model:
 
     supersede: bool
     known: dict[str, Known] = field(default_factory=dict)
-    #: Which task a key stands for.
-    keys: dict[str, str] = field(default_factory=dict)
+    #: Which task a key stands for in its instance.
+    keys: dict[tuple[str, str], str] = field(default_factory=dict)
     places: int = 0
 
     def rows(self) -> list[Known]:
@@ -93,7 +93,7 @@ class Model:
     def accept(self, upload: Upload) -> tuple[Outcome, str]:
         """An upload comes in."""
         key = upload.idempotency_key
-        earlier = self.known.get(self.keys.get(key, "")) if key else None
+        earlier = self.known.get(self.keys.get((upload.destination.instance, key), "")) if key else None
         if earlier is not None and earlier.upload.task_id != upload.task_id:
             if earlier.upload.fingerprint != upload.fingerprint:
                 return Outcome.MISMATCH, earlier.upload.task_id
@@ -101,7 +101,7 @@ class Model:
         if upload.task_id in self.known:
             return Outcome.DUPLICATE, upload.task_id
         if key:
-            self.keys[key] = upload.task_id
+            self.keys[upload.destination.instance, key] = upload.task_id
         if self.supersede:
             for older in self.of_path(upload.destination):
                 if older.state in {State.QUEUED, State.DEFERRED}:
@@ -281,7 +281,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert answer.task_id == known.upload.task_id
 
     def _own_keys(self, known: Known) -> list[str]:
-        return [key for key, task_id in self.model.keys.items() if task_id == known.upload.task_id]
+        return [key for (_, key), task_id in self.model.keys.items() if task_id == known.upload.task_id]
 
     def _put(self, uploads: list[Upload], data: bytes) -> None:
         depot = self._depot(uploads[0].destination.instance)

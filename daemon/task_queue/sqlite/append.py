@@ -11,7 +11,7 @@ from daemon.model.task import FINISHED, State
 from daemon.model.upload import Upload
 from daemon.task_queue.sqlite.base import QueueBase
 from daemon.task_queue.sqlite.batches import chunks
-from daemon.task_queue.sqlite.schema import OUTAGE, TABLE
+from daemon.task_queue.sqlite.schema import OUTAGE, TABLE, key_row
 from daemon.task_queue.values import Outcome, Put
 
 _ROW: Final = f"(?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE}, ?)"
@@ -26,16 +26,8 @@ class QueueAppend(QueueBase):
         An upload whose id is there already is a duplicate of itself. Pending older uploads to the same path are
         superseded if `supersede`. Raises QueueFault.
         """
-        now = time.time()
-
-        def put_all(connection: sqlite3.Connection) -> list[Put]:
-            return self._put_all(connection, uploads, supersede, now)
-
-        if any(upload.idempotency_key is not None for upload in uploads):
-            answers = self.with_keys("queue.commit", put_all)
-        else:
-            with self.write(self.durable, "queue.commit") as connection:
-                answers = put_all(connection)
+        with self.write(self.durable, "queue.commit") as connection:
+            answers = self._put_all(connection, uploads, supersede, time.time())
         failpoints.reach("queue.committed")
         return answers
 
@@ -64,15 +56,14 @@ class QueueAppend(QueueBase):
 
         `fresh` has the ids that get their rows in this transaction.
         """
-        known = connection.execute("SELECT task_id, fingerprint FROM keys.idempotency WHERE key = ?",
-                                   (upload.idempotency_key,)).fetchone()
+        known = connection.execute("SELECT task_id, fingerprint FROM keys WHERE instance = ? AND key = ?",
+                                   (upload.destination.instance_key, upload.idempotency_key)).fetchone()
         if known is not None and known[0] != upload.task_id:
             if known[1] != upload.fingerprint:
                 return Put(Outcome.MISMATCH, known[0])
             if known[0] in fresh or self._still_stands(connection, known[0], upload):
                 return Put(Outcome.DUPLICATE, known[0])
-        connection.execute("INSERT OR REPLACE INTO keys.idempotency VALUES (?, ?, ?)",
-                           (upload.idempotency_key, upload.task_id, upload.fingerprint))
+        connection.execute("INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?)", key_row(upload))
         return None
 
     def _still_stands(self, connection: sqlite3.Connection, task_id: str, upload: Upload) -> bool:

@@ -9,23 +9,24 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 import persistqueue
 from persistqueue.serializers import json as json_serializer
 
 from daemon import failpoints
 from daemon.errors import QueueFault
+from daemon.log import log
 from daemon.model.task import State, Task
 from daemon.model.upload import END_OF_TIME_S, Upload
 from daemon.state.layout import Layout, inode
-from daemon.task_queue.sqlite import keys
 from daemon.task_queue.sqlite.alone import alone
 from daemon.task_queue.sqlite.faults import commit, faults
 from daemon.task_queue.sqlite.inspection import what_is_foreign
-from daemon.task_queue.sqlite.schema import CREATE_REST, CREATE_TASKS, SCHEMA_VERSION, TABLE
+from daemon.task_queue.sqlite.schema import CREATE, TABLE
+from daemon.task_queue.sqlite.versions import SCHEMA_VERSION, STEPS, admit, version_on_disk
 
 #: How long to wait for another process's short transaction.
 BUSY_TIMEOUT_S: Final = 10.0
@@ -38,24 +39,27 @@ TASK_ID: Final = COLUMNS.split(", ").index("task_id")
 #: made where uploads were already, so another one was lost.
 BORN_FACT: Final = "born"
 
-Result = TypeVar("Result")
-
 
 class QueueBase(persistqueue.SQLiteAckQueue):
     """The connections and transactions of one shard's database."""
 
     _TABLE_NAME = TABLE.rpartition("_")[0]
-    _SQL_CREATE = CREATE_TASKS
+    # `_init` makes all of the schema in one transaction.
+    _SQL_CREATE = "SELECT 1"
 
-    def __init__(self, layout: Layout, shard: int) -> None:
+    def __init__(self, layout: Layout, shard: int, *, upgrade: bool = False) -> None:
+        """Open the shard's database; make it where there is none.
+
+        `upgrade` brings one of an older version up to date: only for the holder of the shard's lock, and while nobody
+        appends. Without it such a one is refused, as a newer one always is; neither is touched then. Raises QueueFault.
+        """
         self.layout = layout
         self.shard = shard
         self._lock = threading.RLock()
         # The base class fills the first two in, and closes them when it is deleted, however far it came.
         self._getter: sqlite3.Connection | None = None
         self._putter: sqlite3.Connection | None = None
-        self._keyed: sqlite3.Connection | None = None
-        self._keys_inode = 0
+        self._upgrade = upgrade
         #: True when a damaged row was met that the comparison with the spool may mend.
         self.met_damaged_row = False
         #: Tasks of claims that failed: whether they are claimed is not known.
@@ -66,6 +70,7 @@ class QueueBase(persistqueue.SQLiteAckQueue):
             if foreign is not None:
                 raise QueueFault("queue_damaged", foreign)
             with alone(layout):
+                admit(version_on_disk(layout, shard), shard, upgrade=upgrade)
                 super().__init__(
                     str(layout.shard(shard)), auto_resume=False, name=TABLE.rpartition("_")[2], multithreading=True,
                     timeout=BUSY_TIMEOUT_S, serializer=json_serializer, db_file_name=layout.database(shard).name,
@@ -89,14 +94,26 @@ class QueueBase(persistqueue.SQLiteAckQueue):
     def _init(self) -> None:
         super()._init()
         version = self.durable.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise QueueFault("queue_damaged", f"The database has version {version}, this program {SCHEMA_VERSION}.")
-        if version < SCHEMA_VERSION:
-            born = "" if self.layout.has_uploads() else (
-                f"INSERT OR IGNORE INTO facts VALUES ('{BORN_FACT}', '{time.time():.3f}');")
-            script = f"BEGIN IMMEDIATE; {CREATE_REST} {born} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-            self.durable.executescript(script)
+        admit(version, self.shard, upgrade=self._upgrade)
+        if version == 0:
+            self._create()
+        else:
+            self._bring_up_to_date(version)
         self.quick.execute("PRAGMA synchronous = NORMAL")
+
+    def _create(self) -> None:
+        born = "" if self.layout.has_uploads() else (
+            f"INSERT OR IGNORE INTO facts VALUES ('{BORN_FACT}', '{time.time():.3f}');")
+        self.durable.executescript(
+            f"BEGIN IMMEDIATE; {CREATE} {born} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+
+    def _bring_up_to_date(self, version: int) -> None:
+        for older in range(version, SCHEMA_VERSION):
+            with self.write(self.durable, "queue.upgrade") as connection:
+                STEPS[older](connection)
+                connection.execute(f"PRAGMA user_version = {older + 1}")
+            failpoints.reach("queue.upgraded")
+            log("queue.upgraded", shard=self.shard, version=older + 1)
 
     def faults(self) -> AbstractContextManager[None]:
         """Turn what SQLite and the disk raise into QueueFault."""
@@ -111,54 +128,6 @@ class QueueBase(persistqueue.SQLiteAckQueue):
     def quick(self) -> sqlite3.Connection:
         """The connection for reads, and for transactions that a crash of the machine may undo."""
         return _open(self._getter)
-
-    def with_keys(self, step: str, work: Callable[[sqlite3.Connection], Result]) -> Result:
-        """Do `work` in one durable transaction on a connection that reaches the idempotency keys too.
-
-        Damaged keys are set aside and the work is done with new, empty ones. Raises QueueFault.
-        """
-        return self._mending_keys(lambda: self._write_keys(step, work))
-
-    def _write_keys(self, step: str, work: Callable[[sqlite3.Connection], Result]) -> Result:
-        with self.write(self._reach_keys(), step) as connection:
-            return work(connection)
-
-    def _mending_keys(self, work: Callable[[], Result]) -> Result:
-        """Do what needs the keys; when these are damaged, once more with new ones."""
-        with self._lock:
-            try:
-                return work()
-            except QueueFault as fault:
-                if fault.code != "queue_damaged" or not keys.replace_if_damaged(self.layout, self._keys_inode):
-                    raise
-            return work()
-
-    def read_keys(self, sql: str) -> list[Any]:
-        """All rows of a question to the idempotency keys; damaged ones are set aside. Raises QueueFault."""
-        return self._mending_keys(lambda: self._ask_keys(sql))
-
-    def _ask_keys(self, sql: str) -> list[Any]:
-        with self._lock, self.faults():
-            return self._reach_keys().execute(sql).fetchall()
-
-    def _reach_keys(self) -> sqlite3.Connection:
-        """The connection that reaches the keys: opened when it is first needed, and when they were replaced."""
-        if self._keyed is not None and self._keys_inode == inode(self.layout.keys_file):
-            return self._keyed
-        with self.faults():
-            if self._keyed is not None:
-                self._keyed.close()
-                self._keyed = None
-            with alone(self.layout):
-                connection = self._new_db_connection(self.path, True, BUSY_TIMEOUT_S)
-                try:
-                    self._keys_inode = inode(self.layout.keys_file)
-                    keys.attach(connection, self.layout)
-                except BaseException:
-                    connection.close()
-                    raise
-        self._keyed = connection
-        return connection
 
     def _count(self) -> int:
         # The base class counts the rows at its start; the tally is made after that.
@@ -183,8 +152,7 @@ class QueueBase(persistqueue.SQLiteAckQueue):
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-            # A commit into two databases may be done in the first when it fails in the second.
-            commit(connection, self.layout.shard(self.shard), alone=connection is not self._keyed)
+            commit(connection, self.layout.shard(self.shard))
 
     def read(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
         """All rows of a question. Raises QueueFault."""
@@ -194,10 +162,10 @@ class QueueBase(persistqueue.SQLiteAckQueue):
     def close(self) -> None:
         """Close the connections. May be called again."""
         with self._lock:
-            for connection in (self._getter, self._putter, self._keyed):
+            for connection in (self._getter, self._putter):
                 if connection is not None:
                     connection.close()
-            self._getter = self._putter = self._keyed = None
+            self._getter = self._putter = None
 
     def __enter__(self) -> Self:
         return self

@@ -18,8 +18,8 @@ _HIDES_REASON: Final = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN,
                                   sqlite3.SQLITE_READONLY})
 
 
-def commit(connection: sqlite3.Connection, directory: Path, *, alone: bool) -> None:
-    """Commit into one database (`alone`) in `directory`, or several.
+def commit(connection: sqlite3.Connection, directory: Path) -> None:
+    """Commit into the database in `directory`.
 
     Raises QueueFault; its `certainly_failed` says whether nothing was committed.
     """
@@ -29,7 +29,7 @@ def commit(connection: sqlite3.Connection, directory: Path, *, alone: bool) -> N
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         code, detail = _judge(error, directory)
-        raise QueueFault(code, detail, certainly_failed=alone and _undone(error, code)) from error
+        raise QueueFault(code, detail, certainly_failed=_undone(error, code)) from error
 
 
 def _undone(error: sqlite3.Error, code: str) -> bool:

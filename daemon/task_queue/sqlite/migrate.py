@@ -54,6 +54,10 @@ class QueueMoving(QueueBase):
                         f" SELECT {_COLUMNS.replace('age_base', 'age_base + older')}"
                         f" FROM {TABLE} JOIN moving USING (instance) WHERE _id > ? AND _id <= ? ORDER BY _id",
                         (after, rows[-1][0]))
+                    connection.execute(
+                        "INSERT OR IGNORE INTO home.keys SELECT instance, key, task_id, fingerprint FROM main.keys"
+                        f" WHERE task_id IN (SELECT task_id FROM main.{TABLE} JOIN moving USING (instance)"
+                        " WHERE _id > ? AND _id <= ?)", (after, rows[-1][0]))
                 after = rows[-1][0]
                 told(len(rows))
             with _transaction(connection):

@@ -16,11 +16,10 @@ from daemon.errors import QueueFault
 from daemon.model.task import FINISHED, State, Task
 from daemon.model.upload import Upload
 from daemon.task_queue.sqlite.base import BORN_FACT, COLUMNS, QueueBase, decode_or_none
-from daemon.task_queue.sqlite.schema import OUTAGE, TABLE
+from daemon.task_queue.sqlite.schema import OUTAGE, TABLE, key_row
 
 #: Uploads to a path with later ids. A damaged row's id may be anything.
 _NEWER: Final = "target = ? AND task_id > ? AND length(task_id) = 36"
-_KEYS_FACT: Final = "keys"
 _COUNTS: Final = f"SELECT status, instance, count(*), sum(size) FROM {TABLE} GROUP BY status, instance"
 #: A database of up to this size is read through in well under a second.
 _SMALL_BYTES: Final = 32 * 2**20
@@ -84,7 +83,7 @@ class QueueRestore(QueueBase):
             found = self.read("PRAGMA quick_check(1)")[0][0]
             if found != "ok":
                 raise QueueFault("queue_damaged", f"The queue's database: {found}.")
-        for table in (TABLE, "tally", "commands", "outages", "facts"):
+        for table in (TABLE, "keys", "tally", "commands", "outages", "facts"):
             self.read(f"SELECT * FROM {table} LIMIT 1")
         self.read(f"SELECT * FROM {TABLE} ORDER BY _id DESC LIMIT 1")
 
@@ -107,14 +106,8 @@ class QueueRestore(QueueBase):
         is off; otherwise it is OUTDATED where newer ones are known. Dead letters and held ones always get a row.
         """
         now = time.time()
-
-        def restore_all(connection: sqlite3.Connection) -> list[Restored]:
-            return [self._restore(connection, upload, state, supersede, now) for upload, state in found]
-
-        if any(upload.idempotency_key is not None for upload, _ in found):
-            return self.with_keys("queue.commit", restore_all)
         with self.write(self.durable, "queue.commit") as connection:
-            return restore_all(connection)
+            return [self._restore(connection, upload, state, supersede, now) for upload, state in found]
 
     def _restore(
         self, connection: sqlite3.Connection, upload: Upload, state: State, supersede: bool, now: float,
@@ -137,9 +130,6 @@ class QueueRestore(QueueBase):
                 f"UPDATE {TABLE} SET status = 6, updated_at = ?, error_message = ?, due_at = NULL"
                 " WHERE target = ? AND _id < ? AND status IN (1, 3)",
                 (now, f"Replaced by {upload.task_id}.", target, order))
-        if upload.idempotency_key is not None:
-            connection.execute("INSERT OR IGNORE INTO keys.idempotency VALUES (?, ?, ?)",
-                               (upload.idempotency_key, upload.task_id, upload.fingerprint))
         return Restored.DONE
 
     # --- rows that are wrong -----------------------------------------------------------------------------
@@ -209,26 +199,6 @@ class QueueRestore(QueueBase):
             connection.execute("DELETE FROM tally")
             connection.execute(f"INSERT INTO tally {_COUNTS}")
 
-    # --- idempotency keys --------------------------------------------------------------------------------
-
-    def keys_to_fill(self) -> str | None:
-        """The number of the keys' database if the keys of this shard's rows are not known to be in it, else None."""
-        number = self.read_keys("SELECT number FROM keys.born")[0][0]
-        known = self.read("SELECT value FROM facts WHERE name = ?", (_KEYS_FACT,))
-        return None if known and known[0][0] == number else str(number)
-
-    def fill_keys(self, uploads: Sequence[Upload]) -> None:
-        """Put the keys of uploads that have rows into the keys' database, unless they are there."""
-        values = [(upload.idempotency_key, upload.task_id, upload.fingerprint) for upload in uploads]
-        self.with_keys("queue.claim", lambda connection: connection.executemany(
-            "INSERT OR IGNORE INTO keys.idempotency VALUES (?, ?, ?)", values))
-
-    def note_keys_filled(self, number: str) -> None:
-        """Remember that the keys of all rows are in the keys' database of that number."""
-        with self.write(self.durable, "queue.settle") as connection:
-            connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (_KEYS_FACT, number))
-
-
 def _row(found: Sequence[Any]) -> Row:
     values = dict(zip(COLUMNS.split(", "), found, strict=True))
     data = values["data"]
@@ -257,6 +227,8 @@ def _insert(
     # A newer upload to its path may have been delivered and forgotten: a person must want these bytes all the same.
     lost = (None, None, 0) if state in FINISHED | {State.QUEUED} else (
         "order_unknown", "The queue was rebuilt from the spool; what was known of the task is lost.", 1)
+    if upload.idempotency_key is not None:
+        connection.execute("INSERT OR IGNORE INTO keys VALUES (?, ?, ?, ?)", key_row(upload))
     return int(connection.execute(
         f"INSERT INTO {TABLE} (_id, data, timestamp, status, task_id, instance, target, size, updated_at, age_base,"
         " error_code, error_message, outrun, part, behind)"

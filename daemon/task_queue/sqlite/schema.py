@@ -22,28 +22,13 @@ says would be written anew, at a random place, whenever a task is claimed. `wish
 for a task that is being pushed; `outrun` says that a newer task for its path was there, and is cleared. `behind` says
 that an older task for its path is open, so that a claim need not look at it; triggers take it back from the oldest that
 is open. A claim does not rely on it: it may be missing, only the oldest never has it. `part` says that an attempt may
-have left its part file in the instance.
+have left its part file in the instance. A key in `keys` is bound to its instance, and goes with its task.
 """
 
 from typing import Final
 
+from daemon.model.upload import Upload
 from daemon.task_queue.values import BULK_BYTES
-
-#: Bumped when the tables change their form; a database with a higher number is refused.
-SCHEMA_VERSION: Final = 1
-
-#: Completed by persist-queue with the table's and the key column's names.
-CREATE_TASKS: Final = """
-CREATE TABLE IF NOT EXISTS {table_name} (
-  {key_column} INTEGER PRIMARY KEY AUTOINCREMENT,
-  data BLOB NOT NULL, timestamp FLOAT NOT NULL, status INTEGER NOT NULL,
-  task_id TEXT NOT NULL UNIQUE, instance TEXT NOT NULL, target BLOB NOT NULL, size INTEGER NOT NULL,
-  attempts INTEGER NOT NULL DEFAULT 0, due_at REAL, updated_at REAL NOT NULL,
-  error_code TEXT, error_message TEXT,
-  spooled INTEGER NOT NULL DEFAULT 1, recheck INTEGER NOT NULL DEFAULT 0, age_base REAL NOT NULL,
-  wish INTEGER, outrun INTEGER NOT NULL DEFAULT 0, open INTEGER NOT NULL DEFAULT 1,
-  behind INTEGER NOT NULL DEFAULT 0, part INTEGER NOT NULL DEFAULT 0)
-"""
 
 #: The queue's table: persist-queue joins its class's prefix and the queue's name.
 TABLE: Final = "tasks_v1"
@@ -51,7 +36,25 @@ TABLE: Final = "tasks_v1"
 #: For how many seconds a destination (its `clocks` are the parameters) had to be waited for, in SQL.
 OUTAGE: Final = "(SELECT coalesce(sum(seconds), 0) FROM outages WHERE clock IN ('', ?, ?))"
 
-CREATE_REST: Final = f"""
+#: The idempotency keys of the shard's tasks.
+CREATE_KEYS: Final = (
+    "CREATE TABLE IF NOT EXISTS keys (instance TEXT NOT NULL, key TEXT NOT NULL, task_id TEXT NOT NULL UNIQUE,"
+    " fingerprint TEXT NOT NULL, PRIMARY KEY (instance, key)) WITHOUT ROWID",
+    f"CREATE TRIGGER IF NOT EXISTS keys_delete AFTER DELETE ON {TABLE} BEGIN"
+    " DELETE FROM keys WHERE task_id = OLD.task_id; END",
+)
+
+#: Everything that a new database has. `versions` leads an older one there.
+CREATE: Final = f"""
+CREATE TABLE IF NOT EXISTS {TABLE} (
+  _id INTEGER PRIMARY KEY AUTOINCREMENT,
+  data BLOB NOT NULL, timestamp FLOAT NOT NULL, status INTEGER NOT NULL,
+  task_id TEXT NOT NULL UNIQUE, instance TEXT NOT NULL, target BLOB NOT NULL, size INTEGER NOT NULL,
+  attempts INTEGER NOT NULL DEFAULT 0, due_at REAL, updated_at REAL NOT NULL,
+  error_code TEXT, error_message TEXT,
+  spooled INTEGER NOT NULL DEFAULT 1, recheck INTEGER NOT NULL DEFAULT 0, age_base REAL NOT NULL,
+  wish INTEGER, outrun INTEGER NOT NULL DEFAULT 0, open INTEGER NOT NULL DEFAULT 1,
+  behind INTEGER NOT NULL DEFAULT 0, part INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS tasks_lane ON {TABLE} (instance, size >= {BULK_BYTES}, _id)
   WHERE status = 1 AND behind = 0;
 CREATE INDEX IF NOT EXISTS tasks_behind ON {TABLE} (_id) WHERE behind = 1;
@@ -110,13 +113,10 @@ CREATE INDEX IF NOT EXISTS commands_open ON commands (id) WHERE done_at IS NULL;
 CREATE INDEX IF NOT EXISTS commands_done ON commands (done_at) WHERE done_at IS NOT NULL;
 CREATE TABLE IF NOT EXISTS outages (clock TEXT PRIMARY KEY, seconds REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+{"; ".join(CREATE_KEYS)};
 """
 
-#: Idempotency keys of all shards, in a database of their own that is attached where a key comes with an upload.
-#: `born` holds a number that no other such database has: a shard remembers into which one it has put its keys.
-CREATE_KEYS: Final = (
-    "CREATE TABLE IF NOT EXISTS keys.idempotency"
-    " (key TEXT PRIMARY KEY, task_id TEXT NOT NULL UNIQUE, fingerprint TEXT NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS keys.born (number TEXT NOT NULL)",
-    "INSERT INTO keys.born SELECT hex(randomblob(8)) WHERE NOT EXISTS (SELECT 1 FROM keys.born)",
-)
+
+def key_row(upload: Upload) -> tuple[str, str | None, str, str]:
+    """The row of `keys` by which the key of an upload stands for it."""
+    return upload.destination.instance_key, upload.idempotency_key, upload.task_id, upload.fingerprint

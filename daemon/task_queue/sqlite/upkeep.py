@@ -1,7 +1,6 @@
 """Upkeep of a shard's queue: what is finished, what has grown old, in small steps; its clocks and facts."""
 
 import json
-import sqlite3
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -119,16 +118,12 @@ class QueueUpkeep(QueueBase):
         return len(doomed)
 
     def _delete(self, doomed: list[tuple[int]]) -> None:
-        def delete(connection: sqlite3.Connection) -> None:
-            connection.executemany("DELETE FROM keys.idempotency WHERE task_id ="
-                                   f" (SELECT task_id FROM {TABLE} WHERE _id = ?)", doomed)
+        with self.write(self.durable, "queue.settle") as connection:
             connection.executemany(
                 f"UPDATE {TABLE} SET outrun = 1 WHERE target = (SELECT target FROM {TABLE} WHERE _id = ?)"
                 " AND open IN (0, 1) AND _id < ? AND status NOT IN (5, 6, 7)", [(order, order) for (order,) in doomed])
             connection.executemany(f"DELETE FROM {TABLE} WHERE _id = ?", doomed)
             connection.execute("DELETE FROM tally WHERE tasks = 0")
-
-        self.with_keys("queue.settle", delete)
 
     def aged(self, instance_key: str, age_before: float, limit: int) -> list[Task]:
         """Of the oldest waiting tasks of an instance, up to `limit` in a state, those with `age_base` before that."""

@@ -135,8 +135,8 @@ def test_task_is_delivered_when_the_commit_of_its_claim_failed_after_it_had_reac
     """The same worker takes back what it does not know to have claimed: it waits for no restart."""
     doubtful = iter([QueueFault("queue_failed", certainly_failed=False)])
 
-    def fail_once(connection: sqlite3.Connection, directory: Path, *, alone: bool) -> None:
-        commit(connection, directory, alone=alone)
+    def fail_once(connection: sqlite3.Connection, directory: Path) -> None:
+        commit(connection, directory)
         if connection is doctor_of(parts).quick and state(parts) is State.PUSHING:
             for fault in doubtful:
                 raise fault

@@ -121,20 +121,6 @@ def test_lost_database_is_filled_with_repair(world: World, capsys: Capture, gone
     assert world.state(upload) is State.QUEUED
 
 
-def test_damaged_keys_are_set_aside_and_filled_with_repair(world: World, capsys: Capture) -> None:
-    """The keys' database is mended like any other."""
-    upload = world.put("/a", key="one")
-    world.queue.close()
-    world.layout.keys_file.write_bytes(os.urandom(9000))
-    code, found = _run(world, capsys)
-    assert (code, _names(found)) == (1, ["keys_damaged"])
-    code, found = _run(world, capsys, repair=True)
-    assert (code, _names(found)) == (0, ["keys_damaged"])
-    world.reopened()
-    assert world.queue.with_keys("queue.claim", lambda connection: connection.execute(
-        "SELECT task_id FROM keys.idempotency").fetchall()) == [(upload.task_id,)]
-
-
 def test_shard_that_is_served_is_only_looked_at(world: World, capsys: Capture) -> None:
     """--repair says who holds the lock, reports, and changes nothing in that shard."""
     orphan = world.write("/a")

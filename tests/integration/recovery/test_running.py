@@ -141,37 +141,6 @@ def test_damaged_row_is_mended_and_delivered_while_the_worker_runs(service: Serv
         eventually(lambda: service.delivered("c1", "/a") == b"damaged", what="the mended delivery")
 
 
-def test_uploads_go_on_when_the_keys_are_damaged(service: Service) -> None:
-    """Damaged idempotency keys are set aside at once, and filled again from the rows."""
-    with service:
-        service.start()
-        first = _put(service, "/a", b"x", **{"Idempotency-Key": "one"})
-        service.wait_quiet()
-        service.kill()
-        for path in service.layout.keys.iterdir():
-            if path.name == "data.db":
-                path.write_bytes(os.urandom(8192))
-            else:
-                path.unlink()
-        # The worker that was killed may have been in the middle of its own.
-        compared = len(events(service, "fsck.done"))
-        service.begin("api")
-        _put_when_ready(service, "/b", "two")
-        service.start()
-        eventually(lambda: events(service, "fsck.done")[compared:], 60, "the comparison")
-        assert _put(service, "/a", b"x", **{"Idempotency-Key": "one"}) == first
-        assert len(events(service, "keys.set_aside")) == 1
-        service.wait_quiet()
-
-
-def _put_when_ready(service: Service, path: str, key: str) -> None:
-    def accepted() -> bool:
-        answer = service.client.put("c1", path, b"x", headers={"Idempotency-Key": key})
-        return answer is not None and answer.status == 202
-
-    eventually(accepted, what="an upload with a key")
-
-
 def test_dead_letter_stands_for_bytes_that_were_removed(service: Service) -> None:
     """Bytes that a person removed are missed before their push, with the reason, and stop nothing else."""
     with service:

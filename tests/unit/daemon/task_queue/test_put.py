@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -10,8 +11,7 @@ from daemon.errors import QueueFault
 from daemon.model.task import State
 from daemon.model.upload import Upload
 from daemon.task_queue import Outcome
-from daemon.task_queue.sqlite.queue import SqliteQueue
-from tests.support.depot import Depot, an_upload
+from tests.support.depot import Depot, an_upload, new_id
 
 
 @pytest.fixture(autouse=True)
@@ -89,12 +89,24 @@ def test_key_that_is_refused_rolls_back_none_of_its_neighbours(depot: Depot) -> 
     assert depot.queue.find(uploads[1].task_id) is None
 
 
-def test_key_is_unique_across_shards(depot: Depot) -> None:
-    """Another instance's shard knows the key too."""
+def test_key_is_bound_to_its_instance(depot: Depot) -> None:
+    """For another instance it is another key, wherever that instance's tasks are."""
+    first = depot.accept(idempotency_key="k")
+    other = an_upload("/other", instance="c2", idempotency_key="k")
+    assert depot.put(other).outcome is Outcome.ACCEPTED
+    for upload in (first, other):
+        [answer] = depot.queue.put_many([replace(upload, task_id=new_id())], supersede=True)
+        assert (answer.outcome, answer.task_id) == (Outcome.DUPLICATE, upload.task_id)
+
+
+def test_upload_without_a_key_costs_no_statement_about_keys(depot: Depot) -> None:
+    """Only who asks for it pays for it."""
+    statements: list[str] = []
+    depot.queue.durable.set_trace_callback(statements.append)
+    depot.accept()
+    assert [text for text in statements if "keys" in text] == []
     depot.accept(idempotency_key="k")
-    with SqliteQueue(depot.layout, 1) as other:
-        [answer] = other.put_many([an_upload(instance="c2", idempotency_key="k")], supersede=True)
-    assert answer.outcome is Outcome.MISMATCH
+    assert [text for text in statements if "keys" in text]
 
 
 def test_key_whose_upload_is_lost_stands_for_the_next(depot: Depot) -> None:

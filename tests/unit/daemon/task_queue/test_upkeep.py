@@ -54,13 +54,6 @@ def test_recheck_is_of_deliveries_that_may_not_have_reached_the_disk(depot: Depo
     assert {depot.state(gone), depot.state(overtaken)} == {State.DELIVERED}
 
 
-def test_database_of_a_later_version_is_refused(depot: Depot) -> None:
-    """An older program does not write into what it does not understand."""
-    depot.queue.durable.execute("PRAGMA user_version = 99")
-    with pytest.raises(QueueFault, match="version 99"):
-        depot.reopen()
-
-
 def test_file_that_is_no_database_is_closed_when_it_is_refused(depot: Depot) -> None:
     """Opening a damaged shard again and again holds no descriptor."""
     database = depot.layout.database(0)

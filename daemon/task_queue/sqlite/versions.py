@@ -1,0 +1,81 @@
+"""The version of a shard's database: which one a file has, and the step from each version to the next.
+
+A program works with one version alone. It refuses a newer one, and an older one too unless it may bring that up to
+date: each step is one transaction together with its number, so that whoever is cut off leaves a version behind, whole.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from typing import Final
+
+from daemon.errors import QueueFault
+from daemon.model.upload import Upload
+from daemon.state.layout import Layout
+from daemon.task_queue.sqlite.inspection import what_is_foreign
+from daemon.task_queue.sqlite.schema import CREATE_KEYS, TABLE, key_row
+
+Step = Callable[[sqlite3.Connection], None]
+
+
+def _keep_keys_beside_tasks(connection: sqlite3.Connection) -> None:
+    """1 to 2: a shard holds the idempotency keys of its tasks. Every row carries its own; the last one counts."""
+    for statement in CREATE_KEYS:
+        connection.execute(statement)
+    rows = connection.execute(
+        f"SELECT data FROM {TABLE} WHERE instr(data, '\"idempotency_key\":\"') ORDER BY task_id")
+    connection.executemany("INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?)", _keys(data for (data,) in rows))
+    connection.execute("DELETE FROM facts WHERE name = 'keys'")
+
+
+def _keys(texts: Iterator[str | bytes]) -> Iterator[tuple[str, str | None, str, str]]:
+    for text in texts:
+        try:
+            upload = Upload.from_json(text)
+        except ValueError:
+            # A damaged row gets its key again when it is written anew from its file.
+            continue
+        yield key_row(upload)
+
+
+#: What leads from each version to the next. A step stays as it is for good.
+STEPS: Final[Mapping[int, Step]] = {1: _keep_keys_beside_tasks}
+#: The version that this program works with.
+SCHEMA_VERSION: Final = len(STEPS) + 1
+
+
+def admit(version: int, shard: int, *, upgrade: bool) -> None:
+    """Refuse a version that is not this program's: a new database (0) and, with `upgrade`, an older one may go on.
+
+    Raises QueueFault: 'schema_newer' or 'schema_older'.
+    """
+    if version > SCHEMA_VERSION:
+        raise QueueFault("schema_newer", f"The database of shard {shard} has version {version}; this program knows"
+                                         f" versions up to {SCHEMA_VERSION}.")
+    if 0 < version < SCHEMA_VERSION and not upgrade:
+        raise QueueFault("schema_older", f"The database of shard {shard} has version {version}; this program works"
+                                         f" with version {SCHEMA_VERSION}.")
+
+
+def version_on_disk(layout: Layout, shard: int) -> int:
+    """The version of the shard's database, read without touching a file; 0 where there is none to be read."""
+    try:
+        return _read_version(layout, shard)
+    except (sqlite3.Error, FileNotFoundError):
+        # Whoever opens it to use it learns what is wrong with it.
+        return 0
+
+
+def _read_version(layout: Layout, shard: int) -> int:
+    if what_is_foreign(layout, shard) is not None:
+        return 0
+    # Without its log a database is whole as it is, and SQLite would make a new log.
+    how = "mode=ro" if layout.log(shard).exists() else "mode=ro&immutable=1"
+    address = f"{layout.database(shard).absolute().as_uri()}?{how}"
+    with closing(sqlite3.connect(address, uri=True, isolation_level=None)) as connection:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def is_older(layout: Layout, shard: int) -> bool:
+    """True when the shard's database has to be brought up to date before it can be used."""
+    return 0 < version_on_disk(layout, shard) < SCHEMA_VERSION
