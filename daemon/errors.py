@@ -207,6 +207,8 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
                  "Create it and retry the task, or upload with mkdirs=true."),
     _dead_letter("parent_not_directory", "A part of the destination's path is not a directory.",
                  "Choose another path."),
+    _dead_letter("too_deep", "Directories are not made so deep below the root: what copies and backs up instances fails there.",
+                 "Choose a path of fewer directories, or make them yourself."),
     _dead_letter("target_is_directory", "The destination is a directory.", "End the path with a file name."),
     _dead_letter("target_not_regular", "The destination is not a regular file.", "Choose another path."),
     _dead_letter("target_is_mount_point", "The destination is a mount point or otherwise in use.",

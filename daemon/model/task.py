@@ -75,6 +75,8 @@ class Task:
     age_base: float = 0.0
     #: True when it was delivered before a crash of the machine and may not have reached the disk.
     recheck: bool = False
+    #: True when an attempt may have left its part file in the instance.
+    left_part: bool = False
 
     @property
     def task_id(self) -> str:

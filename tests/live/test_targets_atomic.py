@@ -11,7 +11,6 @@ import pytest
 from daemon.errors import Undelivered
 from tests.live.ways import ALL, ATOMIC, IN_INCUS, Watched, refused
 from tests.live.world import World
-from worker.targets.incus.sftp_part import HIDDEN
 
 MIB = 2**20
 
@@ -183,14 +182,33 @@ class TestSweeping:
 
 
 @pytest.mark.parametrize("way", IN_INCUS)
-def test_left_over_part_file_is_swept_where_it_is_hidden(world: World) -> None:
-    """A secret's part file may be in a directory of its own; that is removed with it, filled or empty."""
-    for names in ([HIDDEN], []):
-        delivery = world.delivery(f"{world.home}/f", b"new")
-        world.make_directory(f"{world.home}/{delivery.part_name}", 0o700)
-        for name in names:
-            world.make_file(f"{world.home}/{delivery.part_name}/{name}", b"half of the", 0o600)
-        with contextlib.closing(world.open()) as session:
-            assert session.sweep(delivery)
-            assert not session.sweep(delivery)
-        assert world.names(world.home) == []
+def test_what_was_made_apart_is_swept_wherever_that_was(world: World) -> None:
+    """A part file may have been in a directory of its own, above its own place; that is removed with it, filled or empty."""
+    world.make_directory(f"{world.home}/d")
+    for place in (world.home, f"{world.home}/d"):
+        for filled in (True, False):
+            delivery = world.delivery(f"{world.home}/d/f", b"new")
+            world.make_directory(f"{place}/{delivery.staging_name}", 0o700)
+            if filled:
+                world.make_file(f"{place}/{delivery.staging_name}/{delivery.staging_name}", b"", 0o600)
+            with contextlib.closing(world.open()) as session:
+                assert session.sweep(delivery)
+                assert not session.sweep(delivery)
+    assert world.names(world.home) == ["d"]
+    assert world.names(f"{world.home}/d") == []
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("way", ["sftp"])
+@pytest.mark.parametrize("mkdirs", [False, True])
+def test_next_attempt_removes_directories_that_the_last_one_was_making(world: World, mkdirs: bool) -> None:
+    """They are where it was made apart, all of them; also when another upload has made them by now."""
+    world.make_directory(f"{world.home}/a")
+    world.give(f"{world.home}/a", 1000, 0o755)
+    world.make_directory(f"{world.home}/a/b/c", 0o755)
+    delivery = world.delivery(f"{world.home}/a/b/c/f", b"new", mkdirs=mkdirs, left_part=True)
+    world.make_directory(f"{world.home}/{delivery.staging_name}/{delivery.staging_name}/c", 0o700)
+    with contextlib.closing(world.open()) as session:
+        session.deliver(delivery, io.BytesIO(b"new"), lambda: None)
+    assert world.names(world.home) == ["a"]
+    assert world.names(f"{world.home}/a/b/c") == ["f"]

@@ -10,7 +10,6 @@ import pytest
 
 from tests.live.ways import IN_INCUS, refused
 from tests.live.world import World
-from worker.targets.incus.sftp_part import HIDDEN
 from worker.targets.incus.sftp_wire import Wire
 
 MIB = 2**20
@@ -119,8 +118,8 @@ class TestOnlyInAnInstance:
     def test_hidden_part_file_is_removed_when_the_delivery_ends(self, world: World) -> None:
         """Neither a refusal nor a part file of an attempt that was killed leaves anything."""
         delivery = world.delivery(f"{world.home}/f", b"new", mode=0o600)
-        world.make_directory(f"{world.home}/{delivery.part_name}", 0o700)
-        world.make_file(f"{world.home}/{delivery.part_name}/{HIDDEN}", b"half of the", 0o600)
+        world.make_directory(f"{world.home}/{delivery.staging_name}", 0o700)
+        world.make_file(f"{world.home}/{delivery.staging_name}/{delivery.staging_name}", b"", 0o600)
 
         def refuse() -> None:
             raise InterruptedError("cancelled")

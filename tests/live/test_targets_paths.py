@@ -9,6 +9,7 @@ import pytest
 
 from tests.live.ways import ALL, ATOMIC, refused
 from tests.live.world import World
+from worker.targets.attributes import MAX_DEPTH
 
 
 @pytest.mark.parametrize("way", ALL)
@@ -122,14 +123,29 @@ class TestWhatIsThere:
 
 
 @pytest.mark.parametrize("way", ATOMIC)
+def test_directories_are_made_down_to_a_depth(world: World) -> None:
+    """What copies and backs up instances fails where directories are too deep: none is made there."""
+    above = world.home.count("/")
+    path = f"{world.home}{'/d' * (MAX_DEPTH - above)}"
+    assert refused(world, f"{path}/d/f", mkdirs=True) == "too_deep"
+    assert world.names(world.home) == []
+    world.deliver(f"{path}/f", b"x", mkdirs=True)
+    assert world.facts(f"{path}/f").data == b"x"
+    assert refused(world, f"{path}/d/f", mkdirs=True) == "too_deep"
+    assert world.names(path) == ["f"]
+
+
+@pytest.mark.parametrize("way", ATOMIC)
 def test_path_of_1200_directories_arrives(world: World) -> None:
-    """A path may be deep, its directories made; neither side waits for the other for ever."""
-    path = f"{world.home}/{'d/' * 1200}f"
+    """A path may be deep, if its directories are there; neither side waits for the other for ever."""
+    directory = f"{world.home}{'/d' * 1200}"
+    # Python's own making, and removal, does not go that deep.
+    subprocess.run(["mkdir", "-p", world.host_path(directory)], check=True)
+    path = f"{directory}/f"
     try:
         world.deliver(path, b"x", mkdirs=True)
         with contextlib.closing(world.open()) as session:
             delivery = world.delivery(path, b"x", recheck=True)
             assert session.deliver(delivery, io.BytesIO(b"x"), lambda: None).unchanged
     finally:
-        # Python's own removal does not go that deep.
         subprocess.run(["rm", "-rf", world.host_path(world.home)], check=True)

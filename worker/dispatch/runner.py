@@ -66,6 +66,7 @@ def delivery_of(task: Task, config: Config) -> Delivery:
         mode=upload.mode, uid=upload.uid, gid=upload.gid, default_mode=rules.mode_bits, default_uid=rules.uid,
         default_gid=rules.gid, mkdirs=upload.mkdirs, dir_mode=rules.dir_mode_bits, symlinks=rules.symlinks,
         verify=rules.verify, stopped=rules.stopped, recheck=task.recheck,
+        left_part=task.left_part,
     )
 
 

@@ -34,11 +34,18 @@ class Delivery:
     stopped: str
     #: True: compare with what is there first and push only if it differs.
     recheck: bool = False
+    #: True: an earlier attempt may have left its part file, or more.
+    left_part: bool = False
 
     @property
     def part_name(self) -> str:
-        """The name of the part file, or of the directory it is hidden in, in the directory of the destination."""
+        """The name of the part file, in the directory of the destination."""
         return f".courier-{self.task_id}.part"
+
+    @property
+    def staging_name(self) -> str:
+        """The name of the directory in which new directories, and private files, are made before they are moved."""
+        return f".courier-{self.task_id}.new.part"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from worker.targets.attributes import (
     Wanted,
     refuse_unless_exact,
     refuse_unless_replaceable,
+    refuse_unless_shallow,
     refuse_unless_trusted,
     wanted,
     wanted_directory,
@@ -246,6 +247,7 @@ class _Walk:
         return directory
 
     def _make(self, name: bytes) -> None:
+        refuse_unless_shallow(self._delivery, len(self._above) + sum(map(bool, self._ahead)) - 1)
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=self._above[-1])
             directory = self._open(name)

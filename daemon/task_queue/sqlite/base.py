@@ -32,7 +32,7 @@ from daemon.task_queue.sqlite.versions import SCHEMA_VERSION, STEPS, admit, vers
 BUSY_TIMEOUT_S: Final = 10.0
 #: What `decode` needs of a row, in its order.
 COLUMNS: Final = ("_id, data, status, attempts, due_at, updated_at, error_code, error_message, "
-                  "spooled, recheck, age_base, task_id, instance, target, size")
+                  "spooled, recheck, part, age_base, task_id, instance, target, size")
 #: Where the task's id is in such a row.
 TASK_ID: Final = COLUMNS.split(", ").index("task_id")
 #: The fact that says since when the database has known of every upload of its shard. A database without it was
@@ -182,7 +182,7 @@ def _open(connection: sqlite3.Connection | None) -> sqlite3.Connection:
 
 def decode(row: Sequence[Any]) -> Task:
     """The task of a row of COLUMNS. Raises ValueError when the row is damaged, or its columns belie its upload."""
-    order, data, status, attempts, due_at, updated_at, code, message, spooled, recheck, age_base, *copies = row
+    order, data, status, attempts, due_at, updated_at, code, message, spooled, recheck, part, age_base, *copies = row
     upload = Upload.from_json(data)
     to = upload.destination
     if copies != [upload.task_id, to.instance_key, to.target, upload.size]:
@@ -192,7 +192,7 @@ def decode(row: Sequence[Any]) -> Task:
     return Task(
         order=order, upload=upload, state=State(status), attempts=attempts, due_at=due_at,
         updated_at=updated_at, error_code=code, error_message=message, spooled=bool(spooled),
-        recheck=bool(recheck), age_base=age_base,
+        recheck=bool(recheck), left_part=bool(part), age_base=age_base,
     )
 
 

@@ -9,6 +9,7 @@ import posixpath
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import BinaryIO, Final
 
 from daemon.errors import Cause, Undelivered
@@ -20,6 +21,7 @@ from worker.targets.attributes import (
     Wanted,
     refuse_unless_exact,
     refuse_unless_replaceable,
+    refuse_unless_shallow,
     refuse_unless_trusted,
     wanted,
     wanted_directory,
@@ -27,7 +29,6 @@ from worker.targets.attributes import (
 )
 from worker.targets.base import Delivery, Receipt
 from worker.targets.incus.rest import Files
-from worker.targets.incus.sftp_part import HIDDEN
 
 _PIECE_BYTES: Final = 256 * 1024
 
@@ -65,17 +66,16 @@ class FilesApiSession:
     def sweep(self, delivery: Delivery) -> bool:
         """Remove the part file that a killed attempt by SFTP left; see worker.targets.base.Session."""
         path, _ = self._follow(delivery)
-        places = {posixpath.dirname(delivery.destination.path), posixpath.dirname(path)}
-        removed = [self._remove(posixpath.join(place, delivery.part_name)) for place in places]
+        places = {place for file in (delivery.destination.path, path) for place in PurePosixPath(file).parents}
+        apart = delivery.staging_name
+        removed = [self._remove(str(place / name)) for place in places
+                   for name in (f"{apart}/{apart}", apart, delivery.part_name)]
         return any(removed)
 
-    def _remove(self, part: str) -> bool:
-        found = self._files.look(part)
-        if found is not None and found.is_directory:
-            self._remove(posixpath.join(part, HIDDEN))
-        elif found is None or not stat.S_ISREG(found.mode):
+    def _remove(self, path: str) -> bool:
+        if self._files.look(path) is None:
             return False
-        self._files.delete(part)
+        self._files.delete(path)
         return True
 
     def _deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
@@ -121,6 +121,7 @@ class FilesApiSession:
         while directory != "/" and self._directory(directory) is None:
             if not delivery.mkdirs:
                 raise Undelivered("parent_not_found", f"{where(delivery)}: there is no {directory}")
+            refuse_unless_shallow(delivery, directory.count("/"))
             missing.append(directory)
             directory = posixpath.dirname(directory)
         for directory in reversed(missing):

@@ -18,12 +18,14 @@ from worker.targets.attributes import (
     Attributes,
     refuse_unless_replaceable,
     refuse_unless_trusted,
+    shown,
     wanted,
     where,
 )
 from worker.targets.base import Delivery, Receipt
 from worker.targets.error_codes import classify_sftp, system_text
-from worker.targets.incus.sftp_part import PartFile, contents, shown
+from worker.targets.incus.sftp_part import PartFile, contents
+from worker.targets.incus.sftp_staging import Staging
 from worker.targets.incus.sftp_wire import NO_SUCH_FILE, SftpStatus, Wire, WireBroken, WireStalled
 
 
@@ -50,6 +52,8 @@ class SftpSession:
         """Put the bytes of `source` at the destination; see worker.targets.base.Session."""
         self.left_part = False
         with self._explained(delivery):
+            if delivery.left_part:
+                self._sweep(delivery)
             if delivery.recheck and self._is_there(delivery):
                 return Receipt(atomic=True, way="sftp", unchanged=True)
             self._push(delivery, source, before_rename)
@@ -58,13 +62,20 @@ class SftpSession:
     def sweep(self, delivery: Delivery) -> bool:
         """Remove the part file that a killed attempt left; see worker.targets.base.Session."""
         with self._explained(delivery):
-            path = delivery.destination.path.encode()
-            self._wire.drain()
-            removed = PartFile(self._wire, delivery, path).remove()
-            found = self._existing(self._wire.lstat(path))
-            if found and found.is_link and delivery.symlinks == "follow":
-                removed |= PartFile(self._wire, delivery, self._follow(delivery, path, found)[0]).remove()
+            return self._sweep(delivery)
+
+    def _sweep(self, delivery: Delivery) -> bool:
+        path = delivery.destination.path.encode()
+        self._wire.drain()
+        removed = self._remove_left(delivery, path)
+        found = self._existing(self._wire.lstat(path))
+        if found and found.is_link and delivery.symlinks == "follow":
+            removed |= self._remove_left(delivery, self._follow(delivery, path, found)[0])
         return removed
+
+    def _remove_left(self, delivery: Delivery, path: bytes) -> bool:
+        in_part = PartFile(self._wire, delivery, path).remove()
+        return Staging(self._wire, delivery).remove(path) or in_part
 
     @contextlib.contextmanager
     def _explained(self, delivery: Delivery) -> Iterator[None]:

@@ -23,10 +23,13 @@ READ_BYTES: Final = 32 * 1024
 OK, EOF, NO_SUCH_FILE, PERMISSION_DENIED, FAILURE = 0, 1, 2, 3, 4
 
 _INIT, _VERSION, _OPEN, _CLOSE, _READ, _WRITE, _LSTAT = 1, 2, 3, 4, 5, 6, 7
-_FSETSTAT, _OPENDIR, _REMOVE, _MKDIR, _RMDIR, _STAT, _READLINK = 10, 11, 13, 14, 15, 17, 19
+_FSTAT, _FSETSTAT, _OPENDIR, _READDIR, _REMOVE, _MKDIR, _RMDIR, _STAT, _READLINK = 8, 10, 11, 12, 13, 14, 15, 17, 19
 _STATUS, _HANDLE, _DATA, _NAME, _ATTRS, _EXTENDED = 101, 102, 103, 104, 105, 200
 _FOR_READING, _FOR_WRITING, _CREATE, _EXCLUSIVE = 0x01, 0x02, 0x08, 0x20
-_HAS_SIZE, _HAS_OWNER, _HAS_MODE = 0x01, 0x02, 0x04
+_HAS_SIZE, _HAS_OWNER, _HAS_MODE, _HAS_TIMES = 0x01, 0x02, 0x04, 0x08
+#: What the server tells of every file: of these, in this order, and none else.
+_HAS_ALL: Final = _HAS_SIZE | _HAS_OWNER | _HAS_MODE | _HAS_TIMES
+_ATTRIBUTES: Final = struct.Struct(">IQIIIII")
 #: setuid, setgid and sticky, and where Go keeps them. Servers up to pkg/sftp 1.13.5 take the mode for one of Go's.
 _GO_BITS: Final = ((0o4000, 1 << 23), (0o2000, 1 << 22), (0o1000, 1 << 20))
 _VERSION_3: Final = 3
@@ -90,6 +93,14 @@ class Wire:
     def stat(self, path: bytes) -> int:
         """Ask for the attributes of what `path` leads to."""
         return self._queue(_STAT, _string(path))
+
+    def fstat(self, handle: bytes) -> int:
+        """Ask for the attributes of an open file or directory."""
+        return self._queue(_FSTAT, _string(handle))
+
+    def readdir(self, handle: bytes) -> int:
+        """Ask for some of the names in an open directory; the server gives 128 at once."""
+        return self._queue(_READDIR, _string(handle))
 
     def readlink(self, path: bytes) -> int:
         """Ask where the symbolic link `path` points."""
@@ -162,27 +173,38 @@ class Wire:
 
     def attributes(self, number: int) -> Attributes:
         """Wait for attributes. Raises SftpStatus."""
-        body = self._answer(number, _ATTRS)
+        return self._attributes(self._answer(number, _ATTRS), 0)
+
+    def names(self, number: int) -> list[bytes]:
+        """Wait for names of a directory; none at its end. Raises SftpStatus."""
         try:
-            flags, size, uid, gid, mode = struct.unpack_from(">IQIII", body)
-        except struct.error as error:
-            raise self._break(f"attributes of {len(body)} bytes") from error
-        if flags & (_HAS_SIZE | _HAS_OWNER | _HAS_MODE) != _HAS_SIZE | _HAS_OWNER | _HAS_MODE:
-            raise self._break("attributes without size, owner or mode")
-        return Attributes(size, uid, gid, mode)
+            body = self._answer(number, _NAME)
+        except SftpStatus as status:
+            if status.code == EOF:
+                return []
+            raise
+        names = []
+        at = 4
+        for _ in range(int.from_bytes(body[:4])):
+            names.append(self._string_at(body, at))
+            at += 4 + len(names[-1])
+            at += 4 + len(self._string_at(body, at))
+            self._attributes(body, at)
+            at += _ATTRIBUTES.size
+        return names
 
     def handle(self, number: int) -> bytes:
         """Wait for the handle of an open file. Raises SftpStatus."""
-        return self._first_string(self._answer(number, _HANDLE))
+        return self._string_at(self._answer(number, _HANDLE))
 
     def link(self, number: int) -> bytes:
         """Wait for where a link points. Raises SftpStatus."""
-        return self._first_string(self._answer(number, _NAME)[4:])
+        return self._string_at(self._answer(number, _NAME), 4)
 
     def data(self, number: int) -> bytes:
         """Wait for bytes that were read; none at the end of the file. Raises SftpStatus."""
         try:
-            return self._first_string(self._answer(number, _DATA))
+            return self._string_at(self._answer(number, _DATA))
         except SftpStatus as status:
             if status.code == EOF:
                 return b""
@@ -272,11 +294,20 @@ class Wire:
         self.broken = True
         return WireBroken(reason)
 
-    def _first_string(self, body: bytes) -> bytes:
-        length = int.from_bytes(body[:4])
-        if len(body) < 4 + length:
+    def _string_at(self, body: bytes, at: int = 0) -> bytes:
+        end = at + 4 + int.from_bytes(body[at:at + 4])
+        if len(body) < end:
             raise self._break("a string that ends too early")
-        return body[4:4 + length]
+        return body[at + 4:end]
+
+    def _attributes(self, body: bytes, at: int) -> Attributes:
+        try:
+            flags, size, uid, gid, mode, _, mtime = _ATTRIBUTES.unpack_from(body, at)
+        except struct.error as error:
+            raise self._break(f"attributes of {len(body) - at} bytes") from error
+        if flags & _HAS_ALL != _HAS_ALL:
+            raise self._break("attributes without size, owner, mode or times")
+        return Attributes(size, uid, gid, mode, mtime)
 
 
 def _limit(connection: socket.socket, timeout_s: float) -> None:

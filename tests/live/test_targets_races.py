@@ -1,0 +1,108 @@
+"""Users of an instance who swap what is made in their directories: nothing but what was just made is changed."""
+
+import contextlib
+import io
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from daemon.errors import Undelivered
+from tests.live.host import Container, Host
+from tests.live.racer import Racer
+from tests.live.world import World, incus_world
+
+USER = 1000
+#: Enough for a delivery that can be deceived to be deceived: one in four was, and one in three on a mount.
+DELIVERIES = 40
+
+
+@pytest.fixture
+def world(incus: Host, container: Container) -> World:
+    """A running container."""
+    made = incus_world("sftp", incus, container)
+    made.make_directory(made.home)
+    return made
+
+
+@pytest.fixture
+def seen_inside(incus: Host, container: Container) -> tuple[Callable[[str], Path], int]:
+    """Gives the path by which the container's own mounts are reached from here, and a process in its namespaces."""
+    process = incus.call("GET", f"/instances/{container.name}/state")["pid"]
+    return lambda path: Path(f"/proc/{process}/root{path}"), process
+
+
+def facts(path: Path) -> tuple[int, int, int]:
+    """Mode and owner."""
+    found = path.lstat()
+    return found.st_mode, found.st_uid, found.st_gid
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("mounted", [False, True])
+@pytest.mark.parametrize("empty", [False, True])
+def test_user_takes_over_no_directory_by_a_link(
+        world: World, seen_inside: tuple[Callable[[str], Path], int], mounted: bool, empty: bool) -> None:
+    """A directory that is to be made is swapped for a link the moment it is there; on a filesystem of his own, too."""
+    inside, process = seen_inside
+    own, victim = f"{world.home}/own", f"{world.home}/victim"
+    world.make_directory(own)
+    world.make_directory(victim, 0o755 if empty else 0o750)
+    if not empty:
+        world.make_file(f"{victim}/f", b"old")
+    world.give(own, USER, 0o755)
+    if mounted:
+        assert world.run(f"mount -t tmpfs -o uid={USER},gid={USER},mode=755 tmpfs {own}") == 0
+    try:
+        before = facts(world.host_path(victim))
+        with Racer(inside(own), "made", USER, victim, process) as racer, contextlib.closing(world.open()) as session:
+            for _ in range(DELIVERIES):
+                # What is put into a directory of root's and taken out again makes it look new for the rest of the second.
+                os.utime(world.host_path(victim), (0, 0))
+                racer.ready()
+                delivery = world.delivery(f"{own}/made/f", b"x", mkdirs=True, uid=USER, gid=USER, mode=0o600)
+                with contextlib.suppress(Undelivered):
+                    session.deliver(delivery, io.BytesIO(b"x"), lambda: None)
+                assert facts(world.host_path(victim)) == before
+    finally:
+        if mounted:
+            world.run(f"umount {own}")
+    assert world.names(world.home) == ["own", "victim"]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("mounted", [False, True])
+def test_directories_are_made_where_a_user_owns_the_one_above(
+        world: World, seen_inside: tuple[Callable[[str], Path], int], mounted: bool) -> None:
+    """Also where nothing can be moved to from a place that only root can change."""
+    inside, _ = seen_inside
+    own = f"{world.home}/own"
+    world.make_directory(own)
+    world.give(own, USER, 0o755)
+    if mounted:
+        assert world.run(f"mount -t tmpfs -o uid={USER},gid={USER},mode=755 tmpfs {own}") == 0
+    try:
+        world.deliver(f"{own}/a/b/f", b"x", mkdirs=True, uid=USER, gid=USER, mode=0o600, dir_mode=0o710)
+        for made in ("a", "a/b"):
+            assert stat.S_IMODE(inside(f"{own}/{made}").stat().st_mode) == 0o710
+            assert inside(f"{own}/{made}").stat().st_uid == inside(own).stat().st_uid
+        assert inside(f"{own}/a/b/f").read_bytes() == b"x"
+        assert os.listdir(inside(own)) == ["a"]
+    finally:
+        if mounted:
+            world.run(f"umount {own}")
+    assert world.names(world.home) == ["own"]
+
+
+@pytest.mark.live
+def test_links_of_root_on_the_way_are_no_obstacle(world: World) -> None:
+    """Where a directory is made apart first is looked for behind them."""
+    world.make_directory(f"{world.home}/real/own")
+    world.give(f"{world.home}/real/own", USER, 0o755)
+    world.make_link(f"{world.home}/absolute", f"{world.home}/relative")
+    world.make_link(f"{world.home}/relative", "./real")
+    world.deliver(f"{world.home}/absolute/own/a/f", b"x", mkdirs=True, uid=USER, gid=USER)
+    assert world.facts(f"{world.home}/real/own/a/f").data == b"x"
+    assert world.names(f"{world.home}/real") == ["own"]

@@ -1,0 +1,194 @@
+"""New files and directories by SFTP that no user of the instance can meet half-made, or swap for something else.
+
+All of SFTP goes by path. Who may change the names in a directory can put a link in the place of what was just made
+there, and what is done to it next is done to what the link leads to. So it is made in a directory that only root can
+enter, in a place where only root can change names, and moved to its own place in one step.
+
+Nothing can be moved from one filesystem to another. Where the destination's has no such place, a directory is made
+where it belongs, and changed only if it looks like one that was made just now: SFTP shows no inode, nothing else tells.
+"""
+
+import contextlib
+import posixpath
+from collections.abc import Iterator
+
+from daemon.errors import Undelivered
+from daemon.model.names import MAX_PATH_BYTES
+from worker.targets.attributes import MAX_LINKS, ROOT, Attributes, Wanted, shown, where
+from worker.targets.base import Delivery
+from worker.targets.incus.sftp_wire import NO_SUCH_FILE, SftpStatus, Wire, WireBroken
+
+#: Nobody but the owner reads, writes or enters.
+PRIVATE_FILE, PRIVATE_DIRECTORY = 0o600, 0o700
+
+
+class Staging:
+    """Makes what one delivery needs: a private file, or directories."""
+
+    def __init__(self, wire: Wire, delivery: Delivery) -> None:
+        self._wire = wire
+        self._delivery = delivery
+        self._name = delivery.staging_name.encode()
+        #: True while something of it may be left in the instance.
+        self.left = False
+
+    def file(self, path: bytes) -> bytes:
+        """Put a new, empty, private file at `path`, whatever was there; return its handle.
+
+        Nobody else has had the chance to open it: not even where the server makes new files 0644.
+        """
+        above = posixpath.dirname(path)
+        place, trusted = self._safe_place(above)
+        try:
+            return self._file(place, path, None)
+        except SftpStatus:
+            if trusted:
+                raise
+            return self._file(above, path, self._now(place))
+
+    def directories(self, paths: list[bytes], want: Wanted) -> None:
+        """Make `paths`, each in the one before it, with that mode and owner. Raises SftpStatus "file exists"."""
+        above = posixpath.dirname(paths[0])
+        place, trusted = self._safe_place(above)
+        try:
+            with self._private(place, None) as inside:
+                self._make([inside + path.removeprefix(paths[0]) for path in paths], want, None)
+                self._wire.done(self._wire.rename(inside, paths[0]))
+        except SftpStatus:
+            if trusted:
+                raise
+            self._make(paths, want, self._now(place))
+
+    def remove(self, path: bytes) -> bool:
+        """Remove what a killed attempt left on the way to `path`; True if there was something."""
+        removed = False
+        while path.strip(b"/"):
+            path = posixpath.dirname(path)
+            if len(_in(path, self._name)) <= MAX_PATH_BYTES:
+                removed |= self._remove(path.rstrip(b"/"))
+        return removed
+
+    def _file(self, place: bytes, path: bytes, since: int | None) -> bytes:
+        with self._private(place, since) as inside:
+            handle = self._wire.handle(self._wire.create(inside, PRIVATE_FILE))
+            self._wire.done(self._wire.chmod(handle, PRIVATE_FILE), self._wire.rename(inside, path))
+        return handle
+
+    def _make(self, paths: list[bytes], want: Wanted, since: int | None) -> None:
+        made = []
+        for path in paths:
+            self._wire.done(self._wire.mkdir(path))
+            made.append(self._open_new(path, since))
+        # The innermost first: who owns a directory may swap what is in it.
+        for handle in reversed(made):
+            self._wire.done(self._wire.chown(handle, want.uid, want.gid), self._wire.chmod(handle, want.mode),
+                            self._wire.close_handle(handle))
+
+    @contextlib.contextmanager
+    def _private(self, place: bytes, since: int | None) -> Iterator[bytes]:
+        """A directory in `place` that only root can enter; yields a path in it, which is to be moved away."""
+        directory = _in(place, self._name)
+        self._remove(place)
+        with self._gone_afterwards(place):
+            self._wire.done(self._wire.mkdir(directory))
+            handle = self._open_new(directory, since)
+            self._wire.done(self._wire.chmod(handle, PRIVATE_DIRECTORY), self._wire.close_handle(handle))
+            yield _in(directory, self._name)
+            self._wire.done(self._wire.rmdir(directory))
+
+    @contextlib.contextmanager
+    def _gone_afterwards(self, place: bytes) -> Iterator[None]:
+        self.left = True
+        try:
+            yield
+        except BaseException:
+            # The failure that led here is the one to report; what is left is removed later.
+            with contextlib.suppress(SftpStatus, WireBroken):
+                self._remove(place)
+                self.left = False
+            raise
+        self.left = False
+
+    def _open_new(self, path: bytes, since: int | None) -> bytes:
+        """Open the directory that was just made; with `since`, only if it can be no other: see `_looks_new`."""
+        handle = self._wire.handle(self._wire.opendir(path))
+        if since is not None:
+            looked, listed = self._wire.fstat(handle), self._wire.readdir(handle)
+            found, names = self._wire.attributes(looked), self._wire.names(listed)
+            if names or not _looks_new(found, since):
+                self._wire.done(self._wire.close_handle(handle))
+                raise Undelivered("verify_failed", f"{where(self._delivery)}: {shown(path)} is not what was made there")
+        return handle
+
+    def _now(self, place: bytes) -> int:
+        """The time by the instance's clock, from a file in a place where nobody else can change it."""
+        path = _in(place, self._name)
+        self._remove(place)
+        with self._gone_afterwards(place):
+            handle = self._wire.handle(self._wire.create(path, PRIVATE_FILE))
+            looked = self._wire.fstat(handle)
+            self._wire.done(self._wire.close_handle(handle), self._wire.remove(path))
+            return self._wire.attributes(looked).mtime
+
+    def _safe_place(self, directory: bytes) -> tuple[bytes, bool]:
+        """The lowest place on the way to `directory` in which only root can swap names, and whether that is itself."""
+        for _ in range(MAX_LINKS):
+            place, link = self._descend(directory)
+            if link is None:
+                return place, place == directory.rstrip(b"/")
+            target = self._wire.link(self._wire.readlink(link))
+            directory = posixpath.normpath(posixpath.join(place + b"/", target) + directory.removeprefix(link))
+        raise Undelivered("too_many_links", f"{where(self._delivery)}: more than {MAX_LINKS} symbolic links")
+
+    def _descend(self, directory: bytes) -> tuple[bytes, bytes | None]:
+        """Go down as far as only root can swap names; return the place, and root's link that it ends at, if any."""
+        place = b""
+        for name in filter(None, directory.split(b"/")):
+            path = _in(place, name)
+            found = self._wire.attributes(self._wire.lstat(path))
+            if found.is_link and found.uid == ROOT:
+                return place, path
+            if not found.keeps_names:
+                break
+            place = path
+        return place, None
+
+    def _remove(self, place: bytes) -> bool:
+        path = _in(place, self._name)
+        found = self._look(path)
+        if found is None:
+            return False
+        if found.is_directory and found.uid == ROOT and self._safe_place(place)[1]:
+            self._clear(path)
+        elif found.is_directory and self._look(_in(path, self._name)):
+            # Wherever a user has this lead meanwhile, nothing else has that name.
+            self._wire.done(self._wire.remove(_in(path, self._name)))
+        self._wire.done(self._wire.remove(path))
+        return True
+
+    def _clear(self, directory: bytes) -> None:
+        """Remove what is in a directory that only root can change."""
+        handle = self._wire.handle(self._wire.opendir(directory))
+        names = self._wire.names(self._wire.readdir(handle))
+        self._wire.done(self._wire.close_handle(handle))
+        for path in (_in(directory, name) for name in names):
+            if self._wire.attributes(self._wire.lstat(path)).is_directory:
+                self._clear(path)
+            self._wire.done(self._wire.remove(path))
+
+    def _look(self, path: bytes) -> Attributes | None:
+        try:
+            return self._wire.attributes(self._wire.lstat(path))
+        except SftpStatus as status:
+            if status.code == NO_SUCH_FILE:
+                return None
+            raise
+
+
+def _in(directory: bytes, name: bytes) -> bytes:
+    return directory + b"/" + name
+
+
+def _looks_new(found: Attributes, since: int) -> bool:
+    """True for what the server makes of a new directory, changed last no earlier than `since`."""
+    return found.is_directory and found.uid == ROOT and found.bits & 0o707 == 0o705 and found.mtime >= since
