@@ -53,7 +53,7 @@ def _serve(config: Config, shard: int, reload: partial[Config | None]) -> None:
         queue = begin(layout, shard, reserve, config)
     remove_common_keys(layout, config.queue.shards)
     try:
-        parts = assemble(queue, open_checked(layout), reserve, config)
+        parts = assemble(layout, queue, open_checked(layout), reserve, config)
         log("worker.started", shard=shard, pid=os.getpid())
         sd_notify.ready()
         Worker(parts, config, reload).run()

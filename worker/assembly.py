@@ -7,8 +7,9 @@ from daemon.log import log
 from daemon.process.signals import Signals
 from daemon.spool import CheckedSpool
 from daemon.state.doorbell import Doorbell
+from daemon.state.layout import Layout
 from daemon.state.reserve import Reserve
-from daemon.task_queue.sqlite.doctor import SqliteDoctor
+from daemon.task_queue.doctor import Doctor
 from worker.dispatch.commands import Commands
 from worker.dispatch.lane import Lane
 from worker.dispatch.outages import Outages
@@ -25,7 +26,7 @@ from worker.upkeep.retention import Upkeep
 from worker.upkeep.sync_barrier import Barrier
 
 
-def assemble(queue: SqliteDoctor, spool: CheckedSpool, reserve: Reserve, config: Config) -> Parts:
+def assemble(layout: Layout, queue: Doctor, spool: CheckedSpool, reserve: Reserve, config: Config) -> Parts:
     """Build a worker's parts around its queue. Call it in the main thread."""
     remember_incus(config)
     log("target.chosen", shard=queue.shard, **describe(LOCAL, config))
@@ -40,10 +41,10 @@ def assemble(queue: SqliteDoctor, spool: CheckedSpool, reserve: Reserve, config:
     barrier = Barrier(spool, inbox.put)
     settling = Settling(queue, spool, lanes, remotes, outages, config)
     return Parts(
-        queue=queue, bell=Doorbell(queue.layout, queue.shard), inbox=inbox, signals=Signals(), lanes=lanes,
+        queue=queue, bell=Doorbell(layout, queue.shard), inbox=inbox, signals=Signals(), lanes=lanes,
         remotes=remotes, settling=settling, sweeping=Sweeping(queue, lanes, remotes, settling),
         commands=Commands(queue, spool, lanes),
         upkeep=Upkeep(queue, spool, barrier, lanes, remotes, outages, reserve, config), outages=outages,
-        recovery=Recovery(queue, spool, config, inbox.put),
+        recovery=Recovery(layout, queue, spool, config, inbox.put),
         reserve=reserve,
     )

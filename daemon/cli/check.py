@@ -4,12 +4,11 @@ import errno
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -22,9 +21,8 @@ from daemon.process.listeners import look_at
 from daemon.process.privileges import drop_to_owner
 from daemon.spool import open_spool
 from daemon.state.layout import Layout, inode
+from daemon.task_queue.sqlite.trial import try_out
 
-#: persist-queue's statements need RETURNING (3.35).
-_OLDEST_SQLITE = (3, 35, 0)
 #: What the worker's unit names in LoadCredential=remotes:
 INSTALLED_CREDENTIALS: Final = Path("/etc/incus-courier/credentials")
 
@@ -68,7 +66,7 @@ def _check_state(layout: Layout, config: Config) -> Iterator[Finding]:
     yield directory
     if directory.ok:
         yield _try("spool", lambda: _check_spool(layout, config))
-        yield _try("SQLite", lambda: _check_sqlite(layout))
+        yield _try("SQLite", lambda: try_out(layout))
 
 
 def _try(what: str, look: Callable[[], str]) -> Finding:
@@ -76,7 +74,7 @@ def _try(what: str, look: Callable[[], str]) -> Finding:
         return Finding(what, True, look())
     except CourierError as error:
         return Finding(what, False, error.detail, error.kind.hint)
-    except (OSError, sqlite3.Error) as error:
+    except OSError as error:
         return Finding(what, False, str(error), "Check the directory's owner, its permissions and its filesystem.")
 
 
@@ -122,18 +120,6 @@ def _enough(free: int, config: Config) -> int:
         raise CourierError("no_room", f"{free} bytes are free; limits.min_free_bytes wants "
                                       f"{config.limits.min_free_bytes}, so every upload is refused.")
     return free
-
-
-def _check_sqlite(layout: Layout) -> str:
-    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
-        raise OSError(f"SQLite {sqlite3.sqlite_version} is too old")
-    with (tempfile.TemporaryDirectory(dir=layout.queue) as directory,
-          closing(sqlite3.connect(os.path.join(directory, "check.db"))) as connection):
-        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-        connection.execute("CREATE TABLE try (x)")
-    if mode != "wal":
-        raise OSError("this filesystem does not take SQLite's write-ahead log")
-    return f"version {sqlite3.sqlite_version}, write-ahead log works"
 
 
 def _check_remotes(config_file: str | None) -> Iterator[Finding]:

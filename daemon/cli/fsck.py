@@ -8,7 +8,6 @@ import json
 import os
 import sys
 from dataclasses import asdict
-from sqlite3 import Error
 from typing import Final
 
 from daemon.cli.all_shards import existing
@@ -25,6 +24,7 @@ from daemon.state import shard_count
 from daemon.state.layout import Layout
 from daemon.state.quarantine import retire
 from daemon.state.shard_lock import ShardLock
+from daemon.task_queue.sqlite import notes
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from daemon.task_queue.sqlite.inspection import what_is_damaged
 
@@ -137,7 +137,7 @@ class _Run:
 
     def _strangers(self, shard: int, shards: int) -> int:
         """How many instances have tasks in this shard that belong elsewhere."""
-        if not self._layout.database(shard).exists():
+        if not notes.exists(self._layout, shard):
             return 0
         try:
             with SqliteDoctor(self._layout, shard) as queue:
@@ -166,13 +166,13 @@ class _Run:
             lock.release()
 
     def _look(self, shard: int, shards: int) -> None:
-        lost = not self._layout.database(shard).exists() and self._has_files(shard, shards)
+        lost = not notes.exists(self._layout, shard) and self._has_files(shard, shards)
         if lost:
             self._tell(Finding(name="queue_emptied", shard=shard))
-        if lost or not self._layout.database(shard).exists():
+        if lost or not notes.exists(self._layout, shard):
             return
         try:
-            damage = what_is_damaged(self._layout, shard, thorough=True)
+            damage = self._damage(shard)
             if damage is None:
                 with SqliteDoctor(self._layout, shard) as queue:
                     self._compare(queue, shards, repair=False)
@@ -180,23 +180,26 @@ class _Run:
             if fault.code != "queue_damaged":
                 raise
             damage = fault.detail
-        except Error as error:
-            damage = f"it cannot be read: {error}"
         if damage is not None:
             self._tell(Finding(name="queue_damaged", shard=shard, detail=damage))
+
+    def _damage(self, shard: int) -> str | None:
+        try:
+            return what_is_damaged(self._layout, shard, thorough=True)
+        except QueueFault as fault:
+            return f"it cannot be read: {fault.detail}"
 
     def _has_files(self, shard: int, shards: int) -> bool:
         return any(os.listdir(self._layout.bucket(bucket)) for bucket in range(shard, BUCKETS, shards))
 
     def _mend(self, shard: int, shards: int) -> None:
-        damage = what_is_damaged(self._layout, shard, thorough=True) if self._layout.database(shard).exists() else None
+        damage = what_is_damaged(self._layout, shard, thorough=True) if notes.exists(self._layout, shard) else None
         if damage is not None:
-            rebuild.condemn(self._layout, shard)
+            notes.condemn(self._layout, shard)
         with rebuild.open_whole(self._layout, shard, shards=shards, supersede=self._supersede,
                                 report=self._tell) as queue:
             self._compare(queue, shards, repair=True)
-            queue.compact()
-        rebuild.note_closed(self._layout, shard)
+            queue.end()
 
     def _compare(self, queue: SqliteDoctor, shards: int, *, repair: bool) -> None:
         spool = open_checked(self._layout)

@@ -14,8 +14,7 @@ from daemon.model.task import FINISHED, State
 from daemon.model.upload import BUCKETS, Destination, Upload, bucket_of, is_task_id
 from daemon.recovery.findings import STATE_OF, Finding, judge, mark_of
 from daemon.spool import STOPPED, CheckedSpool, Mark, Name, Undecided, name_of, same_upload
-from daemon.task_queue.sqlite.doctor import SqliteDoctor
-from daemon.task_queue.sqlite.restore import Restored, Row
+from daemon.task_queue.doctor import Doctor, Restored, Row
 
 #: Names, or rows, looked at in one step, unless asked otherwise: a few milliseconds.
 STEP: Final = 100
@@ -25,7 +24,7 @@ class Comparison:
     """One shard's queue beside its part of the spool."""
 
     def __init__(
-        self, queue: SqliteDoctor, spool: CheckedSpool, *, shards: int, supersede: bool,
+        self, queue: Doctor, spool: CheckedSpool, *, shards: int, supersede: bool,
         report: Callable[[Finding], None], repair: bool = True, thorough: bool = False, step: int = STEP,
     ) -> None:
         """`thorough`: read the end of every file instead of comparing its size. `step`: names or rows in one step."""

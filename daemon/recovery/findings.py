@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from daemon.model.task import FINISHED, State, Task
-from daemon.spool import Found, Mark
-from daemon.spool.file_format import FOOTER_BYTES
+from daemon.spool import FOOTER_BYTES, Found, Mark
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,8 @@ from daemon.process import sd_notify
 from daemon.recovery.compare import Comparison
 from daemon.recovery.findings import Finding
 from daemon.spool import open_checked
-from daemon.state.layout import Layout, inode, sync_directory
-from daemon.state.quarantine import retire
-from daemon.state.reserve import INODES
+from daemon.state.layout import Layout
+from daemon.task_queue.sqlite import notes
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 
 #: So often the service manager is told that the start goes on, and for how long it is asked to wait.
@@ -33,10 +32,9 @@ _STEP: Final = 500
 _NAMED: Final = 20
 
 
-def condemn(layout: Layout, shard: int) -> None:
-    """Note, durably, that the shard's database is damaged: the next start sets it aside. Raises OSError."""
-    layout.touch(layout.condemned(shard))
-    sync_directory(layout.shard(shard))
+def is_current(layout: Layout, shard: int) -> bool:
+    """False when the shard's database says what was, and not what was done last. To be asked before `open_whole`."""
+    return notes.has_log(layout, shard)
 
 
 def open_whole(
@@ -48,8 +46,8 @@ def open_whole(
     `shards` is the number in force; `moving`: rows have begun to move to another number, so that those which are
     not here may be elsewhere. Raises QueueFault when not even a new database can be used, and OSError.
     """
-    died = inode(layout.in_use(shard)) != 0 and not moving
-    log_lost = died and not layout.log(shard).exists()
+    died = notes.was_left_open(layout, shard) and not moving
+    log_lost = died and not notes.has_log(layout, shard)
     queue, replaced = _open_or_replace(layout, shard, report)
     if replaced or not queue.born or died:
         budget_s = None if log_lost or replaced or not queue.born else _UNCLEAN_BUDGET_S
@@ -58,31 +56,22 @@ def open_whole(
             report(Finding(name="log_lost" if queue.born else "queue_emptied", shard=shard, repaired=True))
         if finished:
             queue.note_born()
-    layout.touch(layout.in_use(shard))
-    sync_directory(layout.shard(shard))
+    notes.note_open(layout, shard)
     return queue
-
-
-def note_closed(layout: Layout, shard: int) -> None:
-    """Note that whoever held the shard's lock ended in order. Call it after `compact`. Raises OSError."""
-    layout.in_use(shard).unlink(missing_ok=True)
 
 
 def _open_or_replace(layout: Layout, shard: int, report: Callable[[Finding], None]) -> tuple[SqliteDoctor, bool]:
     """The queue, and whether its database had to be replaced."""
     reason = "it was found damaged while it was in use"
-    if not inode(layout.condemned(shard)):
+    if not notes.is_condemned(layout, shard):
         try:
             return open_sound(layout, shard), False
         except QueueFault as fault:
             if fault.code != "queue_damaged":
                 raise
             reason = fault.detail
-    target = retire(layout, layout.shard(shard))
-    for path in layout.reserves(shard, INODES):
-        # Room that was kept back is nothing doubtful.
-        (target / path.name).unlink(missing_ok=True)
-    log("queue.set_aside", shard=shard, path=str(target), reason=reason)
+    target = notes.set_aside(layout, shard)
+    log("queue.set_aside", shard=shard, path=target, reason=reason)
     report(Finding(name="queue_damaged", shard=shard, detail=f"{target}: {reason}", repaired=True))
     return SqliteDoctor(layout, shard), True
 

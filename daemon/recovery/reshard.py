@@ -24,6 +24,7 @@ from daemon.state.append_lease import acquire_alone
 from daemon.state.layout import Layout, sync_directory
 from daemon.state.shard_count import ShardCount
 from daemon.state.shard_lock import ShardLock, pid_in
+from daemon.task_queue.sqlite import notes
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from daemon.task_queue.sqlite.versions import is_older
 
@@ -92,7 +93,7 @@ def upgrade(
         for shard in older if reason is None else ():
             with rebuild.open_whole(layout, shard, shards=shards, supersede=supersede, report=report) as queue:
                 queue.compact()
-            rebuild.note_closed(layout, shard)
+            notes.note_closed(layout, shard)
         return reason
 
 
@@ -164,7 +165,7 @@ def _move(
         emptied = [queue.shard for queue in sources if queue.shard >= new and queue.is_empty()]
     shard_count.record(layout, ShardCount(new))
     for shard in homes:
-        rebuild.note_closed(layout, shard)
+        notes.note_closed(layout, shard)
     for shard in emptied:
         shutil.rmtree(layout.shard(shard))
     sync_directory(layout.queue)

@@ -20,14 +20,15 @@ from daemon.spool.capabilities import (
     SetMark,
     Spool,
 )
+from daemon.spool.file_format import FOOTER_BYTES
 from daemon.spool.inspect import FileSpoolCheck
 from daemon.spool.store import FileSpool
 from daemon.spool.values import STOPPED, Found, Mark, Name, Stopped, Undecided, name_of, same_upload
 from daemon.state.layout import Layout
 
 __all__ = [
-    "STOPPED", "CheckedSpool", "Found", "Incoming", "Mark", "Name", "Open", "Receive", "Remove", "Room", "Sealed",
-    "SetMark", "Spool", "Stopped", "Undecided", "name_of", "open_checked", "open_spool", "same_upload",
+    "FOOTER_BYTES", "STOPPED", "CheckedSpool", "Found", "Incoming", "Mark", "Name", "Open", "Receive", "Remove", "Room",
+    "Sealed", "SetMark", "Spool", "Stopped", "Undecided", "name_of", "open_checked", "open_spool", "same_upload",
 ]
 
 

@@ -41,7 +41,7 @@ class Name(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What keeps an upload: what its name says, and its size in bytes."""
+    """What keeps an upload: its mark, and its size in bytes: the upload, its description, and FOOTER_BYTES."""
 
     mark: Mark
     size: int

@@ -28,6 +28,7 @@ from daemon.task_queue.capabilities import (
     Settle,
     TaskQueue,
 )
+from daemon.task_queue.sqlite import notes
 from daemon.task_queue.sqlite.intake import SqliteIntake
 from daemon.task_queue.sqlite.queue import SqliteQueue
 from daemon.task_queue.values import (
@@ -57,4 +58,4 @@ def open_intake(layout: Layout, shard: int) -> Intake:
 
 def open_existing(layout: Layout, shard: int) -> Operate | None:
     """Open a shard's queue to look and to ask; None when there is none, and none is made. Raises QueueFault."""
-    return SqliteQueue(layout, shard) if layout.database(shard).exists() else None
+    return SqliteQueue(layout, shard) if notes.exists(layout, shard) else None

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from sqlite3 import Error
 from typing import Final
 
 from daemon.config import Config
@@ -20,8 +19,8 @@ from daemon.recovery.compare import Comparison
 from daemon.recovery.findings import Finding
 from daemon.spool import CheckedSpool
 from daemon.state.append_lease import last_acquired_at
-from daemon.task_queue.sqlite.doctor import SqliteDoctor
-from daemon.task_queue.sqlite.inspection import give_way, what_is_damaged
+from daemon.state.layout import Layout
+from daemon.task_queue.doctor import Doctor
 from worker.recovery.start import tell
 
 #: A slice is followed by a pause of so many times its own length.
@@ -55,8 +54,9 @@ class Recovery:
     """What a worker does about damage that it did not meet at its start. Only the main loop uses it."""
 
     def __init__(
-        self, queue: SqliteDoctor, spool: CheckedSpool, config: Config, report: Callable[[ReadThrough], None],
+        self, layout: Layout, queue: Doctor, spool: CheckedSpool, config: Config, report: Callable[[ReadThrough], None],
     ) -> None:
+        self._layout = layout
         self._queue = queue
         self._spool = spool
         self.configure(config)
@@ -70,7 +70,7 @@ class Recovery:
         self._all_at = now
         self._read_at = now + _READ_AFTER_S
         self._reading = False
-        self._lease_at = last_acquired_at(queue.layout)
+        self._lease_at = last_acquired_at(layout)
         #: Seconds since the epoch; buckets that did not change since were looked at.
         self._looked_at = time.time()
 
@@ -102,15 +102,14 @@ class Recovery:
     def _look_around(self) -> None:
         if self._queue.replaced():
             raise QueueFault("queue_damaged", "The database was removed or replaced under its worker.")
-        if self._queue.layout.suspect(self._queue.shard).exists():
+        if self._queue.is_suspected():
             self._read_at = 0.0
-        lease_at = last_acquired_at(self._queue.layout)
+        lease_at = last_acquired_at(self._layout)
         if lease_at != self._lease_at:
             self._lease_at = lease_at
             self._look_at = min(self._look_at, time.monotonic() + _LOOK_AFTER_S)
             self._slice_at = min(self._slice_at, self._look_at)
-        if self._queue.met_damaged_row:
-            self._queue.met_damaged_row = False
+        if self._queue.met_damage():
             self._all_at = self._slice_at = 0.0
 
     def _tell(self, finding: Finding) -> None:
@@ -166,12 +165,11 @@ class Recovery:
         threading.Thread(target=self._read, name="read-through", daemon=True).start()
 
     def _read(self) -> None:
-        give_way()
         damage = None
         try:
-            damage = what_is_damaged(self._queue.layout, self._queue.shard)
-        except (OSError, Error) as error:
-            log("worker.waiting", code="queue_failed", detail=f"the database could not be read through: {error}")
+            damage = self._queue.damage()
+        except QueueFault as fault:
+            log("worker.waiting", code=fault.code, detail=f"the database could not be read through: {fault.detail}")
         self._report(ReadThrough(damage))
 
     def read_through(self, message: ReadThrough) -> None:
@@ -179,4 +177,4 @@ class Recovery:
         self._reading = False
         if message.damage is not None:
             raise QueueFault("queue_damaged", f"The queue's database: {message.damage}.")
-        self._queue.layout.suspect(self._queue.shard).unlink(missing_ok=True)
+        self._queue.clear_suspicion()

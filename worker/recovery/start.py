@@ -14,26 +14,26 @@ from daemon.spool import Mark, open_spool
 from daemon.state.layout import Layout
 from daemon.state.reserve import Reserve
 from daemon.state.room import NO_ROOM, trouble_in
-from daemon.task_queue.sqlite.doctor import SqliteDoctor
+from daemon.task_queue import Resume, TaskQueue
+from daemon.task_queue.doctor import Doctor
 from worker.dispatch.marks import mark
 
 Result = TypeVar("Result")
 
 
-def begin(layout: Layout, shard: int, reserve: Reserve, config: Config) -> SqliteDoctor:
+def begin(layout: Layout, shard: int, reserve: Reserve, config: Config) -> Doctor:
     """Open the shard's queue, whatever became of it, ready to be served; on a full disk, with the reserve's room.
 
     Raises QueueFault and OSError when that is not possible.
     """
     supersede = config.delivery.supersedes
     _make_room(layout, shard, reserve)
-    # Without its log a database says what was, not what the last worker did.
-    up_to_date = layout.log(shard).exists()
+    current = rebuild.is_current(layout, shard)
     queue = _with_room(reserve, lambda: rebuild.open_whole(
         layout, shard, shards=config.queue.shards, supersede=supersede, report=tell))
     try:
-        if up_to_date:
-            _unmark_pushes(queue)
+        if current:
+            _unmark_pushes(layout, queue)
         _with_room(reserve, lambda: recover(queue, config))
     except QueueFault as fault:
         give_up(queue, fault)
@@ -41,10 +41,10 @@ def begin(layout: Layout, shard: int, reserve: Reserve, config: Config) -> Sqlit
     return queue
 
 
-def give_up(queue: SqliteDoctor, fault: QueueFault) -> None:
+def give_up(queue: Doctor, fault: QueueFault) -> None:
     """Have the next start set a damaged database aside. One that was replaced is another already. Raises OSError."""
     if fault.code == "queue_damaged" and not queue.replaced():
-        rebuild.condemn(queue.layout, queue.shard)
+        queue.condemn()
 
 
 def tell(finding: Finding) -> None:
@@ -76,17 +76,17 @@ def _with_room(reserve: Reserve, step: Callable[[], Result]) -> Result:
     return step()
 
 
-def _unmark_pushes(queue: SqliteDoctor) -> None:
+def _unmark_pushes(layout: Layout, queue: Resume) -> None:
     """Take the marks of dead letters from what a worker that died was pushing, and had not settled: it is pushed again.
 
     Raises QueueFault.
     """
-    with closing(open_spool(queue.layout)) as spool:
+    with closing(open_spool(layout)) as spool:
         for task in queue.left_pushing():
             mark(spool, task, Mark.PENDING)
 
 
-def recover(queue: SqliteDoctor, config: Config) -> None:
+def recover(queue: TaskQueue, config: Config) -> None:
     """Put right what the last worker left undone. Raises QueueFault."""
     resumed = queue.resume(supersede=config.delivery.supersedes)
     if resumed:
@@ -94,9 +94,7 @@ def recover(queue: SqliteDoctor, config: Config) -> None:
     catch_up(queue)
 
 
-def end(queue: SqliteDoctor) -> None:
+def end(queue: Doctor) -> None:
     """Leave the queue so that the next start finds nothing to put right. Raises QueueFault and OSError."""
     note_alive(queue)
-    queue.compact()
-    queue.close()
-    rebuild.note_closed(queue.layout, queue.shard)
+    queue.end()

@@ -8,7 +8,7 @@ from typing import Final
 
 from daemon.state.files import NotOwn
 from daemon.state.layout import Layout
-from daemon.task_queue.sqlite.faults import is_damage
+from daemon.task_queue.sqlite.faults import faults, is_damage
 
 #: The thread that reads gives way to all others.
 _NICE: Final = 19
@@ -17,13 +17,15 @@ _NICE: Final = 19
 def what_is_damaged(layout: Layout, shard: int, *, thorough: bool = False) -> str | None:
     """What is wrong with the shard's database as SQLite sees it, or None. Takes seconds for a million rows.
 
-    `thorough` compares the indexes with the tables too. Raises OSError when there is no database, and
-    sqlite3.OperationalError when it cannot be read just now.
+    `thorough` compares the indexes with the tables too. Raises QueueFault when there is no database, and when it
+    cannot be read just now.
     """
-    os.stat(layout.database(shard))
-    foreign = what_is_foreign(layout, shard)
-    if foreign is not None:
-        return foreign
+    with faults(layout.shard(shard)):
+        os.stat(layout.database(shard))
+        return what_is_foreign(layout, shard) or _read_through(layout, shard, thorough)
+
+
+def _read_through(layout: Layout, shard: int, thorough: bool) -> str | None:
     check = "integrity_check" if thorough else "quick_check"
     with closing(sqlite3.connect(layout.database(shard), timeout=10.0, isolation_level=None)) as connection:
         try:

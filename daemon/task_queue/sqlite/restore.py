@@ -8,13 +8,12 @@ import os
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Final
 
 from daemon.errors import QueueFault
-from daemon.model.task import FINISHED, State, Task
+from daemon.model.task import FINISHED, State
 from daemon.model.upload import Upload
+from daemon.task_queue.doctor import Restored, Row
 from daemon.task_queue.sqlite.base import BORN_FACT, COLUMNS, QueueBase, decode_or_none
 from daemon.task_queue.sqlite.schema import OUTAGE, TABLE, key_row
 
@@ -23,33 +22,6 @@ _NEWER: Final = "target = ? AND task_id > ? AND length(task_id) = 36"
 _COUNTS: Final = f"SELECT status, instance, count(*), sum(size) FROM {TABLE} GROUP BY status, instance"
 #: A database of up to this size is read through in well under a second.
 _SMALL_BYTES: Final = 32 * 2**20
-
-
-class Restored(Enum):
-    """What became of an upload that was found in the spool without a row."""
-
-    #: It has a row now.
-    DONE = "done"
-    #: It had one after all.
-    KNOWN = "known"
-    #: A newer upload to its path is known: it must not be delivered.
-    OUTDATED = "outdated"
-    #: A newer one to its path is just being pushed: try again later.
-    LATER = "later"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row as it is on the disk. `task` is None when it is damaged; the other values may be anything then."""
-
-    order: int
-    task_id: str
-    instance_key: str
-    state: int
-    error_code: str | None
-    #: Length of the upload's description, in bytes.
-    meta_bytes: int
-    task: Task | None
 
 
 class QueueRestore(QueueBase):

@@ -53,7 +53,7 @@ def parts(config: Config) -> Iterator[Parts]:
     layout = Layout(config.state.path)
     layout.create()
     with SqliteDoctor(layout, 0) as queue:
-        made = assemble(queue, FileSpoolCheck(layout), Reserve(layout, 0, 0), config)
+        made = assemble(layout, queue, FileSpoolCheck(layout), Reserve(layout, 0, 0), config)
         yield made
         made.remotes.close()
     failpoints.arm("")

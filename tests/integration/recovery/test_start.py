@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -173,7 +174,7 @@ def test_push_is_repeated_when_the_worker_died_between_marking_and_settling(worl
     world.queue.claim(upload.destination.instance_key, 1)
     world.spool.mark(upload, Mark.FAILED)
     world.layout.in_use(0).touch()
-    with begin(world.layout, 0, Reserve(world.layout, 0, 0), Config()):
+    with closing(begin(world.layout, 0, Reserve(world.layout, 0, 0), Config())):
         assert world.state(upload) is State.QUEUED
         assert world.mark(upload) is Mark.PENDING
 

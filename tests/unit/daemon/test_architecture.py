@@ -21,6 +21,10 @@ FLOORS: dict[str, list[set[str]]] = {
     "worker": [{"worker.targets"}, {"worker.mailbox", "worker.dispatch"}, {"worker.upkeep", "worker.recovery"},
                {"worker.loop"}, {"worker.assembly"}, {"worker.check", "worker.__main__"}],
 }
+#: The rooms with a door: what is said at the door is all that others see.
+DOORS = {"daemon.task_queue": ("capabilities", "values", "doctor"), "daemon.spool": ("capabilities", "values")}
+#: Who looks behind a door: recovery, and the commands that check and repair.
+DOCTORS = {"daemon.task_queue": ("daemon/recovery/", "daemon/cli/check.py", "daemon/cli/fsck.py"), "daemon.spool": ()}
 SOURCES = sorted(path for house in HOUSES for path in (ROOT / house).rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]
 
@@ -93,11 +97,21 @@ def test_each_library_is_imported_in_one_module() -> None:
     assert {library: names for library, names in importers.items() if len(names) > 1} == {}
 
 
+@pytest.mark.parametrize("door", DOORS)
+def test_room_is_entered_by_its_door(door: str) -> None:
+    """Whoever uses the queue or the spool knows what they promise, not what keeps them; recovery is their doctor."""
+    open_to_all = {door, *(f"{door}.{name}" for name in DOORS[door])}
+    others = {name: imports(path) for path, name in zip(SOURCES, NAMES, strict=True)
+              if not name.startswith((door.replace(".", "/"), *DOCTORS[door]))}
+    behind = {name: {module for module in modules if f"{module}.".startswith(f"{door}.")} - open_to_all
+              for name, modules in others.items()}
+    assert {name: modules for name, modules in behind.items() if modules} == {}
+
+
 def test_databases_are_opened_by_the_task_queue_alone() -> None:
-    """Closing a shard's database elsewhere in the process would drop SQLite's locks. The check opens one of its own."""
-    users = {name for path, name in zip(SOURCES, NAMES, strict=True)
-             if "sqlite3.connect" in path.read_text() or "sqlite3.Connection" in path.read_text()}
-    assert {name for name in users if not name.startswith("daemon/task_queue/")} == {"daemon/cli/check.py"}
+    """Closing a shard's database elsewhere in the process would drop SQLite's locks."""
+    users = {name for path, name in zip(SOURCES, NAMES, strict=True) if "sqlite3" in set(imports(path))}
+    assert {name for name in users if not name.startswith("daemon/task_queue/sqlite/")} == set()
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=NAMES)

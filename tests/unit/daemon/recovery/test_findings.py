@@ -5,8 +5,7 @@ import pytest
 from daemon.model.task import FINISHED, State, Task
 from daemon.model.upload import Destination, Upload
 from daemon.recovery.findings import FINDINGS, judge, mark_of
-from daemon.spool import Found, Mark
-from daemon.spool.file_format import FOOTER_BYTES
+from daemon.spool import FOOTER_BYTES, Found, Mark
 
 _META_BYTES = 300
 _SIZE = 1000

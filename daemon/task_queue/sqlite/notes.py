@@ -1,0 +1,61 @@
+"""What the files beside a shard's database say of it to whoever opens it next. All raise OSError."""
+
+from daemon.state.layout import Layout, inode, sync_directory
+from daemon.state.quarantine import retire
+from daemon.state.reserve import INODES
+
+
+def exists(layout: Layout, shard: int) -> bool:
+    """True when the shard has a database."""
+    return layout.database(shard).exists()
+
+
+def has_log(layout: Layout, shard: int) -> bool:
+    """False when the write-ahead log is not there: after a crash the database says what was, not what is."""
+    return layout.log(shard).exists()
+
+
+def note_open(layout: Layout, shard: int) -> None:
+    """Note, durably, that the holder of the shard's lock works with the database."""
+    layout.touch(layout.in_use(shard))
+    sync_directory(layout.shard(shard))
+
+
+def note_closed(layout: Layout, shard: int) -> None:
+    """Note that whoever held the shard's lock ended in order. Call it after `compact`."""
+    layout.in_use(shard).unlink(missing_ok=True)
+
+
+def was_left_open(layout: Layout, shard: int) -> bool:
+    """True when whoever held the shard's lock did not end in order."""
+    return inode(layout.in_use(shard)) != 0
+
+
+def condemn(layout: Layout, shard: int) -> None:
+    """Note, durably, that the database is damaged: the next start sets it aside."""
+    layout.touch(layout.condemned(shard))
+    sync_directory(layout.shard(shard))
+
+
+def is_condemned(layout: Layout, shard: int) -> bool:
+    """True when the database is to be set aside."""
+    return inode(layout.condemned(shard)) != 0
+
+
+def is_suspected(layout: Layout, shard: int) -> bool:
+    """True when somebody asks for the database to be read through."""
+    return layout.suspect(shard).exists()
+
+
+def clear_suspicion(layout: Layout, shard: int) -> None:
+    """The database was read through, and nothing is wrong with it."""
+    layout.suspect(shard).unlink(missing_ok=True)
+
+
+def set_aside(layout: Layout, shard: int) -> str:
+    """Move the shard's database to lost+found, durably; return its new path."""
+    target = retire(layout, layout.shard(shard))
+    for path in layout.reserves(shard, INODES):
+        # Room that was kept back is nothing doubtful.
+        (target / path.name).unlink(missing_ok=True)
+    return str(target)
