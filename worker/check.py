@@ -1,13 +1,12 @@
 """`python -m worker.check`: can the remotes of the configuration be reached? A line of JSON for each."""
 
 import argparse
-import json
-import sys
 
 from daemon import config as configuration
 from daemon.config import LOCAL
 from daemon.errors import CourierError
 from daemon.process.exit_status import EXIT_OK, end_with
+from daemon.process.output import say_json
 from worker.targets.registry import describe, open_target
 
 
@@ -18,7 +17,7 @@ def main() -> int:
     try:
         config = configuration.load(configuration.find_file(parser.parse_args().config))
         for remote in (LOCAL, *config.remotes):
-            _print(probe(remote, config))
+            say_json(probe(remote, config))
     except CourierError as error:
         return end_with("incus-courier worker", error)
     return EXIT_OK
@@ -40,10 +39,6 @@ def probe(remote: str, config: configuration.Config) -> list[object]:
     except PermissionError as error:
         return [what, False, f"{error.filename}: {error.strerror}", "Run it as root or as the service's user."]
     return [what, True, f"{chosen['target']} at {chosen['endpoint']}", ""]
-
-
-def _print(finding: list[object]) -> None:
-    sys.stdout.write(json.dumps(finding) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Answers as values: what the app says, before anything is sent."""
 
-import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+from daemon.model.text import json_text
 
 #: An ASGI event, and the two ends through which events travel.
 Event = MutableMapping[str, Any]
@@ -50,7 +51,7 @@ def json_answer(status: int, value: Mapping[str, Any], *headers: tuple[str, str]
 
 def json_bytes(value: Mapping[str, Any]) -> bytes:
     """A value in JSON, as answers have it."""
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+    return json_text(value).encode()
 
 
 async def send_answer(send: Send, answer: Answer) -> None:

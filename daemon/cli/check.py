@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from daemon.errors import CourierError
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
 from daemon.process.isolated import python
 from daemon.process.listeners import look_at
+from daemon.process.output import say
 from daemon.process.privileges import drop_to_owner
 from daemon.spool import open_spool
 from daemon.state.layout import Layout, inode
@@ -40,9 +40,9 @@ def check(config: Config, config_file: str | None) -> int:
     """Print a line for each thing that was looked at; return EXIT_FAILED when one of them is not well."""
     findings = list(_findings(config, config_file))
     for finding in findings:
-        sys.stdout.write(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}: {finding.detail}\n")
+        say(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}: {finding.detail}")
         if not finding.ok and finding.hint:
-            sys.stdout.write(f"     {finding.hint}\n")
+            say(f"     {finding.hint}")
     return EXIT_OK if all(finding.ok for finding in findings) else EXIT_FAILED
 
 
@@ -130,7 +130,7 @@ def _check_remotes(config_file: str | None) -> Iterator[Finding]:
     for line in done.stdout.splitlines():
         yield Finding(*json.loads(line))
     if done.returncode:
-        yield Finding("worker", False, done.stderr.strip() or f"exit code {done.returncode}")
+        yield Finding("worker", False, "; ".join(done.stderr.splitlines()) or f"exit code {done.returncode}")
 
 
 @contextmanager

@@ -4,9 +4,7 @@ Looking disturbs nobody and may be done while workers run: what they are just ch
 needs the lock of each shard, so its worker must be stopped; a shard that is served is only looked at.
 """
 
-import json
 import os
-import sys
 from dataclasses import asdict
 from typing import Final
 
@@ -16,6 +14,7 @@ from daemon.errors import CannotStart, QueueFault
 from daemon.log import setup
 from daemon.model.upload import BUCKETS
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
+from daemon.process.output import say, say_json, warn
 from daemon.recovery import rebuild, reshard
 from daemon.recovery.compare import Comparison
 from daemon.recovery.findings import FINDINGS, Finding
@@ -41,6 +40,10 @@ def fsck(config: Config, *, repair: bool, as_json: bool) -> int:
     run = _Run(existing(config), supersede=config.delivery.supersedes, repair=repair, as_json=as_json)
     run.everything(config.queue.shards)
     return run.ended()
+
+
+def _note(text: str) -> None:
+    warn(f"incus-courier: {text}")
 
 
 class _Run:
@@ -75,32 +78,26 @@ class _Run:
         remaining = self._found - self._repaired
         if not self._as_json:
             kept = len(os.listdir(self._layout.lost_found))
-            self._say("nothing wrong" if not self._found else f"{self._found} found, {self._repaired} put right"
+            say("nothing wrong" if not self._found else f"{self._found} found, {self._repaired} put right"
                       + ("" if self._repair or not remaining else "; with --repair they are put right"))
             if kept:
-                self._say(f"{kept} things are in {self._layout.lost_found}; what is there is never removed by itself")
+                say(f"{kept} things are in {self._layout.lost_found}; what is there is never removed by itself")
         return EXIT_FAILED if remaining else EXIT_OK
 
     # --- saying ------------------------------------------------------------------------------------------
-
-    def _say(self, text: str) -> None:
-        sys.stdout.write(f"{text}\n")
-
-    def _note(self, text: str) -> None:
-        sys.stderr.write(f"incus-courier: {text}\n")
 
     def _tell(self, finding: Finding) -> None:
         self._found += 1
         self._repaired += finding.repaired
         kind = FINDINGS[finding.name]
         if self._as_json:
-            self._say(json.dumps({**asdict(finding), "title": kind.title, "repair": kind.repair}))
+            say_json({**asdict(finding), "title": kind.title, "repair": kind.repair})
             return
         where = "" if finding.shard is None else f"shard {finding.shard}: "
         what = " ".join(word for word in (finding.task_id, finding.detail) if word)
-        self._say(f"{where}{finding.name}: {kind.title}{f' {what}' if what else ''}")
+        say(f"{where}{finding.name}: {kind.title}{f' {what}' if what else ''}")
         if finding.repaired:
-            self._say(f"  {kind.repair}")
+            say(f"  {kind.repair}")
 
     # --- what belongs to no shard ------------------------------------------------------------------------
 
@@ -109,13 +106,13 @@ class _Run:
         if self._repair:
             reason = reshard.migrate(self._layout, target, supersede=self._supersede, report=self._tell)
             if reason:
-                self._note(reason)
+                _note(reason)
         self._tell(Finding(name="move_unfinished", detail=f"to {target} shards", repaired=reason is None))
 
     def _upgrade(self, shards: int) -> None:
         reason = reshard.upgrade(self._layout, shards, supersede=self._supersede, report=self._tell)
         if reason is not None:
-            self._note(f"databases of an older version were not brought up to date: {reason}")
+            _note(f"databases of an older version were not brought up to date: {reason}")
 
     def _look_beside_the_buckets(self) -> None:
         buckets = {self._layout.bucket(number).name for number in range(BUCKETS)}
@@ -133,7 +130,7 @@ class _Run:
         if reason is None:
             self._tell(Finding(name="row_misplaced", detail=f"tasks of {strangers} instances", repaired=True))
         else:
-            self._note(f"tasks of other shards were not moved: {reason}")
+            _note(f"tasks of other shards were not moved: {reason}")
 
     def _strangers(self, shard: int, shards: int) -> int:
         """How many instances have tasks in this shard that belong elsewhere."""
@@ -157,7 +154,7 @@ class _Run:
         try:
             lock.acquire()
         except CannotStart as error:
-            self._note(f"{error.detail} It was only looked at: stop its worker to repair it.")
+            _note(f"{error.detail} It was only looked at: stop its worker to repair it.")
             self._look(shard, shards)
             return
         try:

@@ -13,6 +13,7 @@ from daemon.config import Config
 from daemon.errors import CourierError
 from daemon.process.exit_status import EXIT_FAILED, EXIT_USAGE, Misused, end_with
 from daemon.process.isolated import python
+from daemon.process.output import say, warn
 from daemon.process.privileges import drop_to_owner, invoking_user
 from daemon.state.layout import Layout
 
@@ -32,7 +33,7 @@ class Settings:
 
 def _tell_version(wanted: bool) -> None:
     if wanted:
-        sys.stdout.write(f"incus-courier {__version__}\n")
+        say(f"incus-courier {__version__}")
         raise typer.Exit
 
 
@@ -254,7 +255,7 @@ def main() -> None:
     except CourierError as error:
         raise SystemExit(end_with("incus-courier", error)) from None
     except Misused as error:
-        sys.stderr.write(f"incus-courier: {error}\n")
+        warn(f"incus-courier: {error}")
         raise SystemExit(EXIT_USAGE) from None
     except BrokenPipeError:
         # Whoever read the output has seen enough.
@@ -264,5 +265,5 @@ def main() -> None:
         if error.filename is None:
             raise
         hint = "; run it as root or as the service's user" if isinstance(error, PermissionError) else ""
-        sys.stderr.write(f"incus-courier: {error.filename}: {error.strerror}{hint}\n")
+        warn(f"incus-courier: {error.filename}: {error.strerror}{hint}")
         raise SystemExit(EXIT_FAILED) from None

@@ -1,7 +1,5 @@
 """`incus-courier status`: what waits where, read from the queue without disturbing anyone."""
 
-import json
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,6 +12,7 @@ from daemon.config import Config
 from daemon.errors import QueueFault
 from daemon.model.task import State
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
+from daemon.process.output import say, say_json
 from daemon.state.layout import Layout
 from daemon.state.shard_lock import holder
 from daemon.task_queue import Read, open_existing
@@ -99,11 +98,11 @@ def status(config: Config, *, as_json: bool) -> int:
     shards = read(config)
     problems = list(problems_of(shards))
     if as_json:
-        sys.stdout.write(json.dumps({"shards": [asdict(shard) for shard in shards], "problems": problems}) + "\n")
+        say_json({"shards": [asdict(shard) for shard in shards], "problems": problems})
     else:
         show_table(("shard", "worker", "instance", *_COLUMNS, "bytes", "oldest"), _rows(shards))
         for problem in problems:
-            sys.stdout.write(f"! {problem}\n")
+            say(f"! {problem}")
     return EXIT_FAILED if problems else EXIT_OK
 
 

@@ -3,9 +3,7 @@
 Exit codes: EXIT_OK when all was done (or asked for, where no worker runs), EXIT_FAILED when something was refused.
 """
 
-import json
 import os
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -24,6 +22,7 @@ from daemon.model.task import Task
 from daemon.model.upload import first_id_of
 from daemon.model.view import describe
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK, Misused
+from daemon.process.output import say, say_json, warn
 from daemon.spool import open_spool
 from daemon.state.layout import Layout
 
@@ -46,7 +45,7 @@ def list_tasks(config: Config, chosen: Chosen, *, limit: int, after: str | None,
         elif page:
             show_table(_COLUMNS, [_row(task, config) for task in page])
         if len(tasks) > limit:
-            sys.stderr.write(f"There are more: add --after {page[-1].task_id}\n")
+            warn(f"There are more: add --after {page[-1].task_id}")
         return _code(_tell_faults(shards))
 
 
@@ -57,7 +56,7 @@ def show(config: Config, ids: Sequence[str], *, as_json: bool) -> int:
         for task_id in ids:
             task = _look_up(shards, task_id)
             if isinstance(task, str):
-                sys.stderr.write(f"{printable(task_id)}: {task}\n")
+                warn(f"{task_id}: {task}")
                 complete = False
             elif as_json:
                 _print_json([describe(task)])
@@ -74,7 +73,7 @@ def change(config: Config, chosen: Chosen, wish: Wish, *, wait: bool, as_json: b
         _print_json(reply.as_json() for reply in replies)
     else:
         for reply in replies:
-            sys.stdout.write(f"{_sentence(reply, wish)}\n")
+            say(_sentence(reply, wish))
     return _code(all(reply.outcome != "refused" for reply in replies))
 
 
@@ -85,7 +84,7 @@ def save(config: Config, task_id: str, sink: int) -> int:
     with open_all(config) as shards:
         task = _look_up(shards, task_id)
     if isinstance(task, str):
-        sys.stderr.write(f"{printable(task_id)}: {task}\n")
+        warn(f"{task_id}: {task}")
         return EXIT_FAILED
     with closing(open_spool(Layout(config.state.path))) as spool:
         save_bytes(spool, task.upload, sink)
@@ -111,12 +110,13 @@ def _row(task: Task, config: Config) -> list[object]:
 def _print_task(task: Task) -> None:
     for key, value in describe(task).items():
         if isinstance(value, dict):
-            sys.stdout.write(f"{key:16} {value['code']}: {printable(value['message'] or '', limit=2000)}\n")
+            say(f"{key:16} {value['code']}: {value['message'] or ''}")
             hint = ERRORS[value["code"]].hint if value["code"] in ERRORS else ""
-            sys.stdout.write(f"{'':16} {hint}\n" if hint else "")
+            if hint:
+                say(f"{'':16} {hint}")
         elif value not in {None, ""}:
-            sys.stdout.write(f"{key:16} {printable(str(value), limit=5000)}\n")
-    sys.stdout.write("\n")
+            say(f"{key:16} {value}")
+    say()
 
 
 def _sentence(reply: Reply, wish: Wish) -> str:
@@ -142,12 +142,12 @@ def _state_after(reply: Reply, wish: Wish) -> str:
 
 def _print_json(values: Iterable[dict[str, Any]]) -> None:
     for value in values:
-        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+        say_json(value)
 
 
 def _tell_faults(shards: AllShards) -> bool:
     for sentence in shards.unread():
-        sys.stderr.write(f"{sentence}\n")
+        warn(sentence)
     return not shards.faults
 
 

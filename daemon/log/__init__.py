@@ -16,6 +16,7 @@ from daemon.config import Log
 from daemon.log.events import EVENTS
 from daemon.log.journal import SOCKET, Journal, field_name, on_stderr
 from daemon.log.stderr import Lines
+from daemon.model.text import escaped, escaped_json, is_plain
 
 #: syslog(3) priorities, as the journal wants them.
 _PRIORITY: Final = {"debug": "7", "info": "6", "warning": "4", "error": "3"}
@@ -150,13 +151,13 @@ def _sentence(message: str, fields: dict[str, Any]) -> str:
 
 def _one_line(value: object) -> str:
     text = str(value)
-    return text if text.isprintable() and " " not in text else repr(text)
+    return text if is_plain(text) and " " not in text else escaped(repr(text))
 
 
 def _as_json(_logger: object, _method: str, fields: _Fields) -> str:
     row = EVENTS[fields["event"]]
-    return _ENCODE({**fields, "level": row.level, "component": _State.component, "message": row.message,
-                    "timestamp": f"{datetime.now(UTC).replace(tzinfo=None).isoformat()}Z"})
+    return escaped_json(_ENCODE({**fields, "level": row.level, "component": _State.component, "message": row.message,
+                                 "timestamp": f"{datetime.now(UTC).replace(tzinfo=None).isoformat()}Z"}))
 
 
 def _describe_briefly(_logger: object, _method: str, fields: _Fields) -> _Fields:

@@ -8,6 +8,7 @@ import re
 from typing import Final
 
 from daemon.errors import Rejected
+from daemon.model.text import escaped
 
 #: Longest component of a path, in bytes (Linux, NAME_MAX).
 MAX_COMPONENT_BYTES: Final = 255
@@ -95,4 +96,4 @@ def _what_is_wrong_with_component(component: str) -> str:
 def printable(text: str, limit: int = 80) -> str:
     """Return `text` cut to `limit` characters, with what is not printable escaped: safe in a log or answer."""
     cut = text if len(text) <= limit else text[:limit] + "…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in cut)
+    return escaped(cut)

@@ -1,10 +1,10 @@
 """Exit codes of the service's processes, and how they say why they end."""
 
 import os
-import sys
 from typing import Final
 
 from daemon.errors import CannotStart, CourierError
+from daemon.process.output import warn
 from daemon.state.room import NO_ROOM
 
 #: Told to stop, and done.
@@ -25,9 +25,13 @@ class Misused(Exception):
 
 def complain(program: str, error: CourierError) -> None:
     """Say on stderr, for people, why a process ends and what to do."""
-    sys.stderr.write(f"{program}: {error.detail}\n")
+    first, *more = error.detail.split("\n")
+    warn(f"{program}: {first}")
+    for line in more:
+        # Set in, so that it cannot be taken for a line of its own.
+        warn(f"  {line.lstrip()}")
     if error.kind.hint and error.kind.hint not in error.detail:
-        sys.stderr.write(f"{program}: {error.kind.hint}\n")
+        warn(f"{program}: {error.kind.hint}")
 
 
 def end_with(program: str, error: CourierError | OSError) -> int:

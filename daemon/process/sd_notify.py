@@ -11,6 +11,8 @@ import socket
 import time
 from typing import Final
 
+from daemon.model.text import escaped
+
 #: How long the manager may be busy before it misses what it waits for.
 _PATIENCE_S: Final = 5.0
 #: Beyond the time that was asked for to stop, before the manager insists.
@@ -39,7 +41,7 @@ def reloading() -> None:
 
 def status(text: str) -> None:
     """Say in a line how the process is doing."""
-    _send(f"STATUS={' '.join(text.split())}", 0)
+    _send(f"STATUS={escaped(' '.join(text.split()))}", 0)
 
 
 def watchdog() -> None:

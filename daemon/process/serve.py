@@ -2,12 +2,12 @@
 
 import os
 import shlex
-import sys
 
 from daemon.config import Config
 from daemon.log import log, setup
 from daemon.process import sd_notify
 from daemon.process.listeners import Door, open_doors
+from daemon.process.output import flush, say
 from daemon.process.supervisor import Supervisor
 from daemon.state.layout import Layout
 
@@ -37,8 +37,9 @@ def welcome(config: Config, doors: list[Door]) -> None:
     where = ", ".join(door.address for door in doors)
     lines = [f"incus-courier listens on {where}; its state is in {config.state.path}", "Try it from another terminal:",
              f"  {_curl(doors[0])}"]
-    sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()
+    for line in lines:
+        say(line)
+    flush()
 
 
 def _curl(door: Door) -> str:

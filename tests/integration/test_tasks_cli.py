@@ -14,6 +14,7 @@ from daemon.cli.main import main
 from daemon.cli.save import save
 from daemon.errors import Undelivered
 from daemon.model.task import State
+from daemon.model.text import is_plain
 from daemon.model.upload import Upload
 from tests.support.command import Done, incus_courier
 from tests.support.depot import Depot, new_id
@@ -523,3 +524,15 @@ def test_status_prints_a_table_for_people(depot: Depot, shell: Shell) -> None:
     assert "! shard 0 has no worker" in lines
 
 
+
+
+def test_what_comes_from_others_cannot_steer_a_terminal(shell: Shell, depot: Depot) -> None:
+    """Codes, reasons and names are shown escaped to people, and to programs as JSON that says the same."""
+    evil = "\x1b]0;owned\x07\u202e\u200b"
+    upload = depot.accept("/\u202etxt")
+    depot.settle(upload, State.FAILED, error_code=evil, error_message=evil)
+    for words in (["list"], ["show", upload.task_id], ["show", "--json", upload.task_id], ["list", "--json"], ["show", evil]):
+        done = shell("tasks", *words)
+        assert all(is_plain(line) for line in (done.out + done.err).split("\n"))
+    [shown] = shell("tasks", "show", "--json", upload.task_id).json
+    assert shown["error"]["code"] == evil

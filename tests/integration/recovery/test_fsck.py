@@ -11,6 +11,7 @@ from daemon.cli.fsck import fsck
 from daemon.config import Config, Queue, StateSection
 from daemon.errors import CannotStart
 from daemon.model.task import State
+from daemon.model.text import is_plain
 from daemon.spool import Mark
 from daemon.state import shard_count
 from daemon.state.shard_count import ShardCount
@@ -48,6 +49,17 @@ def test_nothing_is_found_in_a_sound_state(world: World, capsys: Capture) -> Non
     world.put("/a")
     world.put("/b", state=State.FAILED)
     assert _run(world, capsys) == (0, [])
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_names_from_others_cannot_steer_a_terminal(world: World, capsys: Capture, as_json: bool) -> None:
+    """Whoever may put files into the spool does not thereby write to the terminal of who looks at it."""
+    (world.layout.spool / "\x1b]0;owned\x07\u202e").touch()
+    config = Config(state=StateSection(directory=str(world.layout.directory)), queue=Queue(shards=1))
+    assert fsck(config, repair=False, as_json=as_json) == 1
+    said = capsys.readouterr()
+    assert "owned" in said.out
+    assert all(is_plain(line) for line in (said.out + said.err).split("\n"))
 
 
 def test_everything_that_is_wrong_is_reported_and_nothing_is_changed(world: World, capsys: Capture) -> None:

@@ -1,6 +1,7 @@
 """The rules of ARCHITECTURE.md that a program can check."""
 
 import ast
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -133,3 +134,22 @@ def test_module_hides_no_error_and_no_warning(path: Path) -> None:
             assert caught != "BaseException" or reraised
     for mark in ("# noqa", "# type: ignore", "TODO", "FIXME"):
         assert mark not in text
+
+
+#: Where text goes to standard output and standard error, and where tables are drawn.
+_OUTPUT, _TABLES = "daemon/process/output.py", "daemon/cli/tables.py"
+
+
+def spoken(path: Path) -> Iterator[str]:
+    """Every call in a file that may write text to standard output or standard error."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        if called in {"print", "Console"} or re.fullmatch(r"(sys\.)?std(out|err)(\.buffer)?\.write(lines)?|traceback\.print.*", called):
+            yield called
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=NAMES)
+def test_text_for_terminals_goes_through_one_module(path: Path) -> None:
+    """What comes from anyone could colour, move or forge what a terminal shows: there it is made safe."""
+    expected = {_OUTPUT: {"sys.stdout.write", "sys.stderr.write"}, _TABLES: {"Console"}}
+    assert set(spoken(path)) == expected.get(str(path.relative_to(ROOT)), set())

@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -12,6 +13,7 @@ from daemon import log as logs
 from daemon.config import Log
 from daemon.log import log
 from daemon.log.events import EVENTS
+from daemon.model.text import is_plain
 from tests.unit.daemon.log.test_journal import Reader
 
 NASTY = "/srv/a b\nPRIORITY=0\n{\"event\": \"forged\"}\x1b[2J 한글"
@@ -143,3 +145,24 @@ def test_unknown_event_is_a_mistake() -> None:
     """Only events of the table can be logged."""
     with pytest.raises(KeyError):
         log("no.such_event")
+
+
+EVIL = "/x\u202e\x1b[2J\u2028 y"
+
+
+def test_journal_has_the_value_in_its_field_and_escaped_in_its_sentence(journal: Reader) -> None:
+    """Journalctl shows the sentence as it is, and programs read the fields."""
+    log("push.delivered", instance="web1", path=EVIL)
+    fields = journal.read()
+    assert is_plain(fields["MESSAGE"])
+    assert fields["INCUS_PATH"] == EVIL
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_line_cannot_steer_a_terminal(stderr: socket.socket, form: Literal["json", "console"]) -> None:
+    """Who reads the log as it is written sees what was there, and nothing of it is obeyed."""
+    logs.setup(Log(format=form), "worker")
+    log("push.delivered", instance="web1", path=EVIL)
+    line = stderr.recv(65536).decode().rstrip("\n")
+    assert is_plain(line)
+    assert form == "console" or json.loads(line)["path"] == EVIL

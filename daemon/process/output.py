@@ -1,0 +1,30 @@
+"""What the program says on standard output and standard error, but for its log: all of it goes through here.
+
+Names, reasons and codes may come from anyone, so each line is made safe to show in a terminal first.
+"""
+
+import sys
+from typing import Any
+
+from daemon.model.text import escaped, json_text
+
+
+def say(line: str = "") -> None:
+    """Write a line for people to standard output."""
+    sys.stdout.write(f"{escaped(line)}\n")
+
+
+def say_json(value: Any) -> None:
+    """Write a value for programs to standard output, as a line of JSON."""
+    sys.stdout.write(f"{json_text(value)}\n")
+
+
+def warn(line: str) -> None:
+    """Write a line for people to standard error."""
+    sys.stderr.write(f"{escaped(line)}\n")
+
+
+def flush() -> None:
+    """Have all of it written now."""
+    sys.stdout.flush()
+    sys.stderr.flush()
