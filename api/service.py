@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from api.http.peers import Shares
+from api.http.refusal_log import RefusalLog
 from api.http.server import Hooks, Server
 from api.live_config import LiveConfig
 from api.queries.reader import Reader
@@ -59,10 +60,11 @@ class _Service:
                       receiving=lambda: self._admission.load.uploads, when_dead=self._fail)
             for shard in range(config.queue.shards)]
         self._receiver = Receiver(self._spool, self._committers)
+        self._refusals = RefusalLog()
         self._backlog = Backlog(self._reader, self._admission)
-        uploads = Uploads(self._live, self._admission, self._backlog, self._receiver)
+        uploads = Uploads(self._live, self._admission, self._backlog, self._receiver, self._refusals)
         probe = Probe(layout, self._spool, self._reader, self._admission)
-        app = build(Courier(self._live, uploads, probe, self._threads), self._live)
+        app = build(Courier(self._live, uploads, probe, self._threads), self._live, self._refusals)
         self._server = Server(app, doors, Hooks(
             drain_s=lambda: self._live.config.api.drain_s, max_connections=self._max_connections,
             pace=self._live.pace, running=lambda: self._admission.load.uploads, stopping=self._stop_admitting,
@@ -76,6 +78,7 @@ class _Service:
         try:
             return await self._server.run()
         finally:
+            self._refusals.close()
             log.gather(None)
 
     def close(self) -> None:

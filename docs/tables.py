@@ -55,6 +55,9 @@ JSON lines the fields have the names below; in the journal they are `INCUS_` and
 
 A value ends with `…` where it was too long for the journal (4 KiB with its name). What a client sends is always
 a value, never a field or a line of its own. Not every event has all of its fields.
+
+Of refusals (those with a `peer`) the first is logged at once, of each kind and from each peer, and then one a second,
+the newest; `left_out` says how many came besides it.
 """
 
 _RECOVERY_HEAD = """# Recovery

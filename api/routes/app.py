@@ -13,6 +13,7 @@ from api.http.early_response import EarlyAnswers
 from api.http.parameters import collect, read_query
 from api.http.peers import Shares
 from api.http.problem import UPLOAD, plain_problem, problem, refusal
+from api.http.refusal_log import RefusalLog
 from api.http.request_target import split
 from api.http.response import (
     METHOD,
@@ -37,7 +38,6 @@ from api.uploads.receive import Accepted
 from api.uploads.request import UploadRequest, read_put, read_upload, refuse_parameters
 from daemon.config import Config
 from daemon.errors import CourierError, Rejected
-from daemon.log import log
 from daemon.model.names import printable
 from daemon.model.task import Task
 from daemon.model.upload import is_task_id
@@ -167,7 +167,7 @@ class Courier:
         return await joined(self._threads.submit(self._probe.reader.find, task_id))
 
 
-def build(courier: Courier, live: LiveConfig) -> App:
+def build(courier: Courier, live: LiveConfig, refusals: RefusalLog) -> App:
     """The ASGI app."""
     other_method = text_answer(405, "POST method required.")
     router = Router(
@@ -180,10 +180,10 @@ def build(courier: Courier, live: LiveConfig) -> App:
             Route("/readyz", Endpoint({"GET": courier.get_readiness})),
         ],
         redirect_slashes=False, default=_nothing_here)
-    return EarlyAnswers(_entrance(router, live))
+    return EarlyAnswers(_entrance(router, live, refusals))
 
 
-def _entrance(app: App, live: LiveConfig) -> App:
+def _entrance(app: App, live: LiveConfig, refusals: RefusalLog) -> App:
     """Refuse pages of other sites. Find the way by the address as it was sent: an encoded slash separates nothing."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
@@ -194,7 +194,7 @@ def _entrance(app: App, live: LiveConfig) -> App:
             if not scope["state"].get(PRIVATE) and from_browser(scope["headers"]):
                 check(collect(scope["headers"]), authority, live.config.api.hosts)
         except Rejected as error:
-            log("request.refused", code=error.code, detail=error.detail)
+            refusals.log("request.refused", peer=scope["state"][PEER], code=error.code, detail=error.detail)
             await send_answer(send, refusal(scope["path"], error))
         else:
             await app(scope, receive, send)

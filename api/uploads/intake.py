@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from api.http.refusal_log import RefusalLog
 from api.http.response import Receive
 from api.live_config import LiveConfig
 from api.uploads.admission import COUNTED, Admission
@@ -18,8 +19,11 @@ from daemon.log import log
 class Uploads:
     """Takes uploads."""
 
-    def __init__(self, live: LiveConfig, admission: Admission, backlog: Backlog, receiver: Receiver) -> None:
+    def __init__(
+        self, live: LiveConfig, admission: Admission, backlog: Backlog, receiver: Receiver, refusals: RefusalLog,
+    ) -> None:
         self._live = live
+        self._refusals = refusals
         self._admission = admission
         self._backlog = backlog
         self._receiver = receiver
@@ -38,10 +42,11 @@ class Uploads:
             request = read(self._live.config)
             accepted = await self._take(request, receive, peer)
         except Rejected as error:
-            log("upload.rejected", code=error.code, detail=error.detail, **_about(request), **self._since(began))
+            self._refusals.log("upload.rejected", peer=peer, code=error.code, detail=error.detail, **_about(request),
+                               **self._since(began))
             raise
         except ClientGone:
-            log("upload.aborted", **_about(request), **self._since(began))
+            self._refusals.log("upload.aborted", peer=peer, **_about(request), **self._since(began))
             raise
         self._log_accepted(accepted, began)
         return request, accepted
