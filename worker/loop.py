@@ -211,6 +211,7 @@ class Worker:
     def _instance_changed(self, message: InstanceChanged) -> None:
         """An instance started or appeared: its tasks are tried at once."""
         self._parts.lanes.try_again(lambda lane: lane.key == message.instance_key)
+        self._parts.sweeping.look_again(message.instance_key)
         self._releasing.add(message.instance_key)
 
     def _remote_connected(self, message: RemoteConnected) -> None:

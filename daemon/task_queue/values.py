@@ -46,6 +46,8 @@ class Settlement:
     spooled: bool = True
     #: Whether an attempt may have left its part file; None leaves what was known.
     part: bool | None = None
+    #: So many seconds more do not count towards its age.
+    ageless_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

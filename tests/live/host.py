@@ -75,14 +75,22 @@ class Host:
         """A fresh container of the tiny image, removed afterwards, also when it does not start."""
         container = Container(self, f"courier-test-{uuid.uuid4().hex[:12]}", project)
         try:
-            self.call("POST", f"/instances?project={project}", {
-                "name": container.name, "type": "container", "source": {"type": "image", "alias": IMAGE},
-                "profiles": ["default"], "config": config or {}})
+            container.create(config or {})
             if running:
                 container.start()
             yield container
         finally:
             container.remove()
+
+    @contextlib.contextmanager
+    def volume(self) -> Iterator[str]:
+        """A fresh storage volume, for a disk device, removed afterwards."""
+        name = f"courier-test-{uuid.uuid4().hex[:12]}"
+        self.call("POST", "/storage-pools/default/volumes/custom", {"name": name, "config": {}})
+        try:
+            yield name
+        finally:
+            self.call("DELETE", f"/storage-pools/default/volumes/custom/{name}")
 
     @contextlib.contextmanager
     def project(self) -> Iterator[str]:
@@ -143,6 +151,23 @@ class Container:
     def shift(self) -> int:
         """What this machine adds to the uids and gids inside."""
         return os.lstat(self.rootfs).st_uid
+
+    def create(self, config: dict[str, str]) -> None:
+        """Make it; it does not run yet."""
+        self.host.call("POST", f"/instances?project={self.project}", {
+            "name": self.name, "type": "container", "source": {"type": "image", "alias": IMAGE},
+            "profiles": ["default"], "config": config})
+
+    def replace(self) -> None:
+        """Remove it, and start another of its name."""
+        self.remove()
+        self.create({})
+        self.start()
+
+    def attach(self, **devices: dict[str, str]) -> None:
+        """Give it devices besides its own."""
+        own = self.host.call("GET", self._address())["devices"]
+        self.host.call("PATCH", self._address(), {"devices": {**own, **devices}})
 
     def start(self) -> None:
         """Start it and wait until it runs; raises ApiError with the end of its log when it does not."""

@@ -352,3 +352,40 @@ def test_rename_that_arrives_too_late_puts_no_older_file_over_a_newer(
         assert service.client.task(older)["state"] == "superseded"
         assert found(container, "late") == digest(hash("late"), 2000)
     assert [name for name in os.listdir(container.rootfs / "root") if name.startswith(".courier-")] == []
+
+
+def test_upload_to_a_path_on_a_device_waits_for_the_start_of_its_instance_and_keeps_nobody_waiting(
+    service: Service, incus: Host, proxy_path: Path,
+) -> None:
+    """Beneath the device nobody would see it. Waiting counts no attempt; the other paths are delivered meanwhile."""
+    with incus_at(proxy_path, incus), incus.volume() as volume, incus.container(running=False) as container:
+        container.attach(volume={"type": "disk", "pool": "default", "source": volume, "path": "/root/volume"})
+        service.start()
+        hidden = upload(service, container, "volume/f")
+        other = upload(service, container, "f")
+        eventually(lambda: attempts(service, other) == ("delivered", 1))
+        eventually(lambda: service.client.task(hidden)["error"]["code"] == "hidden_when_stopped")
+        assert attempts(service, hidden)[1] == 0
+        container.start()
+        eventually(lambda: attempts(service, hidden)[0] == "delivered")
+        assert container.run("test -f /root/volume/f") == 0
+        service.wait_quiet()
+
+
+def test_upload_arrives_in_the_new_instance_when_the_old_was_deleted_before_the_delivery_counted(
+    service: Service, incus: Host, proxy_path: Path,
+) -> None:
+    """The file had its name in the old one already; the task was not ended, so it is meant for the one that is there now."""
+    with incus.container() as container:
+        question = f"GET /1.0/instances/{container.name}?".encode()
+        with incus_at(proxy_path, incus, hold=question) as proxy:
+            service.start()
+            task_id = upload(service, container, "f")
+            assert proxy.held.wait(PATIENCE_S)
+            assert found(container, "f") == digest(hash("f"), 1000)
+            container.replace()
+            assert found(container, "f") is None
+            proxy.let_arrive()
+            eventually(lambda: attempts(service, task_id)[0] == "delivered")
+            assert found(container, "f") == digest(hash("f"), 1000)
+            assert "instance_changed" in {event.get("code") for event in service.events("push.deferred")}

@@ -18,7 +18,9 @@ from tests.live.host import Container, Host
 from tests.support.waiting import PATIENCE_S
 from worker.targets.base import Delivery, Receipt, Session
 from worker.targets.directory import DirectoryTarget
+from worker.targets.incus.bound_session import BoundSession
 from worker.targets.incus.files_api import FilesApiSession
+from worker.targets.incus.instance import read
 from worker.targets.incus.rest import Rest
 from worker.targets.incus.target import IncusTarget
 
@@ -123,7 +125,8 @@ def incus_world(way: str, host: Host, container: Container) -> World:
 
     def by_files_api() -> Session:
         rest = Rest("local", Remote(endpoint=host.socket), TIMEOUT_S)
-        return FilesApiSession(rest.files(container.name, "default"), rest.close)
+        return BoundSession(FilesApiSession(rest.files(container.name, "default"), rest.close),
+                            lambda: read(rest.metadata(f"/instances/{container.name}", "default")))
 
     def by_sftp() -> Session:
         return target.open(destination, "push")

@@ -140,7 +140,8 @@ def _unchanged(task: Task) -> Settlement:
 def _settlement(outcome: Outcome, decision: Decision) -> Settlement:
     return Settlement(order=outcome.task.order, state=decision.state, attempts=decision.attempts,
                       due_at=decision.due_at, error_code=decision.code or None,
-                      error_message=printable(decision.message, _MESSAGE_LENGTH) or None, part=_part(outcome))
+                      error_message=printable(decision.message, _MESSAGE_LENGTH) or None, part=_part(outcome),
+                      ageless_s=decision.ageless_s)
 
 
 def _part(outcome: Outcome) -> bool | None:

@@ -21,6 +21,8 @@ _LOOK_EVERY_S: Final = 1.0
 #: Instances looked at in one look, and part files of each.
 _INSTANCES: Final = 64
 _AT_ONCE: Final = 16
+#: Where a part file cannot be looked for until its instance starts, the next look is so far off.
+_PUT_OFF_S: Final = 30.0
 
 
 class Sweeping:
@@ -33,6 +35,12 @@ class Sweeping:
         self._settling = settling
         self._look_at = 0.0
         self._cursor = ""
+        #: Instances that are not looked at before a monotonic time.
+        self._put_off: dict[str, float] = {}
+
+    def look_again(self, instance_key: str) -> None:
+        """The instance has changed: what could not be looked for may be there now."""
+        self._put_off.pop(instance_key, None)
 
     def turn(self, now: float) -> None:
         """Hand some of what is left to the lanes, when it is time for that. Raises QueueFault."""
@@ -44,6 +52,8 @@ class Sweeping:
             self._cursor = key or ""
             if key is None:
                 return
+            if time.monotonic() < self._put_off.get(key, 0.0):
+                continue
             self._queue.forget_unreadable_parts(key, _AT_ONCE)
             tasks = self._queue.left_parts(key, _AT_ONCE)
             if tasks:
@@ -57,6 +67,8 @@ class Sweeping:
         if not gone:
             self._settling.learn(Outcome(task, code, message.detail))
             if kind is not None and (kind.scope is not Scope.TASK or _may_pass(message, kind)):
+                if kind.scope is Scope.TASK and kind.action is Action.WAIT:
+                    self._put_off[task.destination.instance_key] = time.monotonic() + _PUT_OFF_S
                 return
         self._queue.forget_part(task.order)
         if not self._lanes.lane(task.destination).sweeping():
@@ -69,5 +81,5 @@ class Sweeping:
 
 
 def _may_pass(message: Swept, kind: ErrorKind) -> bool:
-    """True when no session could be had just now: that tells nothing about the part file."""
-    return message.unopened and kind.action is Action.RETRY
+    """True when nobody could look for it just now: that tells nothing about the part file."""
+    return kind.action is Action.WAIT or (message.unopened and kind.action is Action.RETRY)

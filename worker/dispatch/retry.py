@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 
 from daemon.config import Retry
-from daemon.errors import ERRORS, Action
+from daemon.errors import ERRORS, Action, Cause, Scope
 from daemon.model.task import State, Task
 
 
@@ -17,6 +17,8 @@ class Decision:
     code: str
     message: str
     due_at: float | None = None
+    #: So many seconds more do not count towards its age.
+    ageless_s: float = 0.0
 
 
 def delay_s(attempts: int, retry: Retry, rng: random.Random) -> float:
@@ -24,8 +26,16 @@ def delay_s(attempts: int, retry: Retry, rng: random.Random) -> float:
 
     jitter 1 draws from the whole range down to 0 (full jitter), jitter 0 always waits the full time.
     """
-    ceiling = float(min(retry.max_delay_s, retry.first_delay_s * 2.0 ** min(attempts - 1, 60)))
-    return ceiling * (1.0 - retry.jitter * rng.random())
+    return _up_to(retry.first_delay_s * 2.0 ** min(attempts - 1, 60), retry, rng)
+
+
+def wait_s(waited_s: float, retry: Retry, rng: random.Random) -> float:
+    """How long one task waits before it is looked at again, when it has waited for so long: as long again, as above."""
+    return _up_to(max(retry.first_delay_s, waited_s), retry, rng)
+
+
+def _up_to(ceiling_s: float, retry: Retry, rng: random.Random) -> float:
+    return float(min(retry.max_delay_s, ceiling_s)) * (1.0 - retry.jitter * rng.random())
 
 
 def decide(
@@ -33,14 +43,20 @@ def decide(
 ) -> Decision:
     """Decide what becomes of a task whose push ended with the error `code`.
 
-    A wait counts no attempt. A retry is given up when the task is older than `give_up_after_s`, not counting the
-    time its remote was away (`outage_s` in all), or has used its attempts.
+    A wait counts no attempt, and makes nothing older. A task that waits alone is put off, so that those that need not
+    wait go on; where all of an instance or a remote waits, that is seen to elsewhere. A retry is given up when the task
+    is older than `give_up_after_s`, not counting the time its remote was away (`outage_s` in all), or has used its
+    attempts.
     """
-    action = ERRORS[code].action
-    if action is Action.WAIT:
-        return Decision(state=State.QUEUED, attempts=task.attempts, code=code, message=message)
+    kind = ERRORS[code]
+    if kind.action is Action.WAIT:
+        if kind.scope is not Scope.TASK or kind.cause is Cause.HERE:
+            return Decision(state=State.QUEUED, attempts=task.attempts, code=code, message=message)
+        put_off_s = wait_s(now - task.upload.created_at, retry, rng)
+        return Decision(state=State.DEFERRED, attempts=task.attempts, code=code, message=message,
+                        due_at=now + put_off_s, ageless_s=put_off_s)
     attempts = task.attempts + 1
-    if action is not Action.RETRY:
+    if kind.action is not Action.RETRY:
         return Decision(state=State.FAILED, attempts=attempts, code=code, message=message)
     due_at = now + delay_s(attempts, retry, rng)
     if is_too_old(task, retry, now, outage_s) or (retry.max_attempts and attempts >= retry.max_attempts):

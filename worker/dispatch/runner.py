@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -21,6 +21,8 @@ LINGER_S: Final = 1.0
 HOLD_S: Final = 2.0
 #: After so many seconds a runner makes room for another lane, if one waits.
 TURN_S: Final = 0.5
+#: A busy runner has what it delivered confirmed so often: one question for many files, and no outcome waits long.
+CONFIRM_S: Final = 0.2
 
 
 class Cancelled(CourierError):
@@ -70,6 +72,78 @@ def delivery_of(task: Task, config: Config) -> Delivery:
     )
 
 
+class _Hold:
+    """The session that a runner holds to its instance, opened when it is first needed, and what it is to vouch for."""
+
+    def __init__(
+        self, lane: Lane, target_of: Callable[[str], Target], report: Callable[[Outcome | Swept], None],
+    ) -> None:
+        self._lane = lane
+        self._target_of = target_of
+        self._report = report
+        self._session: Session | None = None
+        self._let_go_at = 0.0
+        self._confirm_at = 0.0
+        self._delivered: list[tuple[Push, Outcome]] = []
+
+    @property
+    def owes(self) -> bool:
+        """True while something that was delivered is not confirmed."""
+        return bool(self._delivered)
+
+    def session(self, stopped: str) -> Session:
+        """The session. Raises Undelivered when it cannot be opened."""
+        if self._session is None:
+            failpoints.reach("push.open")
+            destination = self._lane.destination
+            self._session = self._target_of(destination.remote).open(destination, stopped)
+            self._let_go_at = time.monotonic() + HOLD_S
+        return self._session
+
+    def whose(self, error: CourierError) -> CourierError:
+        """The error itself; or, when it may be due to the whole remote being away, that."""
+        return _whose(error, partial(self._target_of, self._lane.destination.remote))
+
+    def ended(self, push: Push, ended: Outcome | Swept) -> None:
+        """Report how a push ended; a delivery by the session, once that vouches for it."""
+        if isinstance(ended, Outcome) and ended.receipt is not None:
+            self._confirm_at = self._confirm_at if self._delivered else time.monotonic() + CONFIRM_S
+            self._delivered.append((push, ended))
+        else:
+            self._report(ended)
+        now = time.monotonic()
+        if self._session is not None and (self._session.broken or now > self._let_go_at):
+            self.let_go()
+        elif now > self._confirm_at:
+            self.confirm()
+
+    def confirm(self) -> None:
+        """Have the session vouch for what was delivered, and report it, or else what came in between."""
+        if self._session is None or not self._delivered:
+            return
+        failure = None
+        try:
+            self._session.confirm()
+        except CourierError as error:
+            failure = self.whose(error)
+        while self._delivered:
+            _, outcome = self._delivered.pop(0)
+            self._report(outcome if failure is None else replace(
+                outcome, code=failure.code, detail=failure.detail, receipt=None))
+
+    def let_go(self) -> None:
+        """Have confirmed what was delivered, and close the session."""
+        try:
+            self.confirm()
+        finally:
+            if self._session is not None:
+                self._session.close()
+                self._session = None
+            while self._delivered:
+                push, _ = self._delivered.pop()
+                self._lane.done(push, abandoned=True)
+
+
 def run(
     lane: Lane, target_of: Callable[[str], Target], spool: Open, config: Callable[[], Config],
     report: Callable[[Outcome | Swept], None],
@@ -78,79 +152,74 @@ def run(
 
     `config` is asked for each task.
     """
-    held: list[Session] = []
+    hold = _Hold(lane, target_of, report)
     turn_ends = time.monotonic() + TURN_S
-    let_go_at = time.monotonic() + HOLD_S
     try:
-        while (push := lane.take(LINGER_S, turn_over=time.monotonic() > turn_ends)) is not None:
-            ended: Outcome | Swept | None = None
-            try:
-                if push.sweep:
-                    ended = _sweep(push.task, held, target_of, config())
-                else:
-                    ended = _push(push, held, target_of, spool, config())
-            finally:
-                lane.done(push, abandoned=ended is None)
-            report(ended)
-            if time.monotonic() > let_go_at:
-                _drop(held)
-                let_go_at = time.monotonic() + HOLD_S
+        while True:
+            push = lane.take(0.0 if hold.owes else LINGER_S, turn_over=time.monotonic() > turn_ends)
+            if push is not None:
+                hold.ended(push, _do(push, lane, hold, spool, config()))
+            elif hold.owes:
+                hold.confirm()
+            else:
+                return
     finally:
-        _drop(held)
+        hold.let_go()
 
 
-def _push(
-    push: Push, held: list[Session], target_of: Callable[[str], Target], spool: Open, config: Config,
-) -> Outcome:
-    """Push one task, opening a session if none is held. Whatever goes wrong is in the outcome."""
+def _do(push: Push, lane: Lane, hold: _Hold, spool: Open, config: Config) -> Outcome | Swept:
+    ended: Outcome | Swept | None = None
+    try:
+        ended = _sweep(push.task, hold, config) if push.sweep else _push(push, hold, spool, config)
+        return ended
+    finally:
+        lane.done(push, abandoned=ended is None)
+
+
+def _push(push: Push, hold: _Hold, spool: Open, config: Config) -> Outcome:
+    """Push one task. Whatever goes wrong is in the outcome."""
     started = time.monotonic()
     task = push.task
-    begun = False
+    session: Session | None = None
     log("push.started", task_id=task.task_id, instance=task.destination.instance, path=task.destination.path,
         size=task.upload.size, attempt=task.attempts + 1)
+
+    def outcome(code: str | None, detail: str = "", receipt: Receipt | None = None) -> Outcome:
+        return Outcome(task, code, detail, receipt, seconds=time.monotonic() - started,
+                       left_part=session is not None and session.left_part)
+
     try:
         with (spool.open if task.recheck else spool.open_pending)(task.upload) as source:
-            if not held:
-                failpoints.reach("push.open")
-                held.append(target_of(task.destination.remote).open(task.destination, config.delivery.stopped))
+            opened = hold.session(config.delivery.stopped)
             failpoints.reach("push.write")
-            begun = True
-            receipt = held[0].deliver(delivery_of(task, config), source, lambda: _last_moment(push))
+            session = opened
+            receipt = session.deliver(delivery_of(task, config), source, lambda: _last_moment(push))
         failpoints.reach("push.renamed")
+        return outcome(None, receipt=receipt)
     except Stopped as stopped:
         return Outcome(task, stopped.code, stopped.detail, held=stopped.mark is Mark.HELD)
     except CourierError as error:
-        left = begun and held[0].left_part
-        _drop_if_broken(held)
         if task.recheck and error.code == "bytes_missing":
             # Bytes go only after the barrier: what was delivered before the boot is on the disk.
-            return Outcome(task, None, seconds=time.monotonic() - started)
-        failure = _whose(error, partial(target_of, task.destination.remote))
-        return Outcome(task, failure.code, failure.detail, seconds=time.monotonic() - started, left_part=left)
+            return outcome(None)
+        failure = hold.whose(error)
+        return outcome(failure.code, failure.detail)
     except OSError as error:
-        left = begun and held[0].left_part
-        _drop(held)
-        return Outcome(task, "io_error", f"{error.strerror or error}", seconds=time.monotonic() - started,
-                       left_part=left)
-    left = held[0].left_part
-    _drop_if_broken(held)
-    return Outcome(task, None, receipt=receipt, seconds=time.monotonic() - started, left_part=left)
+        ended = outcome("io_error", f"{error.strerror or error}")
+        hold.let_go()
+        return ended
 
 
-def _sweep(task: Task, held: list[Session], target_of: Callable[[str], Target], config: Config) -> Swept:
-    """Remove the part file of a task that is not pushed, opening a session if none is held."""
+def _sweep(task: Task, hold: _Hold, config: Config) -> Swept:
+    """Remove the part file of a task that is not pushed."""
     opened = False
     try:
-        if not held:
-            held.append(target_of(task.destination.remote).open(task.destination, config.delivery.stopped))
+        session = hold.session(config.delivery.stopped)
         opened = True
-        removed = held[0].sweep(delivery_of(task, config))
+        return Swept(task, None, removed=session.sweep(delivery_of(task, config)))
     except CourierError as error:
-        _drop_if_broken(held)
-        failure = _whose(error, partial(target_of, task.destination.remote))
+        failure = hold.whose(error)
         return Swept(task, failure.code, failure.detail, unopened=not opened)
-    _drop_if_broken(held)
-    return Swept(task, None, removed=removed)
 
 
 def _whose(error: CourierError, target: Callable[[], Target]) -> CourierError:
@@ -169,13 +238,3 @@ def _last_moment(push: Push) -> None:
     if push.stopped:
         raise Undelivered("shutdown")
     failpoints.reach("push.rename")
-
-
-def _drop_if_broken(held: list[Session]) -> None:
-    if held and held[0].broken:
-        _drop(held)
-
-
-def _drop(held: list[Session]) -> None:
-    while held:
-        held.pop().close()

@@ -60,7 +60,7 @@ class Receipt:
     unchanged: bool = False
 
 
-class Session(Protocol):
+class Carrier(Protocol):
     """A connection to one instance, used by one thread at a time, for many files one after the other."""
 
     def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
@@ -90,6 +90,17 @@ class Session(Protocol):
 
     def close(self) -> None:
         """End the connection. Never raises."""
+
+
+class Session(Carrier, Protocol):
+    """A Carrier that knows which instance it was opened to."""
+
+    def confirm(self) -> None:
+        """Return when what was delivered counts: the instance is the one that the session was opened to, and still so.
+
+        Until then it does not. Raises Undelivered, the session broken or not: it does not count then, and is to be
+        delivered again. To be asked before the session is closed.
+        """
 
 
 class Feed(Protocol):

@@ -142,6 +142,9 @@ class DirectorySession:
                 raise
         return Receipt(atomic=True, way="directory")
 
+    def confirm(self) -> None:
+        """Return: the directory is open, and no other takes its place."""
+
     def sweep(self, delivery: Delivery) -> bool:
         """Remove the part file that a killed attempt left; see worker.targets.base.Session."""
         with contextlib.ExitStack() as opened, _explained(delivery):

@@ -168,14 +168,14 @@ class QueueWork(QueueBase):
 
 
 def _write_down(connection: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> None:
-    rows = [(s.order, s.state, s.state in _OPEN, s.attempts, s.error_code, s.error_message, s.due_at, s.spooled, s.part)
-            for s in settlements]
+    rows = [(s.order, s.state, s.state in _OPEN, s.attempts, s.error_code, s.error_message, s.due_at, s.spooled, s.part,
+             s.ageless_s) for s in settlements]
     connection.execute(
         f"UPDATE {TABLE} SET status = column2, open = column3, attempts = coalesce(column4, attempts),"
         " error_code = column5, error_message = column6, due_at = column7, spooled = column8,"
         " part = coalesce(column9, part), outrun = outrun OR (column5 IS 'order_unknown' AND NOT column3),"
-        " recheck = recheck AND column2 = 1, wish = NULL, updated_at = ?"
-        f" FROM ({values(len(rows), 9)}) WHERE _id = column1 AND status = 2",
+        " recheck = recheck AND column2 IN (1, 3), wish = NULL, age_base = age_base + column10, updated_at = ?"
+        f" FROM ({values(len(rows), 10)}) WHERE _id = column1 AND status = 2",
         [now, *(value for row in rows for value in row)])
 
 

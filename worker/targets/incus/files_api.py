@@ -72,6 +72,11 @@ class FilesApiSession:
                    for name in (f"{apart}/{apart}", apart, delivery.part_name)]
         return any(removed)
 
+    def link_at(self, path: str) -> str | None:
+        """Where the symbolic link at `path` points; see worker.targets.incus.bound_session.LinkReader."""
+        found = self._files.look(path)
+        return self._files.link(path) if found is not None and found.is_link else None
+
     def _remove(self, path: str) -> bool:
         if self._files.look(path) is None:
             return False

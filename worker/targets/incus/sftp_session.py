@@ -51,7 +51,7 @@ class SftpSession:
     def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
         """Put the bytes of `source` at the destination; see worker.targets.base.Session."""
         self.left_part = False
-        with self._explained(delivery):
+        with self._explained(where(delivery)):
             if delivery.left_part:
                 self._sweep(delivery)
             if delivery.recheck and self._is_there(delivery):
@@ -61,7 +61,7 @@ class SftpSession:
 
     def sweep(self, delivery: Delivery) -> bool:
         """Remove the part file that a killed attempt left; see worker.targets.base.Session."""
-        with self._explained(delivery):
+        with self._explained(where(delivery)):
             return self._sweep(delivery)
 
     def _sweep(self, delivery: Delivery) -> bool:
@@ -77,17 +77,27 @@ class SftpSession:
         in_part = PartFile(self._wire, delivery, path).remove()
         return Staging(self._wire, delivery).remove(path) or in_part
 
+    def link_at(self, path: str) -> str | None:
+        """Where the symbolic link at `path` points; see worker.targets.incus.bound_session.LinkReader."""
+        name = path.encode("utf-8", "surrogateescape")
+        with self._explained(shown(name)):
+            try:
+                return self._wire.link(self._wire.readlink(name)).decode("utf-8", "surrogateescape")
+            except SftpStatus:
+                # It is something else, or nothing.
+                return None
+
     @contextlib.contextmanager
-    def _explained(self, delivery: Delivery) -> Iterator[None]:
+    def _explained(self, place: str) -> Iterator[None]:
         try:
             yield
         except SftpStatus as status:
             reason = printable(system_text(status.text))
-            raise Undelivered(classify_sftp(status.code, status.text), f"{where(delivery)}: {reason}") from status
+            raise Undelivered(classify_sftp(status.code, status.text), f"{place}: {reason}") from status
         except WireStalled as stall:
-            raise Undelivered("stalled", f"{where(delivery)}: {stall}") from stall
+            raise Undelivered("stalled", f"{place}: {stall}") from stall
         except WireBroken as broken:
-            raise Undelivered("connection_lost", f"{where(delivery)}: {broken}") from broken
+            raise Undelivered("connection_lost", f"{place}: {broken}") from broken
 
     def _push(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> None:
         path = delivery.destination.path.encode()

@@ -1,14 +1,17 @@
 """One Incus (or LXD), by its Unix socket or over TLS: SFTP where there is it, else the files API."""
 
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from daemon.config import Remote
 from daemon.errors import Cause, Undelivered
 from daemon.model.upload import Destination
 from worker.targets.base import Feed, Session
+from worker.targets.incus.bound_session import BoundSession, LinkReader
 from worker.targets.incus.files_api import FilesApiSession
+from worker.targets.incus.instance import Instance, read
 from worker.targets.incus.lifecycle import Lifecycle
 from worker.targets.incus.rest import NoSuchAddress, Rest, Upgraded
 from worker.targets.incus.sftp_session import SftpSession
@@ -16,8 +19,6 @@ from worker.targets.incus.sftp_wire import Wire, WireBroken, WireForeign, WireSt
 
 #: How long a remote has for saying that it is there.
 _PROBE_S: Final = 3.0
-#: Incus's status code of a stopped instance.
-_STOPPED: Final = 102
 
 
 class IncusTarget:
@@ -34,16 +35,21 @@ class IncusTarget:
         rest = Rest(self._name, self._remote, self._remote.timeout_s)
         try:
             return self._open(rest, destination, stopped)
-        except Undelivered as error:
+        except BaseException:
             rest.close()
+            raise
+
+    @contextmanager
+    def _knowing_whose_fault(self) -> Iterator[None]:
+        """Have an error that may be one instance's or the whole remote's say which."""
+        try:
+            yield
+        except Undelivered as error:
             if error.kind.cause in {Cause.SILENT, Cause.REFUSED}:
                 # It is this instance alone, if the remote answers and lets this service in.
                 self.probe()
             if error.kind.cause is Cause.REFUSED:
                 raise Undelivered("instance_refused", error.detail) from error
-            raise
-        except BaseException:
-            rest.close()
             raise
 
     def probe(self) -> None:
@@ -83,16 +89,29 @@ class IncusTarget:
         """Nothing to let go of: each session has its own connection."""
 
     def _open(self, rest: Rest, destination: Destination, stopped: str) -> Session:
-        instance = f"/instances/{urllib.parse.quote(destination.instance, safe='')}"
+        address = f"/instances/{urllib.parse.quote(destination.instance, safe='')}"
+
+        def look() -> Instance:
+            with self._knowing_whose_fault():
+                return read(rest.metadata(address, destination.project))
+
         if stopped == "wait":
-            state = rest.metadata(f"{instance}/state", destination.project)
-            if state.get("status_code") == _STOPPED:
-                raise Undelivered("instance_stopped", f"{destination.instance} is stopped")
+            instance = look()
+            if not instance.running:
+                raise Undelivered("instance_stopped", f"{destination.instance} is {instance.status.lower()}")
+        with self._knowing_whose_fault():
+            carrier = self._connect(rest, address, destination)
         try:
-            return self._sftp(rest.upgrade(f"{instance}/sftp", {"project": destination.project}, {"Upgrade": "sftp"}))
+            return BoundSession(carrier, look)
+        except BaseException:
+            carrier.close()
+            raise
+
+    def _connect(self, rest: Rest, address: str, destination: Destination) -> LinkReader:
+        try:
+            return self._sftp(rest.upgrade(f"{address}/sftp", {"project": destination.project}, {"Upgrade": "sftp"}))
         except (NoSuchAddress, WireForeign):
             # Only then: where SFTP merely failed, a file that is written in place could be seen half.
-            rest.metadata(instance, destination.project)
             return FilesApiSession(rest.files(destination.instance, destination.project), rest.close)
 
     def _sftp(self, connection: Upgraded) -> SftpSession:

@@ -62,7 +62,7 @@ def desk(depot: Depot) -> Desk:
 @pytest.mark.parametrize(("code", "state", "attempts"), [
     (None, State.DELIVERED, 1), ("parent_not_found", State.FAILED, 1), ("target_full", State.DEFERRED, 1),
     ("instance_not_found", State.DEFERRED, 1), ("incus_unreachable", State.QUEUED, 0), ("agent_down", State.QUEUED, 0),
-    ("shutdown", State.QUEUED, 0), ("cancelled", State.CANCELLED, 0), ("worker_error", State.DEFERRED, 1),
+    ("hidden_when_stopped", State.DEFERRED, 0), ("instance_changed", State.DEFERRED, 1), ("shutdown", State.QUEUED, 0), ("cancelled", State.CANCELLED, 0), ("worker_error", State.DEFERRED, 1),
 ])
 def test_outcome_leads_to_its_state(desk: Desk, code: str | None, state: State, attempts: int) -> None:
     """Delivered, tried again later, kept as a dead letter, waited for, or cancelled; and counted or not."""
@@ -72,6 +72,16 @@ def test_outcome_leads_to_its_state(desk: Desk, code: str | None, state: State, 
     assert (found.state, found.attempts) == (state, attempts)
     assert (found.due_at is not None) == (state is State.DEFERRED)
     assert found.error_code == (None if code in {None, "cancelled"} else code)
+
+
+def test_task_that_waits_alone_does_not_age_meanwhile(desk: Desk) -> None:
+    """Of its instance's other tasks each goes its own way; the clock of the instance does not stop for them."""
+    [task] = desk.claim()
+    desk.end(task, "hidden_when_stopped")
+    found = desk.now(task)
+    assert found.due_at is not None
+    assert found.age_base - task.age_base == pytest.approx(found.due_at - found.updated_at, abs=0.1)
+    assert desk.down() == []
 
 
 @pytest.mark.parametrize(("outcome", "left"), [

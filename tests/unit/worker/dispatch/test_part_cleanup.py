@@ -136,6 +136,16 @@ def test_part_file_is_kept_in_mind_when_no_session_could_be_opened(broom: Broom,
     assert "target.not_swept" in capfd.readouterr().err
 
 
+def test_part_file_is_kept_in_mind_while_what_it_is_in_is_not_mounted(broom: Broom) -> None:
+    """The instance is not down, but nothing is looked for in it any more until something has changed."""
+    [task] = broom.leave()
+    broom.turn()
+    broom.end(task, "hidden_when_stopped")
+    assert (broom.left(), broom.down(), broom.turn()) == (1, [], {})
+    broom.sweeping.look_again(task.destination.instance_key)
+    assert broom.turn() == {"c1": 1}
+
+
 def test_part_file_is_kept_in_mind_while_its_remote_is_away(broom: Broom) -> None:
     """The remote is probed as for any push."""
     [task] = broom.leave()

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from daemon.config import Retry
-from daemon.errors import ERRORS, Action
+from daemon.errors import ERRORS, Action, Cause, Scope
 from daemon.model.task import State, Task
 from tests.support.depot import an_upload
 from worker.dispatch.retry import Decision, decide, delay_s, is_too_old
@@ -19,12 +19,30 @@ def decided(code: str, *, task: Task = TASK, retry: Retry = RETRY, outage_s: flo
     return decide(task, code, "so it is", retry=retry, now=NOW, outage_s=outage_s, rng=random.Random(0))
 
 
-@pytest.mark.parametrize("code", [code for code, kind in ERRORS.items() if kind.action is Action.WAIT])
+WAITS = {code: kind for code, kind in ERRORS.items() if kind.action is Action.WAIT}
+WAITS_ALONE = [code for code, kind in WAITS.items() if kind.scope is Scope.TASK and kind.cause is not Cause.HERE]
+
+
+@pytest.mark.parametrize("code", [code for code in WAITS if code not in WAITS_ALONE])
 def test_waiting_counts_no_attempt_and_never_ends(code: str) -> None:
     """What is not the task's own failure leaves it as it was, however old it is."""
     ancient = replace(TASK, age_base=0.0)
     assert decided(code, task=ancient, retry=RETRY.model_copy(update={"max_attempts": 1})) == Decision(
         state=State.QUEUED, attempts=2, code=code, message="so it is")
+
+
+def test_only_a_path_that_a_start_would_hide_waits_alone() -> None:
+    """What else has to be waited for concerns a whole instance or remote, or is this side's own."""
+    assert WAITS_ALONE == ["hidden_when_stopped"]
+
+
+@pytest.mark.parametrize(("waited_s", "put_off_s"), [(0, 1), (20, 20), (10_000_000, 300)])
+@pytest.mark.parametrize("code", WAITS_ALONE)
+def test_task_that_waits_alone_is_put_off_and_neither_counted_nor_older(code: str, waited_s: float, put_off_s: float) -> None:
+    """Its lane goes on without it; it is looked at ever less often, and never given up."""
+    task = replace(TASK, age_base=0.0, upload=replace(TASK.upload, created_at=NOW - waited_s))
+    assert decided(code, task=task, retry=RETRY.model_copy(update={"max_attempts": 1})) == Decision(
+        state=State.DEFERRED, attempts=2, code=code, message="so it is", due_at=NOW + put_off_s, ageless_s=put_off_s)
 
 
 @pytest.mark.parametrize("code", [code for code, kind in ERRORS.items() if kind.action is Action.RETRY])

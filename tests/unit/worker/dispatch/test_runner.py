@@ -1,16 +1,17 @@
 """A runner and its session."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
 from daemon.config import Config
+from daemon.errors import Undelivered
 from daemon.model.upload import Destination
 from tests.support.depot import Depot
 from worker.dispatch import runner
 from worker.dispatch.lane import Lane
+from worker.dispatch.runner import Outcome, Swept
 from worker.targets.base import Delivery, Receipt
 
 
@@ -23,6 +24,8 @@ class Counted:
 
     def __init__(self) -> None:
         self.said: list[str] = []
+        #: What it raises when it is to vouch for what was delivered.
+        self.doubt: Exception | None = None
 
     def open(self, destination: Destination, stopped: str) -> "Counted":
         """Open the session."""
@@ -33,6 +36,12 @@ class Counted:
         """Deliver nothing."""
         self.said.append("deliver")
         return Receipt(atomic=True, way="directory")
+
+    def confirm(self) -> None:
+        """Vouch for what was delivered, or not."""
+        self.said.append("confirm")
+        if self.doubt is not None:
+            raise self.doubt
 
     def sweep(self, delivery: Delivery) -> bool:
         """Find nothing."""
@@ -52,19 +61,74 @@ class Counted:
         self.said.append("close")
 
 
+class Work:
+    """A lane with tasks, and what a runner reported of them."""
+
+    def __init__(self, depot: Depot, tasks: int) -> None:
+        self.depot = depot
+        uploads = [depot.accept(f"/{number}") for number in range(tasks)]
+        self.lane = Lane(uploads[0].destination, most_bulk=1)
+        self.lane.add(depot.claim())
+        self.counted = Counted()
+        self.reported: list[Outcome | Swept] = []
+
+    def run(self) -> None:
+        """Push them all."""
+        runner.run(self.lane, lambda _: self.counted, self.depot.spool, Config, self.reported.append)
+
+    @property
+    def codes(self) -> list[str | None]:
+        """The codes of what was reported."""
+        return [ended.code for ended in self.reported]
+
+
 @pytest.mark.parametrize(("hold_s", "said"), [
-    (60.0, ["open", "deliver", "deliver", "close"]),
-    (0.0, ["open", "deliver", "close", "open", "deliver", "close"]),
+    (60.0, ["open", "deliver", "deliver", "confirm", "close"]),
+    (0.0, ["open", "deliver", "confirm", "close", "open", "deliver", "confirm", "close"]),
 ])
 def test_session_is_let_go_of_now_and_then_while_work_keeps_coming(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hold_s: float, said: list[str]) -> None:
+        depot: Depot, monkeypatch: pytest.MonkeyPatch, hold_s: float, said: list[str]) -> None:
     """An open session blocks other operations on its instance, whether it is idle or not."""
     monkeypatch.setattr(runner, "HOLD_S", hold_s)
     monkeypatch.setattr(runner, "LINGER_S", 0.0)
-    counted = Counted()
-    with Depot(tmp_path) as depot:
-        lane = Lane(depot.accept("/1").destination, most_bulk=1)
-        depot.accept("/2")
-        lane.add(depot.claim())
-        runner.run(lane, lambda _: counted, depot.spool, Config, lambda _: None)
-    assert counted.said == said
+    work = Work(depot, 2)
+    work.run()
+    assert work.counted.said == said
+    assert work.codes == [None, None]
+
+
+def test_delivery_is_told_only_when_its_session_has_vouched_for_it(depot: Depot) -> None:
+    """One question serves all that were delivered before it."""
+    work = Work(depot, 3)
+    asked: list[int] = []
+    runner.run(work.lane, lambda _: work.counted, depot.spool, Config,
+               lambda _: asked.append(work.counted.said.count("confirm")))
+    assert asked == [1, 1, 1]
+
+
+def test_delivery_that_is_not_vouched_for_ends_as_what_came_in_between(depot: Depot) -> None:
+    """None of those before the question counts."""
+    work = Work(depot, 2)
+    work.counted.doubt = Undelivered("instance_changed", "another one")
+    work.run()
+    assert work.codes == ["instance_changed", "instance_changed"]
+    assert [ended.detail for ended in work.reported] == ["another one", "another one"]
+
+
+def test_delivery_is_abandoned_when_asking_for_it_is_a_mistake(depot: Depot) -> None:
+    """The main loop hears of each task, whatever ends the runner."""
+    work = Work(depot, 2)
+    work.counted.doubt = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        work.run()
+    assert len(work.lane.abandoned()) == 2
+    assert work.counted.said[-1] == "close"
+
+
+def test_session_that_broke_is_asked_before_it_is_closed(depot: Depot) -> None:
+    """What it delivered before counts all the same, if the instance is still the one."""
+    work = Work(depot, 1)
+    work.counted.broken = True
+    work.run()
+    assert work.counted.said == ["open", "deliver", "confirm", "close"]
+    assert work.codes == [None]

@@ -1,0 +1,70 @@
+"""A session that stays true to one very instance: it hides nothing in it, and vouches for what it delivered.
+
+What is written into the root directory of an instance that does not run is hidden as soon as something is mounted over
+it. And a name may belong to another instance by the time that a delivery counts. So the instance is looked at once the
+session is open, and again before anything counts as delivered. The session itself holds what lies between: before Incus
+starts, stops or deletes an instance, it ends the sessions to it or waits for their end.
+"""
+
+from collections.abc import Callable
+from typing import BinaryIO, Final, Protocol
+
+from daemon.errors import Undelivered
+from worker.targets.attributes import where
+from worker.targets.base import Carrier, Delivery, Receipt
+from worker.targets.incus.instance import Instance
+
+
+class LinkReader(Carrier, Protocol):
+    """What carries the files: SFTP or the files API."""
+
+    def link_at(self, path: str) -> str | None:
+        """Where the symbolic link at `path` points; None where there is none. Raises Undelivered."""
+
+
+class BoundSession:
+    """A Session to one instance; see worker.targets.base for what it promises."""
+
+    def __init__(self, inner: LinkReader, look: Callable[[], Instance]) -> None:
+        """Deliver by `inner`, which is open; `look` tells how the instance of that name is. Raises what that raises."""
+        self._inner = inner
+        self._look = look
+        self._instance: Final = look()
+
+    @property
+    def broken(self) -> bool:
+        """True when the connection can no longer be used."""
+        return self._inner.broken
+
+    @property
+    def left_part(self) -> bool:
+        """True when the last delivery may have left its part file."""
+        return self._inner.left_part
+
+    def close(self) -> None:
+        """End the connection. Never raises."""
+        self._inner.close()
+
+    def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
+        """Put the bytes of `source` at the destination, unless they would be hidden there."""
+        self._refuse_hidden(delivery)
+        return self._inner.deliver(delivery, source, before_rename)
+
+    def sweep(self, delivery: Delivery) -> bool:
+        """Remove the part file of a killed attempt, unless what it may be in is not mounted."""
+        self._refuse_hidden(delivery)
+        return self._inner.sweep(delivery)
+
+    def confirm(self) -> None:
+        """Return when all that was delivered counts; see worker.targets.base.Session."""
+        now = self._look()
+        if now.identity != self._instance.identity:
+            raise Undelivered("instance_changed", "another instance of that name is there now")
+        if now.running != self._instance.running:
+            raise Undelivered("instance_changed", f"the instance is {now.status.lower()} now")
+
+    def _refuse_hidden(self, delivery: Delivery) -> None:
+        mount = self._instance.hides(
+            delivery.destination.path, self._inner.link_at, follow_last=delivery.symlinks == "follow")
+        if mount is not None:
+            raise Undelivered("hidden_when_stopped", f"{where(delivery)}: {mount} is a mount point when it runs")

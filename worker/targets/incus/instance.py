@@ -1,0 +1,74 @@
+"""What Incus says of an instance at a moment, and what follows from it for a delivery. Pure."""
+
+import posixpath
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from daemon.errors import Undelivered
+from daemon.model.names import printable
+from worker.targets.attributes import MAX_LINKS
+
+#: Status codes of an instance without processes (Stopped, Error): Incus writes into its root directory alone.
+_NOT_RUNNING: Final = frozenset({102, 111})
+#: What every instance mounts when it starts, or its init almost always does.
+_MOUNTED_BY_ALL: Final = ("/dev", "/proc", "/run", "/sys")
+_RAW_MOUNT: Final = re.compile(r"^\s*lxc\.mount\.entry\s*=\s*\S+\s+(\S+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """An instance at a moment."""
+
+    #: A new instance of the same name has another; a restored or renamed one keeps its own.
+    identity: str
+    status: str
+    running: bool
+    #: Where something is mounted while it runs, so that nobody sees what lies beneath.
+    mounts: frozenset[str]
+
+    def hides(self, path: str, link_at: Callable[[str], str | None], *, follow_last: bool) -> str | None:
+        """Return the mount point at or below which a file at an absolute path would be hidden; None if there is none.
+
+        Links count: `link_at(path)` is where the one at that path points, None where there is none. The last name of
+        the path is looked at with `follow_last` only. Raises Undelivered('too_many_links').
+        """
+        if self.running:
+            return None
+        found, rest, links = "/", path.split("/"), 0
+        while rest:
+            name = rest.pop(0)
+            found = posixpath.normpath(posixpath.join(found, name))
+            if found in self.mounts:
+                return found
+            may_be_link = name not in {"", ".", ".."} and (rest or follow_last)
+            target = link_at(found) if may_be_link else None
+            if target is not None:
+                found, rest = posixpath.dirname(found), [*target.split("/"), *rest]
+                found = "/" if target.startswith("/") else found
+                links += 1
+            if links > MAX_LINKS:
+                raise Undelivered("too_many_links", f"more than {MAX_LINKS} symbolic links in {printable(path)}")
+        return None
+
+
+def read(answer: Mapping[str, Any]) -> Instance:
+    """Make an Instance of what Incus or LXD answers to GET /1.0/instances/NAME. Raises Undelivered for nonsense."""
+    try:
+        config = answer["expanded_config"]
+        # The oldest have no identity until their first start; the time they were made at tells them apart meanwhile.
+        identity = config.get("volatile.uuid") or answer["created_at"]
+        return Instance(identity, answer["status"], answer["status_code"] not in _NOT_RUNNING,
+                        frozenset(_mounts(config, answer["expanded_devices"])))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Undelivered("incus_error", f"not the description of an instance: {error!r}") from error
+
+
+def _mounts(config: Mapping[str, str], devices: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    yield from _MOUNTED_BY_ALL
+    places = [device["path"] for device in devices.values() if device["type"] == "disk" and "path" in device]
+    for place in [*places, *_RAW_MOUNT.findall(config.get("raw.lxc", ""))]:
+        path = posixpath.normpath(f"/{place.lstrip('/')}")
+        if path != "/":
+            yield path
