@@ -21,8 +21,9 @@ from daemon.spool import Mark
 from daemon.state import shard_count
 from daemon.state.layout import Layout
 from daemon.task_queue import Change, Command, Outcome, Selection, Settlement
+from tests.support import rows
 from tests.support.depot import Depot, an_upload
-from worker.dispatch.commands import VERBS, Commands, Forget, Refused, decide, states_of
+from worker.dispatch.commands import Commands
 from worker.dispatch.lane import Lane, Push
 from worker.dispatch.retry import decide as decide_retry
 
@@ -42,6 +43,18 @@ INSTANCES = ("c1", "c4")
 PATHS = ("/a", "/b")
 #: A task in one of these states is still to be pushed.
 WAITING = frozenset({State.QUEUED, State.PUSHING, State.DEFERRED})
+#: What each verb makes of a task, by the state that it finds. In all others it is refused; what is finished can be deleted too.
+VERBS = {
+    "retry": {State.DEFERRED: State.QUEUED, State.FAILED: State.QUEUED},
+    "cancel": {State.QUEUED: State.CANCELLED, State.PUSHING: State.CANCELLED, State.DEFERRED: State.CANCELLED,
+               State.HELD: State.CANCELLED},
+    "hold": {State.QUEUED: State.HELD, State.PUSHING: State.HELD, State.DEFERRED: State.HELD},
+    "release": {State.HELD: State.QUEUED},
+    "delete": {State.FAILED: State.CANCELLED},
+    "flush": {State.DEFERRED: State.QUEUED},
+}
+#: A task that comes back from here would be delivered over what came after it: only by force.
+OUT_OF_TURN = frozenset({State.FAILED, State.HELD})
 CODES = ("connection_lost", "parent_not_found", "incus_unreachable")
 
 
@@ -151,7 +164,7 @@ class Model:
             known = self.known.get(command.task_id)
             self._obey([known] if known and not known.cleared else [], command)
             return
-        for state in states_of(command):
+        for state in sorted(VERBS[command.verb]):
             chosen = [known for known in self.rows() if known.state is state and known.place <= places
                       and (command.selection is None or command.selection.instance_key is None
                            or known.to.instance_key == command.selection.instance_key)]
@@ -160,15 +173,15 @@ class Model:
     def _obey(self, chosen: Iterable[Known], command: Command) -> None:
         decided = [(known, self.newer_exists(known)) for known in chosen]
         for known, newer in decided:
-            decision = decide(command.verb, known.state, newer_exists=newer, force=command.force, spooled=known.spooled)
-            if isinstance(decision, Refused):
+            becomes = VERBS[command.verb].get(known.state)
+            if becomes is State.QUEUED and known.state in OUT_OF_TURN and newer and not command.force:
                 continue
-            if isinstance(decision, Forget):
+            if command.verb == "delete" and known.state in FINISHED and not known.spooled:
                 self.clear(known)
-            elif known.state is State.PUSHING:
-                known.wish = decision
-            else:
-                self.change(known, decision, anew=newer and command.force)
+            elif becomes is not None and known.state is State.PUSHING:
+                known.wish = becomes
+            elif becomes is not None:
+                self.change(known, becomes, anew=newer and command.force)
 
     def change(self, known: Known, state: State, *, anew: bool = False) -> None:
         """A person's, or a rule's, decision."""
@@ -236,17 +249,14 @@ class QueueMachine(RuleBasedStateMachine):
     def _open(self, shards: int) -> list[Depot]:
         depots = [Depot(self.layout.directory, shard) for shard in range(shards)]
         for depot in depots:
-            depot.queue.durable.execute("CREATE TABLE IF NOT EXISTS seen (was INTEGER, became INTEGER)")
-            depot.queue.durable.execute(
-                "CREATE TRIGGER IF NOT EXISTS spy AFTER UPDATE OF status ON tasks_v1 WHEN OLD.status <> NEW.status BEGIN"
-                " INSERT INTO seen VALUES (OLD.status, NEW.status); END")
+            rows.watch(depot.queue)
         return depots
 
     def _close(self) -> None:
         """Close every shard; its tasks went along edges of the table only."""
         edges = {(was, became) for was, some in TRANSITIONS.items() for became in some}
         for depot in self.depots:
-            seen = {(State(was), State(became)) for was, became in depot.queue.read("SELECT was, became FROM seen")}
+            seen = rows.seen(depot.queue)
             depot.close()
             assert seen <= edges
 
@@ -526,14 +536,18 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def what_is_open_is_known(self) -> None:
         """The column by which rivals of one path are found says what the state says."""
-        rows = [row for depot in self.depots for row in depot.queue.read("SELECT status, open FROM tasks_v1")]
-        assert all(bool(is_open) == (status in {State.QUEUED, State.PUSHING, State.DEFERRED}) for status, is_open in rows)
+        found = [row for depot in self.depots for row in rows.read(depot.queue, "status", "open")]
+        assert all(bool(is_open) == (status in {State.QUEUED, State.PUSHING, State.DEFERRED}) for status, is_open in found)
 
     @invariant()
     def nothing_waits_behind_nothing(self) -> None:
         """Of each path the oldest that is to be pushed is not marked as one that waits for an older one."""
-        assert [row for depot in self.depots for row in depot.queue.read(
-            "SELECT target, min(_id), behind FROM tasks_v1 WHERE open = 1 GROUP BY target") if row[2]] == []
+        oldest: dict[bytes, int] = {}
+        for depot in self.depots:
+            for target, is_open, behind in rows.read(depot.queue, "target", "open", "behind"):
+                if is_open:
+                    oldest.setdefault(target, behind)
+        assert not any(oldest.values())
 
     @invariant()
     def one_path_is_pushed_once(self) -> None:

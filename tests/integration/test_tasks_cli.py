@@ -16,6 +16,7 @@ from daemon.errors import Undelivered
 from daemon.model.task import State
 from daemon.model.text import is_plain
 from daemon.model.upload import Upload
+from tests.support import rows
 from tests.support.command import Done, incus_courier
 from tests.support.depot import Depot, new_id
 from tests.support.service import Service
@@ -282,7 +283,7 @@ def test_command_says_who_asked_in_the_log(service: Service, depot: Depot, shell
 def test_damaged_row_refuses_commands_and_stops_nothing(service: Service, depot: Depot, shell: Shell) -> None:
     """A row that cannot be read is told as such, and the worker goes on with the others."""
     damaged, well = depot.failed("/a"), depot.failed("/missing/b")
-    depot.queue.durable.execute("UPDATE tasks_v1 SET data = '{' WHERE task_id = ?", (damaged.task_id,))
+    rows.damage(depot.queue, damaged.task_id)
     start_worker(service)
     done = shell("tasks", "delete", damaged.task_id, well.task_id)
     assert done.code == 1

@@ -12,6 +12,7 @@ from daemon.spool import Mark
 from daemon.state.layout import Layout
 from daemon.state.quarantine import retire
 from tests.integration.recovery.world import World
+from tests.support import rows
 
 _STATES = [State.QUEUED, State.DEFERRED, State.HELD, State.FAILED]
 
@@ -315,7 +316,7 @@ def test_damaged_row_is_written_anew_from_its_file(world: World, column: str, va
     before = world.put("/before")
     upload = world.put()
     order = world.task(upload).order
-    world.sql(f"UPDATE tasks_v1 SET {column} = ? WHERE task_id = ?", value, upload.task_id)
+    rows.write(world.queue, upload.task_id, **{column: value})
     assert world.compare() == ["row_damaged"]
     task = world.task(upload)
     assert (task.upload, task.state, task.order) == (upload, State.QUEUED, order)
@@ -329,7 +330,7 @@ def test_damaged_row_is_not_revived_when_its_mark_says_it_was_stopped(world: Wor
     """Where the row is unreadable, the file's name tells dead letters and held uploads apart."""
     upload = world.put(state=state)
     assert world.mark(upload) is mark
-    world.sql("UPDATE tasks_v1 SET data = 'x' WHERE task_id = ?", upload.task_id)
+    rows.damage(world.queue, upload.task_id)
     assert world.compare() == ["row_damaged"]
     assert world.state(upload) is state
 
@@ -338,7 +339,7 @@ def test_damaged_row_of_a_finished_task_stays_finished(world: World) -> None:
     """What was delivered is not delivered again."""
     upload = world.put()
     world.settle(upload, State.DELIVERED)
-    world.sql("UPDATE tasks_v1 SET data = 'x' WHERE task_id = ?", upload.task_id)
+    rows.damage(world.queue, upload.task_id)
     assert world.compare() == ["row_damaged"]
     assert world.state(upload) is State.DELIVERED
     assert world.tallies_fit()
@@ -347,7 +348,7 @@ def test_damaged_row_of_a_finished_task_stays_finished(world: World) -> None:
 def test_damaged_row_that_a_worker_met_is_queued_again(world: World) -> None:
     """The claim made a dead letter of it; its file shows that it was to be delivered."""
     upload = world.put()
-    world.sql("UPDATE tasks_v1 SET data = 'x' WHERE task_id = ?", upload.task_id)
+    rows.damage(world.queue, upload.task_id)
     assert world.queue.claim(upload.destination.instance_key, 10) == []
     assert world.queue.met_damaged_row
     assert world.compare() == ["row_damaged"]
@@ -357,7 +358,7 @@ def test_damaged_row_that_a_worker_met_is_queued_again(world: World) -> None:
 def test_damaged_row_is_not_pushed_over_a_newer_upload(world: World) -> None:
     """Once a newer one to its path is there, the mended task is a dead letter."""
     upload = world.put(supersede=False)
-    world.sql("UPDATE tasks_v1 SET data = 'x' WHERE task_id = ?", upload.task_id)
+    rows.damage(world.queue, upload.task_id)
     world.put(supersede=False)
     assert world.compare(supersede=False) == ["row_damaged"]
     assert (world.state(upload), world.task(upload).error_code) == (State.FAILED, "path_moved_on")
@@ -368,7 +369,7 @@ def test_damaged_row_without_bytes_becomes_a_dead_letter_and_a_note(world: World
     """Nothing can be delivered from it; what was left of it is kept, and people are told."""
     upload = world.put()
     world.file(upload).unlink()
-    world.sql("UPDATE tasks_v1 SET data = 'what was it' WHERE task_id = ?", upload.task_id)
+    rows.write(world.queue, upload.task_id, data="what was it")
     assert world.compare() == ["row_damaged"]
     task = world.task(upload)
     assert (task.state, task.error_code) == (State.FAILED, "invalid_row")
@@ -380,7 +381,7 @@ def test_damaged_row_without_bytes_becomes_a_dead_letter_and_a_note(world: World
 def test_row_that_nobody_can_tell_whose_it_is_becomes_a_note(world: World) -> None:
     """Its file, which has no row then, is queued again."""
     upload = world.put()
-    world.sql("UPDATE tasks_v1 SET task_id = 'gone', data = 'x' WHERE task_id = ?", upload.task_id)
+    rows.write(world.queue, upload.task_id, task_id="gone", data="x")
     assert sorted(world.compare() + world.compare()) == ["row_damaged", "row_missing"]
     assert world.state(upload) is State.QUEUED
     assert world.tallies_fit()
@@ -418,7 +419,7 @@ def test_reading_comparison_changes_nothing(world: World) -> None:
     outdated = world.write("/d")
     world.put("/d")
     world.file(missing).unlink()
-    world.sql("UPDATE tasks_v1 SET data = 'x' WHERE task_id = ?", damaged.task_id)
+    rows.damage(world.queue, damaged.task_id)
     (world.layout.bucket(3) / "stray").touch()
     expected = ["bytes_missing", "file_stray", "row_damaged", "row_missing", "row_missing_outdated"]
     assert sorted(world.compare(repair=False)) == expected
@@ -433,7 +434,7 @@ def test_reading_comparison_changes_nothing(world: World) -> None:
 def test_upload_that_gets_its_row_again_gets_its_key_too(world: World) -> None:
     """A repeat is recognised as one also after the queue was made from the spool, or a row from its file."""
     lost, damaged = world.write("/a", key="one"), world.put("/b", key="two")
-    world.sql("UPDATE tasks_v1 SET data = 'x' WHERE task_id = ?", damaged.task_id)
+    rows.damage(world.queue, damaged.task_id)
     world.compare()
     for upload in (lost, damaged):
         again = replace(upload, task_id="01890a5d-ac96-774b-bcce-b302099a8057")

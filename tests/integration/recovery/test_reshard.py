@@ -24,6 +24,7 @@ from daemon.state.shard_lock import ShardLock, holder
 from daemon.task_queue import Change, Command, Selection, Settlement
 from daemon.task_queue.sqlite import migrate
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
+from tests.support import rows
 
 _BODY = b"body"
 _SHA256 = hashlib.sha256(_BODY).hexdigest()
@@ -170,7 +171,8 @@ def test_part_files_that_may_be_left_are_known_in_the_new_shard(layout: Layout) 
     held = {task_id: task for task_id, task in _all(layout).items() if task.state is State.HELD}
     for shard in range(4):
         with SqliteDoctor(layout, shard) as queue:
-            queue.durable.execute("UPDATE tasks_v1 SET part = 1 WHERE status = 4")
+            for task in queue.page(states=frozenset({State.HELD}), limit=1000):
+                rows.write(queue, task.task_id, part=1)
     assert _migrate(layout, 1) is None
     with SqliteDoctor(layout, 0) as queue:
         found = [task.task_id for key in {task.destination.instance_key for task in held.values()}

@@ -9,6 +9,7 @@ import pytest
 from daemon.model.task import State
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from tests.integration.recovery.restarting import events, keep_running
+from tests.support import rows
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
@@ -94,14 +95,21 @@ def test_worker_sets_its_database_aside_when_it_meets_damage(service: Service) -
         service.stop("api")
         with SqliteDoctor(service.layout, 0) as queue:
             # Too large to be read through at the start.
-            queue.durable.execute("CREATE TABLE ballast AS SELECT zeroblob(40000000)")
+            rows.add_ballast(queue, 40_000_000)
             queue.compact()
-            root = queue.read("SELECT rootpage FROM sqlite_master WHERE name = 'tasks_lane'")[0][0]
-        with service.layout.database(0).open("r+b") as file:
-            file.seek((root - 1) * 4096)
-            file.write(os.urandom(4096))
+            place = rows.place_of(queue, "tasks_lane")
+        _spoil(service, place)
         keep_running(service, lambda: all(service.delivered("c1", path) == body for path, body in bodies.items()))
         assert len(events(service, "queue.set_aside")) == 1
+
+
+def _spoil(service: Service, place: tuple[int, int]) -> None:
+    """Write over a part of the database: from which byte on, and how many."""
+    start, size = place
+    with service.layout.database(0).open("r+b") as file:
+        assert file.seek(0, os.SEEK_END) > start
+        file.seek(start)
+        file.write(os.urandom(size))
 
 
 def test_worker_reads_its_database_through_when_it_is_suspected(service: Service) -> None:
@@ -115,14 +123,10 @@ def test_worker_reads_its_database_through_when_it_is_suspected(service: Service
         eventually(lambda: not service.layout.suspect(0).exists(), what="the all-clear")
         assert worker.status() is None
         with SqliteDoctor(service.layout, 0) as queue:
-            queue.durable.execute("CREATE TABLE ballast AS SELECT zeroblob(9000) FROM tasks_v1")
+            rows.add_ballast(queue, 9000)
             queue.compact()
-            pages = queue.read("PRAGMA page_count")[0][0]
-            root = queue.read("SELECT rootpage FROM sqlite_master WHERE name = 'ballast'")[0][0]
-        assert root <= pages
-        with service.layout.database(0).open("r+b") as file:
-            file.seek((root - 1) * 4096)
-            file.write(os.urandom(4096))
+            place = rows.place_of(queue, "ballast")
+        _spoil(service, place)
         service.layout.suspect(0).touch()
         keep_running(service, lambda: events(service, "queue.set_aside"))
 
@@ -135,7 +139,7 @@ def test_damaged_row_is_mended_and_delivered_while_the_worker_runs(service: Serv
         damaged = _put(service, "/a", b"damaged")
         _put(service, "/b", b"fine")
         with SqliteDoctor(service.layout, 0) as queue:
-            queue.durable.execute("UPDATE tasks_v1 SET data = 'x' WHERE task_id = ?", (damaged,))
+            rows.damage(queue, damaged)
         service.begin("worker-0")
         eventually(lambda: service.delivered("c1", "/b") == b"fine", what="the other delivery")
         eventually(lambda: service.delivered("c1", "/a") == b"damaged", what="the mended delivery")

@@ -76,10 +76,6 @@ class World:
         if state is State.FAILED:
             self.spool.mark(upload, Mark.FAILED)
 
-    def sql(self, statement: str, *values: object) -> None:
-        """Change the database behind the queue's back."""
-        self.queue.durable.execute(statement, values)
-
     # --- looking -----------------------------------------------------------------------------------------
 
     def file(self, upload: Upload, mark: Mark = Mark.PENDING) -> Path:
@@ -107,10 +103,7 @@ class World:
 
     def tallies_fit(self) -> bool:
         """True when the counts that are kept are the counts of the rows."""
-        kept = {(t.instance_key, int(t.state)): (t.tasks, t.size_bytes) for t in self.queue.tallies()}
-        counted = {(instance, status): (tasks, size) for instance, status, tasks, size in self.queue.read(
-            "SELECT instance, status, count(*), sum(size) FROM tasks_v1 GROUP BY instance, status")}
-        return kept == counted
+        return self.queue.counts_fit()
 
     # --- comparing ---------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from daemon.model.task import TRANSITIONS, State
 from daemon.model.upload import Upload
 from daemon.spool import Mark
 from daemon.task_queue import Change, Settlement
+from tests.support import rows
 from tests.support.depot import Depot, an_upload
 from worker.dispatch.commands import VERBS, decide
 
@@ -28,16 +29,12 @@ class Stage:
         self.uploads: Uploads = {}
         for state in State:
             self.uploads[state] = self.depot.accept(f"/{state.label}")
-            self.queue.durable.execute("UPDATE tasks_v1 SET status = ?, due_at = 1.0 WHERE task_id = ?",
-                                       (state, self.uploads[state].task_id))
-        self.queue.durable.execute("CREATE TABLE seen (was INTEGER, became INTEGER)")
-        self.queue.durable.execute(
-            "CREATE TRIGGER spy AFTER UPDATE OF status ON tasks_v1 WHEN OLD.status <> NEW.status BEGIN"
-            " INSERT INTO seen VALUES (OLD.status, NEW.status); END")
+            rows.write(self.queue, self.uploads[state].task_id, status=state, due_at=1.0)
+        rows.watch(self.queue)
 
     def seen(self) -> set[tuple[State, State]]:
         """The edges that were taken."""
-        return {(State(was), State(became)) for was, became in self.queue.read("SELECT was, became FROM seen")}
+        return rows.seen(self.queue)
 
     def newer_everywhere(self, *, supersede: bool) -> None:
         """Put a newer upload to every path."""
@@ -90,7 +87,7 @@ def _restore(stage: Stage) -> None:
 
 
 def _damage_and_claim(stage: Stage) -> None:
-    stage.queue.durable.execute("UPDATE tasks_v1 SET data = '{' WHERE status = 1")
+    rows.damage(stage.queue, stage.uploads[State.QUEUED].task_id)
     stage.queue.claim(KEY, 10)
 
 

@@ -9,6 +9,7 @@ from daemon.model.task import FINISHED, TRANSITIONS, State
 from daemon.model.upload import Destination, Upload
 from daemon.spool import Mark
 from daemon.task_queue import Answer, Command, Selection
+from tests.support import rows
 from tests.support.depot import Depot, new_id
 from worker.dispatch.commands import VERBS, Commands, Forget, Refused, decide, states_of
 from worker.dispatch.lane import Lane
@@ -156,7 +157,7 @@ def test_unknown_task_and_unknown_verb_are_answered(depot: Depot, commands: Comm
 def test_damaged_row_is_refused_and_stops_nothing(depot: Depot, commands: Commands) -> None:
     """A worker does not die of a command about a row that it cannot read."""
     damaged, well = depot.accept("/a"), depot.accept("/b")
-    depot.queue.durable.execute("UPDATE tasks_v1 SET data = '{' WHERE task_id = ?", (damaged.task_id,))
+    rows.damage(depot.queue, damaged.task_id)
     refused, done = ask(depot, commands, "cancel", damaged, well)
     assert (refused.refused, done.changed) == (1, 1)
 

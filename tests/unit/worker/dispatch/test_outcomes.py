@@ -9,6 +9,7 @@ from daemon.errors import QueueFault
 from daemon.model.task import State, Task
 from daemon.spool import Mark
 from daemon.task_queue import Change
+from tests.support import rows
 from tests.support.depot import Depot, an_upload
 from tests.support.targets import no_target
 from worker.dispatch.outages import Outages
@@ -100,7 +101,7 @@ def test_part_file_that_may_be_left_is_known_until_a_file_got_its_name(
     [task] = depot.claim()
     desk.settling.take([Outcome(task, **outcome)])
     desk.settling.flush()
-    depot.queue.durable.execute("UPDATE tasks_v1 SET status = 7")
+    rows.write(depot.queue, status=State.CANCELLED)
     assert bool(depot.queue.left_parts("local/default/c1", 10)) is left
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from daemon.config import load
 from daemon.model.task import State, Task
+from tests.support import rows
 from tests.support.depot import Depot
 from tests.support.targets import no_target
 from worker.dispatch.lane import Lane
@@ -33,8 +34,8 @@ class Broom:
         uploads = [self.depot.accept(f"/{index}", instance=instance) for index in range(number)]
         self.depot.claim(instance)
         self.depot.queue.resume(supersede=True)
-        self.depot.queue.durable.execute("UPDATE tasks_v1 SET status = 7 WHERE instance = ?",
-                                         (f"local/default/{instance}",))
+        for upload in uploads:
+            rows.write(self.depot.queue, upload.task_id, status=State.CANCELLED)
         return [self.depot.task(upload) for upload in uploads]
 
     def turn(self) -> dict[str, int]:
@@ -69,8 +70,7 @@ def broom(depot: Depot) -> Broom:
 def test_rows_that_cannot_be_read_hide_no_part_file_behind_them(broom: Broom) -> None:
     """They do not say where theirs would be: they are forgotten, and the others are found."""
     tasks = broom.leave(number=20)
-    for task in tasks[:17]:
-        broom.depot.queue.durable.execute("UPDATE tasks_v1 SET data = '{' WHERE _id = ?", (task.order,))
+    rows.damage(broom.depot.queue, *(task.task_id for task in tasks[:17]))
     assert broom.turn() == {"c1": 3}
 
 

@@ -8,6 +8,7 @@ from daemon.config import Config, load
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
 from daemon.task_queue import BULK_BYTES, Change, Settlement
+from tests.support import rows
 from tests.support.depot import Depot, an_upload
 from tests.support.waiting import eventually
 from worker.dispatch.lane import Lane, Push
@@ -347,7 +348,7 @@ def test_part_files_of_an_instance_are_removed_once(depot: Depot, floor: Floor) 
     floor.let_go()
     floor.sweep(*uploads)
     floor.sweep(*uploads)
-    depot.queue.durable.execute("UPDATE tasks_v1 SET status = 7")
+    rows.write(depot.queue, status=State.CANCELLED)
     floor.run_until(lambda: floor.lanes.active() == [])
     assert floor.swept == [upload.task_id for upload in uploads]
 
@@ -356,7 +357,7 @@ def test_part_files_of_an_instance_are_removed_once(depot: Depot, floor: Floor) 
 def test_part_file_waits_for_its_instance(depot: Depot, floor: Floor, away: bool) -> None:
     """Nothing is tried while the remote is away, or before the instance may be probed; then it is the probe."""
     uploads = [depot.accept(f"/{number}") for number in range(3)]
-    depot.queue.durable.execute("UPDATE tasks_v1 SET status = 7")
+    rows.write(depot.queue, status=State.CANCELLED)
     if away:
         floor.away.add("local")
     else:
@@ -390,8 +391,7 @@ def test_lanes_that_hold_nothing_any_more_take_no_place(depot: Depot) -> None:
     for lane in floor.lanes.active():
         lane.hand_back()
     depot.queue.resume(supersede=False)
-    for task in depot.queue.page(limit=100):
-        depot.queue.durable.execute("UPDATE tasks_v1 SET status = 7 WHERE _id = ?", (task.order,))
+    rows.write(depot.queue, status=State.CANCELLED)
     floor.let_go()
     floor.run_until(lambda: floor.lanes.runners == 0)
     assert floor.lanes.active() == []
@@ -403,10 +403,12 @@ def test_lanes_that_hold_nothing_any_more_take_no_place(depot: Depot) -> None:
 def test_rows_for_what_is_no_instance_become_dead_letters(depot: Depot, floor: Floor) -> None:
     """Whoever writes rows by hand cannot stop the worker with them."""
     accept(depot, 3)
-    depot.queue.durable.execute("UPDATE tasks_v1 SET instance = 'no instance' WHERE _id = 2")
-    depot.queue.durable.execute("INSERT INTO tally VALUES (1, 'no instance', 1, 1)")
+    [wrong] = depot.queue.rows(1, 1)
+    rows.move_to(depot.queue, wrong.task_id, "no instance")
     floor.run_until(lambda: floor.running() == 2)
-    assert depot.queue.read("SELECT status, error_code FROM tasks_v1 WHERE _id = 2") == [(State.FAILED, "invalid_row")]
+    found = depot.queue.row(wrong.order)
+    assert found is not None
+    assert (found.state, found.error_code) == (State.FAILED, "invalid_row")
 
 
 def test_runner_learns_of_a_new_configuration(depot: Depot, floor: Floor) -> None:

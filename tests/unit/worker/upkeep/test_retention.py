@@ -12,6 +12,7 @@ from daemon.model.upload import Destination
 from daemon.spool import Mark
 from daemon.state.reserve import Reserve
 from daemon.task_queue import Command
+from tests.support import rows
 from tests.support.depot import Depot, an_upload
 from tests.support.waiting import eventually
 from worker.dispatch.outages import Outages
@@ -145,7 +146,7 @@ def test_finished_rows_are_cleared_when_their_time_is_over(depot: Depot) -> None
 def test_dead_letters_are_kept_for_ever_by_default(depot: Depot, yard: Yard) -> None:
     """`retention.failed_s = 0`: only a person removes them."""
     depot.failed()
-    depot.queue.durable.execute("UPDATE tasks_v1 SET updated_at = 0")
+    rows.write(depot.queue, updated_at=0)
     yard.turn()
     assert [task.state for task in depot.queue.page(limit=10)] == [State.FAILED]
 
@@ -154,7 +155,7 @@ def test_dead_letters_are_removed_when_they_are_kept_for_a_time_only(depot: Depo
     """The bytes go, and the row says that it was cancelled."""
     yard = Yard(depot, retention={"failed_s": 100.0})
     old, young = depot.failed("/old"), depot.failed("/young")
-    depot.queue.durable.execute("UPDATE tasks_v1 SET updated_at = 1 WHERE task_id = ?", (old.task_id,))
+    rows.write(depot.queue, old.task_id, updated_at=1)
     yard.turn()
     yard.upkeep._barrier_at = 0.0
     yard.turn()

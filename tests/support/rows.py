@@ -1,0 +1,54 @@
+"""A queue's rows behind its back: what tests damage, force or watch. The only SQL of the tests that are about other things."""
+
+from typing import Any
+
+from daemon.model.task import State
+from daemon.task_queue.sqlite.base import QueueBase
+
+
+def write(queue: QueueBase, which: str | None = None, /, **columns: object) -> None:
+    """Write into columns of the row with that task id, or of every row, whatever they may hold."""
+    assigned = ", ".join(f"{column} = ?" for column in columns)
+    queue.durable.execute(f"UPDATE tasks_v1 SET {assigned} WHERE task_id = coalesce(?, task_id)",
+                          (*columns.values(), which))
+
+
+def damage(queue: QueueBase, *task_ids: str) -> None:
+    """Make rows unreadable."""
+    for task_id in task_ids:
+        write(queue, task_id, data="{")
+
+
+def move_to(queue: QueueBase, task_id: str, instance_key: str) -> None:
+    """Say in a row, and in the counts, that it belongs to another instance."""
+    write(queue, task_id, instance=instance_key)
+    queue.durable.execute("INSERT INTO tally VALUES (1, ?, 1, 1)", (instance_key,))
+
+
+def read(queue: QueueBase, *columns: str) -> list[Any]:
+    """These columns of every row, in order."""
+    return queue.read(f"SELECT {', '.join(columns)} FROM tasks_v1 ORDER BY _id")
+
+
+def watch(queue: QueueBase) -> None:
+    """Write down every change of a state from now on."""
+    queue.durable.execute("CREATE TABLE IF NOT EXISTS seen (was INTEGER, became INTEGER)")
+    queue.durable.execute(
+        "CREATE TRIGGER IF NOT EXISTS spy AFTER UPDATE OF status ON tasks_v1 WHEN OLD.status <> NEW.status BEGIN"
+        " INSERT INTO seen VALUES (OLD.status, NEW.status); END")
+
+
+def seen(queue: QueueBase) -> set[tuple[State, State]]:
+    """The changes that were written down."""
+    return {(State(was), State(became)) for was, became in queue.read("SELECT DISTINCT was, became FROM seen")}
+
+
+def add_ballast(queue: QueueBase, size: int) -> None:
+    """Make the database larger by a table that nobody reads."""
+    queue.durable.execute("CREATE TABLE ballast AS SELECT zeroblob(?)", (size,))
+
+
+def place_of(queue: QueueBase, name: str) -> tuple[int, int]:
+    """Where the first page of a table or index is in the file: from which byte on, and how many."""
+    size = queue.read("PRAGMA page_size")[0][0]
+    return (queue.read("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,))[0][0] - 1) * size, size
