@@ -213,6 +213,8 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
                  "Choose another path."),
     _dead_letter("too_deep", "Directories are not made so deep below the root: what copies and backs up instances fails there.",
                  "Choose a path of fewer directories, or make them yourself."),
+    _dead_letter("parent_not_guarded", "Others than root can change the directory, and there is no SFTP to write there safely.",
+                 "Choose a directory of root's, or a server that offers SFTP."),
     _dead_letter("target_is_directory", "The destination is a directory.", "End the path with a file name."),
     _dead_letter("target_not_regular", "The destination is not a regular file.", "Choose another path."),
     _dead_letter("target_is_mount_point", "The destination is a mount point or otherwise in use.",

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from daemon.errors import Undelivered
-from tests.live.ways import ALL, ATOMIC, IN_INCUS, Watched, refused
+from tests.live.ways import ALL, ATOMIC, Watched, refused
 from tests.live.world import World
 
 MIB = 2**20
@@ -181,16 +181,16 @@ class TestSweeping:
             assert not session.sweep(world.delivery(f"{world.home}/no/f", b"x"))
 
 
-@pytest.mark.parametrize("way", IN_INCUS)
+@pytest.mark.parametrize("way", ALL)
 def test_what_was_made_apart_is_swept_wherever_that_was(world: World) -> None:
-    """A part file may have been in a directory of its own, above its own place; that is removed with it, filled or empty."""
+    """What is made in a directory of its own, on the way to its place, is removed with that."""
     world.make_directory(f"{world.home}/d")
     for place in (world.home, f"{world.home}/d"):
         for filled in (True, False):
             delivery = world.delivery(f"{world.home}/d/f", b"new")
             world.make_directory(f"{place}/{delivery.staging_name}", 0o700)
             if filled:
-                world.make_file(f"{place}/{delivery.staging_name}/{delivery.staging_name}", b"", 0o600)
+                world.make_directory(f"{place}/{delivery.staging_name}/{delivery.staging_name}", 0o700)
             with contextlib.closing(world.open()) as session:
                 assert session.sweep(delivery)
                 assert not session.sweep(delivery)

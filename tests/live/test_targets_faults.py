@@ -100,7 +100,8 @@ class TestIncusThatAnswers:
     def test_file_arrives_in_a_stopped_container(self, incus: Host, stopped: Container, way: str) -> None:
         """A stopped container takes files, made directories included, with the owners they have inside."""
         world = incus_world(way, incus, stopped)
-        world.deliver("/new/d/f", b"x", mkdirs=True, mode=0o640, uid=1000, gid=1001)
+        world.deliver("/new/d/e", b"x", mkdirs=True)
+        world.deliver("/new/d/f", b"x", mode=0o640, uid=1000, gid=1001)
         facts = world.facts("/new/d/f")
         assert (facts.data, facts.mode, facts.uid, facts.gid) == (b"x", 0o640, 1000, 1001)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.live.ways import AS_ROOT, refused
+from tests.live.ways import AS_ROOT, ATOMIC, refused
 from tests.live.world import World
 
 USER, OTHER = 1000, 1001
@@ -47,14 +47,6 @@ class TestSharedDirectory:
         world.make_link(f"{path}/link", "../secret", (USER, USER))
         assert refused(world, f"{path}/link", b"old", recheck=True, mode=0o600) == "link_not_trusted"
 
-    def test_link_of_a_user_can_be_replaced(self, world: World) -> None:
-        """With symlinks = "replace" nothing is followed."""
-        path = shared(world)
-        world.make_link(f"{path}/link", "../secret", (USER, USER))
-        world.deliver(f"{path}/link", b"new", symlinks="replace")
-        assert world.facts(f"{path}/link").data == b"new"
-        assert world.facts(f"{world.home}/secret").data == b"old"
-
     def test_own_link_is_followed(self, world: World) -> None:
         """A link that root made leads where root said."""
         path = shared(world)
@@ -77,6 +69,46 @@ class TestSharedDirectory:
         world.make_link(f"{path}/link", "../secret", (USER, USER))
         world.deliver(f"{path}/link", b"new")
         assert world.facts(f"{world.home}/secret").data == b"new"
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("way", ATOMIC)
+def test_link_of_a_user_can_be_replaced(world: World) -> None:
+    """With symlinks = "replace" nothing is followed."""
+    path = shared(world)
+    world.make_link(f"{path}/link", "../secret", (USER, USER))
+    world.deliver(f"{path}/link", b"new", symlinks="replace")
+    assert world.facts(f"{path}/link").data == b"new"
+    assert world.facts(f"{world.home}/secret").data == b"old"
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("way", ["files_api"])
+class TestFilesApi:
+    """What opens a file, and sets its owner and its mode, by path, one after the other."""
+
+    @pytest.mark.parametrize(("owner", "mode"), [(USER, 0o755), (0, 0o775), (0, LIKE_TMP)])
+    def test_directory_that_others_can_change_takes_nothing(self, world: World, owner: int, mode: int) -> None:
+        """A user could put a link there in between: no file and no directory is made, and none written to."""
+        path = shared(world, owner, mode)
+        world.make_directory(f"{path}/d")
+        world.make_file(f"{path}/f", b"old")
+        assert refused(world, f"{path}/f") == "parent_not_guarded"
+        assert refused(world, f"{path}/new") == "parent_not_guarded"
+        assert refused(world, f"{path}/new/f", mkdirs=True) == "parent_not_guarded"
+        assert refused(world, f"{path}/d/new") == "parent_not_guarded"
+        assert world.names(path) == ["d", "f"]
+        assert world.facts(f"{path}/f").data == b"old"
+
+    def test_links_of_root_lead_where_only_root_can_change(self, world: World) -> None:
+        """What counts is where they lead."""
+        path = shared(world)
+        world.make_directory(f"{world.home}/d/e")
+        world.make_link(f"{world.home}/guarded", f"{world.home}/d")
+        world.make_link(f"{world.home}/open", path)
+        world.deliver(f"{world.home}/guarded/e/f", b"new")
+        assert world.facts(f"{world.home}/d/e/f").data == b"new"
+        assert refused(world, f"{world.home}/open/f") == "parent_not_guarded"
 
 
 @pytest.mark.live

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import stat
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,13 +22,11 @@ class TestParents:
         assert refused(world, f"{world.home}/no/such/f") == "parent_not_found"
         assert world.names(world.home) == []
 
-    def test_missing_parents_are_made_with_mode_and_owner(self, world: World) -> None:
-        """With mkdirs each missing directory gets the asked mode and the file's owner."""
-        uid, gid = world.owner
-        world.deliver(f"{world.home}/가/b c/f", b"x", mkdirs=True, dir_mode=0o2750, uid=uid, gid=gid)
+    def test_missing_parents_are_made_with_their_mode(self, world: World) -> None:
+        """With mkdirs each missing directory gets the asked mode."""
+        world.deliver(f"{world.home}/가/b c/f", b"x", mkdirs=True, dir_mode=0o750)
         for made in (f"{world.home}/가", f"{world.home}/가/b c"):
-            found = world.host_path(made).stat()
-            assert (found.st_mode & 0o777, found.st_uid - world.shift, found.st_gid - world.shift) == (0o750, uid, gid)
+            assert stat.S_IMODE(world.host_path(made).stat().st_mode) == 0o750
         assert world.facts(f"{world.home}/가/b c/f").data == b"x"
 
     def test_existing_parents_are_left_as_they_are(self, world: World) -> None:
@@ -57,6 +56,17 @@ class TestParents:
         world.make_link(f"{world.home}/link", "real")
         world.deliver(f"{world.home}/link/new/f", b"x", mkdirs=True)
         assert world.facts(f"{world.home}/real/new/f").data == b"x"
+
+
+@pytest.mark.parametrize("way", ATOMIC)
+def test_missing_parents_are_made_with_mode_and_owner(world: World) -> None:
+    """With mkdirs each missing directory gets the asked mode and the file's owner."""
+    uid, gid = world.owner
+    world.deliver(f"{world.home}/a/b/f", b"x", mkdirs=True, dir_mode=0o2750, uid=uid, gid=gid)
+    for made in (f"{world.home}/a", f"{world.home}/a/b"):
+        found = world.host_path(made).stat()
+        assert (found.st_mode & 0o777, found.st_uid - world.shift, found.st_gid - world.shift) == (0o750, uid, gid)
+    assert world.names(world.home) == ["a"]
 
 
 @pytest.mark.parametrize("way", ALL)

@@ -12,7 +12,7 @@ import pytest
 from daemon.errors import Undelivered
 from tests.live.host import Container, Host
 from tests.live.racer import Racer
-from tests.live.world import World, incus_world
+from tests.live.world import World, directory_world, incus_world
 
 USER = 1000
 #: Enough for a delivery that can be deceived to be deceived: one in four was, and one in three on a mount.
@@ -70,6 +70,32 @@ def test_user_takes_over_no_directory_by_a_link(
         if mounted:
             world.run(f"umount {own}")
     assert world.names(world.home) == ["own", "victim"]
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o750])
+def test_directory_that_is_swapped_for_another_stays_as_it_is(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
+    """In a directory of this machine, too: only what was made apart, where nobody else can enter, is changed."""
+    world = directory_world(tmp_path)
+    world.make_directory(f"{world.home}/victim", mode)
+    world.make_file(f"{world.home}/victim/f", b"old")
+    victim = world.host_path(f"{world.home}/victim").stat().st_ino
+    make = os.mkdir
+
+    def swap(name: bytes, mode: int, dir_fd: int) -> None:
+        make(name, mode, dir_fd=dir_fd)
+        if os.path.samestat(os.fstat(dir_fd), world.host_path(world.home).stat()):
+            os.rename(name, "aside", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+            os.rename("victim", name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+    with contextlib.closing(world.open()) as session:
+        monkeypatch.setattr(os, "mkdir", swap)
+        delivery = world.delivery(f"{world.home}/made/f", b"x", mkdirs=True, dir_mode=0o755)
+        with pytest.raises(Undelivered):
+            session.deliver(delivery, io.BytesIO(b"x"), lambda: None)
+        assert session.left_part
+    (there,) = {path.stat().st_mode for path in world.host_path(world.home).iterdir() if path.stat().st_ino == victim}
+    assert stat.S_IMODE(there) == mode
 
 
 @pytest.mark.live

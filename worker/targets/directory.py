@@ -33,9 +33,11 @@ from worker.targets.attributes import (
 )
 from worker.targets.base import Delivery, Receipt, Session
 from worker.targets.error_codes import classify_oserror
+from worker.targets.rename import rename_new
 
 _PIECE_BYTES: Final = 256 * 1024
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PRIVATE: Final = 0o700
 _FILE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
 #: What every instance has: a path that is right for one of Incus is right here too, without mkdirs.
@@ -119,7 +121,9 @@ class DirectorySession:
         self.left_part = False
         with contextlib.ExitStack() as opened:
             with _explained(delivery):
-                place = _Walk(self._root, delivery, opened).find()
+                if delivery.left_part:
+                    self._sweep(delivery)
+                place = self._find(delivery, opened)
                 existing = place.look()
                 if delivery.recheck and _is_there(place, delivery, existing):
                     return Receipt(atomic=True, way="directory", unchanged=True)
@@ -147,11 +151,23 @@ class DirectorySession:
 
     def sweep(self, delivery: Delivery) -> bool:
         """Remove the part file that a killed attempt left; see worker.targets.base.Session."""
-        with contextlib.ExitStack() as opened, _explained(delivery):
-            try:
-                return _Walk(self._root, replace(delivery, mkdirs=False), opened).find().remove_part()
-            except FileNotFoundError:
-                return False
+        with _explained(delivery):
+            return self._sweep(delivery)
+
+    def _find(self, delivery: Delivery, opened: contextlib.ExitStack) -> "_Place":
+        walk = _Walk(self._root, delivery, opened)
+        try:
+            return walk.find()
+        finally:
+            self.left_part = walk.left
+
+    def _sweep(self, delivery: Delivery) -> bool:
+        removed = False
+        with contextlib.ExitStack() as opened:
+            walk = _Walk(self._root, replace(delivery, mkdirs=False), opened)
+            with contextlib.suppress(FileNotFoundError):
+                removed = walk.find().remove_part()
+            return walk.remove_staging() or removed
 
 
 class _Place:
@@ -194,6 +210,9 @@ class _Walk:
         self._above = [root]
         self._ahead = deque(delivery.destination.path.encode().split(b"/"))
         self._links = 0
+        self._staging = delivery.staging_name.encode()
+        #: True while something of a directory that is being made may be left.
+        self.left = False
 
     def find(self) -> _Place:
         """Return the place of the destination, making directories if the delivery says so."""
@@ -244,19 +263,59 @@ class _Walk:
             directory = self._open(name)
         self._above.append(directory)
 
-    def _open(self, name: bytes) -> int:
-        directory = os.open(name, _DIRECTORY, dir_fd=self._above[-1])
+    def _open(self, name: bytes, above: int | None = None) -> int:
+        directory = os.open(name, _DIRECTORY, dir_fd=self._above[-1] if above is None else above)
         self._opened.callback(os.close, directory)
         return directory
 
+    def remove_staging(self) -> bool:
+        """Remove what a killed attempt was making in a directory on the way; True if there was something."""
+        removed = [self._remove_staging(directory) for directory in self._above]
+        return any(removed)
+
+    def _remove_staging(self, above: int) -> bool:
+        try:
+            apart = self._open(self._staging, above)
+        except FileNotFoundError:
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(self._staging, dir_fd=apart)
+        os.rmdir(self._staging, dir_fd=above)
+        return True
+
     def _make(self, name: bytes) -> None:
         refuse_unless_shallow(self._delivery, len(self._above) + sum(map(bool, self._ahead)) - 1)
+        above = self._above[-1]
+        self._remove_staging(above)
+        self.left = True
+        try:
+            os.mkdir(self._staging, _PRIVATE, dir_fd=above)
+            self._make_apart(name, self._open_private(), above)
+        except BaseException:
+            # The failure that led here is the one to report; what is left is removed later.
+            with contextlib.suppress(OSError):
+                self._remove_staging(above)
+                self.left = False
+            raise
+        self._remove_staging(above)
+        self.left = False
+
+    def _open_private(self) -> int:
+        """Open the directory that was just made to be the only one to enter it; what is in it nobody else can swap."""
+        directory = self._open(self._staging)
+        found = os.fstat(directory)
+        if found.st_uid != os.geteuid() or found.st_mode & 0o777 != _PRIVATE:
+            raise Undelivered("verify_failed", f"{where(self._delivery)}: something else is where a directory was made")
+        return directory
+
+    def _make_apart(self, name: bytes, apart: int, above: int) -> None:
+        os.mkdir(self._staging, _PRIVATE, dir_fd=apart)
+        directory = self._open(self._staging, apart)
+        want = wanted_directory(self._delivery)
+        _own(directory, self._delivery, want)
+        os.fchmod(directory, want.mode)
         with contextlib.suppress(FileExistsError):
-            os.mkdir(name, 0o700, dir_fd=self._above[-1])
-            directory = self._open(name)
-            want = wanted_directory(self._delivery)
-            _own(directory, self._delivery, want)
-            os.fchmod(directory, want.mode)
+            rename_new(self._staging, name, src_dir_fd=apart, dst_dir_fd=above)
 
 
 def _fill(part: int, delivery: Delivery, source: BinaryIO, want: Wanted) -> None:

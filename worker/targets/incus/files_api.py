@@ -17,6 +17,7 @@ from daemon.model.names import printable
 from worker.targets import source as spool
 from worker.targets.attributes import (
     MAX_LINKS,
+    ROOT,
     Attributes,
     Wanted,
     refuse_unless_exact,
@@ -93,6 +94,7 @@ class FilesApiSession:
             raise Undelivered("permission_denied", f"{where(delivery)}: setuid and setgid can only be set by SFTP")
         if existing is None:
             self._find_parent(posixpath.dirname(path), delivery)
+        self._refuse_unless_guarded(posixpath.dirname(path), delivery)
         spool.rewind(source)
         before_rename()
         self._write(path, delivery, source, want, existing)
@@ -132,7 +134,26 @@ class FilesApiSession:
         for directory in reversed(missing):
             self._make(directory, delivery)
 
+    def _refuse_unless_guarded(self, directory: str, delivery: Delivery) -> None:
+        """Raise Undelivered('parent_not_guarded') where others than root can change a name on the way.
+
+        The API opens a file, and sets its owner and mode, by path, one after the other: they could put a link there.
+        """
+        if not self._is_guarded(directory, MAX_LINKS):
+            raise Undelivered("parent_not_guarded", f"{where(delivery)}: others can change {printable(directory)}")
+
+    def _is_guarded(self, directory: str, links: int) -> bool:
+        for path in [*reversed(PurePosixPath(directory).parents), PurePosixPath(directory)][1:]:
+            found = self._files.look(str(path))
+            if found is not None and found.is_link and found.uid == ROOT and links:
+                rest = PurePosixPath(directory).relative_to(path)
+                return self._is_guarded(posixpath.join(self._files.link(str(path)), rest), links - 1)
+            if found is None or not found.keeps_names:
+                return False
+        return True
+
     def _make(self, directory: str, delivery: Delivery) -> None:
+        self._refuse_unless_guarded(posixpath.dirname(directory), delivery)
         try:
             self._files.make_directory(directory, wanted_directory(delivery))
         except Undelivered:
