@@ -84,17 +84,19 @@ def _wait_for(lease: AppendLease, layout: Layout, shards: int) -> None:
 
 
 def _cannot_open(layout: Layout, shards: int) -> str | None:
-    """Why a queue cannot be opened yet, or None: its worker puts right what is damaged, older, or in need of room.
+    """Why a queue cannot be opened yet, or None: its worker puts right what is damaged or older.
 
-    Raises QueueFault('schema_newer').
+    A lack of room is not waited for: clients are told. Raises QueueFault('schema_newer').
     """
     for shard in range(shards):
         try:
-            open_intake(layout, shard).close()
+            with contextlib.closing(open_intake(layout, shard)) as queue:
+                queue.tallies()
         except QueueFault as fault:
             if fault.code == "schema_newer":
                 raise
-            return f"Shard {shard}: {fault.detail}"
+            if not fault.kind.room_helps:
+                return f"Shard {shard}: {fault.detail}"
     return None
 
 

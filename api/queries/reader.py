@@ -29,6 +29,10 @@ class Snapshot:
     free_bytes: int
 
 
+#: What is known before anything was looked at.
+NOTHING: Final = Snapshot(pending_tasks=0, pending_bytes=0, free_bytes=0)
+
+
 def free_bytes(spool: Room) -> int:
     """Room for uploads on the disk. Raises Rejected('storage_failed')."""
     try:
@@ -45,7 +49,7 @@ class Reader:
         self._queues = [open_intake(layout, shard) for shard in range(shards)]
 
     def find(self, task_id: str) -> Task | None:
-        """The task of that id, or None. Raises Rejected('queue_unreadable')."""
+        """The task of that id, or None. Raises Rejected('queue_unreadable' or 'no_room')."""
         for shard in range(len(self._queues)):
             task = self._ask(shard, lambda queue: queue.find(task_id))
             if task is not None:
@@ -53,7 +57,7 @@ class Reader:
         return None
 
     def newest(self, question: Question) -> Iterator[Task]:
-        """All tasks that are asked for, newest first, read as they are taken. Raises Rejected('queue_unreadable')."""
+        """All tasks that are asked for, newest first, read as they are taken. Raises as `find`."""
         return merge([self._walk(shard, question) for shard in question.shards(len(self._queues))])
 
     def _walk(self, shard: int, question: Question) -> Iterator[Task]:
@@ -79,7 +83,7 @@ class Reader:
             free_bytes=free_bytes(self._spool))
 
     def try_writing(self) -> None:
-        """Begin and end a transaction in each shard, writing nothing. Raises Rejected('queue_unreadable')."""
+        """Begin and end a transaction in each shard, writing nothing. Raises as `find`."""
         for shard in range(len(self._queues)):
             self._ask(shard, lambda queue: queue.put_many([], supersede=False))
 
@@ -91,5 +95,8 @@ class Reader:
     def _ask(self, shard: int, question: Callable[[Intake], Result]) -> Result:
         try:
             return question(self._queues[shard])
-        except (QueueFault, ValueError) as error:
+        except QueueFault as fault:
+            code = "no_room" if fault.kind.room_helps else "queue_unreadable"
+            raise Rejected(code, f"Shard {shard}: {fault.detail}") from fault
+        except ValueError as error:
             raise Rejected("queue_unreadable", f"Shard {shard}: {error}") from error

@@ -1,6 +1,7 @@
 """Keeps the door's counts fresh: taken only while uploads come, by a thread of their own that no question holds up."""
 
 import asyncio
+import math
 from dataclasses import replace
 from typing import Final
 
@@ -21,7 +22,7 @@ class Backlog:
         self._thread = begin_pool(1, "count")
         self._admission = admission
         self._clock = asyncio.get_running_loop().time
-        self._taken_at = self._clock()
+        self._taken_at = -math.inf
         self._taking: asyncio.Task[None] | None = None
 
     async def freshen(self) -> None:

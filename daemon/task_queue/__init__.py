@@ -52,7 +52,7 @@ __all__ = [
 
 
 def open_intake(layout: Layout, shard: int) -> Intake:
-    """Open a shard's queue to put and read, for as long as the process runs. Raises QueueFault."""
+    """A shard's queue to put and read, for as long as the process runs. It is opened when it is first needed."""
     return SqliteIntake(layout, shard)
 
 

@@ -1,16 +1,19 @@
 """A disk, or a quota, that is really full: uploads are refused, and what was accepted is delivered all the same."""
 
 import errno
+import json
 import os
+import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from daemon.state.reserve import Reserve
-from tests.power.disks import BTRFS, Disk
+from tests.power.disks import BTRFS, Disk, ext4_with_inodes
+from tests.support.command import incus_courier
 from tests.support.processes import Forked
 from tests.support.service import Service
 from tests.support.waiting import eventually
@@ -40,11 +43,29 @@ def small_quota(file: Path, mountpoint: Path) -> Disk:
     return disk
 
 
+def few_inodes(file: Path, mountpoint: Path) -> Disk:
+    """A disk with room to spare, but not for many files."""
+    disk = Disk(file, mountpoint, _ROOM_BYTES, ext4_with_inodes(1024))
+    disk.mount()
+    return disk
+
+
 @pytest.fixture(params=[small_disk, small_quota])
 def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
     """A service whose state, without the instances, has a small disk or quota of its own; not started yet."""
+    yield from on_disk(request.param, tmp_path)
+
+
+@pytest.fixture
+def crowded(tmp_path: Path) -> Iterator[Service]:
+    """A service whose state has a disk of its own that takes few files; not started yet."""
+    yield from on_disk(few_inodes, tmp_path)
+
+
+def on_disk(make: Callable[[Path, Path], Disk], tmp_path: Path) -> Iterator[Service]:
+    """A service whose state, without the instances, has a disk of its own."""
     with Service(tmp_path, SETTINGS) as made:
-        disk: Disk = request.param(tmp_path / "disk", made.layout.directory)
+        disk = make(tmp_path / "disk", made.layout.directory)
         try:
             (tmp_path / "instances").mkdir()
             made.layout.instances.symlink_to(tmp_path / "instances")
@@ -74,6 +95,14 @@ def _grow(descriptor: int, piece: int) -> bool:
             raise
         return False
     return True
+
+
+def crowd(service: Service) -> None:
+    """Leave no inode free, as many small files may."""
+    directory = service.layout.directory / FILLER
+    directory.mkdir()
+    while os.statvfs(directory).f_favail:
+        (directory / str(os.statvfs(directory).f_favail)).touch()
 
 
 def reserved(service: Service) -> bool:
@@ -182,3 +211,53 @@ def test_what_was_accepted_is_delivered_when_all_died_before_the_disk_filled_up(
     make_room(service)
     service.wait_quiet()
     assert not service.mistakes()
+
+
+def test_what_was_accepted_is_delivered_when_no_inode_was_left_at_a_start(crowded: Service) -> None:
+    """SQLite's log and its index are files, and so is the mark that a worker runs: the reserve has inodes for them."""
+    crowded.start()
+    eventually(lambda: reserved(crowded))
+    crowded.kill("worker-0")
+    upload(crowded, 100)
+    crowded.stop("api")
+    crowd(crowded)
+    crowded.begin("worker-0")
+    eventually(lambda: all_delivered(crowded, 100))
+    crowded.wait_quiet()
+    assert not crowded.mistakes()
+
+
+def test_clients_are_told_when_there_was_no_room_at_a_start(service: Service) -> None:
+    """The API begins without a worker that gives it the reserve, and goes on by itself when there is room again."""
+    service.start()
+    service.stop()
+    fill(service)
+    service.begin("api")
+    ready = eventually(lambda: service.client.get("/readyz"))
+    assert ready is not None
+    refused = service.client.put("c1", "/refused", b"x")
+    assert refused is not None
+    assert (ready.status, refused.status, refused.code) == (503, 507, "no_room")
+    make_room(service)
+    assert not service.mistakes()
+
+
+def test_clients_and_people_are_told_that_inodes_are_missing(crowded: Service) -> None:
+    """The API begins without any, and goes on by itself when there are some again."""
+    crowded.start()
+    crowded.stop()
+    crowd(crowded)
+    crowded.begin("api")
+    ready = eventually(lambda: crowded.client.get("/readyz"))
+    refused = crowded.client.put("c1", "/refused", b"x")
+    assert ready is not None
+    assert refused is not None
+    assert (ready.status, refused.status, refused.code) == (503, 507, "no_room")
+    assert "inodes" in refused.json["detail"]
+    assert "inodes" in json.dumps(ready.json)
+    told = incus_courier("--config", str(crowded.config), "status")
+    assert told.code == 1
+    assert "inodes" in told.out
+    shutil.rmtree(crowded.layout.directory / FILLER)
+    eventually(lambda: (answer := crowded.client.put("c1", "/again", b"x")) and answer.status == 202)
+    assert not crowded.mistakes()

@@ -24,15 +24,17 @@ class SqliteIntake:
     """Puts and reads. Its methods may be called from several threads."""
 
     def __init__(self, layout: Layout, shard: int) -> None:
-        """Open the shard's queue. Raises QueueFault."""
+        """Nothing is opened before it is needed."""
         self._layout = layout
         self._shard = shard
         self._lock = threading.Lock()
-        self._queue = SqliteQueue(layout, shard)
+        self._queue: SqliteQueue | None = None
 
     def close(self) -> None:
         """Close the connections. May be called again."""
-        self._queue.close()
+        with self._lock:
+            if self._queue is not None:
+                self._queue.close()
 
     # --- putting -----------------------------------------------------------------------------------------
 
@@ -40,7 +42,7 @@ class SqliteIntake:
         """Put uploads into the database that has the shard's name when this returns. Raises QueueFault."""
         answers = self._put_once(uploads, supersede)
         for _ in range(MAX_REPLACEMENTS):
-            if not self._queue.replaced():
+            if self._queue is not None and not self._queue.replaced():
                 return answers
             # It was set aside between our opening and our commit: the rows went with it.
             log("queue.replaced", shard=self._shard, uploads=len(uploads))
@@ -60,8 +62,10 @@ class SqliteIntake:
 
     def _current(self) -> SqliteQueue:
         with self._lock:
-            if self._queue.replaced():
+            if self._queue is not None and self._queue.replaced():
                 self._queue.close()
+                self._queue = None
+            if self._queue is None:
                 self._queue = SqliteQueue(self._layout, self._shard)
             return self._queue
 
