@@ -251,6 +251,8 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
           "See the message; another process may have it."),
     _stop("no_state", "Where the configuration says there is no state of this service.",
           "Start the service once, or name its configuration with --config."),
+    _stop("unsafe_state", "Whose the state is cannot be told, or its directories are not safe from the service's own users.",
+          "Where systemd runs the service, have its directories made anew: systemd-tmpfiles --create incus-courier.conf."),
     _stop("read_only_state", "The state directory cannot be written.", "Mend its filesystem and mount it for writing."),
     _stop("queue_moving", "The queue is being moved to another number of shards.", "Try again in a moment."),
     _stop("shard_taken", "Another worker serves this shard.",

@@ -48,6 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     power = [item for item in items if item.get_closest_marker("power")]
     _leave_out(live, NO_INCUS if live and find_host() is None else None)
     _leave_out(power, disks.missing())
+    several = [item for item in items if item.get_closest_marker("root")]
+    _leave_out(several, "acting as several users needs root" if os.geteuid() != 0 else None)
 
 
 def _leave_out(items: list[pytest.Item], reason: str | None) -> None:

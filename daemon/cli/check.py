@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -18,7 +19,7 @@ from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
 from daemon.process.isolated import python
 from daemon.process.listeners import look_at
 from daemon.process.output import say
-from daemon.process.privileges import drop_to_owner
+from daemon.process.privileges import Identity, become, identity_to_take
 from daemon.spool import open_spool
 from daemon.state.layout import Layout, inode
 from daemon.task_queue.sqlite.trial import try_out
@@ -49,10 +50,16 @@ def check(config: Config, config_file: str | None) -> int:
 def _findings(config: Config, config_file: str | None) -> Iterator[Finding]:
     yield Finding("configuration", True, str(configuration.find_file(config_file) or "the built-in defaults"))
     yield _try("addresses", lambda: _check_addresses(config))
-    # The worker's user may read more than the state's owner, so this comes before root gives its power away.
-    remotes = list(_check_remotes(config_file))
     layout = Layout(config.state.path)
-    drop_to_owner(layout)
+    try:
+        owner = identity_to_take(layout)
+    except CourierError as error:
+        yield Finding("state directory", False, error.detail, error.kind.hint)
+        return
+    # Only root can read the keys of remote servers, so this comes before it gives its power away.
+    remotes = list(_check_remotes(config_file, owner))
+    if owner is not None:
+        become(owner, layout)
     yield from _check_state(layout, config)
     yield from remotes
 
@@ -122,11 +129,13 @@ def _enough(free: int, config: Config) -> int:
     return free
 
 
-def _check_remotes(config_file: str | None) -> Iterator[Finding]:
-    """Ask the worker's own program: only it may reach Incus."""
+def _check_remotes(config_file: str | None, owner: Identity | None) -> Iterator[Finding]:
+    """Ask the worker's own program, as the worker's user where root asks: only it may reach Incus."""
     command = python("worker.check", *(["--config", config_file] if config_file else []))
-    with _credentials() as environment:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    with _credentials() as (environment, keys):
+        run = partial(subprocess.run, command, capture_output=True, text=True, timeout=120, check=False,
+                      env=environment, pass_fds=keys)
+        done = run() if owner is None else run(user=owner.uid, group=owner.gid, extra_groups=owner.groups)
     for line in done.stdout.splitlines():
         yield Finding(*json.loads(line))
     if done.returncode:
@@ -134,12 +143,21 @@ def _check_remotes(config_file: str | None) -> Iterator[Finding]:
 
 
 @contextmanager
-def _credentials() -> Iterator[dict[str, str]]:
-    """The environment, with the keys of remote servers as systemd hands them to a worker if this user may read them."""
+def _credentials() -> Iterator[tuple[dict[str, str], list[int]]]:
+    """The environment, with the keys of remote servers as systemd hands them to a worker if this user may read them.
+
+    The keys themselves are in memory, behind descriptors that the program has to inherit.
+    """
     if configuration.CREDENTIALS in os.environ or not os.access(INSTALLED_CREDENTIALS, os.R_OK | os.X_OK):
-        yield dict(os.environ)
+        yield dict(os.environ), []
         return
-    with tempfile.TemporaryDirectory() as directory:
+    with ExitStack() as held:
+        directory = held.enter_context(tempfile.TemporaryDirectory())
+        os.chmod(directory, 0o711)
+        keys = []
         for name in os.listdir(INSTALLED_CREDENTIALS):
-            os.symlink(INSTALLED_CREDENTIALS / name, os.path.join(directory, f"remotes_{name}"))
-        yield {**os.environ, configuration.CREDENTIALS: directory}
+            key = held.enter_context(os.fdopen(os.memfd_create(name), "wb", buffering=0))
+            key.write((INSTALLED_CREDENTIALS / name).read_bytes())
+            os.symlink(f"/proc/self/fd/{key.fileno()}", os.path.join(directory, f"remotes_{name}"))
+            keys.append(key.fileno())
+        yield {**os.environ, configuration.CREDENTIALS: directory}, keys

@@ -46,7 +46,10 @@ class AppendLease:
         except BlockingIOError:
             return ("The queue is being brought up to date, or is being moved to another number of shards; this process"
                     f" has {self._shards} configured.")
-        found = shard_count.establish(self._layout, self._shards)
+        try:
+            found = shard_count.establish(self._layout, self._shards)
+        except PermissionError:
+            return "The queue has not been made yet: a worker does that when it first runs."
         if found.serves(self._shards):
             return None
         return (f"The queue has {found.in_force} shards and this process has {self._shards} configured; a worker moves"

@@ -9,8 +9,19 @@
     lost+found/                   what was doubtful and set aside
     instances/                    what the `directory` target delivered
 
-Nothing is ever open to the world. Where the state directory has the set-group-ID bit (an installed service
-with two users), its group may read and write everything in it; elsewhere only its owner may.
+Nothing is ever open to the world; elsewhere than in an installed service all of it belongs to one user.
+
+An installed service has two users, who do not trust each other, and whose group has all of it: the set-group-ID bit of
+the state directory says so. Its directories are made by systemd-tmpfiles (systemd/tmpfiles.conf), so that neither user
+can rename or replace them:
+
+    the directory itself, spool/  root's: nobody adds, renames or removes anything there
+    spool/<bucket>/               the API's, for both to write in: made, marked and removed by either
+    queue/, locks/, bells/        the worker's: it alone makes, renames and removes what is there
+    queue/shard-<n>/              made by the worker, for both to write in: SQLite's files come and go there
+    lost+found/, instances/       the worker's
+
+Root becomes the worker's user (`daemon.process.privileges`) before it works there.
 """
 
 import contextlib
@@ -71,10 +82,6 @@ class Layout:
     def log(self, shard: int) -> Path:
         """The write-ahead log that SQLite keeps beside the shard's database."""
         return self.shard(shard) / "data.db-wal"
-
-    def database_files(self, shard: int) -> tuple[Path, ...]:
-        """The files of the shard's database that SQLite opens by their names."""
-        return self.database(shard), self.log(shard), self.shard(shard) / "data.db-shm"
 
     def in_use(self, shard: int) -> Path:
         """A file that is there while the shard's worker runs, and after it died."""
@@ -154,14 +161,16 @@ class Layout:
         """Make what is missing, durably, and set this process's umask to fit.
 
         Raises CannotStart: 'bad_config' when the directory cannot be made or is not this service's own,
-        'read_only_state' when nothing can be written there, 'queue_full' when there is no room, 'io_error' when the
-        disk fails.
+        'unsafe_state' when two users share it and it is not safe from them, or this is root, 'read_only_state' when
+        nothing can be written there, 'queue_full' when there is no room, 'io_error' when the disk fails.
         """
         try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._make_top()
             if os.statvfs(self.directory).f_flag & os.ST_RDONLY:
                 raise self.read_only()
             self._shut_out_others()
+            if self.shared:
+                self._check_shared()
             os.umask(0o007 if self.shared else 0o077)
             made = [self._make(path) for path in self._directories()]
             if any(made):
@@ -184,6 +193,36 @@ class Layout:
         """The error of a state that nothing can be written to."""
         return CannotStart("read_only_state", f"state.directory {self.directory} is on a read-only filesystem")
 
+    def _make_top(self) -> None:
+        try:
+            self.directory.mkdir(mode=0o700, parents=True)
+        except FileExistsError:
+            if not self.directory.is_dir():
+                raise
+            return
+        # A set-group-ID bit that it got from the directory above would say that two users share it.
+        self.directory.chmod(0o700)
+
+    def _check_shared(self) -> None:
+        """Raise CannotStart unless neither of two users can replace a directory here, and this is not root."""
+        if os.geteuid() == 0:
+            raise CannotStart("unsafe_state", f"state.directory {self.directory} is shared by its group: root does not"
+                                              " work in it; start the service as its users")
+        if self.directory.stat().st_uid != 0:
+            # All of it is one user's own, who lets a group in.
+            return
+        for path, of_root in ((self.directory, True), (self.spool, True), *((path, False) for path in self._workers())):
+            found = path.stat() if path == self.directory else path.lstat()
+            if found.st_mode & stat.S_IWGRP or (found.st_uid == 0) is not of_root:
+                raise CannotStart("unsafe_state", f"{path} can be replaced or filled by either user of the service")
+
+    def check_roots(self) -> None:
+        """Raise CannotStart('unsafe_state') when root is not alone here: another user or a group has a part of it."""
+        parts = (path.lstat() for path in self._directories() if os.path.lexists(path))
+        if any(found.st_uid != 0 for found in parts) or (os.path.isdir(self.directory) and self.shared):
+            raise CannotStart("unsafe_state", f"state.directory {self.directory}: a part of it belongs to others, and"
+                                              " whose it is cannot be told: root does not work in it")
+
     def _shut_out_others(self) -> None:
         mode = stat.S_IMODE(self.directory.stat().st_mode)
         if not mode & stat.S_IRWXO:
@@ -198,8 +237,11 @@ class Layout:
 
     def _directories(self) -> list[Path]:
         # The spool first: it tells that a directory is the service's own.
-        fixed = [self.spool, self.queue, self.locks, self.bells, self.lost_found]
-        return [*fixed, *(self.bucket(number) for number in range(BUCKETS))]
+        return [self.spool, *self._workers(), *(self.bucket(number) for number in range(BUCKETS))]
+
+    def _workers(self) -> list[Path]:
+        """The directories in which the worker alone makes and removes things, where two users share the state."""
+        return [self.queue, self.locks, self.bells, self.lost_found]
 
     def _make(self, path: Path) -> bool:
         try:
@@ -210,8 +252,11 @@ class Layout:
 
     def make_shard(self, shard: int) -> None:
         """Make the shard's directory and an empty database file that both users may write."""
-        if self._make(self.shard(shard)):
-            sync_directory(self.queue)
+        try:
+            if self._make(self.shard(shard)):
+                sync_directory(self.queue)
+        except PermissionError as error:
+            raise PermissionError(error.errno, "its worker has to make it first", error.filename) from error
         self.touch(self.database(shard))
 
     def has_uploads(self) -> bool:

@@ -37,6 +37,7 @@ def test_check_finds_all_well_and_names_the_file_it_read(file: Path, monkeypatch
 def test_check_makes_no_state_as_root(file: Path, monkeypatch: pytest.MonkeyPatch,
                                       capsys: pytest.CaptureFixture[str]) -> None:
     """What root made before the service's first start would shut the service's users out, so it makes nothing."""
+    monkeypatch.setattr("daemon.cli.check.identity_to_take", lambda layout: None)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert check(load(file), str(file)) == 0
     state = file.parent / "state"
@@ -47,6 +48,7 @@ def test_check_makes_no_state_as_root(file: Path, monkeypatch: pytest.MonkeyPatc
 def test_check_fails_where_no_state_can_be_made(file: Path, monkeypatch: pytest.MonkeyPatch,
                                                 capsys: pytest.CaptureFixture[str]) -> None:
     """A file in the way is told of before the first start."""
+    monkeypatch.setattr("daemon.cli.check.identity_to_take", lambda layout: None)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     (file.parent / "state").touch()
     assert check(load(file), str(file)) == 1

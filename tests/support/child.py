@@ -8,7 +8,10 @@ from multiprocessing.connection import Connection
 
 from daemon import failpoints
 from daemon.process.parent_death import VARIABLE
+from tests.support.identity import User
 
+#: The variable that says as which user and group (UID:GID) a process runs, if not as the one who tests.
+USER = "COURIER_TEST_USER"
 #: What the server of forks imports once for all.
 PRELOAD = ("pytest", "structlog", "api.__main__", "worker.__main__", "tests.support.child", "tests.support.frozen")
 
@@ -19,6 +22,8 @@ def run(arguments: list[str], environment: dict[str, str], log: str, orders: Con
     os.dup2(sink, 1)
     os.dup2(sink, 2)
     os.environ.update(environment)
+    if USER in environment:
+        User(*map(int, environment[USER].split(":"))).become()
     # It ends with the server of forks, which ends with the tests.
     os.environ[VARIABLE] = str(os.getppid())
     failpoints.arm(environment.get(failpoints.VARIABLE, ""))

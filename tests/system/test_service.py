@@ -16,6 +16,9 @@ pytestmark = [pytest.mark.system, pytest.mark.live, pytest.mark.timeout(600)]
 
 SERVICES = ("incus-courier-api.service", "incus-courier-worker@0.service", "incus-courier-worker@1.service")
 STATE = "/var/lib/incus-courier"
+#: The directories that neither user may replace, and in which one of them at most makes things.
+_OWNERS = {STATE: "root", f"{STATE}/spool": "root", **{f"{STATE}/{name}": "incus-courier-worker" for name in (
+    "queue", "locks", "bells", "lost+found", "instances")}}
 
 
 def events(machine: Machine, *matches: str) -> list[str]:
@@ -111,7 +114,7 @@ def test_worker_has_no_network(machine: Machine) -> None:
 
 
 def test_state_belongs_to_the_two_users_and_nobody_else(machine: Machine, load: Load) -> None:
-    """Every file can be written by both users, and is closed to all others, whoever made it."""
+    """Every file can be written by both users, and is closed to all others; only in its own place can one be added."""
     load.many(5)
     load.wait_delivered()
     found = machine.run("find", STATE, "-printf", "%M %u %g %p\n").splitlines()
@@ -121,10 +124,11 @@ def test_state_belongs_to_the_two_users_and_nobody_else(machine: Machine, load: 
         assert group == "incus-courier-state", line
         assert user in {"root", "incus-courier-api", "incus-courier-worker"}, line
         assert mode[7:] == "---", line
-        if "/spool/" not in path or mode[0] == "d":
-            assert mode[4:6] == "rw", line
         if mode[0] == "d":
-            assert mode[6] == "s", line
+            assert user == _OWNERS.get(path, user), line
+            assert mode[4:7] == ("--S" if path == f"{STATE}/instances" else "r-s" if path in _OWNERS else "rws"), line
+        elif "/spool/" not in path:
+            assert mode[4:6] == "rw", line
 
 
 def test_credentials_reach_the_worker_alone(machine: Machine) -> None:

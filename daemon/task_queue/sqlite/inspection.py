@@ -4,6 +4,7 @@ import os
 import sqlite3
 import threading
 from contextlib import closing, suppress
+from pathlib import Path
 from typing import Final
 
 from daemon.state.files import NotOwn
@@ -38,10 +39,10 @@ def _read_through(layout: Layout, shard: int, thorough: bool) -> str | None:
 
 
 def what_is_foreign(layout: Layout, shard: int) -> str | None:
-    """Which of the files that SQLite opens by its name is not a plain file of the service's own, or None."""
+    """Which of the files that SQLite opens by their names is no plain file of the service's own, or None."""
     try:
-        for path in layout.database_files(shard):
-            layout.check(path)
+        for suffix in ("", "-wal", "-shm"):
+            layout.check(Path(f"{layout.database(shard)}{suffix}"))
     except NotOwn as error:
         return f"{error.filename}: {error.strerror}"
     return None

@@ -7,12 +7,12 @@ from daemon.state.reserve import INODES
 
 def exists(layout: Layout, shard: int) -> bool:
     """True when the shard has a database."""
-    return layout.database(shard).exists()
+    return inode(layout.database(shard)) != 0
 
 
 def has_log(layout: Layout, shard: int) -> bool:
     """False when the write-ahead log is not there: after a crash the database says what was, not what is."""
-    return layout.log(shard).exists()
+    return inode(layout.log(shard)) != 0
 
 
 def note_open(layout: Layout, shard: int) -> None:
@@ -44,7 +44,7 @@ def is_condemned(layout: Layout, shard: int) -> bool:
 
 def is_suspected(layout: Layout, shard: int) -> bool:
     """True when somebody asks for the database to be read through."""
-    return layout.suspect(shard).exists()
+    return inode(layout.suspect(shard)) != 0
 
 
 def clear_suspicion(layout: Layout, shard: int) -> None:

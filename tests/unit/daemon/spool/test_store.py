@@ -106,10 +106,10 @@ def test_upload_file_is_private(spool: FileSpoolCheck, layout: Layout, upload: U
 
 
 def test_upload_file_is_for_the_group_where_the_state_is_shared(layout: Layout) -> None:
-    """With two users, the set-group-ID bit of the state directory says so."""
+    """With two users, the set-group-ID bit of the state directory says so; a process's umask lets their group in."""
     layout.directory.chmod(0o2770)
+    os.umask(0o007)
     shared = Layout(layout.directory)
-    shared.create()
     upload = store(FileSpoolCheck(shared), an_upload())
     assert stat.S_IMODE(path_of(shared, upload).stat().st_mode) & 0o660 == 0o660
 

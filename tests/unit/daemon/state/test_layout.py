@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from daemon.errors import CannotStart
+from daemon.model.upload import BUCKETS
 from daemon.process.exit_status import EXIT_CONFIG, EXIT_FAILED
 from daemon.state.layout import Layout
 
+ROOT = Path(__file__).parents[4]
 #: Where `struct statvfs` has its flags, as os.statvfs_result is built.
 _FLAG = 8
 
@@ -94,3 +96,23 @@ def test_restart_is_worth_a_try_when_the_disk_is_in_trouble_at_a_start(
     with pytest.raises(CannotStart, match=r"^state\.directory ") as refused:
         Layout(state).create()
     assert refused.value.kind.exit_status == EXIT_FAILED
+
+
+def test_create_is_not_shared_because_of_the_directory_above(tmp_path: Path) -> None:
+    """A set-group-ID bit that a new directory got from where it is says nothing about who uses it."""
+    tmp_path.chmod(0o2755)
+    layout = Layout(tmp_path / "state")
+    layout.create()
+    assert not layout.shared
+
+
+def test_installed_directories_are_those_of_the_layout() -> None:
+    """What systemd-tmpfiles makes is all that the service needs: where it is installed, it cannot make them itself."""
+    state = Path("/var/lib/incus-courier")
+    lines = [line.split() for line in (ROOT / "systemd/tmpfiles.conf").read_text().splitlines() if not line.startswith("#")]
+    layout = Layout(state)
+    made = {Path(path) for kind, path, *_ in lines if kind == "d" and Path(path).is_relative_to(state)}
+    buckets = {layout.bucket(number) for number in range(BUCKETS)}
+    assert made == {state, layout.spool, layout.queue, layout.locks, layout.bells, layout.lost_found, layout.instances, *buckets}
+    assert {Path(path) for kind, path, *_ in lines if kind == "f"} == {
+        layout.append_lock, layout.migration_lock, layout.schema_lock}

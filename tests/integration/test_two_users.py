@@ -1,0 +1,223 @@
+"""The installed service: its two users share a state, do not trust each other, and get no power over root."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from daemon.state.layout import Layout
+from tests.support.command import Done, incus_courier
+from tests.support.identity import User
+from tests.support.service import Service
+from tests.support.two_users import API, WORKER, installed, loosen, owners, tidy
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    """A service of two users; nothing runs yet."""
+    with installed() as made:
+        yield made
+
+
+def command(service: Service, *words: str) -> Done:
+    """A command that root gives."""
+    return incus_courier(*words, cwd=Path("/"), INCUS_COURIER_CONFIG=str(service.config))
+
+
+def upload(service: Service, number: int) -> None:
+    """Upload one of some files to one of some instances."""
+    answer = service.client.put(f"i{number % 4}", f"/f{number}", b"%d" % number)
+    assert answer is not None
+    assert answer.status == 202
+
+
+def wait_delivered(service: Service, numbers: range) -> None:
+    """Wait until these files are where they belong, and nothing is left in the spool."""
+    eventually(lambda: all(service.delivered(f"i{number % 4}", f"/f{number}") == b"%d" % number for number in numbers)
+               and not service.spooled(), what="the deliveries")
+
+
+def nothing_is_roots(service: Service) -> bool:
+    """True when root has made nothing in the state."""
+    made = {path for path, uid in owners(service.layout.directory).items() if uid == 0}
+    return made == {"spool"}
+
+
+def test_two_users_deliver_and_each_removes_what_the_other_made(service: Service) -> None:
+    """The API may start first: it waits until a worker has made the queue. The worker unlinks the spooled files."""
+    service.begin("api")
+    eventually(lambda: service.events("api.waiting"), what="the API waits")
+    service.start()
+    for number in range(20):
+        upload(service, number)
+    wait_delivered(service, range(20))
+    assert nothing_is_roots(service)
+    assert not service.mistakes()
+
+
+@pytest.mark.parametrize("last", ["api", "worker"])
+def test_two_users_go_on_after_the_other_has_removed_the_log(service: Service, last: str) -> None:
+    """Who closes a database last removes its log, whoever made it; both find it gone and go on."""
+    service.start()
+    upload(service, 0)
+    wait_delivered(service, range(1))
+    workers = tuple(name for name in service.processes if name != "api")
+    for names in ((workers, ("api",)) if last == "api" else (("api",), workers)):
+        service.stop(*names)
+    assert not any(service.layout.log(shard).exists() for shard in range(2))
+    service.start()
+    upload(service, 1)
+    wait_delivered(service, range(2))
+
+
+def test_worker_rebuilds_what_the_api_has_destroyed(service: Service) -> None:
+    """Databases that became links, or are gone, are set aside, and every upload gets its row again."""
+    service.start()
+    service.kill("worker-0", "worker-1")
+    for number in range(8):
+        upload(service, number)
+    service.kill()
+    with API.acting():
+        service.layout.log(0).unlink()
+        service.layout.log(0).symlink_to("/dev/zero")
+        service.layout.database(1).unlink()
+        service.layout.database(1).symlink_to(service.config)
+    before = service.config.read_text()
+    service.start()
+    wait_delivered(service, range(8))
+    assert service.config.read_text() == before
+
+
+def test_number_of_shards_changes_with_two_users(service: Service) -> None:
+    """The worker moves the rows, and removes the directory of a shard that the API has used."""
+    service.start()
+    service.kill("worker-0", "worker-1")
+    for number in range(8):
+        upload(service, number)
+    service.kill()
+    service.settings["queue"]["shards"] = service.shards = 1
+    service.write_config()
+    service.start()
+    wait_delivered(service, range(8))
+    assert not service.layout.shard(1).exists()
+
+
+def places(layout: Layout) -> list[Path]:
+    """The directories of the layout, and of a queue in use."""
+    return [layout.spool, layout.bucket(0), layout.bucket(255), layout.queue, layout.shard(0), layout.locks,
+            layout.bells, layout.lost_found, layout.shards_file, layout.lock(0), layout.append_lock, layout.bell(0)]
+
+
+@pytest.mark.parametrize("user", [API, WORKER], ids=["api", "worker"])
+def test_user_cannot_rename_or_replace_what_the_layout_is_made_of(service: Service, user: User) -> None:
+    """No link can stand where root, or the other user, expects a directory. What the worker makes, it may rename."""
+    service.start()
+    service.stop()
+    layout = service.layout
+    for place in places(layout):
+        own = user is WORKER and place.parent in {layout.queue, layout.locks, layout.bells}
+        assert user.may(partial(place.rename, place.with_name("moved"))) is own, place
+        if own:
+            place.with_name("moved").rename(place)
+    for directory in (layout.directory, layout.spool, *((layout.queue, layout.locks, layout.bells) if user is API else ())):
+        assert not user.may(partial((directory / "planted").symlink_to, "/"))
+        assert not user.may(partial(directory.chmod, 0o777))
+
+
+def status(path: Path) -> tuple[int, ...]:
+    """All that a change would change."""
+    found = path.lstat()
+    return found.st_ino, found.st_mode, found.st_uid, found.st_nlink, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def plant_wherever_the_api_can(service: Service, target: Path) -> None:
+    """Put links to `target` wherever the API's user may, under names that are opened."""
+    layout = service.layout
+    names = {"data.db", "data.db-wal", "data.db-shm", "reserve", "in-use", "damaged", "suspect", "shards", "append", "shard-00"}
+    directories = [path for path in (layout.directory, *layout.directory.rglob("*")) if path.is_dir()]
+    with API.acting():
+        for path in directories:
+            for name in names if os.access(path, os.W_OK, effective_ids=True) else ():
+                (path / name).unlink(missing_ok=True)
+                (path / name).symlink_to(target)
+
+
+@pytest.mark.parametrize("words", [["status"], ["tasks", "list"], ["tasks", "retry", "--state", "failed", "--no-wait"],
+                                   ["check"], ["fsck"], ["fsck", "--repair"]])
+def test_command_of_root_follows_no_link_of_a_front_door_that_was_taken_over(
+    service: Service, tmp_path: Path, words: list[str],
+) -> None:
+    """Whatever the API's user plants, root's file stays as it is, and root makes nothing in the state."""
+    service.start()
+    for number in range(4):
+        upload(service, number)
+    service.stop()
+    roots = tmp_path / "roots"
+    roots.mkdir(mode=0o700)
+    precious = roots / "precious"
+    precious.write_text("precious")
+    before = status(precious)
+    plant_wherever_the_api_can(service, precious)
+    done = command(service, *words)
+    assert "Traceback" not in done.err, done.err
+    assert precious.read_text() == "precious"
+    assert status(precious) == before
+    assert [path.name for path in roots.iterdir()] == ["precious"]
+    assert nothing_is_roots(service)
+
+
+def test_repair_of_root_makes_a_queue_that_both_users_can_use(service: Service) -> None:
+    """Root repairs as the worker's user: the service goes on with what it made."""
+    service.start()
+    service.kill("worker-0", "worker-1")
+    for number in range(8):
+        upload(service, number)
+    service.kill()
+    for shard in range(2):
+        service.layout.database(shard).write_bytes(b"no database")
+    assert command(service, "fsck", "--repair").code == 0
+    assert nothing_is_roots(service)
+    service.start()
+    wait_delivered(service, range(8))
+
+
+@pytest.mark.parametrize("words", [["status"], ["tasks", "list"], ["fsck", "--repair"], ["check"]])
+def test_root_refuses_a_state_that_its_users_can_rearrange(service: Service, tmp_path: Path, words: list[str]) -> None:
+    """As older versions made it: a directory of root's was anybody's to replace. Root says how to mend it."""
+    loosen(service.layout.directory)
+    with API.acting():
+        service.layout.queue.rename(service.layout.directory / "moved")
+        service.layout.queue.symlink_to(tmp_path)
+    done = command(service, *words)
+    assert done.code == 1
+    assert "systemd-tmpfiles --create incus-courier.conf" in done.out + done.err
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("module", ["api", "worker", "serve"])
+def test_root_refuses_to_be_the_service_of_two_users(service: Service, module: str) -> None:
+    """What root made there would be closed to them, and what they made there would be open to root."""
+    done = command(service, module, *(["--shard", "0"] if module == "worker" else []))
+    assert done.code == 1
+    assert "root does not work in it" in done.err
+
+
+def test_state_of_an_older_version_is_kept_and_made_safe(service: Service) -> None:
+    """Both users could rename everything; systemd-tmpfiles closes that, and all that was accepted is delivered."""
+    service.start()
+    service.kill("worker-0", "worker-1")
+    for number in range(8):
+        upload(service, number)
+    service.kill()
+    loosen(service.layout.directory)
+    shutil.rmtree(service.layout.bucket(7))
+    tidy(service.layout.directory)
+    service.start()
+    wait_delivered(service, range(8))
+    assert command(service, "fsck").code == 0
