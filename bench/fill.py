@@ -70,7 +70,7 @@ def with_digest(upload: Upload, sha256: str) -> Upload:
 
 def defer(queue: SqliteQueue, instance: str, count: int, *, due_within_s: float) -> None:
     """Add so many deferred tasks of one instance, due one after the other in the time that is given."""
-    put(queue, _spooled(FileSpool(queue.layout), uploads(instance, count)))
+    put_with_files(queue, uploads(instance, count))
     key = Destination(LOCAL, "default", instance, "/").instance_key
     begin = time.time()
     done = 0
@@ -80,6 +80,11 @@ def defer(queue: SqliteQueue, instance: str, count: int, *, due_within_s: float)
                        error_message="Instance not found", due_at=begin + due_within_s * (done + index) / count)
             for index, task in enumerate(tasks)])
         done += len(tasks)
+
+
+def put_with_files(queue: SqliteQueue, some: Iterator[Upload]) -> None:
+    """Put uploads without bytes, each with its file in the spool."""
+    put(queue, _spooled(FileSpool(queue.layout), some))
 
 
 def put(queue: SqliteQueue, some: Iterator[Upload]) -> None:
@@ -95,7 +100,7 @@ def _fill_shard(state: Path, shard: int, count: int, *, files: bool) -> None:
     some = (upload for number in range(count) if mine[number % INSTANCES]
             for upload in uploads(names[number % INSTANCES], 1))
     with SqliteQueue(layout, shard) as queue:
-        put(queue, _spooled(FileSpool(layout), some) if files else some)
+        (put_with_files if files else put)(queue, some)
 
 
 def _spooled(spool: FileSpool, some: Iterator[Upload]) -> Iterator[Upload]:

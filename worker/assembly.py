@@ -21,6 +21,7 @@ from worker.dispatch.scheduler import Lanes
 from worker.loop import Parts
 from worker.mailbox import Inbox
 from worker.recovery.background import Recovery
+from worker.targets.base import Patience
 from worker.targets.registry import describe, open_target, remember_incus
 from worker.upkeep.retention import Upkeep
 from worker.upkeep.sync_barrier import Barrier
@@ -34,8 +35,8 @@ def assemble(layout: Layout, queue: Doctor, spool: CheckedSpool, reserve: Reserv
     outages = Outages(queue)
     remotes = Remotes(outages, config, open_target, inbox.put)
 
-    def run_lane(lane: Lane, current: Callable[[], Config]) -> None:
-        run(lane, remotes.target, spool, current, inbox.put)
+    def run_lane(lane: Lane, current: Callable[[], Config], patience: Patience) -> None:
+        run(lane, remotes.target, spool, current, inbox.put, patience)
 
     lanes = Lanes(queue, outages, config, run_lane, inbox.put)
     barrier = Barrier(spool, inbox.put)

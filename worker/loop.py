@@ -24,13 +24,14 @@ from daemon.state.reserve import Reserve
 from daemon.state.room import NO_ROOM
 from daemon.task_queue import TaskQueue
 from worker.dispatch.commands import Commands
+from worker.dispatch.crew import RunnerEnded
 from worker.dispatch.lifecycle_feed import InstanceChanged, RemoteConnected
 from worker.dispatch.outages import Outages
 from worker.dispatch.outcomes import Settling
 from worker.dispatch.part_cleanup import Sweeping
 from worker.dispatch.remotes import Probed, Remotes
 from worker.dispatch.runner import Outcome, Swept
-from worker.dispatch.scheduler import Lanes, RunnerEnded
+from worker.dispatch.scheduler import Lanes
 from worker.mailbox import Inbox
 from worker.recovery.background import ReadThrough, Recovery
 from worker.upkeep.retention import Upkeep
@@ -183,7 +184,7 @@ class Worker:
     def _wait_s(self, now: float, due_at: float | None) -> float:
         parts = self._parts
         waits = [_IDLE_S, parts.remotes.next_probe_in_s(), parts.upkeep.next_in_s(), parts.recovery.next_in_s()]
-        waits += [at - now for at in (due_at, parts.lanes.next_probe_at(now)) if at is not None]
+        waits += [parts.lanes.next_look_in_s(now), None if due_at is None else due_at - now]
         return max(0.001, min(wait for wait in waits if wait is not None))
 
     # --- messages ----------------------------------------------------------------------------------------
@@ -210,14 +211,14 @@ class Worker:
 
     def _instance_changed(self, message: InstanceChanged) -> None:
         """An instance started or appeared: its tasks are tried at once."""
-        self._parts.lanes.try_again(lambda lane: lane.key == message.instance_key)
+        self._parts.lanes.health.try_again([message.instance_key])
         self._parts.sweeping.look_again(message.instance_key)
         self._releasing.add(message.instance_key)
 
     def _remote_connected(self, message: RemoteConnected) -> None:
         """What happened to the remote's instances before is not known: those that were down are looked at again."""
         self._remote_up(message.remote)
-        self._parts.lanes.try_again(lambda lane: lane.destination.remote == message.remote)
+        self._parts.lanes.health.try_remote_again(message.remote)
 
     def _release(self) -> bool:
         """Queue again a slice of what was deferred for instances that changed; return True if there is more."""

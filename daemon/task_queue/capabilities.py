@@ -96,6 +96,12 @@ class Claim(Protocol):
     def ready_instances(self, after: str, limit: int) -> list[str]:
         """Instances with queued tasks, in the order of their keys from `after` on: at most `limit` of them."""
 
+    def ready_among(self, keys: Sequence[str]) -> list[str]:
+        """Those of `keys` whose instances have queued tasks, in the same order."""
+
+    def arrivals(self, after_order: int, limit: int) -> tuple[int, list[str]]:
+        """The newest order, and the instances of the newest tasks after `after_order`, up to `limit`, newest first."""
+
     def claim(self, instance_key: str, limit: int, *, bulk: bool = False, share: float = 0.0) -> list[Task]:
         """Take up to `limit` queued tasks of an instance, small ones or bulky ones (BULK_BYTES), in their order.
 

@@ -104,7 +104,7 @@ class Commands:
         states = states_of(command)
         index, after = self._cursor
         if command.verb == "flush" and selection.instance_key:
-            self._lanes.try_again(lambda lane: lane.key == selection.instance_key)
+            self._lanes.health.try_again([selection.instance_key])
         if index >= len(states):
             self._cursor = (0, "")
             self._answer_all([command], None if states else f"{command.verb} does not apply to tasks in these states")
@@ -142,8 +142,9 @@ class Commands:
 
     def _change(self, task: Task, state: State, *, anew: bool) -> Change:
         running = task.state is State.PUSHING and not self._take_back(task)
-        if running:
-            self._lanes.lane(task.destination).interrupt(task.task_id, cancelled=state is State.CANCELLED)
+        lane = self._lanes.find(task.destination)
+        if running and lane is not None:
+            lane.interrupt(task.task_id, cancelled=state is State.CANCELLED)
         if state is State.HELD:
             mark(self._spool, task, Mark.HELD)
         elif state is State.QUEUED and task.state is not State.DEFERRED:
@@ -152,7 +153,8 @@ class Commands:
 
     def _take_back(self, task: Task) -> bool:
         """Take a claimed task out of its lane, if no runner has begun it."""
-        if task.task_id not in self._taken and self._lanes.lane(task.destination).take_back(task.task_id):
+        lane = self._lanes.find(task.destination)
+        if task.task_id not in self._taken and lane is not None and lane.take_back(task.task_id):
             self._taken.add(task.task_id)
         return task.task_id in self._taken
 
@@ -163,7 +165,7 @@ class Commands:
         for command, task, reason in refused:
             _log_refused(command, task.task_id, reason)
         retried = {change.task.destination.instance_key for command, change in changes if command.verb == "retry"}
-        self._lanes.try_again(lambda lane: lane.key in retried)
+        self._lanes.health.try_again(retried)
 
 
 def _distinct_singles(commands: Iterable[Command]) -> Iterator[Command]:

@@ -100,13 +100,15 @@ class Settling:
         if outcome.code == "order_unknown":
             state = State.HELD if outcome.held else State.FAILED
             return Decision(state=state, attempts=task.attempts, code=outcome.code, message=outcome.detail)
+        if outcome.hurried:
+            # Had it been given the time, it might have come through: that is no attempt.
+            return Decision(state=State.QUEUED, attempts=task.attempts, code=outcome.code, message=outcome.detail)
         return decide(task, outcome.code, outcome.detail, retry=self._config.retry, now=now,
                       outage_s=self._outages.seconds(task.destination), rng=self._rng)
 
     def _learn(self, outcome: Outcome, now: float) -> list[Task]:
         """Remember what the outcome tells about its destination; return the tasks that are to wait with it."""
         destination, code = outcome.task.destination, outcome.code or ""
-        lane = self._lanes.lane(destination)
         scope = ERRORS[code].scope if code else Scope.TASK
         if scope is Scope.REMOTE:
             if self._remotes.note_down(destination.remote, code):
@@ -114,14 +116,15 @@ class Settling:
             return [task for each in self._lanes.active() if each.destination.remote == destination.remote
                     for task in each.hand_back()]
         if scope is Scope.INSTANCE:
-            if lane.down_until is None:
+            lane = self._lanes.health.find(destination.instance_key)
+            if lane is None:
                 log("target.down", instance=destination.instance, project=destination.project,
                     remote=destination.remote, code=code, detail=outcome.detail)
-            elif now < lane.down_until:
+            elif lane.down_until is not None and now < lane.down_until:
                 # It was under way when the instance went down, and was no probe.
                 return []
-            return self._lanes.note_down(lane, code, self._probe_at(code, lane.failures + 1, now))
-        if self._lanes.note_up(lane):
+            return self._lanes.note_down(destination, code, self._probe_at(code, lane.failures + 1 if lane else 1, now))
+        if self._lanes.health.note_up(destination):
             log("target.up", instance=destination.instance, project=destination.project, remote=destination.remote)
         return []
 

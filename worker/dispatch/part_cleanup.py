@@ -71,7 +71,8 @@ class Sweeping:
                     self._put_off[task.destination.instance_key] = time.monotonic() + _PUT_OFF_S
                 return
         self._queue.forget_part(task.order)
-        if not self._lanes.lane(task.destination).sweeping():
+        lane = self._lanes.find(task.destination)
+        if lane is None or not lane.sweeping():
             # What is gone took its part files with it. There may be more, and uploads that wait for them.
             self._look_at = 0.0
         if message.removed or not (code is None or gone):

@@ -8,12 +8,12 @@ from typing import Final
 
 from daemon import failpoints
 from daemon.config import Config
-from daemon.errors import CourierError, Undelivered
+from daemon.errors import ERRORS, Cause, CourierError, Undelivered
 from daemon.log import log
 from daemon.model.task import Task
 from daemon.spool import Mark, Open, Stopped
 from worker.dispatch.lane import Lane, Push
-from worker.targets.base import Delivery, Receipt, Session, Target
+from worker.targets.base import Delivery, Patience, Receipt, Session, Target
 
 #: An idle session is kept for so long: an open one can block other operations on its instance.
 LINGER_S: Final = 1.0
@@ -45,6 +45,8 @@ class Outcome:
     left_part: bool = False
     #: Its file's name says that it is held.
     held: bool = False
+    #: It was ended because nothing moved while others waited for its thread: sooner than by the limit of its remote.
+    hurried: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,21 @@ class _Hold:
 
     def __init__(
         self, lane: Lane, target_of: Callable[[str], Target], report: Callable[[Outcome | Swept], None],
+        patience: Patience,
     ) -> None:
         self._lane = lane
+        self._patience = patience
         self._target_of = target_of
         self._report = report
         self._session: Session | None = None
         self._let_go_at = 0.0
         self._confirm_at = 0.0
         self._delivered: list[tuple[Push, Outcome]] = []
+
+    @property
+    def linger_s(self) -> float:
+        """How long to wait for another task: only a session is worth waiting with, and not with what it owes."""
+        return 0.0 if self._session is None or self._delivered else LINGER_S
 
     @property
     def owes(self) -> bool:
@@ -96,13 +105,14 @@ class _Hold:
         if self._session is None:
             failpoints.reach("push.open")
             destination = self._lane.destination
-            self._session = self._target_of(destination.remote).open(destination, stopped)
+            self._session = self._target_of(destination.remote).open(destination, stopped, self._patience)
             self._let_go_at = time.monotonic() + HOLD_S
         return self._session
 
     def whose(self, error: CourierError) -> CourierError:
         """The error itself; or, when it may be due to the whole remote being away, that."""
-        return _whose(error, partial(self._target_of, self._lane.destination.remote))
+        with self._patience.waiting():
+            return _whose(error, partial(self._target_of, self._lane.destination.remote))
 
     def ended(self, push: Push, ended: Outcome | Swept) -> None:
         """Report how a push ended; a delivery by the session, once that vouches for it."""
@@ -146,17 +156,24 @@ class _Hold:
 
 def run(
     lane: Lane, target_of: Callable[[str], Target], spool: Open, config: Callable[[], Config],
-    report: Callable[[Outcome | Swept], None],
+    report: Callable[[Outcome | Swept], None], patience: Patience,
 ) -> None:
     """Push the lane's tasks, or sweep up after them, until none comes for a while, and report each. One thread's work.
 
-    `config` is asked for each task.
+    `config` is asked for each task. `patience` is for all that is waited for.
     """
-    hold = _Hold(lane, target_of, report)
+
+    def tell(ended: Outcome | Swept) -> None:
+        patience.silent = ended.code is not None and ERRORS[ended.code].cause is Cause.SILENT
+        if isinstance(ended, Outcome) and patience.silent and patience.hurries:
+            ended = replace(ended, hurried=True)
+        report(ended)
+
+    hold = _Hold(lane, target_of, tell, patience)
     turn_ends = time.monotonic() + TURN_S
     try:
         while True:
-            push = lane.take(0.0 if hold.owes else LINGER_S, turn_over=time.monotonic() > turn_ends)
+            push = lane.take(hold.linger_s, turn_over=time.monotonic() > turn_ends)
             if push is not None:
                 hold.ended(push, _do(push, lane, hold, spool, config()))
             elif hold.owes:

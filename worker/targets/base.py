@@ -1,10 +1,48 @@
 """What every target can do: one interface for Incus by SFTP, Incus by its files API, and a directory."""
 
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 from daemon.model.upload import Destination
+
+
+@dataclass(slots=True)
+class Patience:
+    """How long a session may stand still, and since when it does.
+
+    The thread that uses the session and the one that watches over the threads share it: each value is set by one.
+    """
+
+    #: Longest time in seconds in which nothing moves; the remote's own `timeout_s` holds besides. It may change at any
+    #: time; where a session cannot heed that, the value at the beginning of a step counts.
+    limit_s: float = math.inf
+    #: Since when an answer has been waited for, on the monotonic clock; None while none is.
+    still_since: float | None = None
+    #: The last push or sweep ended without an answer.
+    silent: bool = False
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Wait for an answer meanwhile."""
+        self.still_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self.still_since = None
+
+    @property
+    def hurries(self) -> bool:
+        """True when there is a limit besides the remote's own."""
+        return self.limit_s < math.inf
+
+    def stands(self, now: float, for_s: float) -> bool:
+        """True when nothing has moved for so long; `now` is on the monotonic clock."""
+        since = self.still_since
+        return since is not None and now - since >= for_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +154,11 @@ class Target(Protocol):
     #: True when files land on this kernel's filesystems, so that one sync of this machine reaches them.
     local: bool
 
-    def open(self, destination: Destination, stopped: str) -> Session:
+    def open(self, destination: Destination, stopped: str, patience: Patience | None = None) -> Session:
         """Open a session to the instance of `destination` (its path does not matter).
 
-        `stopped` is "push" or "wait". Raises Undelivered: incus_unreachable, incus_refused,
+        `stopped` is "push" or "wait"; `patience` is for each step of opening and of the session, without it only the
+        remote's own limit holds. Raises Undelivered: incus_unreachable, incus_refused,
         instance_not_found, project_not_found, instance_stopped, agent_down, instance_busy, stalled, connection_lost,
         incus_error.
         """

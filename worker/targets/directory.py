@@ -31,7 +31,7 @@ from worker.targets.attributes import (
     wanted_directory,
     where,
 )
-from worker.targets.base import Delivery, Receipt, Session
+from worker.targets.base import Delivery, Patience, Receipt, Session
 from worker.targets.error_codes import classify_oserror
 from worker.targets.rename import rename_new
 
@@ -55,8 +55,11 @@ class DirectoryTarget:
         """Nothing is made before the first use."""
         self._root = root
 
-    def open(self, destination: Destination, stopped: str) -> Session:
-        """Open the instance's directory, made with the usual ones in it. `stopped` does not matter: none ever is."""
+    def open(self, destination: Destination, stopped: str, patience: Patience | None = None) -> Session:
+        """Open the instance's directory, made with the usual ones in it.
+
+        `stopped` does not matter, as none ever is, nor does `patience`: the kernel makes no one wait for an answer.
+        """
         directory = self._root / instance_directory(destination)
         try:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)

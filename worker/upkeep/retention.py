@@ -145,7 +145,7 @@ class Upkeep:
         if not limit:
             return 0
         given_up = 0
-        for lane in self._lanes.down():
+        for lane in self._lanes.health.down():
             if ERRORS[lane.down_code].action is Action.WAIT:
                 continue
             before = now - self._outages.seconds(lane.destination) - limit

@@ -25,6 +25,8 @@ _OLDER_IS_OPEN: Final = (f"EXISTS (SELECT 1 FROM {TABLE} AS older"
                          " WHERE older.target = mine.target AND older.open = 1 AND older._id < mine._id)")
 _PART_IS_LEFT: Final = (f"EXISTS (SELECT 1 FROM {TABLE} AS other INDEXED BY tasks_left"
                         " WHERE other.target = mine.target AND other.part = 1 AND other.open = 0)")
+#: Instances with queued tasks. Read one by one, each by a step down this index, they cost nothing for those without.
+_READY: Final = f"FROM {TABLE} INDEXED BY tasks_lane WHERE status = 1 AND behind = 0"
 #: Also one that was there and is cleared.
 _NEWER_EXISTS: Final = (f"({TABLE}.outrun = 1 OR EXISTS (SELECT 1 FROM {TABLE} AS newer"
                         f" WHERE newer.target = {TABLE}.target AND newer.open IN (0, 1) AND newer._id > {TABLE}._id))")
@@ -35,9 +37,27 @@ class QueueWork(QueueBase):
 
     def ready_instances(self, after: str, limit: int) -> list[str]:
         """Instances with queued tasks, in the order of their keys from `after` on: at most `limit` of them."""
-        rows = self.read("SELECT instance FROM tally WHERE status = 1 AND tasks > 0 AND instance > ?"
-                          " ORDER BY instance LIMIT ?", (after, limit))
+        rows = self.read(
+            f"WITH RECURSIVE ready (instance) AS (SELECT (SELECT min(instance) {_READY} AND instance > ?) UNION ALL"
+            f" SELECT (SELECT min(instance) {_READY} AND instance > ready.instance) FROM ready"
+            " WHERE instance IS NOT NULL LIMIT ?) SELECT instance FROM ready WHERE instance IS NOT NULL",
+            (after, limit))
         return [row[0] for row in rows]
+
+    def ready_among(self, keys: Sequence[str]) -> list[str]:
+        """Those of `keys` whose instances have queued tasks, in the same order."""
+        found: list[str] = []
+        for some in chunks(keys):
+            found += [row[0] for row in self.read(
+                f"SELECT column1 FROM ({values(len(some), 1)})"
+                f" WHERE EXISTS (SELECT 1 {_READY} AND instance = column1)", some)]
+        return found
+
+    def arrivals(self, after_order: int, limit: int) -> tuple[int, list[str]]:
+        """The newest order, and the instances of the newest tasks after `after_order`, up to `limit`, newest first."""
+        rows = self.read(f"SELECT _id, instance FROM {TABLE} WHERE _id > ? ORDER BY _id DESC LIMIT ?",
+                         (after_order, limit))
+        return rows[0][0] if rows else after_order, list(dict.fromkeys(row[1] for row in rows))
 
     def claim(self, instance_key: str, limit: int, *, bulk: bool = False, share: float = 0.0) -> list[Task]:
         """Take up to `limit` queued tasks of an instance, small ones or bulky ones, and return them in order.

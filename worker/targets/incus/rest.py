@@ -22,6 +22,7 @@ from daemon.config import Remote
 from daemon.errors import Undelivered
 from daemon.model.names import printable
 from worker.targets.attributes import Attributes, Wanted
+from worker.targets.base import Patience
 from worker.targets.error_codes import classify_files_api, classify_http
 
 _READ_BYTES: Final = 256 * 1024
@@ -63,17 +64,22 @@ class Upgraded:
 class Rest:
     """One remote's API. Each method raises Undelivered, with the code for what went wrong."""
 
-    def __init__(self, name: str, remote: Remote, limit_s: float) -> None:
-        """`name` is for messages. Raises Undelivered unless this machine's socket, if that is it, takes connections."""
+    def __init__(self, name: str, remote: Remote, limit_s: float, patience: Patience | None = None) -> None:
+        """`name` is for messages; of `limit_s` and what `patience` has now, the shorter counts. Connecting has its own.
+
+        Raises Undelivered unless this machine's socket, if that is it, takes connections.
+        """
+        self._patience = patience or Patience()
         endpoint = remote.endpoint or find_endpoint()
         if endpoint is None:
             raise Undelivered("incus_unreachable", f"{name}: there is no socket of Incus on this machine")
         if endpoint.startswith("/"):
-            _knock(name, endpoint, min(_CONNECT_S, limit_s))
+            with self._patience.waiting():
+                _knock(name, endpoint, min(_CONNECT_S, limit_s))
         self._url = (f"http+unix://{urllib.parse.quote(endpoint, safe='')}" if endpoint.startswith("/")
                      else endpoint.rstrip("/"))
         self._name = name
-        self._limit = (min(_CONNECT_S, limit_s), limit_s)
+        self._limit_s = limit_s
         cert = (remote.file(remote.client_cert), remote.file(remote.client_key)) if remote.client_cert else None
         self._session: requests.Session = get_session_for_url(
             self._url, verify=remote.file(remote.server_cert) or True, cert=cert)
@@ -83,6 +89,11 @@ class Rest:
     def close(self) -> None:
         """Let go of the connections. Never raises."""
         self._session.close()
+
+    @property
+    def _limit(self) -> tuple[float, float]:
+        """How long connecting, and then each step, may take."""
+        return min(_CONNECT_S, self._limit_s), min(self._limit_s, self._patience.limit_s)
 
     def metadata(self, path: str, project: str | None = None) -> dict[str, Any]:
         """GET `path` below /1.0 and return its metadata."""
@@ -131,7 +142,8 @@ class Rest:
     def explained(self) -> Iterator[None]:
         """Turn what requests and pylxd raise into Undelivered."""
         try:
-            yield
+            with self._patience.waiting():
+                yield
         except LXDAPIException as error:
             raise _refusal(error.response, of_files=True) from error
         except requests.exceptions.SSLError as error:

@@ -10,10 +10,12 @@ to each request (but for reads and writes), and asyncssh's belongs to asyncio an
 
 import socket
 import struct
+import time
 from collections.abc import Callable
 from typing import Final
 
 from worker.targets.attributes import Attributes
+from worker.targets.base import Patience
 
 #: Longest piece of a file in one write: the server takes packets of at most 256 KiB, header included.
 WRITE_BYTES: Final = 255 * 1024
@@ -37,6 +39,8 @@ _MAX_ANSWER_BYTES: Final = 2**20
 #: Pieces up to this size wait for their neighbours and leave in one send.
 _GATHER_BYTES: Final = 64 * 1024
 _RECEIVE_BYTES: Final = 64 * 1024
+#: While nothing moves, its limit is looked at so often: it may have become shorter.
+_LOOK_S: Final = 0.25
 #: Seconds and microseconds, as socket(7) wants them; all zero would be no limit.
 _TIMEVAL: Final = struct.Struct("@ll")
 #: On, with no time to wait, as socket(7) wants it.
@@ -68,11 +72,15 @@ class WireStalled(WireBroken):
 class Wire:
     """One SFTP connection. Every method may raise WireStalled or WireBroken."""
 
-    def __init__(self, connection: socket.socket, timeout_s: float) -> None:
-        """Say hello on `connection`, which stays the caller's to close. `timeout_s` is for each step forward."""
+    def __init__(self, connection: socket.socket, timeout_s: float, patience: Patience) -> None:
+        """Say hello on `connection`, which stays the caller's to close.
+
+        For each step forward `timeout_s` is the limit, or that of `patience` when that is shorter.
+        """
         self._connection = connection
-        _limit(connection, timeout_s)
+        _limit(connection, min(_LOOK_S, timeout_s))
         self._timeout_s = timeout_s
+        self._patience = patience
         self._out = bytearray()
         self._in = bytearray()
         self._landing = memoryview(bytearray(_RECEIVE_BYTES))
@@ -260,10 +268,7 @@ class Wire:
 
     def _receive(self, wanted: int) -> None:
         while len(self._in) < wanted:
-            try:
-                received = self._connection.recv_into(self._landing)
-            except OSError as error:
-                raise self._lost(error) from error
+            received = self._step(self._connection.recv_into, self._landing)
             if not received:
                 raise self._break("the other side closed the connection")
             self._in += self._landing[:received]
@@ -277,18 +282,29 @@ class Wire:
         if self.broken:
             raise WireBroken("the connection is broken")
         while piece:
-            try:
-                piece = piece[self._connection.send(piece):]
-            except OSError as error:
-                raise self._lost(error) from error
+            piece = piece[self._step(self._connection.send, piece):]
 
-    def _lost(self, error: OSError) -> WireBroken:
-        if isinstance(error, TimeoutError | BlockingIOError):
-            self.broken = True
-            # What has not left this machine never does: nobody expects a rename that arrives after all.
-            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            return WireStalled(f"nothing moved for {self._timeout_s:g} s")
-        return self._break(str(error))
+    def _step(self, move: Callable[[memoryview], int], room: memoryview) -> int:
+        """Receive or send a little, waiting for that as long as patience has it; return how many bytes moved."""
+        self._patience.still_since = since = time.monotonic()
+        try:
+            while True:
+                try:
+                    return move(room)
+                except (TimeoutError, BlockingIOError) as error:
+                    limit_s = min(self._timeout_s, self._patience.limit_s)
+                    if time.monotonic() - since >= limit_s:
+                        raise self._stalled(limit_s) from error
+        except OSError as error:
+            raise self._break(str(error)) from error
+        finally:
+            self._patience.still_since = None
+
+    def _stalled(self, limit_s: float) -> WireStalled:
+        self.broken = True
+        # What has not left this machine never does: nobody expects a rename that arrives after all.
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        return WireStalled(f"nothing moved for {limit_s:g} s")
 
     def _break(self, reason: str) -> WireBroken:
         self.broken = True
@@ -311,7 +327,7 @@ class Wire:
 
 
 def _limit(connection: socket.socket, timeout_s: float) -> None:
-    """Have every step on `connection` fail after that time."""
+    """Have every call on `connection` return after that time."""
     if type(connection) is not socket.socket:
         connection.settimeout(timeout_s)
         return

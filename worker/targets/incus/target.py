@@ -8,7 +8,7 @@ from typing import Any, Final
 from daemon.config import Remote
 from daemon.errors import Cause, Undelivered
 from daemon.model.upload import Destination
-from worker.targets.base import Feed, Session
+from worker.targets.base import Feed, Patience, Session
 from worker.targets.incus.bound_session import BoundSession, LinkReader
 from worker.targets.incus.files_api import FilesApiSession
 from worker.targets.incus.instance import Instance, read
@@ -30,24 +30,26 @@ class IncusTarget:
         self._remote = remote
         self.local = not remote.endpoint.startswith("https://")
 
-    def open(self, destination: Destination, stopped: str) -> Session:
+    def open(self, destination: Destination, stopped: str, patience: Patience | None = None) -> Session:
         """Open a session to an instance; see worker.targets.base.Target."""
-        rest = Rest(self._name, self._remote, self._remote.timeout_s)
+        patience = patience or Patience()
+        rest = Rest(self._name, self._remote, self._remote.timeout_s, patience)
         try:
-            return self._open(rest, destination, stopped)
+            return self._open(rest, destination, stopped, patience)
         except BaseException:
             rest.close()
             raise
 
     @contextmanager
-    def _knowing_whose_fault(self) -> Iterator[None]:
+    def _knowing_whose_fault(self, patience: Patience) -> Iterator[None]:
         """Have an error that may be one instance's or the whole remote's say which."""
         try:
             yield
         except Undelivered as error:
             if error.kind.cause in {Cause.SILENT, Cause.REFUSED}:
                 # It is this instance alone, if the remote answers and lets this service in.
-                self.probe()
+                with patience.waiting():
+                    self.probe()
             if error.kind.cause is Cause.REFUSED:
                 raise Undelivered("instance_refused", error.detail) from error
             raise
@@ -88,35 +90,36 @@ class IncusTarget:
     def close(self) -> None:
         """Nothing to let go of: each session has its own connection."""
 
-    def _open(self, rest: Rest, destination: Destination, stopped: str) -> Session:
+    def _open(self, rest: Rest, destination: Destination, stopped: str, patience: Patience) -> Session:
         address = f"/instances/{urllib.parse.quote(destination.instance, safe='')}"
 
         def look() -> Instance:
-            with self._knowing_whose_fault():
+            with self._knowing_whose_fault(patience):
                 return read(rest.metadata(address, destination.project))
 
         if stopped == "wait":
             instance = look()
             if not instance.running:
                 raise Undelivered("instance_stopped", f"{destination.instance} is {instance.status.lower()}")
-        with self._knowing_whose_fault():
-            carrier = self._connect(rest, address, destination)
+        with self._knowing_whose_fault(patience):
+            carrier = self._connect(rest, address, destination, patience)
         try:
             return BoundSession(carrier, look)
         except BaseException:
             carrier.close()
             raise
 
-    def _connect(self, rest: Rest, address: str, destination: Destination) -> LinkReader:
+    def _connect(self, rest: Rest, address: str, destination: Destination, patience: Patience) -> LinkReader:
         try:
-            return self._sftp(rest.upgrade(f"{address}/sftp", {"project": destination.project}, {"Upgrade": "sftp"}))
+            connection = rest.upgrade(f"{address}/sftp", {"project": destination.project}, {"Upgrade": "sftp"})
+            return self._sftp(connection, patience)
         except (NoSuchAddress, WireForeign):
             # Only then: where SFTP merely failed, a file that is written in place could be seen half.
             return FilesApiSession(rest.files(destination.instance, destination.project), rest.close)
 
-    def _sftp(self, connection: Upgraded) -> SftpSession:
+    def _sftp(self, connection: Upgraded, patience: Patience) -> SftpSession:
         try:
-            return SftpSession(Wire(connection.socket, self._remote.timeout_s), connection.close)
+            return SftpSession(Wire(connection.socket, self._remote.timeout_s, patience), connection.close)
         except WireBroken as error:
             connection.close()
             if isinstance(error, WireForeign):

@@ -65,6 +65,25 @@ def test_instances_with_queued_tasks_are_told_in_the_order_of_their_keys(queue: 
     assert queue.ready_instances(keys[2], 9) == []
 
 
+def test_instances_that_are_asked_about_are_told_in_the_order_of_the_question(queue: TaskQueue) -> None:
+    """Those with queued tasks, however many there are."""
+    keys = [f"local/default/c{number}" for number in range(200)]
+    accept(queue, *(an_upload(instance=f"c{number}") for number in range(0, 200, 2)))
+    queue.claim(keys[0], 9)
+    assert queue.ready_among(keys[::-1]) == keys[198:0:-2]
+    assert queue.ready_among([]) == []
+
+
+def test_newest_tasks_tell_their_instances(queue: TaskQueue) -> None:
+    """Those after the last one that was seen, the newest first, each once."""
+    first, *_, newest = accept(queue, *(an_upload(instance=instance) for instance in "abcbd"))
+    keys = [f"local/default/{instance}" for instance in "dbc"]
+    last = task_of(queue, newest).order
+    assert queue.arrivals(task_of(queue, first).order, 10) == (last, keys)
+    assert queue.arrivals(task_of(queue, first).order, 2) == (last, keys[:2])
+    assert queue.arrivals(last, 10) == (last, [])
+
+
 def test_deferred_task_can_be_claimed_when_its_time_has_come(queue: TaskQueue) -> None:
     """The earliest first, as many as are asked for."""
     uploads = several(3)

@@ -29,10 +29,10 @@ def queue(tmp_path: Path) -> Iterator[SqliteQueue]:
         yield opened
 
 
-def an_upload(number: int, path: str = "/x") -> Upload:
+def an_upload(number: int, path: str = "/x", instance: str = "c1") -> Upload:
     """An upload whose id says its number."""
-    return Upload(task_id=f"00000000-0000-7000-8000-{number:012d}", destination=Destination(LOCAL, "default", "c1", path),
-                  size=1, sha256="0" * 64, created_at=time.time())
+    return Upload(task_id=f"00000000-0000-7000-8000-{number:012d}",
+                  destination=Destination(LOCAL, "default", instance, path), size=1, sha256="0" * 64, created_at=time.time())
 
 
 def steps_of(queue: SqliteQueue, work: Callable[[], object]) -> int:
@@ -70,6 +70,8 @@ def live(queue: SqliteQueue) -> None:
     queue.promote_due(time.time(), 10)
     queue.release_instance(KEY, 10)
     queue.ready_instances("", 10)
+    queue.ready_among([KEY])
+    queue.arrivals(0, 10)
     queue.newer_exists(tasks[1].destination.target, tasks[1].order)
     queue.find(tasks[0].task_id)
     queue.next_with_parts("")
@@ -102,6 +104,21 @@ def test_daily_work_reads_and_sorts_no_more_than_it_takes_whatever_waits(queue: 
     # that were asked for.
     assert scans == {"SCAN tally", "SCAN tasks_v1 USING INDEX tasks_wishes", "SCAN tasks_v1 USING INDEX tasks_clear",
                      "SCAN json_each VIRTUAL TABLE INDEX 1:"}
+
+
+def test_instances_with_nothing_queued_cost_nothing_when_it_is_asked_who_has(queue: SqliteQueue) -> None:
+    """Twenty thousand names that are tried again later are not looked at in each turn of the worker."""
+    def ask() -> None:
+        assert queue.ready_instances("", 10) == ["local/default/ready"]
+
+    queue.put_many([an_upload(0, instance="ready")], supersede=False)
+    ask()
+    few = steps_of(queue, ask)
+    queue.put_many([an_upload(number, instance=f"c{number}") for number in range(1, 500)], supersede=False)
+    for number in range(1, 500):
+        [task] = queue.claim(f"local/default/c{number}", 1)
+        queue.settle([Settlement(order=task.order, state=State.DEFERRED, due_at=4e9)])
+    assert steps_of(queue, ask) == few
 
 
 def test_open_column_follows_the_state_whoever_changes_it(queue: SqliteQueue) -> None:

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -24,13 +24,18 @@ class OneLane:
         self.only = Lane(Destination("local", "default", "c1", "/"), most_bulk=1)
         self.tried: list[str] = []
 
-    def lane(self, _destination: Destination) -> Lane:
+    def find(self, _destination: Destination) -> Lane:
         """The lane to every instance."""
         return self.only
 
-    def try_again(self, matches: Callable[[Lane], bool]) -> None:
-        """Note which lanes are to be probed."""
-        self.tried += [self.only.key] if matches(self.only) else []
+    @property
+    def health(self) -> "OneLane":
+        """What is known of the instance."""
+        return self
+
+    def try_again(self, keys: Iterable[str]) -> None:
+        """Note which instances are to be tried."""
+        self.tried += keys
 
 
 @pytest.fixture

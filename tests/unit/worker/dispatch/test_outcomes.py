@@ -30,7 +30,7 @@ class Desk:
         self.depot = depot
         self.outages = Outages(depot.queue)
         self.remotes = Remotes(self.outages, self.config, no_target, lambda _message: None)
-        self.lanes = Lanes(depot.queue, self.outages, self.config, lambda _lane, _config: None, lambda _message: None)
+        self.lanes = Lanes(depot.queue, self.outages, self.config, lambda *_: None, lambda _message: None)
         self.settling = Settling(depot.queue, depot.spool, self.lanes, self.remotes, self.outages, self.config)
 
     def claim(self, number: int = 1, path: str = "/f") -> list[Task]:
@@ -51,7 +51,7 @@ class Desk:
 
     def down(self) -> list[str]:
         """The instances that are known to be down."""
-        return [lane.key for lane in self.lanes.down()]
+        return [lane.key for lane in self.lanes.health.down()]
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_failure_of_the_instance_brings_it_down_once(desk: Desk) -> None:
     """Several pushes that fail together are one failure of the instance, not several."""
     tasks = desk.claim(4)
     desk.settling.take([Outcome(task, "stalled", "nothing moved") for task in tasks])
-    [lane] = desk.lanes.down()
+    [lane] = desk.lanes.health.down()
     assert (lane.key, lane.down_code, lane.failures) == ("local/default/c1", "stalled", 1)
 
 
@@ -190,7 +190,7 @@ def test_probes_of_an_instance_that_stays_down_grow_rare(desk: Desk) -> None:
     for task, wait_s in zip(desk.claim(6), (1, 2, 4, 8, 16, 32), strict=True):
         before = time.time()
         desk.end(task, "instance_not_found")
-        [lane] = desk.lanes.down()
+        [lane] = desk.lanes.health.down()
         assert lane.down_until is not None
         assert before <= lane.down_until - wait_s <= time.time()
         lane.down_until = 0.0
@@ -201,7 +201,7 @@ def test_instance_that_has_to_be_waited_for_is_probed_steadily(desk: Desk) -> No
     for task in desk.claim(5):
         before = time.time()
         desk.end(task, "instance_stopped")
-        [lane] = desk.lanes.down()
+        [lane] = desk.lanes.health.down()
         assert lane.down_until is not None
         assert before <= lane.down_until - WAIT_PROBE_S <= time.time()
         lane.down_until = 0.0
@@ -229,9 +229,9 @@ def test_trouble_on_this_side_tells_nothing_about_the_instance(desk: Desk, code:
 def test_remote_that_is_away_takes_back_what_was_not_begun(desk: Desk) -> None:
     """All of its tasks wait together in the queue, without an attempt."""
     pushed, waiting = desk.claim(2)
-    lane = desk.lanes.lane(waiting.destination)
+    lane = desk.lanes._lane(waiting.destination)
     lane.add([waiting])
-    desk.lanes._active[lane.key] = lane
+    desk.lanes._hold(lane)
     desk.end(pushed, "incus_unreachable")
     assert not desk.remotes.answers("local")
     assert desk.down() == []

@@ -5,6 +5,7 @@ import pytest
 
 from daemon.config import load
 from daemon.model.task import State, Task
+from daemon.model.upload import Destination
 from tests.support import rows
 from tests.support.depot import Depot
 from tests.support.targets import no_target
@@ -25,12 +26,13 @@ class Broom:
         self.depot = depot
         outages = Outages(depot.queue)
         self.remotes = Remotes(outages, config, no_target, lambda _message: None)
-        self.lanes = Lanes(depot.queue, outages, config, lambda _lane, _config: None, lambda _message: None)
+        self.lanes = Lanes(depot.queue, outages, config, lambda *_: None, lambda _message: None)
         settling = Settling(depot.queue, depot.spool, self.lanes, self.remotes, outages, config)
         self.sweeping = Sweeping(depot.queue, self.lanes, self.remotes, settling)
 
     def leave(self, instance: str = "c1", number: int = 1) -> list[Task]:
-        """Cancelled tasks that may have left part files."""
+        """Cancelled tasks that may have left part files in an instance that answers."""
+        self.lanes.health.note_up(Destination("local", "default", instance, "/"))
         uploads = [self.depot.accept(f"/{index}", instance=instance) for index in range(number)]
         self.depot.claim(instance)
         self.depot.queue.resume(supersede=True)
@@ -46,9 +48,9 @@ class Broom:
 
     def end(self, task: Task, code: str | None, *, removed: bool = False, unopened: bool = False) -> None:
         """A runner has looked for a part file."""
-        lane = self.lanes.lane(task.destination)
-        push = lane.take(0, turn_over=False)
-        if push is not None:
+        lane = self.lanes.find(task.destination)
+        push = lane.take(0, turn_over=False) if lane else None
+        if lane and push:
             lane.done(push, abandoned=False)
         self.sweeping.swept(Swept(task, code, "so it is", removed, unopened))
 
@@ -58,7 +60,7 @@ class Broom:
 
     def down(self) -> list[Lane]:
         """The instances that are known to be down."""
-        return self.lanes.down()
+        return self.lanes.health.down()
 
 
 @pytest.fixture

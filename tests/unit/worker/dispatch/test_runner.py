@@ -12,7 +12,7 @@ from tests.support.depot import Depot
 from worker.dispatch import runner
 from worker.dispatch.lane import Lane
 from worker.dispatch.runner import Outcome, Swept
-from worker.targets.base import Delivery, Receipt
+from worker.targets.base import Delivery, Patience, Receipt
 
 
 class Counted:
@@ -27,7 +27,7 @@ class Counted:
         #: What it raises when it is to vouch for what was delivered.
         self.doubt: Exception | None = None
 
-    def open(self, destination: Destination, stopped: str) -> "Counted":
+    def open(self, destination: Destination, stopped: str, patience: Patience | None = None) -> "Counted":
         """Open the session."""
         self.said.append("open")
         return self
@@ -74,7 +74,7 @@ class Work:
 
     def run(self) -> None:
         """Push them all."""
-        runner.run(self.lane, lambda _: self.counted, self.depot.spool, Config, self.reported.append)
+        runner.run(self.lane, lambda _: self.counted, self.depot.spool, Config, self.reported.append, Patience())
 
     @property
     def codes(self) -> list[str | None]:
@@ -102,7 +102,7 @@ def test_delivery_is_told_only_when_its_session_has_vouched_for_it(depot: Depot)
     work = Work(depot, 3)
     asked: list[int] = []
     runner.run(work.lane, lambda _: work.counted, depot.spool, Config,
-               lambda _: asked.append(work.counted.said.count("confirm")))
+               lambda _: asked.append(work.counted.said.count("confirm")), Patience())
     assert asked == [1, 1, 1]
 
 

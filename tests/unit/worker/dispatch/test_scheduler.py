@@ -11,9 +11,11 @@ from daemon.task_queue import BULK_BYTES, Change, Settlement
 from tests.support import rows
 from tests.support.depot import Depot, an_upload
 from tests.support.waiting import eventually
+from worker.dispatch.crew import RunnerEnded
 from worker.dispatch.lane import Lane, Push
 from worker.dispatch.outages import Outages
-from worker.dispatch.scheduler import CLAIM_AHEAD, Lanes, RunnerEnded
+from worker.dispatch.scheduler import CLAIM_AHEAD, Lanes
+from worker.targets.base import Patience
 
 NOW = 2e9
 
@@ -42,8 +44,11 @@ class Floor:
         self._lock = threading.Lock()
         self._open = threading.Event()
         self.away: set[str] = set()
+        #: Instances that have not answered; all others that something is sent to have.
+        self.untried: set[str] = set()
+        self.known: set[str] = set()
 
-    def _run(self, lane: Lane, config: Callable[[], Config]) -> None:
+    def _run(self, lane: Lane, config: Callable[[], Config], patience: Patience) -> None:
         while (push := lane.take(0.01, turn_over=False)) is not None:
             self.configs.append(config())
             self._push(push)
@@ -72,7 +77,16 @@ class Floor:
         """One turn of the main loop."""
         while self.ended:
             self.lanes.reap(self.ended.pop())
+        for key in {tally.instance_key for tally in self.depot.queue.tallies()} - self.known - self.untried:
+            self.prove(key)
         return self.lanes.dispatch(now, lambda remote: remote not in self.away)
+
+    def prove(self, key: str) -> None:
+        """An instance answers."""
+        self.known.add(key)
+        if key.count("/") == 2:
+            remote, project, instance = key.split("/")
+            self.lanes.health.note_up(Destination(remote, project, instance, "/"))
 
     def sweep(self, *uploads: Upload, now: float = NOW) -> None:
         """Have part files removed that tasks left."""
@@ -127,9 +141,16 @@ def accept(depot: Depot, number: int, instance: str = "c1", size: int = 1, name:
                          supersede=False)
 
 
+def inside(instance: str = "c1") -> Destination:
+    """Where an instance is."""
+    return Destination("local", "default", instance, "/")
+
+
 def lane_of(floor: Floor, instance: str = "c1") -> Lane:
-    """The lane to an instance."""
-    return floor.lanes.lane(Destination("local", "default", instance, "/"))
+    """The lane to an instance that has something to do."""
+    lane = floor.lanes.find(inside(instance))
+    assert lane is not None
+    return lane
 
 
 def test_instance_gets_up_to_its_share_of_runners(depot: Depot, floor: Floor) -> None:
@@ -223,7 +244,8 @@ def test_remote_that_is_away_costs_nothing(depot: Depot, floor: Floor) -> None:
 
 def bring_down(floor: Floor, until: float, code: str = "instance_not_found") -> list[Task]:
     """Note that the instance c1 is down."""
-    return floor.lanes.note_down(lane_of(floor), code, until)
+    floor.known.add(inside().instance_key)
+    return floor.lanes.note_down(inside(), code, until)
 
 
 def test_instance_that_is_down_is_left_alone_until_its_time(depot: Depot, floor: Floor) -> None:
@@ -231,7 +253,7 @@ def test_instance_that_is_down_is_left_alone_until_its_time(depot: Depot, floor:
     accept(depot, 10)
     bring_down(floor, NOW + 10)
     assert floor.dispatch(NOW) == 0
-    assert floor.lanes.next_probe_at(NOW) == NOW + 10
+    assert floor.lanes.next_look_in_s(NOW) == 10
 
 
 def test_instance_that_is_down_waits_no_longer_when_the_clock_is_set_back(depot: Depot, floor: Floor) -> None:
@@ -239,9 +261,9 @@ def test_instance_that_is_down_waits_no_longer_when_the_clock_is_set_back(depot:
     accept(depot, 10)
     bring_down(floor, NOW + 10)
     floor.dispatch(NOW - 3600)
-    next_at = floor.lanes.next_probe_at(NOW - 3600)
-    assert next_at is not None
-    assert next_at <= NOW - 3600 + load(None).retry.max_delay_s
+    look_in_s = floor.lanes.next_look_in_s(NOW - 3600)
+    assert look_in_s is not None
+    assert look_in_s <= load(None).retry.max_delay_s
 
 
 @pytest.mark.parametrize("size", [1, BULK_BYTES])
@@ -260,13 +282,12 @@ def test_instance_that_is_down_is_probed_with_any_task_in_time(depot: Depot, siz
     accept(depot, 20, name="hangs")
     accept(depot, 1, name="well", size=size)
     lanes = Lanes(depot.queue, Outages(depot.queue), a_config(), lambda *_: None, lambda _: None)
-    lane = lanes.lane(Destination("local", "default", "c1", "/"))
     probed: list[str] = []
-    lanes.note_down(lane, "stalled", NOW)
+    lanes.note_down(inside(), "stalled", NOW)
     while "/well/0" not in probed:
         assert len(probed) < 1000
         assert lanes.dispatch(NOW, lambda _: True) == 1
-        (task,) = lanes.note_down(lane, "stalled", NOW)
+        (task,) = lanes.note_down(inside(), "stalled", NOW)
         depot.queue.settle([Settlement(order=task.order, state=State.QUEUED)])
         probed.append(task.destination.path)
     lanes.close()
@@ -276,8 +297,8 @@ def test_instance_that_answers_gets_all_of_its_tasks(depot: Depot, floor: Floor)
     """After a probe that came through there is no waiting."""
     accept(depot, 100)
     bring_down(floor, NOW + 1000)
-    assert floor.lanes.note_up(lane_of(floor))
-    assert not floor.lanes.note_up(lane_of(floor))
+    assert floor.lanes.health.note_up(inside())
+    assert not floor.lanes.health.note_up(inside())
     floor.run_until(lambda: floor.running() == 4)
 
 
@@ -294,19 +315,19 @@ def test_instance_is_tried_at_once_when_something_changed(depot: Depot, floor: F
     """An event, or a person, ends the wait."""
     accept(depot, 10)
     bring_down(floor, NOW + 1000)
-    floor.lanes.try_again(lambda lane: lane.key == "local/default/c2")
+    floor.lanes.health.try_again(["local/default/c2"])
     assert floor.dispatch(NOW) == 0
-    floor.lanes.try_again(lambda lane: lane.key == "local/default/c1")
+    floor.lanes.health.try_again(["local/default/c1"])
     assert floor.dispatch(NOW) == 1
 
 
 def test_instance_that_nothing_is_sent_to_is_forgotten(depot: Depot, floor: Floor) -> None:
     """What is known of instances does not grow for ever."""
     bring_down(floor, NOW)
-    floor.lanes.next_probe_at(NOW + 60)
-    assert len(floor.lanes.down()) == 1
-    floor.lanes.next_probe_at(NOW + 86400)
-    assert floor.lanes.down() == []
+    floor.dispatch(NOW + 60)
+    assert len(floor.lanes.health.down()) == 1
+    floor.dispatch(NOW + 86400)
+    assert floor.lanes.health.down() == []
 
 
 @pytest.mark.parametrize(("code", "stands_still"), [("instance_stopped", True), ("agent_down", True),
@@ -319,7 +340,7 @@ def test_clock_of_an_instance_stands_still_while_it_has_to_be_waited_for(
     began = time.monotonic()
     eventually(lambda: time.monotonic() > began + 0.02)
     assert (floor.outages.seconds(Destination("local", "default", "c1", "/")) > 0) is stands_still
-    floor.lanes.note_up(lane_of(floor))
+    floor.lanes.health.note_up(inside())
 
 
 # --- part files --------------------------------------------------------------------------------------------
@@ -346,6 +367,7 @@ def test_part_files_of_an_instance_are_removed_once(depot: Depot, floor: Floor) 
     """Those that are on their way are not handed out again."""
     uploads = [depot.accept(f"/{number}") for number in range(3)]
     floor.let_go()
+    floor.lanes.health.note_up(inside())
     floor.sweep(*uploads)
     floor.sweep(*uploads)
     rows.write(depot.queue, status=State.CANCELLED)
@@ -360,8 +382,9 @@ def test_part_file_waits_for_its_instance(depot: Depot, floor: Floor, away: bool
     rows.write(depot.queue, status=State.CANCELLED)
     if away:
         floor.away.add("local")
+        floor.lanes.health.note_up(inside())
     else:
-        floor.lanes.note_down(lane_of(floor), "instance_stopped", NOW + 10)
+        floor.lanes.note_down(inside(), "instance_stopped", NOW + 10)
     floor.sweep(*uploads)
     assert floor.lanes.active() == []
     floor.away.clear()
@@ -433,7 +456,7 @@ def test_mistake_of_a_runner_is_told(depot: Depot) -> None:
     """A runner that dies of a mistake is reaped like any other, with the mistake."""
     ended: list[RunnerEnded] = []
 
-    def run(_lane: Lane, _config: object) -> None:
+    def run(*_: object) -> None:
         raise ZeroDivisionError
 
     lanes = Lanes(depot.queue, Outages(depot.queue), a_config(), run, ended.append)

@@ -36,7 +36,7 @@ class Yard:
         self.depot = depot
         self.messages: list[Unspooled] = []
         outages = Outages(depot.queue)
-        self.lanes = Lanes(depot.queue, outages, self.config, lambda _lane, _config: None, lambda _message: None)
+        self.lanes = Lanes(depot.queue, outages, self.config, lambda *_: None, lambda _message: None)
         self.upkeep = Upkeep(depot.queue, depot.spool, Barrier(depot.spool, self.messages.append), self.lanes,
                              Remotes(outages, self.config, _open_target, lambda _message: None), outages,
                              Reserve(depot.layout, 0, 0), self.config)
@@ -165,8 +165,7 @@ def test_dead_letters_are_removed_when_they_are_kept_for_a_time_only(depot: Depo
 
 def bring_down(yard: Yard, code: str) -> None:
     """The instance c1 is known to be down."""
-    lane = yard.lanes.lane(Destination("local", "default", "c1", "/"))
-    yard.lanes.note_down(lane, code, time.time() + 1000)
+    yard.lanes.note_down(Destination("local", "default", "c1", "/"), code, time.time() + 1000)
 
 
 def test_tasks_that_waited_too_long_for_an_instance_are_given_up(depot: Depot) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from worker.targets.attributes import Attributes
+from worker.targets.base import Patience
 from worker.targets.incus.sftp_wire import SftpStatus, Wire, WireBroken, WireForeign, WireStalled
 
 HELLO = b"\x02\x00\x00\x00\x03" + b"".join(
@@ -31,7 +32,7 @@ def ends() -> Iterator[tuple[Wire, socket.socket]]:
     ours, theirs = socket.socketpair()
     with contextlib.closing(ours), contextlib.closing(theirs):
         theirs.sendall(packed(HELLO))
-        wire = Wire(ours, 0.2)
+        wire = Wire(ours, 0.2, Patience())
         theirs.recv(9)
         yield wire, theirs
 
@@ -131,7 +132,7 @@ def test_server_without_what_is_needed_is_refused(hello: bytes) -> None:
     with contextlib.closing(ours), contextlib.closing(theirs):
         theirs.sendall(packed(hello))
         with pytest.raises(WireForeign):
-            Wire(ours, 0.2)
+            Wire(ours, 0.2, Patience())
 
 
 def test_drain_forgets_what_is_due(ends: tuple[Wire, socket.socket]) -> None:
@@ -170,7 +171,7 @@ def test_what_was_not_taken_yet_is_taken_back_when_nothing_moves() -> None:
     with contextlib.closing(theirs):
         with contextlib.closing(ours):
             theirs.sendall(packed(HELLO))
-            wire = Wire(ours, 0.2)
+            wire = Wire(ours, 0.2, Patience())
             with pytest.raises(WireStalled):
                 wire.done(wire.rename(b"/part", b"/file"))
         with pytest.raises(ConnectionResetError):
