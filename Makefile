@@ -13,8 +13,17 @@ COMPILE := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-u
 SCRIPTS := .ci/run $(filter-out %.py %.8 %/debian,$(wildcard packaging/*)) packaging/debian/postinst packaging/debian/postrm \
            packaging/debian/prerm $(wildcard scripts/*)
 
+# What takes its time comes first, side by side; then what needs the machine for itself. Both are run before either fails.
+ALL_TESTS := run() { \
+    if [ "$$(id -u)" = 0 ]; then scripts/incus-host; fi; \
+    echo 'Unit and integration tests, side by side:'; \
+    $(PYTEST) -m "$$1" $(PARALLEL); first=$$?; [ $$first -le 1 ] || exit $$first; \
+    echo 'Live, power and system tests, one after the other:'; \
+    $(PYTEST) -m "$$1" tests --ignore tests/integration --ignore tests/unit && exit $$first; \
+  }; run
+
 .DEFAULT_GOAL := help
-.PHONY: help run incus test test-fast test-pythons test-versions coverage bench lint docs deb install uninstall venv lock clean
+.PHONY: help run incus test test-fast test-full test-pythons test-versions coverage bench lint docs deb install uninstall venv lock clean
 
 help: ## say what can be made
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,12 +52,13 @@ lint: $(STAMP) ## ruff, mypy --strict, and shellcheck
 test-fast: $(STAMP) lint ## unit and integration tests in memory, side by side, under a minute
 	@$(PYTEST) --quick $(PARALLEL)
 
-test: $(STAMP) lint ## everything, against a real Incus (which root gets installed)
-	@if [ "$$(id -u)" = 0 ]; then scripts/incus-host; fi
-	@echo 'Unit and integration tests, side by side:'; \
-	$(PYTEST) $(PARALLEL); first=$$?; [ $$first -le 1 ] || exit $$first; \
-	echo 'Live, power and system tests, one after the other:'; \
-	$(PYTEST) tests --ignore tests/integration --ignore tests/unit && exit $$first
+test: $(STAMP) lint ## one path of everything, against a real Incus (which root gets installed), in under ten minutes
+	@$(ALL_TESTS) "not full"
+
+test-full: $(STAMP) lint ## everything, then on every version of Python and Incus that can be had here: an hour
+	@$(ALL_TESTS) ""
+	@scripts/test-pythons
+	@if [ "$$(id -u)" = 0 ]; then scripts/test-versions; fi
 
 test-pythons: ## unit and integration tests on each supported Python that this machine has
 	@scripts/test-pythons
