@@ -30,7 +30,7 @@ from worker.dispatch.outages import Outages
 from worker.dispatch.outcomes import Settling
 from worker.dispatch.part_cleanup import Sweeping
 from worker.dispatch.remotes import Probed, Remotes
-from worker.dispatch.runner import Outcome, Swept
+from worker.dispatch.runner import Outcome, Pushed, Swept
 from worker.dispatch.scheduler import Lanes
 from worker.mailbox import Inbox
 from worker.recovery.background import ReadThrough, Recovery
@@ -97,6 +97,8 @@ class Worker:
         self._mail: deque[Any] = deque()
         self._handlers: dict[type, Callable[[Any], None]] = {
             Outcome: lambda message: parts.settling.take([message]),
+            # The turn that reads it claims more tasks: runners never wait for a confirmation to be given some.
+            Pushed: lambda _: None,
             Swept: parts.sweeping.swept,
             RunnerEnded: self._runner_ended,
             Probed: self._probed,

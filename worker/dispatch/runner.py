@@ -50,6 +50,11 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Pushed:
+    """A message: a task was pushed, so its lane has room for another; how it ended is told once that is confirmed."""
+
+
+@dataclass(frozen=True)
 class Swept:
     """A message: how looking for the part file of a task ended. `code` is None when there is none any more."""
 
@@ -78,7 +83,7 @@ class _Hold:
     """The session that a runner holds to its instance, opened when it is first needed, and what it is to vouch for."""
 
     def __init__(
-        self, lane: Lane, target_of: Callable[[str], Target], report: Callable[[Outcome | Swept], None],
+        self, lane: Lane, target_of: Callable[[str], Target], report: Callable[[Outcome | Pushed | Swept], None],
         patience: Patience,
     ) -> None:
         self._lane = lane
@@ -119,6 +124,7 @@ class _Hold:
         if isinstance(ended, Outcome) and ended.receipt is not None:
             self._confirm_at = self._confirm_at if self._delivered else time.monotonic() + CONFIRM_S
             self._delivered.append((push, ended))
+            self._report(Pushed())
         else:
             self._report(ended)
         now = time.monotonic()
@@ -156,30 +162,32 @@ class _Hold:
 
 def run(
     lane: Lane, target_of: Callable[[str], Target], spool: Open, config: Callable[[], Config],
-    report: Callable[[Outcome | Swept], None], patience: Patience,
+    report: Callable[[Outcome | Pushed | Swept], None], patience: Patience,
 ) -> None:
     """Push the lane's tasks, or sweep up after them, until none comes for a while, and report each. One thread's work.
 
     `config` is asked for each task. `patience` is for all that is waited for.
     """
 
-    def tell(ended: Outcome | Swept) -> None:
-        patience.silent = ended.code is not None and ERRORS[ended.code].cause is Cause.SILENT
-        if isinstance(ended, Outcome) and patience.silent and patience.hurries:
-            ended = replace(ended, hurried=True)
-        report(ended)
+    def tell(message: Outcome | Pushed | Swept) -> None:
+        if not isinstance(message, Pushed):
+            patience.silent = message.code is not None and ERRORS[message.code].cause is Cause.SILENT
+        if isinstance(message, Outcome) and patience.silent and patience.hurries:
+            message = replace(message, hurried=True)
+        report(message)
 
     hold = _Hold(lane, target_of, tell, patience)
     turn_ends = time.monotonic() + TURN_S
     try:
         while True:
             push = lane.take(hold.linger_s, turn_over=time.monotonic() > turn_ends)
+            if push is None and not hold.owes:
+                return
+            if push is None or push.bulk:
+                # What is known is told before anything that may take long.
+                hold.confirm()
             if push is not None:
                 hold.ended(push, _do(push, lane, hold, spool, config()))
-            elif hold.owes:
-                hold.confirm()
-            else:
-                return
     finally:
         hold.let_go()
 

@@ -21,6 +21,17 @@ def test_settlement_counts_for_claimed_tasks_only(depot: Depot) -> None:
     assert depot.state(upload) is State.QUEUED
 
 
+@pytest.mark.parametrize(("state", "compares"), [(State.QUEUED, True), (State.DEFERRED, True), (State.DELIVERED, False)])
+def test_comparison_that_could_not_be_made_yet_is_still_a_comparison(depot: Depot, state: State, compares: bool) -> None:
+    """The file may be as it was delivered, and its bytes may be gone from the spool."""
+    upload = depot.accept()
+    depot.settle(upload, State.DELIVERED)
+    depot.queue.recheck_unsynced()
+    [task] = depot.claim()
+    depot.queue.settle([Settlement(order=task.order, state=state, due_at=4e9)])
+    assert depot.task(upload).recheck is compares
+
+
 def test_settlement_of_an_overtaken_task_that_is_not_through_supersedes_it(depot: Depot) -> None:
     """A newer upload that came while the older was being pushed replaces it, unless it was delivered."""
     older = depot.accept("/f")

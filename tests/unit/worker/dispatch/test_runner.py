@@ -8,10 +8,11 @@ import pytest
 from daemon.config import Config
 from daemon.errors import Undelivered
 from daemon.model.upload import Destination
-from tests.support.depot import Depot
+from daemon.task_queue import BULK_BYTES
+from tests.support.depot import Depot, an_upload
 from worker.dispatch import runner
 from worker.dispatch.lane import Lane
-from worker.dispatch.runner import Outcome, Swept
+from worker.dispatch.runner import Outcome, Pushed, Swept
 from worker.targets.base import Delivery, Patience, Receipt
 
 
@@ -26,6 +27,8 @@ class Counted:
         self.said: list[str] = []
         #: What it raises when it is to vouch for what was delivered.
         self.doubt: Exception | None = None
+        #: What happens during a delivery.
+        self.meanwhile: Callable[[], None] = lambda: None
 
     def open(self, destination: Destination, stopped: str, patience: Patience | None = None) -> "Counted":
         """Open the session."""
@@ -33,8 +36,9 @@ class Counted:
         return self
 
     def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
-        """Deliver nothing."""
+        """Deliver nothing, while more tasks come."""
         self.said.append("deliver")
+        self.meanwhile()
         return Receipt(atomic=True, way="directory")
 
     def confirm(self) -> None:
@@ -71,10 +75,21 @@ class Work:
         self.lane.add(depot.claim())
         self.counted = Counted()
         self.reported: list[Outcome | Swept] = []
+        #: How often the session had been asked to vouch when it was told that a task was pushed, and how that ended.
+        self.pushed_after: list[int] = []
+        self.told_after: list[int] = []
 
     def run(self) -> None:
         """Push them all."""
-        runner.run(self.lane, lambda _: self.counted, self.depot.spool, Config, self.reported.append, Patience())
+        runner.run(self.lane, lambda _: self.counted, self.depot.spool, Config, self._hear, Patience())
+
+    def _hear(self, message: Outcome | Pushed | Swept) -> None:
+        asked = self.counted.said.count("confirm")
+        if isinstance(message, Pushed):
+            self.pushed_after.append(asked)
+        else:
+            self.told_after.append(asked)
+            self.reported.append(message)
 
     @property
     def codes(self) -> list[str | None]:
@@ -98,12 +113,21 @@ def test_session_is_let_go_of_now_and_then_while_work_keeps_coming(
 
 
 def test_delivery_is_told_only_when_its_session_has_vouched_for_it(depot: Depot) -> None:
-    """One question serves all that were delivered before it."""
+    """One question serves all that were delivered before it; that there is room for more is told at once."""
     work = Work(depot, 3)
-    asked: list[int] = []
-    runner.run(work.lane, lambda _: work.counted, depot.spool, Config,
-               lambda _: asked.append(work.counted.said.count("confirm")), Patience())
-    assert asked == [1, 1, 1]
+    work.run()
+    assert work.pushed_after == [0, 0, 0]
+    assert work.told_after == [1, 1, 1]
+
+
+def test_delivery_is_told_before_a_bulky_push_begins(depot: Depot) -> None:
+    """That may take long: whoever waits for a small file need not wait for it, too."""
+    work = Work(depot, 1)
+    bulky = an_upload("/bulky", b"x" * BULK_BYTES)
+    depot.put(bulky, b"x" * BULK_BYTES)
+    work.counted.meanwhile = lambda: work.lane.add(depot.queue.claim(work.lane.key, 1, bulk=True))
+    work.run()
+    assert work.counted.said == ["open", "deliver", "confirm", "deliver", "confirm", "close"]
 
 
 def test_delivery_that_is_not_vouched_for_ends_as_what_came_in_between(depot: Depot) -> None:
