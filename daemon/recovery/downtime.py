@@ -31,7 +31,7 @@ def catch_up(queue: TaskQueue) -> None:
         queue.remember(_BOOT_FACT, current)
     alive_at = queue.fact(_ALIVE_FACT)
     if alive_at is not None:
-        queue.add_outage("", max(0.0, time.time() - float(alive_at)))
+        queue.add_outages({"": max(0.0, time.time() - float(alive_at))})
     note_alive(queue)
 
 

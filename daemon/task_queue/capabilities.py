@@ -169,8 +169,8 @@ class Execute(Find, Alter, Protocol):
 class Clocks(Protocol):
     """The time in which nothing could be delivered: nothing ages in it."""
 
-    def add_outage(self, clock: str, seconds: float) -> None:
-        """Add to the time for which a remote or an instance was away; the empty name stands for the worker itself."""
+    def add_outages(self, seconds: dict[str, float]) -> None:
+        """Add to the times for which remotes or instances were away; the empty name stands for the worker itself."""
 
     def outage_s(self, destination: Destination) -> float:
         """For how many seconds nothing could be delivered there, as far as is known."""

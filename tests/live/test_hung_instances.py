@@ -1,6 +1,8 @@
 """Instances that hang, beside a container that does not."""
 
+import socket
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,8 +24,12 @@ SOON_S = 20.0
 @pytest.fixture
 def service(tmp_path: Path, incus: Host) -> Iterator[Service]:
     """A worker whose Incus has any number of instances that hang; not started yet."""
-    settings = {"target": {"kind": "incus"}, "incus": {"endpoint": str(tmp_path / "incus.socket")}}
-    with Hanging(tmp_path / "incus.socket", incus.socket), Service(tmp_path, settings) as made:
+    settings = {"target": {"kind": "incus"}, "incus": {"endpoint": str(tmp_path / "incus.socket")},
+                "remotes.silent": {"endpoint": str(tmp_path / "silent.socket")}}
+    with (closing(socket.socket(socket.AF_UNIX)) as silent, Hanging(tmp_path / "incus.socket", incus.socket),
+          Service(tmp_path, settings) as made):
+        silent.bind(str(tmp_path / "silent.socket"))
+        silent.listen(1)
         yield made
         assert not made.mistakes()
 
@@ -57,6 +63,19 @@ def test_container_gets_its_files_beside_instances_that_hang_at_each_step(servic
     wait_delivered(service, upload(service, container.name, "new"))
     found = {task.task_id: task for task in service.tasks()}
     assert {found[task_id].state for task_id in tasks} <= {State.QUEUED, State.PUSHING, State.DEFERRED}
+
+
+def test_container_gets_its_files_beside_a_remote_that_takes_no_connection(
+    service: Service, container: Container,
+) -> None:
+    """However many instances of that remote have uploads that wait."""
+    service.start()
+    tasks = [upload(service, f"silent:c{number}", "f") for number in range(HUNG)]
+    wait_delivered(service, upload(service, container.name, "beside"))
+    eventually(lambda: [event["remote"] for event in service.events("target.down")] == ["silent"])
+    wait_delivered(service, upload(service, container.name, "beside"))
+    found = {task.task_id: task for task in service.tasks()}
+    assert {(found[task_id].state.label, found[task_id].attempts) for task_id in tasks} <= {("queued", 0), ("pushing", 0)}
 
 
 def test_instance_that_was_hurried_is_tried_again_and_no_attempt_counts(service: Service) -> None:

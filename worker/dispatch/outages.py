@@ -38,9 +38,7 @@ class Outages:
 
     def seconds(self, destination: Destination) -> float:
         """For how long the destination has had to be waited for, in all. Raises QueueFault."""
-        for clock in destination.clocks:
-            self._read(clock)
-        return self._queue.outage_s(destination) + sum(self._owed.get(clock, 0.0) for clock in destination.clocks)
+        return self._queue.outage_s(destination) + sum(map(self._shown, destination.clocks))
 
     def tend(self) -> None:
         """Write down what the clocks show, when it is time for that. Raises QueueFault."""
@@ -53,13 +51,16 @@ class Outages:
         """Write down what the clocks show. Raises QueueFault."""
         for clock in list(self._since):
             self._read(clock)
-        for clock in list(self._owed):
-            self._queue.add_outage(clock, self._owed[clock])
-            del self._owed[clock]
+        if self._owed:
+            self._queue.add_outages(self._owed)
+            self._owed = {}
 
     def _read(self, clock: str) -> None:
-        since = self._since.get(clock)
-        if since is not None:
-            now = self._now()
-            self._owed[clock] = self._owed.get(clock, 0.0) + now - since
-            self._since[clock] = now
+        if clock in self._since:
+            self._owed[clock] = self._shown(clock)
+            self._since[clock] = self._now()
+
+    def _shown(self, clock: str) -> float:
+        """The seconds that are not written down yet."""
+        now = self._now()
+        return self._owed.get(clock, 0.0) + now - self._since.get(clock, now)

@@ -19,7 +19,10 @@ from daemon.process.thread_pools import begin_pool
 from worker.dispatch.lifecycle_feed import feed
 from worker.dispatch.outages import Outages
 from worker.targets.base import Feed, Target
+from worker.targets.registry import is_local
 
+#: Remotes that are probed at the same time, at most.
+_MOST_PROBES: Final = 64
 #: Between two probes of a remote that is away.
 PROBE_EVERY_S: Final = 1.0
 
@@ -55,7 +58,8 @@ class Remotes:
         self._feeds: dict[str, Feed] = {}
         self._lock = threading.Lock()
         self._down: dict[str, _Down] = {}
-        self._pool = begin_pool(2, "probe")
+        # Each may take seconds to say nothing: none waits for another's probe.
+        self._pool = begin_pool(min(_MOST_PROBES, 1 + len(config.remotes)), "probe")
 
     def target(self, remote: str) -> Target:
         """The target of a remote, opened when it is first asked for. Raises Undelivered for an unknown remote."""
@@ -76,15 +80,12 @@ class Remotes:
             self._config = config
             feeds = [self._feeds.pop(name) for name in changed if name in self._feeds]
             targets = [self._targets.pop(name) for name in changed]
-        for close in (*(events.close for events in feeds), *(target.close for target in targets)):
-            self._pool.submit(close)
+        for connected in (*feeds, *targets):
+            self._pool.submit(connected.close)
 
     def local(self, remote: str) -> bool:
         """True when what is delivered to the remote lands on this machine's own filesystems."""
-        try:
-            return self.target(remote).local
-        except Undelivered:
-            return False
+        return is_local(remote, self._config)
 
     def answers(self, remote: str) -> bool:
         """True unless the remote is known to be away."""
@@ -136,9 +137,7 @@ class Remotes:
             self._report(Probed(remote, "worker_error"))
 
     def close(self) -> None:
-        """Let go of every connection."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for events in self._feeds.values():
-            events.close()
-        for target in self._targets.values():
-            target.close()
+        """Let go of every connection; one that is just being made is not waited for."""
+        for connected in (*self._feeds.values(), *self._targets.values()):
+            self._pool.submit(connected.close)
+        self._pool.shutdown(wait=False)

@@ -151,9 +151,6 @@ class Feed(Protocol):
 class Target(Protocol):
     """A place with instances in it: one remote. Its methods may be called from several threads."""
 
-    #: True when files land on this kernel's filesystems, so that one sync of this machine reaches them.
-    local: bool
-
     def open(self, destination: Destination, stopped: str, patience: Patience | None = None) -> Session:
         """Open a session to the instance of `destination` (its path does not matter).
 

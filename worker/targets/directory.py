@@ -49,8 +49,6 @@ _NO_LINK: Final = frozenset({errno.ENOENT, errno.EINVAL})
 class DirectoryTarget:
     """A Target that keeps its instances below one directory; see worker.targets.base for what it promises."""
 
-    local = True
-
     def __init__(self, root: Path) -> None:
         """Nothing is made before the first use."""
         self._root = root

@@ -1,6 +1,8 @@
 """Upkeep between the pushes: spooled bytes go, finished rows are cleared, old tasks are given up, in small steps."""
 
+import itertools
 import time
+from collections.abc import Iterator
 from typing import Final
 
 from daemon.config import Config
@@ -11,6 +13,7 @@ from daemon.recovery.downtime import note_alive
 from daemon.spool import Mark, SetMark
 from daemon.state.reserve import Reserve
 from daemon.task_queue import Change, Maintain
+from worker.dispatch.lane import Lane
 from worker.dispatch.marks import mark
 from worker.dispatch.outages import Outages
 from worker.dispatch.remotes import Remotes
@@ -27,6 +30,8 @@ _KEPT_EVERY_S: Final = 5.0
 _SLICE: Final = 500
 #: A task that is due in more than so many times the longest delay was put off before the clock was set back.
 _LATEST: Final = 2
+#: Instances that are down whose tasks may have to be given up, looked at at once.
+_LANES_AT_ONCE: Final = 200
 #: For how long it can be asked what became of a command.
 _ANSWERS_S: Final = 3600.0
 #: Between two looks at what has grown old.
@@ -50,6 +55,8 @@ class Upkeep:
         self._outages = outages
         self._reserve = reserve
         self._config = config
+        #: Instances that are down, and were not looked at yet.
+        self._ageing: Iterator[Lane] = iter(())
         self._barrier_at = 0.0
         self._clear_at = 0.0
         self._checkpoint_at = time.monotonic() + _CHECKPOINT_EVERY_S
@@ -145,8 +152,8 @@ class Upkeep:
         if not limit:
             return 0
         given_up = 0
-        for lane in self._lanes.health.down():
-            if ERRORS[lane.down_code].action is Action.WAIT:
+        for lane in self._next_down():
+            if lane.down_until is None or ERRORS[lane.down_code].action is Action.WAIT:
                 continue
             before = now - self._outages.seconds(lane.destination) - limit
             tasks = self._queue.aged(lane.key, before, _SLICE)
@@ -158,3 +165,11 @@ class Upkeep:
                     path=task.destination.path, attempt=task.attempts, detail=lane.down_code)
             given_up = max(given_up, min(_SLICE, len(tasks)))
         return given_up
+
+    def _next_down(self) -> list[Lane]:
+        """Some instances that are down, in turn."""
+        lanes = list(itertools.islice(self._ageing, _LANES_AT_ONCE))
+        if not lanes:
+            self._ageing = iter(self._lanes.health.down())
+            lanes = list(itertools.islice(self._ageing, _LANES_AT_ONCE))
+        return lanes

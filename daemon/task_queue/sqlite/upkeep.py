@@ -25,11 +25,11 @@ class QueueUpkeep(QueueBase):
 
     # --- outages and facts -------------------------------------------------------------------------------
 
-    def add_outage(self, clock: str, seconds: float) -> None:
-        """Add to the time for which a remote or an instance was away; the empty name stands for the worker itself."""
+    def add_outages(self, seconds: dict[str, float]) -> None:
+        """Add to the times for which remotes or instances were away; the empty name stands for the worker itself."""
         with self.write(self.quick, "queue.claim") as connection:
-            connection.execute("INSERT INTO outages VALUES (?, ?) ON CONFLICT DO UPDATE"
-                               " SET seconds = seconds + excluded.seconds", (clock, seconds))
+            connection.executemany("INSERT INTO outages VALUES (?, ?) ON CONFLICT DO UPDATE"
+                                   " SET seconds = seconds + excluded.seconds", seconds.items())
 
     def remember(self, name: str, value: str) -> None:
         """Remember a fact about the shard, durably."""

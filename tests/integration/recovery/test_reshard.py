@@ -57,8 +57,7 @@ def _fill(layout: Layout, shards: int, instances: int = 16, *, files: bool = Fal
     for shard, some in uploads.items():
         queues[shard].put_many(some, supersede=False)
     for queue in queues:
-        queue.add_outage("", 100.0 * queue.shard)
-        queue.add_outage("local", 7.0)
+        queue.add_outages({"": 100.0 * queue.shard, "local": 7.0})
         for tally in queue.tallies():
             _mix(queue, tally.instance_key, rng)
         queue.close()

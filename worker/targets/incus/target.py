@@ -28,7 +28,6 @@ class IncusTarget:
         """Nothing is connected before the first use. `remote` without an endpoint means this machine's."""
         self._name = name
         self._remote = remote
-        self.local = not remote.endpoint.startswith("https://")
 
     def open(self, destination: Destination, stopped: str, patience: Patience | None = None) -> Session:
         """Open a session to an instance; see worker.targets.base.Target."""

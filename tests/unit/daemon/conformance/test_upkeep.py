@@ -66,8 +66,8 @@ def test_dead_letters_can_be_found_by_their_age(queue: TaskQueue) -> None:
 def test_age_stands_still_while_nothing_can_be_delivered_there(queue: TaskQueue) -> None:
     """Time in which no worker ran, the remote was away or the instance was waited for does not count."""
     [before] = accept(queue, an_upload("/before", created_at=1000.0))
-    for clock, seconds in (("", 1.0), ("local", 10.0), (KEY, 100.0), ("eu", 1000.0), ("local/default/c2", 1000.0)):
-        queue.add_outage(clock, seconds)
+    queue.add_outages({"": 1.0, "local": 10.0, KEY: 50.0})
+    queue.add_outages({KEY: 50.0, "eu": 1000.0, "local/default/c2": 1000.0})
     [after] = accept(queue, an_upload("/after", created_at=1000.0))
     assert queue.outage_s(before.destination) == 111.0
     assert task_of(queue, before).age_base - task_of(queue, after).age_base == 111.0

@@ -19,8 +19,8 @@ KEY = "local/default/c1"
 def test_age_stands_still_while_nothing_can_be_delivered_there(depot: Depot) -> None:
     """Time in which no worker ran, the remote was away or the instance was waited for does not count."""
     before = depot.accept("/before", created_at=1000.0)
-    for clock, seconds in (("", 1.0), ("local", 10.0), (KEY, 100.0), ("eu", 1000.0), ("local/default/c2", 1000.0)):
-        depot.queue.add_outage(clock, seconds)
+    depot.queue.add_outages({"": 1.0, "local": 10.0, KEY: 50.0})
+    depot.queue.add_outages({KEY: 50.0, "eu": 1000.0, "local/default/c2": 1000.0})
     after = depot.accept("/after", created_at=1000.0)
     assert depot.queue.outage_s(before.destination) == 111.0
     assert depot.task(before).age_base - depot.task(after).age_base == 111.0

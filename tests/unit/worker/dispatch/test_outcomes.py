@@ -244,7 +244,7 @@ def test_task_is_not_given_up_for_the_time_its_remote_was_away(depot: Depot) -> 
     desk = Desk(depot, retry={"give_up_after_s": 1000.0})
     depot.accept("/old", created_at=time.time() - 5000)
     [old] = depot.claim()
-    depot.queue.add_outage("local", 4500.0)
+    depot.queue.add_outages({"local": 4500.0})
     desk.end(old, "target_full")
     assert desk.now(old).state is State.DEFERRED
 

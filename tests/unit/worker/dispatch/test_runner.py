@@ -19,7 +19,6 @@ from worker.targets.base import Delivery, Patience, Receipt
 class Counted:
     """A Target, and its session, that note what is done with them."""
 
-    local = True
     broken = False
     left_part = False
 

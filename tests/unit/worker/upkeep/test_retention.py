@@ -18,6 +18,7 @@ from tests.support.waiting import eventually
 from worker.dispatch.outages import Outages
 from worker.dispatch.remotes import Remotes
 from worker.dispatch.scheduler import Lanes
+from worker.upkeep import retention
 from worker.upkeep.retention import Upkeep
 from worker.upkeep.sync_barrier import Barrier, Unspooled, ready_to_go
 
@@ -55,7 +56,6 @@ class Yard:
 
 
 class _Here:
-    local = True
 
     def follow(self, *_: Any) -> None:
         """Nothing happens here."""
@@ -183,6 +183,21 @@ def test_tasks_that_waited_too_long_for_an_instance_are_given_up(depot: Depot) -
     assert {name.mark for name in depot.spool.scan(old.destination.bucket) if name.task_id == old.task_id} == {Mark.FAILED}
 
 
+def test_tasks_of_many_instances_are_given_up_a_few_at_a_time(depot: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty thousand names of which there is no instance hold up no turn."""
+    monkeypatch.setattr(retention, "_LANES_AT_ONCE", 2)
+    yard = Yard(depot, retry={"give_up_after_s": 1000.0})
+    old = [depot.accept("/old", created_at=time.time() - 2000, instance=f"c{number}") for number in range(5)]
+    for upload in old:
+        yard.lanes.note_down(upload.destination, "instance_not_found", time.time() + 1000)
+    given_up = []
+    for _ in range(3):
+        yard.upkeep._clear_at = 0.0
+        yard.turn()
+        given_up.append(sum(depot.state(upload) is State.FAILED for upload in old))
+    assert given_up == [2, 4, 5]
+
+
 @pytest.mark.parametrize("code", ["instance_stopped", "agent_down"])
 def test_tasks_that_wait_for_a_start_are_never_given_up(depot: Depot, code: str) -> None:
     """A machine that is off for a month gets its files when it comes back."""
@@ -197,8 +212,7 @@ def test_time_in_which_the_remote_was_away_does_not_count(depot: Depot) -> None:
     """Nor does the time in which no worker ran."""
     yard = Yard(depot, retry={"give_up_after_s": 1000.0})
     old = depot.accept("/old", created_at=time.time() - 2000)
-    depot.queue.add_outage("local", 600.0)
-    depot.queue.add_outage("", 600.0)
+    depot.queue.add_outages({"local": 600.0, "": 600.0})
     bring_down(yard, "instance_not_found")
     yard.turn()
     assert depot.state(old) is State.QUEUED
