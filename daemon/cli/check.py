@@ -130,16 +130,25 @@ def _enough(free: int, config: Config) -> int:
 
 
 def _check_remotes(config_file: str | None, owner: Identity | None) -> Iterator[Finding]:
-    """Ask the worker's own program, as the worker's user where root asks: only it may reach Incus."""
-    command = python("worker.check", *(["--config", config_file] if config_file else []))
-    with _credentials() as (environment, keys):
-        run = partial(subprocess.run, command, capture_output=True, text=True, timeout=120, check=False,
-                      env=environment, pass_fds=keys)
-        done = run() if owner is None else run(user=owner.uid, group=owner.gid, extra_groups=owner.groups)
+    """What the worker says of each remote."""
+    try:
+        done = _ask_worker(config_file, owner)
+    except OSError as error:
+        yield Finding("worker", False, str(error), "See whether the worker's user may run this program.")
+        return
     for line in done.stdout.splitlines():
         yield Finding(*json.loads(line))
     if done.returncode:
         yield Finding("worker", False, "; ".join(done.stderr.splitlines()) or f"exit code {done.returncode}")
+
+
+def _ask_worker(config_file: str | None, owner: Identity | None) -> "subprocess.CompletedProcess[str]":
+    """Ask the worker's own program, as the worker's user where root asks: only it may reach Incus. Raises OSError."""
+    command = python("worker.check", *(["--config", config_file] if config_file else []))
+    with _credentials() as (environment, keys):
+        run = partial(subprocess.run, command, capture_output=True, text=True, timeout=120, check=False,
+                      env=environment, pass_fds=keys)
+        return run() if owner is None else run(user=owner.uid, group=owner.gid, extra_groups=owner.groups)
 
 
 @contextmanager

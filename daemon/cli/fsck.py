@@ -6,6 +6,7 @@ needs the lock of each shard, so its worker must be stopped; a shard that is ser
 
 import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import Final
 
 from daemon.cli.all_shards import existing
@@ -118,8 +119,16 @@ class _Run:
         buckets = {self._layout.bucket(number).name for number in range(BUCKETS)}
         for name in sorted(set(os.listdir(self._layout.spool)) - buckets):
             path = self._layout.spool / name
-            kept = retire(self._layout, path) if self._repair else path
-            self._tell(Finding(name="file_stray", detail=str(kept), repaired=self._repair))
+            kept = self._set_aside(path) if self._repair else None
+            self._tell(Finding(name="file_stray", detail=str(kept or path), repaired=kept is not None))
+
+    def _set_aside(self, path: Path) -> Path | None:
+        try:
+            return retire(self._layout, path)
+        except PermissionError:
+            # In an installed service only root can have put it there, and this is not root.
+            _note(f"{path} is root's to remove.")
+            return None
 
     def _gather(self, shards: int) -> None:
         """Move tasks that are in the databases of other shards, before those miss them."""

@@ -116,9 +116,9 @@ def drop_to_owner(layout: Layout) -> None:
 
 
 def become(identity: Identity, layout: Layout) -> None:
-    """As root, become this owner of the state, for good."""
+    """As root, become this owner of the state, for good, and leave the user's other groups, as that of Incus, alone."""
     os.umask(0o007 if layout.shared else 0o077)
-    os.setgroups(identity.groups)
+    os.setgroups([identity.gid])
     os.setgid(identity.gid)
     os.setuid(identity.uid)
 

@@ -131,6 +131,16 @@ def test_state_belongs_to_the_two_users_and_nobody_else(machine: Machine, load: 
             assert mode[4:6] == "rw", line
 
 
+def test_check_of_root_asks_as_the_worker(machine: Machine) -> None:
+    """All is well on an installed machine, seen as the worker sees it, and root leaves nothing of its own behind."""
+    look = ("find", STATE, "-newer", CONFIG, "-user", "root")
+    before = machine.run(*look)
+    done = machine.run("incus-courier", "check")
+    assert f"ok   remote local: incus at {INCUS_SOCKET}" in done
+    assert "FAIL" not in done
+    assert machine.run(*look) == before
+
+
 def test_credentials_reach_the_worker_alone(machine: Machine) -> None:
     """A key that only root can read is handed to the worker, and to no other process."""
     machine.write("/etc/incus-courier/credentials/client.key", "secret\n")
