@@ -153,6 +153,7 @@ class Delivery(Section):
     gid: Uid = 0
     dir_mode: Octal = "0755"
     symlinks: Literal["follow", "replace"] = "follow"
+    replace_group: Literal["keep", "narrow", "in-place"] = "keep"
     verify: Literal["size", "digest"] = "size"
     stopped: Literal["push", "wait"] = "push"
     on_newer: Literal["supersede", "deliver-all"] = "supersede"

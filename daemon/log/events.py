@@ -67,7 +67,7 @@ EVENTS: Final[dict[str, LogEvent]] = _table(
     ("push.waiting", "info", "A push waits for its destination"),
     ("push.failed", "error", "A push failed for good; the bytes are kept as a dead letter"),
     ("push.cancelled", "info", "A task was cancelled before its file was in place"),
-    ("push.not_atomic", "warning", "Without SFTP a file is written in place"),
+    ("push.not_atomic", "warning", "A file was written in place, for want of SFTP or by configuration"),
     ("target.down", "warning", "A destination does not answer"),
     ("target.up", "info", "A destination answers again"),
     ("target.chosen", "info", "What uploads are delivered to"),

@@ -107,7 +107,7 @@ class World:
         values: dict[str, Any] = {
             "task_id": str(uuid.uuid4()), "destination": Destination("local", "default", self.instance, path),
             "size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "mode": None, "uid": None, "gid": None,
-            "default_mode": 0o644, "default_uid": 0, "default_gid": 0, "mkdirs": False, "dir_mode": 0o755, "symlinks": "follow",
+            "default_mode": 0o644, "default_uid": 0, "default_gid": 0, "mkdirs": False, "dir_mode": 0o755, "symlinks": "follow", "replace_group": "keep",
             "verify": "size", "stopped": "push"}
         return Delivery(**{**values, **changes})
 

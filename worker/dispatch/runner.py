@@ -74,6 +74,7 @@ def delivery_of(task: Task, config: Config) -> Delivery:
         task_id=upload.task_id, destination=upload.destination, size=upload.size, sha256=upload.sha256,
         mode=upload.mode, uid=upload.uid, gid=upload.gid, default_mode=rules.mode_bits, default_uid=rules.uid,
         default_gid=rules.gid, mkdirs=upload.mkdirs, dir_mode=rules.dir_mode_bits, symlinks=rules.symlinks,
+        replace_group=rules.replace_group,
         verify=rules.verify, stopped=rules.stopped, recheck=task.recheck,
         left_part=task.left_part,
     )

@@ -1,7 +1,7 @@
 """Mode and owner: what a file has, and what it is to have. Pure, and the same for every target."""
 
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from daemon.errors import Undelivered
@@ -99,6 +99,18 @@ def wanted(delivery: Delivery, existing: Attributes | None) -> Wanted:
         uid=kept.uid if delivery.uid is None else delivery.uid,
         gid=kept.gid if delivery.gid is None else delivery.gid,
     )
+
+
+def wanted_instead(delivery: Delivery, existing: Attributes | None) -> Wanted:
+    """Return what a new file is to have that takes the place of one whose access list cannot be seen.
+
+    As `wanted`. With an access list the group's bits are its mask, and a new file without the list gives them to the
+    group: with `replace_group` = "narrow" the group keeps only what all others have, too.
+    """
+    want = wanted(delivery, existing)
+    if delivery.replace_group != "narrow" or delivery.mode is not None or existing is None or existing.is_link:
+        return want
+    return replace(want, mode=want.mode & (~stat.S_IRWXG | (want.mode & stat.S_IRWXO) << 3))
 
 
 def wanted_directory(delivery: Delivery) -> Wanted:

@@ -66,6 +66,8 @@ class Delivery:
     dir_mode: int
     #: "follow" writes through a symbolic link at the path, "replace" puts a file in its place.
     symlinks: str
+    #: "keep" or "narrow": the group's bits of a file that is replaced; "in-place": it is written in place.
+    replace_group: str
     #: "size" or "digest": what is compared before the file gets its name.
     verify: str
     #: "push" or "wait": what to do when the instance is stopped.

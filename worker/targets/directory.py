@@ -42,6 +42,9 @@ _FILE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
 #: What every instance has: a path that is right for one of Incus is right here too, without mkdirs.
 USUAL_DIRECTORIES: Final = ("etc", "home", "opt", "root", "srv", "tmp", "usr", "var")
+#: Where Linux keeps a file's access list, and what it says when there is none: no such file, none of it, none of any.
+_ACCESS_LIST: Final = "system.posix_acl_access"
+_NO_ACCESS_LIST: Final = frozenset({errno.ENOENT, errno.ENODATA, errno.ENOTSUP})
 #: What readlink says of a name that is not a link: there is nothing, or something else.
 _NO_LINK: Final = frozenset({errno.ENOENT, errno.EINVAL})
 
@@ -129,12 +132,23 @@ class DirectorySession:
                 if delivery.recheck and _is_there(place, delivery, existing):
                     return Receipt(atomic=True, way="directory", unchanged=True)
                 refuse_unless_replaceable(delivery, existing)
+                want = wanted(delivery, existing)
+            if delivery.replace_group == "in-place" and existing and not existing.is_link:
+                _overwrite(place, delivery, source, want, before_rename)
+                return Receipt(atomic=False, way="directory")
+            self._replace(place, delivery, source, want, before_rename)
+        return Receipt(atomic=True, way="directory")
+
+    def _replace(self, place: "_Place", delivery: Delivery, source: BinaryIO, want: Wanted,
+                 before_rename: Callable[[], None]) -> None:
+        with contextlib.ExitStack() as opened:
+            with _explained(delivery):
                 place.remove_part()
                 part = os.open(place.part, _FILE | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=place.directory)
                 opened.callback(os.close, part)
             try:
                 with _explained(delivery):
-                    _fill(part, delivery, source, wanted(delivery, existing))
+                    _fill(part, delivery, source, want, place.access_list())
                 before_rename()
                 with _explained(delivery):
                     place.rename_part(delivery)
@@ -145,7 +159,6 @@ class DirectorySession:
                     place.remove_part()
                     self.left_part = False
                 raise
-        return Receipt(atomic=True, way="directory")
 
     def confirm(self) -> None:
         """Return: the directory is open, and no other takes its place."""
@@ -185,6 +198,16 @@ class _Place:
             return _attributes(os.stat(self.name, dir_fd=self.directory, follow_symlinks=False))
         except FileNotFoundError:
             return None
+
+    def access_list(self) -> bytes | None:
+        """The access list of what is there, or None."""
+        path = b"/proc/self/fd/%d/%b" % (self.directory, self.name)
+        try:
+            return os.getxattr(path, _ACCESS_LIST, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in _NO_ACCESS_LIST:
+                return None
+            raise
 
     def rename_part(self, delivery: Delivery) -> None:
         """Give the part file its name. Raises Undelivered when it is gone, and OSError."""
@@ -319,12 +342,26 @@ class _Walk:
             rename_new(self._staging, name, src_dir_fd=apart, dst_dir_fd=above)
 
 
-def _fill(part: int, delivery: Delivery, source: BinaryIO, want: Wanted) -> None:
+def _overwrite(place: _Place, delivery: Delivery, source: BinaryIO, want: Wanted,
+               before_write: Callable[[], None]) -> None:
+    with contextlib.ExitStack() as opened:
+        with _explained(delivery):
+            file = os.open(place.name, _FILE, dir_fd=place.directory)
+            opened.callback(os.close, file)
+        before_write()
+        with _explained(delivery):
+            _fill(file, delivery, source, want, None)
+
+
+def _fill(part: int, delivery: Delivery, source: BinaryIO, want: Wanted, access_list: bytes | None) -> None:
     for piece in spool.pieces(source, delivery.size, _PIECE_BYTES):
         written = 0
         while written < len(piece):
             written += os.write(part, piece[written:])
+    os.ftruncate(part, delivery.size)
     want = _own(part, delivery, want)
+    if access_list:
+        os.setxattr(part, _ACCESS_LIST, access_list)
     os.fchmod(part, want.mode)
     refuse_unless_exact(delivery, want, _attributes(os.fstat(part)))
     if delivery.verify == "digest":

@@ -26,6 +26,7 @@ from worker.targets.attributes import (
     refuse_unless_trusted,
     wanted,
     wanted_directory,
+    wanted_instead,
     where,
 )
 from worker.targets.base import Delivery, Receipt
@@ -88,6 +89,8 @@ class FilesApiSession:
         path, existing = self._follow(delivery)
         refuse_unless_replaceable(delivery, existing)
         want = wanted(delivery, existing)
+        if existing is not None and not want.met_by(existing):
+            want = wanted_instead(delivery, existing)
         if delivery.recheck and self._is_there(path, delivery, existing, want):
             return Receipt(atomic=False, way="files", unchanged=True)
         if want.special:

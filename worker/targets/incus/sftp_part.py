@@ -184,23 +184,37 @@ class PartFile:
 
     def _step_by_step(self, source: BinaryIO, want: Wanted) -> list[int]:
         self._wire.done(self._wire.chmod(self._handle, PRIVATE_FILE))
-        self._write_all(source)
+        write_all(self._wire, self._handle, source, self._delivery.size)
         if self._delivery.verify == "digest":
             self._compare(source)
         return [self._wire.chown(self._handle, want.uid, want.gid), self._wire.chmod(self._handle, want.mode)]
 
-    def _write_all(self, source: BinaryIO) -> None:
-        under_way: deque[int] = deque()
-        offset = 0
-        for piece in spool.pieces(source, self._delivery.size, WRITE_BYTES):
-            under_way.append(self._wire.write(self._handle, offset, piece))
-            offset += len(piece)
-            if len(under_way) >= _WINDOW:
-                self._wire.done(under_way.popleft())
-        self._wire.done(*under_way)
-
     def _compare(self, source: BinaryIO) -> None:
         spool.refuse_unless_same(contents(self._wire, self._handle, self._delivery.size), source, self._delivery)
+
+
+@contextlib.contextmanager
+def closing_handle(wire: Wire, opening: int) -> Iterator[bytes]:
+    """Wait for the handle that was asked for, and close it afterwards if the connection still works."""
+    handle = wire.handle(opening)
+    try:
+        yield handle
+    finally:
+        if not wire.broken:
+            wire.drain()
+            wire.done(wire.close_handle(handle))
+
+
+def write_all(wire: Wire, handle: bytes, source: BinaryIO, size: int) -> None:
+    """Write the `size` bytes of `source` into an open file, from its start."""
+    under_way: deque[int] = deque()
+    offset = 0
+    for piece in spool.pieces(source, size, WRITE_BYTES):
+        under_way.append(wire.write(handle, offset, piece))
+        offset += len(piece)
+        if len(under_way) >= _WINDOW:
+            wire.done(under_way.popleft())
+    wire.done(*under_way)
 
 
 def contents(wire: Wire, handle: bytes, size: int) -> Iterator[bytes]:

@@ -20,11 +20,13 @@ from worker.targets.attributes import (
     refuse_unless_trusted,
     shown,
     wanted,
+    wanted_instead,
     where,
 )
 from worker.targets.base import Delivery, Receipt
 from worker.targets.error_codes import classify_sftp, system_text
-from worker.targets.incus.sftp_part import PartFile, contents
+from worker.targets.incus.sftp_in_place import overwrite
+from worker.targets.incus.sftp_part import PartFile, closing_handle, contents
 from worker.targets.incus.sftp_staging import Staging
 from worker.targets.incus.sftp_wire import NO_SUCH_FILE, SftpStatus, Wire, WireBroken, WireStalled
 
@@ -56,6 +58,8 @@ class SftpSession:
                 self._sweep(delivery)
             if delivery.recheck and self._is_there(delivery):
                 return Receipt(atomic=True, way="sftp", unchanged=True)
+            if delivery.replace_group == "in-place" and self._overwrite(delivery, source, before_rename):
+                return Receipt(atomic=False, way="sftp")
             self._push(delivery, source, before_rename)
         return Receipt(atomic=True, way="sftp")
 
@@ -68,10 +72,8 @@ class SftpSession:
         path = delivery.destination.path.encode()
         self._wire.drain()
         removed = self._remove_left(delivery, path)
-        found = self._existing(self._wire.lstat(path))
-        if found and found.is_link and delivery.symlinks == "follow":
-            removed |= self._remove_left(delivery, self._follow(delivery, path, found)[0])
-        return removed
+        led_to, _ = self._find(delivery)
+        return (led_to != path and self._remove_left(delivery, led_to)) or removed
 
     def _remove_left(self, delivery: Delivery, path: bytes) -> bool:
         in_part = PartFile(self._wire, delivery, path).remove()
@@ -116,7 +118,7 @@ class SftpSession:
             elif refused:
                 raise refused
             refuse_unless_replaceable(delivery, existing)
-            want = wanted(delivery, existing)
+            want = wanted_instead(delivery, existing)
             with _noticing_loss(delivery):
                 if want.secret:
                     part.hide()
@@ -129,23 +131,31 @@ class SftpSession:
         finally:
             self.left_part |= part.left
 
+    def _overwrite(self, delivery: Delivery, source: BinaryIO, before_write: Callable[[], None]) -> bool:
+        """Write into the file that is there; False if there is none."""
+        path, existing = self._find(delivery)
+        if existing is None or existing.is_link:
+            return False
+        refuse_unless_replaceable(delivery, existing)
+        overwrite(self._wire, delivery, path, existing, wanted(delivery, existing), source, before_write)
+        return True
+
     def _is_there(self, delivery: Delivery) -> bool:
+        path, found = self._find(delivery)
+        if found is None or not stat.S_ISREG(found.mode) or found.size != delivery.size:
+            return False
+        if not wanted_instead(delivery, found).met_by(found):
+            return False
+        with closing_handle(self._wire, self._wire.open(path)) as handle:
+            return spool.digest(contents(self._wire, handle, delivery.size)) == delivery.sha256
+
+    def _find(self, delivery: Delivery) -> tuple[bytes, Attributes | None]:
         path = delivery.destination.path.encode()
         self._wire.drain()
         found = self._existing(self._wire.lstat(path))
         if found and found.is_link and delivery.symlinks == "follow":
-            path, found = self._follow(delivery, path, found)
-        if found is None or not stat.S_ISREG(found.mode) or found.size != delivery.size:
-            return False
-        if not wanted(delivery, found).met_by(found):
-            return False
-        handle = self._wire.handle(self._wire.open(path))
-        try:
-            return spool.digest(contents(self._wire, handle, delivery.size)) == delivery.sha256
-        finally:
-            if not self._wire.broken:
-                self._wire.drain()
-                self._wire.done(self._wire.close_handle(handle))
+            return self._follow(delivery, path, found)
+        return path, found
 
     def _existing(self, looked: int) -> Attributes | None:
         try:

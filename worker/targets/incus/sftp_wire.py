@@ -123,6 +123,10 @@ class Wire:
         """Open a file for reading."""
         return self._queue(_OPEN, _string(path) + struct.pack(">II", _FOR_READING, 0))
 
+    def open_to_write(self, path: bytes) -> int:
+        """Open a file that is there for reading and writing, as it is."""
+        return self._queue(_OPEN, _string(path) + struct.pack(">II", _FOR_READING | _FOR_WRITING, 0))
+
     def opendir(self, path: bytes) -> int:
         """Open a directory."""
         return self._queue(_OPENDIR, _string(path))
@@ -154,6 +158,10 @@ class Wire:
         """
         special = sum(go for posix, go in _GO_BITS if mode & posix)
         return self._queue(_FSETSTAT, _string(handle) + struct.pack(">II", _HAS_MODE, mode | special))
+
+    def truncate(self, handle: bytes, size: int) -> int:
+        """Have an open file end after `size` bytes."""
+        return self._queue(_FSETSTAT, _string(handle) + struct.pack(">IQ", _HAS_SIZE, size))
 
     def write(self, handle: bytes, offset: int, piece: memoryview) -> int:
         """Write `piece` (at most WRITE_BYTES) at `offset`. The piece is not used after the return."""

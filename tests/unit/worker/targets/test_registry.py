@@ -159,7 +159,7 @@ def test_directory_takes_files_where_no_owner_may_be_set(tmp_path: Path, monkeyp
     file = instance_directory(destination := Destination("local", "default", "c1", "/d/f"))
     delivery = Delivery(
         task_id="t1", destination=destination, size=1, sha256=hashlib.sha256(b"x").hexdigest(), mode=None, uid=None, gid=None,
-        default_mode=0o644, default_uid=0, default_gid=0, mkdirs=True, dir_mode=0o755, symlinks="follow", verify="size",
+        default_mode=0o644, default_uid=0, default_gid=0, mkdirs=True, dir_mode=0o755, symlinks="follow", replace_group="keep", verify="size",
         stopped="push")
     with contextlib.closing(DirectoryTarget(tmp_path).open(destination, "push")) as session:
         session.deliver(delivery, io.BytesIO(b"x"), lambda: None)
