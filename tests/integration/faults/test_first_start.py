@@ -17,14 +17,14 @@ def test_service_is_ready_when_a_worker_was_the_first_to_come(tmp_path: Path) ->
         service.start()
 
 
-@pytest.mark.parametrize("name", ["api", "worker-0"])
-def test_process_says_in_a_sentence_what_the_disk_said_when_it_cannot_begin(tmp_path: Path, name: str) -> None:
-    """A file that cannot be read ends it with its name and the reason, and a restart may find that mended."""
+@pytest.mark.parametrize(("name", "file"), [("api", "append"), ("worker-0", "shard-00")])
+def test_process_says_in_a_sentence_what_the_disk_said_when_it_cannot_begin(tmp_path: Path, name: str, file: str) -> None:
+    """A file that cannot be opened ends it with its name and the reason, and a restart may find that mended."""
     with Service(tmp_path) as service:
         service.layout.create()
-        service.layout.shards_file.symlink_to(service.layout.shards_file.name)
+        (service.layout.locks / file).mkdir()
         process = service.begin(name)
         eventually(lambda: process.status() is not None)
         assert process.status() == EXIT_FAILED
-        assert f"{service.layout.shards_file}: Too many levels of symbolic links" in service.log.read_text()
+        assert f"{service.layout.locks / file}: Is a directory" in service.log.read_text()
         assert service.events() == []
