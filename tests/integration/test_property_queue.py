@@ -56,6 +56,8 @@ VERBS = {
 #: A task that comes back from here would be delivered over what came after it: only by force.
 OUT_OF_TURN = frozenset({State.FAILED, State.HELD})
 CODES = ("connection_lost", "parent_not_found", "incus_unreachable")
+#: What becomes of the first uploads: how their push ends (None: well), or something else.
+FATES = ("waits", "waits", "held", None, *CODES)
 
 
 @dataclass
@@ -227,10 +229,10 @@ class LaneBook:
 class QueueMachine(RuleBasedStateMachine):
     """Drives the real queue and spool of a few shards, and the worker's decisions, beside the model."""
 
-    @initialize(supersede=st.booleans(), first=st.lists(st.tuples(st.sampled_from(INSTANCES), st.sampled_from(PATHS)),
-                                                        min_size=2, max_size=5))
-    def begin(self, supersede: bool, first: list[tuple[str, str]]) -> None:
-        """Start on a new state directory, with a few uploads in it."""
+    @initialize(supersede=st.booleans(), first=st.lists(
+        st.tuples(st.sampled_from(INSTANCES), st.sampled_from(PATHS), st.sampled_from(FATES)), min_size=2, max_size=5))
+    def begin(self, supersede: bool, first: list[tuple[str, str, str | None]]) -> None:
+        """Start on a new state directory, with a few uploads in it that have come to something already."""
         self.directory = Path(tempfile.mkdtemp(prefix="courier-property-", dir=MEMORY if MEMORY.is_dir() else None))
         self.layout = Layout(self.directory / "state")
         self.layout.create()
@@ -244,8 +246,10 @@ class QueueMachine(RuleBasedStateMachine):
         #: By path: the place of what is in the instance.
         self.world: dict[Destination, int] = {}
         self._new_worker()
-        for instance, path in first:
-            self._put([an_upload(path, b"first", instance=instance, created_at=self.clock)], b"first")
+        for instance, path, fate in first:
+            upload = an_upload(path, b"first", instance=instance, created_at=self.clock)
+            self._put([upload], b"first")
+            self._meet(upload, fate)
 
     def teardown(self) -> None:
         """Check the edges that were gone along, and clean up."""
@@ -254,6 +258,14 @@ class QueueMachine(RuleBasedStateMachine):
                 self._close()
             finally:
                 shutil.rmtree(self.directory)
+
+    def _meet(self, upload: Upload, fate: str | None) -> None:
+        """Have the oldest task of the upload's instance pushed, or the upload held, if that is its fate."""
+        if fate == "held":
+            self._ask(upload.destination.instance, Command(verb="hold", task_id=upload.task_id))
+            self.obey()
+        elif fate != "waits":
+            self.work(upload.destination.instance, [fate])
 
     def _open(self, shards: int) -> list[Depot]:
         depots = [Depot(self.layout.directory, shard) for shard in range(shards)]
