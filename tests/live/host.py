@@ -172,13 +172,13 @@ class Container:
     def start(self) -> None:
         """Start it and wait until it runs; raises ApiError with the end of its log when it does not."""
         try:
-            self._state("start")
+            self.set_state("start")
         except ApiError as refused:
             raise ApiError(f"{self.name} does not start: {refused}\n{self._log_end()}") from refused
 
     def stop(self, within_s: int = 30) -> None:
         """Stop it at once and wait until it is; raises ApiError when that takes too long."""
-        self._state("stop", within_s)
+        self.set_state("stop", within_s)
 
     def remove(self) -> None:
         """Stop and delete it, if it is still there; raises ApiError when the server keeps refusing.
@@ -207,7 +207,8 @@ class Container:
             "command": ["sh", "-c", script], "interactive": False, "wait-for-websocket": False})
         return int(done["metadata"]["return"])
 
-    def _state(self, action: str, within_s: int = 30) -> None:
+    def set_state(self, action: str, within_s: int = 30) -> None:
+        """Start, stop, freeze or unfreeze it, and wait until that is done."""
         self.host.call("PUT", self._address("/state"), {"action": action, "timeout": within_s, "force": True})
 
     def _log_end(self) -> str:

@@ -7,12 +7,16 @@ starts, stops or deletes an instance, it ends the sessions to it or waits for th
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import BinaryIO, Final, Protocol
 
 from daemon.errors import Undelivered
 from worker.targets.attributes import where
 from worker.targets.base import Carrier, Delivery, Receipt
 from worker.targets.incus.instance import Instance
+
+#: A link that a container has as long as it runs: Incus mounts /proc in all of them.
+_WHILE_RUNNING: Final = "/proc/mounts"
 
 
 class LinkReader(Carrier, Protocol):
@@ -30,6 +34,7 @@ class BoundSession:
         self._inner = inner
         self._look = look
         self._instance: Final = look()
+        self._seen: Final = replace(self._instance, running=self._instance.running and self._sees_mounts())
 
     @property
     def broken(self) -> bool:
@@ -63,8 +68,12 @@ class BoundSession:
         if now.running != self._instance.running:
             raise Undelivered("instance_changed", f"the instance is {now.status.lower()} now")
 
+    def _sees_mounts(self) -> bool:
+        # Incus may have opened it to the root directory alone, as of a stopped one, just before the instance started.
+        return not self._instance.is_container or self._inner.link_at(_WHILE_RUNNING) is not None
+
     def _refuse_hidden(self, delivery: Delivery) -> None:
-        mount = self._instance.hides(
+        mount = self._seen.hides(
             delivery.destination.path, self._inner.link_at, follow_last=delivery.symlinks == "follow")
         if mount is not None:
             raise Undelivered("hidden_when_stopped", f"{where(delivery)}: {mount} is a mount point when it runs")

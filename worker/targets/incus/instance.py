@@ -25,6 +25,7 @@ class Instance:
     identity: str
     status: str
     running: bool
+    is_container: bool
     #: Where something is mounted while it runs, so that nobody sees what lies beneath.
     mounts: frozenset[str]
 
@@ -59,8 +60,9 @@ def read(answer: Mapping[str, Any]) -> Instance:
         config = answer["expanded_config"]
         # The oldest have no identity until their first start; the time they were made at tells them apart meanwhile.
         identity = config.get("volatile.uuid") or answer["created_at"]
-        return Instance(identity, answer["status"], answer["status_code"] not in _NOT_RUNNING,
-                        frozenset(_mounts(config, answer["expanded_devices"])))
+        return Instance(
+            identity=identity, status=answer["status"], running=answer["status_code"] not in _NOT_RUNNING,
+            is_container=answer["type"] == "container", mounts=frozenset(_mounts(config, answer["expanded_devices"])))
     except (KeyError, TypeError, AttributeError) as error:
         raise Undelivered("incus_error", f"not the description of an instance: {error!r}") from error
 

@@ -9,7 +9,7 @@ from worker.targets.incus.instance import Instance, read
 
 #: Of what Incus says about a stopped container, that which matters.
 ANSWER: dict[str, Any] = {
-    "status": "Stopped", "status_code": 102, "created_at": "2026-01-01T00:00:00Z",
+    "type": "container", "status": "Stopped", "status_code": 102, "created_at": "2026-01-01T00:00:00Z",
     "expanded_config": {"volatile.uuid": "1534"}, "expanded_devices": {"root": {"type": "disk", "path": "/", "pool": "p"}}}
 
 

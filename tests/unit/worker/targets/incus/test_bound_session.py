@@ -1,0 +1,95 @@
+"""What a session to one instance refuses, and what it vouches for, whatever Incus says meanwhile."""
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from typing import BinaryIO
+
+import pytest
+
+from daemon.config import Config
+from daemon.errors import Undelivered
+from daemon.model.task import State, Task
+from tests.support.depot import an_upload
+from worker.dispatch.runner import delivery_of
+from worker.targets.base import Delivery, Receipt
+from worker.targets.incus.bound_session import BoundSession
+from worker.targets.incus.instance import Instance
+
+RUNNING = Instance(identity="1", status="Running", running=True, is_container=True, mounts=frozenset({"/data", "/proc"}))
+STOPPED = replace(RUNNING, status="Stopped", running=False)
+MACHINE = replace(RUNNING, is_container=False)
+
+
+class Carrying:
+    """What carries files: it delivers all, and sees the links that it was made with."""
+
+    broken = False
+    left_part = False
+
+    def __init__(self, links: dict[str, str]) -> None:
+        self._links = links
+
+    def link_at(self, path: str) -> str | None:
+        """Where a link leads."""
+        return self._links.get(path)
+
+    def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
+        """Deliver."""
+        return Receipt(atomic=True, way="sftp")
+
+    def sweep(self, delivery: Delivery) -> bool:
+        """Find one."""
+        return True
+
+    def close(self) -> None:
+        """End."""
+
+
+def session(*instances: Instance, sees_proc: bool = True) -> BoundSession:
+    """A session to an instance that is like that at each look."""
+    looks = iter(instances)
+    return BoundSession(Carrying({"/proc/mounts": "self/mounts"} if sees_proc else {}), lambda: next(looks))
+
+
+def code(act: Callable[[], object]) -> str:
+    """The code that it ends with; none if it is well."""
+    try:
+        act()
+    except Undelivered as error:
+        return error.code
+    return ""
+
+
+def delivered(to: BoundSession, path: str) -> str:
+    """The code that a delivery ends with."""
+    delivery = delivery_of(Task(order=1, upload=an_upload(path), state=State.PUSHING), Config())
+    ends = {code(lambda: to.deliver(delivery, io.BytesIO(), lambda: None)), code(lambda: to.sweep(delivery))}
+    assert len(ends) == 1
+    return ends.pop()
+
+
+@pytest.mark.parametrize(("instance", "sees_proc", "hidden"), [
+    (RUNNING, True, ""), (STOPPED, False, "hidden_when_stopped"), (MACHINE, False, ""),
+    # Incus took it for a stopped one when it opened the session.
+    (RUNNING, False, "hidden_when_stopped")])
+def test_path_waits_unless_the_session_is_in_the_running_instance(instance: Instance, sees_proc: bool, hidden: str) -> None:
+    """What the session itself sees counts, not only what Incus says; the other paths never wait."""
+    assert delivered(session(instance, sees_proc=sees_proc), "/data/f") == hidden
+    assert delivered(session(instance, sees_proc=sees_proc), "/f") == ""
+
+
+@pytest.mark.parametrize(("then", "now", "ends"), [
+    (RUNNING, RUNNING, ""), (STOPPED, STOPPED, ""), (RUNNING, replace(RUNNING, status="Frozen"), ""),
+    (RUNNING, replace(RUNNING, mounts=frozenset()), ""), (RUNNING, replace(RUNNING, identity="2"), "instance_changed"),
+    (RUNNING, STOPPED, "instance_changed"), (STOPPED, RUNNING, "instance_changed")])
+def test_delivery_counts_as_long_as_it_is_the_instance_and_runs_or_not_as_before(
+    then: Instance, now: Instance, ends: str,
+) -> None:
+    """Other changes take nothing away from what was delivered."""
+    assert code(session(then, now).confirm) == ends
+
+
+def test_delivery_counts_where_incus_took_a_running_instance_for_a_stopped_one() -> None:
+    """What was not hidden is there."""
+    assert code(session(RUNNING, RUNNING, sees_proc=False).confirm) == ""
