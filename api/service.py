@@ -9,7 +9,7 @@ from api.http.peers import Shares
 from api.http.refusal_log import RefusalLog
 from api.http.server import Hooks, Server
 from api.live_config import LiveConfig
-from api.queries.reader import NOTHING, Reader
+from api.queries.reader import Reader
 from api.routes.app import Courier, build
 from api.routes.health import Probe
 from api.threads import joined
@@ -36,7 +36,7 @@ SPARE_CONNECTIONS: Final = 64
 async def run(config: Config, file: Path | None, layout: Layout, doors: Sequence[Door]) -> bool:
     """Take uploads until told to stop; True when that was no failure.
 
-    A queue that cannot be opened yet is tried again with each request. Raises CannotStart.
+    A queue that cannot be opened yet is tried again with each request. Raises CannotStart and Rejected.
     """
     closing = begin_pool(1, "closing")
     service = _Service(config, file, layout, doors)
@@ -54,7 +54,7 @@ class _Service:
         self._spool = open_spool(layout)
         self._reader = Reader(layout, self._spool, config.queue.shards)
         self._threads = begin_pool(READING_THREADS, "read")
-        self._admission = Admission(NOTHING, Shares(lambda: self._live.config.api.max_connections))
+        self._admission = Admission(self._reader.snapshot(), Shares(lambda: self._live.config.api.max_connections))
         self._committers = [
             Committer(layout, shard, supersede=lambda: self._live.config.delivery.supersedes,
                       receiving=lambda: self._admission.load.uploads, when_dead=self._fail)

@@ -50,7 +50,7 @@ def _serve(config: Config, shard: int, reload: partial[Config | None]) -> None:
     lock = take_shard(layout, shard, config.queue.shards, patience, supersede=supersede, report=tell)
     reserve = Reserve(layout, shard, config.limits.reserve_bytes)
     with nobody_appends(layout, shard, patience):
-        queue = begin(layout, shard, reserve, config)
+        queue = begin(layout, shard, reserve, config, patience)
     remove_common_keys(layout, config.queue.shards)
     try:
         parts = assemble(layout, queue, open_checked(layout), reserve, config)

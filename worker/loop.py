@@ -91,6 +91,8 @@ class Worker:
         self._reload = reload
         self._stop_at: float | None = None
         self._status_at = 0.0
+        #: What was said to be waited for, code and detail, since the last turn that went well.
+        self._said: tuple[str, ...] | None = None
         self._finished = 0
         self._releasing: set[str] = set()
         #: Messages that were taken from the inbox, and that a failed turn left unread.
@@ -134,13 +136,16 @@ class Worker:
     def _guarded_turn(self) -> float | None:
         """One turn; return how long to wait before the next if nothing happens, or None after trouble."""
         try:
-            return self._turn()
+            wait_s = self._turn()
         except QueueFault as error:
             if error.kind.action is Action.STOP:
                 raise
             self._bear(error.code, error.detail, no_room=error.kind.room_helps)
         except OSError as error:
             self._bear("io_error", str(error), no_room=error.errno in NO_ROOM)
+        else:
+            self._said = None
+            return wait_s
         return None
 
     def _bear(self, code: str, detail: str, *, no_room: bool) -> None:
@@ -149,7 +154,13 @@ class Worker:
         if no_room:
             parts.upkeep.make_room()
         if not (no_room and parts.reserve.release()):
-            log("worker.waiting", code=code, detail=detail)
+            self._say(code, detail)
+
+    def _say(self, *trouble: str) -> None:
+        """Log what is waited for, once until a turn went well or something else is the matter."""
+        if trouble != self._said:
+            self._said = trouble
+            log("worker.waiting", code=trouble[0], detail=trouble[1])
 
     def _turn(self) -> float:
         parts = self._parts

@@ -4,6 +4,7 @@ Every method blocks on the disk: call it from a thread. A reader never waits for
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -29,10 +30,6 @@ class Snapshot:
     free_bytes: int
 
 
-#: What is known before anything was looked at.
-NOTHING: Final = Snapshot(pending_tasks=0, pending_bytes=0, free_bytes=0)
-
-
 def free_bytes(spool: Room) -> int:
     """Room for uploads on the disk. Raises Rejected('storage_failed')."""
     try:
@@ -47,6 +44,8 @@ class Reader:
     def __init__(self, layout: Layout, spool: Room, shards: int) -> None:
         self._spool = spool
         self._queues = [open_intake(layout, shard) for shard in range(shards)]
+        #: Tasks and bytes that were pending in each shard when it could last be read.
+        self._pending = [(0, 0)] * shards
 
     def find(self, task_id: str) -> Task | None:
         """The task of that id, or None. Raises Rejected('queue_unreadable' or 'no_room')."""
@@ -71,16 +70,21 @@ class Reader:
             states=question.states, instance_key=question.instance_key, before=before, limit=STEP))
 
     def snapshot(self) -> Snapshot:
-        """The counts of the backlog and the room on the disk.
+        """The counts of the backlog and the room on the disk. Raises Rejected('storage_failed').
 
-        Raises Rejected('queue_unreadable') and Rejected('storage_failed').
+        A shard that cannot be read counts as when it last could be: it turns its own uploads away, and no other's.
         """
-        tallies = [tally for shard in range(len(self._queues))
-                   for tally in self._ask(shard, lambda queue: queue.tallies()) if tally.state in PENDING]
+        for shard in range(len(self._queues)):
+            with suppress(Rejected):
+                self._pending[shard] = self._count(shard)
         return Snapshot(
-            pending_tasks=sum(tally.tasks for tally in tallies),
-            pending_bytes=sum(tally.size_bytes for tally in tallies),
+            pending_tasks=sum(tasks for tasks, _ in self._pending),
+            pending_bytes=sum(size_bytes for _, size_bytes in self._pending),
             free_bytes=free_bytes(self._spool))
+
+    def _count(self, shard: int) -> tuple[int, int]:
+        tallies = [tally for tally in self._ask(shard, lambda queue: queue.tallies()) if tally.state in PENDING]
+        return sum(tally.tasks for tally in tallies), sum(tally.size_bytes for tally in tallies)
 
     def try_writing(self) -> None:
         """Begin and end a transaction in each shard, writing nothing. Raises as `find`."""

@@ -1,7 +1,6 @@
 """Keeps the door's counts fresh: taken only while uploads come, by a thread of their own that no question holds up."""
 
 import asyncio
-import math
 from dataclasses import replace
 from typing import Final
 
@@ -22,11 +21,11 @@ class Backlog:
         self._thread = begin_pool(1, "count")
         self._admission = admission
         self._clock = asyncio.get_running_loop().time
-        self._taken_at = -math.inf
+        self._taken_at = self._clock()
         self._taking: asyncio.Task[None] | None = None
 
     async def freshen(self) -> None:
-        """See to it that the counts are fresh. Raises Rejected('queue_unreadable')."""
+        """See to it that the counts are fresh. Raises Rejected('storage_failed')."""
         age_s = self._clock() - self._taken_at
         if age_s < SNAPSHOT_S:
             return
@@ -35,7 +34,7 @@ class Backlog:
             await asyncio.shield(taking)
 
     async def settle_doubt(self) -> None:
-        """Take counts that begin after now. Raises Rejected('queue_unreadable')."""
+        """Take counts that begin after now. Raises Rejected('storage_failed')."""
         if self._taking is not None and not self._taking.done():
             await asyncio.shield(self._taking)
         await asyncio.shield(self._under_way())

@@ -136,7 +136,7 @@ class Committer:
 def _refusal(fault: QueueFault) -> Rejected:
     if not fault.certainly_failed:
         return Rejected("outcome_unknown")
-    return Rejected("no_room" if fault.code == "queue_full" else "storage_failed")
+    return Rejected("no_room", fault.detail) if fault.kind.room_helps else Rejected("storage_failed")
 
 
 def _conclude(sealed: Sealed, answer: Put | CourierError) -> Decision | CourierError:

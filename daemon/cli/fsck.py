@@ -11,7 +11,7 @@ from typing import Final
 
 from daemon.cli.all_shards import existing
 from daemon.config import Config
-from daemon.errors import CannotStart, QueueFault
+from daemon.errors import Action, CannotStart, QueueFault
 from daemon.log import setup
 from daemon.model.upload import BUCKETS
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
@@ -156,6 +156,14 @@ class _Run:
     # --- one shard ---------------------------------------------------------------------------------------
 
     def _shard(self, shard: int, shards: int) -> None:
+        try:
+            self._look_or_mend(shard, shards)
+        except QueueFault as fault:
+            if fault.kind.action is Action.STOP:
+                raise
+            self._tell(Finding(name="queue_unreadable", shard=shard, detail=fault.detail))
+
+    def _look_or_mend(self, shard: int, shards: int) -> None:
         if not self._repair:
             self._look(shard, shards)
             return
@@ -178,7 +186,7 @@ class _Run:
         if lost or not notes.exists(self._layout, shard):
             return
         try:
-            damage = self._damage(shard)
+            damage = what_is_damaged(self._layout, shard, thorough=True)
             if damage is None:
                 with SqliteDoctor(self._layout, shard) as queue:
                     self._compare(queue, shards, repair=False)
@@ -188,12 +196,6 @@ class _Run:
             damage = fault.detail
         if damage is not None:
             self._tell(Finding(name="queue_damaged", shard=shard, detail=damage))
-
-    def _damage(self, shard: int) -> str | None:
-        try:
-            return what_is_damaged(self._layout, shard, thorough=True)
-        except QueueFault as fault:
-            return f"it cannot be read: {fault.detail}"
 
     def _has_files(self, shard: int, shards: int) -> bool:
         return any(os.listdir(self._layout.bucket(bucket)) for bucket in range(shard, BUCKETS, shards))

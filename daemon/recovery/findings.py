@@ -39,6 +39,9 @@ FINDINGS: Final[dict[str, FindingKind]] = _table(
      "It is filled from the spool before its worker begins.",
      "Find out what removed it: nothing but the service may change the state directory. Then do as for "
      "queue_damaged."),
+    ("queue_unreadable", "A shard's database cannot be read or written just now.",
+     "Nothing: whether it is sound is not known.",
+     "Mend what the message names: room, inodes, permissions, the disk. Then run fsck again."),
     ("log_lost", "A worker died and the write-ahead log of its database is gone.",
      "The spool is compared with the queue before the worker begins.",
      "Find out what removed data.db-wal, which is a part of the database. Some files may be delivered once more."),

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.state.reserve import Reserve
+from daemon.state.reserve import INODES, Reserve
 from tests.power.disks import BTRFS, Disk, ext4_with_inodes
+from tests.support.client import Answer
 from tests.support.command import incus_courier
 from tests.support.processes import Forked
 from tests.support.service import Service
@@ -113,7 +114,14 @@ def reserved(service: Service) -> bool:
 def make_room(service: Service) -> None:
     """Remove what filled the disk, and see that uploads are taken again as soon as that is noticed."""
     (service.layout.directory / FILLER).unlink()
-    eventually(lambda: (answer := service.client.put("c1", "/again", b"x")) and answer.status == 202)
+    eventually(lambda: put(service, "/again", b"x").status == 202)
+
+
+def put(service: Service, path: str, data: bytes) -> Answer:
+    """Upload, once more if the API had to be started again, and return the answer."""
+    answer = eventually(lambda: revive(service) and service.client.put("c1", path, data))
+    assert answer
+    return answer
 
 
 def revive(service: Service) -> bool:
@@ -136,8 +144,8 @@ def upload(service: Service, count: int) -> None:
 
 
 def all_delivered(service: Service, count: int) -> bool:
-    """True when `count` uploads are in the instance, and everybody is up."""
-    return revive(service) and all(service.delivered("c1", f"/{number}") == b"x" * 1000 for number in range(count))
+    """True when `count` uploads are in the instance and their bytes are gone from the spool, and everybody is up."""
+    return revive(service) and not service.spooled() and all(service.delivered("c1", f"/{number}") == b"x" * 1000 for number in range(count))
 
 
 def test_upload_is_refused_and_leaves_nothing_when_the_disk_is_full(service: Service) -> None:
@@ -147,8 +155,7 @@ def test_upload_is_refused_and_leaves_nothing_when_the_disk_is_full(service: Ser
     service.wait_quiet()
     fill(service)
     for size in (1, 1000, 300_000, 5_000_000):
-        answer = service.client.put("c1", "/refused", b"x" * size)
-        assert answer is not None
+        answer = put(service, "/refused", b"x" * size)
         assert (answer.status, answer.code) == (507, "no_room")
     assert service.spooled() == []
     make_room(service)
@@ -170,6 +177,7 @@ def test_what_was_accepted_is_delivered_when_the_disk_is_full(service: Service) 
     if revive(service):
         worker.arm("")
     eventually(lambda: all_delivered(service, 200))
+    make_room(service)
     service.wait_quiet()
     assert not service.mistakes()
 
@@ -186,7 +194,6 @@ def test_what_was_accepted_is_delivered_when_the_disk_filled_up_before_a_start(s
     service.begin("api")
     service.begin("worker-0")
     eventually(lambda: all_delivered(service, MANY))
-    service.wait_quiet()
     make_room(service)
     service.wait_quiet()
     assert not service.mistakes()
@@ -207,7 +214,6 @@ def test_what_was_accepted_is_delivered_when_all_died_before_the_disk_filled_up(
     service.begin("api")
     service.begin("worker-0")
     eventually(lambda: all_delivered(service, 200) and service.delivered("c1", "/orphan") == b"whole")
-    service.wait_quiet()
     make_room(service)
     service.wait_quiet()
     assert not service.mistakes()
@@ -235,29 +241,35 @@ def test_clients_are_told_when_there_was_no_room_at_a_start(service: Service) ->
     service.begin("api")
     ready = eventually(lambda: service.client.get("/readyz"))
     assert ready is not None
-    refused = service.client.put("c1", "/refused", b"x")
-    assert refused is not None
+    refused = put(service, "/refused", b"x")
     assert (ready.status, refused.status, refused.code) == (503, 507, "no_room")
     make_room(service)
     assert not service.mistakes()
 
 
 def test_clients_and_people_are_told_that_inodes_are_missing(crowded: Service) -> None:
-    """The API begins without any, and goes on by itself when there are some again."""
+    """API and worker begin without any, and without a reserve, and go on by themselves when there are some again."""
     crowded.start()
     crowded.stop()
+    for path in crowded.layout.reserves(0, INODES):
+        path.unlink()
     crowd(crowded)
     crowded.begin("api")
+    crowded.begin("worker-0")
+    eventually(lambda: any("inodes" in event["reason"] for event in crowded.events("worker.waiting")))
     ready = eventually(lambda: crowded.client.get("/readyz"))
-    refused = crowded.client.put("c1", "/refused", b"x")
+    refused = put(crowded, "/refused", b"x")
     assert ready is not None
-    assert refused is not None
     assert (ready.status, refused.status, refused.code) == (503, 507, "no_room")
     assert "inodes" in refused.json["detail"]
     assert "inodes" in json.dumps(ready.json)
-    told = incus_courier("--config", str(crowded.config), "status")
-    assert told.code == 1
-    assert "inodes" in told.out
+    for command in (["status"], ["tasks", "list"], ["fsck"]):
+        told = incus_courier("--config", str(crowded.config), *command)
+        assert told.code == 1
+        assert "inodes" in told.out + told.err
+        assert "damaged" not in told.out + told.err
     shutil.rmtree(crowded.layout.directory / FILLER)
-    eventually(lambda: (answer := crowded.client.put("c1", "/again", b"x")) and answer.status == 202)
+    eventually(lambda: put(crowded, "/again", b"x").status == 202)
+    crowded.wait_quiet()
+    assert crowded.delivered("c1", "/again") == b"x"
     assert not crowded.mistakes()

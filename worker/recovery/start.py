@@ -7,6 +7,7 @@ from typing import TypeVar
 from daemon.config import Config
 from daemon.errors import QueueFault
 from daemon.log import log
+from daemon.process.patience import Patience
 from daemon.recovery import rebuild
 from daemon.recovery.downtime import catch_up, note_alive
 from daemon.recovery.findings import Finding
@@ -21,20 +22,20 @@ from worker.dispatch.marks import mark
 Result = TypeVar("Result")
 
 
-def begin(layout: Layout, shard: int, reserve: Reserve, config: Config) -> Doctor:
+def begin(layout: Layout, shard: int, reserve: Reserve, config: Config, patience: Patience) -> Doctor:
     """Open the shard's queue, whatever became of it, ready to be served; on a full disk, with the reserve's room.
 
-    Raises QueueFault and OSError when that is not possible.
+    Where even that is too little it waits for room. Raises QueueFault and OSError when something else is wrong.
     """
     supersede = config.delivery.supersedes
     _make_room(layout, shard, reserve)
     current = rebuild.is_current(layout, shard)
-    queue = _with_room(reserve, lambda: rebuild.open_whole(
+    queue = _with_room(reserve, patience, lambda: rebuild.open_whole(
         layout, shard, shards=config.queue.shards, supersede=supersede, report=tell))
     try:
         if current:
             _unmark_pushes(layout, queue)
-        _with_room(reserve, lambda: recover(queue, config))
+        _with_room(reserve, patience, lambda: recover(queue, config))
     except QueueFault as fault:
         give_up(queue, fault)
         raise
@@ -63,17 +64,21 @@ def _make_room(layout: Layout, shard: int, reserve: Reserve) -> None:
         reserve.release()
 
 
-def _with_room(reserve: Reserve, step: Callable[[], Result]) -> Result:
-    """Do a step that may be repeated; when the disk is full, once more with the reserve's room."""
-    try:
-        return step()
-    except QueueFault as fault:
-        if not (fault.kind.room_helps and reserve.release()):
-            raise
-    except OSError as error:
-        if error.errno not in NO_ROOM or not reserve.release():
-            raise
-    return step()
+def _with_room(reserve: Reserve, patience: Patience, step: Callable[[], Result]) -> Result:
+    """Do a step that may be repeated; when the disk is full, with the reserve's room, or as soon as there is some."""
+    while True:
+        try:
+            return step()
+        except QueueFault as fault:
+            if not fault.kind.room_helps:
+                raise
+            reason = fault.detail
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            reason = f"{error.filename or 'The state'}: {error.strerror}."
+        if not reserve.release():
+            patience.wait(reason)
 
 
 def _unmark_pushes(layout: Layout, queue: Resume) -> None:

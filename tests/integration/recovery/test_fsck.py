@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from daemon.cli import fsck as command
 from daemon.cli.fsck import fsck
 from daemon.config import Config, Queue, StateSection
-from daemon.errors import CannotStart
+from daemon.errors import CannotStart, QueueFault
 from daemon.model.task import State
 from daemon.model.text import is_plain
 from daemon.spool import Mark
@@ -60,6 +61,22 @@ def test_names_from_others_cannot_steer_a_terminal(world: World, capsys: Capture
     said = capsys.readouterr()
     assert "owned" in said.out
     assert all(is_plain(line) for line in (said.out + said.err).split("\n"))
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_database_that_cannot_be_read_just_now_is_not_called_damaged(
+    world: World, capsys: Capture, monkeypatch: pytest.MonkeyPatch, repair: bool,
+) -> None:
+    """A disk without room, or one that was made read-only, is to be mended, and the database left as it is."""
+    def fail(*_: object, **__: object) -> None:
+        raise QueueFault("queue_failed", "The queue: Read-only file system.")
+
+    world.put("/a")
+    monkeypatch.setattr(command, "what_is_damaged", fail)
+    code, found = _run(world, capsys, repair=repair)
+    assert (code, _names(found)) == (1, ["queue_unreadable"])
+    assert found[0]["detail"] == "The queue: Read-only file system."
+    assert os.listdir(world.layout.lost_found) == []
 
 
 def test_everything_that_is_wrong_is_reported_and_nothing_is_changed(world: World, capsys: Capture) -> None:

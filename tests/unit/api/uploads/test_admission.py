@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import math
 from dataclasses import replace
 
 import pytest
@@ -121,13 +120,12 @@ def test_counts_that_nobody_waited_for_are_no_mistake_when_they_cannot_be_taken(
 
     async def scenario() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: mistakes.append(context))
-        monkeypatch.setattr(backlog_module, "MAX_AGE_S", math.inf)
         backlog = Backlog(Unreadable(EMPTY), Admission(EMPTY, Shares(lambda: 4)))
         await backlog.freshen()
         monkeypatch.setattr(backlog_module, "MAX_AGE_S", -1.0)
-        with pytest.raises(Rejected, check=lambda error: error.code == "queue_unreadable"):
+        with pytest.raises(Rejected, check=lambda error: error.code == "storage_failed"):
             await backlog.freshen()
-        monkeypatch.setattr(backlog_module, "MAX_AGE_S", math.inf)
+        monkeypatch.setattr(backlog_module, "MAX_AGE_S", 1000.0)
         await backlog.freshen()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.wait(others)
@@ -155,7 +153,7 @@ class Unreadable(Reading):
 
     def snapshot(self) -> Snapshot:
         """Refuse."""
-        raise Rejected("queue_unreadable")
+        raise Rejected("storage_failed")
 
 
 def test_upload_is_let_in_again_when_there_is_room_again() -> None:
