@@ -123,6 +123,23 @@ def test_directories_are_made_where_a_user_owns_the_one_above(
 
 
 @pytest.mark.live
+def test_directories_are_made_below_a_read_only_filesystem(
+        world: World, seen_inside: tuple[Callable[[str], Path], int]) -> None:
+    """Where the only place that no user can change takes nothing, a volume of his takes what it can."""
+    inside, _ = seen_inside
+    below = f"{world.home}/below"
+    world.make_directory(below)
+    assert world.run(f"mount -t tmpfs -o mode=755 tmpfs {below} && mkdir {below}/own && "
+                     f"mount -t tmpfs -o uid={USER},gid={USER},mode=755 tmpfs {below}/own && mount -o remount,ro {below}") == 0
+    try:
+        world.deliver(f"{below}/own/a/f", b"x", mkdirs=True, uid=USER, gid=USER, mode=0o600)
+        assert inside(f"{below}/own/a/f").read_bytes() == b"x"
+        assert os.listdir(inside(f"{below}/own")) == ["a"]
+    finally:
+        world.run(f"umount {below}/own; umount {below}")
+
+
+@pytest.mark.live
 def test_links_of_root_on_the_way_are_no_obstacle(world: World) -> None:
     """Where a directory is made apart first is looked for behind them."""
     world.make_directory(f"{world.home}/real/own")

@@ -11,15 +11,20 @@ where it belongs, and changed only if it looks like one that was made just now: 
 import contextlib
 import posixpath
 from collections.abc import Iterator
+from typing import Final
 
 from daemon.errors import Undelivered
 from daemon.model.names import MAX_PATH_BYTES
 from worker.targets.attributes import MAX_LINKS, ROOT, Attributes, Wanted, shown, where
 from worker.targets.base import Delivery
+from worker.targets.error_codes import system_text
 from worker.targets.incus.sftp_wire import NO_SUCH_FILE, SftpStatus, Wire, WireBroken
 
 #: Nobody but the owner reads, writes or enters.
-PRIVATE_FILE, PRIVATE_DIRECTORY = 0o600, 0o700
+PRIVATE_FILE: Final = 0o600
+PRIVATE_DIRECTORY: Final = 0o700
+#: Questions on their way at once.
+_WINDOW: Final = 16
 
 
 class Staging:
@@ -44,7 +49,7 @@ class Staging:
         except SftpStatus:
             if trusted:
                 raise
-            return self._file(above, path, self._now(place))
+            return self._file(above, path, self._since(place, above))
 
     def directories(self, paths: list[bytes], want: Wanted) -> None:
         """Make `paths`, each in the one before it, with that mode and owner. Raises SftpStatus "file exists"."""
@@ -57,7 +62,7 @@ class Staging:
         except SftpStatus:
             if trusted:
                 raise
-            self._make(paths, want, self._now(place))
+            self._make(paths, want, self._since(place, above))
 
     def remove(self, path: bytes) -> bool:
         """Remove what a killed attempt left on the way to `path`; True if there was something."""
@@ -88,13 +93,22 @@ class Staging:
     def _private(self, place: bytes, since: int | None) -> Iterator[bytes]:
         """A directory in `place` that only root can enter; yields a path in it, which is to be moved away."""
         directory = _in(place, self._name)
-        self._remove(place)
         with self._gone_afterwards(place):
-            self._wire.done(self._wire.mkdir(directory))
+            self._mkdir(place, directory)
             handle = self._open_new(directory, since)
             self._wire.done(self._wire.chmod(handle, PRIVATE_DIRECTORY), self._wire.close_handle(handle))
             yield _in(directory, self._name)
             self._wire.done(self._wire.rmdir(directory))
+
+    def _mkdir(self, place: bytes, directory: bytes) -> None:
+        try:
+            self._wire.done(self._wire.mkdir(directory))
+        except SftpStatus as status:
+            if system_text(status.text) != "file exists":
+                raise
+            # An earlier attempt left it.
+            self._remove(place)
+            self._wire.done(self._wire.mkdir(directory))
 
     @contextlib.contextmanager
     def _gone_afterwards(self, place: bytes) -> Iterator[None]:
@@ -120,8 +134,17 @@ class Staging:
                 raise Undelivered("verify_failed", f"{where(self._delivery)}: {shown(path)} is not what was made there")
         return handle
 
+    def _since(self, place: bytes, above: bytes) -> int:
+        """The time by the instance's clock, from a file that only root can change.
+
+        Made in `place`, which no user can have lead elsewhere; only if that takes no files, in `above`.
+        """
+        try:
+            return self._now(place)
+        except SftpStatus:
+            return self._now(above)
+
     def _now(self, place: bytes) -> int:
-        """The time by the instance's clock, from a file in a place where nobody else can change it."""
         path = _in(place, self._name)
         self._remove(place)
         with self._gone_afterwards(place):
@@ -143,15 +166,21 @@ class Staging:
     def _descend(self, directory: bytes) -> tuple[bytes, bytes | None]:
         """Go down as far as only root can swap names; return the place, and root's link that it ends at, if any."""
         place = b""
-        for name in filter(None, directory.split(b"/")):
-            path = _in(place, name)
-            found = self._wire.attributes(self._wire.lstat(path))
+        for path, looked in self._look_down(directory):
+            found = self._wire.attributes(looked)
             if found.is_link and found.uid == ROOT:
                 return place, path
             if not found.keeps_names:
                 break
             place = path
         return place, None
+
+    def _look_down(self, directory: bytes) -> Iterator[tuple[bytes, int]]:
+        """Each directory on the way, and the number under which its attributes were asked for: some at once."""
+        names = directory.strip(b"/").split(b"/")
+        paths = [b"/" + b"/".join(names[:depth]) for depth in range(1, len(names) + 1) if names[0]]
+        for start in range(0, len(paths), _WINDOW):
+            yield from [(path, self._wire.lstat(path)) for path in paths[start:start + _WINDOW]]
 
     def _remove(self, place: bytes) -> bool:
         path = _in(place, self._name)
