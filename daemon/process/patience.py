@@ -9,7 +9,7 @@ from daemon.process import sd_notify
 #: Between two tries.
 RETRY_S: Final = 0.5
 #: For how long the service manager is asked to wait, again and again.
-PATIENCE_S: Final = 60.0
+_PATIENCE_S: Final = 60.0
 
 
 class Patience:
@@ -22,9 +22,14 @@ class Patience:
 
     def wait(self, reason: str) -> None:
         """Wait for a moment, because of `reason`: a sentence."""
-        sd_notify.still_starting(PATIENCE_S)
+        go_on()
         if reason != self._said:
             self._say(reason)
             sd_notify.status(reason)
             self._said = reason
         time.sleep(RETRY_S)
+
+
+def go_on() -> None:
+    """Tell the service manager that the start goes on, and ask it to wait."""
+    sd_notify.still_starting(_PATIENCE_S)

@@ -14,6 +14,7 @@ from typing import Final
 from daemon.errors import QueueFault
 from daemon.log import log
 from daemon.process import sd_notify
+from daemon.process.patience import go_on
 from daemon.recovery.compare import Comparison
 from daemon.recovery.findings import Finding
 from daemon.spool import open_checked
@@ -21,9 +22,8 @@ from daemon.state.layout import Layout
 from daemon.task_queue.sqlite import notes
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 
-#: So often the service manager is told that the start goes on, and for how long it is asked to wait.
+#: So often the service manager is told that the start goes on.
 _TELL_EVERY_S: Final = 5.0
-_PATIENCE_S: Final = 60.0
 #: After a worker died, the spool is compared for so long before the queue is served; the rest follows meanwhile.
 _UNCLEAN_BUDGET_S: Final = 0.5
 #: Rows written in one transaction.
@@ -78,7 +78,7 @@ def _open_or_replace(layout: Layout, shard: int, report: Callable[[Finding], Non
 
 def open_sound(layout: Layout, shard: int) -> SqliteDoctor:
     """Open the shard's queue and look at as much of its database as takes no time. Raises QueueFault."""
-    queue = SqliteDoctor(layout, shard, upgrade=True)
+    queue = SqliteDoctor(layout, shard, upgrade=go_on)
     try:
         queue.glance()
     except BaseException:
@@ -107,7 +107,7 @@ def _compare(
         now = time.monotonic()
         if now - told > _TELL_EVERY_S:
             told = now
-            sd_notify.still_starting(_PATIENCE_S)
+            go_on()
             sd_notify.status(f"compares the spool with the queue: {missing} uploads queued again")
         if budget_s is not None and now - began > budget_s:
             finished = False

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from daemon.errors import CannotStart
 from daemon.log import log
 from daemon.process import sd_notify
-from daemon.process.patience import PATIENCE_S, RETRY_S, Patience
+from daemon.process.patience import RETRY_S, Patience, go_on
 from daemon.recovery import rebuild
 from daemon.recovery.downtime import catch_up
 from daemon.recovery.findings import Finding
@@ -148,7 +148,7 @@ def _move(
         sources = [opened.enter_context(rebuild.open_whole(
             layout, shard, shards=old, supersede=supersede, report=report, moving=found.moving_to is not None))
             for shard in range(old)]
-        homes = {shard: opened.enter_context(SqliteDoctor(layout, shard, upgrade=True)) for shard in range(old, new)}
+        homes = {shard: opened.enter_context(SqliteDoctor(layout, shard, upgrade=go_on)) for shard in range(old, new)}
         homes |= {queue.shard: queue for queue in sources}
         for queue in homes.values():
             catch_up(queue)
@@ -185,5 +185,5 @@ class _Progress:
 
     def tell(self, _rows: int) -> None:
         """Something was done."""
-        sd_notify.still_starting(PATIENCE_S)
+        go_on()
         sd_notify.status(f"moves the queue to another number of shards: {self.rows} tasks so far")

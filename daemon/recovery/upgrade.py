@@ -28,8 +28,8 @@ def nobody_appends(layout: Layout, shard: int, patience: Patience) -> Iterator[N
         yield
         return
     while (lease := acquire_alone(layout)) is None:
-        patience.wait(f"The database of shard {shard} is of an older version, and an API process, or a command, still"
-                      " appends to it.")
+        patience.wait(f"The database of shard {shard} is of an older version: it is brought up to date when no API"
+                      " process and no command appends to the queue, and no other shard is being brought up to date.")
     try:
         yield
     finally:

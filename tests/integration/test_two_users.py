@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.state.layout import Layout
+from tests.support import version_1
 from tests.support.command import Done, incus_courier
 from tests.support.identity import User
 from tests.support.service import Service
@@ -206,6 +207,19 @@ def test_root_refuses_to_be_the_service_of_two_users(service: Service, module: s
     done = command(service, module, *(["--shard", "0"] if module == "worker" else []))
     assert done.code == 1
     assert "root does not work in it" in done.err
+
+
+def test_queue_of_an_older_version_is_brought_up_to_date_by_its_workers(service: Service) -> None:
+    """What either user had made is in it, and what nobody needs any more goes."""
+    with WORKER.acting():
+        tasks = version_1.build(service.layout.directory, service.shards)
+    os.chown(service.layout.common_keys, API.uid, API.gid)
+    for path in service.layout.queue.rglob("*"):
+        path.chmod(0o2770 if path.is_dir() else 0o660)
+    service.start()
+    wanted = {task.upload.task_id: task.becomes for task in tasks}
+    eventually(lambda: {task.task_id: task.state for task in service.tasks()} == wanted, what="the old tasks' ends")
+    assert not service.layout.common_keys.exists()
 
 
 def test_state_of_an_older_version_is_kept_and_made_safe(service: Service) -> None:

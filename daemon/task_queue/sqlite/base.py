@@ -9,7 +9,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, Self
 
@@ -30,6 +30,8 @@ from daemon.task_queue.sqlite.versions import SCHEMA_VERSION, STEPS, admit, vers
 
 #: How long to wait for another process's short transaction.
 BUSY_TIMEOUT_S: Final = 10.0
+#: Steps of SQLite's machine between two notes that an upgrade goes on: some ten milliseconds.
+_TELL_EVERY_STEPS: Final = 1_000_000
 #: What `decode` needs of a row, in its order.
 COLUMNS: Final = ("_id, data, status, attempts, due_at, updated_at, error_code, error_message, "
                   "spooled, recheck, part, age_base, task_id, instance, target, size")
@@ -47,11 +49,12 @@ class QueueBase(persistqueue.SQLiteAckQueue):
     # `_init` makes all of the schema in one transaction.
     _SQL_CREATE = "SELECT 1"
 
-    def __init__(self, layout: Layout, shard: int, *, upgrade: bool = False) -> None:
+    def __init__(self, layout: Layout, shard: int, *, upgrade: Callable[[], None] | None = None) -> None:
         """Open the shard's database; make it where there is none.
 
-        `upgrade` brings one of an older version up to date: only for the holder of the shard's lock, and while nobody
-        appends. Without it such a one is refused, as a newer one always is; neither is touched then. Raises QueueFault.
+        With `upgrade` one of an older version is brought up to date; it is called again and again while that goes on.
+        Only for the holder of the shard's lock, and while nobody appends. Without it such a one is refused, as a newer
+        one always is; neither is touched then. Raises QueueFault.
         """
         self.layout = layout
         self.shard = shard
@@ -70,7 +73,7 @@ class QueueBase(persistqueue.SQLiteAckQueue):
             if foreign is not None:
                 raise QueueFault("queue_damaged", foreign)
             with alone(layout):
-                admit(version_on_disk(layout, shard), shard, upgrade=upgrade)
+                admit(version_on_disk(layout, shard), shard, upgrade=upgrade is not None)
                 super().__init__(
                     str(layout.shard(shard)), auto_resume=False, name=TABLE.rpartition("_")[2], multithreading=True,
                     timeout=BUSY_TIMEOUT_S, serializer=json_serializer, db_file_name=layout.database(shard).name,
@@ -94,7 +97,7 @@ class QueueBase(persistqueue.SQLiteAckQueue):
     def _init(self) -> None:
         super()._init()
         version = self.durable.execute("PRAGMA user_version").fetchone()[0]
-        admit(version, self.shard, upgrade=self._upgrade)
+        admit(version, self.shard, upgrade=self._upgrade is not None)
         if version == 0:
             self._create()
         else:
@@ -108,12 +111,14 @@ class QueueBase(persistqueue.SQLiteAckQueue):
             f"BEGIN IMMEDIATE; {CREATE} {born} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
 
     def _bring_up_to_date(self, version: int) -> None:
+        self.durable.set_progress_handler(self._upgrade, _TELL_EVERY_STEPS)
         for older in range(version, SCHEMA_VERSION):
             with self.write(self.durable, "queue.upgrade") as connection:
                 STEPS[older](connection)
                 connection.execute(f"PRAGMA user_version = {older + 1}")
             failpoints.reach("queue.upgraded")
             log("queue.upgraded", shard=self.shard, version=older + 1)
+        self.durable.set_progress_handler(None, 0)
 
     def faults(self) -> AbstractContextManager[None]:
         """Turn what SQLite and the disk raise into QueueFault."""

@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from daemon.model.task import State
 from daemon.model.upload import Upload
 from daemon.state.layout import Layout
 from daemon.task_queue import Outcome
+from daemon.task_queue.sqlite import base
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from daemon.task_queue.sqlite.versions import SCHEMA_VERSION, STEPS, is_older, version_on_disk
 from tests.support import version_1
@@ -31,6 +33,10 @@ def layout(quick_path: Path) -> Layout:
 def old(layout: Layout) -> list[Old]:
     """The tasks of such a state that version 1 left there."""
     return version_1.build(layout.directory, 1)
+
+
+def never_mind() -> None:
+    """Nobody wants to know that an upgrade goes on."""
 
 
 def again(upload: Upload) -> Upload:
@@ -60,7 +66,7 @@ def test_upgraded_database_is_made_like_a_new_one(layout: Layout, quick_path: Pa
     new = Layout(quick_path / "new")
     new.create()
     for place in (layout, new):
-        SqliteDoctor(place, 0, upgrade=True).close()
+        SqliteDoctor(place, 0, upgrade=never_mind).close()
     assert version_1.schema(layout.database(0)) == version_1.schema(new.database(0))
 
 
@@ -68,16 +74,29 @@ def test_upgraded_database_is_made_like_a_new_one(layout: Layout, quick_path: Pa
 def test_upgrade_keeps_every_row_of_every_table(layout: Layout) -> None:
     """Tasks with their states, attempts, due times and orders; commands, outages, facts and counts."""
     before = version_1.contents(layout.database(0))
-    with SqliteDoctor(layout, 0, upgrade=True) as queue:
+    with SqliteDoctor(layout, 0, upgrade=never_mind) as queue:
         assert queue.counts_fit()
     assert version_1.contents(layout.database(0)) == before
     assert all(before.values())
 
 
+@pytest.mark.usefixtures("old")
+def test_upgrade_says_that_it_goes_on(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service manager that hears nothing would end a worker in the middle of a large one, again and again."""
+    monkeypatch.setattr(base, "_TELL_EVERY_STEPS", 100)
+    told: list[None] = []
+    with SqliteDoctor(layout, 0, upgrade=lambda: told.append(None)) as queue:
+        assert len(told) > 1
+        told.clear()
+        queue.page(limit=1000)
+        queue.put_many([], supersede=True)
+    assert told == []
+
+
 def test_key_of_before_the_upgrade_is_replayed_after_it(layout: Layout, old: list[Old]) -> None:
     """Whatever became of the first upload; and another one with its key is refused."""
     keyed = [task.upload for task in old if task.upload.idempotency_key]
-    with SqliteDoctor(layout, 0, upgrade=True) as queue:
+    with SqliteDoctor(layout, 0, upgrade=never_mind) as queue:
         answers = queue.put_many([again(upload) for upload in keyed], supersede=True)
         assert [(answer.outcome, answer.task_id) for answer in answers] == [
             (Outcome.DUPLICATE, upload.task_id) for upload in keyed]
@@ -93,7 +112,7 @@ def test_last_upload_with_a_key_is_what_it_stands_for_after_the_upgrade(layout: 
     change(layout, "INSERT INTO tasks_v1 (data, timestamp, status, task_id, instance, target, size, updated_at, age_base)"
                    " SELECT ?, timestamp, 9, ?, instance, target, size, updated_at, age_base FROM tasks_v1 WHERE task_id = ?",
            last.to_json(), last.task_id, first.task_id)
-    with SqliteDoctor(layout, 0, upgrade=True) as queue:
+    with SqliteDoctor(layout, 0, upgrade=never_mind) as queue:
         [answer] = queue.put_many([again(first)], supersede=True)
         # Its bytes are not there either.
         assert answer.outcome is Outcome.ACCEPTED
@@ -106,7 +125,7 @@ def test_damaged_row_does_not_keep_its_shard_from_being_upgraded(layout: Layout,
     damaged, well = (task.upload for task in old if task.state in {State.QUEUED, State.HELD} and task.upload.idempotency_key
                      and task.upload.destination.instance == "c1")
     change(layout, "UPDATE tasks_v1 SET data = ? WHERE task_id = ?", data, damaged.task_id)
-    with SqliteDoctor(layout, 0, upgrade=True) as queue:
+    with SqliteDoctor(layout, 0, upgrade=never_mind) as queue:
         [answer] = queue.put_many([again(well)], supersede=True)
         assert answer.outcome is Outcome.DUPLICATE
         with pytest.raises(ValueError, match=r"."):
@@ -130,8 +149,8 @@ def test_older_database_is_refused_and_not_touched_by_whoever_may_not_upgrade_it
         path: content for path, content in before.items() if not path.endswith("-shm")}
 
 
-@pytest.mark.parametrize("upgrade", [True, False])
-def test_newer_database_is_refused_and_not_touched(layout: Layout, upgrade: bool) -> None:
+@pytest.mark.parametrize("upgrade", [never_mind, None])
+def test_newer_database_is_refused_and_not_touched(layout: Layout, upgrade: Callable[[], None] | None) -> None:
     """An older program does not write into what it does not understand, nor take it for damaged."""
     layout.create()
     SqliteDoctor(layout, 0).close()
@@ -150,12 +169,12 @@ def test_upgrade_that_fails_leaves_the_older_version_whole(layout: Layout, fault
     before, schema = version_1.contents(layout.database(0)), version_1.schema(layout.database(0))
     failpoints.arm(f"queue.upgrade={fault}")
     with pytest.raises(QueueFault) as caught:
-        SqliteDoctor(layout, 0, upgrade=True)
+        SqliteDoctor(layout, 0, upgrade=never_mind)
     assert caught.value.code == ("queue_full" if fault == "ENOSPC" else "queue_failed")
     assert is_older(layout, 0)
     assert version_1.schema(layout.database(0)) == schema
     failpoints.arm("")
-    SqliteDoctor(layout, 0, upgrade=True).close()
+    SqliteDoctor(layout, 0, upgrade=never_mind).close()
     assert version_1.contents(layout.database(0)) == before
     assert version_on_disk(layout, 0) == SCHEMA_VERSION
 
