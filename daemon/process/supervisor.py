@@ -53,6 +53,14 @@ def restart_delay_s(deaths: int) -> float:
     return float(min(_MAX_DELAY_S, _FIRST_DELAY_S * 2.0 ** min(deaths - 1, 30)))
 
 
+def cause_of(status: int) -> str | None:
+    """What ended a process from outside, in words; None when it ended by itself.
+
+    A bus error is what a filesystem without room does to who writes to a mapped file (btrfs, under SQLite).
+    """
+    return signal.strsignal(-status) if status < 0 else None
+
+
 class Supervisor:
     """Keeps the children running until it is told to stop."""
 
@@ -123,7 +131,7 @@ class Supervisor:
             if status == EXIT_CONFIG:
                 child.process = None
                 return EXIT_CONFIG
-            self._plan_restart(child, status=status)
+            self._plan_restart(child, status=status, detail=cause_of(status))
         return None
 
     def _plan_restart(self, child: _Child, *, status: int | None = None, detail: str | None = None) -> None:

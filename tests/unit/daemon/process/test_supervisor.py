@@ -13,7 +13,7 @@ import pytest
 
 from daemon.config import load
 from daemon.process.exit_status import EXIT_CONFIG, EXIT_OK
-from daemon.process.supervisor import commands, restart_delay_s
+from daemon.process.supervisor import cause_of, commands, restart_delay_s
 from tests.support.waiting import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[4]
@@ -232,3 +232,9 @@ def test_children_end_when_the_supervisor_is_killed(family: Family) -> None:
     family.process.wait()
     family.wait(lambda: family.alive() == set())
     assert {line for line in family.log() if "SIG" in line} == {f"{name} SIGTERM" for name in CHILDREN}
+
+
+def test_end_by_a_signal_is_said_in_words() -> None:
+    """A bus error tells a person of a disk without room; a status of its own tells nothing more."""
+    assert cause_of(-signal.SIGBUS) == "Bus error"
+    assert cause_of(1) is None
