@@ -35,16 +35,13 @@ class BoundSession:
         self._look = look
         self._instance: Final = look()
         self._seen: Final = replace(self._instance, running=self._instance.running and self._sees_mounts())
+        #: True when the last delivery may have left its part file.
+        self.left_part = False
 
     @property
     def broken(self) -> bool:
         """True when the connection can no longer be used."""
         return self._inner.broken
-
-    @property
-    def left_part(self) -> bool:
-        """True when the last delivery may have left its part file."""
-        return self._inner.left_part
 
     def close(self) -> None:
         """End the connection. Never raises."""
@@ -52,8 +49,12 @@ class BoundSession:
 
     def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
         """Put the bytes of `source` at the destination, unless they would be hidden there."""
+        self.left_part = False
         self._refuse_hidden(delivery)
-        return self._inner.deliver(delivery, source, before_rename)
+        try:
+            return self._inner.deliver(delivery, source, before_rename)
+        finally:
+            self.left_part = self._inner.left_part
 
     def sweep(self, delivery: Delivery) -> bool:
         """Remove the part file of a killed attempt, unless what it may be in is not mounted."""

@@ -79,6 +79,14 @@ def test_path_waits_unless_the_session_is_in_the_running_instance(instance: Inst
     assert delivered(session(instance, sees_proc=sees_proc), "/f") == ""
 
 
+def test_delivery_that_is_refused_leaves_no_part_file_whatever_the_one_before_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was written for it."""
+    monkeypatch.setattr(Carrying, "left_part", True)
+    opened = session(STOPPED)
+    assert (delivered(opened, "/f"), opened.left_part) == ("", True)
+    assert (delivered(opened, "/data/f"), opened.left_part) == ("hidden_when_stopped", False)
+
+
 @pytest.mark.parametrize(("then", "now", "ends"), [
     (RUNNING, RUNNING, ""), (STOPPED, STOPPED, ""), (RUNNING, replace(RUNNING, status="Frozen"), ""),
     (RUNNING, replace(RUNNING, mounts=frozenset()), ""), (RUNNING, replace(RUNNING, identity="2"), "instance_changed"),
