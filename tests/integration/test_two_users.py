@@ -38,6 +38,15 @@ def upload(service: Service, number: int) -> None:
     assert answer.status == 202
 
 
+def leave_waiting(service: Service) -> None:
+    """Leave eight uploads in a queue that both users have used; nothing runs then."""
+    service.start()
+    service.kill("worker-0", "worker-1")
+    for number in range(8):
+        upload(service, number)
+    service.kill()
+
+
 def wait_delivered(service: Service, numbers: range) -> None:
     """Wait until these files are where they belong, and nothing is left in the spool."""
     eventually(lambda: all(service.delivered(f"i{number % 4}", f"/f{number}") == b"%d" % number for number in numbers)
@@ -79,11 +88,7 @@ def test_two_users_go_on_after_the_other_has_removed_the_log(service: Service, l
 
 def test_worker_rebuilds_what_the_api_has_destroyed(service: Service) -> None:
     """Databases that became links, or are gone, are set aside, and every upload gets its row again."""
-    service.start()
-    service.kill("worker-0", "worker-1")
-    for number in range(8):
-        upload(service, number)
-    service.kill()
+    leave_waiting(service)
     with API.acting():
         service.layout.log(0).unlink()
         service.layout.log(0).symlink_to("/dev/zero")
@@ -97,11 +102,7 @@ def test_worker_rebuilds_what_the_api_has_destroyed(service: Service) -> None:
 
 def test_number_of_shards_changes_with_two_users(service: Service) -> None:
     """The worker moves the rows, and removes the directory of a shard that the API has used."""
-    service.start()
-    service.kill("worker-0", "worker-1")
-    for number in range(8):
-        upload(service, number)
-    service.kill()
+    leave_waiting(service)
     service.settings["queue"]["shards"] = service.shards = 1
     service.write_config()
     service.start()
@@ -175,11 +176,7 @@ def test_command_of_root_follows_no_link_of_a_front_door_that_was_taken_over(
 
 def test_repair_of_root_makes_a_queue_that_both_users_can_use(service: Service) -> None:
     """Root repairs as the worker's user: the service goes on with what it made."""
-    service.start()
-    service.kill("worker-0", "worker-1")
-    for number in range(8):
-        upload(service, number)
-    service.kill()
+    leave_waiting(service)
     for shard in range(2):
         service.layout.database(shard).write_bytes(b"no database")
     assert command(service, "fsck", "--repair").code == 0
@@ -224,11 +221,7 @@ def test_queue_of_an_older_version_is_brought_up_to_date_by_its_workers(service:
 
 def test_state_of_an_older_version_is_kept_and_made_safe(service: Service) -> None:
     """Both users could rename everything; systemd-tmpfiles closes that, and all that was accepted is delivered."""
-    service.start()
-    service.kill("worker-0", "worker-1")
-    for number in range(8):
-        upload(service, number)
-    service.kill()
+    leave_waiting(service)
     loosen(service.layout.directory)
     shutil.rmtree(service.layout.bucket(7))
     tidy(service.layout.directory)

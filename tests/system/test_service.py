@@ -131,6 +131,23 @@ def test_state_belongs_to_the_two_users_and_nobody_else(machine: Machine, load: 
             assert mode[4:6] == "rw", line
 
 
+def test_state_of_an_older_version_is_made_safe(machine: Machine, load: Load) -> None:
+    """Where both users could rename everything, systemd-tmpfiles closes that, and the service goes on with its state."""
+    load.many(5)
+    machine.systemctl("stop", "incus-courier*")
+    machine.run("sh", "-c", f"cd {STATE} && find . -path ./instances -prune -o -type d -exec chmod 2770 {{}} + &&"
+                            " chown root queue locks bells lost+found && chown incus-courier-api spool spool/* queue/shard-*")
+    refused = machine.incus("exec", machine.name, "--", "incus-courier", "status", check=False)
+    assert "systemd-tmpfiles --create incus-courier.conf" in refused.stderr
+    machine.run("systemd-tmpfiles", "--create", "incus-courier.conf")
+    machine.systemctl("start", "incus-courier.target")
+    machine.wait_active(*SERVICES)
+    load.many(5)
+    assert not load.refused
+    load.wait_delivered()
+    assert machine.run("incus-courier", "fsck").startswith("nothing wrong")
+
+
 def test_check_of_root_asks_as_the_worker(machine: Machine) -> None:
     """All is well on an installed machine, seen as the worker sees it, and root leaves nothing of its own behind."""
     look = ("find", STATE, "-newer", CONFIG, "-user", "root")
