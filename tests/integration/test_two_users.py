@@ -100,6 +100,25 @@ def test_worker_rebuilds_what_the_api_has_destroyed(service: Service) -> None:
     assert service.config.read_text() == before
 
 
+def test_api_goes_on_in_the_queue_that_the_worker_made_anew(service: Service) -> None:
+    """Only the worker may make a shard's directory: an API that runs finds the new one, and loses nothing meanwhile."""
+    service.start()
+    service.kill("worker-0", "worker-1")
+    for number in range(8):
+        upload(service, number)
+    for shard in range(2):
+        service.layout.database(shard).write_bytes(os.urandom(8192))
+    service.start()
+
+    def is_taken() -> bool:
+        answer = service.client.put("i0", "/f8", b"8")
+        return answer is not None and answer.status == 202
+
+    eventually(is_taken, what="an upload is taken")
+    wait_delivered(service, range(9))
+    assert len(list(service.layout.lost_found.iterdir())) >= 2
+
+
 def test_number_of_shards_changes_with_two_users(service: Service) -> None:
     """The worker moves the rows, and removes the directory of a shard that the API has used."""
     leave_waiting(service)
