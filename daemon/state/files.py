@@ -61,12 +61,17 @@ def opened(root: Path, directory: Path) -> Iterator[int]:
     """A descriptor of a directory below `root`, or of `root` itself, to be used as `dir_fd`. Raises OSError."""
     descriptor = os.open(root, _DIRECTORY)
     try:
-        for name in directory.relative_to(root).parts:
+        for name in _names_below(os.fspath(root), os.fspath(directory)):
             above, descriptor = descriptor, _open_in(descriptor, name, directory)
             os.close(above)
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _names_below(root: str, directory: str) -> list[str]:
+    # Plain text, as a bell is opened for each batch of uploads: pathlib takes several times as long.
+    return [name for name in directory.removeprefix(root).split("/") if name]
 
 
 def _open_in(above: int, name: str, whole: Path) -> int:
