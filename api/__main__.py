@@ -20,9 +20,10 @@ from daemon.process.listeners import Door, from_descriptors, open_doors
 from daemon.process.parent_death import tie_to_parent
 from daemon.process.patience import Patience
 from daemon.process.socket_activation import stand_in, take
+from daemon.spool import open_spool
 from daemon.state.append_lease import AppendLease
 from daemon.state.layout import Layout
-from daemon.task_queue import open_intake
+from daemon.task_queue import Intake, open_intake
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -88,15 +89,22 @@ def _cannot_open(layout: Layout, shards: int) -> str | None:
 
     A lack of room is not waited for: clients are told. Raises QueueFault('schema_newer').
     """
-    for shard in range(shards):
+    with contextlib.closing(open_spool(layout)) as spool:
+        for shard in range(shards):
+            reason = _cannot_read(open_intake(layout, shard, spool))
+            if reason is not None:
+                return f"Shard {shard}: {reason}"
+    return None
+
+
+def _cannot_read(intake: Intake) -> str | None:
+    with contextlib.closing(intake):
         try:
-            with contextlib.closing(open_intake(layout, shard)) as queue:
-                queue.tallies()
+            intake.tallies()
         except QueueFault as fault:
             if fault.code == "schema_newer":
                 raise
-            if not fault.kind.room_helps:
-                return f"Shard {shard}: {fault.detail}"
+            return None if fault.kind.room_helps else fault.detail
     return None
 
 

@@ -56,7 +56,7 @@ class _Service:
         self._threads = begin_pool(READING_THREADS, "read")
         self._admission = Admission(self._reader.snapshot(), Shares(lambda: self._live.config.api.max_connections))
         self._committers = [
-            Committer(layout, shard, supersede=lambda: self._live.config.delivery.supersedes,
+            Committer(layout, shard, self._spool, supersede=lambda: self._live.config.delivery.supersedes,
                       receiving=lambda: self._admission.load.uploads, when_dead=self._fail)
             for shard in range(config.queue.shards)]
         self._receiver = Receiver(self._spool, self._committers)

@@ -42,7 +42,7 @@ def fill(state: Path, count: int, *, files: bool) -> None:
     layout.create()
     for shard in range(SHARDS):
         # All before the first upload: a database that is younger than an upload is taken for one that was lost.
-        SqliteQueue(layout, shard).close()
+        SqliteQueue(layout, shard, FileSpool(layout)).close()
     fillers = [
         subprocess.Popen([sys.executable, "-P", "-m", "bench.fill", str(state), str(shard), str(count),
                           *(["--files"] if files else [])],

@@ -76,7 +76,7 @@ class Storage:
 
     def grouped(self, seconds: float) -> Stored:
         """Store with the API's group commit."""
-        committers = [Committer(self._layout, shard, supersede=lambda: True, receiving=lambda: THREADS,
+        committers = [Committer(self._layout, shard, self._spool, supersede=lambda: True, receiving=lambda: THREADS,
                                 when_dead=_nobody_is_told)
                       for shard in range(SHARDS)]
         for committer in committers:

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 from api.queries.task_query import Question, merge
 from daemon.errors import QueueFault, Rejected
 from daemon.model.task import PENDING, Task
-from daemon.spool import Room
+from daemon.spool import Receive, Room
 from daemon.state.layout import Layout
 from daemon.task_queue import Intake, open_intake
 
@@ -41,9 +41,9 @@ def free_bytes(spool: Room) -> int:
 class Reader:
     """Reads all shards."""
 
-    def __init__(self, layout: Layout, spool: Room, shards: int) -> None:
+    def __init__(self, layout: Layout, spool: Receive, shards: int) -> None:
         self._spool = spool
-        self._queues = [open_intake(layout, shard) for shard in range(shards)]
+        self._queues = [open_intake(layout, shard, spool) for shard in range(shards)]
         #: Tasks and bytes that were pending in each shard when it could last be read.
         self._pending = [(0, 0)] * shards
 

@@ -18,7 +18,7 @@ from daemon.model.upload import Upload
 from daemon.spool import Sealed
 from daemon.state.doorbell import ring
 from daemon.state.layout import Layout
-from daemon.task_queue import Outcome, Put, open_intake
+from daemon.task_queue import Bytes, Outcome, Put, open_intake
 
 #: Most uploads in one transaction.
 MAX_BATCH: Final = 256
@@ -60,7 +60,7 @@ class Committer:
     """Puts the uploads of one shard."""
 
     def __init__(
-        self, layout: Layout, shard: int, *, supersede: Callable[[], bool], receiving: Callable[[], int],
+        self, layout: Layout, shard: int, spool: Bytes, *, supersede: Callable[[], bool], receiving: Callable[[], int],
         when_dead: Callable[[], None],
     ) -> None:
         """`receiving` says how many uploads are on their way, those that were handed over included.
@@ -72,7 +72,7 @@ class Committer:
         self._supersede = supersede
         self._receiving = receiving
         self._when_dead = when_dead
-        self._queue = open_intake(layout, shard)
+        self._queue = open_intake(layout, shard, spool)
         # No queue.SimpleQueue: up to Python 3.12 its `get` may wait for ever although it has a timeout.
         self._inbox: list[tuple[Sealed, Ticket]] = []
         self._changed = threading.Condition()

@@ -8,6 +8,7 @@ times, pending commands, the history of what is finished.
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from itertools import chain
 from typing import Final
 
@@ -17,7 +18,7 @@ from daemon.process import sd_notify
 from daemon.process.patience import go_on
 from daemon.recovery.compare import Comparison
 from daemon.recovery.findings import Finding
-from daemon.spool import open_checked
+from daemon.spool import CheckedSpool, Holdings, open_checked
 from daemon.state.layout import Layout
 from daemon.task_queue.sqlite import notes
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
@@ -48,24 +49,27 @@ def open_whole(
     """
     died = notes.was_left_open(layout, shard) and not moving
     log_lost = died and not notes.has_log(layout, shard)
-    queue, replaced = _open_or_replace(layout, shard, report)
-    if replaced or not queue.born or died:
-        budget_s = None if log_lost or replaced or not queue.born else _UNCLEAN_BUDGET_S
-        restored, finished = _compare(queue, shards, supersede=supersede, report=report, budget_s=budget_s)
-        if restored and not replaced and (log_lost or not queue.born):
-            report(Finding(name="log_lost" if queue.born else "queue_emptied", shard=shard, repaired=True))
-        if finished:
-            queue.note_born()
+    with closing(open_checked(layout)) as spool:
+        queue, replaced = _open_or_replace(layout, shard, spool, report)
+        if replaced or not queue.born or died:
+            budget_s = None if log_lost or replaced or not queue.born else _UNCLEAN_BUDGET_S
+            restored, finished = _compare(queue, spool, shards, supersede=supersede, report=report, budget_s=budget_s)
+            if restored and not replaced and (log_lost or not queue.born):
+                report(Finding(name="log_lost" if queue.born else "queue_emptied", shard=shard, repaired=True))
+            if finished:
+                queue.note_born()
     notes.note_open(layout, shard)
     return queue
 
 
-def _open_or_replace(layout: Layout, shard: int, report: Callable[[Finding], None]) -> tuple[SqliteDoctor, bool]:
+def _open_or_replace(
+    layout: Layout, shard: int, spool: Holdings, report: Callable[[Finding], None],
+) -> tuple[SqliteDoctor, bool]:
     """The queue, and whether its database had to be replaced."""
     reason = "it was found damaged while it was in use"
     if not notes.is_condemned(layout, shard):
         try:
-            return open_sound(layout, shard), False
+            return _open_sound(layout, shard, spool), False
         except QueueFault as fault:
             if fault.code != "queue_damaged":
                 raise
@@ -73,12 +77,12 @@ def _open_or_replace(layout: Layout, shard: int, report: Callable[[Finding], Non
     target = notes.set_aside(layout, shard)
     log("queue.set_aside", shard=shard, path=target, reason=reason)
     report(Finding(name="queue_damaged", shard=shard, detail=f"{target}: {reason}", repaired=True))
-    return SqliteDoctor(layout, shard), True
+    return SqliteDoctor(layout, shard, spool), True
 
 
-def open_sound(layout: Layout, shard: int) -> SqliteDoctor:
+def _open_sound(layout: Layout, shard: int, spool: Holdings) -> SqliteDoctor:
     """Open the shard's queue and look at as much of its database as takes no time. Raises QueueFault."""
-    queue = SqliteDoctor(layout, shard, upgrade=go_on)
+    queue = SqliteDoctor(layout, shard, spool, upgrade=go_on)
     try:
         queue.glance()
     except BaseException:
@@ -88,7 +92,8 @@ def open_sound(layout: Layout, shard: int) -> SqliteDoctor:
 
 
 def _compare(
-    queue: SqliteDoctor, shards: int, *, supersede: bool, report: Callable[[Finding], None], budget_s: float | None,
+    queue: SqliteDoctor, spool: CheckedSpool, shards: int, *, supersede: bool, report: Callable[[Finding], None],
+    budget_s: float | None,
 ) -> tuple[int, bool]:
     """Give every upload of the shard's buckets its row, older ones first; return how many, and whether that is all."""
     missing = 0
@@ -99,7 +104,6 @@ def _compare(
         if finding.name != "row_missing" or missing <= _NAMED:
             report(finding)
 
-    spool = open_checked(queue.layout)
     comparison = Comparison(queue, spool, shards=shards, supersede=supersede, report=sort_out, step=_STEP)
     began = told = time.monotonic()
     finished = True
@@ -112,7 +116,6 @@ def _compare(
         if budget_s is not None and now - began > budget_s:
             finished = False
             break
-    spool.close()
     if missing or budget_s is None:
         took_ms = round((time.monotonic() - began) * 1000)
         log("queue.rebuilt", shard=queue.shard, tasks=missing, duration_ms=took_ms)

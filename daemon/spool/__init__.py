@@ -11,6 +11,7 @@ holds them to what is promised here.
 
 from daemon.spool.capabilities import (
     CheckedSpool,
+    Holdings,
     Incoming,
     Open,
     Receive,
@@ -27,8 +28,9 @@ from daemon.spool.values import STOPPED, Found, Mark, Name, Stopped, Undecided, 
 from daemon.state.layout import Layout
 
 __all__ = [
-    "FOOTER_BYTES", "STOPPED", "CheckedSpool", "Found", "Incoming", "Mark", "Name", "Open", "Receive", "Remove", "Room",
-    "Sealed", "SetMark", "Spool", "Stopped", "Undecided", "name_of", "open_checked", "open_spool", "same_upload",
+    "FOOTER_BYTES", "STOPPED", "CheckedSpool", "Found", "Holdings", "Incoming", "Mark", "Name", "Open", "Receive",
+    "Remove", "Room", "Sealed", "SetMark", "Spool", "Stopped", "Undecided", "name_of", "open_checked", "open_spool",
+    "same_upload",
 ]
 
 

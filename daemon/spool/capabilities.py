@@ -59,7 +59,17 @@ class Room(Protocol):
         """False when what is stored now would not be found by others: nothing can be stored then."""
 
 
-class Receive(Room, Protocol):
+class Holdings(Protocol):
+    """What is there. From any thread."""
+
+    def holds(self, bucket: int, task_id: str) -> bool:
+        """True when the bytes of that task are there, however they are marked."""
+
+    def is_empty(self) -> bool:
+        """True when there are no bytes at all."""
+
+
+class Receive(Room, Holdings, Protocol):
     """Taking uploads in. From any thread."""
 
     def begin(self, expected_bytes: int | None = None) -> Incoming:

@@ -79,6 +79,18 @@ class FileSpool:
             return False
         return bucket not in self._directories or os.path.samestat(named, os.fstat(self._directories[bucket]))
 
+    def holds(self, bucket: int, task_id: str) -> bool:
+        """True when an upload has a file, whatever its mark."""
+        return any(_is_there(task_id + mark.value, self.directory(bucket)) for mark in Mark)
+
+    def is_empty(self) -> bool:
+        """True when there is no file in any bucket."""
+        for bucket in range(BUCKETS):
+            with os.scandir(self._layout.bucket(bucket)) as entries:
+                if next(entries, None) is not None:
+                    return False
+        return True
+
     def open(self, upload: Upload) -> BinaryIO:
         """Open the bytes of an upload for reading, at 0; they end after `upload.size`, then comes the footer.
 
@@ -174,6 +186,14 @@ class FileSpool:
         """Let go of the directories."""
         while self._directories:
             os.close(self._directories.popitem()[1])
+
+
+def _is_there(file: str, directory: int) -> bool:
+    try:
+        os.stat(file, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _unlink_any(task_id: str, directory: int) -> None:

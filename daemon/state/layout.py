@@ -259,14 +259,6 @@ class Layout:
             raise PermissionError(error.errno, "its worker has to make it first", error.filename) from error
         self.touch(self.database(shard))
 
-    def has_uploads(self) -> bool:
-        """True when there is any file in the spool."""
-        for number in range(BUCKETS):
-            with os.scandir(self.bucket(number)) as entries:
-                if next(entries, None) is not None:
-                    return True
-        return False
-
 
 def inode(path: str | Path) -> int:
     """The inode of the file that has the name now; 0 when there is none."""

@@ -14,6 +14,7 @@ from daemon.task_queue.capabilities import (
     Alter,
     Append,
     Ask,
+    Bytes,
     Claim,
     Clocks,
     Execute,
@@ -45,15 +46,15 @@ from daemon.task_queue.values import (
 )
 
 __all__ = [
-    "BULK_BYTES", "Alter", "Answer", "Append", "Ask", "Change", "Claim", "Clocks", "Command", "Execute", "Find",
-    "Intake", "Maintain", "Operate", "Outcome", "PartFiles", "Put", "Read", "Remember", "Resume", "Selection", "Settle",
-    "Settled", "Settlement", "Tally", "TaskQueue", "open_existing", "open_intake",
+    "BULK_BYTES", "Alter", "Answer", "Append", "Ask", "Bytes", "Change", "Claim", "Clocks", "Command", "Execute",
+    "Find", "Intake", "Maintain", "Operate", "Outcome", "PartFiles", "Put", "Read", "Remember", "Resume", "Selection",
+    "Settle", "Settled", "Settlement", "Tally", "TaskQueue", "open_existing", "open_intake",
 ]
 
 
-def open_intake(layout: Layout, shard: int) -> Intake:
-    """A shard's queue to put and read, for as long as the process runs. It is opened when it is first needed."""
-    return SqliteIntake(layout, shard)
+def open_intake(layout: Layout, shard: int, spool: Bytes) -> Intake:
+    """A shard's queue, the index of `spool`, to put and read as long as the process runs. Opened when first needed."""
+    return SqliteIntake(layout, shard, spool)
 
 
 def open_existing(layout: Layout, shard: int) -> Operate | None:

@@ -12,6 +12,16 @@ from daemon.model.upload import Destination, Upload
 from daemon.task_queue.values import Answer, Change, Command, Put, Selection, Settled, Settlement, Tally
 
 
+class Bytes(Protocol):
+    """What a queue asks the spool whose index it is. OSError says that it cannot be told."""
+
+    def holds(self, bucket: int, task_id: str) -> bool:
+        """True when the bytes of that task are there."""
+
+    def is_empty(self) -> bool:
+        """True when there are no bytes at all."""
+
+
 class Closable(Protocol):
     """What has to be closed."""
 
@@ -28,8 +38,10 @@ class Append(Protocol):
     def put_many(self, uploads: Sequence[Upload], *, supersede: bool) -> list[Put]:
         """Put uploads, all or none, and return what became of each, in their order. They are durable then.
 
-        An upload is put once, however often it is tried. Pending older uploads to the same path are superseded if
-        `supersede`. When it raises QueueFault, `certainly_failed` says whether it is known that none was put.
+        An upload is put once, however often it is tried. One that comes with the idempotency key of an earlier one is a
+        duplicate of that, as long as that is finished or its bytes are there, or a mismatch. Pending older uploads to
+        the same path are superseded if `supersede`. When it raises QueueFault, `certainly_failed` says whether it is
+        known that none was put.
         """
 
 

@@ -37,7 +37,7 @@ class Depot:
         self.layout.create()
         self.shard = shard
         self.spool = FileSpoolCheck(self.layout)
-        self.queue = SqliteDoctor(self.layout, shard)
+        self.queue = SqliteDoctor(self.layout, shard, self.spool)
 
     def __enter__(self) -> Self:
         return self
@@ -54,7 +54,7 @@ class Depot:
         """Close and open everything, as a new process would."""
         self.close()
         self.spool = FileSpoolCheck(self.layout)
-        self.queue = SqliteDoctor(self.layout, self.shard)
+        self.queue = SqliteDoctor(self.layout, self.shard, self.spool)
 
     def seal(self, upload: Upload, data: bytes = b"hello") -> None:
         """Put an upload into the spool alone."""

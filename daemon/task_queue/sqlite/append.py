@@ -71,8 +71,7 @@ class QueueAppend(QueueBase):
         row = connection.execute(f"SELECT status FROM {TABLE} WHERE task_id = ?", (task_id,)).fetchone()
         if row is not None and row[0] in FINISHED:
             return True
-        bucket = self.layout.bucket(upload.destination.bucket)
-        return any((bucket / f"{task_id}{suffix}").exists() for suffix in ("", ".failed", ".held"))
+        return row is not None if self._spool is None else self._spool.holds(upload.destination.bucket, task_id)
 
 
 def _already_there(connection: sqlite3.Connection, uploads: Collection[Upload]) -> set[str]:

@@ -22,6 +22,7 @@ from daemon.log import log
 from daemon.model.task import State, Task
 from daemon.model.upload import END_OF_TIME_S, Upload
 from daemon.state.layout import Layout, inode
+from daemon.task_queue.capabilities import Bytes
 from daemon.task_queue.sqlite.alone import alone
 from daemon.task_queue.sqlite.faults import commit, faults
 from daemon.task_queue.sqlite.inspection import what_is_foreign
@@ -49,9 +50,12 @@ class QueueBase(persistqueue.SQLiteAckQueue):
     # `_init` makes all of the schema in one transaction.
     _SQL_CREATE = "SELECT 1"
 
-    def __init__(self, layout: Layout, shard: int, *, upgrade: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, layout: Layout, shard: int, spool: Bytes | None = None, *, upgrade: Callable[[], None] | None = None,
+    ) -> None:
         """Open the shard's database; make it where there is none.
 
+        `spool` is asked what it holds; without it rows are believed, and a new database may have lost some.
         With `upgrade` one of an older version is brought up to date; it is called again and again while that goes on.
         Only for the holder of the shard's lock, and while nobody appends. Without it such a one is refused, as a newer
         one always is; neither is touched then. Raises QueueFault.
@@ -63,6 +67,7 @@ class QueueBase(persistqueue.SQLiteAckQueue):
         self._getter: sqlite3.Connection | None = None
         self._putter: sqlite3.Connection | None = None
         self._upgrade = upgrade
+        self._spool = spool
         #: True when a damaged row was met that the comparison with the spool may mend.
         self.met_damaged_row = False
         #: Tasks of claims that failed: whether they are claimed is not known.
@@ -105,8 +110,8 @@ class QueueBase(persistqueue.SQLiteAckQueue):
         self.quick.execute("PRAGMA synchronous = NORMAL")
 
     def _create(self) -> None:
-        born = "" if self.layout.has_uploads() else (
-            f"INSERT OR IGNORE INTO facts VALUES ('{BORN_FACT}', '{time.time():.3f}');")
+        born = (f"INSERT OR IGNORE INTO facts VALUES ('{BORN_FACT}', '{time.time():.3f}');"
+                if self._spool is not None and self._spool.is_empty() else "")
         self.durable.executescript(
             f"BEGIN IMMEDIATE; {CREATE} {born} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
 

@@ -13,6 +13,7 @@ from daemon.log import log
 from daemon.model.task import State, Task
 from daemon.model.upload import Upload
 from daemon.state.layout import Layout
+from daemon.task_queue.capabilities import Bytes
 from daemon.task_queue.sqlite.queue import SqliteQueue
 from daemon.task_queue.values import Put, Tally
 
@@ -23,10 +24,11 @@ MAX_REPLACEMENTS: Final = 3
 class SqliteIntake:
     """Puts and reads. Its methods may be called from several threads."""
 
-    def __init__(self, layout: Layout, shard: int) -> None:
-        """Nothing is opened before it is needed."""
+    def __init__(self, layout: Layout, shard: int, spool: Bytes) -> None:
+        """The queue is the index of `spool`. Nothing is opened before it is needed."""
         self._layout = layout
         self._shard = shard
+        self._spool = spool
         self._lock = threading.Lock()
         self._queue: SqliteQueue | None = None
 
@@ -66,7 +68,7 @@ class SqliteIntake:
                 self._queue.close()
                 self._queue = None
             if self._queue is None:
-                self._queue = SqliteQueue(self._layout, self._shard)
+                self._queue = SqliteQueue(self._layout, self._shard, self._spool)
             return self._queue
 
     # --- reading -----------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ class World:
         self.layout = Layout(directory)
         self.layout.create()
         self.spool = FileSpoolCheck(self.layout)
-        self.queue = SqliteDoctor(self.layout, 0)
+        self.queue = SqliteDoctor(self.layout, 0, self.spool)
         self.findings: list[Finding] = []
 
     def close(self) -> None:
@@ -37,7 +37,7 @@ class World:
     def reopened(self) -> SqliteDoctor:
         """Open the queue's database anew."""
         self.queue.close()
-        self.queue = SqliteDoctor(self.layout, 0)
+        self.queue = SqliteDoctor(self.layout, 0, self.spool)
         return self.queue
 
     # --- making ------------------------------------------------------------------------------------------

@@ -38,9 +38,9 @@ def decide(layout: Layout, uploads: list[Upload], before: Callable[[], None] = l
     """Seal the uploads, do `before`, hand them to a committer, and return what it decided, in their order."""
     async def scenario() -> Decided:
         deaths: list[str] = []
-        committer = Committer(layout, 0, supersede=lambda: True, receiving=lambda: len(uploads),
-                              when_dead=lambda: deaths.append("died"))
         spool = FileSpoolCheck(layout)
+        committer = Committer(layout, 0, spool, supersede=lambda: True, receiving=lambda: len(uploads),
+                              when_dead=lambda: deaths.append("died"))
         tickets = []
         for one in uploads:
             incoming = spool.begin()
@@ -137,9 +137,9 @@ def test_nobody_knows_when_the_second_database_fails(layout: Layout, monkeypatch
 def test_upload_is_decided_when_those_that_are_under_way_do_not_come(layout: Layout) -> None:
     """A batch waits for others a moment only, however often: nobody's upload depends on the next one."""
     async def scenario() -> int:
-        committer = Committer(layout, 0, supersede=lambda: True, receiving=lambda: 99, when_dead=lambda: None)
-        committer.start()
         spool = FileSpoolCheck(layout)
+        committer = Committer(layout, 0, spool, supersede=lambda: True, receiving=lambda: 99, when_dead=lambda: None)
+        committer.start()
 
         async def one_after_the_other(first: int) -> int:
             for number in range(first, first + 100):

@@ -9,7 +9,7 @@ from daemon.spool import CheckedSpool, open_checked
 from daemon.state.layout import Layout
 from daemon.task_queue import Intake, TaskQueue, open_intake
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
-from tests.unit.daemon.conformance.doors import QueueStore, SpoolStore
+from tests.unit.daemon.conformance.doors import Held, QueueStore, SpoolStore
 
 
 class SqliteStore(QueueStore):
@@ -19,17 +19,18 @@ class SqliteStore(QueueStore):
         """`directory` is the state directory."""
         self._layout = Layout(directory)
         self._layout.create()
+        self.spool = Held()
         self._opened: list[TaskQueue | Intake] = []
 
     def open(self) -> TaskQueue:
         """Open the queue as the holder of the shard's lock does."""
-        queue = SqliteDoctor(self._layout, 0)
+        queue = SqliteDoctor(self._layout, 0, self.spool)
         self._opened.append(queue)
         return queue
 
     def open_intake(self) -> Intake:
         """Open the queue as the API does."""
-        intake = open_intake(self._layout, 0)
+        intake = open_intake(self._layout, 0, self.spool)
         self._opened.append(intake)
         return intake
 

@@ -5,7 +5,7 @@ from typing import Protocol
 from daemon.model.task import State, Task
 from daemon.model.upload import Upload
 from daemon.spool import CheckedSpool, Mark, Receive
-from daemon.task_queue import Append, Change, Find, Intake, Settlement, TaskQueue
+from daemon.task_queue import Append, Bytes, Change, Find, Intake, Settlement, TaskQueue
 from tests.support.depot import an_upload
 
 KEY = "local/default/c1"
@@ -13,8 +13,27 @@ KEY = "local/default/c1"
 LATER_S = 4e9
 
 
+class Held(Bytes):
+    """A spool of which a test says what it holds."""
+
+    def __init__(self) -> None:
+        """Everything that is asked for, at first."""
+        self.lost: set[str] = set()
+
+    def holds(self, bucket: int, task_id: str) -> bool:
+        """True unless the test has said otherwise."""
+        return task_id not in self.lost
+
+    def is_empty(self) -> bool:
+        """True: the queue is as old as the spool."""
+        return True
+
+
 class QueueStore(Protocol):
     """Something that keeps one shard's queue, and can be opened again and again."""
+
+    #: What it is the index of.
+    spool: Held
 
     def open(self) -> TaskQueue:
         """Open the queue as the holder of the shard's lock does."""

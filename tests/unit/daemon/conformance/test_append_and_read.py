@@ -64,6 +64,18 @@ def test_key_stands_for_the_upload_that_came_with_it_first(intake: Intake, queue
         assert intake.find(upload.task_id) is None
 
 
+@pytest.mark.parametrize("state", [State.QUEUED, State.PUSHING, State.DEFERRED, State.HELD, State.FAILED])
+def test_key_of_an_upload_whose_bytes_are_lost_stands_for_the_next(
+    intake: Intake, queues: QueueStore, state: State,
+) -> None:
+    """A repeat is a repeat only as long as the first one can be delivered."""
+    first = bring(queues.open(), an_upload(idempotency_key="k"), state)
+    again = an_upload(idempotency_key="k")
+    assert intake.put_many([again], supersede=False)[0].task_id == first.task_id
+    queues.spool.lost.add(first.task_id)
+    assert intake.put_many([again], supersede=False)[0].outcome is Outcome.ACCEPTED
+
+
 @pytest.mark.parametrize("state", sorted(PENDING | {State.FAILED} | FINISHED - {State.SUPERSEDED}))
 def test_newer_upload_replaces_what_waits_for_its_path(intake: Intake, queues: QueueStore, state: State) -> None:
     """Queued and deferred ones are superseded; one that is being pushed, held, failed or finished is not."""

@@ -110,6 +110,21 @@ def test_uploads_that_come_at_once_do_not_mix(spool: CheckedSpool) -> None:
             assert source.read(upload.size) == body
 
 
+def test_spool_tells_what_it_holds(spool: CheckedSpool) -> None:
+    """However it is marked, until it is removed."""
+    assert spool.is_empty()
+    upload = store(spool, an_upload())
+    bucket = upload.destination.bucket
+    for mark in Mark:
+        spool.mark(upload, mark)
+        assert spool.holds(bucket, upload.task_id)
+        assert not spool.is_empty()
+    assert not spool.holds(bucket, an_upload().task_id)
+    spool.remove([upload])
+    assert not spool.holds(bucket, upload.task_id)
+    assert spool.is_empty()
+
+
 def test_spool_tells_its_room_and_that_it_is_in_place(spool: CheckedSpool) -> None:
     """What the API asks before it takes an upload."""
     assert spool.free_bytes() > 0

@@ -13,6 +13,7 @@ from daemon import failpoints
 from daemon.errors import QueueFault
 from daemon.model.task import State
 from daemon.model.upload import Upload
+from daemon.spool.store import FileSpool
 from daemon.state.layout import Layout
 from daemon.task_queue import Outcome
 from daemon.task_queue.sqlite import base
@@ -112,7 +113,7 @@ def test_last_upload_with_a_key_is_what_it_stands_for_after_the_upgrade(layout: 
     change(layout, "INSERT INTO tasks_v1 (data, timestamp, status, task_id, instance, target, size, updated_at, age_base)"
                    " SELECT ?, timestamp, 9, ?, instance, target, size, updated_at, age_base FROM tasks_v1 WHERE task_id = ?",
            last.to_json(), last.task_id, first.task_id)
-    with SqliteDoctor(layout, 0, upgrade=never_mind) as queue:
+    with SqliteDoctor(layout, 0, FileSpool(layout), upgrade=never_mind) as queue:
         [answer] = queue.put_many([again(first)], supersede=True)
         # Its bytes are not there either.
         assert answer.outcome is Outcome.ACCEPTED
