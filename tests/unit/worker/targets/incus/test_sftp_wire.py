@@ -176,3 +176,26 @@ def test_what_was_not_taken_yet_is_taken_back_when_nothing_moves() -> None:
                 wire.done(wire.rename(b"/part", b"/file"))
         with pytest.raises(ConnectionResetError):
             list(iter(lambda: theirs.recv(1000), b""))
+
+
+def test_names_of_a_directory_come_without_what_is_told_of_them(ends: tuple[Wire, socket.socket]) -> None:
+    """Each comes with a line for people and with attributes; at the end there are none."""
+    wire, server = ends
+    number, last = wire.readdir(b"h"), wire.readdir(b"h")
+    entries = b"".join(
+        len(name).to_bytes(4) + name + b"\x00\x00\x00\x02ls" + struct.pack(">IQIIIII", 0x0F, 7, 0, 0, 0o100644, 0, 0)
+        for name in (b"a", b"b c"))
+    server.sendall(packed(b"\x68" + struct.pack(">II", number, 2) + entries) + status(last, 1, b"EOF"))
+    assert wire.names(number) == [b"a", b"b c"]
+    assert wire.names(last) == []
+
+
+def test_names_that_end_too_early_break_the_wire(ends: tuple[Wire, socket.socket]) -> None:
+    """Two were announced, and one came."""
+    wire, server = ends
+    number = wire.readdir(b"h")
+    entry = b"\x00\x00\x00\x01a\x00\x00\x00\x02ls" + struct.pack(">IQIIIII", 0x0F, 7, 0, 0, 0o100644, 0, 0)
+    server.sendall(packed(b"\x68" + struct.pack(">II", number, 2) + entry))
+    with pytest.raises(WireBroken):
+        wire.names(number)
+    assert wire.broken
