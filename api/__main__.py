@@ -19,6 +19,7 @@ from daemon.process.exit_status import EXIT_FAILED, EXIT_OK, end_with
 from daemon.process.listeners import Door, from_descriptors, open_doors
 from daemon.process.parent_death import tie_to_parent
 from daemon.process.patience import Patience
+from daemon.process.shared_counts import SharedCounts
 from daemon.process.socket_activation import stand_in, take
 from daemon.spool import open_spool
 from daemon.state.append_lease import AppendLease
@@ -41,6 +42,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", metavar="FILE", help="the configuration file")
     parser.add_argument("--listen-fd", metavar="N", type=int, action="append", default=[],
                         help="serve on this inherited listening socket instead of api.listen; may be repeated")
+    parser.add_argument("--counts", metavar="FD:ROW", default="-1:0",
+                        help="count in this inherited memory, as the process of that row, with the other API processes")
     return parser.parse_args(arguments)
 
 
@@ -48,6 +51,8 @@ def _serve(options: argparse.Namespace) -> int:
     file = find_file(options.config)
     config = load(file)
     log.setup(config.log, "api")
+    descriptor, row = map(int, options.counts.split(":"))
+    counts = SharedCounts(descriptor)
     addresses = from_descriptors(options.listen_fd) or stand_in(config.api.listen, take())
     doors = open_doors(addresses, allow_anonymous=config.api.allow_anonymous)
     _warn_about(doors)
@@ -57,7 +62,8 @@ def _serve(options: argparse.Namespace) -> int:
     lease = AppendLease(layout, config.queue.shards)
     try:
         _wait_for(lease, layout, config.queue.shards)
-        clean = asyncio.run(service.run(config, file, layout, doors))
+        counts.clear(row)
+        clean = asyncio.run(service.run(config, file, layout, doors, lambda column: counts.tally(column, row)))
         lease.release()
     finally:
         for door in doors:

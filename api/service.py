@@ -1,7 +1,7 @@
 """The API process put together: its parts, the order in which they start, and the order in which they end."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -9,7 +9,7 @@ from api.http.peers import Shares
 from api.http.refusal_log import RefusalLog
 from api.http.server import Hooks, Server
 from api.live_config import LiveConfig
-from api.queries.reader import Reader
+from api.queries.reader import Reader, free_bytes
 from api.routes.app import Courier, build
 from api.routes.health import Probe
 from api.threads import joined
@@ -23,6 +23,7 @@ from daemon.config import Config, load
 from daemon.errors import CannotStart
 from daemon.process import sd_notify
 from daemon.process.listeners import Door
+from daemon.process.shared_counts import Column, Tally
 from daemon.process.thread_pools import begin_pool
 from daemon.spool import open_spool
 from daemon.state.layout import Layout
@@ -33,13 +34,15 @@ READING_THREADS: Final = 2
 SPARE_CONNECTIONS: Final = 64
 
 
-async def run(config: Config, file: Path | None, layout: Layout, doors: Sequence[Door]) -> bool:
-    """Take uploads until told to stop; True when that was no failure.
+async def run(
+    config: Config, file: Path | None, layout: Layout, doors: Sequence[Door], tally: Callable[[Column], Tally],
+) -> bool:
+    """Take uploads until told to stop; True when that was no failure. `tally` gives what all API processes count.
 
     A queue that cannot be opened yet is tried again with each request. Raises CannotStart and Rejected.
     """
     closing = begin_pool(1, "closing")
-    service = _Service(config, file, layout, doors)
+    service = _Service(config, file, layout, doors, tally)
     try:
         return await service.run()
     finally:
@@ -48,16 +51,22 @@ async def run(config: Config, file: Path | None, layout: Layout, doors: Sequence
 
 
 class _Service:
-    def __init__(self, config: Config, file: Path | None, layout: Layout, doors: Sequence[Door]) -> None:
+    def __init__(
+        self, config: Config, file: Path | None, layout: Layout, doors: Sequence[Door],
+        tally: Callable[[Column], Tally],
+    ) -> None:
         self._file = file
         self._live = LiveConfig(config)
         self._spool = open_spool(layout)
         self._reader = Reader(layout, self._spool, config.queue.shards)
         self._threads = begin_pool(READING_THREADS, "read")
-        self._admission = Admission(self._reader.snapshot(), Shares(lambda: self._live.config.api.max_connections))
+        self._admission = Admission(
+            self._reader.waiting(), Shares(lambda: self._live.config.api.max_connections, tally(Column.UPLOADS)),
+            tally(Column.ANNOUNCED_BYTES), tally(Column.UNWRITTEN_BYTES), lambda: free_bytes(self._spool))
+        self._receiving = tally(Column.UPLOADS)
         self._committers = [
             Committer(layout, shard, self._spool, supersede=lambda: self._live.config.delivery.supersedes,
-                      receiving=lambda: self._admission.load.uploads, when_dead=self._fail)
+                      receiving=lambda: self._receiving.own, when_dead=self._fail)
             for shard in range(config.queue.shards)]
         self._receiver = Receiver(self._spool, self._committers)
         self._refusals = RefusalLog()
@@ -66,9 +75,10 @@ class _Service:
         probe = Probe(layout, self._spool, self._reader, self._admission)
         app = build(Courier(self._live, uploads, probe, self._threads), self._live, self._refusals)
         self._server = Server(app, doors, Hooks(
-            drain_s=lambda: self._live.config.api.drain_s, max_connections=self._max_connections,
-            pace=self._live.pace, running=lambda: self._admission.load.uploads, stopping=self._stop_admitting,
-            reload=self._reload, status=self._status))
+            drain_s=lambda: self._live.config.api.drain_s,
+            connections=Shares(self._max_connections, tally(Column.CONNECTIONS)), pace=self._live.pace,
+            running=lambda: self._receiving.own, stopping=self._stop_admitting, reload=self._reload,
+            status=self._status))
 
     async def run(self) -> bool:
         """Serve until told to stop."""
@@ -101,8 +111,7 @@ class _Service:
         self._admission.draining = True
 
     def _status(self) -> str:
-        seen, load_now = self._admission.seen, self._admission.load
-        return f"{load_now.uploads} uploads running, {seen.pending_tasks + load_now.tasks_since} tasks waiting"
+        return f"{self._receiving.own} uploads running, {self._admission.waiting.tasks} tasks waiting"
 
     async def _reload(self) -> None:
         sd_notify.reloading()

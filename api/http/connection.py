@@ -46,11 +46,11 @@ QUEUED_PIECES: Final = 4
 
 
 class Connections:
-    """All connections of one server: `limit()` of them, in fair shares, whose clients read and write at `pace()`."""
+    """All connections of one server, as many as `shares` admits, whose clients read and write at `pace()`."""
 
-    def __init__(self, app: App, limit: Callable[[], int], pace: Callable[[], Pace]) -> None:
+    def __init__(self, app: App, shares: Shares, pace: Callable[[], Pace]) -> None:
         self._app = ASGIWrapper(cast(ASGIFramework, app))
-        self._shares = Shares(limit)
+        self._shares = shares
         self._pace = pace
         self._config = _configuration()
         self._context = WorkerContext(None)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from daemon.process.shared_counts import Tally
+
 #: This part of the places is for those who hold few. Source: dynamic thresholds, Choudhury and Hahne (1998).
 KEPT_SHARE: Final = 1 / 4
 #: Bits of an IPv6 address that tell one customer from another (RFC 6177).
@@ -44,13 +46,17 @@ def network_of(address: str) -> str:
 
 
 class Shares:
-    """Who holds how many of `limit()` places. Asked on the event loop only."""
+    """Who holds how many of `limit()` places, which processes may have in common. Asked on the event loop only."""
 
-    def __init__(self, limit: Callable[[], int]) -> None:
+    def __init__(self, limit: Callable[[], int], tally: Tally) -> None:
         self._limit = limit
+        self._tally = tally
         self._held: Counter[str] = Counter()
-        #: How many places are held.
-        self.taken = 0
+
+    @property
+    def taken(self) -> int:
+        """How many places are held, by the peers of all processes."""
+        return self._tally.total
 
     @property
     def full(self) -> bool:
@@ -69,12 +75,12 @@ class Shares:
     @contextmanager
     def hold(self, peer: str) -> Iterator[None]:
         """Hold a place for `peer`."""
-        self.taken += 1
+        self._tally.add(1)
         self._held[peer] += 1
         try:
             yield
         finally:
-            self.taken -= 1
+            self._tally.add(-1)
             self._held[peer] -= 1
             if not self._held[peer]:
                 del self._held[peer]

@@ -16,6 +16,7 @@ from api.http.connection import Connections
 from api.http.drain import Farewell
 from api.http.listener import USED_UP, Listener
 from api.http.pace import Pace
+from api.http.peers import Shares
 from api.http.response import App
 from daemon.log import log
 from daemon.process import sd_notify
@@ -42,7 +43,8 @@ class Hooks:
     """What the server asks the service, and tells it."""
 
     drain_s: Callable[[], float]
-    max_connections: Callable[[], int]
+    #: Who holds how many connections.
+    connections: Shares
     #: How slowly a client may read its answers.
     pace: Callable[[], Pace]
     #: How many uploads are being received.
@@ -58,7 +60,7 @@ class Server:
 
     def __init__(self, app: App, doors: Sequence[Door], hooks: Hooks) -> None:
         self._stopping = asyncio.Event()
-        self._connections = Connections(Farewell(app, self._stopping.is_set), hooks.max_connections, hooks.pace)
+        self._connections = Connections(Farewell(app, self._stopping.is_set), hooks.connections, hooks.pace)
         self._doors = doors
         self._hooks = hooks
         self._loop = asyncio.get_running_loop()

@@ -22,12 +22,17 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Snapshot:
-    """What was waiting, and how much room there was, at one moment."""
+class Waiting:
+    """Tasks that wait to be delivered, and their bytes."""
 
-    pending_tasks: int
-    pending_bytes: int
-    free_bytes: int
+    tasks: int = 0
+    size_bytes: int = 0
+
+    def __add__(self, other: "Waiting") -> "Waiting":
+        return Waiting(tasks=self.tasks + other.tasks, size_bytes=self.size_bytes + other.size_bytes)
+
+    def __sub__(self, other: "Waiting") -> "Waiting":
+        return Waiting(tasks=self.tasks - other.tasks, size_bytes=self.size_bytes - other.size_bytes)
 
 
 def free_bytes(spool: Room) -> int:
@@ -42,10 +47,9 @@ class Reader:
     """Reads all shards."""
 
     def __init__(self, layout: Layout, spool: Receive, shards: int) -> None:
-        self._spool = spool
         self._queues = [open_intake(layout, shard, spool) for shard in range(shards)]
-        #: Tasks and bytes that were pending in each shard when it could last be read.
-        self._pending = [(0, 0)] * shards
+        #: What waited in each shard when it could last be read.
+        self._pending = [Waiting()] * shards
 
     def find(self, task_id: str) -> Task | None:
         """The task of that id, or None. Raises Rejected('queue_unreadable' or 'no_room')."""
@@ -69,22 +73,20 @@ class Reader:
         return self._ask(shard, lambda queue: queue.page(
             states=question.states, instance_key=question.instance_key, before=before, limit=STEP))
 
-    def snapshot(self) -> Snapshot:
-        """The counts of the backlog and the room on the disk. Raises Rejected('storage_failed').
+    def waiting(self) -> Waiting:
+        """What waits now. A shard that cannot be read counts as when it last could be.
 
-        A shard that cannot be read counts as when it last could be: it turns its own uploads away, and no other's.
+        So it turns its own uploads away, and no other's.
         """
         for shard in range(len(self._queues)):
             with suppress(Rejected):
                 self._pending[shard] = self._count(shard)
-        return Snapshot(
-            pending_tasks=sum(tasks for tasks, _ in self._pending),
-            pending_bytes=sum(size_bytes for _, size_bytes in self._pending),
-            free_bytes=free_bytes(self._spool))
+        return sum(self._pending, Waiting())
 
-    def _count(self, shard: int) -> tuple[int, int]:
+    def _count(self, shard: int) -> Waiting:
         tallies = [tally for tally in self._ask(shard, lambda queue: queue.tallies()) if tally.state in PENDING]
-        return sum(tally.tasks for tally in tallies), sum(tally.size_bytes for tally in tallies)
+        return Waiting(
+            tasks=sum(tally.tasks for tally in tallies), size_bytes=sum(tally.size_bytes for tally in tallies))
 
     def try_writing(self) -> None:
         """Begin and end a transaction in each shard, writing nothing. Raises as `find`."""

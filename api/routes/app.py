@@ -42,6 +42,7 @@ from daemon.model.names import printable
 from daemon.model.task import Task
 from daemon.model.upload import is_task_id
 from daemon.model.view import describe
+from daemon.process.shared_counts import Tally
 
 Handler = Callable[[Scope, Receive], Awaitable[Answer]]
 Refuse = Callable[[CourierError], Answer]
@@ -175,7 +176,7 @@ def build(courier: Courier, live: LiveConfig, refusals: RefusalLog) -> App:
             Route(UPLOAD, Endpoint({"POST": courier.post_upload}, plain_problem, other_method)),
             Route("/v1/instances/{instance}/files/{path:path}", Endpoint({"PUT": courier.put_file})),
             Route("/v1/tasks/{task_id}", Endpoint({"GET": courier.get_task})),
-            Route("/v1/tasks", Few(Endpoint({"GET": courier.get_tasks}), Shares(lambda: PAGES_AT_ONCE))),
+            Route("/v1/tasks", Few(Endpoint({"GET": courier.get_tasks}), Shares(lambda: PAGES_AT_ONCE, Tally.alone()))),
             Route("/healthz", Endpoint({"GET": courier.get_health})),
             Route("/readyz", Endpoint({"GET": courier.get_readiness})),
         ],

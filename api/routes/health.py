@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from api.queries.reader import Reader
+from api.queries.reader import Reader, free_bytes
 from api.uploads.admission import Admission
 from daemon.config import Config
 from daemon.errors import CourierError, Rejected
@@ -68,14 +68,14 @@ def _storage(spool: Receive, reader: Reader, config: Config) -> Iterator[Courier
     if not spool.is_in_place():
         yield Rejected("storage_failed", "The spool was removed or replaced under this process: restart it.")
     try:
-        seen = reader.snapshot()
+        waiting, room_bytes = reader.waiting(), free_bytes(spool)
         reader.try_writing()
     except Rejected as error:
         yield error
         return
-    if seen.free_bytes < config.limits.min_free_bytes:
+    if room_bytes < config.limits.min_free_bytes:
         yield Rejected("no_room")
-    if seen.pending_tasks >= config.limits.max_pending_tasks or seen.pending_bytes >= config.limits.max_pending_bytes:
+    if waiting.tasks >= config.limits.max_pending_tasks or waiting.size_bytes >= config.limits.max_pending_bytes:
         yield Rejected("backlog_full")
 
 

@@ -1,7 +1,6 @@
 """Keeps the door's counts fresh: taken only while uploads come, by a thread of their own that no question holds up."""
 
 import asyncio
-from dataclasses import replace
 from typing import Final
 
 from api.queries.reader import Reader
@@ -25,7 +24,7 @@ class Backlog:
         self._taking: asyncio.Task[None] | None = None
 
     async def freshen(self) -> None:
-        """See to it that the counts are fresh. Raises Rejected('storage_failed')."""
+        """See to it that the counts are fresh."""
         age_s = self._clock() - self._taken_at
         if age_s < SNAPSHOT_S:
             return
@@ -33,8 +32,8 @@ class Backlog:
         if age_s > MAX_AGE_S:
             await asyncio.shield(taking)
 
-    async def settle_doubt(self) -> None:
-        """Take counts that begin after now. Raises Rejected('storage_failed')."""
+    async def renew(self) -> None:
+        """Take counts that begin after now: nothing is counted twice then."""
         if self._taking is not None and not self._taking.done():
             await asyncio.shield(self._taking)
         await asyncio.shield(self._under_way())
@@ -52,6 +51,6 @@ class Backlog:
         return self._taking
 
     async def _take(self) -> None:
-        began, before = self._clock(), replace(self._admission.load)
-        self._admission.refresh(await joined(self._thread.submit(self._reader.snapshot)), before)
+        began, before = self._clock(), self._admission.since
+        self._admission.refresh(await joined(self._thread.submit(self._reader.waiting)), before)
         self._taken_at = began

@@ -26,6 +26,8 @@ class Body:
         self._waited_s = 0.0
         self._clock = asyncio.get_running_loop().time
         self.received_bytes = 0
+        #: True when its length was stated.
+        self.announced = length is not None
         #: True when the last piece is there.
         self.ended = False
 

@@ -2,16 +2,17 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from api.http.refusal_log import RefusalLog
 from api.http.response import Receive
 from api.live_config import LiveConfig
-from api.uploads.admission import COUNTED, Admission
+from api.uploads.admission import Admission, Place
 from api.uploads.backlog import Backlog
 from api.uploads.body import Body, ClientGone
 from api.uploads.receive import Accepted, Receiver
 from api.uploads.request import UploadRequest
-from daemon.config import Config
+from daemon.config import Config, Limits
 from daemon.errors import Rejected
 from daemon.log import log
 
@@ -54,17 +55,24 @@ class Uploads:
     async def _take(self, request: UploadRequest, receive: Receive, peer: str) -> Accepted:
         config = self._live.config
         await self._backlog.freshen()
-        announced = (request.length, peer, config.limits)
-        # A client that is alone is let in exactly as often as the limits say.
-        if self._admission.doubtful and self._admission.refusal(*announced) in COUNTED:
-            await self._backlog.settle_doubt()
-        with self._admission.admit(*announced) as place:
+        with ExitStack() as held:
+            place = await self._admit(held, request.length, peer, config.limits)
             body = Body(receive, length=request.length, max_bytes=config.limits.max_upload_bytes,
                         pace=self._live.pace())
-            accepted = await self._receiver.take(request, body, place, config.limits.min_free_bytes)
+            accepted = await self._receiver.take(request, body, place)
         if not accepted.replayed:
             self._admission.accepted(accepted.upload.size)
         return accepted
+
+    async def _admit(self, held: ExitStack, length: int | None, peer: str, limits: Limits) -> Place:
+        try:
+            return held.enter_context(self._admission.admit(length, peer, limits))
+        except Rejected as error:
+            if error.code != "backlog_full":
+                raise
+        # Something may be counted twice: nobody is refused for that.
+        await self._backlog.renew()
+        return held.enter_context(self._admission.admit(length, peer, limits))
 
     def _log_accepted(self, accepted: Accepted, began: float) -> None:
         upload = accepted.upload

@@ -13,14 +13,12 @@ from typing import Final
 
 import uuid_utils
 
-from api.queries.reader import free_bytes
 from api.threads import joined
 from api.uploads.admission import Place
 from api.uploads.body import Body
 from api.uploads.digests import Check
 from api.uploads.group_commit import Committer, Ticket
 from api.uploads.request import UploadRequest
-from daemon.errors import Rejected
 from daemon.model.upload import Upload
 from daemon.process.thread_pools import begin_pool
 from daemon.spool import Incoming, Receive
@@ -56,18 +54,19 @@ class Receiver:
         self._committers = committers
         self._threads = begin_pool(THREADS, "spool")
 
-    async def take(self, request: UploadRequest, body: Body, place: Place, min_free_bytes: int) -> Accepted:
+    async def take(self, request: UploadRequest, body: Body, place: Place) -> Accepted:
         """Receive `body` and make it an upload. From its return on it is never lost.
 
         Raises Rejected, after which nothing is kept unless the code is outcome_unknown; and ClientGone.
         """
         ticket = Ticket.new()
         pieces = await body.pieces(WHOLE_BYTES)
+        if not body.announced:
+            place.expect(body.received_bytes)
         if body.ended:
-            place.wrote(body.received_bytes)
             self._threads.submit(self._store_whole, request, pieces, ticket).add_done_callback(ticket.watch)
         else:
-            await self._store_stream(request, pieces, body, place, min_free_bytes, ticket)
+            await self._store_stream(request, pieces, body, place, ticket)
         decision = await ticket.decided
         return Accepted(decision.upload, decision.put.task_id, decision.put.superseded)
 
@@ -85,39 +84,33 @@ class Receiver:
             incoming.discard()
 
     async def _store_stream(
-        self, request: UploadRequest, first: Sequence[bytes], body: Body, place: Place, min_free_bytes: int,
-        ticket: Ticket,
+        self, request: UploadRequest, first: Sequence[bytes], body: Body, place: Place, ticket: Ticket,
     ) -> None:
         incoming = await joined(self._threads.submit(self._spool.begin, request.length))
         check = Check(request.digests)
         try:
-            if request.length is None:
-                write = partial(self._write_unannounced, incoming, check, min_free_bytes)
-            else:
-                write = partial(_write, incoming, check)
-                place.wrote(request.length)
-            await self._pump(write, first, body)
+            if body.announced:
+                # Its room is kept.
+                place.owe(0)
+            await self._pump(partial(_write, incoming, check), first, body, place)
             await joined(self._threads.submit(self._finish, incoming, check, request, ticket))
         finally:
             self._threads.submit(incoming.discard)
 
-    async def _pump(self, write: Callable[[Sequence[bytes]], None], first: Sequence[bytes], body: Body) -> None:
+    async def _pump(
+        self, write: Callable[[Sequence[bytes]], None], first: Sequence[bytes], body: Body, place: Place,
+    ) -> None:
         """Read a batch while the one before is being written; come back when no thread writes any more."""
         writing = self._threads.submit(write, first)
         try:
             while not body.ended:
                 batch = await body.pieces(BATCH_BYTES)
                 await joined(writing)
+                if not body.announced:
+                    place.expect(sum(map(len, batch)))
                 writing = self._threads.submit(write, batch)
         finally:
             await joined(writing)
-
-    def _write_unannounced(
-        self, incoming: Incoming, check: Check, min_free_bytes: int, pieces: Sequence[bytes],
-    ) -> None:
-        if free_bytes(self._spool) < min_free_bytes:
-            raise Rejected("no_room")
-        _write(incoming, check, pieces)
 
     def _finish(self, incoming: Incoming, check: Check, request: UploadRequest, ticket: Ticket) -> None:
         sha256 = incoming.hexdigest()

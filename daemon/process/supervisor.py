@@ -20,6 +20,7 @@ from daemon.log import log
 from daemon.process.exit_status import EXIT_CONFIG, EXIT_OK
 from daemon.process.isolated import python
 from daemon.process.parent_death import VARIABLE
+from daemon.process.shared_counts import SharedCounts, create
 
 #: Before a child that died is started again: the first time, and at most.
 _FIRST_DELAY_S: Final = 0.2
@@ -40,11 +41,12 @@ class _Child:
     deaths: int = 0
 
 
-def commands(config: Config, config_file: str | None, listen_fds: Sequence[int]) -> list[list[str]]:
-    """The module and the arguments of every child that this configuration wants."""
+def commands(config: Config, config_file: str | None, listen_fds: Sequence[int], counts_fd: int) -> list[list[str]]:
+    """The module and the arguments of every child that this configuration wants, those of the API first."""
     file = ["--config", config_file] if config_file else []
     sockets = [word for fd in listen_fds for word in ("--listen-fd", str(fd))]
-    apis = [["api", *file, *sockets] for _ in range(config.api.processes)]
+    apis = [["api", *file, *sockets, "--counts", f"{counts_fd}:{row}"]
+            for row in range(config.api.processes)]
     return apis + [["worker", "--shard", str(shard), *file] for shard in range(config.queue.shards)]
 
 
@@ -65,9 +67,11 @@ class Supervisor:
     """Keeps the children running until it is told to stop."""
 
     def __init__(self, config: Config, config_file: str | None, listen_fds: Sequence[int]) -> None:
-        self._listen_fds = tuple(listen_fds)
+        counts_fd = create(config.api.processes)
+        self._counts = SharedCounts(counts_fd)
+        self._inherited = (*listen_fds, counts_fd)
         self._patience_s = max(config.api.drain_s, config.delivery.drain_s) + _GRACE_S
-        self._children = [_Child(words[0], words) for words in commands(config, config_file, listen_fds)]
+        self._children = [_Child(words[0], words) for words in commands(config, config_file, listen_fds, counts_fd)]
         self._signals: list[int] = []
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._terminal = next((descriptor for descriptor in range(3) if os.isatty(descriptor)), None)
@@ -99,7 +103,7 @@ class Supervisor:
 
     def _start(self, arguments: list[str]) -> "subprocess.Popen[bytes]":
         environment = {**os.environ, VARIABLE: str(os.getpid())}
-        return subprocess.Popen(python(*arguments), env=environment, pass_fds=self._listen_fds,
+        return subprocess.Popen(python(*arguments), env=environment, pass_fds=self._inherited,
                                 stdin=subprocess.DEVNULL, process_group=0)
 
     def _wait(self, seconds: float) -> None:
@@ -131,8 +135,14 @@ class Supervisor:
             if status == EXIT_CONFIG:
                 child.process = None
                 return EXIT_CONFIG
+            self._forget_counts(child)
             self._plan_restart(child, status=status, detail=cause_of(status))
         return None
+
+    def _forget_counts(self, child: _Child) -> None:
+        """What a process of the API was receiving when it died is received no more."""
+        if child.name == "api":
+            self._counts.clear(self._children.index(child))
 
     def _plan_restart(self, child: _Child, *, status: int | None = None, detail: str | None = None) -> None:
         now = time.monotonic()

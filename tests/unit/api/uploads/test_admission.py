@@ -2,115 +2,154 @@
 
 import asyncio
 import gc
-from dataclasses import replace
+import os
+from collections.abc import Iterator
 
 import pytest
 
 from api.http.peers import Shares
-from api.queries.reader import Reader, Snapshot
+from api.queries.reader import Reader, Waiting
 from api.uploads import backlog as backlog_module
 from api.uploads.admission import Admission, Load, refusal
 from api.uploads.backlog import Backlog
 from daemon.config import Limits
 from daemon.errors import Rejected
+from daemon.process.shared_counts import Column, SharedCounts, create
 
 LIMITS = Limits(max_upload_bytes=1000, max_pending_tasks=10, max_pending_bytes=5000, min_free_bytes=100)
-EMPTY = Snapshot(pending_tasks=0, pending_bytes=0, free_bytes=10_000)
+NOTHING = Waiting()
 
 
-@pytest.mark.parametrize(("length", "seen", "load", "draining", "code"), [
-    (1000, EMPTY, Load(), False, None),
-    (None, EMPTY, Load(), False, None),
-    (1001, EMPTY, Load(), False, "too_large"),
-    (1001, EMPTY, Load(), True, "too_large"),
-    (0, EMPTY, Load(), True, "draining"),
-    (0, Snapshot(pending_tasks=10, pending_bytes=0, free_bytes=10_000), Load(), False, "backlog_full"),
-    (0, Snapshot(pending_tasks=9, pending_bytes=0, free_bytes=10_000), Load(), False, None),
-    (0, Snapshot(pending_tasks=9, pending_bytes=0, free_bytes=10_000), Load(tasks_since=1), False, "backlog_full"),
-    (0, Snapshot(pending_tasks=9, pending_bytes=0, free_bytes=10_000), Load(uploads=1), False, "backlog_full"),
-    (500, Snapshot(pending_tasks=0, pending_bytes=4500, free_bytes=10_000), Load(), False, None),
-    (501, Snapshot(pending_tasks=0, pending_bytes=4500, free_bytes=10_000), Load(), False, "backlog_full"),
-    (1, Snapshot(pending_tasks=0, pending_bytes=4500, free_bytes=10_000), Load(task_bytes_since=500), False, "backlog_full"),
-    (1, Snapshot(pending_tasks=0, pending_bytes=4500, free_bytes=10_000), Load(announced_bytes=500), False, "backlog_full"),
-    (500, Snapshot(pending_tasks=0, pending_bytes=0, free_bytes=600), Load(), False, None),
-    (501, Snapshot(pending_tasks=0, pending_bytes=0, free_bytes=600), Load(), False, "no_room"),
-    (1, Snapshot(pending_tasks=0, pending_bytes=0, free_bytes=600), Load(unwritten_bytes=500), False, "no_room"),
-    (1, Snapshot(pending_tasks=0, pending_bytes=0, free_bytes=600), Load(written_since=500), False, "no_room"),
-    (None, Snapshot(pending_tasks=0, pending_bytes=0, free_bytes=99), Load(), False, "no_room"),
+def door(waiting: Waiting = NOTHING, free_bytes: int = 10_000, counts: SharedCounts | None = None, row: int = 0) -> Admission:
+    """The door of a process with four places, alone unless it has `counts` in common with others."""
+    common = counts or SharedCounts()
+    return Admission(waiting, Shares(lambda: 4, common.tally(Column.UPLOADS, row)), common.tally(Column.ANNOUNCED_BYTES, row),
+                     common.tally(Column.UNWRITTEN_BYTES, row), lambda: free_bytes)
+
+
+@pytest.fixture
+def doors() -> Iterator[tuple[Admission, Admission]]:
+    """The doors of two processes of one service."""
+    descriptor = create(2)
+    first, second = (door(counts=SharedCounts(descriptor), row=row) for row in range(2))
+    yield first, second
+    os.close(descriptor)
+
+
+def code_of(admission: Admission, length: int | None = 0, peer: str = "me", limits: Limits = LIMITS) -> str | None:
+    """What an upload would be refused with now, or None."""
+    try:
+        with admission.admit(length, peer, limits):
+            return None
+    except Rejected as error:
+        return error.code
+
+
+@pytest.mark.parametrize(("waiting", "uploads", "announced", "unwritten", "free", "code"), [
+    (NOTHING, 1, 1000, 1000, 10_000, None),
+    (Waiting(tasks=10), 1, 0, 0, 10_000, "backlog_full"),
+    (Waiting(tasks=9), 1, 0, 0, 10_000, None),
+    (Waiting(tasks=9), 2, 0, 0, 10_000, "backlog_full"),
+    (Waiting(size_bytes=4500), 1, 500, 500, 10_000, None),
+    (Waiting(size_bytes=4500), 1, 501, 501, 10_000, "backlog_full"),
+    (NOTHING, 1, 500, 500, 600, None),
+    (NOTHING, 1, 501, 501, 600, "no_room"),
+    (NOTHING, 2, 800, 500, 600, None),
+    (NOTHING, 1, 0, 0, 99, "no_room"),
 ])
 def test_refusal_is_decided_by_what_is_announced_and_what_is_there(
-    length: int | None, seen: Snapshot, load: Load, draining: bool, code: str | None,
+    waiting: Waiting, uploads: int, announced: int, unwritten: int, free: int, code: str | None,
 ) -> None:
     """Each limit is reached exactly at its number, with what is being received counted in."""
-    assert refusal(length, limits=LIMITS, has_place=True, seen=seen, load=load, draining=draining) == code
+    load = Load(uploads=uploads, announced_bytes=announced, unwritten_bytes=unwritten)
+    found = refusal(limits=LIMITS, draining=False, has_place=True, waiting=waiting, load=load, free_bytes=free)
+    assert found == code
 
 
-def test_upload_is_refused_when_its_peer_has_no_place() -> None:
-    """Not before it is known that it could be taken otherwise."""
-    for length, code in ((0, "too_busy"), (1001, "too_large")):
-        assert refusal(length, limits=LIMITS, has_place=False, seen=EMPTY, load=Load(), draining=False) == code
+def test_upload_is_refused_when_it_is_too_large_first_and_when_its_peer_has_no_place_last() -> None:
+    """What cannot be helped by waiting is said first."""
+    admission = door()
+    admission.draining = True
+    assert [code_of(admission, 1001), code_of(admission, 0)] == ["too_large", "draining"]
+    admission.draining = False
+    with admission.admit(0, "me", LIMITS), admission.admit(0, "me", LIMITS), admission.admit(0, "me", LIMITS):
+        assert [code_of(admission), code_of(admission, peer="you")] == ["too_busy", None]
 
 
 def test_place_is_given_back_when_an_upload_ends_either_way() -> None:
     """An upload that fails leaves no trace in the counts."""
-    admission = Admission(EMPTY, Shares(lambda: 4))
+    admission = door()
     with admission.admit(300, "me", LIMITS) as place:
-        place.wrote(100)
-        assert (admission.load.uploads, admission.load.announced_bytes, admission.load.unwritten_bytes) == (1, 300, 200)
+        place.owe(100)
+        assert (admission.shares.taken, admission.announced.total, admission.unwritten.total) == (1, 300, 100)
     with pytest.raises(ZeroDivisionError), admission.admit(300, "me", LIMITS):
         raise ZeroDivisionError
-    assert admission.load == Load(written_since=100)
+    assert code_of(door(free_bytes=0)) == "no_room"
+    assert (admission.shares.taken, admission.announced.total, admission.unwritten.total) == (0, 0, 0)
 
 
-def test_place_owes_nothing_below_zero_when_more_comes_than_was_announced() -> None:
-    """A body of unknown length pays for nothing that others announced."""
-    admission = Admission(EMPTY, Shares(lambda: 4))
-    with admission.admit(None, "me", LIMITS) as place, admission.admit(50, "me", LIMITS):
-        place.wrote(700)
-        assert admission.load.unwritten_bytes == 50
+def test_body_of_unknown_length_is_counted_as_it_comes() -> None:
+    """The piece before the newest may still be held in memory, all others are written."""
+    admission = door(free_bytes=600)
+    with admission.admit(None, "me", LIMITS) as place:
+        for size, owed in ((200, 200), (100, 300), (400, 500)):
+            place.expect(size)
+            assert admission.unwritten.total == owed
+        assert code_of(admission, 1) == "no_room"
+        with pytest.raises(Rejected, check=lambda error: error.code == "no_room"):
+            place.expect(101)
+    assert admission.unwritten.total == 0
 
 
-def test_counts_since_the_snapshot_are_forgotten_when_there_is_a_newer_one() -> None:
-    """What the new snapshot counts is not counted again."""
-    admission = Admission(EMPTY, Shares(lambda: 4))
+def test_processes_do_not_fill_the_disk_together(doors: tuple[Admission, Admission]) -> None:
+    """What one is receiving counts for the other."""
+    first, second = doors
+    limits = LIMITS.model_copy(update={"min_free_bytes": 9_100})
+    with first.admit(500, "me", limits) as place:
+        assert [code_of(second, 400, limits=limits), code_of(second, 401, limits=limits)] == [None, "no_room"]
+        place.owe(0)
+        assert code_of(second, 900, limits=limits) is None
+
+
+def test_limits_hold_for_all_processes_together(doors: tuple[Admission, Admission]) -> None:
+    """Places, tasks and bytes."""
+    first, second = doors
+    narrow = LIMITS.model_copy(update={"max_pending_bytes": 1000})
+    scarce = LIMITS.model_copy(update={"max_pending_tasks": 1})
+    with first.admit(600, "me", LIMITS):
+        assert [code_of(second, 400, limits=narrow), code_of(second, 401, limits=narrow)] == [None, "backlog_full"]
+        assert code_of(second, limits=scarce) == "backlog_full"
+        with first.admit(0, "you", LIMITS), first.admit(0, "you", LIMITS), first.admit(0, "they", LIMITS):
+            assert code_of(second, peer="other") == "too_busy"
+    assert code_of(second, peer="other") is None
+
+
+def test_upload_that_was_accepted_while_it_is_counted_counts() -> None:
+    """It may be in the new counts or not: together they are never too low."""
+    admission = door()
     admission.accepted(70)
-    assert (admission.load.tasks_since, admission.load.task_bytes_since) == (1, 70)
-    admission.refresh(Snapshot(pending_tasks=1, pending_bytes=70, free_bytes=9_000), replace(admission.load))
-    assert admission.load == Load()
-    assert not admission.doubtful
-
-
-def test_upload_that_was_accepted_while_a_snapshot_was_taken_is_counted() -> None:
-    """It may be in the snapshot or not: the count is never too low, and says that it may be too high."""
-    admission = Admission(EMPTY, Shares(lambda: 4))
-    admission.accepted(70)
-    before = replace(admission.load)
-    with admission.admit(30, "me", LIMITS) as place:
-        place.wrote(30)
+    before = admission.since
     admission.accepted(30)
-    admission.refresh(Snapshot(pending_tasks=1, pending_bytes=70, free_bytes=9_000), before)
-    assert admission.load == Load(tasks_since=1, task_bytes_since=30, written_since=30)
-    assert admission.doubtful
-    admission.refresh(Snapshot(pending_tasks=2, pending_bytes=100, free_bytes=9_000), replace(admission.load))
-    assert (admission.load, admission.doubtful) == (Load(), False)
+    admission.refresh(Waiting(tasks=1, size_bytes=70), before)
+    assert admission.waiting == Waiting(tasks=2, size_bytes=100)
+    admission.refresh(Waiting(tasks=2, size_bytes=100), admission.since)
+    assert admission.waiting == Waiting(tasks=2, size_bytes=100)
 
 
-def test_nobody_is_refused_for_a_doubtful_count() -> None:
+def test_what_was_counted_twice_is_counted_once_when_the_counts_are_renewed() -> None:
     """Counts that may be too high are taken anew before an upload is turned away."""
-    full = Snapshot(pending_tasks=LIMITS.max_pending_tasks - 1, pending_bytes=0, free_bytes=10**9)
+    counted = Waiting(tasks=LIMITS.max_pending_tasks - 1)
 
     async def scenario() -> Admission:
-        admission = Admission(full, Shares(lambda: 4))
-        before = replace(admission.load)
+        admission = door(counted)
         admission.accepted(0)
-        admission.refresh(full, before)
-        assert admission.refusal(0, "me", LIMITS) == "backlog_full"
-        backlog = Backlog(Reading(full), admission)
-        await backlog.settle_doubt()
+        assert code_of(admission) == "backlog_full"
+        backlog = Backlog(Reading(counted), admission)
+        await backlog.renew()
         backlog.close()
         return admission
 
-    assert asyncio.run(scenario()).refusal(0, "me", LIMITS) is None
+    assert code_of(asyncio.run(scenario())) is None
 
 
 def test_counts_that_nobody_waited_for_are_no_mistake_when_they_cannot_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +159,7 @@ def test_counts_that_nobody_waited_for_are_no_mistake_when_they_cannot_be_taken(
 
     async def scenario() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: mistakes.append(context))
-        backlog = Backlog(Unreadable(EMPTY), Admission(EMPTY, Shares(lambda: 4)))
+        backlog = Backlog(Unreadable(NOTHING), door())
         await backlog.freshen()
         monkeypatch.setattr(backlog_module, "MAX_AGE_S", -1.0)
         with pytest.raises(Rejected, check=lambda error: error.code == "storage_failed"):
@@ -140,10 +179,10 @@ def test_counts_that_nobody_waited_for_are_no_mistake_when_they_cannot_be_taken(
 class Reading(Reader):
     """Reads always the same counts."""
 
-    def __init__(self, found: Snapshot) -> None:
+    def __init__(self, found: Waiting) -> None:
         self._found = found
 
-    def snapshot(self) -> Snapshot:
+    def waiting(self) -> Waiting:
         """The counts."""
         return self._found
 
@@ -151,16 +190,6 @@ class Reading(Reader):
 class Unreadable(Reading):
     """Cannot read."""
 
-    def snapshot(self) -> Snapshot:
+    def waiting(self) -> Waiting:
         """Refuse."""
         raise Rejected("storage_failed")
-
-
-def test_upload_is_let_in_again_when_there_is_room_again() -> None:
-    """A refusal is about now."""
-    admission = Admission(Snapshot(pending_tasks=0, pending_bytes=0, free_bytes=0), Shares(lambda: 4))
-    with pytest.raises(Rejected, check=lambda error: error.code == "no_room"), admission.admit(1, "me", LIMITS):
-        pass
-    admission.refresh(EMPTY, replace(admission.load))
-    with admission.admit(1, "me", LIMITS):
-        assert admission.load.uploads == 1
