@@ -1,0 +1,92 @@
+"""What `api.http.connection` relies on in Hypercorn without its promise: seen here when its next version changes it."""
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.worker_context import AsyncioSingleTask
+from hypercorn.protocol.h11 import H11Protocol
+
+from api.http.connection import Connection, Connections, Http1, IdleTimer
+from api.http.pace import Pace
+from api.http.peers import Shares
+from api.http.response import Receive, Scope, Send, send_answer, text_answer
+from daemon.process.shared_counts import Tally
+from tests.support.waiting import PATIENCE_S
+
+#: Our class, Hypercorn's, and the method of it that is done otherwise.
+HOOKS: list[tuple[type, type, str]] = [
+    (Http1, H11Protocol, "handle"), (Http1, H11Protocol, "_create_stream"), (Http1, H11Protocol, "_send_error_response"),
+    (Connection, TCPServer, "_read_data"), (Connection, TCPServer, "_idle_timeout"), (Connection, TCPServer, "protocol_send"),
+    (IdleTimer, AsyncioSingleTask, "restart"), (IdleTimer, AsyncioSingleTask, "stop"),
+]
+NAMES = [f"{theirs.__name__}.{name}" for _, theirs, name in HOOKS]
+#: What is called on Hypercorn's side, with so many arguments.
+CALLED = [(H11Protocol, "_send_h11_event", 1), (TCPServer, "_initiate_server_close", 0)]
+
+
+async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    """An app."""
+    await send_answer(send, text_answer(200, "hello"))
+
+
+async def converse(*sent: bytes) -> list[bytes]:
+    """Serve connections that are idle for no time at all; return all that comes on one for each of what is `sent`."""
+    connections = Connections(hello, Shares(lambda: 10, Tally.alone()), lambda: Pace(30.0, 0, 0.01))
+    server = await asyncio.start_server(connections.serve, "127.0.0.1", 0)
+    answers = []
+    for data in sent:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(data)
+        answers.append(await asyncio.wait_for(reader.read(), PATIENCE_S))
+        writer.close()
+    server.close()
+    await connections.end()
+    return answers
+
+
+@pytest.fixture(scope="module")
+def called() -> set[str]:
+    """The hooks that Hypercorn calls while it serves a request, refuses another, and closes an idle connection."""
+    seen: set[str] = set()
+
+    def noting(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        async def note(*arguments: Any) -> Any:
+            seen.add(name)
+            return await method(*arguments)
+
+        return note
+
+    with pytest.MonkeyPatch.context() as patch:
+        for (ours, _, method), name in zip(HOOKS, NAMES, strict=True):
+            patch.setattr(ours, method, noting(name, getattr(ours, method)))
+        served, refused = asyncio.run(converse(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"nonsense\r\n\r\n"))
+    assert (served[:13], refused[:13]) == (b"HTTP/1.1 200 ", b"HTTP/1.1 400 ")
+    return seen
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hypercorn_calls_what_is_done_otherwise_here(called: set[str], name: str) -> None:
+    """A hook that it calls no more would be passed over in silence."""
+    assert name in called, f"Hypercorn calls {name} no more: see what took its place, and change api.http.connection"
+
+
+@pytest.mark.parametrize(("ours", "theirs", "name"), HOOKS, ids=NAMES)
+def test_hook_takes_what_hypercorn_gives(ours: type, theirs: type, name: str) -> None:
+    """Its own method takes as many arguments, by the same names where they have names."""
+    here, there = (list(inspect.signature(getattr(owner, name)).parameters) for owner in (ours, theirs))
+    told = f"Hypercorn's {theirs.__name__}.{name} takes {there} now: change api.http.connection, which takes {here}"
+    assert len(here) == len(there), told
+    assert inspect.iscoroutinefunction(getattr(theirs, name)), f"Hypercorn's {theirs.__name__}.{name} is no coroutine any more"
+
+
+@pytest.mark.parametrize(("theirs", "name", "arguments"), CALLED)
+def test_hypercorn_has_what_is_called_here(theirs: type, name: str, arguments: int) -> None:
+    """The way back from a hook."""
+    method = getattr(theirs, name, None)
+    assert method is not None, f"Hypercorn has no {theirs.__name__}.{name} any more: change api.http.connection"
+    taken = len(inspect.signature(method).parameters) - 1
+    assert taken == arguments, f"Hypercorn's {theirs.__name__}.{name} takes {taken} arguments now: change api.http.connection"
