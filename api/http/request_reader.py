@@ -97,6 +97,9 @@ class RequestReader(h11.Connection):
             return event
         if event.http_version not in VERSIONS:
             raise self._refused("http_version")
+        if event.http_version == b"1.0" and any(name == b"transfer-encoding" for name, _ in event.headers):
+            # Whoever passed it on may have seen another end of it (RFC 9112, 6.1).
+            raise self._refused("bad_request")
         return _without_upgrade(event)
 
     def _refused(self, code: str) -> h11.RemoteProtocolError:

@@ -122,6 +122,32 @@ def test_other_versions_are_refused(shared: Api, version: str) -> None:
     assert converse(shared, f"GET /healthz HTTP/{version}\r\nHost: localhost\r\n\r\n".encode()) == (505, "http_version")
 
 
+CHUNKED_BODY = "\r\n1\r\nx\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(("framing", "status"), [
+    ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n" + CHUNKED_BODY, 501),
+    ("Transfer-Encoding: identity, chunked\r\n" + CHUNKED_BODY, 501),
+    ("Transfer-Encoding: xchunked\r\n" + CHUNKED_BODY, 501),
+    ("Transfer-Encoding : chunked\r\n" + CHUNKED_BODY, 400),
+    ("Transfer-Encoding: chunked\r\n\r\n+1\r\nx\r\n0\r\n\r\n", 400),
+    ("Transfer-Encoding: chunked\r\n\r\n0x1\r\nx\r\n0\r\n\r\n", 400),
+    ("Transfer-Encoding: chunked\r\n\r\n1;a\nx\r\nx\r\n0\r\n\r\n", 400),
+    ("Content-Length: +1\r\n\r\nx", 400), ("Content-Length: 0x1\r\n\r\nx", 400), ("Content-Length: 1_0\r\n\r\nx", 400),
+])
+def test_body_whose_end_another_might_see_elsewhere_is_refused(shared: Api, framing: str, status: int) -> None:
+    """A proxy in front that reads it otherwise would let a second request through in the body of the first."""
+    before = shared.spooled()
+    assert converse(shared, HEAD.encode() + framing.encode())[0] == status
+    assert shared.spooled() == before
+
+
+def test_chunks_are_refused_in_http_1_0(shared: Api) -> None:
+    """That version knows none (RFC 9112, 6.1)."""
+    request = HEAD.replace("HTTP/1.1", "HTTP/1.0") + "Transfer-Encoding: chunked\r\n" + CHUNKED_BODY
+    assert converse(shared, request.encode()) == (400, "bad_request")
+
+
 @pytest.mark.parametrize("trailer", ["Repr-Digest: sha-256=:AAAA:", "content-digest: x", "Content-MD5: x", "Digest: x"])
 def test_digest_in_a_trailer_is_refused(shared: Api, trailer: str) -> None:
     """Nobody would check it, and its sender would believe that somebody had; nothing is kept."""
