@@ -18,12 +18,12 @@ from worker.targets.incus.rest import find_endpoint
 TITLE: Final = "A healthy container beside hung instances"
 METHOD: Final = """\
 The service's Incus is a relay to the real one, behind which further instances seem to be: each takes a session and
-hangs at one of its steps, equally many at each (the answer to the upgrade, the greeting, and the first lstat, open,
-write, close and rename). Each of them has two tasks, and so has each name of which there is no instance. All of these
-are put into the queues of two workers that have just started, and then every quarter of a second one file for a
-healthy container; measured is the time from its row until it has its name there, the longest of all. *Known* is a
-container that got a file before the others came; *new* is one that this worker has never delivered to, and whose only
-file was put after all others.
+hangs at one of its steps, equally many at each (the answer to the upgrade, the greeting, the look at the instance, the
+first lstat, open, write, close and rename, and the look that confirms a delivery). Each of them has two tasks, and so
+has each name of which there is no instance. All of these are put into the queues of two workers that have just
+started; then one file for a container that these workers have never delivered to (*new*), and every quarter of a second
+one for a container that got a file before the others came (*known*; the longest of all counts). Measured is the time
+from a file's row until it has its name.
 """
 _EACH: Final = 2
 _DIRECTORY: Final = "delivered"

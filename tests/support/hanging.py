@@ -73,7 +73,7 @@ class Hanging:
         for client in self._clients:
             client.transport.abort()
         others = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.gather(*others)
+        await asyncio.gather(*others, return_exceptions=True)
         await server.wait_closed()
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
