@@ -21,7 +21,7 @@ STEPS: Final = ("upgrade", "greeting", "look", "lstat", "open", "write", "close"
 _ASKED: Final = re.compile(rb"GET /1\.0/instances/hung-(?P<step>[a-z]+)-[^/? ]*(?P<sftp>/sftp)?")
 _SWITCHING: Final = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: sftp\r\nConnection: Upgrade\r\n\r\n"
 _RUNNING: Final = json.dumps({"metadata": {
-    "status": "Running", "status_code": 103, "created_at": "now", "expanded_config": {}, "expanded_devices": {},
+    "type": "container", "status": "Running", "status_code": 103, "created_at": "now", "expanded_config": {}, "expanded_devices": {},
 }}).encode()
 _DESCRIBED: Final = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(_RUNNING), _RUNNING)
 _GREETING: Final = struct.pack(">BI", 2, 3) + b"".join(
