@@ -28,12 +28,12 @@ _GREETING: Final = struct.pack(">BI", 2, 3) + b"".join(
     len(word).to_bytes(4) + word for word in (b"posix-rename@openssh.com", b"1"))
 #: What each kind of request is called above, by its number in the protocol.
 _KINDS: Final = {7: "lstat", 3: "open", 6: "write", 4: "close", 200: "rename"}
-_OPEN, _WRITE, _LSTAT, _FSETSTAT = 3, 6, 7, 10
+_OPEN, _READ, _WRITE, _LSTAT, _FSETSTAT = 3, 5, 6, 7, 10
 _STATUS, _HANDLE, _ATTRS = 101, 102, 105
 _HAS_MODE = 4
 #: Flags, size, owner and group, mode, and two times.
 _ATTRIBUTES: Final = struct.Struct(">IQIIIII")
-_OK, _NO_SUCH_FILE = 0, 2
+_OK, _END, _NO_SUCH_FILE = 0, 1, 2
 #: More clients than wait at the same time.
 _BACKLOG: Final = 4096
 
@@ -145,7 +145,7 @@ class _Part:
     def answer(self, kind: int, number: bytes, body: bytes) -> bytes:
         """The answer to a request."""
         if kind == _OPEN:
-            self._made = True
+            self._made |= b".courier-" in body
             return bytes([_HANDLE]) + number + struct.pack(">I", 1) + b"h"
         if kind == _LSTAT and self._made:
             return bytes([_ATTRS]) + number + _ATTRIBUTES.pack(15, self._size, 0, 0, stat.S_IFREG | self._mode, 0, 0)
@@ -154,7 +154,7 @@ class _Part:
             self._size += int.from_bytes(body[13:17])
         if kind == _FSETSTAT and int.from_bytes(body[5:9]) == _HAS_MODE:
             self._mode = int.from_bytes(body[9:13])
-        code = _NO_SUCH_FILE if kind == _LSTAT else _OK
+        code = {_LSTAT: _NO_SUCH_FILE, _READ: _END}.get(kind, _OK)
         return bytes([_STATUS]) + number + struct.pack(">III", code, 0, 0)
 
 
