@@ -71,12 +71,15 @@ def test_part_file_is_removed_when_a_person_does_not_want_the_task_pushed(servic
 
 
 def test_part_file_of_a_dead_letter_is_removed(service: Service) -> None:
-    """The next attempt found something in the way, before it came to the part file."""
+    """The next attempt finds something in the way: it takes away what the last one left before that, and the row says so."""
     task_id = cut_off(service)
     (service.layout.instances / "c1/x").mkdir()
     service.start()
-    wait_swept(service, task_id)
+    eventually(lambda: service.client.task(task_id)["state"] == "failed")
     assert service.client.task(task_id)["error"]["code"] == "target_is_directory"
+    assert service.part_files() == []
+    with SqliteDoctor(service.layout, 0) as queue:
+        eventually(lambda: queue.next_with_parts("") is None)
 
 
 def test_task_is_delivered_after_its_part_file_was_removed(service: Service) -> None:
