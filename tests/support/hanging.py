@@ -28,7 +28,7 @@ _GREETING: Final = struct.pack(">BI", 2, 3) + b"".join(
     len(word).to_bytes(4) + word for word in (b"posix-rename@openssh.com", b"1"))
 #: What each kind of request is called above, by its number in the protocol.
 _KINDS: Final = {7: "lstat", 3: "open", 6: "write", 4: "close", 200: "rename"}
-_OPEN, _READ, _WRITE, _LSTAT, _FSETSTAT = 3, 5, 6, 7, 10
+_OPEN, _READ, _WRITE, _LSTAT, _FSETSTAT, _READLINK = 3, 5, 6, 7, 10, 19
 _STATUS, _HANDLE, _ATTRS = 101, 102, 105
 _HAS_MODE = 4
 #: Flags, size, owner and group, mode, and two times.
@@ -154,7 +154,7 @@ class _Part:
             self._size += int.from_bytes(body[13:17])
         if kind == _FSETSTAT and int.from_bytes(body[5:9]) == _HAS_MODE:
             self._mode = int.from_bytes(body[9:13])
-        code = {_LSTAT: _NO_SUCH_FILE, _READ: _END}.get(kind, _OK)
+        code = {_LSTAT: _NO_SUCH_FILE, _READLINK: _NO_SUCH_FILE, _READ: _END}.get(kind, _OK)
         return bytes([_STATUS]) + number + struct.pack(">III", code, 0, 0)
 
 

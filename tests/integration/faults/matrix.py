@@ -4,6 +4,7 @@ import hashlib
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from daemon import failpoints
@@ -21,6 +22,8 @@ FAULTS = (*ERRORS, "kill")
 API_STEPS = frozenset(failpoints.STEPS[:failpoints.STEPS.index("queue.claim")])
 #: Steps behind a pause that grows after an error: one fault is enough for a service.
 BARRIER_STEPS = frozenset({"barrier.sync", "spool.unlink", "spool.unlinked"})
+#: The step that each task takes once.
+CLAIM_STEP = "queue.claim"
 #: The step that only a dead letter takes.
 DEAD_LETTER_STEP = "spool.mark"
 
@@ -114,6 +117,11 @@ class _Cell:
         process = self._service.processes[self._victim]
         assert isinstance(process, Forked)
         process.arm(f"{self._step}={self._fault}@{self._nth}")
+        if self._step == CLAIM_STEP:
+            # A task is claimed once: others take the step before it.
+            for number in range(1, self._nth):
+                assert self._service.client.put(self._instance, f"/before-{number}", b"before") is not None
+                eventually(partial(self._service.delivered, self._instance, f"/before-{number}"))
         self._answer = self._service.client.put(self._instance, self._path, self._sent)
         if self._fault == "kill":
             self._fired = _wait_for(lambda: process.status() is not None)

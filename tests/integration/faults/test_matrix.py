@@ -54,7 +54,7 @@ CELLS = {(step, fault): ROWS[step][FAULTS.index(fault)] for step in ROWS for fau
 SMALL = Variant(size=1000)
 #: Streamed to the disk, claimed among the bulky ones.
 BULKY = Variant(size=5_000_000)
-#: The step is taken twice for one upload: the ending after many bytes; the look for bulky tasks after that for small ones.
+#: The step is taken twice: for the ending of one upload after its many bytes; by one task after another.
 SECOND = Variant(size=400_000, nth=2)
 TAKEN_TWICE = ("spool.write", "queue.claim")
 #: Services that run at the same time: most of the time each waits.
