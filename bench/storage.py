@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 
 import uuid_utils
 
-from api.uploads.group_commit import Committer, Decision, Ticket
+from api.uploads.group_commit import CommitResult, Committer, Ticket
 from bench.service import SHARDS
 from daemon.config import LOCAL
 from daemon.model.upload import Destination, Upload
@@ -45,7 +45,7 @@ class Stored:
         return self.uploads / self.seconds
 
 
-class _Decided(Future[Decision]):
+class _Decided(Future[CommitResult]):
     """A future that a thread waits for, in the place of one that an event loop waits for."""
 
     def get_loop(self) -> "_Decided":

@@ -30,7 +30,7 @@ from worker.dispatch.outages import Outages
 from worker.dispatch.outcomes import Settling
 from worker.dispatch.part_cleanup import Sweeping
 from worker.dispatch.remotes import Probed, Remotes
-from worker.dispatch.runner import Outcome, Pushed, Swept
+from worker.dispatch.runner import Pushed, PushOutcome, Swept
 from worker.dispatch.scheduler import Lanes
 from worker.mailbox import Inbox
 from worker.recovery.background import ReadThrough, Recovery
@@ -98,7 +98,7 @@ class Worker:
         #: Messages that were taken from the inbox, and that a failed turn left unread.
         self._mail: deque[Any] = deque()
         self._handlers: dict[type, Callable[[Any], None]] = {
-            Outcome: lambda message: parts.settling.take([message]),
+            PushOutcome: lambda message: parts.settling.take([message]),
             # The turn that reads it claims more tasks: runners never wait for a confirmation to be given some.
             Pushed: lambda _: None,
             Swept: parts.sweeping.swept,
@@ -209,7 +209,7 @@ class Worker:
         log("worker.error", instance=lane.destination.instance, project=lane.destination.project,
             remote=lane.destination.remote, detail=repr(mistake))
         for push in lane.abandoned():
-            ended = Swept if push.sweep else partial(Outcome, left_part=True)
+            ended = Swept if push.sweep else partial(PushOutcome, left_part=True)
             self._parts.inbox.put(ended(push.task, "worker_error", repr(mistake)))
 
     def _probed(self, message: Probed) -> None:

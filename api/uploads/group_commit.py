@@ -18,7 +18,7 @@ from daemon.model.upload import Upload
 from daemon.spool import Sealed
 from daemon.state.doorbell import ring
 from daemon.state.layout import Layout
-from daemon.task_queue import Bytes, Outcome, Put, open_intake
+from daemon.task_queue import Bytes, Put, PutOutcome, open_intake
 
 #: Most uploads in one transaction.
 MAX_BATCH: Final = 256
@@ -27,7 +27,7 @@ GATHER_S: Final = 0.002
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class CommitResult:
     """An upload, and what the queue made of it."""
 
     upload: Upload
@@ -38,7 +38,7 @@ class Decision:
 class Ticket:
     """Where the decision about one upload is awaited, on the event loop."""
 
-    decided: "asyncio.Future[Decision]"
+    decided: "asyncio.Future[CommitResult]"
 
     @classmethod
     def new(cls) -> "Ticket":
@@ -84,7 +84,7 @@ class Committer:
         self._thread.start()
 
     def hand_over(self, sealed: Sealed, ticket: Ticket) -> None:
-        """From any thread: decide about `sealed`, and answer `ticket` with a Decision or an error."""
+        """From any thread: decide about `sealed`, and answer `ticket` with a CommitResult or an error."""
         with self._changed:
             self._inbox.append((sealed, ticket))
             if len(self._inbox) == 1 or self._is_complete():
@@ -139,7 +139,7 @@ def _refusal(fault: QueueFault) -> Rejected:
     return Rejected("no_room", fault.detail) if fault.kind.room_helps else Rejected("storage_failed")
 
 
-def _conclude(sealed: Sealed, answer: Put | CourierError) -> Decision | CourierError:
+def _conclude(sealed: Sealed, answer: Put | CourierError) -> CommitResult | CourierError:
     """Keep or withdraw the bytes as the answer wants it; return what the ticket is told."""
     keep = (answer.code == "outcome_unknown" if isinstance(answer, CourierError)
             else answer.task_id == sealed.upload.task_id)
@@ -153,10 +153,12 @@ def _conclude(sealed: Sealed, answer: Put | CourierError) -> Decision | CourierE
             return Rejected("outcome_unknown", f"The spool: {error.strerror}.")
     if isinstance(answer, CourierError):
         return answer
-    return Rejected("idempotency_mismatch") if answer.outcome is Outcome.MISMATCH else Decision(sealed.upload, answer)
+    if answer.outcome is PutOutcome.MISMATCH:
+        return Rejected("idempotency_mismatch")
+    return CommitResult(sealed.upload, answer)
 
 
-def _settle(decided: "Sequence[tuple[Ticket, Decision | BaseException]]") -> None:
+def _settle(decided: "Sequence[tuple[Ticket, CommitResult | BaseException]]") -> None:
     for ticket, answer in decided:
         if ticket.decided.done():
             continue

@@ -28,7 +28,7 @@ from daemon.task_queue.sqlite.trial import try_out
 INSTALLED_CREDENTIALS: Final = Path("/etc/incus-courier/credentials")
 
 
-class Finding(NamedTuple):
+class CheckResult(NamedTuple):
     """The answer to one question of the check."""
 
     what: str
@@ -47,14 +47,14 @@ def check(config: Config, config_file: str | None) -> int:
     return EXIT_OK if all(finding.ok for finding in findings) else EXIT_FAILED
 
 
-def _findings(config: Config, config_file: str | None) -> Iterator[Finding]:
-    yield Finding("configuration", True, str(configuration.find_file(config_file) or "the built-in defaults"))
+def _findings(config: Config, config_file: str | None) -> Iterator[CheckResult]:
+    yield CheckResult("configuration", True, str(configuration.find_file(config_file) or "the built-in defaults"))
     yield _try("addresses", lambda: _check_addresses(config))
     layout = Layout(config.state.path)
     try:
         owner = identity_to_take(layout)
     except CourierError as error:
-        yield Finding("state directory", False, error.detail, error.kind.hint)
+        yield CheckResult("state directory", False, error.detail, error.kind.hint)
         return
     # Only root can read the keys of remote servers, so this comes before it gives its power away.
     remotes = list(_check_remotes(config_file, owner))
@@ -64,7 +64,7 @@ def _findings(config: Config, config_file: str | None) -> Iterator[Finding]:
     yield from remotes
 
 
-def _check_state(layout: Layout, config: Config) -> Iterator[Finding]:
+def _check_state(layout: Layout, config: Config) -> Iterator[CheckResult]:
     if os.geteuid() == 0 and _is_unmade(layout):
         # Made by root, it would shut out the service's users, who make it at their first start.
         yield _try("state directory", lambda: _check_place(layout, config))
@@ -76,13 +76,13 @@ def _check_state(layout: Layout, config: Config) -> Iterator[Finding]:
         yield _try("SQLite", lambda: try_out(layout))
 
 
-def _try(what: str, look: Callable[[], str]) -> Finding:
+def _try(what: str, look: Callable[[], str]) -> CheckResult:
     try:
-        return Finding(what, True, look())
+        return CheckResult(what, True, look())
     except CourierError as error:
-        return Finding(what, False, error.detail, error.kind.hint)
+        return CheckResult(what, False, error.detail, error.kind.hint)
     except OSError as error:
-        return Finding(what, False, str(error), "Check the directory's owner, its permissions and its filesystem.")
+        return CheckResult(what, False, str(error), "Check the directory's owner, its permissions and its filesystem.")
 
 
 def _check_addresses(config: Config) -> str:
@@ -129,17 +129,17 @@ def _enough(free: int, config: Config) -> int:
     return free
 
 
-def _check_remotes(config_file: str | None, owner: Identity | None) -> Iterator[Finding]:
+def _check_remotes(config_file: str | None, owner: Identity | None) -> Iterator[CheckResult]:
     """What the worker says of each remote."""
     try:
         done = _ask_worker(config_file, owner)
     except OSError as error:
-        yield Finding("worker", False, str(error), "See whether the worker's user may run this program.")
+        yield CheckResult("worker", False, str(error), "See whether the worker's user may run this program.")
         return
     for line in done.stdout.splitlines():
-        yield Finding(*json.loads(line))
+        yield CheckResult(*json.loads(line))
     if done.returncode:
-        yield Finding("worker", False, "; ".join(done.stderr.splitlines()) or f"exit code {done.returncode}")
+        yield CheckResult("worker", False, "; ".join(done.stderr.splitlines()) or f"exit code {done.returncode}")
 
 
 def _ask_worker(config_file: str | None, owner: Identity | None) -> "subprocess.CompletedProcess[str]":

@@ -27,7 +27,7 @@ ConfigOption = Annotated[
     str | None, typer.Option("--config", metavar="FILE", help="The configuration file; else $INCUS_COURIER_CONFIG.")]
 
 
-class Settings:
+class ChosenFile:
     """The configuration file that the command line named, for the commands."""
 
     file: str | None = None
@@ -46,13 +46,13 @@ VersionOption = Annotated[
 @app.callback()
 def options(config: ConfigOption = None, version: VersionOption = False) -> None:
     """Remember the options that come before the command."""
-    Settings.file = config
+    ChosenFile.file = config
 
 
 def load(config: str | None = None) -> Config:
     """The configuration; ends the process with its complaint when it is wrong."""
-    Settings.file = config or Settings.file
-    return configuration.load(configuration.find_file(Settings.file))
+    ChosenFile.file = config or ChosenFile.file
+    return configuration.load(configuration.find_file(ChosenFile.file))
 
 
 def load_for_state(config: str | None = None) -> Config:
@@ -67,7 +67,7 @@ def serve(config: ConfigOption = None) -> None:
     """Run the whole service in the foreground: the API and a worker for each shard."""
     from daemon.process.serve import serve as run
 
-    raise SystemExit(run(load(config), _absolute(Settings.file)))
+    raise SystemExit(run(load(config), _absolute(ChosenFile.file)))
 
 
 @app.command()
@@ -91,7 +91,7 @@ def check(config: ConfigOption = None) -> None:
     """Check configuration, directories, SQLite and the connection to Incus, and say how to mend what is not well."""
     from daemon.cli.check import check as run
 
-    raise SystemExit(run(load(config), _absolute(Settings.file)))
+    raise SystemExit(run(load(config), _absolute(ChosenFile.file)))
 
 
 @app.command()
@@ -228,17 +228,17 @@ def _change(
 ) -> NoReturn:
     from daemon.cli import tasks
     from daemon.cli.filters import choose
-    from daemon.cli.task_commands import Wish
+    from daemon.task_queue import Command
 
     asked_by = invoking_user()
     loaded = load_for_state(config)
     chosen = choose(loaded, ids=ids or (), instance=instance, states=states or (), older_than=older_than)
-    wish = Wish(verb=verb, force=force, asked_by=asked_by)
-    raise SystemExit(tasks.change(loaded, chosen, wish, wait=wait, as_json=as_json))
+    command = Command(verb=verb, force=force, asked_by=asked_by)
+    raise SystemExit(tasks.change(loaded, chosen, command, wait=wait, as_json=as_json))
 
 
 def _file_option() -> list[str]:
-    return ["--config", Settings.file] if Settings.file else []
+    return ["--config", ChosenFile.file] if ChosenFile.file else []
 
 
 def _absolute(file: str | None) -> str | None:

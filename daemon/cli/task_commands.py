@@ -20,20 +20,11 @@ from daemon.state.append_lease import AppendLease
 from daemon.state.doorbell import ring
 from daemon.state.layout import Layout
 from daemon.state.shard_lock import holder
-from daemon.task_queue import Answer, Command, Selection
+from daemon.task_queue import Command, CommandAnswer, Selection
 
 #: How long to wait for the answers of workers that run.
 PATIENCE_S: Final = 5.0
 _LOOK_EVERY_S: Final = 0.05
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What a person wants done."""
-
-    verb: str
-    force: bool = False
-    asked_by: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +50,12 @@ class Reply:
         return {key: value for key, value in values.items() if value is not None}
 
 
-def ask(config: Config, chosen: Chosen, wish: Wish, *, wait: bool) -> list[Reply]:
+def ask(config: Config, chosen: Chosen, command: Command, *, wait: bool) -> list[Reply]:
     """Ask for it and return what became of it. Raises CannotStart and QueueFault."""
     with open_all(config) as shards, _lease(config):
         if chosen.ids:
-            return _ask_by_id(config, shards, chosen.ids, wish, wait=wait)
-        return _ask_by_kind(config, shards, chosen, wish, wait=wait)
+            return _ask_by_id(config, shards, chosen.ids, command, wait=wait)
+        return _ask_by_kind(config, shards, chosen, command, wait=wait)
 
 
 @contextmanager
@@ -82,7 +73,7 @@ def _lease(config: Config) -> Iterator[None]:
         lease.release()
 
 
-def _ask_by_id(config: Config, shards: AllShards, ids: Sequence[str], wish: Wish, *, wait: bool) -> list[Reply]:
+def _ask_by_id(config: Config, shards: AllShards, ids: Sequence[str], command: Command, *, wait: bool) -> list[Reply]:
     replies: dict[str, Reply] = {}
     found: dict[int, list[str]] = {}
     for task_id in ids:
@@ -92,7 +83,7 @@ def _ask_by_id(config: Config, shards: AllShards, ids: Sequence[str], wish: Wish
         else:
             found.setdefault(shard, []).append(task_id)
     asked = {shard: shards.queues[shard].ask([
-        Command(verb=wish.verb, task_id=task_id, force=wish.force, asked_by=wish.asked_by) for task_id in some])
+        replace(command, task_id=task_id) for task_id in some])
         for shard, some in found.items()}
     answers = _answers(config, shards, asked, wait=wait)
     for shard, some in found.items():
@@ -119,7 +110,7 @@ def _with_task(shards: AllShards, reply: Reply, task_id: str) -> Reply:
     return replace(reply, task_id=task_id, state=found[1].state if found else None)
 
 
-def _ask_by_kind(config: Config, shards: AllShards, chosen: Chosen, wish: Wish, *, wait: bool) -> list[Reply]:
+def _ask_by_kind(config: Config, shards: AllShards, chosen: Chosen, command: Command, *, wait: bool) -> list[Reply]:
     before = None if chosen.older_than_s is None else time.time() - chosen.older_than_s
     home = None if chosen.instance is None else chosen.instance.shard(shards.number)
     refused = [Reply(shard=shard, outcome="refused", reason=fault) for shard, fault in shards.faults.items()
@@ -132,12 +123,12 @@ def _ask_by_kind(config: Config, shards: AllShards, chosen: Chosen, wish: Wish, 
             instance_key=chosen.instance_key, states=tuple(sorted(chosen.states)), accepted_before=before,
             up_to_order=queue.newest_order())
         asked[shard] = queue.ask(
-            [Command(verb=wish.verb, selection=selection, force=wish.force, asked_by=wish.asked_by)])
+            [replace(command, selection=selection)])
     answers = _answers(config, shards, asked, wait=wait)
     return [*refused, *(_reply(config, shard, answers[shard].get(numbers[0])) for shard, numbers in asked.items())]
 
 
-def _reply(config: Config, shard: int, answer: Answer | None) -> Reply:
+def _reply(config: Config, shard: int, answer: CommandAnswer | None) -> Reply:
     if answer is None or not answer.done:
         working = holder(Layout(config.state.path), shard) is not None
         reason = "the worker is at it" if working else "no worker runs; it is done when one does"
@@ -148,12 +139,12 @@ def _reply(config: Config, shard: int, answer: Answer | None) -> Reply:
 
 def _answers(
     config: Config, shards: AllShards, asked: dict[int, list[int]], *, wait: bool,
-) -> dict[int, dict[int, Answer]]:
+) -> dict[int, dict[int, CommandAnswer]]:
     """Ring the bells, and collect the answers of the shards that have a worker, by shard and number."""
     layout = Layout(config.state.path)
     for shard in asked:
         ring(layout, shard)
-    answers: dict[int, dict[int, Answer]] = {shard: {} for shard in asked}
+    answers: dict[int, dict[int, CommandAnswer]] = {shard: {} for shard in asked}
     waiting = {shard: set(numbers) for shard, numbers in asked.items() if wait and holder(layout, shard) is not None}
     deadline = time.monotonic() + PATIENCE_S
     while waiting:

@@ -14,7 +14,7 @@ from daemon.cli.filters import Chosen, check_id, must_mean_some
 from daemon.cli.format import age, instance_name
 from daemon.cli.save import save as save_bytes
 from daemon.cli.tables import show_table
-from daemon.cli.task_commands import Reply, Wish, ask
+from daemon.cli.task_commands import Reply, ask
 from daemon.config import Config
 from daemon.errors import ERRORS
 from daemon.model.names import printable
@@ -25,6 +25,7 @@ from daemon.process.exit_status import EXIT_FAILED, EXIT_OK, Misused
 from daemon.process.output import say, say_json, warn
 from daemon.spool import open_spool
 from daemon.state.layout import Layout
+from daemon.task_queue import Command
 
 _COLUMNS: Final = ("id", "state", "instance", "path", "bytes", "age", "tries", "error")
 
@@ -65,15 +66,15 @@ def show(config: Config, ids: Sequence[str], *, as_json: bool) -> int:
         return _code(complete and _tell_faults(shards))
 
 
-def change(config: Config, chosen: Chosen, wish: Wish, *, wait: bool, as_json: bool) -> int:
+def change(config: Config, chosen: Chosen, command: Command, *, wait: bool, as_json: bool) -> int:
     """Ask for something and print what became of it."""
     must_mean_some(chosen)
-    replies = ask(config, chosen, wish, wait=wait)
+    replies = ask(config, chosen, command, wait=wait)
     if as_json:
         _print_json(reply.as_json() for reply in replies)
     else:
         for reply in replies:
-            say(_sentence(reply, wish))
+            say(_sentence(reply, command))
     return _code(all(reply.outcome != "refused" for reply in replies))
 
 
@@ -119,7 +120,7 @@ def _print_task(task: Task) -> None:
     say()
 
 
-def _sentence(reply: Reply, wish: Wish) -> str:
+def _sentence(reply: Reply, command: Command) -> str:
     who = printable(reply.task_id) if reply.task_id else f"shard {reply.shard}"
     if reply.outcome == "asked":
         so_far = f"; {reply.changed} tasks so far" if reply.changed else ""
@@ -128,14 +129,14 @@ def _sentence(reply: Reply, wish: Wish) -> str:
         return f"{who}: refused: {reply.reason}"
     if reply.task_id is None:
         refused = f", {reply.refused} refused: {reply.reason}" if reply.refused else ""
-        return f"{who}: {wish.verb} changed {reply.changed} tasks{refused}"
-    return f"{who}: {_state_after(reply, wish)}"
+        return f"{who}: {command.verb} changed {reply.changed} tasks{refused}"
+    return f"{who}: {_state_after(reply, command)}"
 
 
-def _state_after(reply: Reply, wish: Wish) -> str:
+def _state_after(reply: Reply, command: Command) -> str:
     if reply.state is None:
         return "deleted"
-    if reply.state.label == "pushing" and wish.verb in {"cancel", "hold"}:
+    if reply.state.label == "pushing" and command.verb in {"cancel", "hold"}:
         return "it is being pushed just now; it takes effect when the push ends, unless the file is in place then"
     return reply.state.label
 

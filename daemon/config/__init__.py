@@ -105,7 +105,7 @@ class Queue(Section):
     shards: Annotated[int, RESTART] = Field(default=2, ge=1, le=64)
 
 
-class Target(Section):
+class TargetSection(Section):
     """[target]: what kind of thing uploads are delivered to."""
 
     kind: Annotated[Literal["auto", "incus", "directory"], RESTART] = "auto"
@@ -144,7 +144,7 @@ class Limits(Section):
     reserve_bytes: Bytes = 16 * 2**20
 
 
-class Delivery(Section):
+class DeliverySection(Section):
     """[delivery]: how a file is put into an instance."""
 
     mkdirs: bool = False
@@ -213,11 +213,11 @@ class Config(BaseSettings):
     api: Api = Api()
     state: StateSection = StateSection()
     queue: Queue = Queue()
-    target: Target = Target()
+    target: TargetSection = TargetSection()
     incus: Remote = Remote()
     remotes: dict[RemoteName, Remote] = Field(default_factory=dict)
     limits: Limits = Limits()
-    delivery: Delivery = Delivery()
+    delivery: DeliverySection = DeliverySection()
     retry: Retry = Retry()
     retention: Retention = Retention()
     log: Log = Log()

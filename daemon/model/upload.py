@@ -41,7 +41,7 @@ class Destination:
         return f"{self.remote}/{self.project}/{self.instance}"
 
     @cached_property
-    def target(self) -> bytes:
+    def digest(self) -> bytes:
         """16 bytes that stand for the whole destination in the queue's index."""
         return hashlib.blake2b(f"{self.instance_key}{self.path}".encode(), digest_size=16).digest()
 

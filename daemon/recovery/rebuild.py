@@ -51,13 +51,13 @@ def open_whole(
     log_lost = died and not notes.has_log(layout, shard)
     with closing(open_checked(layout)) as spool:
         queue, replaced = _open_or_replace(layout, shard, spool, report)
-        if replaced or not queue.born or died:
-            budget_s = None if log_lost or replaced or not queue.born else _UNCLEAN_BUDGET_S
+        if replaced or not queue.is_complete or died:
+            budget_s = None if log_lost or replaced or not queue.is_complete else _UNCLEAN_BUDGET_S
             restored, finished = _compare(queue, spool, shards, supersede=supersede, report=report, budget_s=budget_s)
-            if restored and not replaced and (log_lost or not queue.born):
-                report(Finding(name="log_lost" if queue.born else "queue_emptied", shard=shard, repaired=True))
+            if restored and not replaced and (log_lost or not queue.is_complete):
+                report(Finding(name="log_lost" if queue.is_complete else "queue_emptied", shard=shard, repaired=True))
             if finished:
-                queue.note_born()
+                queue.note_complete()
     notes.note_open(layout, shard)
     return queue
 

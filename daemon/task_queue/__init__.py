@@ -34,11 +34,11 @@ from daemon.task_queue.sqlite.intake import SqliteIntake
 from daemon.task_queue.sqlite.queue import SqliteQueue
 from daemon.task_queue.values import (
     BULK_BYTES,
-    Answer,
     Change,
     Command,
-    Outcome,
+    CommandAnswer,
     Put,
+    PutOutcome,
     Selection,
     Settled,
     Settlement,
@@ -46,9 +46,35 @@ from daemon.task_queue.values import (
 )
 
 __all__ = [
-    "BULK_BYTES", "Alter", "Answer", "Append", "Ask", "Bytes", "Change", "Claim", "Clocks", "Command", "Execute",
-    "Find", "Intake", "Maintain", "Operate", "Outcome", "PartFiles", "Put", "Read", "Remember", "Resume", "Selection",
-    "Settle", "Settled", "Settlement", "Tally", "TaskQueue", "open_existing", "open_intake",
+    "BULK_BYTES",
+    "Alter",
+    "Append",
+    "Ask",
+    "Bytes",
+    "Change",
+    "Claim",
+    "Clocks",
+    "Command",
+    "CommandAnswer",
+    "Execute",
+    "Find",
+    "Intake",
+    "Maintain",
+    "Operate",
+    "PartFiles",
+    "Put",
+    "PutOutcome",
+    "Read",
+    "Remember",
+    "Resume",
+    "Selection",
+    "Settle",
+    "Settled",
+    "Settlement",
+    "Tally",
+    "TaskQueue",
+    "open_existing",
+    "open_intake",
 ]
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
-from daemon.task_queue.values import Answer, Change, Command, Put, Selection, Settled, Settlement, Tally
+from daemon.task_queue.values import Change, Command, CommandAnswer, Put, Selection, Settled, Settlement, Tally
 
 
 class Bytes(Protocol):
@@ -80,7 +80,7 @@ class Ask(Protocol):
         Raises QueueFault also when it is recorded, but where no worker looks any more: ask again then.
         """
 
-    def answers(self, numbers: Sequence[int]) -> dict[int, Answer]:
+    def answers(self, numbers: Sequence[int]) -> dict[int, CommandAnswer]:
         """What became of those of these commands that are still known, by their numbers."""
 
     def pending_commands(self) -> int:
@@ -149,7 +149,7 @@ class Settle(Protocol):
 class Alter(Protocol):
     """Changing states otherwise than by a push."""
 
-    def change(self, changes: Sequence[Change], answers: Sequence[Answer] = ()) -> int:
+    def change(self, changes: Sequence[Change], answers: Sequence[CommandAnswer] = ()) -> int:
         """Change states and answer commands, all or none, durably; return how many tasks were changed.
 
         A task that meanwhile left the state it was read in is not changed.

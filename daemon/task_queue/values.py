@@ -11,7 +11,7 @@ from daemon.model.task import State, Task
 BULK_BYTES: Final = 4 * 2**20
 
 
-class Outcome(Enum):
+class PutOutcome(Enum):
     """What became of an upload that was put."""
 
     ACCEPTED = "accepted"
@@ -25,7 +25,7 @@ class Outcome(Enum):
 class Put:
     """The answer to one upload that was put."""
 
-    outcome: Outcome
+    outcome: PutOutcome
     #: The id under which the upload stands: that of the first one for a duplicate.
     task_id: str
     #: Ids of the pending tasks that this one replaced.
@@ -116,7 +116,7 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class CommandAnswer:
     """What became of a command so far."""
 
     number: int

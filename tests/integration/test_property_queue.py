@@ -20,7 +20,7 @@ from daemon.recovery.reshard import migrate
 from daemon.spool import Mark
 from daemon.state import shard_count
 from daemon.state.layout import Layout
-from daemon.task_queue import Change, Command, Outcome, Selection, Settlement
+from daemon.task_queue import Change, Command, PutOutcome, Selection, Settlement
 from tests.support import rows
 from tests.support.depot import Depot, an_upload
 from worker.dispatch.commands import Commands
@@ -105,16 +105,16 @@ class Model:
         """True when something was accepted for the same path after it."""
         return known.outrun or any(other.place > known.place for other in self.of_path(known.to))
 
-    def accept(self, upload: Upload) -> tuple[Outcome, str]:
+    def accept(self, upload: Upload) -> tuple[PutOutcome, str]:
         """An upload comes in."""
         key = upload.idempotency_key
         earlier = self.known.get(self.keys.get((upload.destination.instance, key), "")) if key else None
         if earlier is not None and earlier.upload.task_id != upload.task_id:
             if earlier.upload.fingerprint != upload.fingerprint:
-                return Outcome.MISMATCH, earlier.upload.task_id
-            return Outcome.DUPLICATE, earlier.upload.task_id
+                return PutOutcome.MISMATCH, earlier.upload.task_id
+            return PutOutcome.DUPLICATE, earlier.upload.task_id
         if upload.task_id in self.known:
-            return Outcome.DUPLICATE, upload.task_id
+            return PutOutcome.DUPLICATE, upload.task_id
         if key:
             self.keys[upload.destination.instance, key] = upload.task_id
         if self.supersede:
@@ -123,7 +123,7 @@ class Model:
                     older.state = State.SUPERSEDED
         self.places += 1
         self.known[upload.task_id] = Known(upload, self.places)
-        return Outcome.ACCEPTED, upload.task_id
+        return PutOutcome.ACCEPTED, upload.task_id
 
     def claimable(self, instance: str) -> list[Known]:
         """What may be claimed for an instance, in order: of each path only what nothing is in the way of."""
@@ -308,7 +308,7 @@ class QueueMachine(RuleBasedStateMachine):
         known = self._some(self.model.rows(), which)
         if known is not None and known.upload.idempotency_key in {None, *self._own_keys(known)}:
             answer = self._depot(known.to.instance).queue.put_many([known.upload], supersede=self.model.supersede)[0]
-            assert answer.outcome is Outcome.DUPLICATE
+            assert answer.outcome is PutOutcome.DUPLICATE
             assert answer.task_id == known.upload.task_id
 
     def _own_keys(self, known: Known) -> list[str]:
@@ -321,7 +321,7 @@ class QueueMachine(RuleBasedStateMachine):
         answers = depot.queue.put_many(uploads, supersede=self.model.supersede)
         for upload, answer in zip(uploads, answers, strict=True):
             assert (answer.outcome, answer.task_id) == self.model.accept(upload)
-            if answer.outcome is not Outcome.ACCEPTED:
+            if answer.outcome is not PutOutcome.ACCEPTED:
                 # As the API does: nobody was promised anything about this one.
                 depot.spool.remove([upload])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config import LOCAL, Config, Remote, Target
+from daemon.config import LOCAL, Config, Remote, TargetSection
 from daemon.errors import Undelivered
 from daemon.model.upload import Destination
 from tests.live.host import ApiError, Container, Host
@@ -73,7 +73,7 @@ class TestIncusThatAnswers:
         with incus.project() as project:
             target(incus.socket).find_project(project)
         assert code(lambda: target(incus.socket).find_project(project)) == "project_not_found"
-        named = Config(incus=Remote(endpoint=incus.socket, project=project), target=Target(kind="incus"))
+        named = Config(incus=Remote(endpoint=incus.socket, project=project), target=TargetSection(kind="incus"))
         assert probe(LOCAL, named)[:3] == ["remote local", False, f"local: there is no project {project}"]
 
     def test_missing_instance_is_not_found(self, incus: Host) -> None:

@@ -186,7 +186,7 @@ def _fill(database: Path, tasks: list[Old]) -> None:
 
 def _row(task: Old) -> tuple[object, ...]:
     to, failed = task.upload.destination, task.state is State.FAILED
-    return (task.upload.to_json(), task.upload.created_at, task.state, task.upload.task_id, to.instance_key, to.target,
+    return (task.upload.to_json(), task.upload.created_at, task.state, task.upload.task_id, to.instance_key, to.digest,
             task.upload.size, int(task.state), 1.5e9 if task.state is State.DEFERRED else None, time.time(),
             "parent_not_found" if failed else None, "no such directory" if failed else None, task.state not in FINISHED,
             task.upload.created_at - 5, task.wish, failed, failed)

@@ -7,7 +7,7 @@ from typing import Final
 from daemon.log import log
 from daemon.model.task import FINISHED, State, Task
 from daemon.spool import Mark, SetMark
-from daemon.task_queue import Answer, Change, Command, Execute, Selection
+from daemon.task_queue import Change, Command, CommandAnswer, Execute, Selection
 from worker.dispatch.marks import mark
 from worker.dispatch.scheduler import Lanes
 
@@ -116,7 +116,7 @@ class Commands:
     def _answer_all(self, commands: list[Command], reason: str | None) -> None:
         """Commands that change nothing (more) are done."""
         if commands:
-            answers = [Answer(number=command.number, refused=int(reason is not None), reason=reason)
+            answers = [CommandAnswer(number=command.number, refused=int(reason is not None), reason=reason)
                        for command in commands]
             self._queue.change([], answers)
         for command in commands if reason else ():
@@ -126,7 +126,7 @@ class Commands:
         """Do what is wished for each task. The commands are answered; they are `done` or have more tasks."""
         changes, refused, forgotten = [], [], []
         for command, task in wishes:
-            newer = self._queue.newer_exists(task.destination.target, task.order)
+            newer = self._queue.newer_exists(task.destination.digest, task.order)
             decision = decide(command.verb, task.state, newer_exists=newer, force=command.force, spooled=task.spooled)
             if isinstance(decision, Refused):
                 refused.append((command, task, decision.reason))
@@ -178,11 +178,13 @@ def _distinct_singles(commands: Iterable[Command]) -> Iterator[Command]:
         yield command
 
 
-def _answers(granted: list[Command], refused: list[tuple[Command, Task, str]], *, done: bool) -> Iterator[Answer]:
+def _answers(
+    granted: list[Command], refused: list[tuple[Command, Task, str]], *, done: bool,
+) -> Iterator[CommandAnswer]:
     for command in granted:
-        yield Answer(number=command.number, changed=1, done=done)
+        yield CommandAnswer(number=command.number, changed=1, done=done)
     for command, _, reason in refused:
-        yield Answer(number=command.number, refused=1, reason=reason, done=done)
+        yield CommandAnswer(number=command.number, refused=1, reason=reason, done=done)
 
 
 def _log_refused(command: Command, task_id: str | None, reason: str | None) -> None:

@@ -16,7 +16,7 @@ from worker.dispatch.marks import mark
 from worker.dispatch.outages import Outages
 from worker.dispatch.remotes import Remotes
 from worker.dispatch.retry import Decision, decide, delay_s
-from worker.dispatch.runner import Outcome
+from worker.dispatch.runner import PushOutcome
 from worker.dispatch.scheduler import Lanes
 
 #: So much of a message is kept.
@@ -41,20 +41,20 @@ class Settling:
         self._outages = outages
         self._config = config
         self._rng = random.Random()
-        self._outcomes: list[Outcome] = []
+        self._outcomes: list[PushOutcome] = []
         self._handed_back: list[Task] = []
 
     def configure(self, config: Config) -> None:
         """Use another configuration from now on."""
         self._config = config
 
-    def take(self, outcomes: Sequence[Outcome]) -> None:
+    def take(self, outcomes: Sequence[PushOutcome]) -> None:
         """Remember outcomes, and what they tell about their destinations. They are written down by `flush`."""
         for outcome in outcomes:
             self._outcomes.append(outcome)
             self.learn(outcome)
 
-    def learn(self, outcome: Outcome) -> None:
+    def learn(self, outcome: PushOutcome) -> None:
         """Remember what an outcome tells about its destination alone."""
         if outcome.code is None or ERRORS[outcome.code].cause is not Cause.HERE:
             self.hand_back(self._learn(outcome, time.time()))
@@ -91,7 +91,7 @@ class Settling:
         """True when nothing waits for `flush`."""
         return not (self._outcomes or self._handed_back)
 
-    def _decide(self, outcome: Outcome, now: float) -> Decision:
+    def _decide(self, outcome: PushOutcome, now: float) -> Decision:
         task = outcome.task
         if outcome.code is None:
             return Decision(state=State.DELIVERED, attempts=task.attempts + 1, code="", message="")
@@ -106,7 +106,7 @@ class Settling:
         return decide(task, outcome.code, outcome.detail, retry=self._config.retry, now=now,
                       outage_s=self._outages.seconds(task.destination), rng=self._rng)
 
-    def _learn(self, outcome: Outcome, now: float) -> list[Task]:
+    def _learn(self, outcome: PushOutcome, now: float) -> list[Task]:
         """Remember what the outcome tells about its destination; return the tasks that are to wait with it."""
         destination, code = outcome.task.destination, outcome.code or ""
         scope = ERRORS[code].scope if code else Scope.TASK
@@ -140,14 +140,14 @@ def _unchanged(task: Task) -> Settlement:
                       error_code=task.error_code, error_message=task.error_message)
 
 
-def _settlement(outcome: Outcome, decision: Decision) -> Settlement:
+def _settlement(outcome: PushOutcome, decision: Decision) -> Settlement:
     return Settlement(order=outcome.task.order, state=decision.state, attempts=decision.attempts,
                       due_at=decision.due_at, error_code=decision.code or None,
                       error_message=printable(decision.message, _MESSAGE_LENGTH) or None, part=_part(outcome),
                       ageless_s=decision.ageless_s)
 
 
-def _part(outcome: Outcome) -> bool | None:
+def _part(outcome: PushOutcome) -> bool | None:
     """Whether a part file may be left; None when a push tells nothing about what earlier ones left."""
     receipt = outcome.receipt
     renamed = receipt is not None and receipt.atomic and not receipt.unchanged
@@ -169,7 +169,7 @@ _EVENTS = {State.DELIVERED: "push.delivered", State.CANCELLED: "push.cancelled",
            State.DEFERRED: "push.deferred", State.QUEUED: "push.waiting", State.HELD: "push.waiting"}
 
 
-def _log(outcome: Outcome, decision: Decision) -> None:
+def _log(outcome: PushOutcome, decision: Decision) -> None:
     task, receipt = outcome.task, outcome.receipt
     log(
         _EVENTS[decision.state], task_id=task.task_id, instance=task.destination.instance,

@@ -13,7 +13,7 @@ from daemon.log import log
 from daemon.task_queue import PartFiles
 from worker.dispatch.outcomes import Settling
 from worker.dispatch.remotes import Remotes
-from worker.dispatch.runner import Outcome, Swept
+from worker.dispatch.runner import PushOutcome, Swept
 from worker.dispatch.scheduler import Lanes
 
 #: Between two looks.
@@ -65,7 +65,7 @@ class Sweeping:
         kind = ERRORS[code] if code else None
         gone = kind is not None and kind.cause is Cause.GONE
         if not gone:
-            self._settling.learn(Outcome(task, code, message.detail))
+            self._settling.learn(PushOutcome(task, code, message.detail))
             if kind is not None and (kind.scope is not Scope.TASK or _may_pass(message, kind)):
                 if kind.scope is Scope.TASK and kind.action is Action.WAIT:
                     self._put_off[task.destination.instance_key] = time.monotonic() + _PUT_OFF_S

@@ -33,7 +33,7 @@ class Cancelled(CourierError):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PushOutcome:
     """How one push ended. `code` is None when the file is in the instance."""
 
     task: Task
@@ -84,7 +84,7 @@ class _Hold:
     """The session that a runner holds to its instance, opened when it is first needed, and what it is to vouch for."""
 
     def __init__(
-        self, lane: Lane, target_of: Callable[[str], Target], report: Callable[[Outcome | Pushed | Swept], None],
+        self, lane: Lane, target_of: Callable[[str], Target], report: Callable[[PushOutcome | Pushed | Swept], None],
         patience: Patience,
     ) -> None:
         self._lane = lane
@@ -94,7 +94,7 @@ class _Hold:
         self._session: Session | None = None
         self._let_go_at = 0.0
         self._confirm_at = 0.0
-        self._delivered: list[tuple[Push, Outcome]] = []
+        self._delivered: list[tuple[Push, PushOutcome]] = []
 
     @property
     def linger_s(self) -> float:
@@ -120,9 +120,9 @@ class _Hold:
         with self._patience.waiting():
             return _whose(error, partial(self._target_of, self._lane.destination.remote))
 
-    def ended(self, push: Push, ended: Outcome | Swept) -> None:
+    def ended(self, push: Push, ended: PushOutcome | Swept) -> None:
         """Report how a push ended; a delivery by the session, once that vouches for it."""
-        if isinstance(ended, Outcome) and ended.receipt is not None:
+        if isinstance(ended, PushOutcome) and ended.receipt is not None:
             self._confirm_at = self._confirm_at if self._delivered else time.monotonic() + CONFIRM_S
             self._delivered.append((push, ended))
             self._report(Pushed())
@@ -163,17 +163,17 @@ class _Hold:
 
 def run(
     lane: Lane, target_of: Callable[[str], Target], spool: Open, config: Callable[[], Config],
-    report: Callable[[Outcome | Pushed | Swept], None], patience: Patience,
+    report: Callable[[PushOutcome | Pushed | Swept], None], patience: Patience,
 ) -> None:
     """Push the lane's tasks, or sweep up after them, until none comes for a while, and report each. One thread's work.
 
     `config` is asked for each task. `patience` is for all that is waited for.
     """
 
-    def tell(message: Outcome | Pushed | Swept) -> None:
+    def tell(message: PushOutcome | Pushed | Swept) -> None:
         if not isinstance(message, Pushed):
             patience.silent = message.code is not None and ERRORS[message.code].cause is Cause.SILENT
-        if isinstance(message, Outcome) and patience.silent and patience.hurries:
+        if isinstance(message, PushOutcome) and patience.silent and patience.hurries:
             message = replace(message, hurried=True)
         report(message)
 
@@ -193,8 +193,8 @@ def run(
         hold.let_go()
 
 
-def _do(push: Push, lane: Lane, hold: _Hold, spool: Open, config: Config) -> Outcome | Swept:
-    ended: Outcome | Swept | None = None
+def _do(push: Push, lane: Lane, hold: _Hold, spool: Open, config: Config) -> PushOutcome | Swept:
+    ended: PushOutcome | Swept | None = None
     try:
         ended = _sweep(push.task, hold, config) if push.sweep else _push(push, hold, spool, config)
         return ended
@@ -202,7 +202,7 @@ def _do(push: Push, lane: Lane, hold: _Hold, spool: Open, config: Config) -> Out
         lane.done(push, abandoned=ended is None)
 
 
-def _push(push: Push, hold: _Hold, spool: Open, config: Config) -> Outcome:
+def _push(push: Push, hold: _Hold, spool: Open, config: Config) -> PushOutcome:
     """Push one task. Whatever goes wrong is in the outcome."""
     started = time.monotonic()
     task = push.task
@@ -210,8 +210,8 @@ def _push(push: Push, hold: _Hold, spool: Open, config: Config) -> Outcome:
     log("push.started", task_id=task.task_id, instance=task.destination.instance, path=task.destination.path,
         size=task.upload.size, attempt=task.attempts + 1)
 
-    def outcome(code: str | None, detail: str = "", receipt: Receipt | None = None) -> Outcome:
-        return Outcome(task, code, detail, receipt, seconds=time.monotonic() - started,
+    def outcome(code: str | None, detail: str = "", receipt: Receipt | None = None) -> PushOutcome:
+        return PushOutcome(task, code, detail, receipt, seconds=time.monotonic() - started,
                        left_part=session is not None and session.left_part)
 
     try:
@@ -223,7 +223,7 @@ def _push(push: Push, hold: _Hold, spool: Open, config: Config) -> Outcome:
         failpoints.reach("push.renamed")
         return outcome(None, receipt=receipt)
     except Stopped as stopped:
-        return Outcome(task, stopped.code, stopped.detail, held=stopped.mark is Mark.HELD)
+        return PushOutcome(task, stopped.code, stopped.detail, held=stopped.mark is Mark.HELD)
     except CourierError as error:
         if task.recheck and error.code == "bytes_missing":
             # Bytes go only after the barrier: what was delivered before the boot is on the disk.

@@ -12,7 +12,7 @@ from daemon.model.upload import Upload
 from daemon.task_queue.sqlite.base import QueueBase
 from daemon.task_queue.sqlite.batches import chunks
 from daemon.task_queue.sqlite.schema import OUTAGE, TABLE, key_row
-from daemon.task_queue.values import Outcome, Put
+from daemon.task_queue.values import Put, PutOutcome
 
 _ROW: Final = f"(?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE}, ?)"
 
@@ -41,14 +41,14 @@ class QueueAppend(QueueBase):
             failpoints.reach("queue.insert")
             earlier = None if upload.idempotency_key is None else self._claim_key(connection, upload, fresh)
             if earlier is None and (upload.task_id in there or upload.task_id in fresh):
-                earlier = Put(Outcome.DUPLICATE, upload.task_id)
+                earlier = Put(PutOutcome.DUPLICATE, upload.task_id)
             if earlier is None:
                 fresh[upload.task_id] = upload
             found.append(earlier)
         for some in chunks(list(fresh.values())):
             _insert(connection, some, set() if supersede else _behind(connection, some), now)
         replaced = _supersede(connection, fresh.values(), now) if supersede else {}
-        return [earlier or Put(Outcome.ACCEPTED, upload.task_id, replaced.get(upload.task_id, []))
+        return [earlier or Put(PutOutcome.ACCEPTED, upload.task_id, replaced.get(upload.task_id, []))
                 for upload, earlier in zip(uploads, found, strict=True)]
 
     def _claim_key(self, connection: sqlite3.Connection, upload: Upload, fresh: Container[str]) -> Put | None:
@@ -60,9 +60,9 @@ class QueueAppend(QueueBase):
                                    (upload.destination.instance_key, upload.idempotency_key)).fetchone()
         if known is not None and known[0] != upload.task_id:
             if known[1] != upload.fingerprint:
-                return Put(Outcome.MISMATCH, known[0])
+                return Put(PutOutcome.MISMATCH, known[0])
             if known[0] in fresh or self._still_stands(connection, known[0], upload):
-                return Put(Outcome.DUPLICATE, known[0])
+                return Put(PutOutcome.DUPLICATE, known[0])
         connection.execute("INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?)", key_row(upload))
         return None
 
@@ -84,16 +84,16 @@ def _already_there(connection: sqlite3.Connection, uploads: Collection[Upload]) 
 
 def _behind(connection: sqlite3.Connection, uploads: Collection[Upload]) -> set[str]:
     """The ids of those of `uploads` that wait for an older one of their path."""
-    targets = {upload.destination.target for upload in uploads}
+    targets = {upload.destination.digest for upload in uploads}
     waited_for = {row[0] for row in connection.execute(
         f"WITH asked (target) AS (VALUES {', '.join(['(?)'] * len(targets))}) SELECT target FROM asked"
         f" WHERE EXISTS (SELECT 1 FROM {TABLE} AS older WHERE older.target = asked.target AND older.open = 1)",
         tuple(targets))}
     behind = set()
     for upload in uploads:
-        if upload.destination.target in waited_for:
+        if upload.destination.digest in waited_for:
             behind.add(upload.task_id)
-        waited_for.add(upload.destination.target)
+        waited_for.add(upload.destination.digest)
     return behind
 
 
@@ -101,7 +101,7 @@ def _insert(connection: sqlite3.Connection, uploads: Collection[Upload], behind:
     values: list[object] = []
     for upload in uploads:
         to = upload.destination
-        values += (upload.to_json(), upload.created_at, State.QUEUED, upload.task_id, to.instance_key, to.target,
+        values += (upload.to_json(), upload.created_at, State.QUEUED, upload.task_id, to.instance_key, to.digest,
                    upload.size, now, upload.created_at, *to.clocks, upload.task_id in behind)
     connection.execute(
         f"INSERT INTO {TABLE} (data, timestamp, status, task_id, instance, target, size, updated_at, age_base, behind)"
@@ -110,7 +110,7 @@ def _insert(connection: sqlite3.Connection, uploads: Collection[Upload], behind:
 
 def _supersede(connection: sqlite3.Connection, uploads: Collection[Upload], now: float) -> dict[str, list[str]]:
     """Replace what waits for the destinations of `uploads` by the newest; return the ids replaced by each upload."""
-    newest = {upload.destination.target: upload for upload in uploads}
+    newest = {upload.destination.digest: upload for upload in uploads}
     replaced: dict[str, list[str]] = {}
     for some in chunks(list(newest.values())):
         rows = connection.execute(
@@ -119,7 +119,7 @@ def _supersede(connection: sqlite3.Connection, uploads: Collection[Upload], now:
             " WHERE newer.target = old.target AND newer.open = 1 ORDER BY newer._id DESC LIMIT 1) || '.'"
             f" WHERE target IN ({', '.join('?' * len(some))}) AND open = 1 AND status <> 2 AND _id < ("
             f" SELECT max(newer._id) FROM {TABLE} AS newer WHERE newer.target = old.target AND newer.open = 1)"
-            " RETURNING target, task_id", (now, *(upload.destination.target for upload in some))).fetchall()
+            " RETURNING target, task_id", (now, *(upload.destination.digest for upload in some))).fetchall()
         for target, task_id in rows:
             replaced.setdefault(newest[target].task_id, []).append(task_id)
     return replaced

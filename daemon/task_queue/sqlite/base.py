@@ -39,8 +39,8 @@ COLUMNS: Final = ("_id, data, status, attempts, due_at, updated_at, error_code, 
 #: Where the task's id is in such a row.
 TASK_ID: Final = COLUMNS.split(", ").index("task_id")
 #: The fact that says since when the database has known of every upload of its shard. A database without it was
-#: made where uploads were already, so another one was lost.
-BORN_FACT: Final = "born"
+#: made where uploads were already, so another one was lost. Databases have it under this name.
+COMPLETE_FACT: Final = "born"
 
 
 class QueueBase(persistqueue.SQLiteAckQueue):
@@ -110,7 +110,7 @@ class QueueBase(persistqueue.SQLiteAckQueue):
         self.quick.execute("PRAGMA synchronous = NORMAL")
 
     def _create(self) -> None:
-        born = (f"INSERT OR IGNORE INTO facts VALUES ('{BORN_FACT}', '{time.time():.3f}');"
+        born = (f"INSERT OR IGNORE INTO facts VALUES ('{COMPLETE_FACT}', '{time.time():.3f}');"
                 if self._spool is not None and self._spool.is_empty() else "")
         self.durable.executescript(
             f"BEGIN IMMEDIATE; {CREATE} {born} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
@@ -195,7 +195,7 @@ def decode(row: Sequence[Any]) -> Task:
     order, data, status, attempts, due_at, updated_at, code, message, spooled, recheck, part, age_base, *copies = row
     upload = Upload.from_json(data)
     to = upload.destination
-    if copies != [upload.task_id, to.instance_key, to.target, upload.size]:
+    if copies != [upload.task_id, to.instance_key, to.digest, upload.size]:
         raise ValueError("the row's columns and its upload differ")
     if not (isinstance(attempts, int) and all(map(_is_time, (due_at or 0.0, updated_at, age_base)))):
         raise ValueError("the row's attempts or times are not what they should be")

@@ -10,7 +10,7 @@ from daemon.model.task import State, Task
 from daemon.model.upload import first_id_of
 from daemon.task_queue.sqlite.base import COLUMNS, TASK_ID, QueueBase, decode_all
 from daemon.task_queue.sqlite.schema import OUTAGE, TABLE
-from daemon.task_queue.values import Answer, Change, Command, Selection
+from daemon.task_queue.values import Change, Command, CommandAnswer, Selection
 
 
 class QueueCommands(QueueBase):
@@ -41,7 +41,7 @@ class QueueCommands(QueueBase):
         """How many commands are not done yet."""
         return int(self.read("SELECT count(*) FROM commands WHERE done_at IS NULL")[0][0])
 
-    def answers(self, numbers: Sequence[int]) -> dict[int, Answer]:
+    def answers(self, numbers: Sequence[int]) -> dict[int, CommandAnswer]:
         """What became of those of these commands that are still known, by their numbers."""
         found = {}
         for start in range(0, len(numbers), 500):
@@ -49,7 +49,8 @@ class QueueCommands(QueueBase):
             rows = self.read("SELECT id, changed, refused, reason, done_at IS NOT NULL FROM commands"
                              f" WHERE id IN ({','.join('?' * len(some))})", some)
             for number, changed, refused, reason, done in rows:
-                found[number] = Answer(number=number, changed=changed, refused=refused, reason=reason, done=bool(done))
+                found[number] = CommandAnswer(
+                    number=number, changed=changed, refused=refused, reason=reason, done=bool(done))
         return found
 
     def select(self, selection: Selection, state: State, after: str, limit: int) -> tuple[list[Task], str | None]:
@@ -74,7 +75,7 @@ class QueueCommands(QueueBase):
         rows = self.read("SELECT seq FROM sqlite_sequence WHERE name = ?", (TABLE,))
         return int(rows[0][0]) if rows else 0
 
-    def change(self, changes: Sequence[Change], answers: Sequence[Answer] = ()) -> int:
+    def change(self, changes: Sequence[Change], answers: Sequence[CommandAnswer] = ()) -> int:
         """Change states as people asked and answer their commands, in one durable transaction.
 
         A task that meanwhile left the state it was read in is not changed. Returns how many were.

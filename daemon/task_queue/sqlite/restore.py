@@ -14,7 +14,7 @@ from daemon.errors import QueueFault
 from daemon.model.task import FINISHED, State
 from daemon.model.upload import Upload
 from daemon.task_queue.doctor import Restored, Row
-from daemon.task_queue.sqlite.base import BORN_FACT, COLUMNS, QueueBase, decode_or_none
+from daemon.task_queue.sqlite.base import COLUMNS, COMPLETE_FACT, QueueBase, decode_or_none
 from daemon.task_queue.sqlite.schema import OUTAGE, TABLE, key_row
 
 #: Uploads to a path with later ids. A damaged row's id may be anything.
@@ -47,7 +47,7 @@ class QueueRestore(QueueBase):
     def newer_known(self, upload: Upload) -> bool:
         """True when an upload to the same path with a later id has a row."""
         return bool(self.read(f"SELECT 1 FROM {TABLE} WHERE {_NEWER} LIMIT 1",
-                              (upload.destination.target, upload.task_id)))
+                              (upload.destination.digest, upload.task_id)))
 
     def glance(self) -> None:
         """Look at as much of the database as takes no time. Raises QueueFault('queue_damaged')."""
@@ -62,14 +62,14 @@ class QueueRestore(QueueBase):
     # --- rows that are missing ---------------------------------------------------------------------------
 
     @property
-    def born(self) -> bool:
+    def is_complete(self) -> bool:
         """True unless this database was made while uploads were in the spool already: it may have lost rows."""
-        return bool(self.read("SELECT 1 FROM facts WHERE name = ?", (BORN_FACT,)))
+        return bool(self.read("SELECT 1 FROM facts WHERE name = ?", (COMPLETE_FACT,)))
 
-    def note_born(self) -> None:
+    def note_complete(self) -> None:
         """Remember, durably, that every upload of the spool has been looked at."""
         with self.write(self.durable, "queue.settle") as connection:
-            connection.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (BORN_FACT, f"{time.time():.3f}"))
+            connection.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (COMPLETE_FACT, f"{time.time():.3f}"))
 
     def restore(self, found: Sequence[tuple[Upload, State]], *, supersede: bool) -> list[Restored]:
         """Give uploads that were found in the spool their rows again, older ones first, in one durable transaction.
@@ -86,7 +86,7 @@ class QueueRestore(QueueBase):
     ) -> Restored:
         if connection.execute(f"SELECT 1 FROM {TABLE} WHERE task_id = ?", (upload.task_id,)).fetchone():
             return Restored.KNOWN
-        target = upload.destination.target
+        target = upload.destination.digest
         newer = connection.execute(f"SELECT _id, status FROM {TABLE} WHERE {_NEWER} ORDER BY _id",
                                    (target, upload.task_id)).fetchall()
         states = {status for _, status in newer}
@@ -139,7 +139,7 @@ class QueueRestore(QueueBase):
         now = time.time()
         with self.write(self.durable, "queue.settle") as connection:
             newer = connection.execute(f"SELECT 1 FROM {TABLE} WHERE target = ? AND _id > ?",
-                                       (upload.destination.target, order)).fetchone()
+                                       (upload.destination.digest, order)).fetchone()
             if newer and state is State.QUEUED:
                 state, code, message = State.FAILED, "path_moved_on", "The row was damaged and has been mended."
             connection.execute(f"DELETE FROM {TABLE} WHERE _id = ? OR task_id = ?", (order, upload.task_id))
@@ -206,8 +206,8 @@ def _insert(
         " error_code, error_message, outrun, part, behind)"
         f" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE}, ?, ?, ?, ?,"
         f" ? AND EXISTS (SELECT 1 FROM {TABLE} WHERE target = ? AND open = 1)) RETURNING _id",
-        (order, upload.to_json(), upload.created_at, state, upload.task_id, to.instance_key, to.target, upload.size,
-         now, upload.created_at, *to.clocks, *lost, part, last, to.target)).fetchone()[0])
+        (order, upload.to_json(), upload.created_at, state, upload.task_id, to.instance_key, to.digest, upload.size,
+         now, upload.created_at, *to.clocks, *lost, part, last, to.digest)).fetchone()[0])
 
 
 def _put_behind(connection: sqlite3.Connection, orders: Sequence[int]) -> None:

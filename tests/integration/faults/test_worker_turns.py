@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from daemon import failpoints
-from daemon.config import Config, Delivery, Retry, StateSection, Target
+from daemon.config import Config, DeliverySection, Retry, StateSection, TargetSection
 from daemon.errors import QueueFault, Undelivered
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
@@ -29,7 +29,7 @@ from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from daemon.task_queue.sqlite.faults import commit
 from tests.support.waiting import eventually
 from worker.assembly import assemble
-from worker.dispatch.runner import Outcome
+from worker.dispatch.runner import PushOutcome
 from worker.loop import Parts, Worker
 from worker.targets.base import Receipt
 from worker.targets.directory import DirectorySession, DirectoryTarget
@@ -42,7 +42,7 @@ UPLOAD = Upload(task_id="0198c2f0-0000-7000-8000-000000000001", destination=Dest
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     """A configuration for a directory as target."""
-    return Config(state=StateSection(directory=str(tmp_path)), target=Target(kind="directory"), delivery=Delivery(mkdirs=True),
+    return Config(state=StateSection(directory=str(tmp_path)), target=TargetSection(kind="directory"), delivery=DeliverySection(mkdirs=True),
                   retry=Retry(first_delay_s=0.01))
 
 
@@ -107,7 +107,7 @@ def test_outcome_is_settled_when_the_queue_failed_for_the_message_before_it(part
     """An outcome that waits behind bytes whose removal cannot be written down is not forgotten."""
     task = claim(parts)
     parts.inbox.put(Unspooled((task.order + 1,)))
-    parts.inbox.put(Outcome(task, None))
+    parts.inbox.put(PushOutcome(task, None))
     failpoints.arm("queue.unspool=EIO@1")
     run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.DELIVERED)
 
@@ -125,7 +125,7 @@ def test_outcome_is_settled_when_the_queue_failed_while_it_was_decided(
         return ask(destination)
 
     monkeypatch.setattr(parts.queue, "outage_s", fail_once)
-    parts.inbox.put(Outcome(claim(parts), "parent_not_found"))
+    parts.inbox.put(PushOutcome(claim(parts), "parent_not_found"))
     run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.FAILED)
 
 

@@ -65,7 +65,7 @@ def test_upload_without_a_row_is_not_revived_when_its_mark_says_it_was_stopped(
     assert world.compare() == ["row_missing"]
     task = world.task(upload)
     assert (task.state, task.error_code) == (state, "order_unknown")
-    assert world.queue.newer_exists(upload.destination.target, task.order)
+    assert world.queue.newer_exists(upload.destination.digest, task.order)
     assert world.mark(upload) is mark
 
 
@@ -178,7 +178,7 @@ def test_waiting_row_is_stopped_when_its_mark_says_so(
     assert world.compare() == ["row_outdated"]
     task = world.task(upload)
     assert (task.state, task.error_code, task.due_at) == (state, "order_unknown", None)
-    assert world.queue.newer_exists(upload.destination.target, task.order)
+    assert world.queue.newer_exists(upload.destination.digest, task.order)
     assert world.mark(upload) is mark
     assert world.compare() == []
     assert world.tallies_fit()

@@ -112,7 +112,7 @@ def _timeless(tasks: dict[str, Task]) -> dict[str, Task]:
 def _order_of_paths(tasks: dict[str, Task]) -> dict[bytes, list[str]]:
     paths: dict[bytes, list[str]] = {}
     for task in sorted(tasks.values(), key=lambda task: task.order):
-        paths.setdefault(task.destination.target, []).append(task.task_id)
+        paths.setdefault(task.destination.digest, []).append(task.task_id)
     return paths
 
 

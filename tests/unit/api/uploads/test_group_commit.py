@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from api.uploads.group_commit import Committer, Decision, Ticket
+from api.uploads.group_commit import CommitResult, Committer, Ticket
 from daemon import failpoints
 from daemon.errors import CourierError, QueueFault
 from daemon.model.upload import Destination, Upload
@@ -16,7 +16,7 @@ from daemon.spool.inspect import FileSpoolCheck
 from daemon.state.layout import Layout
 from daemon.task_queue.sqlite.queue import SqliteQueue
 
-Decided = list[Decision | CourierError]
+Decided = list[CommitResult | CourierError]
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def decide(layout: Layout, uploads: list[Upload], before: Callable[[], None] = l
         await asyncio.to_thread(committer.close)
         spool.close()
         assert deaths == []
-        return [answer for answer in answers if isinstance(answer, Decision | CourierError)]
+        return [answer for answer in answers if isinstance(answer, CommitResult | CourierError)]
 
     return asyncio.run(scenario())
 
@@ -88,7 +88,7 @@ def test_duplicate_and_mismatch_cost_their_neighbours_nothing(layout: Layout) ->
                upload(3, "/b", idempotency_key="k"), upload(4, "/c")]
     answers = decide(layout, uploads)
     assert codes(answers) == ["ok", "ok", "idempotency_mismatch", "ok"]
-    assert isinstance(answers[1], Decision)
+    assert isinstance(answers[1], CommitResult)
     assert answers[1].put.task_id == uploads[0].task_id
     assert files(layout) == set(rows(layout)) == {uploads[0].task_id, uploads[3].task_id}
 

@@ -4,7 +4,7 @@ import pytest
 
 from api.http.parameters import collect, read_flag, read_instance, read_mode, read_owner, read_query, unescape
 from api.uploads.request import UploadRequest, read_length, read_put, read_upload
-from daemon.config import Config, Delivery, Remote
+from daemon.config import Config, DeliverySection, Remote
 from daemon.errors import Rejected
 from daemon.model.upload import Destination
 
@@ -155,7 +155,7 @@ def test_mode_owner_and_directories_are_read_at_both_doors() -> None:
 
 def test_mkdirs_comes_from_the_configuration_when_it_is_not_said() -> None:
     """`delivery.mkdirs` is the default."""
-    config = Config(delivery=Delivery(mkdirs=True))
+    config = Config(delivery=DeliverySection(mkdirs=True))
     headers = {b"content-length": [b"1"]}
     assert read_put("c1", "a", b"", headers, config).mkdirs
     assert not read_put("c1", "a", b"mkdirs=false", headers, config).mkdirs

@@ -7,7 +7,7 @@ import pytest
 
 from daemon.model.task import FINISHED, PENDING, State
 from daemon.model.upload import Upload
-from daemon.task_queue import Intake, Outcome, TaskQueue
+from daemon.task_queue import Intake, PutOutcome, TaskQueue
 from tests.support.depot import an_upload
 from tests.unit.daemon.conformance.doors import (
     KEY,
@@ -28,7 +28,7 @@ def test_upload_is_queued_as_it_was_put(intake: Intake) -> None:
     """Everything that was accepted comes back."""
     upload = an_upload("/ü", mode=0o640, uid=1, gid=2, mkdirs=True, display_name="ü", idempotency_key="k")
     [answer] = intake.put_many([upload], supersede=True)
-    assert (answer.outcome, answer.task_id, answer.superseded) == (Outcome.ACCEPTED, upload.task_id, [])
+    assert (answer.outcome, answer.task_id, answer.superseded) == (PutOutcome.ACCEPTED, upload.task_id, [])
     task = task_of(intake, upload)
     assert (task.upload, task.state, task.attempts, task.spooled) == (upload, State.QUEUED, 0, True)
 
@@ -49,7 +49,7 @@ def test_upload_is_put_once_however_often_it_is_tried(intake: Intake) -> None:
     accept(intake, upload)
     for supersede in (True, False):
         [answer] = intake.put_many([upload], supersede=supersede)
-        assert (answer.outcome, answer.task_id, answer.superseded) == (Outcome.DUPLICATE, upload.task_id, [])
+        assert (answer.outcome, answer.task_id, answer.superseded) == (PutOutcome.DUPLICATE, upload.task_id, [])
     assert len(intake.page(limit=9)) == 1
 
 
@@ -58,7 +58,7 @@ def test_key_stands_for_the_upload_that_came_with_it_first(intake: Intake, queue
     first = an_upload(idempotency_key="k", data=b"a")
     same, other = an_upload(idempotency_key="k", data=b"a"), an_upload(idempotency_key="k", data=b"b")
     bring(queues.open(), first, State.DELIVERED)
-    for upload, outcome in ((same, Outcome.DUPLICATE), (other, Outcome.MISMATCH)):
+    for upload, outcome in ((same, PutOutcome.DUPLICATE), (other, PutOutcome.MISMATCH)):
         [answer] = intake.put_many([upload], supersede=True)
         assert (answer.outcome, answer.task_id) == (outcome, first.task_id)
         assert intake.find(upload.task_id) is None
@@ -73,7 +73,7 @@ def test_key_of_an_upload_whose_bytes_are_lost_stands_for_the_next(
     again = an_upload(idempotency_key="k")
     assert intake.put_many([again], supersede=False)[0].task_id == first.task_id
     queues.spool.lost.add(first.task_id)
-    assert intake.put_many([again], supersede=False)[0].outcome is Outcome.ACCEPTED
+    assert intake.put_many([again], supersede=False)[0].outcome is PutOutcome.ACCEPTED
 
 
 @pytest.mark.parametrize("state", sorted(PENDING | {State.FAILED} | FINISHED - {State.SUPERSEDED}))

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from daemon.model.task import State
-from daemon.task_queue import Answer, Change, Command, Selection, TaskQueue
+from daemon.task_queue import Change, Command, CommandAnswer, Selection, TaskQueue
 from tests.support.depot import an_upload
 from tests.unit.daemon.conformance.doors import (
     KEY,
@@ -39,19 +39,19 @@ def test_commands_are_kept_in_the_order_in_which_they_were_given(queues: QueueSt
 def test_answers_add_up_and_the_first_reason_stays(queue: TaskQueue) -> None:
     """A command about many tasks is answered in slices."""
     [number] = queue.ask([Command(verb="retry", selection=Selection())])
-    queue.change([], [Answer(number=number, changed=2, done=False),
-                      Answer(number=number, refused=1, reason="first", done=False)])
+    queue.change([], [CommandAnswer(number=number, changed=2, done=False),
+                      CommandAnswer(number=number, refused=1, reason="first", done=False)])
     assert not queue.answers([number])[number].done
-    queue.change([], [Answer(number=number, refused=1, reason="second")])
+    queue.change([], [CommandAnswer(number=number, refused=1, reason="second")])
     assert queue.answers([number, number + 99]) == {
-        number: Answer(number=number, changed=2, refused=2, reason="first", done=True)}
+        number: CommandAnswer(number=number, changed=2, refused=2, reason="first", done=True)}
     assert (queue.commands(9), queue.pending_commands()) == ([], 0)
 
 
 def test_answers_are_forgotten_and_open_commands_are_not(queue: TaskQueue) -> None:
     """Nobody asks for an old answer any more."""
     done, waiting = queue.ask([Command(verb="retry", task_id="a"), Command(verb="hold", task_id="b")])
-    queue.change([], [Answer(number=done)])
+    queue.change([], [CommandAnswer(number=done)])
     queue.forget_answers(time.time() - 100)
     assert set(queue.answers([done, waiting])) == {done, waiting}
     queue.forget_answers(LATER_S)
@@ -105,7 +105,7 @@ def test_forced_task_comes_after_what_overtook_it(queue: TaskQueue) -> None:
     """It counts as accepted just now, and what is accepted next counts as newer."""
     older = bring(queue, an_upload("/f"), State.FAILED)
     [newer] = accept(queue, an_upload("/f"))
-    target = older.destination.target
+    target = older.destination.digest
     assert queue.newer_exists(target, task_of(queue, older).order)
     queue.change([Change(task=task_of(queue, older), state=State.QUEUED, anew=True)])
     assert not queue.newer_exists(target, task_of(queue, older).order)
@@ -120,8 +120,8 @@ def test_newer_upload_is_remembered_as_long_as_an_older_one_is_there(queue: Task
     if cleared:
         queue.unspool([task_of(queue, newer).order])
         assert queue.clear_finished(LATER_S, 0, 9) == 1
-    assert queue.newer_exists(older.destination.target, task_of(queue, older).order)
-    assert not queue.newer_exists(an_upload("/g").destination.target, 0)
+    assert queue.newer_exists(older.destination.digest, task_of(queue, older).order)
+    assert not queue.newer_exists(an_upload("/g").destination.digest, 0)
 
 
 def test_deleted_task_is_forgotten_with_its_key(queue: TaskQueue) -> None:

@@ -123,7 +123,7 @@ def test_targets_differ_when_any_part_differs() -> None:
     """Order per path is kept apart for each remote, project, instance and path."""
     parts = [("local", "default", "c1", "/x"), ("eu", "default", "c1", "/x"), ("local", "p", "c1", "/x"),
              ("local", "default", "c2", "/x"), ("local", "default", "c1", "/y")]
-    assert len({Destination(*part).target for part in parts}) == len(parts)
+    assert len({Destination(*part).digest for part in parts}) == len(parts)
 
 
 def test_destination_is_checked_as_a_whole() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from daemon.model.task import State
-from daemon.task_queue import Answer, Change, Command, Selection
+from daemon.task_queue import Change, Command, CommandAnswer, Selection
 from tests.support.depot import Depot
 
 KEY = "local/default/c1"
@@ -38,7 +38,7 @@ def test_forced_task_comes_after_what_overtook_it(depot: Depot) -> None:
     newer = depot.accept("/f")
     depot.queue.change([Change(task=depot.task(older), state=State.QUEUED, anew=True)])
     assert depot.task(older).order > depot.task(newer).order
-    assert not depot.queue.newer_exists(older.destination.target, depot.task(older).order)
+    assert not depot.queue.newer_exists(older.destination.digest, depot.task(older).order)
     assert [task.task_id for task in depot.claim()] == [newer.task_id]
     depot.reopen()
     depot.queue.resume(supersede=True)
@@ -63,7 +63,7 @@ def test_newer_upload_is_remembered_after_its_row_is_cleared(depot: Depot) -> No
     depot.queue.unspool([depot.task(newer).order])
     depot.queue.clear_finished(time.time() + 1, 0, 10)
     assert depot.queue.find(newer.task_id) is None
-    assert depot.queue.newer_exists(older.destination.target, depot.task(older).order)
+    assert depot.queue.newer_exists(older.destination.digest, depot.task(older).order)
 
 
 def test_commands_come_in_the_order_in_which_they_were_given(depot: Depot) -> None:
@@ -81,19 +81,19 @@ def test_commands_come_in_the_order_in_which_they_were_given(depot: Depot) -> No
 def test_answers_add_up_and_the_first_reason_stays(depot: Depot) -> None:
     """A command about many tasks is answered in slices."""
     [number] = depot.queue.ask([Command(verb="retry", selection=Selection())])
-    depot.queue.change([], [Answer(number=number, changed=2, done=False),
-                            Answer(number=number, refused=1, reason="first", done=False)])
+    depot.queue.change([], [CommandAnswer(number=number, changed=2, done=False),
+                            CommandAnswer(number=number, refused=1, reason="first", done=False)])
     assert not depot.queue.answers([number])[number].done
-    depot.queue.change([], [Answer(number=number, refused=1, reason="second")])
+    depot.queue.change([], [CommandAnswer(number=number, refused=1, reason="second")])
     assert depot.queue.answers([number, 99]) == {
-        number: Answer(number=number, changed=2, refused=2, reason="first", done=True)}
+        number: CommandAnswer(number=number, changed=2, refused=2, reason="first", done=True)}
     assert depot.queue.commands(10) == []
 
 
 def test_answers_are_forgotten_after_a_while(depot: Depot) -> None:
     """Only commands that were done go."""
     done, open_ = depot.queue.ask([Command(verb="retry", task_id="a"), Command(verb="hold", task_id="b")])
-    depot.queue.change([], [Answer(number=done)])
+    depot.queue.change([], [CommandAnswer(number=done)])
     depot.queue.forget_answers(time.time() - 100)
     assert set(depot.queue.answers([done, open_])) == {done, open_}
     depot.queue.forget_answers(time.time() + 100)

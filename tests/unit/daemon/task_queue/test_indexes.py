@@ -72,7 +72,7 @@ def live(queue: SqliteQueue) -> None:
     queue.ready_instances("", 10)
     queue.ready_among([KEY])
     queue.arrivals(0, 10)
-    queue.newer_exists(tasks[1].destination.target, tasks[1].order)
+    queue.newer_exists(tasks[1].destination.digest, tasks[1].order)
     queue.find(tasks[0].task_id)
     queue.next_with_parts("")
     queue.forget_unreadable_parts(KEY, 10)

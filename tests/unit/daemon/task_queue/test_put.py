@@ -10,7 +10,7 @@ from daemon import failpoints
 from daemon.errors import QueueFault
 from daemon.model.task import State
 from daemon.model.upload import Upload
-from daemon.task_queue import Outcome
+from daemon.task_queue import PutOutcome
 from tests.support.depot import Depot, an_upload, new_id
 
 
@@ -25,7 +25,7 @@ def test_upload_is_put_once_however_often_it_is_tried(depot: Depot) -> None:
     upload = depot.accept()
     for supersede in (True, False):
         [answer] = depot.queue.put_many([upload], supersede=supersede)
-        assert (answer.outcome, answer.task_id, answer.superseded) == (Outcome.DUPLICATE, upload.task_id, [])
+        assert (answer.outcome, answer.task_id, answer.superseded) == (PutOutcome.DUPLICATE, upload.task_id, [])
     assert len(depot.queue.page(limit=10)) == 1
 
 
@@ -66,7 +66,7 @@ def test_key_stands_for_its_first_upload(depot: Depot) -> None:
     """The same upload with the same key is answered with the first one's id, and nothing is kept of it."""
     first = depot.accept(idempotency_key="k")
     [answer] = depot.queue.put_many([an_upload(idempotency_key="k")], supersede=True)
-    assert (answer.outcome, answer.task_id) == (Outcome.DUPLICATE, first.task_id)
+    assert (answer.outcome, answer.task_id) == (PutOutcome.DUPLICATE, first.task_id)
     assert depot.state(first) is State.QUEUED
 
 
@@ -76,7 +76,7 @@ def test_key_is_refused_for_another_upload(depot: Depot, other: Upload) -> None:
     """Any difference in what would be done is a mismatch."""
     depot.accept(idempotency_key="k")
     [answer] = depot.queue.put_many([other], supersede=True)
-    assert answer.outcome is Outcome.MISMATCH
+    assert answer.outcome is PutOutcome.MISMATCH
     assert depot.queue.find(other.task_id) is None
 
 
@@ -85,7 +85,7 @@ def test_key_that_is_refused_rolls_back_none_of_its_neighbours(depot: Depot) -> 
     depot.accept(idempotency_key="k")
     uploads = [an_upload("/a"), an_upload("/b", idempotency_key="k"), an_upload("/c", idempotency_key="other")]
     answers = depot.queue.put_many(uploads, supersede=True)
-    assert [answer.outcome for answer in answers] == [Outcome.ACCEPTED, Outcome.MISMATCH, Outcome.ACCEPTED]
+    assert [answer.outcome for answer in answers] == [PutOutcome.ACCEPTED, PutOutcome.MISMATCH, PutOutcome.ACCEPTED]
     assert depot.queue.find(uploads[1].task_id) is None
 
 
@@ -93,10 +93,10 @@ def test_key_is_bound_to_its_instance(depot: Depot) -> None:
     """For another instance it is another key, wherever that instance's tasks are."""
     first = depot.accept(idempotency_key="k")
     other = an_upload("/other", instance="c2", idempotency_key="k")
-    assert depot.put(other).outcome is Outcome.ACCEPTED
+    assert depot.put(other).outcome is PutOutcome.ACCEPTED
     for upload in (first, other):
         [answer] = depot.queue.put_many([replace(upload, task_id=new_id())], supersede=True)
-        assert (answer.outcome, answer.task_id) == (Outcome.DUPLICATE, upload.task_id)
+        assert (answer.outcome, answer.task_id) == (PutOutcome.DUPLICATE, upload.task_id)
 
 
 def test_upload_without_a_key_costs_no_statement_about_keys(depot: Depot) -> None:
@@ -115,7 +115,7 @@ def test_key_whose_upload_is_lost_stands_for_the_next(depot: Depot) -> None:
     depot.spool.remove([first])
     again = an_upload(idempotency_key="k")
     [answer] = depot.queue.put_many([again], supersede=True)
-    assert (answer.outcome, answer.task_id) == (Outcome.ACCEPTED, again.task_id)
+    assert (answer.outcome, answer.task_id) == (PutOutcome.ACCEPTED, again.task_id)
 
 
 def test_key_of_a_finished_upload_still_stands_for_it(depot: Depot) -> None:
@@ -124,7 +124,7 @@ def test_key_of_a_finished_upload_still_stands_for_it(depot: Depot) -> None:
     depot.settle(first, State.DELIVERED)
     depot.spool.remove([first])
     [answer] = depot.queue.put_many([an_upload(idempotency_key="k")], supersede=True)
-    assert (answer.outcome, answer.task_id) == (Outcome.DUPLICATE, first.task_id)
+    assert (answer.outcome, answer.task_id) == (PutOutcome.DUPLICATE, first.task_id)
 
 
 def test_key_goes_with_its_row(depot: Depot) -> None:
@@ -134,4 +134,4 @@ def test_key_goes_with_its_row(depot: Depot) -> None:
     depot.queue.unspool([depot.task(first).order])
     assert depot.queue.clear_finished(time.time() + 1, 0, 10) == 1
     [answer] = depot.queue.put_many([an_upload("/other", idempotency_key="k")], supersede=True)
-    assert answer.outcome is Outcome.ACCEPTED
+    assert answer.outcome is PutOutcome.ACCEPTED

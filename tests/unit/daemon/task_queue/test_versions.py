@@ -15,7 +15,7 @@ from daemon.model.task import State
 from daemon.model.upload import Upload
 from daemon.spool.store import FileSpool
 from daemon.state.layout import Layout
-from daemon.task_queue import Outcome
+from daemon.task_queue import PutOutcome
 from daemon.task_queue.sqlite import base
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from daemon.task_queue.sqlite.versions import SCHEMA_VERSION, STEPS, is_older, version_on_disk
@@ -100,9 +100,9 @@ def test_key_of_before_the_upgrade_is_replayed_after_it(layout: Layout, old: lis
     with SqliteDoctor(layout, 0, upgrade=never_mind) as queue:
         answers = queue.put_many([again(upload) for upload in keyed], supersede=True)
         assert [(answer.outcome, answer.task_id) for answer in answers] == [
-            (Outcome.DUPLICATE, upload.task_id) for upload in keyed]
+            (PutOutcome.DUPLICATE, upload.task_id) for upload in keyed]
         [answer] = queue.put_many([replace(again(keyed[0]), mode=0o600)], supersede=True)
-        assert answer.outcome is Outcome.MISMATCH
+        assert answer.outcome is PutOutcome.MISMATCH
     assert len(keyed) == 2 * len(State)
 
 
@@ -116,7 +116,7 @@ def test_last_upload_with_a_key_is_what_it_stands_for_after_the_upgrade(layout: 
     with SqliteDoctor(layout, 0, FileSpool(layout), upgrade=never_mind) as queue:
         [answer] = queue.put_many([again(first)], supersede=True)
         # Its bytes are not there either.
-        assert answer.outcome is Outcome.ACCEPTED
+        assert answer.outcome is PutOutcome.ACCEPTED
         assert queue.read("SELECT count(*) FROM keys WHERE task_id = ?", (first.task_id,)) == [(0,)]
 
 
@@ -128,7 +128,7 @@ def test_damaged_row_does_not_keep_its_shard_from_being_upgraded(layout: Layout,
     change(layout, "UPDATE tasks_v1 SET data = ? WHERE task_id = ?", data, damaged.task_id)
     with SqliteDoctor(layout, 0, upgrade=never_mind) as queue:
         [answer] = queue.put_many([again(well)], supersede=True)
-        assert answer.outcome is Outcome.DUPLICATE
+        assert answer.outcome is PutOutcome.DUPLICATE
         with pytest.raises(ValueError, match=r"."):
             queue.find(damaged.task_id)
 

@@ -8,7 +8,7 @@ from daemon.errors import QueueFault
 from daemon.model.task import FINISHED, TRANSITIONS, State
 from daemon.model.upload import Destination, Upload
 from daemon.spool import Mark
-from daemon.task_queue import Answer, Command, Selection
+from daemon.task_queue import Command, CommandAnswer, Selection
 from tests.support import rows
 from tests.support.depot import Depot, new_id
 from worker.dispatch.commands import VERBS, Commands, Forget, Refused, decide, states_of
@@ -50,7 +50,7 @@ def commands(depot: Depot, lanes: Any) -> Commands:
     return Commands(depot.queue, depot.spool, lanes)
 
 
-def ask(depot: Depot, commands: Commands, verb: str, *uploads: Upload, force: bool = False) -> list[Answer]:
+def ask(depot: Depot, commands: Commands, verb: str, *uploads: Upload, force: bool = False) -> list[CommandAnswer]:
     """Ask for something about tasks, have it done, and return the answers."""
     numbers = depot.queue.ask([Command(verb=verb, task_id=upload.task_id, force=force) for upload in uploads])
     while commands.work():
@@ -196,7 +196,7 @@ def test_selection_of_many_is_worked_off_in_slices_and_counted(depot: Depot, com
     while commands.work():
         turns += 1
     assert turns >= 3
-    assert depot.queue.answers([number])[number] == Answer(number=number, changed=450)
+    assert depot.queue.answers([number])[number] == CommandAnswer(number=number, changed=450)
     assert {depot.state(upload) for upload in uploads} == {State.HELD}
 
 

@@ -15,7 +15,7 @@ from tests.support.targets import no_target
 from worker.dispatch.outages import Outages
 from worker.dispatch.outcomes import WAIT_PROBE_S, Settling
 from worker.dispatch.remotes import Remotes
-from worker.dispatch.runner import Outcome
+from worker.dispatch.runner import PushOutcome
 from worker.dispatch.scheduler import Lanes
 from worker.targets.base import Receipt
 
@@ -42,7 +42,7 @@ class Desk:
     def end(self, task: Task, code: str | None, detail: str = "so it is") -> None:
         """A push ends, and that is written down."""
         receipt = Receipt(atomic=True, way="sftp") if code is None else None
-        self.settling.take([Outcome(task, code, detail, receipt)])
+        self.settling.take([PushOutcome(task, code, detail, receipt)])
         self.settling.flush()
 
     def now(self, task: Task) -> Task:
@@ -99,7 +99,7 @@ def test_part_file_that_may_be_left_is_known_until_a_file_got_its_name(
     desk.claim()
     depot.queue.resume(supersede=True)
     [task] = depot.claim()
-    desk.settling.take([Outcome(task, **outcome)])
+    desk.settling.take([PushOutcome(task, **outcome)])
     desk.settling.flush()
     rows.write(depot.queue, status=State.CANCELLED)
     assert bool(depot.queue.left_parts("local/default/c1", 10)) is left
@@ -119,7 +119,7 @@ def test_dead_letter_is_marked_before_its_row(desk: Desk, depot: Depot) -> None:
 def test_outcome_is_kept_until_it_can_be_written(desk: Desk) -> None:
     """Nothing that the queue could not take is forgotten."""
     first, second = desk.claim(2)
-    desk.settling.take([Outcome(first, None), Outcome(second, "target_full", "full")])
+    desk.settling.take([PushOutcome(first, None), PushOutcome(second, "target_full", "full")])
     failpoints.arm("queue.settle=ENOSPC@1")
     with pytest.raises(QueueFault) as caught:
         desk.settling.flush()
@@ -147,7 +147,7 @@ def test_finished_tasks_are_counted_whatever_finished_them(desk: Desk, depot: De
     delivered, cancelled, overtaken = desk.claim(3)
     depot.queue.change([Change(task=cancelled, state=State.CANCELLED, when_settled=True)])
     depot.put(an_upload(overtaken.destination.path))
-    desk.settling.take([Outcome(delivered, None), Outcome(cancelled, "target_full"), Outcome(overtaken, "target_full")])
+    desk.settling.take([PushOutcome(delivered, None), PushOutcome(cancelled, "target_full"), PushOutcome(overtaken, "target_full")])
     assert desk.settling.flush() == 3
     assert [desk.now(task).state for task in (delivered, cancelled, overtaken)] == [
         State.DELIVERED, State.CANCELLED, State.SUPERSEDED]
@@ -178,7 +178,7 @@ def test_reason_is_kept_as_text_that_can_be_shown_and_stored(desk: Desk) -> None
 def test_failure_of_the_instance_brings_it_down_once(desk: Desk) -> None:
     """Several pushes that fail together are one failure of the instance, not several."""
     tasks = desk.claim(4)
-    desk.settling.take([Outcome(task, "stalled", "nothing moved") for task in tasks])
+    desk.settling.take([PushOutcome(task, "stalled", "nothing moved") for task in tasks])
     [lane] = desk.lanes.health.down()
     assert (lane.key, lane.down_code, lane.failures) == ("local/default/c1", "stalled", 1)
 
@@ -253,9 +253,9 @@ def test_task_is_not_given_up_for_the_time_its_remote_was_away(depot: Depot) -> 
 def test_push_of_a_stopped_upload_stops_it_again(desk: Desk, held: bool, state: State) -> None:
     """It was not tried, tells nothing of its instance, and whether its path has moved on is not known."""
     [task] = desk.claim()
-    desk.settling.take([Outcome(task, "order_unknown", "lost", held=held)])
+    desk.settling.take([PushOutcome(task, "order_unknown", "lost", held=held)])
     desk.settling.flush()
     found = desk.now(task)
     assert (found.state, found.attempts, found.error_code) == (state, 0, "order_unknown")
-    assert desk.depot.queue.newer_exists(task.destination.target, task.order)
+    assert desk.depot.queue.newer_exists(task.destination.digest, task.order)
     assert desk.down() == []

@@ -12,7 +12,7 @@ from daemon.task_queue import BULK_BYTES
 from tests.support.depot import Depot, an_upload
 from worker.dispatch import runner
 from worker.dispatch.lane import Lane
-from worker.dispatch.runner import Outcome, Pushed, Swept
+from worker.dispatch.runner import Pushed, PushOutcome, Swept
 from worker.targets.base import Delivery, Patience, Receipt
 
 
@@ -73,7 +73,7 @@ class Work:
         self.lane = Lane(uploads[0].destination, most_bulk=1)
         self.lane.add(depot.claim())
         self.counted = Counted()
-        self.reported: list[Outcome | Swept] = []
+        self.reported: list[PushOutcome | Swept] = []
         #: How often the session had been asked to vouch when it was told that a task was pushed, and how that ended.
         self.pushed_after: list[int] = []
         self.told_after: list[int] = []
@@ -82,7 +82,7 @@ class Work:
         """Push them all."""
         runner.run(self.lane, lambda _: self.counted, self.depot.spool, Config, self._hear, Patience())
 
-    def _hear(self, message: Outcome | Pushed | Swept) -> None:
+    def _hear(self, message: PushOutcome | Pushed | Swept) -> None:
         asked = self.counted.said.count("confirm")
         if isinstance(message, Pushed):
             self.pushed_after.append(asked)
