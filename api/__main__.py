@@ -18,7 +18,7 @@ from daemon.errors import CourierError, QueueFault
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK, end_with
 from daemon.process.listeners import Door, from_descriptors, open_doors
 from daemon.process.parent_death import tie_to_parent
-from daemon.process.patience import Patience
+from daemon.process.patience import StartWait
 from daemon.process.shared_counts import SharedCounts
 from daemon.process.socket_activation import stand_in, take
 from daemon.spool import open_spool
@@ -83,7 +83,7 @@ def _wait_for(lease: AppendLease, layout: Layout, shards: int) -> None:
 
     What comes meanwhile waits in the kernel.
     """
-    patience = Patience(lambda reason: log.log("api.waiting", detail=reason))
+    patience = StartWait(lambda reason: log.log("api.waiting", detail=reason))
     while (reason := lease.acquire() or _cannot_open(layout, shards)) is not None:
         # A worker upgrades an older database while nobody has the lease.
         lease.release()

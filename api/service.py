@@ -23,7 +23,7 @@ from daemon.config import Config, load
 from daemon.errors import CannotStart
 from daemon.process import sd_notify
 from daemon.process.listeners import Door
-from daemon.process.shared_counts import Column, Tally
+from daemon.process.shared_counts import Column, SharedCount
 from daemon.process.thread_pools import begin_pool
 from daemon.spool import open_spool
 from daemon.state.layout import Layout
@@ -35,7 +35,7 @@ SPARE_CONNECTIONS: Final = 64
 
 
 async def run(
-    config: Config, file: Path | None, layout: Layout, doors: Sequence[Door], tally: Callable[[Column], Tally],
+    config: Config, file: Path | None, layout: Layout, doors: Sequence[Door], tally: Callable[[Column], SharedCount],
 ) -> bool:
     """Take uploads until told to stop; True when that was no failure. `tally` gives what all API processes count.
 
@@ -53,7 +53,7 @@ async def run(
 class _Service:
     def __init__(
         self, config: Config, file: Path | None, layout: Layout, doors: Sequence[Door],
-        tally: Callable[[Column], Tally],
+        tally: Callable[[Column], SharedCount],
     ) -> None:
         self._file = file
         self._live = LiveConfig(config)

@@ -12,7 +12,7 @@ from daemon.log import flush, log, set_level, setup
 from daemon.process import sd_notify
 from daemon.process.exit_status import EXIT_OK, end_with
 from daemon.process.parent_death import tie_to_parent
-from daemon.process.patience import Patience
+from daemon.process.patience import StartWait
 from daemon.recovery.reshard import take_shard
 from daemon.recovery.upgrade import nobody_appends, remove_common_keys
 from daemon.spool import open_checked
@@ -46,7 +46,7 @@ def _serve(config: Config, shard: int, reload: partial[Config | None]) -> None:
     layout = Layout(config.state.path)
     layout.create()
     supersede = config.delivery.supersedes
-    patience = Patience(lambda reason: log("worker.waiting", shard=shard, reason=reason))
+    patience = StartWait(lambda reason: log("worker.waiting", shard=shard, reason=reason))
     lock = take_shard(layout, shard, config.queue.shards, patience, supersede=supersede, report=tell)
     reserve = Reserve(layout, shard, config.limits.reserve_bytes)
     with nobody_appends(layout, shard, patience):

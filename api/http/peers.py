@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from daemon.process.shared_counts import Tally
+from daemon.process.shared_counts import SharedCount
 
 #: This part of the places is for those who hold few. Source: dynamic thresholds, Choudhury and Hahne (1998).
 KEPT_SHARE: Final = 1 / 4
@@ -48,7 +48,7 @@ def network_of(address: str) -> str:
 class Shares:
     """Who holds how many of `limit()` places, which processes may have in common. Asked on the event loop only."""
 
-    def __init__(self, limit: Callable[[], int], tally: Tally) -> None:
+    def __init__(self, limit: Callable[[], int], tally: SharedCount) -> None:
         self._limit = limit
         self._tally = tally
         self._held: Counter[str] = Counter()

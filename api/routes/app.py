@@ -42,7 +42,7 @@ from daemon.model.names import printable
 from daemon.model.task import Task
 from daemon.model.upload import is_task_id
 from daemon.model.view import describe
-from daemon.process.shared_counts import Tally
+from daemon.process.shared_counts import SharedCount
 
 Handler = Callable[[Scope, Receive], Awaitable[Answer]]
 Refuse = Callable[[CourierError], Answer]
@@ -171,12 +171,13 @@ class Courier:
 def build(courier: Courier, live: LiveConfig, refusals: RefusalLog) -> App:
     """The ASGI app."""
     other_method = text_answer(405, "POST method required.")
+    pages = Shares(lambda: PAGES_AT_ONCE, SharedCount.alone())
     router = Router(
         [
             Route(UPLOAD, Endpoint({"POST": courier.post_upload}, plain_problem, other_method)),
             Route("/v1/instances/{instance}/files/{path:path}", Endpoint({"PUT": courier.put_file})),
             Route("/v1/tasks/{task_id}", Endpoint({"GET": courier.get_task})),
-            Route("/v1/tasks", Few(Endpoint({"GET": courier.get_tasks}), Shares(lambda: PAGES_AT_ONCE, Tally.alone()))),
+            Route("/v1/tasks", Few(Endpoint({"GET": courier.get_tasks}), pages)),
             Route("/healthz", Endpoint({"GET": courier.get_health})),
             Route("/readyz", Endpoint({"GET": courier.get_readiness})),
         ],

@@ -15,7 +15,7 @@ from api.http.peers import Shares
 from api.queries.reader import Waiting
 from daemon.config import Limits
 from daemon.errors import Rejected
-from daemon.process.shared_counts import Tally
+from daemon.process.shared_counts import SharedCount
 
 #: Seconds after which the counts of the backlog are taken again.
 SNAPSHOT_S: Final = 0.5
@@ -54,7 +54,7 @@ def leaves_room(free_bytes: int, unwritten_bytes: int, limits: Limits) -> bool:
 class Place:
     """The place of one upload among those that are being received: what it still owes of what it announced."""
 
-    unwritten: Tally
+    unwritten: SharedCount
     has_room: Callable[[], bool]
     owed_bytes: int = 0
     #: What was expected last.
@@ -83,8 +83,8 @@ class Admission:
     #: What waited when it was counted last.
     counted: Waiting
     shares: Shares
-    announced: Tally
-    unwritten: Tally
+    announced: SharedCount
+    unwritten: SharedCount
     #: Room on the disk now. Raises Rejected('storage_failed').
     free_bytes: Callable[[], int]
     #: What this process accepted since then.

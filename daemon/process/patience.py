@@ -12,7 +12,7 @@ RETRY_S: Final = 0.5
 _PATIENCE_S: Final = 60.0
 
 
-class Patience:
+class StartWait:
     """One process's wait at its start."""
 
     def __init__(self, say: Callable[[str], None]) -> None:

@@ -27,7 +27,7 @@ _FORMAT: Final = "q"
 _CELL_BYTES: Final = 8
 
 
-class Tally:
+class SharedCount:
     """One count, of all processes together. One thread of each process adds to it."""
 
     def __init__(self, cells: "memoryview[int]", row: int) -> None:
@@ -35,7 +35,7 @@ class Tally:
         self._row = row
 
     @classmethod
-    def alone(cls) -> "Tally":
+    def alone(cls) -> "SharedCount":
         """A count of this process alone."""
         return cls(memoryview(bytearray(_CELL_BYTES)).cast(_FORMAT), 0)
 
@@ -63,9 +63,9 @@ class SharedCounts:
         self._rows = size // _size_of(1)
         self._cells = memoryview(mmap.mmap(descriptor, size)).cast("B").cast(_FORMAT)
 
-    def tally(self, column: Column, row: int) -> Tally:
+    def tally(self, column: Column, row: int) -> SharedCount:
         """One of the counts, with the process of that row."""
-        return Tally(self._cells[column * self._rows:(column + 1) * self._rows], row)
+        return SharedCount(self._cells[column * self._rows:(column + 1) * self._rows], row)
 
     def clear(self, row: int) -> None:
         """Forget what the process of that row counted: it is gone, or just begins."""

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from daemon.errors import CannotStart
 from daemon.log import log
 from daemon.process import sd_notify
-from daemon.process.patience import RETRY_S, Patience, go_on
+from daemon.process.patience import RETRY_S, StartWait, go_on
 from daemon.recovery import rebuild
 from daemon.recovery.downtime import catch_up
 from daemon.recovery.findings import Finding
@@ -30,7 +30,7 @@ from daemon.task_queue.sqlite.versions import is_older
 
 
 def take_shard(
-    layout: Layout, shard: int, shards: int, patience: Patience, *, supersede: bool, report: Callable[[Finding], None],
+    layout: Layout, shard: int, shards: int, patience: StartWait, *, supersede: bool, report: Callable[[Finding], None],
 ) -> ShardLock:
     """Take the lock of a shard under `shards` shards; move the queue to that number first if it has another.
 

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 
 from daemon import failpoints
 from daemon.log import log
-from daemon.process.patience import Patience
+from daemon.process.patience import StartWait
 from daemon.state.append_lease import acquire_alone
 from daemon.state.layout import Layout, sync_directory
 from daemon.task_queue.sqlite.versions import is_older
 
 
 @contextmanager
-def nobody_appends(layout: Layout, shard: int, patience: Patience) -> Iterator[None]:
+def nobody_appends(layout: Layout, shard: int, patience: StartWait) -> Iterator[None]:
     """Keep every appender out while the shard's database has to be upgraded; wait until the last of them has ended.
 
     For the holder of the shard's lock. Costs nothing when the database is up to date. Raises OSError.

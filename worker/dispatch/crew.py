@@ -58,7 +58,7 @@ class _Runner:
 
 
 @dataclass(frozen=True)
-class Room:
+class FreeThreads:
     """How many runners may be started now."""
 
     #: For instances that have answered.
@@ -97,7 +97,7 @@ class Crew:
         """Use another configuration from now on (the number of threads stays)."""
         self._config = config
 
-    def room(self) -> Room:
+    def room(self) -> FreeThreads:
         """How many runners may be started now."""
         now = time.monotonic()
         stands_s = self._try_stands_s(now)
@@ -111,7 +111,7 @@ class Crew:
         spare = len(self._runners) - pushes
         threads = self._pushes + SPARE_THREADS - len(self._runners)
         left = _MOST_TRIES - spare
-        return Room(pushes=min(self._pushes - pushes, threads), tries=min(_TRIES_AT_ONCE - tries, left, threads),
+        return FreeThreads(pushes=min(self._pushes - pushes, threads), tries=min(_TRIES_AT_ONCE - tries, left, threads),
                     again=_MOST_AGAIN - again, may_grow=left > 0)
 
     def have_patience(self) -> None:

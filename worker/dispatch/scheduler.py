@@ -15,7 +15,7 @@ from daemon.config import Config
 from daemon.model.task import Task
 from daemon.model.upload import Destination
 from daemon.task_queue import Claim
-from worker.dispatch.crew import Crew, Room, RunnerEnded
+from worker.dispatch.crew import Crew, FreeThreads, RunnerEnded
 from worker.dispatch.health import Health
 from worker.dispatch.lane import Lane
 from worker.dispatch.line import Line
@@ -216,7 +216,7 @@ class Lanes:
             self._hold(lane)
         return len(tasks)
 
-    def _start_pushes(self, room: Room) -> None:
+    def _start_pushes(self, room: FreeThreads) -> None:
         """Start runners for instances that have answered."""
         lanes = self._answering()
         wanting = [lane for lane in lanes if lane.runners < self._wanted(lane)]
@@ -233,7 +233,7 @@ class Lanes:
         pushing = lane.busy() - small - bulk
         return min(self._config.delivery.per_instance, pushing + -(-small // _FILES_PER_RUNNER) + bulk)
 
-    def _start_tries(self, room: Room, now: float, may_use: Callable[[str], bool]) -> int:
+    def _start_tries(self, room: FreeThreads, now: float, may_use: Callable[[str], bool]) -> int:
         """Try instances that have not answered, one task each; return how many were claimed for that."""
         claimed = 0
         tries, again = room.tries, room.again

@@ -7,7 +7,7 @@ from typing import TypeVar
 from daemon.config import Config
 from daemon.errors import QueueFault
 from daemon.log import log
-from daemon.process.patience import Patience
+from daemon.process.patience import StartWait
 from daemon.recovery import rebuild
 from daemon.recovery.downtime import catch_up, note_alive
 from daemon.recovery.findings import Finding
@@ -22,7 +22,7 @@ from worker.dispatch.marks import mark
 Result = TypeVar("Result")
 
 
-def begin(layout: Layout, shard: int, reserve: Reserve, config: Config, patience: Patience) -> Doctor:
+def begin(layout: Layout, shard: int, reserve: Reserve, config: Config, patience: StartWait) -> Doctor:
     """Open the shard's queue, whatever became of it, ready to be served; on a full disk, with the reserve's room.
 
     Where even that is too little it waits for room. Raises QueueFault and OSError when something else is wrong.
@@ -64,7 +64,7 @@ def _make_room(layout: Layout, shard: int, reserve: Reserve) -> None:
         reserve.release()
 
 
-def _with_room(reserve: Reserve, patience: Patience, step: Callable[[], Result]) -> Result:
+def _with_room(reserve: Reserve, patience: StartWait, step: Callable[[], Result]) -> Result:
     """Do a step that may be repeated; when the disk is full, with the reserve's room, or as soon as there is some."""
     while True:
         try:

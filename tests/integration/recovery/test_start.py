@@ -11,7 +11,7 @@ import pytest
 
 from daemon.config import Config
 from daemon.model.task import State
-from daemon.process.patience import Patience
+from daemon.process.patience import StartWait
 from daemon.spool import Mark
 from daemon.state.reserve import Reserve
 from daemon.task_queue import Command
@@ -175,7 +175,7 @@ def test_push_is_repeated_when_the_worker_died_between_marking_and_settling(worl
     world.queue.claim(upload.destination.instance_key, 1)
     world.spool.mark(upload, Mark.FAILED)
     world.layout.in_use(0).touch()
-    with closing(begin(world.layout, 0, Reserve(world.layout, 0, 0), Config(), Patience(pytest.fail))):
+    with closing(begin(world.layout, 0, Reserve(world.layout, 0, 0), Config(), StartWait(pytest.fail))):
         assert world.state(upload) is State.QUEUED
         assert world.mark(upload) is Mark.PENDING
 

@@ -153,3 +153,13 @@ def test_text_for_terminals_goes_through_one_module(path: Path) -> None:
     """What comes from anyone could colour, move or forge what a terminal shows: there it is made safe."""
     expected = {_OUTPUT: {"sys.stdout.write", "sys.stderr.write"}, _TABLES: {"Console"}}
     assert set(spoken(path)) == expected.get(str(path.relative_to(ROOT)), set())
+
+
+def test_each_class_has_a_name_of_its_own() -> None:
+    """One name is one meaning, wherever it is read."""
+    found = defaultdict(set)
+    for path, name in zip(SOURCES, NAMES, strict=True):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found[node.name].add(name)
+    assert {name: where for name, where in found.items() if len(where) > 1} == {}

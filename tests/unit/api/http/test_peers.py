@@ -5,7 +5,7 @@ from contextlib import ExitStack
 import pytest
 
 from api.http.peers import Shares, network_of
-from daemon.process.shared_counts import Tally
+from daemon.process.shared_counts import SharedCount
 
 
 @pytest.mark.parametrize(("address", "peer"), [
@@ -28,7 +28,7 @@ def taken_by(shares: Shares, stack: ExitStack, peer: str) -> int:
 
 def test_one_peer_gets_three_quarters_and_the_others_share_the_rest() -> None:
     """Whoever comes later finds a place, however greedy the first was."""
-    shares = Shares(lambda: 512, Tally.alone())
+    shares = Shares(lambda: 512, SharedCount.alone())
     with ExitStack() as stack:
         assert taken_by(shares, stack, "greedy") == 384
         assert shares.admits("modest")
@@ -38,7 +38,7 @@ def test_one_peer_gets_three_quarters_and_the_others_share_the_rest() -> None:
 
 def test_newcomer_finds_a_place_beside_many_greedy_ones() -> None:
     """However many there are, the last of them leaves something."""
-    shares = Shares(lambda: 512, Tally.alone())
+    shares = Shares(lambda: 512, SharedCount.alone())
     with ExitStack() as stack:
         for _ in range(20):
             for peer in range(10):
@@ -53,7 +53,7 @@ def test_newcomer_finds_a_place_beside_many_greedy_ones() -> None:
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_few_places_are_for_whoever_comes_first(limit: int) -> None:
     """There is no quarter of them to keep."""
-    shares = Shares(lambda: limit, Tally.alone())
+    shares = Shares(lambda: limit, SharedCount.alone())
     with ExitStack() as stack:
         assert taken_by(shares, stack, "first") == limit
         assert not shares.admits("second")
@@ -61,7 +61,7 @@ def test_few_places_are_for_whoever_comes_first(limit: int) -> None:
 
 def test_place_that_was_given_back_can_be_had_again() -> None:
     """Nothing is remembered of who held one."""
-    shares = Shares(lambda: 8, Tally.alone())
+    shares = Shares(lambda: 8, SharedCount.alone())
     with ExitStack() as stack:
         assert taken_by(shares, stack, "a") == 6
     assert (shares.taken, shares.full) == (0, False)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from daemon.process.shared_counts import Column, SharedCounts, Tally, create
+from daemon.process.shared_counts import Column, SharedCount, SharedCounts, create
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_process_that_is_gone_counts_no_more(descriptor: int) -> None:
 
 def test_process_that_is_alone_counts_for_itself() -> None:
     """It needs nothing from anybody."""
-    for tally in (SharedCounts().tally(Column.UNWRITTEN_BYTES, 0), Tally.alone()):
+    for tally in (SharedCounts().tally(Column.UNWRITTEN_BYTES, 0), SharedCount.alone()):
         tally.add(2**40)
         tally.add(-1)
         assert (tally.own, tally.total) == (2**40 - 1, 2**40 - 1)
