@@ -14,12 +14,13 @@ SCRIPTS := .ci/run $(filter-out %.py %.8 %/debian,$(wildcard packaging/*)) packa
            packaging/debian/prerm $(wildcard scripts/*)
 
 # What takes its time comes first, side by side; then what needs the machine for itself. Both are run before either fails.
+#   run MARKS POWER_CUTS
 ALL_TESTS := run() { \
     if [ "$$(id -u)" = 0 ]; then scripts/incus-host; fi; \
     echo 'Unit and integration tests, side by side:'; \
     $(PYTEST) -m "$$1" $(PARALLEL); first=$$?; [ $$first -le 1 ] || exit $$first; \
     echo 'Live, power and system tests, one after the other:'; \
-    $(PYTEST) -m "$$1" tests --ignore tests/integration --ignore tests/unit && exit $$first; \
+    $(PYTEST) -m "$$1" --power-cuts "$$2" tests --ignore tests/integration --ignore tests/unit && exit $$first; \
   }; run
 
 .DEFAULT_GOAL := help
@@ -53,10 +54,10 @@ test-fast: $(STAMP) lint ## unit and integration tests in memory, side by side, 
 	@$(PYTEST) --quick $(PARALLEL)
 
 test: $(STAMP) lint ## one path of everything, against a real Incus (which root gets installed), in under ten minutes
-	@$(ALL_TESTS) "not full"
+	@$(ALL_TESTS) "not full" 8
 
 test-full: $(STAMP) lint ## everything, then on every version of Python and Incus that can be had here: an hour
-	@$(ALL_TESTS) ""
+	@$(ALL_TESTS) "" 40
 	@scripts/test-pythons
 	@if [ "$$(id -u)" = 0 ]; then scripts/test-versions; fi
 

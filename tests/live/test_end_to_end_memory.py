@@ -47,7 +47,7 @@ def test_api_stays_small_while_eight_clients_upload_256_mib_each(directory: Path
         assert peak_bytes(service.processes["worker-0"].pid) < LIMIT_BYTES
 
 
-@pytest.mark.parametrize("kind", ["directory", "incus"])
+@pytest.mark.parametrize("kind", [pytest.param("directory", marks=pytest.mark.full), "incus"])
 def test_worker_stays_small_while_it_pushes_a_gibibyte(
     directory: Path, incus: Host, container: Container, kind: str,
 ) -> None:
