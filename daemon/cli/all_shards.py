@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from itertools import groupby, islice
 
+from daemon.cli.filters import check_id
 from daemon.config import Config
 from daemon.errors import CannotStart, QueueFault
 from daemon.model.task import State, Task
@@ -51,6 +52,17 @@ class AllShards:
         merged = heapq.merge(*pages, key=lambda task: task.task_id, reverse=True)
         # While tasks move to another number of shards, one may be in two of them.
         return list(islice((next(same) for _, same in groupby(merged, key=lambda task: task.task_id)), limit))
+
+
+def look_up(shards: AllShards, task_id: str, *, missing: str = "there is no such task") -> tuple[int, Task] | str:
+    """The task of that id and its shard, or why it cannot be had: `missing` where there is none. Raises QueueFault."""
+    wrong = check_id(task_id)
+    if wrong:
+        return wrong
+    try:
+        return shards.find(task_id) or missing
+    except DamagedRow as error:
+        return str(error)
 
 
 @contextmanager

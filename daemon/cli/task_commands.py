@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from daemon.cli.all_shards import AllShards, DamagedRow, open_all
-from daemon.cli.filters import Chosen, check_id
+from daemon.cli.all_shards import AllShards, look_up, open_all
+from daemon.cli.filters import Chosen
 from daemon.config import Config
 from daemon.errors import CannotStart
 from daemon.model.task import State
@@ -95,14 +95,8 @@ def _ask_by_id(config: Config, shards: AllShards, ids: Sequence[str], command: C
 
 def _shard_of(shards: AllShards, task_id: str) -> int | str:
     """The shard of a task, or why it cannot be asked for."""
-    wrong = check_id(task_id)
-    if wrong:
-        return wrong
-    try:
-        found = shards.find(task_id)
-    except DamagedRow as error:
-        return str(error)
-    return found[0] if found else "; ".join(["there is no such task", *shards.unread()])
+    found = look_up(shards, task_id, missing="; ".join(["there is no such task", *shards.unread()]))
+    return found if isinstance(found, str) else found[0]
 
 
 def _with_task(shards: AllShards, reply: Reply, task_id: str) -> Reply:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from typing import Any, Final
 
-from daemon.cli.all_shards import AllShards, DamagedRow, open_all
+from daemon.cli.all_shards import AllShards, look_up, open_all
 from daemon.cli.filters import Chosen, check_id, must_mean_some
 from daemon.cli.format import age, instance_name
 from daemon.cli.save import save as save_bytes
@@ -93,14 +93,8 @@ def save(config: Config, task_id: str, sink: int) -> int:
 
 
 def _look_up(shards: AllShards, task_id: str) -> Task | str:
-    wrong = check_id(task_id)
-    if wrong:
-        return wrong
-    try:
-        found = shards.find(task_id)
-    except DamagedRow as error:
-        return str(error)
-    return found[1] if found else "there is no such task"
+    found = look_up(shards, task_id)
+    return found if isinstance(found, str) else found[1]
 
 
 def _row(task: Task, config: Config) -> list[object]:
