@@ -173,7 +173,7 @@ def run(
     def tell(message: PushOutcome | Pushed | Swept) -> None:
         if not isinstance(message, Pushed):
             patience.silent = message.code is not None and ERRORS[message.code].cause is Cause.SILENT
-        if isinstance(message, PushOutcome) and patience.silent and patience.hurries:
+        if isinstance(message, PushOutcome) and patience.silent and patience.hurried:
             message = replace(message, hurried=True)
         report(message)
 

@@ -24,6 +24,9 @@ class Patience:
     still_since: float | None = None
     #: The last push or sweep ended without an answer.
     silent: bool = False
+    #: What last ended without an answer was given less time than its remote's own: by the limit that held for it, which
+    #: may have changed since.
+    hurried: bool = False
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -33,11 +36,6 @@ class Patience:
             yield
         finally:
             self.still_since = None
-
-    @property
-    def hurries(self) -> bool:
-        """True when there is a limit besides the remote's own."""
-        return self.limit_s < math.inf
 
     def stands(self, now: float, for_s: float) -> bool:
         """True when nothing has moved for so long; `now` is on the monotonic clock."""

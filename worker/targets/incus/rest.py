@@ -80,6 +80,8 @@ class Rest:
                      else endpoint.rstrip("/"))
         self._name = name
         self._limit_s = limit_s
+        #: How long each step of what `send` asked last may take.
+        self.step_s = limit_s
         cert = (remote.file(remote.client_cert), remote.file(remote.client_key)) if remote.client_cert else None
         self._session: requests.Session = get_session_for_url(
             self._url, verify=remote.file(remote.server_cert) or True, cert=cert)
@@ -124,9 +126,10 @@ class Rest:
 
     def files(self, instance: str, project: str) -> "Files":
         """Return the files API of an instance. Asks the server who it is first."""
-        with self.explained():
-            client = Client(endpoint=self._url, session=self._session, timeout=self._limit, project=project)
-            return Files(self, Instance(client, name=instance), f"/instances/{instance}/files", project)
+        limit = self._limit
+        with self.explained(limit[1]):
+            client = Client(endpoint=self._url, session=self._session, timeout=limit, project=project)
+            return Files(self, Instance(client, name=instance), f"/instances/{instance}/files", project, limit[1])
 
     def send(self, method: str, path: str, params: dict[str, str],
              headers: dict[str, str] | None = None, stream: bool = False) -> requests.Response:
@@ -134,13 +137,15 @@ class Rest:
 
         With `stream` its body is not yet read, and it is the caller's to close.
         """
-        with self.explained():
+        limit = self._limit
+        self.step_s = limit[1]
+        with self.explained(self.step_s):
             return self._session.request(method, f"{self._url}/1.0{path}", params=params, headers=headers,
-                                         timeout=self._limit, stream=stream, allow_redirects=False)
+                                         timeout=limit, stream=stream, allow_redirects=False)
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
-        """Turn what requests and pylxd raise into Undelivered."""
+    def explained(self, step_s: float) -> Iterator[None]:
+        """Turn what requests and pylxd raise into Undelivered; they were given `step_s` for each step."""
         try:
             with self._patience.waiting():
                 yield
@@ -150,7 +155,8 @@ class Rest:
             raise Undelivered("incus_refused", f"{self._name}: {error}") from error
         except (requests.RequestException, ClientConnectionFailed) as error:
             if _is_timeout(error):
-                raise Undelivered("stalled", f"{self._name}: no answer for {self._limit[1]:g} s") from error
+                self._patience.hurried = step_s < self._limit_s
+                raise Undelivered("stalled", f"{self._name}: no answer for {step_s:g} s") from error
             raise Undelivered("incus_unreachable", f"{self._name}: {error}") from error
         except (OSError, ValueError) as error:
             # What is left is a certificate's file that is missing, not readable or damaged.
@@ -160,8 +166,10 @@ class Rest:
 class Files:
     """The files API of one instance, by pylxd. Each method raises Undelivered."""
 
-    def __init__(self, rest: Rest, instance: Any, address: str, project: str) -> None:
+    def __init__(self, rest: Rest, instance: Any, address: str, project: str, step_s: float) -> None:
         self._rest = rest
+        #: How long each step of what `instance` does may take.
+        self._step_s = step_s
         self._files = instance.files
         self._address = address
         self._project = project
@@ -187,24 +195,24 @@ class Files:
 
     def read(self, path: str) -> Iterator[bytes]:
         """Yield the bytes of a file."""
-        with self._ask("GET", path, stream=True) as answer, self._rest.explained():
+        with self._ask("GET", path, stream=True) as answer, self._rest.explained(self._rest.step_s):
             if answer.status_code != requests.codes.ok:
                 raise _refusal(answer, of_files=True)
             yield from answer.iter_content(_READ_BYTES)
 
     def put(self, path: str, data: bytes | Iterable[bytes], want: Wanted) -> None:
         """Write a file in place; mode and owner count only if it is new. `data` is read to its end."""
-        with self._rest.explained():
+        with self._rest.explained(self._step_s):
             self._files.put(path, data, mode=want.mode, uid=want.uid, gid=want.gid)
 
     def make_directory(self, path: str, want: Wanted) -> None:
         """Make a directory with its mode and owner."""
-        with self._rest.explained():
+        with self._rest.explained(self._step_s):
             self._files.mk_dir(path, mode=want.mode, uid=want.uid, gid=want.gid)
 
     def delete(self, path: str) -> None:
         """Remove a file or a link."""
-        with self._rest.explained():
+        with self._rest.explained(self._step_s):
             self._files.delete(path)
 
     def _ask(self, method: str, path: str, stream: bool = False) -> requests.Response:

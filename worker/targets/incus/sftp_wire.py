@@ -310,6 +310,7 @@ class Wire:
 
     def _stalled(self, limit_s: float) -> WireStalled:
         self.broken = True
+        self._patience.hurried = limit_s < self._timeout_s
         # What has not left this machine never does: nobody expects a rename that arrives after all.
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         return WireStalled(f"nothing moved for {limit_s:g} s")

@@ -1,3 +1,4 @@
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -104,7 +105,7 @@ def test_few_that_stand_still_have_all_the_time_that_their_remote_gives_them(wat
     """A single slow instance is never hurried."""
     patiences = watch.start(100, answered=False, still=True)
     watch.crew.have_patience()
-    assert not any(patience.hurries for patience in patiences)
+    assert not any(patience.limit_s < math.inf for patience in patiences)
 
 
 @pytest.mark.parametrize(("answered", "failures", "limit_s"), [
@@ -125,15 +126,15 @@ def test_patience_grows_up_to_that_of_the_remote(watch: Watch) -> None:
     watch.start(120, answered=False, still=True)
     watch.crew.have_patience()
     [patience] = watch.start(1, answered=False, still=True, failures=6)
-    assert not patience.hurries
+    assert patience.limit_s == math.inf
 
 
 def test_patience_is_long_again_when_the_crowd_is_gone(watch: Watch) -> None:
     """What was hurried and still runs is not any more."""
     patiences = watch.start(120, answered=False, still=True)
     watch.crew.have_patience()
-    assert all(patience.hurries for patience in patiences)
+    assert all(patience.limit_s < math.inf for patience in patiences)
     for patience in patiences:
         patience.still_since = None
     watch.crew.have_patience()
-    assert not any(patience.hurries for patience in patiences)
+    assert not any(patience.limit_s < math.inf for patience in patiences)

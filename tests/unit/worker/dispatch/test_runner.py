@@ -1,5 +1,6 @@
 """A runner and its session."""
 
+import math
 from collections.abc import Callable
 from typing import BinaryIO
 
@@ -78,9 +79,9 @@ class Work:
         self.pushed_after: list[int] = []
         self.told_after: list[int] = []
 
-    def run(self) -> None:
+    def run(self, patience: Patience | None = None) -> None:
         """Push them all."""
-        runner.run(self.lane, lambda _: self.counted, self.depot.spool, Config, self._hear, Patience())
+        runner.run(self.lane, lambda _: self.counted, self.depot.spool, Config, self._hear, patience or Patience())
 
     def _hear(self, message: PushOutcome | Pushed | Swept) -> None:
         asked = self.counted.said.count("confirm")
@@ -117,6 +118,21 @@ def test_delivery_is_told_only_when_its_session_has_vouched_for_it(depot: Depot)
     work.run()
     assert work.pushed_after == [0, 0, 0]
     assert work.told_after == [1, 1, 1]
+
+
+def test_push_that_was_hurried_stays_so_when_there_is_time_again_before_that_is_told(depot: Depot) -> None:
+    """The crowd may be gone by then, as those in it give up together: no attempt counts all the same."""
+    work, patience = Work(depot, 1), Patience(0.5)
+
+    def give_up() -> None:
+        patience.hurried, patience.limit_s = True, math.inf
+        raise Undelivered("stalled", "no answer")
+
+    work.counted.meanwhile = give_up
+    work.run(patience)
+    [ended] = work.reported
+    assert isinstance(ended, PushOutcome)
+    assert (ended.code, ended.hurried) == ("stalled", True)
 
 
 def test_delivery_is_told_before_a_bulky_push_begins(depot: Depot) -> None:

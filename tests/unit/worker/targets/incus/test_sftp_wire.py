@@ -1,6 +1,7 @@
 """The SFTP client against a server that the test plays."""
 
 import contextlib
+import math
 import socket
 import struct
 from collections.abc import Iterator
@@ -176,6 +177,19 @@ def test_what_was_not_taken_yet_is_taken_back_when_nothing_moves() -> None:
                 wire.done(wire.rename(b"/part", b"/file"))
         with pytest.raises(ConnectionResetError):
             list(iter(lambda: theirs.recv(1000), b""))
+
+
+@pytest.mark.parametrize(("own_s", "limit_s", "hurried"), [(60.0, 0.1, True), (0.1, math.inf, False)])
+def test_wire_tells_whether_it_was_hurried_when_nothing_moves(own_s: float, limit_s: float, hurried: bool) -> None:
+    """By its own limit it had all the time that there is."""
+    ours, theirs = socket.socketpair()
+    with contextlib.closing(ours), contextlib.closing(theirs):
+        theirs.sendall(packed(HELLO))
+        patience = Patience(limit_s)
+        wire = Wire(ours, own_s, patience)
+        with pytest.raises(WireStalled, match=r"nothing moved for 0\.1 s"):
+            wire.done(wire.remove(b"/a"))
+    assert patience.hurried is hurried
 
 
 def test_names_of_a_directory_come_without_what_is_told_of_them(ends: tuple[Wire, socket.socket]) -> None:
