@@ -5,13 +5,14 @@ import http.client
 import json
 import os
 import socket
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.live.network import LOOPBACK, reach
+from tests.live.network import LOOPBACK, reach, root_of
 
 #: Names another socket than the usual ones, to test against another version.
 SOCKET_VARIABLE = "INCUS_COURIER_TEST_SOCKET"
@@ -50,6 +51,11 @@ class Host:
     def __init__(self, socket_path: str) -> None:
         self.socket = socket_path
         self.directory = Path(socket_path).parent
+
+    @property
+    def root(self) -> Path:
+        """Its root directory as this machine sees it; that of one that runs beside this machine's is another."""
+        return root_of(self.socket)
 
     def call(self, method: str, path: str, body: object = None) -> Any:
         """Send a request, wait for the operation that it starts if any, and return the metadata."""
@@ -91,6 +97,14 @@ class Host:
             yield name
         finally:
             self.call("DELETE", f"/storage-pools/default/volumes/custom/{name}")
+
+    @contextlib.contextmanager
+    def folder(self) -> Iterator[str]:
+        """A fresh directory that everybody may change, for a disk device, removed afterwards; its path as the server sees it."""
+        root = self.root
+        with tempfile.TemporaryDirectory(prefix="courier-test-", dir=root / "var/tmp") as made:
+            os.chmod(made, 0o777)
+            yield f"/{Path(made).relative_to(root)}"
 
     @contextlib.contextmanager
     def project(self) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The loopback of an Incus that has a network of its own, as those have that run beside this machine's."""
+"""What an Incus has of its own when it runs beside this machine's: its loopback, its root directory, its processes."""
 
 import contextlib
 import ctypes
@@ -32,10 +32,19 @@ def _other_network(socket_path: str) -> Path | None:
     """The network of who listens on the socket, or None if it is this process's own. Only root is told, or gets there."""
     if os.geteuid() != 0:
         return None
+    network = Path(f"/proc/{_listener(socket_path)}/ns/net")
+    return None if network.samefile("/proc/self/ns/net") else network
+
+
+def root_of(socket_path: str) -> Path:
+    """The root directory of who listens on the socket, with its /proc. Only root gets there; for others it is their own."""
+    return Path(f"/proc/{_listener(socket_path)}/root" if os.geteuid() == 0 else "/")
+
+
+def _listener(socket_path: str) -> int:
     with contextlib.closing(connect(socket_path)) as asking:
         pid, _, _ = struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    network = Path(f"/proc/{pid}/ns/net")
-    return None if network.samefile("/proc/self/ns/net") else network
+    return int(pid)
 
 
 def _connect_in(network: Path, port: int) -> socket.socket:

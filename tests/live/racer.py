@@ -21,10 +21,10 @@ _LINK = "link"
 class Racer:
     """Runs in a process of its own, with the rights of a user of the instance and no more."""
 
-    def __init__(self, directory: Path, name: str, uid: int, leads_to: str, namespace: int | None) -> None:
-        """`directory` is his; `namespace` is a process in the instance's user namespace, if it has one."""
+    def __init__(self, directory: Path, name: str, uid: int, leads_to: str, process: Path) -> None:
+        """`directory` is his; `process` is the directory in /proc of a process in the instance's user namespace."""
         self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        arguments = [str(self._directory), name, str(uid), leads_to, str(namespace or "")]
+        arguments = [str(self._directory), name, str(uid), leads_to, str(process)]
         self._process = subprocess.Popen([sys.executable, __file__, *arguments], stdin=subprocess.PIPE,
                                          stdout=subprocess.PIPE, pass_fds=[self._directory])
 
@@ -68,10 +68,9 @@ def _put_aside(directory: int, name: str) -> None:
             os.rename(name, f"aside-{time.monotonic_ns()}", src_dir_fd=directory, dst_dir_fd=directory)
 
 
-def _become(uid: int, namespace: str) -> None:
-    if namespace:
-        with open(f"/proc/{namespace}/ns/user", "rb") as entrance:
-            assert ctypes.CDLL(None, use_errno=True).setns(entrance.fileno(), _CLONE_NEWUSER) == 0
+def _become(uid: int, process: str) -> None:
+    with open(f"{process}/ns/user", "rb") as entrance:
+        assert ctypes.CDLL(None, use_errno=True).setns(entrance.fileno(), _CLONE_NEWUSER) == 0
     os.setgroups([])
     os.setgid(uid)
     os.setuid(uid)

@@ -200,6 +200,19 @@ def test_what_was_made_apart_is_swept_wherever_that_was(world: World) -> None:
 
 @pytest.mark.live
 @pytest.mark.parametrize("way", ["sftp"])
+def test_what_is_in_the_way_of_directories_that_are_made_apart_is_removed(world: World) -> None:
+    """Also where nobody knows any more that an earlier attempt left something."""
+    delivery = world.delivery(f"{world.home}/d/f", b"new", mkdirs=True)
+    world.make_directory(f"{world.home}/{delivery.staging_name}", 0o700)
+    world.make_file(f"{world.home}/{delivery.staging_name}/{delivery.staging_name}", b"", 0o600)
+    with contextlib.closing(world.open()) as session:
+        session.deliver(delivery, io.BytesIO(b"new"), lambda: None)
+        assert not session.left_part
+    assert world.names(world.home) == ["d"]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("way", ["sftp"])
 @pytest.mark.parametrize("mkdirs", [False, True])
 def test_next_attempt_removes_directories_that_the_last_one_was_making(world: World, mkdirs: bool) -> None:
     """They are where it was made apart, all of them; also when another upload has made them by now."""

@@ -117,7 +117,7 @@ class TestOnlyInAnInstance:
 
     def test_hidden_part_file_is_removed_when_the_delivery_ends(self, world: World) -> None:
         """Neither a refusal nor a part file of an attempt that was killed leaves anything."""
-        delivery = world.delivery(f"{world.home}/f", b"new", mode=0o600)
+        delivery = world.delivery(f"{world.home}/f", b"new", mode=0o600, left_part=True)
         world.make_directory(f"{world.home}/{delivery.staging_name}", 0o700)
         world.make_file(f"{world.home}/{delivery.staging_name}/{delivery.staging_name}", b"", 0o600)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,20 +14,19 @@ pytestmark = pytest.mark.live
 
 
 @contextlib.contextmanager
-def with_devices(incus: Host, folder: Path) -> Iterator[Container]:
-    """A container that was never started, with a volume at /data/volume and a folder of this machine at /srv/folder."""
-    with incus.volume() as volume, incus.container(running=False) as container:
-        folder.chmod(0o777)
+def with_devices(incus: Host) -> Iterator[Container]:
+    """A container that was never started, with a volume at /data/volume and a folder of its host at /srv/folder."""
+    with incus.volume() as volume, incus.folder() as folder, incus.container(running=False) as container:
         container.attach(
             volume={"type": "disk", "pool": "default", "source": volume, "path": "/data/volume"},
-            folder={"type": "disk", "source": str(folder), "path": "/srv/folder/"})
+            folder={"type": "disk", "source": folder, "path": "/srv/folder/"})
         yield container
 
 
 @pytest.fixture(scope="module")
-def stopped(incus: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+def stopped(incus: Host) -> Iterator[Container]:
     """Such a container, which nobody starts."""
-    with with_devices(incus, tmp_path_factory.mktemp("folder")) as container:
+    with with_devices(incus) as container:
         yield container
 
 
@@ -79,9 +77,9 @@ def test_part_file_below_what_is_not_mounted_is_not_looked_for(world: World) -> 
         assert code(lambda: session.sweep(world.delivery("/data/volume/f", b"x"))) == "hidden_when_stopped"
 
 
-def test_path_on_a_device_is_seen_inside_when_the_container_runs(incus: Host, tmp_path: Path) -> None:
+def test_path_on_a_device_is_seen_inside_when_the_container_runs(incus: Host) -> None:
     """After the start the file is on the device, by each way to deliver."""
-    with with_devices(incus, tmp_path) as container:
+    with with_devices(incus) as container:
         container.start()
         # The folder belongs to nobody inside: there the files API delivers nothing.
         for way, path in (("sftp", "/data/volume/f"), ("sftp", "/srv/folder/f"), ("sftp", "/dev/f"),
@@ -90,9 +88,9 @@ def test_path_on_a_device_is_seen_inside_when_the_container_runs(incus: Host, tm
             assert container.run(f'test "$(cat {path})" = new') == 0
 
 
-def test_path_on_a_device_does_not_wait_for_a_frozen_container(incus: Host, tmp_path: Path) -> None:
+def test_path_on_a_device_does_not_wait_for_a_frozen_container(incus: Host) -> None:
     """Its mounts are there, and so is the file when it goes on."""
-    with with_devices(incus, tmp_path) as container:
+    with with_devices(incus) as container:
         container.start()
         container.set_state("freeze")
         world = incus_world("sftp", incus, container)

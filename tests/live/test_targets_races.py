@@ -28,10 +28,10 @@ def world(incus: Host, container: Container) -> World:
 
 
 @pytest.fixture
-def seen_inside(incus: Host, container: Container) -> tuple[Callable[[str], Path], int]:
-    """Gives the path by which the container's own mounts are reached from here, and a process in its namespaces."""
-    process = incus.call("GET", f"/instances/{container.name}/state")["pid"]
-    return lambda path: Path(f"/proc/{process}/root{path}"), process
+def seen_inside(incus: Host, container: Container) -> tuple[Callable[[str], Path], Path]:
+    """Gives the path by which the container's own mounts are reached from here, and that of a process in its namespaces."""
+    process = incus.root / f"proc/{incus.call('GET', f'/instances/{container.name}/state')['pid']}"
+    return lambda path: Path(f"{process}/root{path}"), process
 
 
 def facts(path: Path) -> tuple[int, int, int]:
@@ -44,7 +44,7 @@ def facts(path: Path) -> tuple[int, int, int]:
 @pytest.mark.parametrize("mounted", [False, True])
 @pytest.mark.parametrize("empty", [False, True])
 def test_user_takes_over_no_directory_by_a_link(
-        world: World, seen_inside: tuple[Callable[[str], Path], int], mounted: bool, empty: bool) -> None:
+        world: World, seen_inside: tuple[Callable[[str], Path], Path], mounted: bool, empty: bool) -> None:
     """A directory that is to be made is swapped for a link the moment it is there; on a filesystem of his own, too."""
     inside, process = seen_inside
     own, victim = f"{world.home}/own", f"{world.home}/victim"
@@ -101,7 +101,7 @@ def test_directory_that_is_swapped_for_another_stays_as_it_is(
 @pytest.mark.live
 @pytest.mark.parametrize("mounted", [False, True])
 def test_directories_are_made_where_a_user_owns_the_one_above(
-        world: World, seen_inside: tuple[Callable[[str], Path], int], mounted: bool) -> None:
+        world: World, seen_inside: tuple[Callable[[str], Path], Path], mounted: bool) -> None:
     """Also where nothing can be moved to from a place that only root can change."""
     inside, _ = seen_inside
     own = f"{world.home}/own"
@@ -124,7 +124,7 @@ def test_directories_are_made_where_a_user_owns_the_one_above(
 
 @pytest.mark.live
 def test_directories_are_made_below_a_read_only_filesystem(
-        world: World, seen_inside: tuple[Callable[[str], Path], int]) -> None:
+        world: World, seen_inside: tuple[Callable[[str], Path], Path]) -> None:
     """Where the only place that no user can change takes nothing, a volume of his takes what it can."""
     inside, _ = seen_inside
     below = f"{world.home}/below"
