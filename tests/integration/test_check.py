@@ -55,6 +55,7 @@ def test_check_fails_where_no_state_can_be_made(file: Path, monkeypatch: pytest.
     assert f"FAIL state directory: state.directory {file.parent}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_check_reads_the_keys_that_systemd_hands_to_the_workers(
     file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -103,6 +104,7 @@ def _ring(directory: Path) -> Path:
     return directory / "ring"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [_long_name, _file, _ring])
 def test_check_says_what_is_wrong_when_the_state_cannot_be_a_directory(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     """A state directory that is a file, a ring of links or too long a name is one failed line, not a crash."""
@@ -113,6 +115,7 @@ def test_check_says_what_is_wrong_when_the_state_cannot_be_a_directory(tmp_path:
     assert done.err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [_long_name, _file, _ring])
 def test_status_complains_in_one_line_when_the_state_cannot_be_a_directory(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     """Commands that look at the state say what they did not find, without a traceback."""
@@ -123,6 +126,7 @@ def test_status_complains_in_one_line_when_the_state_cannot_be_a_directory(tmp_p
     assert "Traceback" not in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0"])
 def test_check_fails_when_other_machines_would_reach_an_address(tmp_path: Path, address: str) -> None:
     """What `serve` would refuse to open is said by the check already; with api.allow_anonymous both are content."""
@@ -135,6 +139,7 @@ def test_check_fails_when_other_machines_would_reach_an_address(tmp_path: Path, 
     assert "ok   addresses: 127.0.0.1:0" in done.out
 
 
+@pytest.mark.slow
 def test_check_fails_when_an_address_is_not_of_this_machine(tmp_path: Path) -> None:
     """An address that cannot be bound here (192.0.2.0/24 is for documentation) is named, with the kernel's reason."""
     service = Service(tmp_path, {"api": {"listen": ["192.0.2.1:8420"]}})
@@ -143,6 +148,7 @@ def test_check_fails_when_an_address_is_not_of_this_machine(tmp_path: Path) -> N
     assert "FAIL addresses: api.listen: 192.0.2.1:8420: Cannot assign requested address" in done.out
 
 
+@pytest.mark.slow
 def test_check_is_content_while_the_service_runs(tmp_path: Path) -> None:
     """An address that the service itself has taken is no failure."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

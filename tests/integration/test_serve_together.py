@@ -16,6 +16,8 @@ from tests.support.processes import ROOT
 from tests.support.service import Service
 from tests.support.waiting import PATIENCE_S, eventually
 
+pytestmark = pytest.mark.slow
+
 #: The head of an upload of five bytes.
 HEAD = b"PUT /v1/instances/c1/files/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n"
 

@@ -3,9 +3,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.processes import ROOT
 from tests.support.service import Service
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 #: Takes its standard input as the controlling terminal, as a shell's window is, and serves.
 _SERVE = """

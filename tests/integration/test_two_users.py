@@ -16,7 +16,7 @@ from tests.support.service import Service
 from tests.support.two_users import API, WORKER, installed, loosen, owners, tidy
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -49,6 +49,7 @@ def test_unsafe_address_is_served_when_that_is_wanted(start: Start) -> None:
     (socket.AF_INET, ("0.0.0.0", 0), 78), (socket.AF_INET6, ("::", 0), 78),
     (socket.AF_INET, ("127.0.0.1", 0), 0), (socket.AF_INET6, ("::1", 0), 0),
 ])
+@pytest.mark.slow
 def test_socket_that_was_passed_in_is_looked_at_too(
     launch: Start, family: socket.AddressFamily, where: tuple[str, int], code: int,
 ) -> None:
@@ -120,6 +121,7 @@ def read_answer(connection: socket.socket) -> http.client.HTTPResponse:
     return answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_idle_process_ends_at_once(start: Start, number: int) -> None:
     """Open connections on which nothing is going on do not hold it up."""
@@ -177,6 +179,7 @@ def test_request_on_an_open_connection_is_served_after_the_signal(start: Start) 
     assert any(served() for _ in range(5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [0, 10, 900])
 @pytest.mark.parametrize("poured", [False, True])
 def test_open_upload_does_not_outlive_the_drain(start: Start, sent: int, poured: bool) -> None:
@@ -289,6 +292,7 @@ def test_api_waits_until_its_number_of_shards_is_in_force(start: Start, launch: 
     assert second.started().put("root/b").status == 202
 
 
+@pytest.mark.slow
 def test_memory_stays_bounded_while_large_bodies_come(start: Start) -> None:
     """Eight uploads of 48 MiB at once need a few MiB each at most."""
     api = start(launcher=Spawned)

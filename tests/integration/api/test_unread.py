@@ -49,6 +49,7 @@ def connected(api: Api, family: socket.AddressFamily) -> Iterator[socket.socket]
     # Over TCP the kernel takes a few answers for each connection.
     (socket.AF_UNIX, 40, 1, False), (socket.AF_UNIX, 5, 10, True), (socket.AF_INET, 5, 12, False),
 ])
+@pytest.mark.slow
 def test_clients_that_never_read_are_cut_off(
     full: Api, family: socket.AddressFamily, clients: int, answers: int, gone: bool,
 ) -> None:
@@ -93,6 +94,7 @@ def test_upload_does_not_wait_for_questions(full: Api) -> None:
     assert any(overtakes() for _ in range(5))
 
 
+@pytest.mark.slow
 def test_answers_that_nobody_reads_fill_no_memory(full: Api) -> None:
     """So many are made and no more; who comes too late is told so, and others still have theirs."""
     with ExitStack() as stack:

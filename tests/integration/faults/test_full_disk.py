@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.processes import Forked
 from tests.support.service import Service
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 
 def test_finished_bytes_go_while_a_full_disk_takes_no_outcome(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from tests.support.processes import Forked
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 STEPS = [step for step in failpoints.STEPS if step not in API_STEPS and step != DEAD_LETTER_STEP]
 #: A full disk means more to the queue than to anything else: there is a reserve.
 CASES = [(step, "EIO") for step in STEPS] + [(step, "ENOSPC") for step in STEPS if step.startswith("queue.")]

@@ -251,6 +251,7 @@ def _dying_after(monkeypatch: pytest.MonkeyPatch, transactions: int) -> Iterator
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("old", "new"), [(4, 1), (1, 4), (3, 2)])
 def test_move_that_was_cut_off_anywhere_is_finished_by_the_next(
         quick_path: Path, monkeypatch: pytest.MonkeyPatch, old: int, new: int) -> None:

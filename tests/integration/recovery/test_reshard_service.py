@@ -11,6 +11,8 @@ from tests.integration.recovery.restarting import events, is_ready, keep_running
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def service(tmp_path: Path) -> Service:

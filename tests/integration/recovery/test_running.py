@@ -43,6 +43,7 @@ def test_upload_is_delivered_when_its_api_died_before_its_row_was_written(servic
         assert [found["finding"] for found in events(service, "fsck.finding")] == ["row_missing"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("all_of_it", [True, False])
 def test_worker_starts_anew_when_its_database_is_removed_under_it(service: Service, all_of_it: bool) -> None:
     """It notices, ends, and its next start fills a new database from the spool; the API follows."""
@@ -62,6 +63,7 @@ def test_worker_starts_anew_when_its_database_is_removed_under_it(service: Servi
         assert service.delivered("c1", "/a") == b"before"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", ["api", "worker-0"])
 def test_uploads_are_delivered_when_a_log_is_removed_under_all_and_one_of_them_dies(
         service: Service, killed: str) -> None:
@@ -84,6 +86,7 @@ def test_uploads_are_delivered_when_a_log_is_removed_under_all_and_one_of_them_d
         keep_running(service, lambda: {path: service.delivered("c1", path) for path in sent} == sent)
 
 
+@pytest.mark.slow
 def test_worker_sets_its_database_aside_when_it_meets_damage(service: Service) -> None:
     """A page that cannot be read ends the worker; the next one rebuilds, and nothing that was accepted is lost."""
     with service:

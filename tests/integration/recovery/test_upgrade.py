@@ -119,6 +119,7 @@ def test_upgrade_goes_on_where_one_shard_is_done_and_the_other_is_not(service: S
     check(service, old)
 
 
+@pytest.mark.slow
 def test_upgrade_waits_for_an_api_process_of_the_version_before(service: Service, old: list[Old]) -> None:
     """It says what it waits for, and touches nothing until that has ended."""
     lease = AppendLease(service.layout, SHARDS)
@@ -152,6 +153,7 @@ def test_upgrade_knows_that_a_database_is_up_to_date_by_its_log(service: Service
     check(service, old)
 
 
+@pytest.mark.slow
 def test_old_keys_that_cannot_be_removed_stop_nothing(service: Service, old: list[Old]) -> None:
     """The log says where they are, and the next start tries again."""
     for name in ("worker-0", "worker-1"):
@@ -164,6 +166,7 @@ def test_old_keys_that_cannot_be_removed_stop_nothing(service: Service, old: lis
     check(service, old)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("old")
 def test_commands_leave_an_older_state_alone_and_say_what_to_do(service: Service) -> None:
     """To look at tasks, or to change them, the worker's upgrade has to come first."""
@@ -177,6 +180,7 @@ def test_commands_leave_an_older_state_alone_and_say_what_to_do(service: Service
     assert service.layout.database(0).read_bytes() == task
 
 
+@pytest.mark.slow
 def test_repair_upgrades_while_nobody_appends(service: Service, old: list[Old]) -> None:
     """With the service stopped, fsck --repair does it as a worker would; else it says who is in the way."""
     lease = AppendLease(service.layout, SHARDS)
@@ -191,6 +195,7 @@ def test_repair_upgrades_while_nobody_appends(service: Service, old: list[Old]) 
     check(service, old)
 
 
+@pytest.mark.slow
 def test_shard_of_the_version_before_that_is_damaged_is_set_aside_and_made_anew(service: Service, old: list[Old]) -> None:
     """The other is upgraded all the same; an upload that is still to be delivered keeps its key."""
     database = service.layout.database(1)
@@ -203,6 +208,7 @@ def test_shard_of_the_version_before_that_is_damaged_is_set_aside_and_made_anew(
     check_keys(service, [task for task in old if task.state is State.QUEUED])
 
 
+@pytest.mark.slow
 def test_upgrade_and_another_number_of_shards_come_at_the_same_restart(service: Service, old: list[Old]) -> None:
     """Every task and every key goes along."""
     service.shards = 3

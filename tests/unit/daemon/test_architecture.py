@@ -5,6 +5,7 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,20 @@ SOURCES = sorted(path for house in HOUSES for path in (ROOT / house).rglob("*.py
 NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """The code of a file, from its module down."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
     """Every module that a file imports, anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    return frozenset(_imported(path))
+
+
+def _imported(path: Path) -> Iterator[str]:
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -111,21 +123,22 @@ def test_room_is_entered_by_its_door(door: str) -> None:
 
 def test_databases_are_opened_by_the_task_queue_alone() -> None:
     """Closing a shard's database elsewhere in the process would drop SQLite's locks."""
-    users = {name for path, name in zip(SOURCES, NAMES, strict=True) if "sqlite3" in set(imports(path))}
+    users = {name for path, name in zip(SOURCES, NAMES, strict=True) if "sqlite3" in imports(path)}
     assert {name for name in users if not name.startswith("daemon/task_queue/sqlite/")} == set()
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=NAMES)
 def test_module_says_what_it_is_for(path: Path) -> None:
     """A module has a docstring."""
-    assert ast.get_docstring(ast.parse(path.read_text()))
+    [module] = (node for node in nodes(path) if isinstance(node, ast.Module))
+    assert ast.get_docstring(module)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=NAMES)
 def test_module_hides_no_error_and_no_warning(path: Path) -> None:
     """No handler catches everything, and no comment switches a check off."""
     text = path.read_text()
-    for node in ast.walk(ast.parse(text)):
+    for node in nodes(path):
         if isinstance(node, ast.ExceptHandler):
             caught = getattr(node.type, "id", "")
             reraised = any(isinstance(inner, ast.Raise) and inner.exc is None for inner in ast.walk(node))
@@ -142,7 +155,7 @@ _OUTPUT, _TABLES = "daemon/process/output.py", "daemon/cli/tables.py"
 
 def spoken(path: Path) -> Iterator[str]:
     """Every call in a file that may write text to standard output or standard error."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
         if called in {"print", "Console"} or re.fullmatch(r"(sys\.)?std(out|err)(\.buffer)?\.write(lines)?|traceback\.print.*", called):
             yield called
@@ -159,7 +172,7 @@ def test_each_class_has_a_name_of_its_own() -> None:
     """One name is one meaning, wherever it is read."""
     found = defaultdict(set)
     for path, name in zip(SOURCES, NAMES, strict=True):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 found[node.name].add(name)
     assert {name: where for name, where in found.items() if len(where) > 1} == {}
