@@ -17,7 +17,7 @@ from daemon.model.upload import Destination
 from tests.live.host import Container, Host
 from tests.support.waiting import PATIENCE_S
 from worker.targets.base import Delivery, Receipt, Session
-from worker.targets.directory import DirectoryTarget
+from worker.targets.directory.target import DirectoryTarget
 from worker.targets.incus.bound_session import BoundSession
 from worker.targets.incus.files_api import FilesApiSession
 from worker.targets.incus.instance import read

@@ -6,7 +6,7 @@ from daemon.config import LOCAL, Config
 from daemon.errors import CannotStart
 from daemon.state.layout import Layout, inode
 from worker.targets.base import Target
-from worker.targets.directory import DirectoryTarget
+from worker.targets.directory.target import DirectoryTarget
 from worker.targets.incus.rest import find_endpoint
 from worker.targets.incus.target import IncusTarget
 

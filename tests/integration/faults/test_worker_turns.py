@@ -32,7 +32,8 @@ from worker.assembly import assemble
 from worker.dispatch.runner import PushOutcome
 from worker.loop import Parts, Worker
 from worker.targets.base import Receipt
-from worker.targets.directory import DirectorySession, DirectoryTarget
+from worker.targets.directory.session import DirectorySession
+from worker.targets.directory.target import DirectoryTarget
 from worker.upkeep.sync_barrier import Unspooled
 
 UPLOAD = Upload(task_id="0198c2f0-0000-7000-8000-000000000001", destination=Destination("local", "default", "c1", "/x"),

@@ -18,7 +18,7 @@ from daemon.errors import CannotStart, Undelivered
 from daemon.model.upload import Destination
 from worker.targets import registry
 from worker.targets.base import Delivery
-from worker.targets.directory import DirectoryTarget, instance_directory
+from worker.targets.directory.target import DirectoryTarget, instance_directory
 from worker.targets.incus import rest
 from worker.targets.incus.target import IncusTarget
 from worker.targets.registry import describe, open_target

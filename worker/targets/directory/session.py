@@ -1,0 +1,128 @@
+"""Deliveries into one instance's directory."""
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import BinaryIO
+
+from daemon.errors import Undelivered
+from daemon.model.names import printable
+from worker.targets import source as spool
+from worker.targets.attributes import Attributes, Wanted, refuse_unless_replaceable, wanted, where
+from worker.targets.base import Delivery, Receipt
+from worker.targets.directory.content import OPEN_FILE, contents, fill
+from worker.targets.directory.entry import Entry
+from worker.targets.directory.walk import Walk
+from worker.targets.error_codes import classify_oserror
+
+
+class DirectorySession:
+    """A Session in one instance's directory; see worker.targets.base for what it promises."""
+
+    def __init__(self, root: int) -> None:
+        """`root` is the open directory; the session closes it."""
+        self._root = root
+        self.broken = False
+        self.left_part = False
+
+    def close(self) -> None:
+        """Close the directory. Never raises."""
+        with contextlib.suppress(OSError):
+            os.close(self._root)
+
+    def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
+        """Put the bytes of `source` at the destination; see worker.targets.base.Session."""
+        self.left_part = False
+        with contextlib.ExitStack() as opened:
+            with _explained(delivery):
+                if delivery.left_part:
+                    self._sweep(delivery)
+                entry = self._find(delivery, opened)
+                existing = entry.look()
+                if delivery.recheck and _is_there(entry, delivery, existing):
+                    return Receipt(atomic=True, way="directory", unchanged=True)
+                refuse_unless_replaceable(delivery, existing)
+                want = wanted(delivery, existing)
+            if delivery.replace_group == "in-place" and existing and not existing.is_link:
+                _overwrite(entry, delivery, source, want, before_rename)
+                return Receipt(atomic=False, way="directory")
+            self._replace(entry, delivery, source, want, before_rename)
+        return Receipt(atomic=True, way="directory")
+
+    def _replace(self, entry: Entry, delivery: Delivery, source: BinaryIO, want: Wanted,
+                 before_rename: Callable[[], None]) -> None:
+        with contextlib.ExitStack() as opened:
+            with _explained(delivery):
+                entry.remove_part()
+                part = os.open(entry.part, OPEN_FILE | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=entry.directory)
+                opened.callback(os.close, part)
+            try:
+                with _explained(delivery):
+                    fill(part, delivery, source, want, entry.access_list())
+                before_rename()
+                with _explained(delivery):
+                    entry.rename_part(delivery)
+            except BaseException:
+                # The failure that led here is the one to report; what is left is removed later.
+                self.left_part = True
+                with contextlib.suppress(OSError):
+                    entry.remove_part()
+                    self.left_part = False
+                raise
+
+    def confirm(self) -> None:
+        """Return: the directory is open, and no other takes its entry."""
+
+    def sweep(self, delivery: Delivery) -> bool:
+        """Remove the part file that a killed attempt left; see worker.targets.base.Session."""
+        with _explained(delivery):
+            return self._sweep(delivery)
+
+    def _find(self, delivery: Delivery, opened: contextlib.ExitStack) -> Entry:
+        walk = Walk(self._root, delivery, opened)
+        try:
+            return walk.find()
+        finally:
+            self.left_part = walk.left
+
+    def _sweep(self, delivery: Delivery) -> bool:
+        removed = False
+        with contextlib.ExitStack() as opened:
+            walk = Walk(self._root, replace(delivery, mkdirs=False), opened)
+            with contextlib.suppress(FileNotFoundError):
+                removed = walk.find().remove_part()
+            return walk.remove_staging() or removed
+
+
+def _overwrite(entry: Entry, delivery: Delivery, source: BinaryIO, want: Wanted,
+               before_write: Callable[[], None]) -> None:
+    with contextlib.ExitStack() as opened:
+        with _explained(delivery):
+            file = os.open(entry.name, OPEN_FILE, dir_fd=entry.directory)
+            opened.callback(os.close, file)
+        before_write()
+        with _explained(delivery):
+            fill(file, delivery, source, want, None)
+
+
+def _is_there(entry: Entry, delivery: Delivery, found: Attributes | None) -> bool:
+    if found is None or not stat.S_ISREG(found.mode) or found.size != delivery.size:
+        return False
+    if not wanted(delivery, found).met_by(found):
+        return False
+    file = os.open(entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=entry.directory)
+    try:
+        return spool.digest(contents(file)) == delivery.sha256
+    finally:
+        os.close(file)
+
+
+@contextlib.contextmanager
+def _explained(delivery: Delivery) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        what = printable(error.strerror or str(error))
+        raise Undelivered(classify_oserror(error.errno), f"{where(delivery)}: {what}") from error
