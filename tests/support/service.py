@@ -31,8 +31,11 @@ DEFAULTS: Settings = {
     "retry": {"first_delay_s": 0.05, "max_delay_s": 0.2},
     "log": {"format": "json", "level": "debug"},
 }
-#: What a process that cannot start says on its way out.
+#: What a process that cannot start says on its way out; further lines of that are set in.
 _COMPLAINT = "incus-courier "
+_FURTHER = "  "
+#: How an event begins. Quotes within one are escaped.
+_BEGIN = '{"'
 
 
 class Service:
@@ -180,15 +183,18 @@ class Service:
             # The last line may be on its way.
             whole = new[:new.rfind(b"\n") + 1]
             self._log_bytes += len(whole)
-            self._events += [self._event(line) for line in whole.decode().splitlines() if not line.startswith(_COMPLAINT)]
+            self._events += [fields for line in whole.decode().splitlines() if (fields := self._event(line))]
         return [fields for fields in self._events if event in {None, fields["event"]}]
 
-    def _event(self, line: str) -> dict[str, Any]:
-        try:
-            fields: dict[str, Any] = json.loads(line)
-        except ValueError as error:
-            raise AssertionError(f"not an event in the log: {line}\n{self._log_end()}") from error
-        return fields
+    def _event(self, line: str) -> dict[str, Any] | None:
+        """The event at the end of a line, or None when that is a complaint."""
+        # A process that is killed may leave half of its last line: what another one says then stands right behind it.
+        for begin in (0, max(line.rfind(_BEGIN), 0)):
+            with contextlib.suppress(ValueError):
+                fields: dict[str, Any] = json.loads(line[begin:])
+                return fields
+        assert _COMPLAINT in line or line.startswith(_FURTHER), f"not an event in the log: {line}\n{self._log_end()}"
+        return None
 
     def _log_end(self) -> str:
         return self.log.read_text()[-4000:] if self.log.exists() else "(no log)"

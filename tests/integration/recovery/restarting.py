@@ -1,19 +1,9 @@
 """Starting what gives up again, as the service manager does."""
 
-import json
 from collections.abc import Callable
-from typing import Any
 
 from tests.support.service import Service
 from tests.support.waiting import eventually
-
-
-def events(service: Service, event: str) -> list[dict[str, Any]]:
-    """The events of that name; the log also has what processes say on stderr when they give up."""
-    # The last line may be on its way.
-    whole = service.log.read_text().rpartition("\n")[0] if service.log.exists() else ""
-    lines = [line for line in whole.splitlines() if line.startswith("{")]
-    return [fields for fields in map(json.loads, lines) if fields["event"] == event]
 
 
 def is_ready(service: Service) -> bool:

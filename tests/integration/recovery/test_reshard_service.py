@@ -7,7 +7,7 @@ import pytest
 from daemon.model.task import State
 from daemon.state import shard_count
 from daemon.state.shard_count import ShardCount
-from tests.integration.recovery.restarting import events, is_ready, keep_running
+from tests.integration.recovery.restarting import is_ready, keep_running
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
@@ -60,7 +60,7 @@ def test_backlog_is_delivered_under_another_number_of_shards(service: Service) -
         keep_running(service, lambda: is_ready(service))
         service.wait_quiet()
         assert {where: service.delivered(*where) for where in sent} == sent
-        assert len(events(service, "queue.resharded")) == 2
+        assert len(service.events("queue.resharded")) == 2
 
 
 def test_move_waits_until_the_processes_of_the_old_number_have_ended(service: Service) -> None:
@@ -70,13 +70,13 @@ def test_move_waits_until_the_processes_of_the_old_number_have_ended(service: Se
         service.kill("worker-0")
         _configure(service, 2)
         worker = service.begin("worker-0")
-        eventually(lambda: events(service, "worker.waiting"), what="the waiting")
-        assert "API" in events(service, "worker.waiting")[0]["reason"]
+        eventually(lambda: service.events("worker.waiting"), what="the waiting")
+        assert "API" in service.events("worker.waiting")[0]["reason"]
         service.stop("api")
-        eventually(lambda: [waiting for waiting in events(service, "worker.waiting") if "Shard 1" in waiting["reason"]],
+        eventually(lambda: [waiting for waiting in service.events("worker.waiting") if "Shard 1" in waiting["reason"]],
                    what="waiting for a worker")
         service.stop("worker-1", "worker-2", "worker-3")
-        eventually(lambda: events(service, "queue.resharded"), what="the move")
+        eventually(lambda: service.events("queue.resharded"), what="the move")
         assert worker.status() is None
         keep_running(service, lambda: is_ready(service))
         sent = _upload(service, range(20))
@@ -91,8 +91,8 @@ def test_uploads_wait_in_the_api_until_the_move_is_done(service: Service) -> Non
         service.kill()
         _configure(service, 1)
         service.begin("api")
-        eventually(lambda: events(service, "api.waiting"), what="the waiting API")
-        assert "has 4 shards" in events(service, "api.waiting")[0]["detail"]
+        eventually(lambda: service.events("api.waiting"), what="the waiting API")
+        assert "has 4 shards" in service.events("api.waiting")[0]["detail"]
         service.begin("worker-0")
         service.wait_ready()
         sent = _upload(service, range(10))

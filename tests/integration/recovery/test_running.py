@@ -8,7 +8,7 @@ import pytest
 
 from daemon.model.task import State
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
-from tests.integration.recovery.restarting import events, keep_running
+from tests.integration.recovery.restarting import keep_running
 from tests.support import rows
 from tests.support.service import Service
 from tests.support.waiting import eventually
@@ -31,7 +31,7 @@ def test_upload_is_delivered_when_its_api_died_before_its_row_was_written(servic
     """No answer was given, so all of it or nothing is right; the file is there, so it is all of it, within seconds."""
     with service:
         service.start()
-        eventually(lambda: events(service, "fsck.done"), what="the first comparison")
+        eventually(lambda: service.events("fsck.done"), what="the first comparison")
         service.kill("api")
         service.begin("api", "spool.dirsync=kill@1")
         service.wait_ready()
@@ -40,7 +40,7 @@ def test_upload_is_delivered_when_its_api_died_before_its_row_was_written(servic
         service.begin("api")
         eventually(lambda: service.delivered("c1", "/a") == b"whole", what="the delivery")
         service.wait_quiet()
-        assert [found["finding"] for found in events(service, "fsck.finding")] == ["row_missing"]
+        assert [found["finding"] for found in service.events("fsck.finding")] == ["row_missing"]
 
 
 @pytest.mark.slow
@@ -103,7 +103,7 @@ def test_worker_sets_its_database_aside_when_it_meets_damage(service: Service) -
             place = rows.place_of(queue, "tasks_lane")
         _spoil(service, place)
         keep_running(service, lambda: all(service.delivered("c1", path) == body for path, body in bodies.items()))
-        assert len(events(service, "queue.set_aside")) == 1
+        assert len(service.events("queue.set_aside")) == 1
 
 
 def _spoil(service: Service, place: tuple[int, int]) -> None:
@@ -131,7 +131,7 @@ def test_worker_reads_its_database_through_when_it_is_suspected(service: Service
             place = rows.place_of(queue, "ballast")
         _spoil(service, place)
         service.layout.suspect(0).touch()
-        keep_running(service, lambda: events(service, "queue.set_aside"))
+        keep_running(service, lambda: service.events("queue.set_aside"))
 
 
 def test_damaged_row_is_mended_and_delivered_while_the_worker_runs(service: Service) -> None:

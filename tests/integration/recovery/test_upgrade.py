@@ -18,7 +18,7 @@ from daemon.state.append_lease import AppendLease
 from daemon.state.layout import Layout
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from daemon.task_queue.sqlite.versions import SCHEMA_VERSION, version_on_disk
-from tests.integration.recovery.restarting import events, is_ready, keep_running
+from tests.integration.recovery.restarting import is_ready, keep_running
 from tests.support import version_1
 from tests.support.command import incus_courier
 from tests.support.depot import new_id
@@ -60,7 +60,7 @@ def check(service: Service, old: list[Old]) -> None:
     assert versions(service.layout) == [SCHEMA_VERSION] * SHARDS
     assert not service.layout.common_keys.exists()
     assert os.listdir(service.layout.lost_found) == []
-    assert events(service, "fsck.finding") == []
+    assert service.events("fsck.finding") == []
 
 
 def check_keys(service: Service, old: list[Old]) -> None:
@@ -78,7 +78,7 @@ def test_service_goes_on_with_what_the_version_before_left(service: Service, old
     """Tasks in every state, with and without keys, what people asked for, and what a dead worker was pushing."""
     service.start()
     check(service, old)
-    assert sorted(event["shard"] for event in events(service, "queue.upgraded")) == list(range(SHARDS))
+    assert sorted(event["shard"] for event in service.events("queue.upgraded")) == list(range(SHARDS))
 
 
 @pytest.mark.parametrize(("step", "left"), [("queue.upgrade", [1, 1]), ("queue.upgraded", [2, 2]), ("keys.remove", [2, 2])])
@@ -102,7 +102,7 @@ def _begin_until_it_is_dead_or_serves(service: Service, name: str, faults: str) 
     """Start a worker; True when it died of its fault."""
     process = service.begin(name, faults)
     eventually(lambda: process.status() is not None
-               or process.pid in {event["pid"] for event in events(service, "worker.started")}, what=f"what {name} does")
+               or process.pid in {event["pid"] for event in service.events("worker.started")}, what=f"what {name} does")
     assert process.status() in {None, -signal.SIGKILL}
     return process.status() is not None
 
@@ -112,8 +112,8 @@ def test_upgrade_goes_on_where_one_shard_is_done_and_the_other_is_not(service: S
     _begin_until_it_is_dead_or_serves(service, "worker-0", "queue.upgraded=kill")
     assert versions(service.layout) == [SCHEMA_VERSION, 1]
     service.begin("api")
-    eventually(lambda: events(service, "api.waiting"), what="the waiting API")
-    assert "shard 1 has version 1" in events(service, "api.waiting")[0]["detail"]
+    eventually(lambda: service.events("api.waiting"), what="the waiting API")
+    assert "shard 1 has version 1" in service.events("api.waiting")[0]["detail"]
     assert versions(service.layout) == [SCHEMA_VERSION, 1]
     keep_running(service, lambda: is_ready(service))
     check(service, old)
@@ -125,8 +125,8 @@ def test_upgrade_waits_for_an_api_process_of_the_version_before(service: Service
     lease = AppendLease(service.layout, SHARDS)
     assert lease.acquire() is None
     service.begin("worker-0")
-    eventually(lambda: events(service, "worker.waiting"), what="the waiting worker")
-    assert "API process" in events(service, "worker.waiting")[0]["reason"]
+    eventually(lambda: service.events("worker.waiting"), what="the waiting worker")
+    assert "API process" in service.events("worker.waiting")[0]["reason"]
     assert versions(service.layout) == [1, 1]
     lease.release()
     service.start()
@@ -159,8 +159,8 @@ def test_old_keys_that_cannot_be_removed_stop_nothing(service: Service, old: lis
     for name in ("worker-0", "worker-1"):
         service.begin(name, "keys.remove=EACCES")
     service.start()
-    eventually(lambda: events(service, "keys.kept"), what="the note")
-    assert events(service, "keys.kept")[0]["path"] == str(service.layout.common_keys)
+    eventually(lambda: service.events("keys.kept"), what="the note")
+    assert service.events("keys.kept")[0]["path"] == str(service.layout.common_keys)
     service.stop()
     service.start()
     check(service, old)
@@ -203,7 +203,7 @@ def test_shard_of_the_version_before_that_is_damaged_is_set_aside_and_made_anew(
     content[4096:] = os.urandom(len(content) - 4096)
     database.write_bytes(content)
     keep_running(service, lambda: is_ready(service))
-    assert [event["shard"] for event in events(service, "queue.set_aside")] == [1]
+    assert [event["shard"] for event in service.events("queue.set_aside")] == [1]
     assert versions(service.layout) == [SCHEMA_VERSION] * SHARDS
     check_keys(service, [task for task in old if task.state is State.QUEUED])
 
@@ -215,7 +215,7 @@ def test_upgrade_and_another_number_of_shards_come_at_the_same_restart(service: 
     service.settings["queue"]["shards"] = 3
     service.write_config()
     keep_running(service, lambda: is_ready(service))
-    assert [(event["old"], event["new"]) for event in events(service, "queue.resharded")] == [(SHARDS, 3)]
+    assert [(event["old"], event["new"]) for event in service.events("queue.resharded")] == [(SHARDS, 3)]
     check(service, old)
 
 
