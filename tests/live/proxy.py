@@ -32,6 +32,8 @@ class Relay:
         self._hold = hold
         self.held = threading.Event()
         self._arrives = threading.Event()
+        #: `stall_after` bytes were forwarded, and there was more.
+        self.stalled_after = threading.Event()
         self._answered = threading.Event()
         self._open: list[socket.socket] = []
         self._listener.listen()
@@ -106,6 +108,7 @@ class Relay:
         with contextlib.suppress(OSError):
             while not self._stalled.is_set() and (piece := source.recv(65536)):
                 if limit is not None and forwarded + len(piece) > limit:
+                    self.stalled_after.set()
                     return False
                 if hold is not None and hold in piece and not self.held.is_set():
                     self.held.set()

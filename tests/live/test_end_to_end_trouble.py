@@ -315,13 +315,14 @@ def test_stop_lets_pushes_and_uploads_that_run_finish(
         def slowly() -> Iterator[bytes]:
             yield b"first half, "
             half_sent.set()
-            go_on.wait(30)
+            go_on.wait(PATIENCE_S)
             yield b"second half"
 
         with ThreadPoolExecutor(1) as clients:
             slow = clients.submit(service.client.put, container.name, "/root/slow", slowly(), size=23)
+            assert half_sent.wait(PATIENCE_S)
+            # An API that has answered those that came later has begun with it.
             tasks = [upload(service, container, f"drain-{n}") for n in range(50)]
-            assert half_sent.wait(30)
             for process in service.processes.values():
                 process.send(signal.SIGTERM)
             eventually(lambda: service.events("api.draining"))
