@@ -57,6 +57,11 @@ class Host:
         """Its root directory as this machine sees it; that of one that runs beside this machine's is another."""
         return root_of(self.socket)
 
+    @property
+    def ends_sessions(self) -> bool:
+        """True when it ends the SFTP sessions to an instance that it stops or deletes; LXD waits for their end."""
+        return bool(self.call("GET", "")["environment"]["server"] == "incus")
+
     def call(self, method: str, path: str, body: object = None) -> Any:
         """Send a request, wait for the operation that it starts if any, and return the metadata."""
         answer = json.loads(self.fetch(method, path, body))

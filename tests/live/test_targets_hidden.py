@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.live.host import Container, Host
-from tests.live.test_targets_faults import code, destination, target
+from tests.live.test_targets_faults import code
 from tests.live.ways import refused
 from tests.live.world import World, incus_world
 
@@ -99,10 +99,15 @@ def test_path_on_a_device_does_not_wait_for_a_frozen_container(incus: Host) -> N
         assert container.run("test -f /data/volume/f") == 0
 
 
+def interruptible(incus: Host, container: Container) -> World:
+    """The container by a way that keeps nobody from stopping or deleting it: LXD waits for the end of SFTP sessions."""
+    return incus_world("sftp" if incus.ends_sessions else "files_api", incus, container)
+
+
 def test_delivery_does_not_count_when_another_instance_has_the_name(incus: Host) -> None:
     """What was put into the one that was deleted is to be put into the one that is there now."""
     with incus.container() as container:
-        world = incus_world("sftp", incus, container)
+        world = interruptible(incus, container)
         with contextlib.closing(world.open()) as session:
             session.confirm()
             container.replace()
@@ -114,7 +119,7 @@ def test_delivery_does_not_count_when_another_instance_has_the_name(incus: Host)
 def test_delivery_does_not_count_when_the_instance_is_gone(incus: Host) -> None:
     """Deleted, or known by another name now."""
     with incus.container() as container:
-        session = incus_world("sftp", incus, container).open()
+        session = interruptible(incus, container).open()
         container.remove()
         with contextlib.closing(session):
             assert code(session.confirm) == "instance_not_found"
@@ -125,14 +130,13 @@ def test_delivery_counts_when_a_snapshot_was_restored_since(incus: Host) -> None
     with incus.container() as container:
         address = f"/instances/{container.name}"
         incus.call("POST", f"{address}/snapshots", {"name": "before"})
-        with contextlib.closing(incus_world("sftp", incus, container).open()) as session:
+        with contextlib.closing(interruptible(incus, container).open()) as session:
             incus.call("PUT", address, {"restore": "before"})
             session.confirm()
 
 
 def test_delivery_does_not_count_when_the_container_was_stopped_since(incus: Host) -> None:
     """It may have been on its way out already when the file came."""
-    with (incus.container() as container,
-          contextlib.closing(target(incus.socket).open(destination(container.name), "push")) as session):
+    with incus.container() as container, contextlib.closing(interruptible(incus, container).open()) as session:
         container.stop()
         assert code(session.confirm) == "instance_changed"
