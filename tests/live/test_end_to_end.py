@@ -85,7 +85,8 @@ def has(container: Container, path: str, sha256: str, attributes: str) -> bool:
         return hashlib.file_digest(opened, "sha256").hexdigest() == sha256
 
 
-@pytest.mark.parametrize("size", [0, 1, MIB, 256 * MIB], ids=["0", "1", "1MiB", "256MiB"])
+@pytest.mark.parametrize("size", [0, 1, MIB, 32 * MIB, pytest.param(256 * MIB, marks=pytest.mark.full)],
+                         ids=["0", "1", "1MiB", "32MiB", "256MiB"])
 def test_file_arrives_as_it_was_sent_when_its_size_is(service: Service, instance: Container, size: int) -> None:
     """Every byte, and the default mode and owner, in a running and in a stopped container."""
     upload(service, instance, f"{HOME}/size-{size}", size + 1, size)

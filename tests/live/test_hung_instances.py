@@ -10,22 +10,20 @@ import pytest
 from daemon.model.task import State
 from tests.live.host import Container, Host
 from tests.support.hanging import STEPS, Hanging, hung
-from tests.support.service import Service
+from tests.support.service import Service, Settings
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.live
 
 #: More than all threads of a worker.
 HUNG = 300
-#: How soon the container gets its file; without threads for those that hang it takes minutes.
-SOON_S = 20.0
 
 
 @pytest.fixture
 def service(tmp_path: Path, incus: Host) -> Iterator[Service]:
     """A worker whose Incus has any number of instances that hang; not started yet."""
-    settings = {"target": {"kind": "incus"}, "incus": {"endpoint": str(tmp_path / "incus.socket")},
-                "remotes.silent": {"endpoint": str(tmp_path / "silent.socket")}}
+    settings: Settings = {"target": {"kind": "incus"}, "incus": {"endpoint": str(tmp_path / "incus.socket")},
+                "remotes.silent": {"endpoint": str(tmp_path / "silent.socket")}, "delivery": {"drain_s": 1}}
     with (closing(socket.socket(socket.AF_UNIX)) as silent, Hanging(tmp_path / "incus.socket", incus.socket),
           Service(tmp_path, settings) as made):
         silent.bind(str(tmp_path / "silent.socket"))
@@ -43,8 +41,8 @@ def upload(service: Service, instance: str, name: str) -> str:
 
 
 def wait_delivered(service: Service, task_id: str) -> None:
-    """Wait until a task is delivered, and not for long."""
-    eventually(lambda: service.client.task(task_id)["state"] == "delivered", SOON_S, "the delivery")
+    """Wait until a task is delivered: without threads for those that hang it takes several times as long."""
+    eventually(lambda: service.client.task(task_id)["state"] == "delivered", what="the delivery")
 
 
 def hang(service: Service) -> list[str]:

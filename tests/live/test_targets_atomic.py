@@ -100,8 +100,9 @@ class TestAtomic:
         assert world.names(world.home) == ["f"]
         assert world.facts(f"{world.home}/f").data == b"new"
 
-    def test_reader_never_sees_half_a_file(self, world: World) -> None:
-        """While 200 files of 8 MiB replace each other, every reading is one of them and whole."""
+    @pytest.mark.parametrize("files", [50, pytest.param(200, marks=pytest.mark.full)])
+    def test_reader_never_sees_half_a_file(self, world: World, files: int) -> None:
+        """While files of 8 MiB replace each other, every reading is one of them and whole."""
         path = f"{world.home}/f"
         versions = [bytes([65 + number]) * (8 * MIB) for number in range(4)]
         world.deliver(path, versions[0])
@@ -120,7 +121,7 @@ class TestAtomic:
         reader.start()
         try:
             with contextlib.closing(world.open()) as session:
-                for number in range(200):
+                for number in range(files):
                     data = versions[number % 4]
                     session.deliver(world.delivery(path, data), io.BytesIO(data), lambda: None)
         finally:
