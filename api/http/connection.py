@@ -1,7 +1,8 @@
 """One connection, as Hypercorn serves it, with five things done otherwise.
 
-- Requests are read by a reader of our own: HTTP/1 only, because in HTTP/2, which Hypercorn would change to, one slow
-  upload holds up the others, and a failed handshake of WebSocket would hold the connection for ever.
+- Requests are read by a reader of our own: HTTP/1 only, and a wish to change to anything else is passed over. In
+  HTTP/2, which Hypercorn would change to, one slow upload holds up the others, and a failed handshake of WebSocket
+  would hold the connection for ever.
 - A request that cannot be read is answered with a code too.
 - A connection is closed as soon as its client has closed it, not a keep-alive time later.
 - A client that does not read its answers is not waited for without end.
@@ -28,7 +29,9 @@ from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.logging import Logger
 from hypercorn.protocol import ProtocolWrapper
-from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.events import Request as StreamRequest
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
+from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import ASGIFramework, ConnectionState, TaskGroup
 
 from api.http.pace import Pace
@@ -36,7 +39,7 @@ from api.http.peers import Shares, peer_of
 from api.http.problem import problem, refusal
 from api.http.request_reader import Request, RequestReader, events_of
 from api.http.request_target import split
-from api.http.response import METHOD, PEER, PRIVATE, Answer, App, as_http
+from api.http.response import PEER, PRIVATE, Answer, App, as_http
 from api.http.slow_reader import Outflow
 from daemon.errors import Rejected
 from daemon.log import log
@@ -204,13 +207,21 @@ class Http1(H11Protocol):
         if self._reader.head_begun:
             self._begin_head()
 
+    async def _check_protocol(self, request: Request) -> None:
+        # Nothing is changed to, whatever the request asks for.
+        return
+
     async def _create_stream(self, request: Request) -> None:
         # What a client that was cut off has sent ahead is not worth doing.
-        if not self._is_closing():
-            self._target = request.target
-            # Hypercorn makes capitals of it, and it is copied for this request alone.
-            self.connection_state[METHOD] = request.method.decode("ascii")
-            await super()._create_stream(request)
+        if self._is_closing():
+            return
+        self._target = request.target
+        self.stream = HTTPStream(self.app, self.config, self.context, self.task_group, self.ssl, self.client,
+                                 self.server, self.stream_send, STREAM_ID)
+        self.keep_alive_requests += 1
+        await self.stream.handle(StreamRequest(
+            stream_id=STREAM_ID, headers=list(request.headers), http_version=request.http_version.decode("ascii"),
+            method=request.method.decode("ascii"), raw_path=request.target, state=self.connection_state))
 
     async def _send_error_response(self, status_code: int) -> None:
         for event in events_of(self._unreadable().plus(("Connection", "close"))):
@@ -258,6 +269,8 @@ class Connection(TCPServer):
             self._held = event.data
             return
         data, self._held = self._held + event.data, b""
+        if not data:
+            return
         async with self.send_lock:
             try:
                 self.outflow.write(data)

@@ -3,7 +3,7 @@
 - A head, the line of one chunk, and the trailers have at most `MAX_HEAD_BYTES` each, however they are cut into packets.
 - Empty lines before a request are passed over (RFC 9112, 2.2); they count as a part of its head.
 - What follows a request that closes the connection is not looked at (RFC 9112, 9.6).
-- Only HTTP/1.0 and HTTP/1.1 are spoken, and a wish to change to anything else is passed over.
+- Only HTTP/1.0 and HTTP/1.1 are spoken.
 - A digest in a trailer is refused: nobody checks it. Other trailers are ignored (RFC 9110, 6.5.1).
 
 h11 is imported here and nowhere else, and nothing of it that it does not document is used.
@@ -87,20 +87,22 @@ class RequestReader(h11.Connection):
 
     def _count(self, event: Event) -> None:
         left = len(self.trailing_data[0])
-        self._framing_bytes += self._unparsed_bytes - left - (len(event.data) if isinstance(event, h11.Data) else 0)
+        self._framing_bytes += self._unparsed_bytes - left - (len(event.data) if type(event) is h11.Data else 0)
         self._unparsed_bytes = left
 
     def _checked(self, event: Event) -> Event:
-        if isinstance(event, h11.EndOfMessage) and any(name in DIGEST_FIELDS for name, _ in event.headers):
+        if type(event) is h11.EndOfMessage and any(name in DIGEST_FIELDS for name, _ in event.headers):
             raise self._refused("unchecked_digest")
-        if not isinstance(event, h11.Request):
-            return event
-        if event.http_version not in VERSIONS:
+        if type(event) is h11.Request:
+            self._check_version(event)
+        return event
+
+    def _check_version(self, request: Request) -> None:
+        if request.http_version not in VERSIONS:
             raise self._refused("http_version")
-        if event.http_version == b"1.0" and any(name == b"transfer-encoding" for name, _ in event.headers):
+        if request.http_version == b"1.0" and any(name == b"transfer-encoding" for name, _ in request.headers):
             # Whoever passed it on may have seen another end of it (RFC 9112, 6.1).
             raise self._refused("bad_request")
-        return _without_upgrade(event)
 
     def _refused(self, code: str) -> h11.RemoteProtocolError:
         self.code = code
@@ -116,13 +118,6 @@ class RequestReader(h11.Connection):
             self.receive_data(rest)
             if ended:
                 self.receive_data(b"")
-
-
-def _without_upgrade(request: h11.Request) -> h11.Request:
-    kept = [header for header in request.headers if header[0] != b"upgrade"]
-    if len(kept) == len(request.headers):
-        return request
-    return h11.Request(method=request.method, target=request.target, headers=kept, http_version=request.http_version)
 
 
 def events_of(answer: Answer) -> tuple[h11.Response, h11.Data, h11.EndOfMessage]:

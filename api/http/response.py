@@ -17,8 +17,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 PRIVATE: Final = "private"
 #: There too: who asks, as `api.http.peers` tells them apart.
 PEER: Final = "peer"
-#: There too: the method as it was sent; methods are case-sensitive.
-METHOD: Final = "method"
 
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"

@@ -16,7 +16,6 @@ from api.http.problem import UPLOAD, plain_problem, problem, refusal
 from api.http.refusal_log import RefusalLog
 from api.http.request_target import split
 from api.http.response import (
-    METHOD,
     PEER,
     PRIVATE,
     Answer,
@@ -191,7 +190,6 @@ def _entrance(app: App, live: LiveConfig, refusals: RefusalLog) -> App:
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         authority, path = split(scope["raw_path"])
         scope["path"] = path.decode("ascii")
-        scope["method"] = scope["state"][METHOD]
         try:
             if not scope["state"].get(PRIVATE) and from_browser(scope["headers"]):
                 check(collect(scope["headers"]), authority, live.config.api.hosts)

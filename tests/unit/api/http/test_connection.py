@@ -19,7 +19,8 @@ from tests.support.waiting import PATIENCE_S
 
 #: Our class, Hypercorn's, and the method of it that is done otherwise.
 HOOKS: list[tuple[type, type, str]] = [
-    (Http1, H11Protocol, "handle"), (Http1, H11Protocol, "_create_stream"), (Http1, H11Protocol, "_send_error_response"),
+    (Http1, H11Protocol, "handle"), (Http1, H11Protocol, "_check_protocol"), (Http1, H11Protocol, "_create_stream"),
+    (Http1, H11Protocol, "_send_error_response"),
     (Connection, TCPServer, "_read_data"), (Connection, TCPServer, "_idle_timeout"), (Connection, TCPServer, "protocol_send"),
     (IdleTimer, AsyncioSingleTask, "restart"), (IdleTimer, AsyncioSingleTask, "stop"),
 ]
