@@ -9,13 +9,18 @@ class LiveConfig:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self._pace = _pace_of(config)
 
     def pace(self) -> Pace:
         """How slowly a client may send and read."""
-        api = self.config.api
-        return Pace(api.body_timeout_s, api.min_rate_bytes_s, api.keep_alive_s)
+        return self._pace
 
     def adopt(self, new: Config) -> list[str]:
         """Take over from `new` what can change while the process runs; return the keys that wait for a restart."""
         self.config, waiting = reloaded(self.config, new)
+        self._pace = _pace_of(self.config)
         return waiting
+
+
+def _pace_of(config: Config) -> Pace:
+    return Pace(config.api.body_timeout_s, config.api.min_rate_bytes_s, config.api.keep_alive_s)

@@ -72,15 +72,23 @@ class Shares:
         left = limit - self.taken
         return left > limit * KEPT_SHARE or self._held[peer] < left
 
+    def take(self, peer: str) -> None:
+        """Take a place for `peer`, who gives it back."""
+        self._tally.add(1)
+        self._held[peer] += 1
+
+    def give_back(self, peer: str) -> None:
+        """Let go of a place that `peer` took."""
+        self._tally.add(-1)
+        self._held[peer] -= 1
+        if not self._held[peer]:
+            del self._held[peer]
+
     @contextmanager
     def hold(self, peer: str) -> Iterator[None]:
         """Hold a place for `peer`."""
-        self._tally.add(1)
-        self._held[peer] += 1
+        self.take(peer)
         try:
             yield
         finally:
-            self._tally.add(-1)
-            self._held[peer] -= 1
-            if not self._held[peer]:
-                del self._held[peer]
+            self.give_back(peer)

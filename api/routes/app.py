@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from starlette.routing import Route, Router
@@ -62,8 +63,7 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        # What is sent when the handler makes a mistake of ours; the server logs the mistake.
-        answer: Answer | None = self.refuse(CourierError("internal"))
+        answer: Answer | None = self._mistake
         try:
             answer = await self._answer(scope, receive)
         except Rejected as error:
@@ -75,6 +75,11 @@ class Endpoint:
         finally:
             if answer is not None:
                 await send_answer(send, answer)
+
+    @cached_property
+    def _mistake(self) -> Answer:
+        """What is sent when the handler makes a mistake of ours; the server logs the mistake."""
+        return self.refuse(CourierError("internal"))
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
         method = scope["method"]

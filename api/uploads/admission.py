@@ -103,15 +103,16 @@ class Admission:
         if size > limits.max_upload_bytes:
             raise Rejected("too_large")
         place = Place(self.unwritten, lambda: leaves_room(self.free_bytes(), self.unwritten.total, limits))
-        with self.shares.hold(peer):
-            self.announced.add(size)
-            place.owe(size)
-            try:
-                self._check(limits, has_place=has_place)
-                yield place
-            finally:
-                place.owe(0)
-                self.announced.add(-size)
+        self.shares.take(peer)
+        self.announced.add(size)
+        place.owe(size)
+        try:
+            self._check(limits, has_place=has_place)
+            yield place
+        finally:
+            place.owe(0)
+            self.announced.add(-size)
+            self.shares.give_back(peer)
 
     def _check(self, limits: Limits, *, has_place: bool) -> None:
         load = Load(

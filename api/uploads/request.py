@@ -5,7 +5,6 @@ header or parameter that is given twice, or that is not known, is an error. Refu
 """
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl
@@ -23,7 +22,7 @@ from api.http.parameters import (
 from api.uploads.digests import Digest, announced
 from daemon.config import Config
 from daemon.errors import Rejected
-from daemon.model.names import check_path, check_project
+from daemon.model.names import CONTROL, check_path, check_project
 from daemon.model.upload import Destination
 
 #: The parameters that PUT knows.
@@ -131,13 +130,12 @@ def _check_wholeness(headers: Headers) -> None:
 
 def _last_part(host_path: str) -> str:
     """The name of a file at its sender. Outside Windows a backslash is a letter like any other."""
-    separators = r"[/\\]" if _WINDOWS.match(host_path) else "/"
-    return re.split(separators, host_path)[-1]
+    path = host_path.replace("\\", "/") if _WINDOWS.match(host_path) else host_path
+    return path.rsplit("/", 1)[-1]
 
 
 def _displayed(name: str) -> str:
-    shown = "".join("\ufffd" if unicodedata.category(c) == "Cc" else c for c in name)
-    return shown[:MAX_DISPLAY_NAME]
+    return CONTROL.sub("\ufffd", name)[:MAX_DISPLAY_NAME]
 
 
 def _idempotency_key(headers: Headers) -> str | None:

@@ -15,8 +15,8 @@ MAX_COMPONENT_BYTES: Final = 255
 #: Longest path, in bytes (Linux, PATH_MAX less the closing NUL).
 MAX_PATH_BYTES: Final = 4095
 
-#: Unicode's category Cc.
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+#: A control character: Unicode's category Cc.
+CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _INSTANCE: Final = re.compile(r"(?!\d+\Z)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\Z")
 _PROJECT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}\Z")
 _REMOTE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}\Z")
@@ -78,7 +78,7 @@ def _what_is_wrong_with(path: str) -> str:
         return "is not UTF-8"
     if len(encoded) > MAX_PATH_BYTES:
         return f"is longer than {MAX_PATH_BYTES} bytes"
-    if _CONTROL.search(path):
+    if CONTROL.search(path):
         return "has a control character in it"
     return next(filter(None, map(_what_is_wrong_with_component, path[1:].split("/"))), "")
 
