@@ -150,7 +150,9 @@ def test_path_of_1200_directories_arrives(world: World) -> None:
     """A path may be deep, if its directories are there; neither side waits for the other for ever."""
     directory = f"{world.home}{'/d' * 1200}"
     # Python's own making, and removal, does not go that deep.
+    home = world.host_path(world.home)
     subprocess.run(["mkdir", "-p", world.host_path(directory)], check=True)
+    subprocess.run(["chown", "-R", "--reference", home, home], check=True)
     path = f"{directory}/f"
     try:
         world.deliver(path, b"x", mkdirs=True)
@@ -158,4 +160,4 @@ def test_path_of_1200_directories_arrives(world: World) -> None:
             delivery = world.delivery(path, b"x", recheck=True)
             assert session.deliver(delivery, io.BytesIO(b"x"), lambda: None).unchanged
     finally:
-        subprocess.run(["rm", "-rf", world.host_path(world.home)], check=True)
+        subprocess.run(["rm", "-rf", home], check=True)
