@@ -6,8 +6,7 @@ about, so that of two none overlooks the other. The counts of the backlog are a 
 process accepted since then is added to them.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -52,13 +51,28 @@ def leaves_room(free_bytes: int, unwritten_bytes: int, limits: Limits) -> bool:
 
 @dataclass
 class Place:
-    """The place of one upload among those that are being received: what it still owes of what it announced."""
+    """The place of one upload among those that are being received: what it still owes of what it announced.
+
+    It is held from the beginning, and ends with its `with`.
+    """
 
     unwritten: SharedCount
     has_room: Callable[[], bool]
+    give_back: Callable[[], None]
     owed_bytes: int = 0
     #: What was expected last.
     _newest_bytes: int = 0
+
+    def __enter__(self) -> "Place":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Give it back, with what it owes."""
+        self.owe(0)
+        self.give_back()
 
     def owe(self, size: int) -> None:
         """Count `size` bytes as being on their way to the disk, and no others of this upload."""
@@ -96,23 +110,30 @@ class Admission:
         """What waits to be delivered; a little too much while it is being counted."""
         return self.counted + self.since
 
-    @contextmanager
-    def admit(self, length: int | None, peer: str, limits: Limits) -> Iterator[Place]:
-        """Hold a place for an upload of `length` bytes from `peer`; raise Rejected when it is not let in."""
+    def admit(self, length: int | None, peer: str, limits: Limits) -> Place:
+        """The place of an upload of `length` bytes from `peer`; raise Rejected when it is not let in."""
         size, has_place = length or 0, self.shares.admits(peer)
         if size > limits.max_upload_bytes:
             raise Rejected("too_large")
-        place = Place(self.unwritten, lambda: leaves_room(self.free_bytes(), self.unwritten.total, limits))
-        self.shares.take(peer)
-        self.announced.add(size)
-        place.owe(size)
+        place = self._take(size, peer, limits)
         try:
             self._check(limits, has_place=has_place)
-            yield place
-        finally:
-            place.owe(0)
+        except Rejected:
+            place.end()
+            raise
+        return place
+
+    def _take(self, size: int, peer: str, limits: Limits) -> Place:
+        def give_back() -> None:
             self.announced.add(-size)
             self.shares.give_back(peer)
+
+        self.shares.take(peer)
+        self.announced.add(size)
+        place = Place(
+            self.unwritten, lambda: leaves_room(self.free_bytes(), self.unwritten.total, limits), give_back)
+        place.owe(size)
+        return place
 
     def _check(self, limits: Limits, *, has_place: bool) -> None:
         load = Load(

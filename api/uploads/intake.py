@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import ExitStack
 
 from api.http.refusal_log import RefusalLog
 from api.http.response import Receive
@@ -55,8 +54,7 @@ class Uploads:
     async def _take(self, request: UploadRequest, receive: Receive, peer: str) -> Accepted:
         config = self._live.config
         await self._backlog.freshen()
-        with ExitStack() as held:
-            place = await self._admit(held, request.length, peer, config.limits)
+        with await self._admit(request.length, peer, config.limits) as place:
             body = Body(receive, length=request.length, max_bytes=config.limits.max_upload_bytes,
                         pace=self._live.pace())
             accepted = await self._receiver.take(request, body, place)
@@ -64,15 +62,15 @@ class Uploads:
             self._admission.accepted(accepted.upload.size)
         return accepted
 
-    async def _admit(self, held: ExitStack, length: int | None, peer: str, limits: Limits) -> Place:
+    async def _admit(self, length: int | None, peer: str, limits: Limits) -> Place:
         try:
-            return held.enter_context(self._admission.admit(length, peer, limits))
+            return self._admission.admit(length, peer, limits)
         except Rejected as error:
             if error.code != "backlog_full":
                 raise
         # Something may be counted twice: nobody is refused for that.
         await self._backlog.renew()
-        return held.enter_context(self._admission.admit(length, peer, limits))
+        return self._admission.admit(length, peer, limits)
 
     def _log_accepted(self, accepted: Accepted, began: float) -> None:
         upload = accepted.upload
