@@ -66,7 +66,7 @@ def test_connection_that_is_cut_comes_back(incus: Host, tmp_path: Path) -> None:
     with Proxy(tmp_path / "s", incus.socket) as proxy:
         follower = Follower(proxy.path)
         try:
-            assert follower.said.get(timeout=PATIENCE_S) == ("up",)
+            follower.wait_for("up")
             proxy.cut()
             follower.wait_for("down")
             follower.wait_for("up")

@@ -103,6 +103,11 @@ class Machine:
         text = self.run("journalctl", "--no-pager", "--all", "-o", "json", *matches)
         return [json.loads(line) for line in text.splitlines()]
 
+    def said(self, text: str, *matches: str) -> bool:
+        """True when a message of its journal that matches has this text in it."""
+        # Not by --grep, which is an error as long as there is none.
+        return any(text in str(entry["MESSAGE"]) for entry in self.journal(*matches))
+
     def configure(self, **values: object) -> None:
         """Set keys of the configuration; their names are unique in it."""
         for key, value in values.items():
