@@ -84,11 +84,12 @@ class QueueWork(QueueBase):
 
     @staticmethod
     def _first(connection: sqlite3.Connection, instance_key: str, bulk: bool, share: float) -> int:
-        queued = (f"FROM {TABLE} INDEXED BY tasks_lane WHERE instance = ?1 AND status = 1 AND behind = 0"
-                  f" AND (size >= {BULK_BYTES}) = ?2")
+        queued = (f"FROM {TABLE} INDEXED BY tasks_lane WHERE instance = :instance AND status = 1 AND behind = 0"
+                  f" AND (size >= {BULK_BYTES}) = :bulk")
         # One by one: for both at once SQLite would read all that lies between.
         oldest, newest = connection.execute(
-            f"SELECT (SELECT min(_id) {queued}), (SELECT max(_id) {queued})", (instance_key, bulk)).fetchone()
+            f"SELECT (SELECT min(_id) {queued}), (SELECT max(_id) {queued})",
+            {"instance": instance_key, "bulk": bulk}).fetchone()
         return 0 if oldest is None else oldest + int(share * (newest - oldest + 1))
 
     def _claim(
