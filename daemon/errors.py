@@ -124,10 +124,11 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     _reject("bad_owner", 400, "The uid or gid is not legal.", "Give a number from 0 to 4294967294."),
     _reject("bad_flag", 400, "A yes/no value is not legal.", "Give true or false."),
     _reject("bad_query", 400, "A query parameter is unknown or not legal.", "See the README for the parameters."),
-    _reject("bad_length", 400, "The length of the body is not stated consistently.",
+    _reject("bad_length", 400, "The length of the body is not stated, or in two ways.",
             "Send Content-Length or chunked transfer encoding, not both."),
     _reject("bad_request", 400, "The request is not legal HTTP/1.",
-            "Send one Host header and one length, no control characters, and percent-encode what is not ASCII in the address."),
+            "Send one Host header and one length, lines that end with CR and LF and are not folded, no control characters, and"
+            " percent-encode what is not ASCII in the address."),
     _reject("long_head", 431, "The head of the request is too long.",
             "Keep the address and the headers together, the trailers, and the line of each chunk within 16 KiB."),
     _reject("unknown_coding", 501, "This transfer coding is not known here.", "Send Content-Length, or chunked alone."),

@@ -1,9 +1,10 @@
-"""One connection, as Hypercorn serves it, with five things done otherwise.
+"""One connection, as Hypercorn serves it, with six things done otherwise.
 
 - Requests are read by a reader of our own: HTTP/1 only, and a wish to change to anything else is passed over. In
   HTTP/2, which Hypercorn would change to, one slow upload holds up the others, and a failed handshake of WebSocket
   would hold the connection for ever.
 - A request that cannot be read is answered with a code too.
+- `100 Continue` is sent when the app reads the body, not before it has looked at the head.
 - A connection is closed as soon as its client has closed it, not a keep-alive time later.
 - A client that does not read its answers is not waited for without end.
 - What every request costs: the idle time is watched by a timer instead of two tasks, and an answer's head and
@@ -37,9 +38,9 @@ from hypercorn.typing import ASGIFramework, ConnectionState, TaskGroup
 from api.http.pace import Pace
 from api.http.peers import Shares, peer_of
 from api.http.problem import problem, refusal
-from api.http.request_reader import Request, RequestReader, events_of
+from api.http.request_reader import CONTINUE, Request, RequestReader, events_of
 from api.http.request_target import split
-from api.http.response import PEER, PRIVATE, Answer, App, as_http
+from api.http.response import ASKER, PEER, PRIVATE, Answer, App, as_http
 from api.http.slow_reader import Outflow
 from daemon.errors import Rejected
 from daemon.log import log
@@ -207,6 +208,15 @@ class Http1(H11Protocol):
         if self._reader.head_begun:
             self._begin_head()
 
+    @property
+    def waits(self) -> bool:
+        """True while the client waits to be told to send the body; see `api.http.response.Asker`."""
+        return self._reader.waits
+
+    async def invite(self) -> None:
+        """Tell it to."""
+        await self._send_h11_event(CONTINUE)
+
     async def _check_protocol(self, request: Request) -> None:
         # Nothing is changed to, whatever the request asks for.
         return
@@ -253,6 +263,7 @@ class Connection(TCPServer):
         protocol = Http1(
             self.app, self.config, self.context, self._task_group, state, False, None, None, self.protocol_send,
             is_closing=self.writer.is_closing, begin_head=self.idle_timer.begin_head)
+        state[ASKER] = protocol
         self.protocol = cast(ProtocolWrapper, protocol)
         await super()._read_data()
         self.idle_timer.retire()

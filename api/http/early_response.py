@@ -4,12 +4,15 @@ The server hands the pieces of a body to the app through a short queue. When an 
 the queue is full, and the server waits for ever to say that the stream is closed: the connection, its
 descriptor and its buffers are lost. So whatever is answered here, the rest of the body is read and dropped
 until the client has seen the answer and stops; within bounds, after which the connection is closed.
+
+A client that waits to be told to send its body is told when the app first reads it. One that gets its answer before may
+send the body or not: nobody can know where its next request would begin, so its connection is closed, too.
 """
 
 import asyncio
 from typing import Final
 
-from api.http.response import App, Event, Receive, Scope, Send
+from api.http.response import ASKER, App, Asker, Event, Receive, Scope, Send
 
 #: Seconds, and bytes, for which the rest of a body is read after an early answer. Long enough for a client that
 #: only reads once it has written, and not worth waiting for beyond.
@@ -43,6 +46,7 @@ class _Exchange:
         self._scope = scope
         self._receive = receive
         self._send = send
+        self._asker: Asker = scope["state"][ASKER]
         self._linger_s = linger_s
         self._linger_bytes = linger_bytes
         self._ended = False
@@ -50,6 +54,11 @@ class _Exchange:
 
     async def receive(self) -> Event:
         """Pass on the next event of the request."""
+        if self._asker.waits:
+            await self._asker.invite()
+        return await self._next()
+
+    async def _next(self) -> Event:
         event = await self._receive()
         if event["type"] == "http.disconnect":
             self._gone = True
@@ -62,7 +71,7 @@ class _Exchange:
         if self._ended:
             await self._send(event)
         elif event["type"] == "http.response.start":
-            if not _is_short(self._scope, self._linger_bytes):
+            if self._asker.waits or not _is_short(self._scope, self._linger_bytes):
                 event = {**event, "headers": [*event.get("headers", ()), _CLOSE]}
             await self._send(event)
         elif event.get("more_body", False):
@@ -77,7 +86,7 @@ class _Exchange:
         try:
             async with asyncio.timeout(self._linger_s):
                 while left > 0 and not (self._ended or self._gone):
-                    left -= len((await self.receive()).get("body", b""))
+                    left -= len((await self._next()).get("body", b""))
         except TimeoutError:
             return
 
@@ -91,7 +100,7 @@ class _Exchange:
 
     async def _drop_everything(self) -> None:
         while not self._gone:
-            await self.receive()
+            await self._next()
 
 
 def _has_body(scope: Scope) -> bool:

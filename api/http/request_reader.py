@@ -1,6 +1,8 @@
 """Requests as they are read from one connection: h11's parser, with what it leaves open decided.
 
 - A head, the line of one chunk, and the trailers have at most `MAX_HEAD_BYTES` each, however they are cut into packets.
+- What stands around the bytes of a file is read strictly (`api.http.framing`).
+- Whoever waits to be told to send the body is told when somebody wants it, not before it was decided about.
 - Empty lines before a request are passed over (RFC 9112, 2.2); they count as a part of its head.
 - What follows a request that closes the connection is not looked at (RFC 9112, 9.6).
 - Only HTTP/1.0 and HTTP/1.1 are spoken.
@@ -14,6 +16,7 @@ from typing import Final
 
 import h11
 
+from api.http.framing import fault_around_body, fault_of_head
 from api.http.response import Answer, headers_of
 
 #: The most bytes around the bytes of a file that are read as one.
@@ -26,6 +29,8 @@ _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
 _BAD_REQUEST: Final = 400
 #: What a request is refused with that cannot be read, by the status that h11 gives it.
 _CODES: Final = {431: "long_head", 501: "unknown_coding"}
+#: What a client is told to send its body with (RFC 9110, 15.2.1).
+CONTINUE: Final = h11.InformationalResponse(status_code=100, headers=[])
 
 Request = h11.Request
 Event = h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]
@@ -38,33 +43,43 @@ class RequestReader(h11.Connection):
         super().__init__(h11.SERVER, MAX_HEAD_BYTES)
         #: Why the request is refused, when `next_event` has raised.
         self.code = "bad_request"
-        #: Bytes that were received and are not parsed yet.
-        self._unparsed_bytes = 0
-        #: Bytes since the last event that do not belong to a file.
-        self._framing_bytes = 0
+        #: What was received and is not parsed yet.
+        self._unparsed = b""
+        #: What came since the last event and does not belong to a file.
+        self._framing = b""
         #: The beginning of what may become an empty line.
         self._begun = b""
 
     @property
     def head_begun(self) -> bool:
         """True when a part of the next request's head is there."""
-        return self.their_state is h11.IDLE and bool(self._unparsed_bytes)
+        return self.their_state is h11.IDLE and bool(self._unparsed)
+
+    @property
+    def they_are_waiting_for_100_continue(self) -> bool:
+        """False, so that Hypercorn does not tell them at once to send what may be refused; `waits` is the truth."""
+        return False
+
+    @property
+    def waits(self) -> bool:
+        """True while the client waits to be told to send the body."""
+        return super().they_are_waiting_for_100_continue
 
     def receive_data(self, data: bytes) -> None:
         """Take what was read; nothing at all is its end."""
         if data and self.their_state is h11.MUST_CLOSE:
             return
-        if data and self.their_state is h11.IDLE and not self._unparsed_bytes:
+        if data and self.their_state is h11.IDLE and not self._unparsed:
             data = self._without_empty_lines(self._begun + data)
             if not data:
                 return
-        self._unparsed_bytes += len(data)
+        self._unparsed += data
         super().receive_data(data)
 
     def _without_empty_lines(self, data: bytes) -> bytes:
         found = _EMPTY_LINES.match(data)
         empty_bytes = found.end() if found else 0
-        self._framing_bytes += empty_bytes
+        self._framing += data[:empty_bytes]
         rest = data[empty_bytes:]
         self._begun = rest if rest == b"\r" else b""
         return b"" if self._begun else rest
@@ -78,24 +93,28 @@ class RequestReader(h11.Connection):
         except h11.RemoteProtocolError as error:
             self.code = _CODES.get(error.error_status_hint, "bad_request")
             raise
-        self._count(event)
-        if self._framing_bytes > MAX_HEAD_BYTES:
+        self._take_framing(event)
+        if len(self._framing) > MAX_HEAD_BYTES:
             raise self._refused("long_head")
         if event is not h11.NEED_DATA:
-            self._framing_bytes = 0
-        return self._checked(event)
+            self._check(event)
+            self._framing = b""
+        return event
 
-    def _count(self, event: Event) -> None:
-        left = len(self.trailing_data[0])
-        self._framing_bytes += self._unparsed_bytes - left - (len(event.data) if type(event) is h11.Data else 0)
-        self._unparsed_bytes = left
+    def _take_framing(self, event: Event) -> None:
+        left = self.trailing_data[0]
+        data_bytes = len(event.data) if type(event) is h11.Data else 0
+        self._framing += self._unparsed[:len(self._unparsed) - len(left) - data_bytes]
+        self._unparsed = left
 
-    def _checked(self, event: Event) -> Event:
-        if type(event) is h11.EndOfMessage and any(name in DIGEST_FIELDS for name, _ in event.headers):
-            raise self._refused("unchecked_digest")
+    def _check(self, event: Event) -> None:
         if type(event) is h11.Request:
             self._check_version(event)
-        return event
+            self._refuse(fault_of_head(self._framing, event.target, event.headers))
+        elif type(event) in {h11.Data, h11.EndOfMessage}:
+            self._refuse(fault_around_body(self._framing))
+        if type(event) is h11.EndOfMessage and any(name in DIGEST_FIELDS for name, _ in event.headers):
+            raise self._refused("unchecked_digest")
 
     def _check_version(self, request: Request) -> None:
         if request.http_version not in VERSIONS:
@@ -103,6 +122,10 @@ class RequestReader(h11.Connection):
         if request.http_version == b"1.0" and any(name == b"transfer-encoding" for name, _ in request.headers):
             # Whoever passed it on may have seen another end of it (RFC 9112, 6.1).
             raise self._refused("bad_request")
+
+    def _refuse(self, code: str | None) -> None:
+        if code is not None:
+            raise self._refused(code)
 
     def _refused(self, code: str) -> h11.RemoteProtocolError:
         self.code = code
@@ -114,7 +137,7 @@ class RequestReader(h11.Connection):
         super().start_next_cycle()
         if rest:
             super().__init__(h11.SERVER, MAX_HEAD_BYTES)
-            self._unparsed_bytes = 0
+            self._unparsed = b""
             self.receive_data(rest)
             if ended:
                 self.receive_data(b"")

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from daemon.model.text import json_text
 
@@ -17,10 +17,23 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 PRIVATE: Final = "private"
 #: There too: who asks, as `api.http.peers` tells them apart.
 PEER: Final = "peer"
+#: There too: the `Asker`.
+ASKER: Final = "asker"
 
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 TEXT: Final = "text/plain; charset=utf-8"
+
+
+class Asker(Protocol):
+    """The client of a request, who may have asked to be told before it sends the body (RFC 9110, 10.1.1)."""
+
+    @property
+    def waits(self) -> bool:
+        """True while it was not told, has sent nothing of the body, and has no answer."""
+
+    async def invite(self) -> None:
+        """Tell it to send the body."""
 
 
 @dataclass(frozen=True, slots=True)

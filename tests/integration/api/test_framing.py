@@ -123,23 +123,97 @@ def test_other_versions_are_refused(shared: Api, version: str) -> None:
 
 
 CHUNKED_BODY = "\r\n1\r\nx\r\n0\r\n\r\n"
+CHUNKS = "Transfer-Encoding: chunked\r\n\r\n"
 
-
-@pytest.mark.parametrize(("framing", "status"), [
+#: Bodies that somebody else may see end elsewhere, and the status that they are refused with.
+DOUBTFUL = [
     ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n" + CHUNKED_BODY, 501),
     ("Transfer-Encoding: identity, chunked\r\n" + CHUNKED_BODY, 501),
+    ("Transfer-Encoding: chunked, identity\r\n" + CHUNKED_BODY, 501),
     ("Transfer-Encoding: xchunked\r\n" + CHUNKED_BODY, 501),
+    ("Transfer-Encoding: \x0bchunked\r\n" + CHUNKED_BODY, 400),
     ("Transfer-Encoding : chunked\r\n" + CHUNKED_BODY, 400),
-    ("Transfer-Encoding: chunked\r\n\r\n+1\r\nx\r\n0\r\n\r\n", 400),
-    ("Transfer-Encoding: chunked\r\n\r\n0x1\r\nx\r\n0\r\n\r\n", 400),
-    ("Transfer-Encoding: chunked\r\n\r\n1;a\nx\r\nx\r\n0\r\n\r\n", 400),
+    ("Transfer-Encoding:\r\n chunked\r\n" + CHUNKED_BODY, 400),
+    ("Transfer-Encoding: chunked\n" + CHUNKED_BODY, 400),
+    ("Transfer-Encoding: chunked\r\nX: a\rb\r\n" + CHUNKED_BODY, 400),
+    ("X: a\n\tb\r\nTransfer-Encoding: chunked\r\n" + CHUNKED_BODY, 400),
+    (CHUNKS + "+1\r\nx\r\n0\r\n\r\n", 400), (CHUNKS + "0x1\r\nx\r\n0\r\n\r\n", 400),
+    (CHUNKS + "1_0\r\nx\r\n0\r\n\r\n", 400), (CHUNKS + " 1\r\nx\r\n0\r\n\r\n", 400),
+    (CHUNKS + "1 \r\nx\r\n0\r\n\r\n", 400), (CHUNKS + f"{1:016x}\r\nx\r\n0\r\n\r\n", 400),
+    (CHUNKS + "1\nx\r\n0\r\n\r\n", 400), (CHUNKS + "1\r\nx\n0\r\n\r\n", 400),
+    (CHUNKS + "1;a\nx\r\nx\r\n0\r\n\r\n", 400), (CHUNKS + "1;a\rb\r\nx\r\n0\r\n\r\n", 400),
+    (CHUNKS + "1;a\0b\r\nx\r\n0\r\n\r\n", 400), (CHUNKS + "1\r\nx\r\n0;a\rb\r\n\r\n", 400),
+    (CHUNKS + "1\r\nx\r\n0\r\n\n", 400), (CHUNKS + "1\r\nx\r\n0\r\nX: a\n\n", 400),
+    (CHUNKS + "1\r\nx\r\n0\r\nX: a\rb\r\n\r\n", 400), (CHUNKS + "1\r\nx\r\n0\r\nX: a\r\n b\r\n\r\n", 400),
     ("Content-Length: +1\r\n\r\nx", 400), ("Content-Length: 0x1\r\n\r\nx", 400), ("Content-Length: 1_0\r\n\r\nx", 400),
-])
+    ("Content-Length: 1, 1\r\n\r\nx", 400), ("Content-Length: 1\r\nContent-Length: 1\r\n\r\nx", 400),
+    ("Content-Length: 1,\r\n\r\nx", 400), ("Content-Length:\r\n\r\nx", 400), ("Content-Length : 1\r\n\r\nx", 400),
+    (f"Content-Length: {1:019}\r\n\r\nx", 400), ("Content-Length: 1\n\nx", 400), ("Content-Length:\r\n 1\r\n\r\nx", 400),
+]
+
+
+@pytest.mark.parametrize(("framing", "status"), DOUBTFUL)
 def test_body_whose_end_another_might_see_elsewhere_is_refused(shared: Api, framing: str, status: int) -> None:
     """A proxy in front that reads it otherwise would let a second request through in the body of the first."""
     before = shared.spooled()
     assert converse(shared, HEAD.encode() + framing.encode())[0] == status
     assert shared.spooled() == before
+
+
+@pytest.mark.parametrize("packets", [1, 1000])
+def test_body_is_taken_however_its_chunks_are_cut(shared: Api, packets: int) -> None:
+    """Lines that are whole only in the next packet are legal."""
+    sent = CHUNKED + b"00001;a=\"b\tc\"\r\nx\r\n1\r\ny\r\n000\r\nX: a\r\n\r\n"
+    size = -(-len(sent) // packets)
+    assert converse(shared, *(sent[at:at + size] for at in range(0, len(sent), size)))[0] == 202
+
+
+@pytest.mark.parametrize("head", [
+    "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n"])
+def test_two_framings_are_refused_at_every_address(shared: Api, head: str) -> None:
+    """Also where nobody reads the body."""
+    request = f"GET /healthz HTTP/1.1\r\nHost: localhost\r\n{head}\r\n0\r\n\r\n"
+    assert converse(shared, request.encode()) == (400, "bad_length")
+
+
+@pytest.mark.parametrize("head", [
+    "GET /healthz HTTP/1.1\nHost: localhost\n\n", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\n",
+    "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: a\rb\r\n\r\n", "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: a\r\r\n\r\n",
+    "GET /healthz HTTP/1.1\r\n Host: localhost\r\n\r\n", "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: a\r\n\tb\r\n\r\n",
+    "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: a\x1bb\r\n\r\n", "GET /healthz\rHTTP/1.1\r\nHost: localhost\r\n\r\n",
+])
+def test_line_that_another_might_see_end_elsewhere_is_refused(shared: Api, head: str) -> None:
+    """Lines end with CR and LF, neither stands alone, none is folded, and none has control characters (RFC 9112, 2.2 and 5.2)."""
+    assert converse(shared, head.encode()) == (400, "bad_request")
+
+
+def greeting(host: str, target: str = "/healthz") -> bytes:
+    """A question with this Host header."""
+    return f"GET {target} HTTP/1.1\r\nHost:{host}\r\nConnection: close\r\n\r\n".encode("latin-1")
+
+
+@pytest.mark.parametrize("host", [
+    " a b", " user@localhost", " a,b c", " localhost:x", " localhost:80:90", " :80", " [::1", " ::1", " [::1]x", " a/b", " a%zz", " \xe9",
+    " a\r\nHost: a", " a\r\nHost:",
+])
+def test_host_that_is_none_is_refused(shared: Api, host: str) -> None:
+    """RFC 9112, 3.2: one Host, of a host and a port."""
+    assert converse(shared, greeting(host)) == (400, "bad_request")
+
+
+@pytest.mark.parametrize("host", ["", " ", " localhost", "localhost:8420", " a_b.example.", " [::1]:80", " [fe80::1%25eth0]", " 127.0.0.1:", " a%20b"])
+def test_host_that_is_one_is_taken(shared: Api, host: str) -> None:
+    """An empty one is that of an address without a host, as at a Unix socket (RFC 9112, 3.2)."""
+    assert converse(shared, greeting(host)) == (200, None)
+
+
+@pytest.mark.parametrize(("host", "target", "status"), [
+    (" a", "http://a/healthz", 200), ("", "http://a/healthz", 400), (" a", "http:///healthz", 400), (" a", "http://u@a/healthz", 400),
+    (" a", "http://a b/healthz", 400),
+])
+def test_host_of_an_absolute_target_is_checked_too(shared: Api, host: str, target: str, status: int) -> None:
+    """It is what counts then (RFC 9112, 3.2.2), and the Host header must not be empty beside it."""
+    assert converse(shared, greeting(host, target))[0] == status
 
 
 def test_chunks_are_refused_in_http_1_0(shared: Api) -> None:

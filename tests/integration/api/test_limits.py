@@ -22,6 +22,8 @@ from tests.support.waiting import PATIENCE_S
 
 Start = Callable[..., Api]
 HEAD = "PUT /v1/instances/c1/files/root/a HTTP/1.1\r\nHost: localhost\r\n"
+#: What a client is told that asked before it sends a body: it is let in.
+CONTINUE = b"HTTP/1.1 100 \r\n\r\n"
 
 
 def answer(connection: socket.socket) -> bytes:
@@ -33,6 +35,15 @@ def answer(connection: socket.socket) -> bytes:
             break
         received += piece
     return received
+
+
+def begin_upload(connection: socket.socket) -> bytes:
+    """Begin an upload of five bytes, and send two of them once it is let in; return what is said to its head."""
+    connection.sendall(f"{HEAD}Content-Length: 5\r\nExpect: 100-continue\r\n\r\n".encode())
+    said = answer(connection)
+    if said == CONTINUE:
+        connection.sendall(b"ab")
+    return said
 
 
 def until_closed(connection: socket.socket) -> bytes:
@@ -94,10 +105,9 @@ def test_upload_is_refused_when_too_many_are_running(start: Start) -> None:
     api = start(api={"max_connections": 2})
     with ExitStack() as stack:
         running = [stack.enter_context(api.raw()) for _ in range(2)]
-        for connection in running:
-            connection.sendall(f"{HEAD}Content-Length: 5\r\n\r\nab".encode())
-        reply = wait_until(lambda: (r := api.put("root/b")).status == 503 and r, "the third upload is refused")
-        assert (reply.code, reply.headers["retry-after"]) == ("too_busy", "1")
+        assert [begin_upload(connection) for connection in running] == [CONTINUE, CONTINUE]
+        reply = api.put("root/b")
+        assert (reply.status, reply.code, reply.headers["retry-after"]) == (503, "too_busy", "1")
         running[0].sendall(b"cde")
         assert b" 202 " in answer(running[0])
         assert api.put("root/b").status == 202
@@ -112,12 +122,11 @@ def test_uploads_that_drip_lock_out_nobody_else(start: Start, greedy: str, modes
     """One client gets three quarters of the places; the others find the rest."""
     api = start(api={"max_connections": 8})
     with ExitStack() as stack:
-        for _ in range(6):
-            stack.enter_context(api.raw(greedy)).sendall(f"{HEAD}Content-Length: 5\r\n\r\nab".encode())
-        wait_until(lambda: b" 503 " in upload_from(api, greedy), "no more of that client are taken")
+        assert [begin_upload(stack.enter_context(api.raw(greedy))) for _ in range(6)] == [CONTINUE] * 6
+        assert b" 503 " in upload_from(api, greedy)
         assert b" 202 " in upload_from(api, modest)
-        stack.enter_context(api.raw(modest)).sendall(f"{HEAD}Content-Length: 5\r\n\r\nab".encode())
-        wait_until(lambda: b" 503 " in upload_from(api, modest), "it may hold as many as are left")
+        assert begin_upload(stack.enter_context(api.raw(modest))) == CONTINUE
+        assert b" 503 " in upload_from(api, modest)
         assert b" 202 " in upload_from(api, "127.0.0.3")
 
 
