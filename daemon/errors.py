@@ -262,13 +262,14 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
           "Start the shard's worker, which brings it up to date once no process of the older version uses it."),
     _stop("schema_newer", "A shard's database is of a newer version of this program.",
           "Install that version again, or a newer one.", exit_status=EX_CONFIG),
-    _stop("queue_damaged", "A shard's database is damaged.", "The worker sets it aside and rebuilds it."),
+    _stop("queue_damaged", "A shard's database is damaged, or not of this program's making.",
+          "The worker sets it aside and rebuilds it."),
     _wait("queue_full", "There is no room for the service's own writes.",
           "Make room for the state directory: bytes or inodes on its filesystem, or the quota of who owns it.",
           cause=Cause.HERE, room_helps=True),
     _wait("queue_failed", "The queue's database could not be read or written.",
           "See the message; check the disk.", cause=Cause.HERE),
-    _retry("queue_locked", "Another process held the queue's database for too long.", "See whether one of them hangs."),
+    _retry("queue_locked", "Another process held the queue's database, or the lock for opening it, for too long.", "See whether one of them hangs."),
 )
 
 

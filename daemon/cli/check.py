@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from daemon import config as configuration
+from daemon.cli.all_shards import shards_of
 from daemon.config import Config
 from daemon.errors import CourierError
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
@@ -22,7 +23,9 @@ from daemon.process.output import say
 from daemon.process.privileges import Identity, become, identity_to_take
 from daemon.spool import open_spool
 from daemon.state.layout import Layout, inode
+from daemon.task_queue.sqlite import notes
 from daemon.task_queue.sqlite.trial import try_out
+from daemon.task_queue.sqlite.versions import look_over
 
 #: What the worker's unit names in LoadCredential=remotes:
 INSTALLED_CREDENTIALS: Final = Path("/etc/incus-courier/credentials")
@@ -74,6 +77,17 @@ def _check_state(layout: Layout, config: Config) -> Iterator[CheckResult]:
     if directory.ok:
         yield _try("spool", lambda: _check_spool(layout, config))
         yield _try("SQLite", lambda: try_out(layout))
+        yield from _check_shards(layout, config)
+
+
+def _check_shards(layout: Layout, config: Config) -> Iterator[CheckResult]:
+    try:
+        made = [shard for shard in shards_of(layout, config) if notes.exists(layout, shard)]
+    except CourierError as error:
+        yield CheckResult("queue", False, error.detail, error.kind.hint)
+        return
+    for shard in made:
+        yield _try(f"shard {shard}", partial(look_over, layout, shard))
 
 
 def _try(what: str, look: Callable[[], str]) -> CheckResult:

@@ -204,6 +204,16 @@ class _Run:
         damage = what_is_damaged(self._layout, shard, thorough=True) if notes.exists(self._layout, shard) else None
         if damage is not None:
             notes.condemn(self._layout, shard)
+        try:
+            self._mend_whole(shard, shards)
+        except QueueFault as fault:
+            if fault.code != "queue_damaged":
+                raise
+            # Met only now; what is made from the spool has none of it.
+            notes.condemn(self._layout, shard)
+            self._mend_whole(shard, shards)
+
+    def _mend_whole(self, shard: int, shards: int) -> None:
         with rebuild.open_whole(self._layout, shard, shards=shards, supersede=self._supersede,
                                 report=self._tell) as queue:
             self._compare(queue, shards, repair=True)

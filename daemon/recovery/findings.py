@@ -31,10 +31,10 @@ def _table(*rows: tuple[str, str, str, str]) -> dict[str, FindingKind]:
 #: The table. Keys are the stable names.
 FINDINGS: Final[dict[str, FindingKind]] = _table(
     # --- a shard's database -------------------------------------------------------------------------------
-    ("queue_damaged", "A shard's database is damaged.",
+    ("queue_damaged", "A shard's database is damaged, or has something in it that this program did not make.",
      "It is moved to lost+found and rebuilt from the spool.",
-     "Check the disk. Ask again for what people had asked of tasks and was not done; retry or release with "
-     "--force the dead letters and held uploads whose bytes are still wanted."),
+     "Check the disk, or find out who made what the message names. Ask again for what people had asked of tasks and "
+     "was not done; retry or release with --force the dead letters and held uploads whose bytes are still wanted."),
     ("queue_emptied", "A shard's database is new although there are uploads in the spool.",
      "It is filled from the spool before its worker begins.",
      "Find out what removed it: nothing but the service may change the state directory. Then do as for "

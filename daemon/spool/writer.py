@@ -82,7 +82,7 @@ class FileIncoming:
         bucket = upload.destination.bucket
         try:
             self._complete(upload)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             directory = self._directory_of(bucket)
             failpoints.reach("spool.link")
             os.link(f"/proc/self/fd/{self._descriptor}", upload.task_id, dst_dir_fd=directory, follow_symlinks=True)

@@ -43,7 +43,6 @@ from daemon.task_queue.values import (
     Settled,
     Settlement,
     Tally,
-    Total,
 )
 
 __all__ = [
@@ -74,7 +73,6 @@ __all__ = [
     "Settlement",
     "Tally",
     "TaskQueue",
-    "Total",
     "open_existing",
     "open_intake",
 ]

@@ -106,6 +106,9 @@ class Watch(Protocol):
     def replaced(self) -> bool:
         """True when others do not find any more what is open here."""
 
+    def require_form(self) -> None:
+        """Raise QueueFault('queue_damaged') when it is made of anything but what this program makes."""
+
     def met_damage(self) -> bool:
         """True when a damaged row was met since this was last asked."""
 

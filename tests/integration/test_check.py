@@ -2,15 +2,22 @@
 
 import os
 import socket
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from daemon.cli.check import check
 from daemon.config import CREDENTIALS, FILE_VARIABLE, LOCAL, load
+from daemon.errors import ERRORS
 from daemon.state.layout import Layout
+from daemon.task_queue.sqlite.versions import SCHEMA_VERSION
+from tests.support import version_1
 from tests.support.command import incus_courier
+from tests.support.depot import Depot
+from tests.support.foreign import plant
 from tests.support.service import Service
 from worker.check import probe
 
@@ -88,6 +95,51 @@ def test_check_says_what_a_user_may_not_see(file: Path) -> None:
     assert (what, ok) == ("remote local", False)
     assert str(config.state.path) in str(detail)
     assert "root" in str(hint)
+
+
+@pytest.fixture
+def made(file: Path) -> Layout:
+    """A state with one shard that has its database."""
+    with Depot(file.parent / "state") as depot:
+        depot.accept()
+        return depot.layout
+
+
+@pytest.mark.usefixtures("made")
+def test_check_names_the_version_of_each_shard(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A shard that was made, and is as this program makes it, is well."""
+    assert check(load(file), str(file)) == 0
+    assert f"ok   shard 0: version {SCHEMA_VERSION}\n" in capsys.readouterr().out
+
+
+def test_check_fails_when_a_shard_cannot_be_served(file: Path, made: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    """A database of a newer version ends every process: the check says so before one is started. It changes nothing."""
+    with closing(sqlite3.connect(made.database(0))) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    assert check(load(file), str(file)) == 1
+    said = capsys.readouterr().out
+    assert "FAIL shard 0: The database of shard 0 has version 99" in said
+    assert ERRORS["schema_newer"].hint in said
+
+
+@pytest.mark.parametrize("what", ["trigger", "view in the place of a table"])
+def test_check_fails_when_a_shard_has_what_no_program_of_the_service_made(
+    file: Path, made: Layout, capsys: pytest.CaptureFixture[str], what: str,
+) -> None:
+    """It is named, and its worker will set the database aside."""
+    plant(made.database(0), what)
+    assert check(load(file), str(file)) == 1
+    assert "FAIL shard 0: The queue's database: this program has not made the " in capsys.readouterr().out
+
+
+def test_check_upgrades_nothing(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What an older version left is well: the shard's worker brings it up to date."""
+    directory = file.parent / "state"
+    version_1.build(directory, 1)
+    before = Layout(directory).database(0).read_bytes()
+    assert check(load(file), str(file)) == 0
+    assert "ok   shard 0: version 1; its worker brings it up to version" in capsys.readouterr().out
+    assert Layout(directory).database(0).read_bytes() == before
 
 
 def _long_name(directory: Path) -> Path:

@@ -1,5 +1,6 @@
 """The installed service: its two users share a state, do not trust each other, and get no power over root."""
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 from daemon.state.layout import Layout
 from tests.support import version_1
 from tests.support.command import Done, incus_courier
+from tests.support.foreign import plant
 from tests.support.identity import User
 from tests.support.service import Service
 from tests.support.two_users import API, WORKER, installed, loosen, owners, tidy
@@ -191,6 +193,51 @@ def test_command_of_root_follows_no_link_of_a_front_door_that_was_taken_over(
     assert status(precious) == before
     assert [path.name for path in roots.iterdir()] == ["precious"]
     assert nothing_is_roots(service)
+
+
+@pytest.mark.parametrize("words", [["status"], ["tasks", "list"], ["tasks", "retry", "--state", "failed", "--no-wait"],
+                                   ["check"], ["fsck"]])
+@pytest.mark.parametrize("what", ["view in the place of a table", "text as large as a disk"])
+def test_command_of_root_ends_whatever_a_front_door_that_was_taken_over_wrote_into_a_database(
+    service: Service, words: list[str], what: str,
+) -> None:
+    """A question to it would never end and take all memory: the database is refused, and said to be damaged."""
+    leave_waiting(service)
+    with API.acting():
+        plant(service.layout.database(0), what)
+    done = command(service, *words)
+    assert "Traceback" not in done.err, done.err
+    assert done.code == 1
+    assert "this program has not made the" in done.out + done.err or "too big" in done.out + done.err
+    assert nothing_is_roots(service)
+
+
+@pytest.mark.parametrize("repaired", [True, False])
+def test_nothing_that_the_api_wrote_into_a_database_outlives_the_next_start(service: Service, repaired: bool) -> None:
+    """A trigger could say of each upload that it is delivered, and its bytes would go; a view could never end."""
+    leave_waiting(service)
+    with API.acting():
+        plant(service.layout.database(0), "trigger")
+        plant(service.layout.database(1), "view in the place of a table")
+    if repaired:
+        assert command(service, "fsck", "--repair").code == 0
+    service.start()
+    for number in range(8, 12):
+        upload(service, number)
+    wait_delivered(service, range(12))
+    assert command(service, "fsck").code == 0
+
+
+def test_command_of_root_does_not_wait_for_ever_for_a_lock_that_the_api_holds(service: Service) -> None:
+    """It says which lock it is."""
+    leave_waiting(service)
+    with API.acting():
+        held = os.open(service.layout.schema_lock, os.O_RDWR)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    done = command(service, "status")
+    os.close(held)
+    assert done.code == 1
+    assert f"Another process holds {service.layout.schema_lock}" in done.out
 
 
 def test_repair_of_root_makes_a_queue_that_both_users_can_use(service: Service) -> None:

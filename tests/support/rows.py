@@ -31,21 +31,30 @@ def read(queue: QueueBase, *columns: str) -> list[Any]:
 
 
 def watch(queue: QueueBase) -> None:
-    """Write down every change of a state from now on."""
-    queue.durable.execute("CREATE TABLE IF NOT EXISTS seen (was INTEGER, became INTEGER)")
-    queue.durable.execute(
-        "CREATE TRIGGER IF NOT EXISTS spy AFTER UPDATE OF status ON tasks_v1 WHEN OLD.status <> NEW.status BEGIN"
-        " INSERT INTO seen VALUES (OLD.status, NEW.status); END")
+    """Write down every change of a state from now on that this queue makes, beside its database."""
+    for connection in (queue.durable, queue.quick):
+        connection.execute("CREATE TEMP TABLE IF NOT EXISTS seen (was INTEGER, became INTEGER)")
+        connection.execute(
+            "CREATE TEMP TRIGGER IF NOT EXISTS spy AFTER UPDATE OF status ON main.tasks_v1 WHEN OLD.status <> NEW.status"
+            " BEGIN INSERT INTO seen VALUES (OLD.status, NEW.status); END")
 
 
 def seen(queue: QueueBase) -> set[tuple[State, State]]:
     """The changes that were written down."""
-    return {(State(was), State(became)) for was, became in queue.read("SELECT DISTINCT was, became FROM seen")}
+    return {(State(was), State(became)) for connection in (queue.durable, queue.quick)
+            for was, became in connection.execute("SELECT DISTINCT was, became FROM seen")}
 
 
 def add_ballast(queue: QueueBase, size: int) -> None:
-    """Make the database larger by a table that nobody reads."""
-    queue.durable.execute("CREATE TABLE ballast AS SELECT zeroblob(?)", (size,))
+    """Make the database larger by facts that nobody reads."""
+    queue.durable.executemany("INSERT INTO facts VALUES ('ballast' || ?, zeroblob(100000))",
+                              [(number,) for number in range(-(-size // 100_000))])
+
+
+def last_place(queue: QueueBase) -> tuple[int, int]:
+    """Where the last page of the database is in the file: from which byte on, and how many. It has what was added last."""
+    size, pages = (queue.read(f"PRAGMA {name}")[0][0] for name in ("page_size", "page_count"))
+    return (pages - 1) * size, size
 
 
 def place_of(queue: QueueBase, name: str) -> tuple[int, int]:

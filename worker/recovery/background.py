@@ -102,6 +102,7 @@ class Recovery:
     def _look_around(self) -> None:
         if self._queue.replaced():
             raise QueueFault("queue_damaged", "The database was removed or replaced under its worker.")
+        self._queue.require_form()
         if self._queue.is_suspected():
             self._read_at = 0.0
         lease_at = last_acquired_at(self._layout)

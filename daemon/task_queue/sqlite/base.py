@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Final, Self
+from math import inf
+from typing import Any, ClassVar, Final, Self
 
 import persistqueue
 from persistqueue.serializers import json as json_serializer
@@ -24,15 +25,19 @@ from daemon.model.upload import END_OF_TIME_S, Upload
 from daemon.state.layout import Layout, inode
 from daemon.task_queue.capabilities import Bytes
 from daemon.task_queue.sqlite.alone import alone
+from daemon.task_queue.sqlite.connect import SET_CACHE, connect
 from daemon.task_queue.sqlite.faults import commit, faults
+from daemon.task_queue.sqlite.form import require_form, schema_number, version_of
 from daemon.task_queue.sqlite.inspection import what_is_foreign
 from daemon.task_queue.sqlite.schema import CREATE, TABLE
 from daemon.task_queue.sqlite.versions import SCHEMA_VERSION, STEPS, admit, version_on_disk
 
-#: How long to wait for another process's short transaction.
-BUSY_TIMEOUT_S: Final = 10.0
 #: Steps of SQLite's machine between two notes that an upgrade goes on: some ten milliseconds.
 _TELL_EVERY_STEPS: Final = 1_000_000
+#: Steps between two looks at the clock.
+_LOOK_EVERY_STEPS: Final = 1_000_000
+#: More rows than there are names and states, as `limits` has them.
+_MOST_ROWS: Final = 5_000_000
 #: What `decode` needs of a row, in its order.
 COLUMNS: Final = ("_id, data, status, attempts, due_at, updated_at, error_code, error_message, "
                   "spooled, recheck, part, age_base, task_id, instance, target, size")
@@ -43,12 +48,25 @@ TASK_ID: Final = COLUMNS.split(", ").index("task_id")
 COMPLETE_FACT: Final = "born"
 
 
+class Deadline:
+    """When a question has to be answered, in seconds of the monotonic clock."""
+
+    def __init__(self) -> None:
+        self.at = inf
+
+    def is_over(self) -> bool:
+        """True when it is too late."""
+        return time.monotonic() > self.at
+
+
 class QueueBase(persistqueue.SQLiteAckQueue):
     """The connections and transactions of one shard's database."""
 
     _TABLE_NAME = TABLE.rpartition("_")[0]
     # `_init` makes all of the schema in one transaction.
     _SQL_CREATE = "SELECT 1"
+    #: No question takes so long, unless somebody who may write the file sees to it.
+    MOST_S: ClassVar = 30.0
 
     def __init__(
         self, layout: Layout, shard: int, spool: Bytes | None = None, *, upgrade: Callable[[], None] | None = None,
@@ -72,28 +90,39 @@ class QueueBase(persistqueue.SQLiteAckQueue):
         self.met_damaged_row = False
         #: Tasks of claims that failed: whether they are claimed is not known.
         self._doubtful: list[Task] = []
+        self._deadline = Deadline()
         with self.faults():
             layout.make_shard(shard)
             foreign = what_is_foreign(layout, shard)
             if foreign is not None:
                 raise QueueFault("queue_damaged", foreign)
-            with alone(layout):
-                admit(version_on_disk(layout, shard), shard, upgrade=upgrade is not None)
-                super().__init__(
-                    str(layout.shard(shard)), auto_resume=False, name=TABLE.rpartition("_")[2], multithreading=True,
-                    timeout=BUSY_TIMEOUT_S, serializer=json_serializer, db_file_name=layout.database(shard).name,
-                )
+            try:
+                self._open_database()
+            except BaseException:
+                self.close()
+                raise
             # SQLite removes the log only when nobody has the database open.
             self._files = (os.fspath(layout.database(shard)), os.fspath(layout.log(shard)))
             self._inodes = self._inodes_now()
 
+    def _open_database(self) -> None:
+        with alone(self.layout):
+            admit(version_on_disk(self.layout, self.shard), self.shard, upgrade=self._upgrade is not None)
+            super().__init__(
+                str(self.layout.shard(self.shard)), auto_resume=False, name=TABLE.rpartition("_")[2],
+                multithreading=True, serializer=json_serializer, db_file_name=self.layout.database(self.shard).name,
+            )
+        # Others may open theirs meanwhile: this can take long.
+        self._bring_up_to_date()
+        self._schema = self._look_at_form()
+        self.quick.set_progress_handler(self._deadline.is_over, _LOOK_EVERY_STEPS)
+
     def _new_db_connection(self, path: str, multithreading: bool, timeout: float) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            f"{path}/{self.db_file_name}", timeout=timeout, check_same_thread=False, isolation_level=None)
+        connection = connect(f"{path}/{self.db_file_name}")
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA cache_size = -16384")
+            connection.execute(SET_CACHE)
         except sqlite3.Error:
             connection.close()
             raise
@@ -101,12 +130,9 @@ class QueueBase(persistqueue.SQLiteAckQueue):
 
     def _init(self) -> None:
         super()._init()
-        version = self.durable.execute("PRAGMA user_version").fetchone()[0]
-        admit(version, self.shard, upgrade=self._upgrade is not None)
-        if version == 0:
+        if version_of(self.durable) == 0:
+            require_form(self.durable, 0)
             self._create()
-        else:
-            self._bring_up_to_date(version)
         self.quick.execute("PRAGMA synchronous = NORMAL")
 
     def _create(self) -> None:
@@ -115,15 +141,23 @@ class QueueBase(persistqueue.SQLiteAckQueue):
         self.durable.executescript(
             f"BEGIN IMMEDIATE; {CREATE} {born} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
 
-    def _bring_up_to_date(self, version: int) -> None:
+    def _bring_up_to_date(self) -> None:
+        version = version_of(self.durable)
+        admit(version, self.shard, upgrade=self._upgrade is not None)
         self.durable.set_progress_handler(self._upgrade, _TELL_EVERY_STEPS)
         for older in range(version, SCHEMA_VERSION):
+            self._schema = require_form(self.durable, older)
             with self.write(self.durable, "queue.upgrade") as connection:
                 STEPS[older](connection)
                 connection.execute(f"PRAGMA user_version = {older + 1}")
             failpoints.reach("queue.upgraded")
             log("queue.upgraded", shard=self.shard, version=older + 1)
         self.durable.set_progress_handler(None, 0)
+
+    def _look_at_form(self) -> int:
+        """Look at all of the schema; return SQLite's number for it. Raises QueueFault('queue_damaged')."""
+        with self._lock, self.faults():
+            return require_form(self.durable, SCHEMA_VERSION)
 
     def faults(self) -> AbstractContextManager[None]:
         """Turn what SQLite and the disk raise into QueueFault."""
@@ -154,8 +188,10 @@ class QueueBase(persistqueue.SQLiteAckQueue):
     def write(self, connection: sqlite3.Connection, step: str) -> Iterator[sqlite3.Connection]:
         """One transaction. Raises QueueFault; its `certainly_failed` says that nothing was committed."""
         with self._lock, self.faults():
+            self._deadline.at = inf
             connection.execute("BEGIN IMMEDIATE")
             try:
+                self.require_same_schema(connection)
                 yield connection
                 failpoints.reach(step)
             except BaseException:
@@ -164,10 +200,22 @@ class QueueBase(persistqueue.SQLiteAckQueue):
                 raise
             commit(connection, self.layout.shard(self.shard))
 
+    def require_same_schema(self, connection: sqlite3.Connection, name: str = "main") -> None:
+        """Raise QueueFault('queue_damaged') unless the schema is the one that was looked at: it may have triggers.
+
+        The database has that name in the connection.
+        """
+        if schema_number(connection, name) != self._schema:
+            raise QueueFault("queue_damaged", "The queue's database: its schema was changed.")
+
     def read(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
-        """All rows of a question. Raises QueueFault."""
+        """All rows of a question. Raises QueueFault, also when it takes longer than MOST_S or has too many rows."""
         with self._lock, self.faults():
-            return self.quick.execute(sql, values).fetchall()
+            self._deadline.at = time.monotonic() + self.MOST_S
+            rows = self.quick.execute(sql, values).fetchmany(_MOST_ROWS + 1)
+        if len(rows) > _MOST_ROWS:
+            raise QueueFault("queue_damaged", f"The queue's database: more than {_MOST_ROWS} rows answer a question.")
+        return rows
 
     def close(self) -> None:
         """Close the connections. May be called again."""

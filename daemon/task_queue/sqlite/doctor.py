@@ -10,6 +10,13 @@ from daemon.task_queue.sqlite.restore import QueueRestore
 class SqliteDoctor(SqliteQueue, QueueRestore, QueueMoving):
     """One shard's queue, for the holder of the shard's lock who looks after its database too."""
 
+    #: Some of its questions are about every row.
+    MOST_S = 600.0
+
+    def require_form(self) -> None:
+        """Raise QueueFault('queue_damaged') when anything is in the schema that this program has not made."""
+        self._look_at_form()
+
     def met_damage(self) -> bool:
         """True when a damaged row was met since this was last asked."""
         met, self.met_damaged_row = self.met_damaged_row, False

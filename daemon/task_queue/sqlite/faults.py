@@ -54,9 +54,10 @@ def faults(directory: Path) -> Iterator[None]:
 def is_damage(error: sqlite3.Error) -> bool:
     """True when SQLite says that what is in the files is wrong, and not that they cannot be read just now.
 
-    A short read is one: a part of the log is gone that another process still has open.
+    A short read is one: a part of the log is gone that another process still has open. So is a value that nobody
+    here writes, as large as it is.
     """
-    return (_primary(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+    return (_primary(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG}
             or _code(error) == sqlite3.SQLITE_IOERR_SHORT_READ
             or str(error).startswith(_EMPTIED))
 

@@ -9,14 +9,16 @@ from typing import Final
 
 from daemon.state.files import NotOwn
 from daemon.state.layout import Layout
+from daemon.task_queue.sqlite.connect import SET_CACHE, connect
 from daemon.task_queue.sqlite.faults import faults, is_damage
+from daemon.task_queue.sqlite.form import version_of, what_is_strange
 
 #: The thread that reads gives way to all others.
 _NICE: Final = 19
 
 
 def what_is_damaged(layout: Layout, shard: int, *, thorough: bool = False) -> str | None:
-    """What is wrong with the shard's database as SQLite sees it, or None. Takes seconds for a million rows.
+    """What is wrong with the shard's database, or not of this program's making, or None. Seconds for a million rows.
 
     `thorough` compares the indexes with the tables too. Raises QueueFault when there is no database, and when it
     cannot be read just now.
@@ -28,13 +30,15 @@ def what_is_damaged(layout: Layout, shard: int, *, thorough: bool = False) -> st
 
 def _read_through(layout: Layout, shard: int, thorough: bool) -> str | None:
     check = "integrity_check" if thorough else "quick_check"
-    with closing(sqlite3.connect(layout.database(shard), timeout=10.0, isolation_level=None)) as connection:
-        try:
-            found = connection.execute(f"PRAGMA {check}(1)").fetchone()[0]
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and not is_damage(error):
-                raise
-            return str(error)
+    try:
+        with closing(connect(str(layout.database(shard)))) as connection:
+            connection.execute(SET_CACHE)
+            strange = what_is_strange(connection, version_of(connection))
+            found = strange or connection.execute(f"PRAGMA {check}(1)").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError) and not is_damage(error):
+            raise
+        return str(error)
     return None if found == "ok" else str(found)
 
 

@@ -11,7 +11,8 @@ from contextlib import closing, contextmanager
 from typing import Any, Final
 
 from daemon.model.upload import bucket_of
-from daemon.task_queue.sqlite.base import BUSY_TIMEOUT_S, QueueBase
+from daemon.task_queue.sqlite.base import QueueBase
+from daemon.task_queue.sqlite.connect import BUSY_TIMEOUT_S
 from daemon.task_queue.sqlite.schema import TABLE
 
 #: Rows in one transaction.
@@ -68,6 +69,7 @@ class QueueMoving(QueueBase):
     def forget_moved(self, instance_keys: list[str], told: Callable[[int], None]) -> None:
         """Delete the tasks of instances that have been copied, and what people asked about each. Raises QueueFault."""
         with self._lock, self.faults(), closing(self._new_db_connection(self.path, True, BUSY_TIMEOUT_S)) as connection:
+            self.require_same_schema(connection)
             _note_moving(connection, instance_keys)
             with _transaction(connection):
                 connection.execute(
@@ -91,6 +93,8 @@ class QueueMoving(QueueBase):
         with self._lock, self.faults(), closing(self._new_db_connection(self.path, True, BUSY_TIMEOUT_S)) as connection:
             connection.execute("ATTACH ? AS home", (str(home.layout.database(home.shard)),))
             connection.execute("PRAGMA home.synchronous = FULL")
+            self.require_same_schema(connection)
+            home.require_same_schema(connection, "home")
             _note_moving(connection, instance_keys)
             here, there = _WAITED.format("main"), _WAITED.format("home")
             connection.execute(f"UPDATE moving SET older = {here} - {there}")

@@ -25,6 +25,7 @@ is open. A claim does not rely on it: it may be missing, only the oldest never h
 have left its part file in the instance. A key in `keys` is bound to its instance, and goes with its task.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from daemon.model.upload import Upload
@@ -44,8 +45,8 @@ CREATE_KEYS: Final = (
     " DELETE FROM keys WHERE task_id = OLD.task_id; END",
 )
 
-#: Everything that a new database has. `versions` leads an older one there.
-CREATE: Final = f"""
+#: What a database of version 1 had.
+_CREATE_TASKS: Final = f"""
 CREATE TABLE IF NOT EXISTS {TABLE} (
   _id INTEGER PRIMARY KEY AUTOINCREMENT,
   data BLOB NOT NULL, timestamp FLOAT NOT NULL, status INTEGER NOT NULL,
@@ -113,8 +114,12 @@ CREATE INDEX IF NOT EXISTS commands_open ON commands (id) WHERE done_at IS NULL;
 CREATE INDEX IF NOT EXISTS commands_done ON commands (done_at) WHERE done_at IS NOT NULL;
 CREATE TABLE IF NOT EXISTS outages (clock TEXT PRIMARY KEY, seconds REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-{"; ".join(CREATE_KEYS)};
 """
+
+#: Everything that a new database has. `versions` leads an older one there.
+CREATE: Final = f"{_CREATE_TASKS}{'; '.join(CREATE_KEYS)};"
+#: What a database of each version is made of. What an older one was stays as it is for good.
+SCHEMAS: Final[Mapping[int, str]] = {1: _CREATE_TASKS, 2: CREATE}
 
 
 def key_row(upload: Upload) -> tuple[str, str | None, str, str]:

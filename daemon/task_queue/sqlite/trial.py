@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Final
 
 from daemon.state.layout import Layout
+from daemon.task_queue.sqlite.connect import connect
 
 #: persist-queue's statements need RETURNING (3.35).
 _OLDEST: Final = (3, 35, 0)
@@ -27,7 +28,7 @@ def try_out(layout: Layout) -> str:
 
 
 def _make(file: str) -> str:
-    with closing(sqlite3.connect(file)) as connection:
+    with closing(connect(file)) as connection:
         mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         connection.execute("CREATE TABLE try (x)")
         return str(mode)

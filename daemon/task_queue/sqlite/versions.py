@@ -6,12 +6,15 @@ date: each step is one transaction together with its number, so that whoever is 
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Final
 
 from daemon.errors import QueueFault
 from daemon.model.upload import Upload
 from daemon.state.layout import Layout
+from daemon.task_queue.sqlite.connect import connect
+from daemon.task_queue.sqlite.faults import faults
+from daemon.task_queue.sqlite.form import require_form, version_of
 from daemon.task_queue.sqlite.inspection import what_is_foreign
 from daemon.task_queue.sqlite.schema import CREATE_KEYS, TABLE, key_row
 
@@ -66,14 +69,36 @@ def version_on_disk(layout: Layout, shard: int) -> int:
         return 0
 
 
+def look_over(layout: Layout, shard: int) -> str:
+    """What the shard's database is, for people, read without touching a file.
+
+    Raises QueueFault as a worker would that opens it: 'schema_newer', 'queue_damaged', and FileNotFoundError.
+    """
+    foreign = what_is_foreign(layout, shard)
+    if foreign is not None:
+        raise QueueFault("queue_damaged", foreign)
+    with faults(layout.shard(shard)), _opened(layout, shard) as connection:
+        version = version_of(connection)
+        admit(version, shard, upgrade=True)
+        require_form(connection, version)
+    later = f"; its worker brings it up to version {SCHEMA_VERSION}" if version < SCHEMA_VERSION else ""
+    return f"version {version}{later}"
+
+
 def _read_version(layout: Layout, shard: int) -> int:
     if what_is_foreign(layout, shard) is not None:
         return 0
+    with _opened(layout, shard) as connection:
+        return version_of(connection)
+
+
+@contextmanager
+def _opened(layout: Layout, shard: int) -> Iterator[sqlite3.Connection]:
     # Without its log a database is whole as it is, and SQLite would make a new log.
     how = "mode=ro" if layout.log(shard).exists() else "mode=ro&immutable=1"
     address = f"{layout.database(shard).absolute().as_uri()}?{how}"
-    with closing(sqlite3.connect(address, uri=True, isolation_level=None)) as connection:
-        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+    with closing(connect(address, uri=True)) as connection:
+        yield connection
 
 
 def is_older(layout: Layout, shard: int) -> bool:

@@ -8,8 +8,9 @@ import pytest
 
 from daemon.model.task import State
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
-from tests.integration.recovery.restarting import keep_running
+from tests.integration.recovery.restarting import is_ready, keep_running
 from tests.support import rows
+from tests.support.foreign import plant
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
@@ -128,10 +129,22 @@ def test_worker_reads_its_database_through_when_it_is_suspected(service: Service
         with SqliteDoctor(service.layout, 0) as queue:
             rows.add_ballast(queue, 9000)
             queue.compact()
-            place = rows.place_of(queue, "ballast")
+            place = rows.last_place(queue)
         _spoil(service, place)
         service.layout.suspect(0).touch()
         keep_running(service, lambda: service.events("queue.set_aside"))
+
+
+def test_foreign_trigger_does_not_outlive_the_worker_that_meets_it(service: Service) -> None:
+    """It would say of uploads that they are delivered: the worker notices it while it runs, and the queue is rebuilt."""
+    with service:
+        service.start()
+        _put(service, "/a", b"before")
+        service.wait_quiet()
+        plant(service.layout.database(0), "trigger")
+        keep_running(service, lambda: service.events("queue.set_aside") and is_ready(service))
+        _put(service, "/b", b"after")
+        eventually(lambda: service.delivered("c1", "/b") == b"after", what="the delivery")
 
 
 def test_damaged_row_is_mended_and_delivered_while_the_worker_runs(service: Service) -> None:

@@ -1,0 +1,27 @@
+"""Connections to a database whose file another user may have written: SQLite trusts nothing that it says of itself."""
+
+import sqlite3
+from typing import Final
+
+#: How long to wait for another process's short transaction.
+BUSY_TIMEOUT_S: Final = 10.0
+#: More than any row has, and any list of ids that a statement takes. SQLite's own limit is a billion bytes.
+LIMIT_BYTES: Final = 2**20
+#: https://sqlite.org/security.html: what a schema calls has no effects, and pages are looked at before they are used.
+_DISTRUST: Final = ("trusted_schema = OFF", "cell_size_check = ON")
+#: How many KiB of pages SQLite keeps: the file may name any number. To say so, SQLite reads all of the schema.
+SET_CACHE: Final = "PRAGMA cache_size = -16384"
+
+
+def connect(database: str, *, uri: bool = False) -> sqlite3.Connection:
+    """A connection without transactions of its own. Nothing is read yet. Raises sqlite3.Error."""
+    connection = sqlite3.connect(
+        database, timeout=BUSY_TIMEOUT_S, check_same_thread=False, isolation_level=None, uri=uri)
+    try:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LIMIT_BYTES)
+        for setting in _DISTRUST:
+            connection.execute(f"PRAGMA {setting}")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
