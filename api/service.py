@@ -123,4 +123,5 @@ class _Service:
             waiting = self._live.adopt(new)
             log.set_level(new.log.level)
             log.log("config.reloaded", restart_for=", ".join(waiting) or None)
-        sd_notify.ready()
+        finally:
+            sd_notify.ready()

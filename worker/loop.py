@@ -95,6 +95,8 @@ class Worker:
         self._said: tuple[str, ...] | None = None
         self._finished = 0
         self._releasing: set[str] = set()
+        #: Signals that came and were not heeded yet: one that fails takes no other with it.
+        self._signals: deque[int] = deque()
         #: Messages that were taken from the inbox, and that a failed turn left unread.
         self._mail: deque[Any] = deque()
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -164,8 +166,9 @@ class Worker:
 
     def _turn(self) -> float:
         parts = self._parts
-        for number in parts.signals.taken():
-            self._signalled(number)
+        self._signals.extend(parts.signals.taken())
+        while self._signals:
+            self._signalled(self._signals.popleft())
         self._mail.extend(parts.inbox.drain(_MESSAGES))
         while self._mail:
             self._handlers[type(self._mail[0])](self._mail[0])
@@ -250,14 +253,20 @@ class Worker:
 
     def _configure(self) -> None:
         sd_notify.reloading()
-        new = self._reload()
-        if new is not None:
-            self._config, waiting = reloaded(self._config, new)
-            parts = self._parts
-            for part in (parts.lanes, parts.remotes, parts.settling, parts.upkeep, parts.recovery):
-                part.configure(self._config)
-            log("config.reloaded", restart_for=", ".join(waiting) or None)
-        sd_notify.ready()
+        try:
+            new = self._reload()
+            if new is not None:
+                self._adopt(new)
+        finally:
+            sd_notify.ready()
+
+    def _adopt(self, new: Config) -> None:
+        """Have every part work with another configuration. None of them touches the disk or the queue for that."""
+        self._config, waiting = reloaded(self._config, new)
+        parts = self._parts
+        for part in (parts.lanes, parts.remotes, parts.settling, parts.upkeep, parts.recovery):
+            part.configure(self._config)
+        log("config.reloaded", restart_for=", ".join(waiting) or None)
 
     def _begin_drain(self) -> None:
         sd_notify.stopping(self._config.delivery.drain_s)

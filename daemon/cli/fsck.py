@@ -5,6 +5,7 @@ needs the lock of each shard, so its worker must be stopped; a shard that is ser
 """
 
 import os
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -78,12 +79,18 @@ class _Run:
     def ended(self) -> int:
         remaining = self._found - self._repaired
         if not self._as_json:
-            kept = len(os.listdir(self._layout.lost_found))
+            kept = self._kept()
             say("nothing wrong" if not self._found else f"{self._found} found, {self._repaired} put right"
                       + ("" if self._repair or not remaining else "; with --repair they are put right"))
             if kept:
                 say(f"{kept} things are in {self._layout.lost_found}; what is there is never removed by itself")
         return EXIT_FAILED if remaining else EXIT_OK
+
+    def _kept(self) -> int:
+        """How many things are in lost+found, where that can be told."""
+        with suppress(OSError):
+            return len(os.listdir(self._layout.lost_found))
+        return 0
 
     # --- saying ------------------------------------------------------------------------------------------
 
@@ -125,9 +132,9 @@ class _Run:
     def _set_aside(self, path: Path) -> Path | None:
         try:
             return retire(self._layout, path)
-        except PermissionError:
+        except OSError as error:
             # In an installed service only root can have put it there, and this is not root.
-            _note(f"{path} is root's to remove.")
+            _note(f"{path} was not set aside: {error.strerror}.")
             return None
 
     def _gather(self, shards: int) -> None:
@@ -149,7 +156,8 @@ class _Run:
             with SqliteDoctor(self._layout, shard) as queue:
                 return sum(len(instances) for instances in queue.homes(shards).values())
         except QueueFault as fault:
-            if fault.code != "queue_damaged":
+            # What is wrong is found, and said, when it is the shard's turn.
+            if fault.kind.action is Action.STOP and fault.code != "queue_damaged":
                 raise
             return 0
 
@@ -162,6 +170,8 @@ class _Run:
             if fault.kind.action is Action.STOP:
                 raise
             self._tell(Finding(name="queue_unreadable", shard=shard, detail=fault.detail))
+        except OSError as error:
+            self._tell(Finding(name="queue_unreadable", shard=shard, detail=f"{error.filename}: {error.strerror}"))
 
     def _look_or_mend(self, shard: int, shards: int) -> None:
         if not self._repair:

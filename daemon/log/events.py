@@ -88,6 +88,7 @@ EVENTS: Final[dict[str, LogEvent]] = _table(
     ("queue.upgraded", "info", "A shard's database was brought up to date"),
     ("keys.kept", "warning", "The database of keys of an older version could not be removed; nothing uses it"),
     ("queue.resharded", "info", "Tasks were moved to another number of shards"),
+    ("name.cleared", "warning", "A directory had the name of a file of the service's own; it was put out of the way"),
     ("disk.full", "error", "The disk is full; the reserve was released so that work can finish"),
     ("disk.reserve_back", "info", "There is room again; the reserve was made anew"),
     ("fsck.finding", "warning", "Queue and spool do not agree"),

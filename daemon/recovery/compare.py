@@ -10,10 +10,11 @@ from typing import Final
 
 from daemon.errors import Rejected
 from daemon.log import log
-from daemon.model.task import FINISHED, State
+from daemon.model.task import FINISHED, State, Task
 from daemon.model.upload import BUCKETS, Destination, Upload, bucket_of, is_task_id
 from daemon.recovery.findings import STATE_OF, Finding, judge, mark_of
 from daemon.spool import STOPPED, CheckedSpool, Mark, Name, Undecided, name_of, same_upload
+from daemon.state.room import NO_ROOM
 from daemon.task_queue.doctor import Doctor, Restored, Row
 
 #: Names, or rows, looked at in one step, unless asked otherwise: a few milliseconds.
@@ -36,6 +37,8 @@ class Comparison:
         self._repair = repair
         self._thorough = thorough
         self._step = step
+        #: Buckets that could not be read when they were last looked at.
+        self._unreadable: set[int] = set()
 
     def buckets(self) -> range:
         """The buckets of this shard."""
@@ -58,13 +61,27 @@ class Comparison:
 
     def files(self, bucket: int, since_id: str = "") -> Iterator[None]:
         """The files of a bucket whose ids are not before `since_id`, and everything that is no upload's."""
+        self._unreadable.discard(bucket)
+        try:
+            yield from self._files(bucket, since_id)
+        except OSError as error:
+            self._skip(bucket, error)
+
+    def _skip(self, bucket: int, error: OSError) -> None:
+        """Say, once, that a bucket cannot be read, and go on without it. Raises the error where there is no room."""
+        reason = _in_the_way(error)
+        if bucket not in self._unreadable:
+            self._unreadable.add(bucket)
+            self._found("bucket_unreadable", None, f"{bucket:02x}: {reason}", repaired=False)
+
+    def _files(self, bucket: int, since_id: str) -> Iterator[None]:
         names = self._spool.scan(bucket)
         missing: list[str] = []
         while step := list(islice(names, self._step)):
             uploads = [name for name in step if name.mark is not None and name.task_id >= since_id]
             for name in step:
                 if name.mark is None:
-                    self._stray(name)
+                    self._put_aside("file_stray", name)
             missing += self._without_row(uploads)
             yield
         # In the order of their acceptance, so that of one path the newest comes last.
@@ -92,7 +109,7 @@ class Comparison:
         except (Undecided, FileNotFoundError):
             return None
         except ValueError as error:
-            self._found("file_damaged", name.task_id, f"{self._put_aside(name)}: {error}", repaired=self._repair)
+            self._put_aside("file_damaged", name, str(error))
             return None
         except OSError as error:
             where = f"{name.bucket:02x}/{name.file}"
@@ -103,19 +120,23 @@ class Comparison:
         self._misplaced(name, upload.destination.bucket)
         return None
 
-    def _stray(self, name: Name) -> None:
-        self._found("file_stray", None, self._put_aside(name), repaired=self._repair)
-
-    def _put_aside(self, name: Name) -> str:
-        """Move a file to lost+found if this is a repair; say where it is."""
+    def _put_aside(self, found: str, name: Name, why: str = "") -> None:
+        """Move a file to lost+found if this is a repair, and report what was found and where the file is now."""
+        where = self._spool.where(name)
+        obstacle = ""
         if self._repair:
-            return self._spool.set_aside(name)
-        return self._spool.where(name)
+            try:
+                where = self._spool.set_aside(name)
+            except OSError as error:
+                obstacle = _in_the_way(error)
+        detail = ": ".join(part for part in (where, why, obstacle) if part)
+        self._found(found, name.task_id if name.mark else None, detail, repaired=self._repair and not obstacle)
 
     def _misplaced(self, name: Name, bucket: int) -> None:
-        moved = self._repair and self._spool.move(name, bucket)
-        detail = f"{name.bucket:02x}/{name.file}" if moved else self._put_aside(name)
-        self._found("file_misplaced", name.task_id, detail, repaired=self._repair)
+        if self._repair and self._spool.move(name, bucket):
+            self._found("file_misplaced", name.task_id, f"{name.bucket:02x}/{name.file}", repaired=True)
+        else:
+            self._put_aside("file_misplaced", name)
 
     def _orphans(self, names: list[Name]) -> None:
         """Uploads that had no row when they were looked for: the lock is tried first, then the row is looked for."""
@@ -133,7 +154,7 @@ class Comparison:
             if restored is Restored.DONE:
                 self._found("row_missing", upload.task_id, _where(upload.destination), repaired=True)
             elif restored is Restored.OUTDATED:
-                self._found("row_missing_outdated", upload.task_id, self._put_aside(name), repaired=True)
+                self._put_aside("row_missing_outdated", name)
 
     def _report_orphans(self, found: list[tuple[Name, Upload]]) -> None:
         known = self._queue.instances_of([upload.task_id for _, upload in found])
@@ -166,26 +187,39 @@ class Comparison:
         if destination.bucket % self._shards != self._queue.shard:
             self._found("row_misplaced", row.task_id, _where(destination), repaired=False)
             return
-        expected = mark_of(row.task.state)
-        found = self._spool.look(destination.bucket, row.task_id, expected or Mark.PENDING)
-        wrong = judge(row.task, found, row.meta_bytes, trust_size=not self._thorough)
+        if destination.bucket in self._unreadable:
+            return
+        try:
+            self._compare(row, row.task)
+        except OSError as error:
+            self._skip(destination.bucket, error)
+
+    def _compare(self, row: Row, task: Task) -> None:
+        """Compare a row with its file. Raises OSError when its bucket cannot be read."""
+        found = self._spool.look(task.destination.bucket, row.task_id, mark_of(task.state) or Mark.PENDING)
+        wrong = judge(task, found, row.meta_bytes, trust_size=not self._thorough)
         # A reader may have met a row that its worker was just changing.
         if wrong is not None and (self._repair or self._queue.row(row.order) == row):
-            self._wrong(wrong, row, Mark.PENDING if found is None else found.mark)
+            self._wrong(wrong, row, task, Mark.PENDING if found is None else found.mark)
 
-    def _wrong(self, wrong: str, row: Row, mark: Mark) -> None:
-        task = row.task
-        if task is None:
-            return
+    def _wrong(self, wrong: str, row: Row, task: Task, mark: Mark) -> None:
         detail = _where(task.destination)
         if wrong == "file_damaged":
-            reason = self._what_is_wrong_with_file(task.upload, mark)
+            try:
+                reason = self._what_is_wrong_with_file(task.upload, mark)
+            except OSError as error:
+                self._found("file_unreadable", task.task_id, f"{detail}: {error.strerror}", repaired=False)
+                return
             if reason is None:
                 return
             detail = f"{detail}: {reason}"
+        obstacle = ""
         if self._repair:
-            self._put_right(wrong, row, task.upload, mark, detail)
-        self._found(wrong, task.task_id, detail, repaired=self._repair)
+            try:
+                self._put_right(wrong, row, task.upload, mark, detail)
+            except OSError as error:
+                obstacle = f": {_in_the_way(error)}"
+        self._found(wrong, task.task_id, detail + obstacle, repaired=self._repair and not obstacle)
 
     def _put_right(self, wrong: str, row: Row, upload: Upload, mark: Mark, detail: str) -> None:
         if wrong == "bytes_left":
@@ -218,17 +252,21 @@ class Comparison:
             self._found("row_damaged", row.task_id, f"order {row.order}", repaired=False)
             return
         try:
-            found = self._file_of(row)
+            self._found("row_damaged", row.task_id, self._mend(row), repaired=True)
         except Undecided:
             return
-        if found is not None:
-            upload, mark = found
-            state = self._queue.mend(row.order, row.instance_key, upload, *_state_of_mended(row, mark))
-            self._spool.mark(upload, mark_of(state) or mark)
-            detail = f"{_where(upload.destination)}: {state.label}"
-        else:
-            detail = self._lay_to_rest(row)
-        self._found("row_damaged", row.task_id, detail, repaired=True)
+        except OSError as error:
+            self._found("row_damaged", row.task_id, f"order {row.order}: {_in_the_way(error)}", repaired=False)
+
+    def _mend(self, row: Row) -> str:
+        """Write a damaged row anew; return what became of it. Raises Undecided and OSError."""
+        found = self._file_of(row)
+        if found is None:
+            return self._lay_to_rest(row)
+        upload, mark = found
+        state = self._queue.mend(row.order, row.instance_key, upload, *_state_of_mended(row, mark))
+        self._spool.mark(upload, mark_of(state) or mark)
+        return f"{_where(upload.destination)}: {state.label}"
 
     def _file_of(self, row: Row) -> tuple[Upload, Mark] | None:
         """The upload of a damaged row, from the spool; None when there is none that is whole."""
@@ -260,6 +298,13 @@ class Comparison:
 
 def _where(destination: Destination) -> str:
     return f"{destination.instance_key}{destination.path}"
+
+
+def _in_the_way(error: OSError) -> str:
+    """Why a file stays as it is, for people. Raises the error for want of room: the caller makes some."""
+    if error.errno in NO_ROOM:
+        raise error
+    return error.strerror or str(error)
 
 
 def _state_of_mended(row: Row, mark: Mark) -> tuple[State, str | None, str | None]:

@@ -84,12 +84,17 @@ FINDINGS: Final[dict[str, FindingKind]] = _table(
     ("file_misplaced", "A file is in the bucket of another instance.",
      "It is moved to its own bucket; a second copy is moved to lost+found.",
      "Find out what moved it: nothing but the service may change the state directory."),
-    ("file_stray", "A name in the spool is not an upload's.",
+    ("file_stray", "Something in the spool is no upload.",
      "It is moved to lost+found.",
-     "See what it is; if nobody needs it, remove it from lost+found."),
+     "See what it is; if nobody needs it, remove it from lost+found. Where it may not be moved, as another user's "
+     "directory, only root can remove it."),
     ("file_unreadable", "The disk cannot read a file of the spool.",
      "Nothing: it is tried again at the next comparison.",
      "Check the disk. If the file cannot be read any more, ask the sender for it again."),
+    ("bucket_unreadable", "A directory of the spool cannot be read.",
+     "Nothing: it is tried again at the next comparison, and the others go on.",
+     "Check the disk; give the directory its owner and its permissions again (where systemd runs the service: "
+     "systemd-tmpfiles --create incus-courier.conf)."),
 )
 
 

@@ -96,11 +96,12 @@ def _compare(
     budget_s: float | None,
 ) -> tuple[int, bool]:
     """Give every upload of the shard's buckets its row, older ones first; return how many, and whether that is all."""
-    missing = 0
+    missing = unreadable = 0
 
     def sort_out(finding: Finding) -> None:
-        nonlocal missing
+        nonlocal missing, unreadable
         missing += finding.name == "row_missing"
+        unreadable += finding.name == "bucket_unreadable"
         if finding.name != "row_missing" or missing <= _NAMED:
             report(finding)
 
@@ -121,4 +122,4 @@ def _compare(
         log("queue.rebuilt", shard=queue.shard, tasks=missing, duration_ms=took_ms)
     if missing > _NAMED:
         report(Finding(name="row_missing", shard=queue.shard, detail=f"and {missing - _NAMED} more", repaired=True))
-    return missing, finished
+    return missing, finished and not unreadable

@@ -6,6 +6,7 @@ Nothing is deleted here, and nothing is overwritten.
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from typing import Final
 
@@ -28,10 +29,11 @@ class FileSpoolCheck(FileSpool):
         return os.stat(self._layout.bucket(bucket)).st_mtime
 
     def scan(self, bucket: int) -> Iterator[Name]:
-        """The files of a bucket, as they come."""
+        """What is in a bucket, as it comes. What is no plain file is no upload's, whatever its name."""
         with os.scandir(self._layout.bucket(bucket)) as entries:
             for entry in entries:
-                yield name_of(bucket, entry.name)
+                name = name_of(bucket, entry.name)
+                yield name if entry.is_file(follow_symlinks=False) else name._replace(mark=None)
 
     def look(self, bucket: int, task_id: str, expected: Mark = Mark.PENDING) -> Found | None:
         """The file of an upload, looked for under its `expected` name first; None when there is none."""
@@ -41,7 +43,8 @@ class FileSpoolCheck(FileSpool):
                 found = os.stat(task_id + mark.value, dir_fd=directory, follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            return Found(mark, found.st_size)
+            if stat.S_ISREG(found.st_mode):
+                return Found(mark, found.st_size)
         return None
 
     def examine(self, name: Name) -> Upload:
@@ -79,8 +82,8 @@ class FileSpoolCheck(FileSpool):
         return upload
 
     def move(self, name: Name, bucket: int) -> bool:
-        """Move a file into another bucket, durably; False when its upload has a file there."""
-        if self.look(bucket, name.task_id) is not None:
+        """Move a file into another bucket, durably; False when something there has a name of its upload."""
+        if self.holds(bucket, name.task_id):
             return False
         source, target = self.directory(name.bucket), self.directory(bucket)
         os.rename(name.file, name.file, src_dir_fd=source, dst_dir_fd=target)

@@ -16,7 +16,7 @@ from typing import BinaryIO, Final
 
 from daemon import failpoints
 from daemon.errors import Undelivered
-from daemon.model.upload import BUCKETS, Upload
+from daemon.model.upload import BUCKETS, Destination, Upload
 from daemon.spool.file_format import ends_with, read_meta
 from daemon.spool.values import Mark, Stopped, same_upload
 from daemon.spool.writer import FileIncoming, rejected
@@ -84,12 +84,15 @@ class FileSpool:
         return any(_is_there(task_id + mark.value, self.directory(bucket)) for mark in Mark)
 
     def is_empty(self) -> bool:
-        """True when there is no file in any bucket."""
-        for bucket in range(BUCKETS):
+        """True when there is nothing in any bucket, as far as that can be told."""
+        return not any(self._may_hold(bucket) for bucket in range(BUCKETS))
+
+    def _may_hold(self, bucket: int) -> bool:
+        try:
             with os.scandir(self._layout.bucket(bucket)) as entries:
-                if next(entries, None) is not None:
-                    return False
-        return True
+                return next(entries, None) is not None
+        except PermissionError:
+            return True
 
     def open(self, upload: Upload) -> BinaryIO:
         """Open the bytes of an upload for reading, at 0; they end after `upload.size`, then comes the footer.
@@ -164,23 +167,32 @@ class FileSpool:
         """Unlink the files of uploads, in the order given, and make that durable.
 
         The order matters: of one path the older goes first, so that a rebuild never finds an older without
-        the newer. A file that is gone already counts as removed. Returns, by task id, those that could not be
-        removed and why. Raises OSError when it cannot be made durable: treat them all as still there then.
+        the newer; where the older has to stay, so does the newer. A file that is gone already counts as
+        removed. Returns, by task id, those that could not be removed and why. Raises OSError when it cannot
+        be made durable: treat them all as still there then.
         """
         touched = set()
-        failed = {}
+        failed: dict[str, str] = {}
+        stuck: dict[Destination, str] = {}
         for upload in uploads:
-            directory = self.directory(upload.destination.bucket)
-            touched.add(directory)
-            try:
-                if failpoints.reach("spool.unlink"):
-                    _unlink_any(upload.task_id, directory)
-            except OSError as error:
-                failed[upload.task_id] = error.strerror or str(error)
+            if upload.destination not in stuck:
+                try:
+                    touched.add(self._unlink(upload))
+                except OSError as error:
+                    stuck[upload.destination] = error.strerror or str(error)
+            if upload.destination in stuck:
+                failed[upload.task_id] = stuck[upload.destination]
         failpoints.reach("spool.unlinked")
         for directory in touched:
             os.fsync(directory)
         return failed
+
+    def _unlink(self, upload: Upload) -> int:
+        """Unlink the file of an upload; return its directory, which is to be synced. Raises OSError."""
+        directory = self.directory(upload.destination.bucket)
+        if failpoints.reach("spool.unlink"):
+            _unlink_any(upload.task_id, directory)
+        return directory
 
     def close(self) -> None:
         """Let go of the directories."""
@@ -200,6 +212,7 @@ def _unlink_any(task_id: str, directory: int) -> None:
     for mark in Mark:
         try:
             os.unlink(task_id + mark.value, dir_fd=directory)
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
+            # A directory has no bytes of the upload; whoever compares queue and spool sets it aside.
             continue
         return

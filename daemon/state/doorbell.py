@@ -5,8 +5,11 @@ A ring says only «look». It may be lost or come twice: the worker also looks b
 
 import os
 import stat
+from contextlib import suppress
 
+from daemon.state.files import NotOwn
 from daemon.state.layout import Layout
+from daemon.state.quarantine import clear_name
 
 
 def ring(layout: Layout, shard: int) -> None:
@@ -29,17 +32,12 @@ class Doorbell:
     """The worker's end: `fileno` becomes readable when the bell was rung."""
 
     def __init__(self, layout: Layout, shard: int) -> None:
-        path = layout.bell(shard)
-        if os.path.lexists(path) and not stat.S_ISFIFO(os.lstat(path).st_mode):
-            # It would always be readable; a bell holds nothing worth keeping.
-            path.unlink()
         try:
-            os.mkfifo(path, layout.file_mode)
-            os.chmod(path, layout.file_mode)
-        except FileExistsError:
-            pass
-        # Open for writing too, so that there is never an end of file.
-        self._descriptor = layout.open(path, os.O_RDWR, is_kind=stat.S_ISFIFO)
+            self._descriptor = _open(layout, shard)
+        except (NotOwn, PermissionError):
+            # A plain file would always be readable; a bell holds nothing worth keeping.
+            clear_name(layout, layout.bell(shard))
+            self._descriptor = _open(layout, shard)
 
     def fileno(self) -> int:
         """The descriptor to wait on."""
@@ -56,3 +54,13 @@ class Doorbell:
     def close(self) -> None:
         """Stop listening."""
         os.close(self._descriptor)
+
+
+def _open(layout: Layout, shard: int) -> int:
+    """A descriptor of the shard's FIFO, which is made if it is missing. Raises as `Layout.open`."""
+    path = layout.bell(shard)
+    with suppress(FileExistsError):
+        os.mkfifo(path, layout.file_mode)
+        os.chmod(path, layout.file_mode)
+    # Open for writing too, so that there is never an end of file.
+    return layout.open(path, os.O_RDWR, is_kind=stat.S_ISFIFO)

@@ -15,8 +15,8 @@ from typing import Final
 
 _DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _NEVER_WAIT: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-#: What opening a link, a socket, or a FIFO that nobody reads ends with.
-_NO_FILE: Final = frozenset({errno.ELOOP, errno.ENXIO})
+#: What opening a link, a socket, a FIFO that nobody reads, or a directory for writing ends with.
+_NO_FILE: Final = frozenset({errno.ELOOP, errno.ENXIO, errno.EISDIR})
 
 
 class NotOwn(OSError):

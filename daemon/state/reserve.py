@@ -1,11 +1,13 @@
 """The reserve: room on the disk that is given free when the disk is full, so that work can still be finished."""
 
 import os
+import stat
 from pathlib import Path
 from typing import Final
 
 from daemon.log import log
 from daemon.state.layout import Layout
+from daemon.state.quarantine import clear_name, open_cleared
 from daemon.state.room import NO_ROOM
 
 #: Files of a worker that may be missing when it begins: SQLite's log and its index, and the mark that it runs; and one
@@ -29,27 +31,19 @@ class Reserve:
         self.whole = self._is_whole()
 
     def _is_whole(self) -> bool:
-        first, *others = self._paths
-        return not self._size_bytes or (_size_of(first) >= self._size_bytes and all(map(os.path.lexists, others)))
+        first, *others = (_size_of(path) for path in self._paths)
+        return not self._size_bytes or (first >= self._size_bytes and min(others) >= 0)
 
     def resize(self, size_bytes: int) -> None:
-        """Want another size from now on. What is too much is given free at once; what is missing, `restore` makes."""
+        """Want another size from now on; `restore` makes it so."""
         self._size_bytes = size_bytes
-        if not size_bytes:
-            self._remove()
-        elif _size_of(self._paths[0]) > size_bytes:
-            self._cut(size_bytes)
-        self.whole = self._is_whole()
-
-    def _cut(self, size_bytes: int) -> None:
-        descriptor = self._layout.open(self._paths[0], os.O_RDWR)
-        try:
-            os.ftruncate(descriptor, size_bytes)
-        finally:
-            os.close(descriptor)
 
     def restore(self) -> None:
-        """Make what is missing if there is room for all of it twice over. Raises OSError for other trouble."""
+        """Give free what is too much, and make what is missing if there is room for all of it twice over.
+
+        Raises OSError for other trouble.
+        """
+        self._shrink()
         self.whole = self._is_whole()
         if self.whole or not self._has_room():
             return
@@ -65,6 +59,19 @@ class Reserve:
             self._released = False
             log("disk.reserve_back", shard=self._shard)
 
+    def _shrink(self) -> None:
+        if not self._size_bytes:
+            self._remove()
+        elif _size_of(self._paths[0]) > self._size_bytes:
+            self._cut()
+
+    def _cut(self) -> None:
+        descriptor = open_cleared(self._layout, self._paths[0])
+        try:
+            os.ftruncate(descriptor, self._size_bytes)
+        finally:
+            os.close(descriptor)
+
     def _has_room(self) -> bool:
         room = os.statvfs(self._paths[0].parent)
         inodes = room.f_favail if room.f_files else 2 * INODES
@@ -73,7 +80,7 @@ class Reserve:
     def _fill(self) -> None:
         """Make all the files. What is free on the disk says nothing of a quota, so twice the bytes are tried."""
         for path in self._paths:
-            self._layout.touch(path)
+            os.close(open_cleared(self._layout, path))
         descriptor = self._layout.open(self._paths[0], os.O_RDWR)
         try:
             os.posix_fallocate(descriptor, 0, 2 * self._size_bytes)
@@ -93,12 +100,14 @@ class Reserve:
     def _remove(self) -> bool:
         there = [path for path in self._paths if os.path.lexists(path)]
         for path in there:
-            path.unlink()
+            clear_name(self._layout, path)
         return bool(there)
 
 
 def _size_of(path: Path) -> int:
+    """The size of a plain file in bytes; -1 when there is none."""
     try:
-        return path.lstat().st_size
+        found = path.lstat()
     except FileNotFoundError:
         return -1
+    return found.st_size if stat.S_ISREG(found.st_mode) else -1

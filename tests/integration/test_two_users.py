@@ -9,16 +9,21 @@ from pathlib import Path
 
 import pytest
 
+from daemon.model.upload import Destination
 from daemon.state.layout import Layout
 from tests.support import version_1
 from tests.support.command import Done, incus_courier
 from tests.support.foreign import plant
 from tests.support.identity import User
+from tests.support.plants import PLANTS, Plant
 from tests.support.service import Service
 from tests.support.two_users import API, WORKER, installed, loosen, owners, tidy
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+#: The id of an upload that nobody made.
+STRAY_ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 
 
 @pytest.fixture
@@ -238,6 +243,71 @@ def test_command_of_root_does_not_wait_for_ever_for_a_lock_that_the_api_holds(se
     os.close(held)
     assert done.code == 1
     assert f"Another process holds {service.layout.schema_lock}" in done.out
+
+
+def plant_names(service: Service, thing: Plant) -> None:
+    """Put something of the API's user wherever it may, under names that the service uses, or that nobody uses."""
+    layout = service.layout
+    stray = [layout.bucket(bucket) / name for bucket in (0, 1) for name in ("stray", STRAY_ID)]
+    own = [layout.shard(shard) / name for shard in range(service.shards)
+           for name in ("in-use", "suspect", "reserve", "reserve-1")]
+    with API.acting():
+        for path in (*stray, *own):
+            if path.is_symlink() or not path.is_dir():
+                path.unlink(missing_ok=True)
+                thing(path)
+
+
+@pytest.mark.parametrize("thing", PLANTS.values(), ids=PLANTS)
+def test_service_works_around_what_a_front_door_that_was_taken_over_has_planted(service: Service, thing: Plant) -> None:
+    """Whatever has a name that the service uses, all is delivered, and each process ends and begins in order."""
+    leave_waiting(service)
+    plant_names(service, thing)
+    service.start()
+    eventually(lambda: all(service.delivered(f"i{number % 4}", f"/f{number}") for number in range(8)), what="deliveries")
+    plant_names(service, thing)
+    upload(service, 8)
+    eventually(lambda: service.delivered("i0", "/f8") == b"8", what="a delivery among what was planted")
+    service.stop()
+    service.start()
+    service.stop()
+    assert not service.mistakes()
+
+
+@pytest.mark.parametrize("thing", PLANTS.values(), ids=PLANTS)
+def test_repair_of_root_goes_on_around_what_was_planted(service: Service, thing: Plant) -> None:
+    """What can be moved is, what cannot is said, and every upload of every shard gets its row."""
+    leave_waiting(service)
+    for shard in range(service.shards):
+        service.layout.database(shard).unlink()
+    plant_names(service, thing)
+    first, again = (command(service, "fsck", "--repair") for _ in range(2))
+    assert first.out.count("row_missing") == 8, first
+    assert "Traceback" not in first.err + again.err
+    left = again.out.count("file_stray") + again.out.count("file_damaged")
+    assert (again.code, left) == ((1, 4) if thing is PLANTS["directory"] else (0, 0)), again
+    service.start()
+    eventually(lambda: all(service.delivered(f"i{number % 4}", f"/f{number}") for number in range(8)), what="deliveries")
+
+
+def test_bucket_that_the_api_has_closed_holds_up_no_other(service: Service) -> None:
+    """The worker starts, and delivers what is in the others; it delivers the rest when it is open again."""
+    leave_waiting(service)
+    closed = Destination("local", "default", "i0", "/").bucket
+    with API.acting():
+        service.layout.bucket(closed).chmod(0o700)
+    for shard in range(service.shards):
+        service.layout.database(shard).unlink()
+    service.begin("worker-0")
+    service.begin("worker-1")
+    eventually(lambda: all(service.delivered(f"i{number % 4}", f"/f{number}") for number in range(8) if number % 4),
+               what="the deliveries from other buckets")
+    assert command(service, "fsck").out.count("bucket_unreadable") == 1
+    service.stop()
+    with API.acting():
+        service.layout.bucket(closed).chmod(0o2770)
+    service.start()
+    wait_delivered(service, range(8))
 
 
 def test_repair_of_root_makes_a_queue_that_both_users_can_use(service: Service) -> None:

@@ -62,6 +62,8 @@ class Recovery:
         self.configure(config)
         self._report = report
         self._findings = 0
+        #: What could not be put right, as of the last comparison of everything and the looks since: it is told once.
+        self._told: set[Finding] = set()
         self._slices: Iterator[None] = iter(())
         now = time.monotonic()
         self._slice_at = now
@@ -115,7 +117,12 @@ class Recovery:
 
     def _tell(self, finding: Finding) -> None:
         self._findings += 1
-        tell(finding)
+        if finding.name == "bucket_unreadable":
+            self._all_at = min(self._all_at, time.monotonic() + _AGAIN_S)
+        if finding not in self._told:
+            tell(finding)
+        if not finding.repaired:
+            self._told.add(finding)
 
     # --- comparing ---------------------------------------------------------------------------------------
 
@@ -145,6 +152,7 @@ class Recovery:
     def _compare_all(self) -> Iterator[None]:
         began, looked_at = time.monotonic(), time.time()
         self._findings = 0
+        self._told.clear()
         yield from self._comparison.everything()
         self._looked_at = looked_at
         self._look_at = time.monotonic() + _LOOK_EVERY_S

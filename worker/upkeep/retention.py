@@ -67,6 +67,7 @@ class Upkeep:
         """Use another configuration from now on."""
         self._config = config
         self._reserve.resize(config.limits.reserve_bytes)
+        self._clear_at = 0.0
 
     def turn(self) -> bool:
         """Do a little of what is due; return True if there is more of it now. Raises QueueFault."""

@@ -1,7 +1,7 @@
 """What the files beside a shard's database say of it to whoever opens it next. All raise OSError."""
 
 from daemon.state.layout import Layout, inode, sync_directory
-from daemon.state.quarantine import retire
+from daemon.state.quarantine import clear_name, retire
 from daemon.state.reserve import INODES
 
 
@@ -23,7 +23,7 @@ def note_open(layout: Layout, shard: int) -> None:
 
 def note_closed(layout: Layout, shard: int) -> None:
     """Note that whoever held the shard's lock ended in order. Call it after `compact`."""
-    layout.in_use(shard).unlink(missing_ok=True)
+    clear_name(layout, layout.in_use(shard))
 
 
 def was_left_open(layout: Layout, shard: int) -> bool:
@@ -49,13 +49,12 @@ def is_suspected(layout: Layout, shard: int) -> bool:
 
 def clear_suspicion(layout: Layout, shard: int) -> None:
     """The database was read through, and nothing is wrong with it."""
-    layout.suspect(shard).unlink(missing_ok=True)
+    clear_name(layout, layout.suspect(shard))
 
 
 def set_aside(layout: Layout, shard: int) -> str:
     """Move the shard's database to lost+found, durably; return its new path."""
-    target = retire(layout, layout.shard(shard))
     for path in layout.reserves(shard, INODES):
         # Room that was kept back is nothing doubtful.
-        (target / path.name).unlink(missing_ok=True)
-    return str(target)
+        clear_name(layout, path)
+    return str(retire(layout, layout.shard(shard)))

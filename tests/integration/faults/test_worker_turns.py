@@ -1,10 +1,12 @@
 """One turn of the worker's main loop meets trouble in the middle of what it was told."""
 
+import errno
 import hashlib
 import io
 import itertools
 import os
 import signal
+import socket
 import sqlite3
 import threading
 import time
@@ -27,7 +29,8 @@ from daemon.task_queue import Settlement
 from daemon.task_queue.sqlite import base
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from daemon.task_queue.sqlite.faults import commit
-from tests.support.waiting import eventually
+from tests.support.plants import directory
+from tests.support.waiting import PATIENCE_S, eventually
 from worker.assembly import assemble
 from worker.dispatch.runner import PushOutcome
 from worker.loop import Parts, Worker
@@ -222,3 +225,51 @@ def test_next_try_waits_whatever_happens_when_the_queue_cannot_be_written(
     run_until(Worker(parts, config, lambda: None), lambda: len(tried_at) > 3)
     waited_s = [after - before for before, after in itertools.pairwise(tried_at[:4])]
     assert min(waited_s) >= 0.45, waited_s
+
+
+def test_signal_is_heeded_when_the_one_before_it_failed(parts: Parts, config: Config) -> None:
+    """A reload that fails takes no request to stop with it."""
+    failing = iter([OSError(errno.EIO, "the configuration's disk")])
+
+    def reload() -> Config | None:
+        for fault in failing:
+            raise fault
+        return None
+
+    worker = Worker(parts, config, reload)
+    signal.raise_signal(signal.SIGHUP)
+    signal.raise_signal(signal.SIGTERM)
+    worker.run()
+    assert list(failing) == []
+
+
+def test_service_manager_is_told_of_the_end_of_a_reload_that_failed(
+    parts: Parts, config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:
+    """It waits for that, and takes the worker for one that hangs otherwise."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(PATIENCE_S)
+
+        def reload() -> Config | None:
+            raise OSError(errno.EIO, "the configuration's disk")
+
+        worker = Worker(parts, config, reload)
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGTERM)
+        worker.run()
+        said = [manager.recv(4096).decode() for _ in range(2)]
+    assert said[0].startswith("RELOADING=1")
+    assert said[1] == "READY=1"
+
+
+def test_reload_goes_on_where_a_directory_has_the_name_of_the_reserve(parts: Parts, config: Config) -> None:
+    """Another size is wanted from then on, and the directory is out of the way."""
+    layout = doctor_of(parts).layout
+    directory(layout.reserves(0, 1)[0])
+    limits = config.limits.model_copy(update={"reserve_bytes": 8192})
+    signal.raise_signal(signal.SIGHUP)
+    run_until(Worker(parts, config, lambda: config.model_copy(update={"limits": limits})),
+              layout.reserves(0, 1)[0].is_file)
+    assert layout.reserves(0, 1)[0].stat().st_size == 8192

@@ -13,6 +13,7 @@ from daemon.state.layout import Layout
 from daemon.state.quarantine import retire
 from tests.integration.recovery.world import World
 from tests.support import rows
+from tests.support.plants import PLANTS, Plant, directory
 
 _STATES = [State.QUEUED, State.DEFERRED, State.HELD, State.FAILED]
 
@@ -227,29 +228,72 @@ def test_file_that_is_no_upload_is_set_aside(world: World, content: bytes) -> No
     assert world.state(upload) is None
 
 
-def _link_out(path: Path) -> None:
-    path.symlink_to("/etc/passwd")
+NO_FILES = [plant for name, plant in PLANTS.items() if name != "closed"]
 
 
-def _make_fifo(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def _make_directory(path: Path) -> None:
-    path.mkdir()
-
-
-@pytest.mark.parametrize("make", [_link_out, _make_fifo, _make_directory])
-def test_name_of_an_upload_that_is_no_plain_file_is_set_aside(world: World, make: object) -> None:
+@pytest.mark.parametrize("plant", NO_FILES)
+def test_name_of_an_upload_that_is_no_plain_file_is_set_aside(world: World, plant: Plant) -> None:
     """A symbolic link, a FIFO or a directory is never followed, opened for ever, or delivered."""
     upload = world.write()
     path = world.file(upload)
     path.unlink()
-    assert callable(make)
-    make(path)
-    assert world.compare() == ["file_damaged"]
+    plant(path)
+    assert world.compare() == ["file_stray"]
     assert len(world.lost_found()) == 1
     assert not os.path.lexists(path)
+
+
+@pytest.mark.parametrize("plant", NO_FILES)
+def test_upload_whose_file_became_something_else_is_a_dead_letter(world: World, plant: Plant) -> None:
+    """Its bytes are not there; what has their name is set aside, and holds up no other."""
+    upload, other = world.put("/a"), world.put("/b")
+    world.file(upload).unlink()
+    plant(world.file(upload))
+    assert world.compare() == ["file_stray", "bytes_missing"]
+    assert (world.state(upload), world.task(upload).error_code) == (State.FAILED, "bytes_missing")
+    assert world.state(other) is State.QUEUED
+    assert world.compare() == []
+
+
+def test_what_cannot_be_set_aside_holds_up_no_other(world: World) -> None:
+    """It is reported again and again, as not put right, and what comes behind it is put right."""
+    world.layout.lost_found.rmdir()
+    world.layout.lost_found.touch()
+    buckets = sorted({world.write(instance=f"c{number}").destination.bucket for number in range(8)})
+    for bucket in buckets:
+        (world.layout.bucket(bucket) / "stray").mkdir()
+    assert sorted(world.compare()) == ["file_stray"] * len(buckets) + ["row_missing"] * 8
+    assert {(finding.name, finding.repaired) for finding in world.findings} == {
+        ("file_stray", False), ("row_missing", True)}
+    assert world.compare() == ["file_stray"] * len(buckets)
+
+
+def test_mark_that_cannot_be_written_holds_up_no_other(world: World) -> None:
+    """A directory has the name that the file should get, and can be moved nowhere."""
+    world.layout.lost_found.rmdir()
+    world.layout.lost_found.touch()
+    stuck, other = world.put("/a"), world.put("/b")
+    for upload in (stuck, other):
+        world.settle(upload, State.FAILED)
+        world.file(upload, Mark.FAILED).rename(world.file(upload))
+    directory(world.file(stuck, Mark.FAILED))
+    assert world.compare() == ["file_stray", "mark_wrong", "mark_wrong"]
+    assert [finding.repaired for finding in world.findings] == [False, False, True]
+    assert world.mark(other) is Mark.FAILED
+
+
+def test_bucket_that_cannot_be_read_holds_up_no_other(world: World) -> None:
+    """Nobody knows what is in it: its rows stay as they are, and it is reported once."""
+    hidden, orphan = world.put(instance="c1"), world.write(instance="c4")
+    bucket = world.layout.bucket(hidden.destination.bucket)
+    bucket.rename(world.layout.directory / "moved")
+    bucket.touch()
+    world.spool.close()
+    assert sorted(world.compare()) == ["bucket_unreadable", "row_missing"]
+    assert (world.state(hidden), world.state(orphan)) == (State.QUEUED, State.QUEUED)
+    bucket.unlink()
+    (world.layout.directory / "moved").rename(bucket)
+    assert world.compare() == []
 
 
 def test_file_with_a_second_name_is_set_aside(world: World) -> None:

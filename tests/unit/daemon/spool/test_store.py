@@ -358,3 +358,33 @@ def test_removal_is_in_the_order_given(spool: FileSpoolCheck, layout: Layout) ->
     failpoints.arm("spool.unlink=EIO@3")
     spool.remove(uploads)
     assert files(layout) == [uploads[2].task_id]
+
+
+def test_newer_stays_where_the_older_of_its_path_cannot_be_removed(spool: FileSpoolCheck, layout: Layout) -> None:
+    """A rebuild would find the older alone, and deliver it over the newer."""
+    older, newer, other = (store(spool, an_upload(path)) for path in ("/a", "/a", "/b"))
+    failpoints.arm("spool.unlink=EIO@1")
+    assert set(spool.remove([older, newer, other])) == {older.task_id, newer.task_id}
+    assert set(files(layout)) == {older.task_id, newer.task_id}
+
+
+def test_removal_of_others_goes_on_when_a_directory_has_the_name_of_one(spool: FileSpoolCheck, layout: Layout) -> None:
+    """There are no bytes of the upload in it: it is set aside by whoever compares queue and spool."""
+    uploads = [store(spool, an_upload(f"/{number}")) for number in range(2)]
+    path = layout.bucket(uploads[0].destination.bucket) / uploads[0].task_id
+    path.unlink()
+    path.mkdir()
+    assert spool.remove(uploads) == {}
+    assert path.is_dir()
+    assert files(layout) == []
+
+
+def test_removal_of_others_goes_on_when_a_bucket_cannot_be_opened(spool: FileSpoolCheck, layout: Layout) -> None:
+    """The bytes of all others are given free."""
+    uploads = [store(spool, an_upload(instance=f"c{number}")) for number in (1, 4)]
+    bucket = layout.bucket(uploads[0].destination.bucket)
+    bucket.rename(layout.directory / "moved")
+    bucket.touch()
+    spool.close()
+    assert list(spool.remove(uploads)) == [uploads[0].task_id]
+    assert list(layout.bucket(uploads[1].destination.bucket).iterdir()) == []

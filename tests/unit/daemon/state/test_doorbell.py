@@ -7,6 +7,7 @@ import pytest
 
 from daemon.state.doorbell import Doorbell, ring
 from daemon.state.layout import Layout
+from tests.support.plants import PLANTS, Plant
 
 
 @pytest.fixture
@@ -78,9 +79,10 @@ def test_bell_of_a_dead_worker_serves_the_next(layout: Layout) -> None:
     again.close()
 
 
-def test_bell_replaces_what_is_no_bell(layout: Layout) -> None:
+@pytest.mark.parametrize("plant", [plant for name, plant in PLANTS.items() if name != "fifo"])
+def test_bell_replaces_what_is_no_bell(layout: Layout, plant: Plant) -> None:
     """A plain file of that name would keep the worker awake for ever; a bell holds nothing worth keeping."""
-    layout.bell(0).write_bytes(b"x")
+    plant(layout.bell(0))
     made = Doorbell(layout, 0)
     assert not rung(made)
     ring(layout, 0)

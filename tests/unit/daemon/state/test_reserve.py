@@ -8,6 +8,7 @@ import pytest
 
 from daemon.state.layout import Layout
 from daemon.state.reserve import INODES, Reserve
+from tests.support.plants import PLANTS, Plant
 
 _SIZE_BYTES = 64 * 1024
 
@@ -71,3 +72,38 @@ def test_nothing_is_left_of_a_reserve_that_did_not_fit(layout: Layout) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not reserve.whole
     assert files(layout) == []
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS)
+def test_reserve_is_made_where_something_else_had_its_name(layout: Layout, plant: Plant, place: int) -> None:
+    """Another user may write in the shard's directory; what he left there is no room that could be given free."""
+    plant(layout.reserves(0, INODES)[place])
+    reserve = Reserve(layout, 0, _SIZE_BYTES)
+    reserve.restore()
+    assert Reserve(layout, 0, _SIZE_BYTES).whole
+    assert sum(file.st_size for file in files(layout)) == _SIZE_BYTES
+
+
+@pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS)
+def test_reserve_is_released_where_something_else_has_its_name(layout: Layout, plant: Plant) -> None:
+    """The rest of it gives room all the same."""
+    reserve = Reserve(layout, 0, _SIZE_BYTES)
+    reserve.restore()
+    for path in layout.reserves(0, INODES)[:2]:
+        path.unlink()
+        plant(path)
+    assert reserve.release()
+    assert files(layout) == []
+
+
+@pytest.mark.parametrize("size_bytes", [0, _SIZE_BYTES // 2, 2 * _SIZE_BYTES])
+def test_reserve_has_another_size_once_it_was_restored(layout: Layout, size_bytes: int) -> None:
+    """Wanting another touches nothing, so that it cannot fail."""
+    reserve = Reserve(layout, 0, _SIZE_BYTES)
+    reserve.restore()
+    reserve.resize(size_bytes)
+    assert sum(file.st_size for file in files(layout)) == _SIZE_BYTES
+    reserve.restore()
+    assert sum(file.st_size for file in files(layout)) == size_bytes
+    assert reserve.whole
