@@ -52,7 +52,7 @@ def _serve(options: argparse.Namespace) -> int:
     config = load(file)
     log.setup(config.log, "api")
     descriptor, row = map(int, options.counts.split(":"))
-    counts = SharedCounts(descriptor)
+    counts = SharedCounts(descriptor, row)
     addresses = from_descriptors(options.listen_fd) or stand_in(config.api.listen, take())
     doors = open_doors(addresses, allow_anonymous=config.api.allow_anonymous)
     _warn_about(doors)
@@ -63,7 +63,7 @@ def _serve(options: argparse.Namespace) -> int:
     try:
         _wait_for(lease, layout, config.queue.shards)
         counts.clear(row)
-        clean = asyncio.run(service.run(config, file, layout, doors, lambda column: counts.tally(column, row)))
+        clean = asyncio.run(service.run(config, file, layout, doors, counts))
         lease.release()
     finally:
         for door in doors:

@@ -1,7 +1,7 @@
 """The API process put together: its parts, the order in which they start, and the order in which they end."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,7 @@ from daemon.config import Config, load
 from daemon.errors import CannotStart
 from daemon.process import sd_notify
 from daemon.process.listeners import Door
-from daemon.process.shared_counts import Column, SharedCount
+from daemon.process.shared_counts import Column, SharedCounts
 from daemon.process.thread_pools import begin_pool
 from daemon.spool import open_spool
 from daemon.state.layout import Layout
@@ -35,14 +35,14 @@ SPARE_CONNECTIONS: Final = 64
 
 
 async def run(
-    config: Config, file: Path | None, layout: Layout, doors: Sequence[Door], tally: Callable[[Column], SharedCount],
+    config: Config, file: Path | None, layout: Layout, doors: Sequence[Door], counts: SharedCounts,
 ) -> bool:
-    """Take uploads until told to stop; True when that was no failure. `tally` gives what all API processes count.
+    """Take uploads until told to stop; True when that was no failure. `counts` is what all API processes count.
 
     A queue that cannot be opened yet is tried again with each request. Raises CannotStart and Rejected.
     """
     closing = begin_pool(1, "closing")
-    service = _Service(config, file, layout, doors, tally)
+    service = _Service(config, file, layout, doors, counts)
     try:
         return await service.run()
     finally:
@@ -52,8 +52,7 @@ async def run(
 
 class _Service:
     def __init__(
-        self, config: Config, file: Path | None, layout: Layout, doors: Sequence[Door],
-        tally: Callable[[Column], SharedCount],
+        self, config: Config, file: Path | None, layout: Layout, doors: Sequence[Door], counts: SharedCounts,
     ) -> None:
         self._file = file
         self._live = LiveConfig(config)
@@ -61,9 +60,9 @@ class _Service:
         self._reader = Reader(layout, self._spool, config.queue.shards)
         self._threads = begin_pool(READING_THREADS, "read")
         self._admission = Admission(
-            self._reader.waiting(), Shares(lambda: self._live.config.api.max_connections, tally(Column.UPLOADS)),
-            tally(Column.ANNOUNCED_BYTES), tally(Column.UNWRITTEN_BYTES), lambda: free_bytes(self._spool))
-        self._receiving = tally(Column.UPLOADS)
+            self._reader.waiting(), Shares(lambda: self._live.config.api.max_connections, counts, Column.UPLOADS),
+            counts.tally(Column.ANNOUNCED_BYTES), counts.tally(Column.UNWRITTEN_BYTES), lambda: free_bytes(self._spool))
+        self._receiving = counts.tally(Column.UPLOADS)
         self._committers = [
             Committer(layout, shard, self._spool, supersede=lambda: self._live.config.delivery.supersedes,
                       receiving=lambda: self._receiving.own, when_dead=self._fail)
@@ -73,10 +72,10 @@ class _Service:
         self._backlog = Backlog(self._reader, self._admission)
         uploads = Uploads(self._live, self._admission, self._backlog, self._receiver, self._refusals)
         probe = Probe(layout, self._spool, self._reader, self._admission)
-        app = build(Courier(self._live, uploads, probe, self._threads), self._live, self._refusals)
+        app = build(Courier(self._live, uploads, probe, self._threads), self._live, self._refusals, counts)
         self._server = Server(app, doors, Hooks(
             drain_s=lambda: self._live.config.api.drain_s,
-            connections=Shares(self._max_connections, tally(Column.CONNECTIONS)), pace=self._live.pace,
+            connections=Shares(self._max_connections, counts, Column.CONNECTIONS), pace=self._live.pace,
             running=lambda: self._receiving.own, stopping=self._stop_admitting, reload=self._reload,
             status=self._status))
 

@@ -63,16 +63,23 @@ class Connections:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection to its end; refuse it when there are too many, and none of them is idle."""
         peer = peer_of(writer)
-        if not (self._shares.admits(peer) or self._make_room(peer)):
-            await _turn_away(writer)
-            return
+        if not self._shares.take(peer):
+            if not self._make_room(peer):
+                await _turn_away(writer)
+                return
+            self._shares.count(peer)
+        try:
+            await self._converse(reader, writer, peer)
+        finally:
+            self._shares.give_back(peer)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str) -> None:
         connection = Connection(self._app, self._config, self._context, reader, writer, peer=peer, pace=self._pace)
         task = asyncio.current_task()
         assert task is not None  # a coroutine runs in one
         self._open[task] = connection
         try:
-            with self._shares.hold(peer):
-                await connection
+            await connection
         finally:
             connection.outflow.end()
             del self._open[task]

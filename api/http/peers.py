@@ -7,12 +7,10 @@ import ipaddress
 import socket
 import struct
 from asyncio import StreamWriter
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final
 
-from daemon.process.shared_counts import SharedCount
+from daemon.process.shared_counts import Column, SharedCounts
 
 #: This part of the places is for those who hold few. Source: dynamic thresholds, Choudhury and Hahne (1998).
 KEPT_SHARE: Final = 1 / 4
@@ -46,12 +44,12 @@ def network_of(address: str) -> str:
 
 
 class Shares:
-    """Who holds how many of `limit()` places, which processes may have in common. Asked on the event loop only."""
+    """Who holds how many of `limit()` places, in all processes together. Asked on the event loop only."""
 
-    def __init__(self, limit: Callable[[], int], tally: SharedCount) -> None:
+    def __init__(self, limit: Callable[[], int], counts: SharedCounts, column: Column) -> None:
         self._limit = limit
-        self._tally = tally
-        self._held: Counter[str] = Counter()
+        self._tally = counts.tally(column)
+        self._holders = counts.holders(column)
 
     @property
     def taken(self) -> int:
@@ -63,32 +61,32 @@ class Shares:
         """True when no place is left."""
         return self.taken >= self._limit()
 
-    def admits(self, peer: str) -> bool:
-        """True when there is a place for one more of `peer`.
+    def take(self, peer: str) -> bool:
+        """Take a place for `peer`, who gives it back; False when there is none for it: nothing is taken then.
 
-        Of the last quarter nobody gets one who holds as many already as are left: so there are always some left.
+        Of the last quarter nobody gets one who holds as many already as are left: so there are always some left. It is
+        counted before the others are looked at, so that of two processes none overlooks the other; of two peers who
+        ask for the last place at the same moment, both may be refused.
         """
-        limit = self._limit()
-        left = limit - self.taken
-        return left > limit * KEPT_SHARE or self._held[peer] < left
+        self.count(peer)
+        if self._is_due_to(peer):
+            return True
+        self.give_back(peer)
+        return False
 
-    def take(self, peer: str) -> None:
-        """Take a place for `peer`, who gives it back."""
-        self._tally.add(1)
-        self._held[peer] += 1
+    def _is_due_to(self, peer: str) -> bool:
+        limit = self._limit()
+        left = limit - self.taken + 1
+        return left > limit * KEPT_SHARE or self._holders.of(peer) <= left
+
+    def count(self, peer: str) -> None:
+        """Take a place for `peer`, who gives it back, whether there is one or not: another is about to be free."""
+        self._add(peer, 1)
 
     def give_back(self, peer: str) -> None:
         """Let go of a place that `peer` took."""
-        self._tally.add(-1)
-        self._held[peer] -= 1
-        if not self._held[peer]:
-            del self._held[peer]
+        self._add(peer, -1)
 
-    @contextmanager
-    def hold(self, peer: str) -> Iterator[None]:
-        """Hold a place for `peer`."""
-        self.take(peer)
-        try:
-            yield
-        finally:
-            self.give_back(peer)
+    def _add(self, peer: str, number: int) -> None:
+        self._tally.add(number)
+        self._holders.add(peer, number)

@@ -42,12 +42,12 @@ from daemon.model.names import printable
 from daemon.model.task import Task
 from daemon.model.upload import is_task_id
 from daemon.model.view import describe
-from daemon.process.shared_counts import SharedCount
+from daemon.process.shared_counts import Column, SharedCounts
 
 Handler = Callable[[Scope, Receive], Awaitable[Answer]]
 Refuse = Callable[[CourierError], Answer]
 
-#: Pages of tasks that are in memory at once, at most a megabyte each.
+#: Pages of tasks that are in memory at once, in all processes together, at most a megabyte each.
 PAGES_AT_ONCE: Final = 64
 _NO_PARAMETERS: Final[frozenset[str]] = frozenset()
 
@@ -100,11 +100,13 @@ class Few:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or send it away."""
         peer = scope["state"][PEER]
-        if not self._shares.admits(peer):
+        if not self._shares.take(peer):
             await send_answer(send, problem(Rejected("too_busy")))
             return
-        with self._shares.hold(peer):
+        try:
             await self._app(scope, receive, send)
+        finally:
+            self._shares.give_back(peer)
 
 
 class Courier:
@@ -172,10 +174,10 @@ class Courier:
         return await joined(self._threads.submit(self._probe.reader.find, task_id))
 
 
-def build(courier: Courier, live: LiveConfig, refusals: RefusalLog) -> App:
-    """The ASGI app."""
+def build(courier: Courier, live: LiveConfig, refusals: RefusalLog, counts: SharedCounts) -> App:
+    """The ASGI app; `counts` has the pages that wait to be read in all API processes."""
     other_method = text_answer(405, "POST method required.")
-    pages = Shares(lambda: PAGES_AT_ONCE, SharedCount.alone())
+    pages = Shares(lambda: PAGES_AT_ONCE, counts, Column.PAGES)
     router = Router(
         [
             Route(UPLOAD, Endpoint({"POST": courier.post_upload}, plain_problem, other_method)),

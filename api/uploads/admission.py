@@ -29,14 +29,8 @@ class Load:
     unwritten_bytes: int
 
 
-def refusal(
-    *, limits: Limits, draining: bool, has_place: bool, waiting: Waiting, load: Load, free_bytes: int,
-) -> str | None:
+def refusal(*, limits: Limits, waiting: Waiting, load: Load, free_bytes: int) -> str | None:
     """The code of the error with which an upload that is in `load` is refused, or None: let it in."""
-    if draining:
-        return "draining"
-    if not has_place:
-        return "too_busy"
     if waiting.tasks + load.uploads > limits.max_pending_tasks:
         return "backlog_full"
     if waiting.size_bytes + load.announced_bytes > limits.max_pending_bytes:
@@ -112,35 +106,36 @@ class Admission:
 
     def admit(self, length: int | None, peer: str, limits: Limits) -> Place:
         """The place of an upload of `length` bytes from `peer`; raise Rejected when it is not let in."""
-        size, has_place = length or 0, self.shares.admits(peer)
+        size = length or 0
         if size > limits.max_upload_bytes:
             raise Rejected("too_large")
-        place = self._take(size, peer, limits)
+        if self.draining:
+            raise Rejected("draining")
+        if not self.shares.take(peer):
+            raise Rejected("too_busy")
+        place = self._place_of(size, peer, limits)
         try:
-            self._check(limits, has_place=has_place)
+            self._check(limits)
         except Rejected:
             place.end()
             raise
         return place
 
-    def _take(self, size: int, peer: str, limits: Limits) -> Place:
+    def _place_of(self, size: int, peer: str, limits: Limits) -> Place:
         def give_back() -> None:
             self.announced.add(-size)
             self.shares.give_back(peer)
 
-        self.shares.take(peer)
         self.announced.add(size)
         place = Place(
             self.unwritten, lambda: leaves_room(self.free_bytes(), self.unwritten.total, limits), give_back)
         place.owe(size)
         return place
 
-    def _check(self, limits: Limits, *, has_place: bool) -> None:
+    def _check(self, limits: Limits) -> None:
         load = Load(
             uploads=self.shares.taken, announced_bytes=self.announced.total, unwritten_bytes=self.unwritten.total)
-        code = refusal(
-            limits=limits, draining=self.draining, has_place=has_place, waiting=self.waiting, load=load,
-            free_bytes=self.free_bytes())
+        code = refusal(limits=limits, waiting=self.waiting, load=load, free_bytes=self.free_bytes())
         if code is not None:
             raise Rejected(code)
 

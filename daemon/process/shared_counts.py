@@ -1,4 +1,4 @@
-"""Counts that several processes keep together: each adds to a cell of its own and reads the sum of all.
+"""Counts that several processes keep together: each adds to cells of its own and reads the sum of all.
 
 They are in memory that the supervisor makes and its children inherit: nobody waits for a disk or a lock. A process that
 died counts until the supervisor sees it, which empties its cells. A process that is alone counts in memory of its own.
@@ -7,24 +7,40 @@ died counts until the supervisor sees it, which empties its cells. A process tha
 import fcntl
 import mmap
 import os
+import struct
 from enum import IntEnum
+from functools import lru_cache, partial
+from hashlib import blake2b
 from typing import Final
 
 
 class Column(IntEnum):
-    """What is counted."""
+    """What is counted: first the places, of which it is also known who holds how many."""
 
     CONNECTIONS = 0
     UPLOADS = 1
+    #: Pages of tasks that wait to be read.
+    PAGES = 2
     #: Bytes that the uploads that are being received announced.
-    ANNOUNCED_BYTES = 2
+    ANNOUNCED_BYTES = 3
     #: Bytes that are on their way to the disk and may need room on it still.
-    UNWRITTEN_BYTES = 3
+    UNWRITTEN_BYTES = 4
 
 
+_PLACES: Final = (Column.CONNECTIONS, Column.UPLOADS, Column.PAGES)
 #: Cells are signed 64-bit numbers.
 _FORMAT: Final = "q"
 _CELL_BYTES: Final = 8
+#: Cells of each of the two rows that a holder has one cell in.
+_SLOTS: Final = 4096
+_HOLDERS_CELLS: Final = 2 * _SLOTS
+#: The cells of one process: its counts, and who holds the places.
+_PROCESS_CELLS: Final = len(Column) + len(_PLACES) * _HOLDERS_CELLS
+#: At the beginning of the memory: what the cells of a holder are chosen with.
+_SECRET_BYTES: Final = 16
+_TWO_NUMBERS: Final = struct.Struct("=II")
+#: Holders whose cells are remembered.
+_REMEMBERED: Final = 1024
 
 
 class SharedCount:
@@ -33,11 +49,6 @@ class SharedCount:
     def __init__(self, cells: "memoryview[int]", row: int) -> None:
         self._cells = cells
         self._row = row
-
-    @classmethod
-    def alone(cls) -> "SharedCount":
-        """A count of this process alone."""
-        return cls(memoryview(bytearray(_CELL_BYTES)).cast(_FORMAT), 0)
 
     def add(self, number: int) -> None:
         """Add to this process's part of it."""
@@ -54,33 +65,70 @@ class SharedCount:
         return sum(self._cells)
 
 
-class SharedCounts:
-    """The counts of `rows` processes."""
+class SharedHolders:
+    """How much each holder has, in all processes together: never too little, and seldom too much.
 
-    def __init__(self, descriptor: int = -1) -> None:
+    A count-min sketch (Cormode and Muthukrishnan, 2005): a keyed hash, which nobody can foresee, gives each holder two
+    cells, and the lower one counts. Holders who share both are as one. One thread of each process adds to it.
+    """
+
+    def __init__(self, cells: "memoryview[int]", row: int, secret: bytes) -> None:
+        self._cells = cells
+        self._own = cells[row * _PROCESS_CELLS:]
+        self._cells_of = lru_cache(_REMEMBERED)(partial(_two_cells, secret))
+
+    def add(self, holder: str, number: int) -> None:
+        """Add to what `holder` has in this process."""
+        first, second = self._cells_of(holder)
+        self._own[first] += number
+        self._own[second] += number
+
+    def of(self, holder: str) -> int:
+        """What `holder` has in all processes."""
+        return min(sum(self._cells[cell::_PROCESS_CELLS]) for cell in self._cells_of(holder))
+
+
+def _two_cells(secret: bytes, holder: str) -> tuple[int, int]:
+    first, second = _TWO_NUMBERS.unpack(blake2b(holder.encode(), key=secret, digest_size=_TWO_NUMBERS.size).digest())
+    return first % _SLOTS, _SLOTS + second % _SLOTS
+
+
+class SharedCounts:
+    """The counts of several processes, as the process of one `row` adds to them."""
+
+    def __init__(self, descriptor: int = -1, row: int = 0) -> None:
         """Without the `descriptor` that another process made, a process is alone."""
         size = os.fstat(descriptor).st_size if descriptor >= 0 else _size_of(1)
-        self._rows = size // _size_of(1)
-        self._cells = memoryview(mmap.mmap(descriptor, size)).cast("B").cast(_FORMAT)
+        memory = mmap.mmap(descriptor, size)
+        if descriptor < 0:
+            memory[:_SECRET_BYTES] = os.urandom(_SECRET_BYTES)
+        self._secret = memory[:_SECRET_BYTES]
+        self._cells = memoryview(memory)[_SECRET_BYTES:].cast("B").cast(_FORMAT)
+        self._row = row
 
-    def tally(self, column: Column, row: int) -> SharedCount:
-        """One of the counts, with the process of that row."""
-        return SharedCount(self._cells[column * self._rows:(column + 1) * self._rows], row)
+    def tally(self, column: Column) -> SharedCount:
+        """One of the counts."""
+        return SharedCount(self._cells[column::_PROCESS_CELLS], self._row)
+
+    def holders(self, column: Column) -> SharedHolders:
+        """Who holds how many of the places of that column."""
+        first = len(Column) + _PLACES.index(column) * _HOLDERS_CELLS
+        return SharedHolders(self._cells[first:], self._row, self._secret)
 
     def clear(self, row: int) -> None:
         """Forget what the process of that row counted: it is gone, or just begins."""
-        for column in Column:
-            tally = self.tally(column, row)
-            tally.add(-tally.own)
+        nothing = memoryview(bytes(_PROCESS_CELLS * _CELL_BYTES)).cast(_FORMAT)
+        self._cells[row * _PROCESS_CELLS:(row + 1) * _PROCESS_CELLS] = nothing
 
 
 def create(rows: int) -> int:
     """A descriptor of counts for so many processes; nobody can make them shorter or longer."""
     descriptor = os.memfd_create("counts", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(descriptor, _size_of(rows))
+    os.pwrite(descriptor, os.urandom(_SECRET_BYTES), 0)
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     return descriptor
 
 
 def _size_of(rows: int) -> int:
-    return rows * len(Column) * _CELL_BYTES
+    return _SECRET_BYTES + rows * _PROCESS_CELLS * _CELL_BYTES

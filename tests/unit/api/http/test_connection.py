@@ -14,7 +14,7 @@ from api.http.connection import Connection, Connections, Http1, IdleTimer
 from api.http.pace import Pace
 from api.http.peers import Shares
 from api.http.response import Receive, Scope, Send, send_answer, text_answer
-from daemon.process.shared_counts import SharedCount
+from daemon.process.shared_counts import Column, SharedCounts
 from tests.support.waiting import PATIENCE_S
 
 #: Our class, Hypercorn's, and the method of it that is done otherwise.
@@ -36,7 +36,7 @@ async def hello(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def converse(*sent: bytes) -> list[bytes]:
     """Serve connections that are idle for no time at all; return all that comes on one for each of what is `sent`."""
-    connections = Connections(hello, Shares(lambda: 10, SharedCount.alone()), lambda: Pace(30.0, 0, 0.01))
+    connections = Connections(hello, Shares(lambda: 10, SharedCounts(), Column.CONNECTIONS), lambda: Pace(30.0, 0, 0.01))
     server = await asyncio.start_server(connections.serve, "127.0.0.1", 0)
     answers = []
     for data in sent:

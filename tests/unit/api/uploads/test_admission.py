@@ -20,18 +20,18 @@ LIMITS = Limits(max_upload_bytes=1000, max_pending_tasks=10, max_pending_bytes=5
 NOTHING = Waiting()
 
 
-def door(waiting: Waiting = NOTHING, free_bytes: int = 10_000, counts: SharedCounts | None = None, row: int = 0) -> Admission:
+def door(waiting: Waiting = NOTHING, free_bytes: int = 10_000, counts: SharedCounts | None = None) -> Admission:
     """The door of a process with four places, alone unless it has `counts` in common with others."""
     common = counts or SharedCounts()
-    return Admission(waiting, Shares(lambda: 4, common.tally(Column.UPLOADS, row)), common.tally(Column.ANNOUNCED_BYTES, row),
-                     common.tally(Column.UNWRITTEN_BYTES, row), lambda: free_bytes)
+    return Admission(waiting, Shares(lambda: 4, common, Column.UPLOADS), common.tally(Column.ANNOUNCED_BYTES),
+                     common.tally(Column.UNWRITTEN_BYTES), lambda: free_bytes)
 
 
 @pytest.fixture
 def doors() -> Iterator[tuple[Admission, Admission]]:
     """The doors of two processes of one service."""
     descriptor = create(2)
-    first, second = (door(counts=SharedCounts(descriptor), row=row) for row in range(2))
+    first, second = (door(counts=SharedCounts(descriptor, row)) for row in range(2))
     yield first, second
     os.close(descriptor)
 
@@ -62,7 +62,7 @@ def test_refusal_is_decided_by_what_is_announced_and_what_is_there(
 ) -> None:
     """Each limit is reached exactly at its number, with what is being received counted in."""
     load = Load(uploads=uploads, announced_bytes=announced, unwritten_bytes=unwritten)
-    found = refusal(limits=LIMITS, draining=False, has_place=True, waiting=waiting, load=load, free_bytes=free)
+    found = refusal(limits=LIMITS, waiting=waiting, load=load, free_bytes=free)
     assert found == code
 
 

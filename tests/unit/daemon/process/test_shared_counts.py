@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from daemon.process.shared_counts import Column, SharedCount, SharedCounts, create
+from daemon.process.shared_counts import Column, SharedCounts, create
 
 
 @pytest.fixture
@@ -18,33 +18,57 @@ def descriptor() -> Iterator[int]:
 
 def test_processes_see_what_the_others_count(descriptor: int) -> None:
     """Each adds to its own part, and reads the sum."""
-    parent = SharedCounts(descriptor).tally(Column.UPLOADS, 0)
+    parent = SharedCounts(descriptor, 0).tally(Column.UPLOADS)
     parent.add(3)
     child = os.fork()
     if child == 0:
-        SharedCounts(descriptor).tally(Column.UPLOADS, 1).add(4)
+        SharedCounts(descriptor, 1).tally(Column.UPLOADS).add(4)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     assert (parent.own, parent.total) == (3, 7)
-    assert SharedCounts(descriptor).tally(Column.CONNECTIONS, 0).total == 0
+    assert SharedCounts(descriptor).tally(Column.CONNECTIONS).total == 0
 
 
 def test_process_that_is_gone_counts_no_more(descriptor: int) -> None:
     """Its part is emptied, and the others keep theirs."""
-    counts = SharedCounts(descriptor)
-    tallies = [counts.tally(column, row) for column in Column for row in (0, 1)]
-    for number, tally in enumerate(tallies, 1):
-        tally.add(number)
-    counts.clear(1)
-    assert [tally.own for tally in tallies] == [1, 0, 3, 0, 5, 0, 7, 0]
+    both = [SharedCounts(descriptor, row) for row in (0, 1)]
+    for row, counts in enumerate(both, 1):
+        for column in Column:
+            counts.tally(column).add(row)
+        counts.holders(Column.PAGES).add("me", row)
+    SharedCounts(descriptor).clear(1)
+    assert [[counts.tally(column).own for column in Column] for counts in both] == [[1] * len(Column), [0] * len(Column)]
+    assert both[1].holders(Column.PAGES).of("me") == 1
 
 
 def test_process_that_is_alone_counts_for_itself() -> None:
     """It needs nothing from anybody."""
-    for tally in (SharedCounts().tally(Column.UNWRITTEN_BYTES, 0), SharedCount.alone()):
-        tally.add(2**40)
-        tally.add(-1)
-        assert (tally.own, tally.total) == (2**40 - 1, 2**40 - 1)
+    tally = SharedCounts().tally(Column.UNWRITTEN_BYTES)
+    tally.add(2**40)
+    tally.add(-1)
+    assert (tally.own, tally.total) == (2**40 - 1, 2**40 - 1)
+    assert SharedCounts().tally(Column.UNWRITTEN_BYTES).total == 0
+
+
+@pytest.mark.parametrize("column", [Column.CONNECTIONS, Column.UPLOADS, Column.PAGES])
+def test_processes_see_who_holds_how_many(descriptor: int, column: Column) -> None:
+    """Whichever of them the holder came to, and for each kind of place apart."""
+    first, second = (SharedCounts(descriptor, row) for row in (0, 1))
+    first.holders(column).add("me", 3)
+    second.holders(column).add("me", 4)
+    second.holders(column).add("you", 1)
+    assert [first.holders(column).of(holder) for holder in ("me", "you", "nobody")] == [7, 1, 0]
+    assert [first.holders(other).of("me") for other in (Column.CONNECTIONS, Column.UPLOADS, Column.PAGES) if other is not column] == [0, 0]
+
+
+def test_holders_are_never_counted_too_low_and_seldom_too_high(descriptor: int) -> None:
+    """However many there are: two who share both of their cells are as one, and few do."""
+    holders = SharedCounts(descriptor).holders(Column.UPLOADS)
+    for number in range(512):
+        holders.add(f"192.0.2.{number}", 1)
+    held = [holders.of(f"192.0.2.{number}") for number in range(512)]
+    assert min(held) == 1
+    assert held.count(1) > 400
 
 
 def test_counts_cannot_be_cut_short(descriptor: int) -> None:
