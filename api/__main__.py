@@ -15,6 +15,7 @@ from api import service
 from daemon import log
 from daemon.config import find_file, load
 from daemon.errors import CourierError, QueueFault
+from daemon.model.task import PENDING
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK, end_with
 from daemon.process.listeners import Door, from_descriptors, open_doors
 from daemon.process.parent_death import tie_to_parent
@@ -106,7 +107,7 @@ def _cannot_open(layout: Layout, shards: int) -> str | None:
 def _cannot_read(intake: Intake) -> str | None:
     with contextlib.closing(intake):
         try:
-            intake.tallies()
+            intake.totals(PENDING)
         except QueueFault as fault:
             if fault.code == "schema_newer":
                 raise

@@ -45,6 +45,8 @@ _TROUBLE_S: Final = 0.5
 _PROMOTE: Final = 500
 #: Messages read in one turn.
 _MESSAGES: Final = 512
+#: The states that the status line counts the tasks of.
+_TOLD: Final = (State.QUEUED, State.PUSHING, State.DEFERRED, State.FAILED)
 #: Between two status lines.
 _STATUS_EVERY_S: Final = 2.0
 
@@ -288,11 +290,8 @@ class Worker:
         now = time.monotonic()
         if now < self._status_at:
             return
-        counts = dict.fromkeys(State, 0)
-        for tally in self._parts.queue.tallies():
-            counts[tally.state] += tally.tasks
-        rate = self._finished / _STATUS_EVERY_S
-        sd_notify.status(f"{counts[State.QUEUED]} queued, {counts[State.PUSHING]} pushing, "
-                      f"{counts[State.DEFERRED]} deferred, {counts[State.FAILED]} failed, {rate:.0f}/s")
+        totals = self._parts.queue.totals(frozenset(_TOLD))
+        counts = ", ".join(f"{totals[state].tasks} {state.label}" for state in _TOLD)
+        sd_notify.status(f"{counts}, {self._finished / _STATUS_EVERY_S:.0f}/s")
         self._finished = 0
         self._status_at = now + _STATUS_EVERY_S

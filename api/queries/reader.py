@@ -84,9 +84,8 @@ class Reader:
         return sum(self._pending, Waiting())
 
     def _count(self, shard: int) -> Waiting:
-        tallies = [tally for tally in self._ask(shard, lambda queue: queue.tallies()) if tally.state in PENDING]
-        return Waiting(
-            tasks=sum(tally.tasks for tally in tallies), size_bytes=sum(tally.size_bytes for tally in tallies))
+        totals = self._ask(shard, lambda queue: queue.totals(PENDING)).values()
+        return Waiting(tasks=sum(total.tasks for total in totals), size_bytes=sum(total.size_bytes for total in totals))
 
     def try_writing(self) -> None:
         """Begin and end a transaction in each shard, writing nothing. Raises as `find`."""

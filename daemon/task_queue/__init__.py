@@ -43,6 +43,7 @@ from daemon.task_queue.values import (
     Settled,
     Settlement,
     Tally,
+    Total,
 )
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "Settlement",
     "Tally",
     "TaskQueue",
+    "Total",
     "open_existing",
     "open_intake",
 ]

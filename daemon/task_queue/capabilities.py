@@ -9,7 +9,7 @@ from typing import Protocol
 
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
-from daemon.task_queue.values import Change, Command, CommandAnswer, Put, Selection, Settled, Settlement, Tally
+from daemon.task_queue.values import Change, Command, CommandAnswer, Put, Selection, Settled, Settlement, Tally, Total
 
 
 class Bytes(Protocol):
@@ -60,6 +60,9 @@ class Read(Find, Protocol):
         limit: int,
     ) -> list[Task]:
         """Up to `limit` tasks, newest id first, with ids under `before`. Damaged ones are left out."""
+
+    def totals(self, states: frozenset[State]) -> dict[State, Total]:
+        """How many tasks, and of how many bytes, are in each of these states, all at the same moment."""
 
     def tallies(self) -> list[Tally]:
         """How many tasks, and of how many bytes, each instance has in each state."""

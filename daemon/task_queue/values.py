@@ -67,6 +67,14 @@ class Settled:
 
 
 @dataclass(frozen=True)
+class Total:
+    """How many tasks there are, and of how many bytes."""
+
+    tasks: int = 0
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True)
 class Tally:
     """How many tasks of one instance are in one state."""
 

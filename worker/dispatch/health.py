@@ -4,6 +4,7 @@ Only the main loop uses it. Whatever it is asked in each turn costs the same for
 """
 
 import heapq
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -98,9 +99,9 @@ class Health:
                 if lane.down_until is not None and lane.down_until > latest:
                     self._look_at(lane, latest)
 
-    def take_due(self, now: float) -> list[str]:
-        """The instances that may be tried from now on, each once; those that nothing was sent to are forgotten."""
-        return list(self._due(now))
+    def take_due(self, now: float, limit: int) -> list[str]:
+        """Up to `limit` instances that may be tried now, each once; those that nothing was sent to are forgotten."""
+        return list(itertools.islice(self._due(now), limit))
 
     def _due(self, now: float) -> Iterator[str]:
         while self._times and self._times[0][0] <= now:

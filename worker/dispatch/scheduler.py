@@ -144,7 +144,7 @@ class Lanes:
         """Instances with queued tasks: the next ones of all in turn, and those that something happened to."""
         self._seen, arrived = self._queue.arrivals(self._seen, _LOOK_AT)
         self._arrived = frozenset(arrived)
-        happened = [*(lane.key for lane in self._answering()), *self.health.take_due(now), *reversed(arrived)]
+        happened = [*(lane.key for lane in self._answering()), *self.health.take_due(now, _LOOK_AT), *reversed(arrived)]
         recent = self._queue.ready_among(list(dict.fromkeys(happened)))
         # The newest upload comes last, as Line has it.
         return [*(key for key in self._look_on() if key not in set(recent)), *recent]

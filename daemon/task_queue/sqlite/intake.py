@@ -15,7 +15,7 @@ from daemon.model.upload import Upload
 from daemon.state.layout import Layout
 from daemon.task_queue.capabilities import Bytes
 from daemon.task_queue.sqlite.queue import SqliteQueue
-from daemon.task_queue.values import Put, Tally
+from daemon.task_queue.values import Put, Tally, Total
 
 #: How often an upload is put again because its database was replaced meanwhile.
 MAX_REPLACEMENTS: Final = 3
@@ -83,6 +83,10 @@ class SqliteIntake:
     ) -> list[Task]:
         """Up to `limit` tasks, newest id first, with ids under `before`. Raises QueueFault."""
         return self._current().page(states=states, instance_key=instance_key, before=before, limit=limit)
+
+    def totals(self, states: frozenset[State]) -> dict[State, Total]:
+        """How many tasks, and of how many bytes, are in each of these states. Raises QueueFault."""
+        return self._current().totals(states)
 
     def tallies(self) -> list[Tally]:
         """How many tasks, and of how many bytes, each instance has in each state. Raises QueueFault."""

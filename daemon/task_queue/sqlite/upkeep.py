@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from daemon.model.task import State, Task
 from daemon.task_queue.sqlite.base import COLUMNS, QueueBase, decode_all, decode_or_none
@@ -11,6 +11,8 @@ from daemon.task_queue.sqlite.connect import BUSY_TIMEOUT_S
 from daemon.task_queue.sqlite.schema import TABLE
 from daemon.task_queue.values import BULK_BYTES
 
+#: Counts of nothing that are removed at once.
+_COUNTS_AT_ONCE: Final = 20_000
 #: How long shrinking the write-ahead log may hold up others.
 _CHECKPOINT_PATIENCE_MS = 200
 
@@ -109,14 +111,17 @@ class QueueUpkeep(QueueBase):
 
     def clear_finished(self, before: float, keep_most: int, limit: int) -> int:
         """Delete up to `limit` finished rows that are older than `before` or more than `keep_most`; return how many."""
-        finished = self.read("SELECT coalesce(sum(tasks), 0) FROM tally WHERE status IN (5, 6, 7)")[0][0]
         rows = self.read(f"SELECT _id, updated_at FROM {TABLE} INDEXED BY tasks_clear"
                          " WHERE spooled = 0 AND status IN (5, 6, 7) ORDER BY updated_at LIMIT ?", (limit,))
-        excess = finished - keep_most
-        doomed = [(order,) for index, (order, at) in enumerate(rows) if at < before or index < excess]
+        old = sum(at < before for _, at in rows)
+        # Where all that can be taken now are old enough, nobody needs to know how many there are besides.
+        doomed = [(order,) for order, _ in rows[:old if old == len(rows) else max(old, self._finished() - keep_most)]]
         if doomed:
             self._delete(doomed)
         return len(doomed)
+
+    def _finished(self) -> int:
+        return int(self.read("SELECT coalesce(sum(tasks), 0) FROM tally WHERE status IN (5, 6, 7)")[0][0])
 
     def _delete(self, doomed: list[tuple[int]]) -> None:
         with self.write(self.durable, "queue.settle") as connection:
@@ -124,7 +129,6 @@ class QueueUpkeep(QueueBase):
                 f"UPDATE {TABLE} SET outrun = 1 WHERE target = (SELECT target FROM {TABLE} WHERE _id = ?)"
                 " AND open IN (0, 1) AND _id < ? AND status NOT IN (5, 6, 7)", [(order, order) for (order,) in doomed])
             connection.executemany(f"DELETE FROM {TABLE} WHERE _id = ?", doomed)
-            connection.execute("DELETE FROM tally WHERE tasks = 0")
 
     def aged(self, instance_key: str, age_before: float, limit: int) -> list[Task]:
         """Of the oldest waiting tasks of an instance, up to `limit` in a state, those with `age_base` before that."""
@@ -151,7 +155,11 @@ class QueueUpkeep(QueueBase):
         return decode_all(rows)
 
     def compact(self) -> None:
-        """Shrink the write-ahead log if nobody reads from it just now."""
+        """Remove some counts of nothing, and shrink the write-ahead log if nobody reads from it just now."""
+        nothing = self.read("SELECT status, instance FROM tally WHERE tasks = 0 LIMIT ?", (_COUNTS_AT_ONCE,))
+        if nothing:
+            with self.write(self.quick, "queue.unspool") as connection:
+                connection.executemany("DELETE FROM tally WHERE tasks = 0 AND status = ? AND instance = ?", nothing)
         self._checkpoint("TRUNCATE")
 
     def reuse_room(self) -> None:

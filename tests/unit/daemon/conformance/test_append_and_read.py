@@ -7,7 +7,7 @@ import pytest
 
 from daemon.model.task import FINISHED, PENDING, State
 from daemon.model.upload import Upload
-from daemon.task_queue import Intake, PutOutcome, TaskQueue
+from daemon.task_queue import Intake, PutOutcome, TaskQueue, Total
 from tests.support.depot import an_upload
 from tests.unit.daemon.conformance.doors import (
     KEY,
@@ -139,6 +139,14 @@ def test_page_is_of_what_was_asked_for_newest_first(intake: Intake, queues: Queu
     assert page(states=frozenset({State.HELD})) == ids(held)[::-1]
     assert page(states=frozenset({State.HELD, State.QUEUED}), instance_key=KEY) == ids([*queued, held[0]])[::-1]
     assert page(instance_key="local/default/c2", before=held[1].task_id) == []
+
+
+def test_totals_count_tasks_and_bytes_of_the_states_that_are_asked_for(intake: Intake, queues: QueueStore) -> None:
+    """Of all instances together; a state without tasks is there too."""
+    queue = queues.open()
+    bring(queue, an_upload(data=b"12345"), State.DELIVERED)
+    accept(queue, an_upload("/a", data=b"12"), an_upload(instance="c2", data=b"123"))
+    assert intake.totals(frozenset({State.QUEUED, State.HELD})) == {State.QUEUED: Total(2, 5), State.HELD: Total()}
 
 
 def test_tallies_count_tasks_and_bytes_by_instance_and_state(intake: Intake, queues: QueueStore) -> None:

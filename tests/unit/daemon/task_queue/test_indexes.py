@@ -1,18 +1,20 @@
 """What keeps the queue as fast with a million tasks as with ten: the indexes, and the columns that they stand on."""
 
 import re
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from daemon.config import LOCAL
-from daemon.model.task import State
+from daemon.model.task import PENDING, State
 from daemon.model.upload import Destination, Upload
 from daemon.state.layout import Layout
-from daemon.task_queue import Change, Settlement
+from daemon.task_queue import Change, Settlement, Total
 from daemon.task_queue.sqlite.queue import SqliteQueue
 
 #: Reading what came with the statement itself.
@@ -52,6 +54,31 @@ def steps_of(queue: SqliteQueue, work: Callable[[], object]) -> int:
     return steps
 
 
+def rows_of(queue: SqliteQueue, work: Callable[[], object]) -> int:
+    """How many rows are fetched for some work."""
+    rows = 0
+
+    def count(_: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        nonlocal rows
+        rows += 1
+        return row
+
+    for connection in (queue.quick, queue.durable):
+        connection.row_factory = count
+    work()
+    for connection in (queue.quick, queue.durable):
+        connection.row_factory = None
+    return rows
+
+
+def deliver(queue: SqliteQueue, numbers: range) -> None:
+    """Deliver a task to each of so many instances."""
+    queue.put_many([an_upload(number, instance=f"c{number}") for number in numbers], supersede=False)
+    for number in numbers:
+        [task] = queue.claim(f"local/default/c{number}", 1)
+        queue.settle([Settlement(order=task.order, state=State.DELIVERED, spooled=False)])
+
+
 def live(queue: SqliteQueue) -> None:
     """Take tasks through every state that the daily work has."""
     queue.put_many([an_upload(number, f"/{number}") for number in range(6)], supersede=True)
@@ -81,7 +108,10 @@ def live(queue: SqliteQueue) -> None:
     queue.aged(KEY, time.time(), 10)
     queue.old_dead_letters(0.0, 10)
     queue.oldest_at(KEY)
+    queue.totals(PENDING)
     queue.clear_finished(time.time() + 1, 0, 10)
+    queue.clear_finished(0.0, 0, 10)
+    queue.compact()
     for number in (30, 31):
         queue.put_many([replace(an_upload(number, "/keyed"), idempotency_key="k")], supersede=True)
 
@@ -100,7 +130,7 @@ def test_daily_work_reads_and_sorts_no_more_than_it_takes_whatever_waits(queue: 
     assert len(asked) > 20
     assert [(text, plan) for text, plan in plans.items() if any("TEMP B-TREE" in step for step in plan)] == []
     scans = {step for plan in plans.values() for step in plan if step.startswith("SCAN") and not _GIVEN.search(step)}
-    # The counts, a row for each instance and state; the wishes; the finished, up to a limit, oldest first; and the ids
+    # The counts, a row for each instance and state, once a minute; the wishes; the finished, up to a limit, oldest first; and the ids
     # that were asked for.
     assert scans == {"SCAN tally", "SCAN tasks_v1 USING INDEX tasks_wishes", "SCAN tasks_v1 USING INDEX tasks_clear",
                      "SCAN json_each VIRTUAL TABLE INDEX 1:"}
@@ -119,6 +149,39 @@ def test_instances_with_nothing_queued_cost_nothing_when_it_is_asked_who_has(que
         [task] = queue.claim(f"local/default/c{number}", 1)
         queue.settle([Settlement(order=task.order, state=State.DEFERRED, due_at=4e9)])
     assert steps_of(queue, ask) == few
+
+
+def test_instances_cost_no_rows_when_what_waits_is_counted(queue: SqliteQueue) -> None:
+    """The sums are made where the counts are: what is fetched is a row for each state, however many names there are."""
+    queue.put_many([an_upload(0)], supersede=False)
+    few = rows_of(queue, lambda: queue.totals(PENDING))
+    queue.put_many([an_upload(number, instance=f"c{number}") for number in range(1, 500)], supersede=False)
+    assert rows_of(queue, lambda: queue.totals(PENDING)) == few
+    assert queue.totals(PENDING)[State.QUEUED] == Total(500, 500)
+
+
+def test_instances_with_nothing_waiting_cost_nothing_when_what_waits_is_counted(queue: SqliteQueue) -> None:
+    """Names that everything was delivered to are not looked at once their counts of nothing are removed."""
+    def steps_after(delivered: range) -> int:
+        deliver(queue, delivered)
+        queue.compact()
+        queue.totals(PENDING)
+        return steps_of(queue, lambda: queue.totals(PENDING))
+
+    queue.put_many([an_upload(0)], supersede=False)
+    assert steps_after(range(1, 2)) == steps_after(range(2, 100))
+
+
+def test_clearing_costs_no_more_the_more_instances_there_are(queue: SqliteQueue) -> None:
+    """What is old enough goes without anybody counting what else there is."""
+    def clear() -> None:
+        assert queue.clear_finished(time.time() + 1, 100, 1) == 1
+
+    deliver(queue, range(3))
+    clear()
+    few = steps_of(queue, clear)
+    deliver(queue, range(10, 100))
+    assert steps_of(queue, clear) == few
 
 
 def test_open_column_follows_the_state_whoever_changes_it(queue: SqliteQueue) -> None:

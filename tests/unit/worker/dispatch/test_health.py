@@ -46,8 +46,8 @@ def test_instance_that_is_down_is_due_once_when_its_time_has_come(health: Health
     """However often the main loop asks."""
     to = lane()
     health.note_down(to, "stalled", NOW + 10)
-    assert (health.is_due(to.key, NOW), health.take_due(NOW), health.next_at()) == (False, [], NOW + 10)
-    assert (health.is_due(to.key, NOW + 10), health.take_due(NOW + 10), health.take_due(NOW + 11)) == (True, [to.key], [])
+    assert (health.is_due(to.key, NOW), health.take_due(NOW, 9), health.next_at()) == (False, [], NOW + 10)
+    assert (health.is_due(to.key, NOW + 10), health.take_due(NOW + 10, 9), health.take_due(NOW + 11, 9)) == (True, [to.key], [])
 
 
 def test_instance_that_failed_again_is_due_at_its_last_time(health: Health) -> None:
@@ -55,8 +55,8 @@ def test_instance_that_failed_again_is_due_at_its_last_time(health: Health) -> N
     to = lane()
     health.note_down(to, "stalled", NOW + 10)
     health.note_down(to, "stalled", NOW + 20)
-    assert health.take_due(NOW + 10) == []
-    assert health.take_due(NOW + 20) == [to.key]
+    assert health.take_due(NOW + 10, 9) == []
+    assert health.take_due(NOW + 20, 9) == [to.key]
 
 
 def test_instance_that_came_back_is_not_due(health: Health) -> None:
@@ -64,7 +64,7 @@ def test_instance_that_came_back_is_not_due(health: Health) -> None:
     to = lane()
     health.note_down(to, "stalled", NOW)
     health.note_up(to.destination)
-    assert health.take_due(NOW) == []
+    assert health.take_due(NOW, 9) == []
 
 
 def test_instances_of_a_remote_are_due_at_once_when_it_is_followed_again(health: Health) -> None:
@@ -73,7 +73,17 @@ def test_instances_of_a_remote_are_due_at_once_when_it_is_followed_again(health:
     health.note_down(here, "stalled", NOW + 10)
     health.note_down(there, "stalled", NOW + 10)
     health.try_remote_again("eu")
-    assert health.take_due(NOW) == [there.key]
+    assert health.take_due(NOW, 9) == [there.key]
+
+
+def test_many_instances_that_are_due_at_once_are_taken_some_at_a_time(health: Health) -> None:
+    """A turn of the main loop looks at no more of them than it asks for, and leaves the others for the next."""
+    lanes = [lane(f"c{number}") for number in range(5)]
+    for to in lanes:
+        health.note_down(to, "stalled", NOW)
+    taken = [health.take_due(NOW, 2) for _ in range(4)]
+    assert [len(some) for some in taken] == [2, 2, 1, 0]
+    assert sorted(key for some in taken for key in some) == [to.key for to in lanes]
 
 
 def test_instance_with_something_to_do_is_not_forgotten(health: Health, depot: Depot) -> None:
@@ -82,6 +92,6 @@ def test_instance_with_something_to_do_is_not_forgotten(health: Health, depot: D
     busy.sweep([depot.task(depot.accept())])
     for to in (idle, busy):
         health.note_down(to, "stalled", NOW)
-    health.take_due(NOW)
-    health.take_due(NOW + 86400)
+    health.take_due(NOW, 9)
+    health.take_due(NOW + 86400, 9)
     assert health.down() == [busy]
