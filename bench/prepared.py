@@ -106,5 +106,5 @@ class Prepared:
 
 
 def _is_idle(queue: SqliteQueue, keys: set[str]) -> bool:
-    waiting = any(tally.state in PENDING and tally.instance_key in keys for tally in queue.tallies())
+    waiting = any(standing.totals.keys() & PENDING for standing in queue.standings(sorted(keys)))
     return not waiting and not queue.unspoolable(1)

@@ -96,12 +96,17 @@ def check(config: ConfigOption = None) -> None:
 
 @app.command()
 def status(
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False, config: ConfigOption = None,
+    limit: Annotated[int, typer.Option(
+        min=1, max=10_000, help="How many instances at most: those with most tasks that are not finished.")] = 20,
+    every: Annotated[bool, typer.Option("--all", help="Every instance, in the order of their names.")] = False,
+    json: Annotated[bool, typer.Option(
+        "--json", help="Print JSON, in one line; with --all, a line for each instance before it.")] = False,
+    config: ConfigOption = None,
 ) -> None:
     """Show what waits, per shard and instance. Fails when there are dead letters or a shard has no worker."""
     from daemon.cli.status import status as run
 
-    raise SystemExit(run(load_for_state(config), as_json=json))
+    raise SystemExit(run(load_for_state(config), limit=limit, every=every, as_json=json))
 
 
 @app.command()

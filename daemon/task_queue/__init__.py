@@ -27,6 +27,7 @@ from daemon.task_queue.capabilities import (
     Remember,
     Resume,
     Settle,
+    Survey,
     TaskQueue,
 )
 from daemon.task_queue.sqlite import notes
@@ -42,7 +43,7 @@ from daemon.task_queue.values import (
     Selection,
     Settled,
     Settlement,
-    Tally,
+    Standing,
     Total,
 )
 
@@ -72,7 +73,8 @@ __all__ = [
     "Settle",
     "Settled",
     "Settlement",
-    "Tally",
+    "Standing",
+    "Survey",
     "TaskQueue",
     "Total",
     "open_existing",

@@ -9,7 +9,17 @@ from typing import Protocol
 
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
-from daemon.task_queue.values import Change, Command, CommandAnswer, Put, Selection, Settled, Settlement, Tally, Total
+from daemon.task_queue.values import (
+    Change,
+    Command,
+    CommandAnswer,
+    Put,
+    Selection,
+    Settled,
+    Settlement,
+    Standing,
+    Total,
+)
 
 
 class Bytes(Protocol):
@@ -64,11 +74,24 @@ class Read(Find, Protocol):
     def totals(self, states: frozenset[State]) -> dict[State, Total]:
         """How many tasks, and of how many bytes, are in each of these states, all at the same moment."""
 
-    def tallies(self) -> list[Tally]:
-        """How many tasks, and of how many bytes, each instance has in each state."""
 
-    def oldest_at(self, instance_key: str) -> float | None:
-        """When the oldest task of an instance that is not finished was accepted (seconds since the epoch), or None."""
+class Survey(Protocol):
+    """Questions about all instances: for people's commands. An answer is never longer than what was asked for."""
+
+    def busiest(self, limit: int) -> tuple[int, list[str]]:
+        """How many instances have tasks that are not finished, and up to `limit` of these, those with most first.
+
+        The time it takes grows with the number of instances.
+        """
+
+    def instances(self, after: str, limit: int) -> list[str]:
+        """Up to `limit` instances that have tasks, finished ones too, in the order of their keys from `after` on."""
+
+    def standings(self, instance_keys: Sequence[str]) -> list[Standing]:
+        """How each of these instances stands, in the same order."""
+
+    def oldest_at(self) -> float | None:
+        """When the oldest task that is not finished was accepted (seconds since the epoch), or None."""
 
 
 class Ask(Protocol):
@@ -94,7 +117,7 @@ class Intake(Append, Read, Closable, Protocol):
     """What the API does, without the shard's lock: it takes uploads and answers questions, for as long as it runs."""
 
 
-class Operate(Read, Ask, Closable, Protocol):
+class Operate(Read, Survey, Ask, Closable, Protocol):
     """What people's commands do, without the shard's lock: they look, and ask for something."""
 
     @property

@@ -74,14 +74,15 @@ class Total:
     size_bytes: int = 0
 
 
-@dataclass(frozen=True)
-class Tally:
-    """How many tasks of one instance are in one state."""
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How one instance stands."""
 
     instance_key: str
-    state: State
-    tasks: int
-    size_bytes: int
+    #: Only of states that it has tasks in.
+    totals: dict[State, Total]
+    #: When its oldest task that is not finished was accepted (seconds since the epoch), or None.
+    oldest_at: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

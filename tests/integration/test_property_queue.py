@@ -550,8 +550,7 @@ class QueueMachine(RuleBasedStateMachine):
         for known in self.model.rows():
             tasks, size = wanted.get((known.to.instance_key, known.state), (0, 0))
             wanted[known.to.instance_key, known.state] = (tasks + 1, size + known.upload.size)
-        found = {(tally.instance_key, tally.state): (tally.tasks, tally.size_bytes)
-                 for depot in self.depots for tally in depot.queue.tallies()}
+        found = {what: counts for depot in self.depots for what, counts in rows.tallies(depot.queue).items()}
         assert found == wanted
 
     @invariant()

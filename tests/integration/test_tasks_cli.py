@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from daemon.cli import task_commands
+from daemon.cli import status, task_commands
 from daemon.cli.main import main
 from daemon.cli.save import save
 from daemon.errors import Undelivered
@@ -447,14 +447,18 @@ def test_status_counts_per_shard_and_instance(service: Service, depot: Depot, sh
     code, found = read_status(shell)
     assert code == 1
     [shard] = found["shards"]
-    assert set(shard) == {"shard", "worker", "commands", "fault", "instances"}
+    counts = {"tasks", "size_bytes", "oldest_age_s"}
+    assert set(shard) == {"shard", "worker", "commands", "fault", "instances", "more_instances", *counts}
+    assert shard["tasks"] == {"pending": 1, "deferred": 1, "held": 0, "failed": 1, "delivered": 0}
+    assert (shard["size_bytes"], shard["more_instances"]) == (9, 0)
     assert (shard["shard"], shard["worker"], shard["commands"], shard["fault"]) == (0, None, 0, None)
     first, second = shard["instances"]
-    assert set(first) == {"instance", "tasks", "size_bytes", "oldest_age_s"}
+    assert set(first) == {"instance", *counts}
     assert first["instance"] == "local/default/c1"
     assert first["tasks"] == {"pending": 1, "deferred": 1, "held": 0, "failed": 0, "delivered": 0}
     assert first["size_bytes"] == 8
     assert first["oldest_age_s"] > 1e9
+    assert shard["oldest_age_s"] >= first["oldest_age_s"]
     assert second["tasks"]["failed"] == 1
     assert found["problems"] == [
         "shard 0 has no worker", "1 dead letters; see: incus-courier tasks list --state failed"]
@@ -516,14 +520,53 @@ def test_command_says_which_shards_it_could_not_reach(
 
 
 def test_status_prints_a_table_for_people(depot: Depot, shell: Shell) -> None:
-    """Problems stand below the table, marked."""
+    """The instances with most to do, then the shards; problems stand below, marked."""
     depot.failed("/a", b"12345")
     done = shell("status")
     lines = done.out.splitlines()
-    assert lines[0].split() == ["shard", "worker", "instance", "pending", "deferred", "held", "failed", "delivered", "bytes",
-                                "oldest"]
-    assert lines[1].split()[:9] == ["0", "none", "local/default/c1", "0", "0", "0", "1", "0", "5"]
+    counts = ["pending", "deferred", "held", "failed", "delivered", "bytes", "oldest"]
+    assert lines[0].split() == ["shard", "instance", *counts]
+    assert lines[1].split()[:8] == ["0", "local/default/c1", "0", "0", "0", "1", "0", "5"]
+    assert lines[2] == ""
+    assert lines[3].split() == ["shard", "worker", "commands", *counts]
+    assert lines[4].split()[:9] == ["0", "none", "0", "0", "0", "0", "1", "0", "5"]
     assert "! shard 0 has no worker" in lines
+
+
+def test_status_shows_the_instances_with_most_to_do_and_how_many_others_there_are(
+    service: Service, depot: Depot, shell: Shell,
+) -> None:
+    """What it prints is no longer the more instances there are; the totals are of all of them."""
+    (service.layout.queue / "shards").write_text("2\n")
+    with Depot(service.layout.directory, shard=1) as other:
+        for path in ("/a", "/b", "/c"):
+            other.accept(path, instance="busy")
+    for name in ("a", "a", "b", "c", "d"):
+        depot.accept(f"/{new_id()}", b"12", instance=name)
+    [found] = shell("status", "--json", "--limit", "2").json
+    named = [(shard["shard"], [instance["instance"] for instance in shard["instances"]], shard["more_instances"])
+             for shard in found["shards"]]
+    assert named == [(0, ["local/default/a"], 3), (1, ["local/default/busy"], 0)]
+    assert (found["shards"][0]["tasks"]["pending"], found["shards"][0]["size_bytes"]) == (5, 10)
+    lines = shell("status", "--limit", "2").out.splitlines()
+    assert [line.split()[1] for line in lines[1:3]] == ["local/default/a", "local/default/busy"]
+    assert "and 3 more instances in which something waits; see: incus-courier status --all" in lines
+
+
+def test_status_shows_every_instance_page_by_page_when_asked(
+    depot: Depot, shell: Shell, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also those that everything was delivered to: for programs a line each, and the shards in the last one."""
+    monkeypatch.setattr(status, "_PAGE", 2)
+    for name in ("a", "b", "c"):
+        depot.accept("/x", instance=name)
+    depot.settle(depot.accept("/x", instance="d"), State.DELIVERED)
+    *instances, shards = shell("status", "--all", "--json").json
+    assert [(each["shard"], each["instance"]) for each in instances] == [(0, f"local/default/{name}") for name in "abcd"]
+    assert (instances[3]["tasks"]["delivered"], instances[3]["oldest_age_s"]) == (1, None)
+    assert (shards["shards"][0]["tasks"]["pending"], shards["shards"][0]["instances"]) == (3, [])
+    lines = shell("status", "--all").out.splitlines()
+    assert [line.split()[1] for line in lines if "local/" in line] == [f"local/default/{name}" for name in "abcd"]
 
 
 

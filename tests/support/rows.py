@@ -30,6 +30,12 @@ def read(queue: QueueBase, *columns: str) -> list[Any]:
     return queue.read(f"SELECT {', '.join(columns)} FROM tasks_v1 ORDER BY _id")
 
 
+def tallies(queue: QueueBase) -> dict[tuple[str, State], tuple[int, int]]:
+    """The counts that are kept: tasks and bytes of each instance in each state."""
+    return {(instance, State(status)): (tasks, size) for instance, status, tasks, size in queue.read(
+        "SELECT instance, status, tasks, bytes FROM tally WHERE tasks > 0")}
+
+
 def watch(queue: QueueBase) -> None:
     """Write down every change of a state from now on that this queue makes, beside its database."""
     for connection in (queue.durable, queue.quick):

@@ -25,7 +25,7 @@ _OLDER_IS_OPEN: Final = (f"EXISTS (SELECT 1 FROM {TABLE} AS older"
                          " WHERE older.target = mine.target AND older.open = 1 AND older._id < mine._id)")
 _PART_IS_LEFT: Final = (f"EXISTS (SELECT 1 FROM {TABLE} AS other INDEXED BY tasks_left"
                         " WHERE other.target = mine.target AND other.part = 1 AND other.open = 0)")
-#: Instances with queued tasks. Read one by one, each by a step down this index, they cost nothing for those without.
+#: Instances with queued tasks.
 _READY: Final = f"FROM {TABLE} INDEXED BY tasks_lane WHERE status = 1 AND behind = 0"
 #: Also one that was there and is cleared.
 _NEWER_EXISTS: Final = (f"({TABLE}.outrun = 1 OR EXISTS (SELECT 1 FROM {TABLE} AS newer"
@@ -37,12 +37,7 @@ class QueueWork(QueueBase):
 
     def ready_instances(self, after: str, limit: int) -> list[str]:
         """Instances with queued tasks, in the order of their keys from `after` on: at most `limit` of them."""
-        rows = self.read(
-            f"WITH RECURSIVE ready (instance) AS (SELECT (SELECT min(instance) {_READY} AND instance > ?) UNION ALL"
-            f" SELECT (SELECT min(instance) {_READY} AND instance > ready.instance) FROM ready"
-            " WHERE instance IS NOT NULL LIMIT ?) SELECT instance FROM ready WHERE instance IS NOT NULL",
-            (after, limit))
-        return [row[0] for row in rows]
+        return self.step_through(_READY, after, limit)
 
     def ready_among(self, keys: Sequence[str]) -> list[str]:
         """Those of `keys` whose instances have queued tasks, in the same order."""

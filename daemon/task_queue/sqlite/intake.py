@@ -15,7 +15,7 @@ from daemon.model.upload import Upload
 from daemon.state.layout import Layout
 from daemon.task_queue.capabilities import Bytes
 from daemon.task_queue.sqlite.queue import SqliteQueue
-from daemon.task_queue.values import Put, Tally, Total
+from daemon.task_queue.values import Put, Total
 
 #: How often an upload is put again because its database was replaced meanwhile.
 MAX_REPLACEMENTS: Final = 3
@@ -87,11 +87,3 @@ class SqliteIntake:
     def totals(self, states: frozenset[State]) -> dict[State, Total]:
         """How many tasks, and of how many bytes, are in each of these states. Raises QueueFault."""
         return self._current().totals(states)
-
-    def tallies(self) -> list[Tally]:
-        """How many tasks, and of how many bytes, each instance has in each state. Raises QueueFault."""
-        return self._current().tallies()
-
-    def oldest_at(self, instance_key: str) -> float | None:
-        """When the oldest task of an instance that is not finished was accepted. Raises QueueFault."""
-        return self._current().oldest_at(instance_key)

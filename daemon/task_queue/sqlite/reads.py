@@ -1,15 +1,32 @@
 """Questions to a shard's queue. None of them takes longer because more is finished or waiting."""
 
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-from daemon.model.task import State, Task
+from daemon.model.task import FINISHED, State, Task
 from daemon.model.upload import Destination
 from daemon.task_queue.sqlite.base import COLUMNS, TASK_ID, QueueBase, decode, decode_all
+from daemon.task_queue.sqlite.batches import chunks, values
 from daemon.task_queue.sqlite.schema import OUTAGE, TABLE
-from daemon.task_queue.values import Tally, Total
+from daemon.task_queue.values import Standing, Total
 
-#: A damaged row may have another.
-_NUMBERS: Final = frozenset(State)
+#: Instances with tasks.
+_KNOWN: Final = f"FROM {TABLE} INDEXED BY tasks_by_instance WHERE true"
+
+
+def _numbers(states: Iterable[State]) -> str:
+    return ",".join(str(int(state)) for state in sorted(states))
+
+
+#: States of tasks that are not finished. A damaged row may have another number.
+_UNFINISHED: Final = frozenset(State) - FINISHED
+
+
+def _oldest(where: str) -> str:
+    """The time of the oldest of the tasks that are not finished, in SQL: each state has its own, first in an index."""
+    firsts = (f"((SELECT timestamp FROM {TABLE} WHERE {where} AND status = {int(state)} ORDER BY task_id LIMIT 1))"
+              for state in sorted(_UNFINISHED))
+    return f"(SELECT min(column1) FROM (VALUES {', '.join(firsts)}))"
 
 
 class QueueReads(QueueBase):
@@ -48,25 +65,38 @@ class QueueReads(QueueBase):
     def totals(self, states: frozenset[State]) -> dict[State, Total]:
         """How many tasks, and of how many bytes, are in each of these states, all at the same moment."""
         # Summed where the counts are: as many as there are instances would keep the interpreter from everybody else.
-        numbers = ",".join(str(int(state)) for state in sorted(states))
         rows = self.read("SELECT status, sum(tasks), sum(bytes) FROM tally"
-                         f" WHERE status IN ({numbers}) GROUP BY status")
+                         f" WHERE status IN ({_numbers(states)}) GROUP BY status")
         return dict.fromkeys(states, Total()) | {State(status): Total(*sums) for status, *sums in rows}
 
-    def tallies(self) -> list[Tally]:
-        """How many tasks, and of how many bytes, each instance has in each state."""
-        rows = self.read("SELECT instance, status, tasks, bytes FROM tally WHERE tasks > 0")
-        return [Tally(instance, State(status), tasks, size) for instance, status, tasks, size in rows
-                if status in _NUMBERS]
+    def busiest(self, limit: int) -> tuple[int, list[str]]:
+        """How many instances have tasks that are not finished, and up to `limit` of these, those with most first."""
+        rows = self.read(f"SELECT instance, count(*) OVER () FROM tally WHERE status IN ({_numbers(_UNFINISHED)})"
+                         " AND tasks > 0 GROUP BY instance ORDER BY sum(tasks) DESC, instance LIMIT ?", (limit,))
+        return rows[0][1] if rows else 0, [instance for instance, _ in rows]
 
-    def oldest_at(self, instance_key: str) -> float | None:
-        """When the oldest task of an instance that is not finished was accepted; None when there is none."""
-        times = [
-            self.read(f"SELECT timestamp FROM {TABLE} WHERE status = ? AND instance = ? ORDER BY task_id LIMIT 1",
-                      (state, instance_key))
-            for state in (State.QUEUED, State.PUSHING, State.DEFERRED, State.HELD, State.FAILED)
-        ]
-        return min((rows[0][0] for rows in times if rows), default=None)
+    def instances(self, after: str, limit: int) -> list[str]:
+        """Up to `limit` instances that have tasks, finished ones too, in the order of their keys from `after` on."""
+        return self.step_through(_KNOWN, after, limit)
+
+    def standings(self, instance_keys: Sequence[str]) -> list[Standing]:
+        """How each of these instances stands, in the same order."""
+        return [standing for some in chunks(instance_keys) for standing in self._standings(some)]
+
+    def _standings(self, keys: Sequence[str]) -> list[Standing]:
+        rows = self.read(f"SELECT instance, status, tasks, bytes FROM tally WHERE status IN ({_numbers(State)})"
+                         f" AND tasks > 0 AND instance IN ({values(len(keys), 1)})", keys)
+        totals: dict[str, dict[State, Total]] = {key: {} for key in keys}
+        for instance, status, *sums in rows:
+            totals[instance][State(status)] = Total(*sums)
+        oldest = self.read(f"SELECT column1, {_oldest('instance = asked.column1')}"
+                           f" FROM ({values(len(keys), 1)}) AS asked", keys)
+        return [Standing(instance_key=key, totals=totals[key], oldest_at=at) for key, at in oldest]
+
+    def oldest_at(self) -> float | None:
+        """When the oldest task that is not finished was accepted (seconds since the epoch), or None."""
+        at: float | None = self.read(f"SELECT {_oldest('true')}")[0][0]
+        return at
 
     def newer_exists(self, target: bytes, order: int) -> bool:
         """True when an upload to the same destination was accepted after the one of that order.

@@ -58,8 +58,8 @@ def _fill(layout: Layout, shards: int, instances: int = 16, *, files: bool = Fal
         queues[shard].put_many(some, supersede=False)
     for queue in queues:
         queue.add_outages({"": 100.0 * queue.shard, "local": 7.0})
-        for tally in queue.tallies():
-            _mix(queue, tally.instance_key, rng)
+        for instance_key in queue.instances("", 1000):
+            _mix(queue, instance_key, rng)
         queue.close()
     spool.close()
 

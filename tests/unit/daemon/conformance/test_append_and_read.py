@@ -149,24 +149,56 @@ def test_totals_count_tasks_and_bytes_of_the_states_that_are_asked_for(intake: I
     assert intake.totals(frozenset({State.QUEUED, State.HELD})) == {State.QUEUED: Total(2, 5), State.HELD: Total()}
 
 
-def test_tallies_count_tasks_and_bytes_by_instance_and_state(intake: Intake, queues: QueueStore) -> None:
-    """What was moved from one state to another is counted where it is now."""
-    queue = queues.open()
+def test_standing_counts_the_tasks_of_an_instance_by_state(queue: TaskQueue) -> None:
+    """What was moved from one state to another is counted where it is now; an instance without tasks has no counts."""
     bring(queue, an_upload(data=b"12345"), State.DELIVERED)
     accept(queue, an_upload("/a", data=b"12"), an_upload("/b", data=b"123"), an_upload(instance="c2", data=b""))
-    counted = {(tally.instance_key, tally.state): (tally.tasks, tally.size_bytes) for tally in intake.tallies()}
-    assert counted == {(KEY, State.DELIVERED): (1, 5), (KEY, State.QUEUED): (2, 5), ("local/default/c2", State.QUEUED): (1, 0)}
+    first, none, second = queue.standings([KEY, "local/default/c3", "local/default/c2"])
+    assert (first.instance_key, first.totals) == (KEY, {State.DELIVERED: Total(1, 5), State.QUEUED: Total(2, 5)})
+    assert second.totals == {State.QUEUED: Total(1, 0)}
+    assert (none.instance_key, none.totals, none.oldest_at) == ("local/default/c3", {}, None)
 
 
-def test_oldest_is_of_those_that_are_not_finished(intake: Intake, queues: QueueStore) -> None:
-    """A dead letter counts, what was delivered does not."""
-    queue = queues.open()
+def test_standings_of_many_instances_come_in_the_order_that_was_asked_for(queue: TaskQueue) -> None:
+    """However many are asked for at once."""
+    accept(queue, *(an_upload(instance=f"c{number}") for number in range(150)))
+    keys = [f"local/default/c{number}" for number in reversed(range(150))]
+    assert [standing.instance_key for standing in queue.standings(keys)] == keys
+
+
+def test_oldest_is_of_those_that_are_not_finished(queue: TaskQueue) -> None:
+    """A dead letter counts, what was delivered does not: for an instance, and for all."""
     for age_s, state in ((300, State.DELIVERED), (200, State.FAILED), (100, State.QUEUED)):
         bring(queue, an_upload(f"/{age_s}", created_at=time.time() - age_s), state)
-    oldest_at = intake.oldest_at(KEY)
-    assert oldest_at is not None
-    assert round(time.time() - oldest_at, -2) == 200
-    assert intake.oldest_at("local/default/c2") is None
+    bring(queue, an_upload(instance="c2", created_at=time.time() - 400), State.DELIVERED)
+    first, second = queue.standings([KEY, "local/default/c2"])
+    assert (first.oldest_at, second.oldest_at) == (queue.oldest_at(), None)
+    assert first.oldest_at is not None
+    assert round(time.time() - first.oldest_at, -2) == 200
+
+
+def test_busiest_instances_are_those_with_most_tasks_that_are_not_finished(queue: TaskQueue) -> None:
+    """With them comes how many there are; those that everything was delivered to are not counted."""
+    accept(queue, an_upload(instance="c1"), an_upload("/a", instance="c2"), an_upload(instance="c3"))
+    bring(queue, an_upload("/b", instance="c2"), State.FAILED)
+    for path in ("/a", "/b", "/c"):
+        bring(queue, an_upload(path, instance="c4"), State.DELIVERED)
+    assert queue.busiest(2) == (3, ["local/default/c2", "local/default/c1"])
+    assert queue.busiest(9)[1][2:] == ["local/default/c3"]
+
+
+def test_no_instance_is_busy_when_nothing_waits(queue: TaskQueue) -> None:
+    """None is counted then, nor named."""
+    assert (queue.busiest(9), queue.instances("", 9), queue.oldest_at()) == ((0, []), [], None)
+
+
+def test_instances_are_read_page_after_page_in_the_order_of_their_keys(queue: TaskQueue) -> None:
+    """Each once, also those whose tasks are all finished."""
+    for name in ("b", "a", "c"):
+        bring(queue, an_upload(instance=name), State.DELIVERED)
+    accept(queue, an_upload("/a", instance="b"))
+    keys = [f"local/default/{name}" for name in "abc"]
+    assert (queue.instances("", 2), queue.instances(keys[1], 2), queue.instances(keys[2], 2)) == (keys[:2], keys[2:], [])
 
 
 def test_putting_and_claiming_see_each_other(queues: QueueStore, queue: TaskQueue) -> None:

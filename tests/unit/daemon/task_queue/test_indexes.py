@@ -107,7 +107,6 @@ def live(queue: SqliteQueue) -> None:
     queue.unspool(task.order for task in queue.unspoolable(10))
     queue.aged(KEY, time.time(), 10)
     queue.old_dead_letters(0.0, 10)
-    queue.oldest_at(KEY)
     queue.totals(PENDING)
     queue.clear_finished(time.time() + 1, 0, 10)
     queue.clear_finished(0.0, 0, 10)
@@ -158,6 +157,18 @@ def test_instances_cost_no_rows_when_what_waits_is_counted(queue: SqliteQueue) -
     queue.put_many([an_upload(number, instance=f"c{number}") for number in range(1, 500)], supersede=False)
     assert rows_of(queue, lambda: queue.totals(PENDING)) == few
     assert queue.totals(PENDING)[State.QUEUED] == Total(500, 500)
+
+
+def test_status_fetches_no_more_instances_than_it_shows(queue: SqliteQueue) -> None:
+    """The busiest are found where the counts are, and a page of all begins where the one before ended."""
+    def ask() -> None:
+        assert len(queue.busiest(10)[1]) == len(queue.instances("", 10)) == 10
+        assert len(queue.standings(queue.busiest(10)[1])) == 10
+
+    queue.put_many([an_upload(number, instance=f"c{number}") for number in range(20)], supersede=False)
+    few = rows_of(queue, ask)
+    queue.put_many([an_upload(number, instance=f"c{number}") for number in range(20, 500)], supersede=False)
+    assert rows_of(queue, ask) == few
 
 
 def test_instances_with_nothing_waiting_cost_nothing_when_what_waits_is_counted(queue: SqliteQueue) -> None:

@@ -77,7 +77,7 @@ class Floor:
         """One turn of the main loop."""
         while self.ended:
             self.lanes.reap(self.ended.pop())
-        for key in {tally.instance_key for tally in self.depot.queue.tallies()} - self.known - self.untried:
+        for key in set(self.depot.queue.instances("", 1000)) - self.known - self.untried:
             self.prove(key)
         return self.lanes.dispatch(now, lambda remote: remote not in self.away)
 
@@ -226,8 +226,7 @@ def test_claims_ahead_are_limited(depot: Depot, floor: Floor) -> None:
     accept(depot, 500)
     floor.run_until(lambda: floor.running() == 4)
     floor.dispatch()
-    claimed = sum(tally.tasks for tally in depot.queue.tallies() if tally.state is State.PUSHING)
-    assert claimed <= CLAIM_AHEAD + 4
+    assert depot.queue.totals(frozenset({State.PUSHING}))[State.PUSHING].tasks <= CLAIM_AHEAD + 4
 
 
 def test_remote_that_is_away_costs_nothing(depot: Depot, floor: Floor) -> None:
