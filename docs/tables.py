@@ -97,7 +97,7 @@ without bytes (`bytes_missing`) then, and can be deleted.
 Nothing doubtful is deleted. It is moved to `lost+found` in the state directory, with the time behind its name, and
 stays there until a person removes it. A file of the spool is the upload's bytes, its description as JSON, and 16 bytes:
 
-    LC_ALL=C grep -aoE '\\{"task_id".*\\}' FILE | tail -n 1        where it was to go, its size and its sha256
+    LC_ALL=C grep -aoE '\\{"task_id".*\\}' FILE | tail -n 1 | cat -v    where it was to go, its size and its sha256
     head -c SIZE FILE > COPY                                     the bytes
 
 ## Findings

@@ -43,11 +43,6 @@ class RefusalLog:
             kept.number += 1
             kept.newest = fields
 
-    @property
-    def pausing(self) -> int:
-        """Of how many kinds and peers the next is not logged at once."""
-        return len(self._kept)
-
     def close(self) -> None:
         """Log what was kept back."""
         for kind in list(self._kept):

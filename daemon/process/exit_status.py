@@ -13,8 +13,6 @@ EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 #: What was typed cannot be understood.
 EXIT_USAGE: Final = 2
-#: Another worker serves the shard; a restart may find it free.
-EXIT_TAKEN: Final = os.EX_TEMPFAIL
 #: The configuration is wrong: a restart does not help (sysexits.h, EX_CONFIG).
 EXIT_CONFIG: Final = os.EX_CONFIG
 

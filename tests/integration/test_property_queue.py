@@ -1,5 +1,4 @@
 import os
-import random
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -12,7 +11,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from daemon.config import Retry
 from daemon.model.task import FINISHED, PENDING, TRANSITIONS, State, Task
 from daemon.model.upload import Destination, Upload
 from daemon.recovery.findings import Finding
@@ -25,14 +23,15 @@ from tests.support import rows
 from tests.support.depot import Depot, an_upload
 from worker.dispatch.commands import Commands
 from worker.dispatch.lane import Lane, Push
-from worker.dispatch.retry import decide as decide_retry
 
 #: How many sequences of steps are tried; fewer with `--quick`, more by the environment variable.
 EXAMPLES = int(os.environ.get("COURIER_PROPERTY_EXAMPLES", min(60, settings().max_examples)))
 STEPS = 40
 #: Only what hangs takes so long, however many there are to try.
 pytestmark = pytest.mark.timeout(300 + 10 * EXAMPLES)
-RETRY = Retry(first_delay_s=10, max_delay_s=100, jitter=0.5, give_up_after_s=0, max_attempts=3)
+#: After so many attempts a task is given up; before that it waits for so long.
+MOST_ATTEMPTS = 3
+RETRY_S = 10.0
 #: Where it exists, a directory in memory: SQLite syncs there too, and costs nothing.
 MEMORY = Path("/dev/shm")
 #: A far end of what a page, a slice or a claim can hold here.
@@ -56,6 +55,9 @@ VERBS = {
 #: A task that comes back from here would be delivered over what came after it: only by force.
 OUT_OF_TURN = frozenset({State.FAILED, State.HELD})
 CODES = ("connection_lost", "parent_not_found", "incus_unreachable")
+#: What becomes of a task whose push ended with a code: its state, and whether that was an attempt.
+ENDS = {"connection_lost": (State.DEFERRED, True), "parent_not_found": (State.FAILED, True),
+        "incus_unreachable": (State.QUEUED, False), "shutdown": (State.QUEUED, False)}
 #: What becomes of the first uploads: how their push ends (None: well), or something else.
 FATES = ("waits", "waits", "held", None, *CODES)
 
@@ -240,7 +242,6 @@ class QueueMachine(RuleBasedStateMachine):
         self.depots = self._open(2)
         self.model = Model(supersede)
         self.clock = 2e9
-        self.rng = random.Random(0)
         #: With how many places there were then.
         self.asked: list[tuple[Command, int]] = []
         #: By path: the place of what is in the instance.
@@ -368,13 +369,20 @@ class QueueMachine(RuleBasedStateMachine):
         if push.cancelled:
             self._settle(task, State.CANCELLED, task.attempts)
         elif push.stopped or code is not None:
-            made = decide_retry(task, code or "shutdown", "so it is", retry=RETRY, now=self.clock, outage_s=0, rng=self.rng)
-            if made.state is State.FAILED:
-                self._depot(task.destination.instance).spool.mark(task.upload, Mark.FAILED)
-            self._settle(task, made.state, made.attempts, error_code=made.code, due_at=made.due_at)
+            self._end_unwell(task, code or "shutdown")
         else:
             self._arrive(task)
             self._settle(task, State.DELIVERED, task.attempts + 1, part=False)
+
+    def _end_unwell(self, task: Task, code: str) -> None:
+        state, counts = ENDS[code]
+        attempts = task.attempts + counts
+        if state is State.DEFERRED and attempts >= MOST_ATTEMPTS:
+            state, code = State.FAILED, "gave_up"
+        if state is State.FAILED:
+            self._depot(task.destination.instance).spool.mark(task.upload, Mark.FAILED)
+        due_at = self.clock + RETRY_S if state is State.DEFERRED else None
+        self._settle(task, state, attempts, error_code=code, due_at=due_at)
 
     def _arrive(self, task: Task) -> None:
         """The file is in the instance now: it must be no older than what was there."""

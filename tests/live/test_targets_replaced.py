@@ -3,11 +3,15 @@
 import os
 import stat
 import struct
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from tests.live.ways import ALL, ATOMIC, refused
 from tests.live.world import World
+from worker.targets.base import Delivery
+from worker.targets.directory.entry import Entry
 from worker.targets.incus.sftp_wire import Wire
 
 MIB = 2**20
@@ -126,3 +130,29 @@ def test_what_is_swapped_for_a_link_is_not_written_into(world: World, monkeypatc
     monkeypatch.setattr(Wire, "open_to_write", swap)
     assert refused(world, f"{world.home}/f", replace_group="in-place") == "verify_failed"
     assert world.facts(f"{world.home}/secret").data == b"not yours"
+
+
+@pytest.mark.parametrize("way", ["directory"])
+@pytest.mark.parametrize("changes", [{"replace_group": "in-place"}, {"recheck": True}], ids=["in place", "looked at again"])
+@pytest.mark.parametrize("thing", ["another file", "a second name", "a FIFO"])
+def test_what_is_swapped_after_it_was_seen_is_not_opened(
+    world: World, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], thing: str,
+) -> None:
+    """What was opened is compared with what was seen, before anything is read or written; nothing is waited for."""
+    path, secret = f"{world.home}/f", f"{world.home}/secret"
+    world.make_file(path, b"new")
+    world.make_file(secret, b"old")
+    name = world.host_path(path)
+    swaps: dict[str, Callable[[], object]] = {
+        "another file": lambda: world.host_path(secret).rename(name), "a FIFO": lambda: os.mkfifo(name),
+        "a second name": lambda: os.link(world.host_path(secret), name)}
+    opened = Entry.open_seen
+
+    def swap(entry: Entry, delivery: Delivery, flags: int) -> int:
+        name.unlink()
+        swaps[thing]()
+        return opened(entry, delivery, flags)
+
+    monkeypatch.setattr(Entry, "open_seen", swap)
+    assert refused(world, path, **changes) == "verify_failed"
+    assert thing == "a FIFO" or name.read_bytes() == b"old"

@@ -19,6 +19,11 @@ def damage(queue: QueueBase, *task_ids: str) -> None:
         write(queue, task_id, data="{")
 
 
+def describe(queue: QueueBase, task_id: str, key: str, value: object) -> None:
+    """Say something else in the upload that a row describes: `key` is one of its JSON, or a path of keys with dots."""
+    queue.durable.execute("UPDATE tasks_v1 SET data = json_set(data, '$.' || ?, ?) WHERE task_id = ?", (key, value, task_id))
+
+
 def move_to(queue: QueueBase, task_id: str, instance_key: str) -> None:
     """Say in a row, and in the counts, that it belongs to another instance."""
     write(queue, task_id, instance=instance_key)

@@ -35,7 +35,7 @@ class Sweeping:
         self._settling = settling
         self._look_at = 0.0
         self._cursor = ""
-        #: Instances that are not looked at before a monotonic time.
+        #: Instances that are not looked at before a monotonic time, the first to be looked at again first.
         self._put_off: dict[str, float] = {}
 
     def look_again(self, instance_key: str) -> None:
@@ -47,17 +47,30 @@ class Sweeping:
         if time.monotonic() < self._look_at:
             return
         self._look_at = time.monotonic() + _LOOK_EVERY_S
+        self._forget_expired(time.monotonic())
         for _ in range(_INSTANCES):
             key = self._queue.next_with_parts(self._cursor)
             self._cursor = key or ""
             if key is None:
                 return
-            if time.monotonic() < self._put_off.get(key, 0.0):
+            if key in self._put_off:
                 continue
             self._queue.forget_unreadable_parts(key, _AT_ONCE)
             tasks = self._queue.left_parts(key, _AT_ONCE)
             if tasks:
                 self._lanes.sweep(tasks, now, self._remotes.answers)
+
+    def _put_off_for_now(self, instance_key: str) -> None:
+        self._put_off.pop(instance_key, None)
+        self._put_off[instance_key] = time.monotonic() + _PUT_OFF_S
+
+    def _forget_expired(self, now: float) -> None:
+        """No more is remembered than what is put off now."""
+        while self._put_off:
+            key, until = next(iter(self._put_off.items()))
+            if until > now:
+                return
+            del self._put_off[key]
 
     def swept(self, message: Swept) -> None:
         """Write down that nothing is left, unless the instance has to be waited for. Raises QueueFault."""
@@ -68,7 +81,7 @@ class Sweeping:
             self._settling.learn(PushOutcome(task, code, message.detail))
             if kind is not None and (kind.scope is not Scope.TASK or _may_pass(message, kind)):
                 if kind.scope is Scope.TASK and kind.action is Action.WAIT:
-                    self._put_off[task.destination.instance_key] = time.monotonic() + _PUT_OFF_S
+                    self._put_off_for_now(task.destination.instance_key)
                 return
         self._queue.forget_part(task.order)
         lane = self._lanes.find(task.destination)

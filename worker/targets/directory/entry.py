@@ -12,6 +12,9 @@ from worker.targets.directory.content import ACCESS_LIST, attributes_of
 #: What Linux says when a file has no access list: no such file, none of it, none of any.
 _NO_ACCESS_LIST: Final = frozenset({errno.ENOENT, errno.ENODATA, errno.ENOTSUP})
 
+#: Whatever has the name by now: no link is followed, no FIFO waited for.
+_NEVER_WAIT: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
 
 class Entry:
     """An open directory, a name in it, and the name of the file that is being filled. Its methods raise OSError."""
@@ -21,13 +24,26 @@ class Entry:
         self.directory = directory
         self.name = name
         self.part = part
+        #: What `look` saw: its device and inode.
+        self._seen: tuple[int, int] | None = None
 
     def look(self) -> Attributes | None:
         """What is there, or None."""
         try:
-            return attributes_of(os.stat(self.name, dir_fd=self.directory, follow_symlinks=False))
+            found = os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
         except FileNotFoundError:
             return None
+        self._seen = (found.st_dev, found.st_ino)
+        return attributes_of(found)
+
+    def open_seen(self, delivery: Delivery, flags: int) -> int:
+        """Open the very file that `look` saw. Nothing is waited for. Raises Undelivered('verify_failed') otherwise."""
+        file = os.open(self.name, flags | _NEVER_WAIT, dir_fd=self.directory)
+        found = os.fstat(file)
+        if (found.st_dev, found.st_ino) != self._seen:
+            os.close(file)
+            raise Undelivered("verify_failed", f"{where(delivery)}: another file is there than before")
+        return file
 
     def access_list(self) -> bytes | None:
         """The access list of what is there, or None."""

@@ -100,7 +100,7 @@ def _overwrite(entry: Entry, delivery: Delivery, source: BinaryIO, want: Wanted,
                before_write: Callable[[], None]) -> None:
     with contextlib.ExitStack() as opened:
         with _explained(delivery):
-            file = os.open(entry.name, OPEN_FILE, dir_fd=entry.directory)
+            file = entry.open_seen(delivery, os.O_RDWR)
             opened.callback(os.close, file)
         before_write()
         with _explained(delivery):
@@ -112,7 +112,7 @@ def _is_there(entry: Entry, delivery: Delivery, found: Attributes | None) -> boo
         return False
     if not wanted(delivery, found).met_by(found):
         return False
-    file = os.open(entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=entry.directory)
+    file = entry.open_seen(delivery, os.O_RDONLY)
     try:
         return spool.digest(contents(file)) == delivery.sha256
     finally:

@@ -81,7 +81,7 @@ def test_nothing_is_remembered_of_a_peer_that_is_refused_no_more(lines: Lines) -
             refuse(log, 1)
             assert len(lines) == number
             async with asyncio.timeout(PATIENCE_S):
-                while log.pausing:
+                while log._kept:
                     await asyncio.sleep(0)
 
     asyncio.run(run())

@@ -7,6 +7,7 @@ import pytest
 from daemon.model.task import State
 from daemon.model.upload import Upload
 from daemon.task_queue import BULK_BYTES, Change, Selection, Settlement
+from tests.support import rows
 from tests.support.depot import Depot, an_upload
 
 KEY = "local/default/c1"
@@ -42,7 +43,7 @@ def test_claim_leaves_a_task_alone_while_an_older_one_of_its_path_is_to_be_pushe
     older, newer = depot.accept("/f"), an_upload("/f")
     depot.put(newer, supersede=False)
     other = depot.accept("/g")
-    depot.queue.durable.execute("UPDATE tasks_v1 SET status = ? WHERE task_id = ?", (state, older.task_id))
+    rows.write(depot.queue, older.task_id, status=state)
     claimed = {task.task_id for task in depot.claim()}
     assert claimed == {other.task_id} | ({older.task_id} if state is State.QUEUED else set())
 
@@ -52,7 +53,7 @@ def test_claim_waits_for_no_older_one_that_will_not_be_pushed(depot: Depot, stat
     """A dead letter or a held upload does not keep newer ones of its path from being delivered."""
     older, newer = depot.accept("/f"), an_upload("/f")
     depot.put(newer, supersede=False)
-    depot.queue.durable.execute("UPDATE tasks_v1 SET status = ? WHERE task_id = ?", (state, older.task_id))
+    rows.write(depot.queue, older.task_id, status=state)
     assert [task.task_id for task in depot.claim()] == [newer.task_id]
 
 
@@ -127,7 +128,7 @@ def test_new_worker_lets_go_what_waits_for_a_row_that_is_lost(depot: Depot) -> N
     """A row whose path was damaged before it went keeps nothing waiting for ever."""
     lost, waiting = an_upload("/f"), an_upload("/f")
     depot.queue.put_many([lost, waiting], supersede=False)
-    depot.queue.durable.execute("UPDATE tasks_v1 SET target = x'00' WHERE task_id = ?", (lost.task_id,))
+    rows.write(depot.queue, lost.task_id, target=b"\x00")
     depot.queue.drop(1)
     depot.queue.resume(supersede=False)
     assert [task.task_id for task in depot.claim()] == [waiting.task_id]
@@ -149,27 +150,40 @@ def test_claim_keeps_the_order_of_a_path_across_small_and_bulky_ones(depot: Depo
     assert len(depot.queue.claim(KEY, 10, bulk=True)) == 1
 
 
-@pytest.mark.parametrize("damage", [
-    "data = '{'", "data = ''", "data = x'ff'", "data = 7", "data = json_set(data, '$.size', 6)",
-    "data = json_set(data, '$.destination.path', '/etc/shadow')", "data = json_set(data, '$.destination.instance', 'c2')",
-    "data = json_set(data, '$.task_id', '01a203a8-e1df-7146-a9da-9cb36be98e81')", "target = x'00'", "size = 6",
-    "data = json_set(data, '$.mode', 99999)", "data = json_set(data, '$.surprise', 1)", "attempts = 'many'",
-    "due_at = 1e15", "due_at = 'soon'", "age_base = 'x'", "age_base = -1e300",
+def _is_a_dead_letter_beside(depot: Depot, damaged: Upload, well: Upload) -> bool:
+    """True when a claim takes the other alone, and buries the damaged row."""
+    claimed = [task.task_id for task in depot.claim()]
+    buried = (damaged.task_id, State.FAILED, "invalid_row") in rows.read(depot.queue, "task_id", "status", "error_code")
+    return buried and claimed == [well.task_id]
+
+
+@pytest.mark.parametrize(("column", "value"), [
+    ("data", "{"), ("data", ""), ("data", b"\xff"), ("data", 7), ("target", b"\x00"), ("size", 6), ("attempts", "many"),
+    ("due_at", 1e15), ("due_at", "soon"), ("age_base", "x"), ("age_base", -1e300),
 ])
-def test_row_that_is_damaged_is_a_dead_letter_and_holds_up_no_other(depot: Depot, damage: str) -> None:
+def test_row_that_is_damaged_is_a_dead_letter_and_holds_up_no_other(depot: Depot, column: str, value: object) -> None:
+    """What cannot be read, or cannot be, is not delivered; the worker goes on."""
+    damaged, well = depot.accept("/damaged"), depot.accept("/well")
+    rows.write(depot.queue, damaged.task_id, **{column: value})
+    assert _is_a_dead_letter_beside(depot, damaged, well)
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("size", 6), ("destination.path", "/etc/shadow"), ("destination.instance", "c2"), ("mode", 99999), ("surprise", 1),
+    ("task_id", "01a203a8-e1df-7146-a9da-9cb36be98e81"),
+])
+def test_row_that_belies_its_columns_is_a_dead_letter_and_holds_up_no_other(depot: Depot, key: str, value: object) -> None:
     """Whoever can write rows cannot have anything delivered that its columns do not say; the worker goes on."""
     damaged, well = depot.accept("/damaged"), depot.accept("/well")
-    depot.queue.durable.execute(f"UPDATE tasks_v1 SET {damage} WHERE task_id = ?", (damaged.task_id,))
-    assert [task.task_id for task in depot.claim()] == [well.task_id]
-    [(status, code)] = depot.queue.read("SELECT status, error_code FROM tasks_v1 WHERE task_id = ?", (damaged.task_id,))
-    assert (status, code) == (State.FAILED, "invalid_row")
+    rows.describe(depot.queue, damaged.task_id, key, value)
+    assert _is_a_dead_letter_beside(depot, damaged, well)
 
 
 def test_row_that_is_damaged_is_left_out_of_every_list(depot: Depot) -> None:
     """No question of a worker or a person fails for one bad row."""
     for state in (State.DELIVERED, State.FAILED, State.DEFERRED):
         upload = depot.accept(f"/{state.label}")
-        depot.queue.durable.execute("UPDATE tasks_v1 SET status = ?, data = '{' WHERE task_id = ?", (state, upload.task_id))
+        rows.write(depot.queue, upload.task_id, status=state, data="{")
     assert depot.queue.page(limit=10) == []
     assert depot.queue.unspoolable(10) == []
     assert depot.queue.old_dead_letters(4e9, 10) == []

@@ -16,6 +16,7 @@ from daemon.model.upload import Destination, Upload
 from daemon.state.layout import Layout
 from daemon.task_queue import Change, Settlement, Total
 from daemon.task_queue.sqlite.queue import SqliteQueue
+from tests.support import rows
 
 #: Reading what came with the statement itself.
 _GIVEN = re.compile(r"CONSTANT ROW|subquery")
@@ -201,9 +202,9 @@ def test_open_column_follows_the_state_whoever_changes_it(queue: SqliteQueue) ->
     queue.put_many([an_upload(20, "/held")], supersede=False)
     queue.change([Change(task=task, state=State.HELD) for task in queue.page(limit=1)])
     queue.resume(supersede=True)
-    rows = queue.read("SELECT status, open FROM tasks_v1")
-    assert {status for status, _ in rows} >= {State.QUEUED, State.HELD, State.FAILED}
-    assert [(status, is_open) for status, is_open in rows if bool(is_open) != (status in {1, 2, 3})] == []
+    found = rows.read(queue, "status", "open")
+    assert {status for status, _ in found} >= {State.QUEUED, State.HELD, State.FAILED}
+    assert [(status, is_open) for status, is_open in found if bool(is_open) != (status in {1, 2, 3})] == []
 
 
 def test_older_upload_is_superseded_after_many_deliveries_to_its_path(queue: SqliteQueue) -> None:

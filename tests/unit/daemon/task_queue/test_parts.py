@@ -4,6 +4,7 @@ import pytest
 
 from daemon.model.task import State
 from daemon.task_queue import BULK_BYTES, Change, Settlement
+from tests.support import rows
 from tests.support.depot import Depot, an_upload
 
 
@@ -30,7 +31,7 @@ def test_part_file_of_a_push_that_a_dead_worker_had_begun_is_removed_unless_it_i
     depot.claim()
     depot.reopen()
     depot.queue.resume(supersede=True)
-    depot.queue.durable.execute("UPDATE tasks_v1 SET status = ?", (state,))
+    rows.write(depot.queue, status=state)
     assert with_parts(depot) == ([] if state in OPEN else [upload.task_id])
 
 
@@ -60,7 +61,7 @@ def test_part_file_is_remembered_until_an_attempt_ends_without_one(
 def test_part_file_that_was_removed_is_forgotten(depot: Depot) -> None:
     """Each is looked for once, instance by instance, the oldest first."""
     uploads = [depot.accept(f"/{number}", instance=f"c{2 - number // 2}") for number in range(4)]
-    depot.queue.durable.execute("UPDATE tasks_v1 SET status = 4, part = 1")
+    rows.write(depot.queue, status=4, part=1)
     order = [uploads[number].task_id for number in (2, 3, 0, 1)]
     assert with_parts(depot) == order
     for number in range(4):
@@ -74,7 +75,7 @@ def test_claims_that_a_crash_of_the_machine_may_have_undone_may_have_left_part_f
     uploads = [an_upload(f"/{number}", size=1 if number < 3 else BULK_BYTES) for number in range(6)]
     depot.queue.put_many(uploads, supersede=False)
     depot.queue.suspect_claims(2)
-    depot.queue.durable.execute("UPDATE tasks_v1 SET status = 7")
+    rows.write(depot.queue, status=7)
     assert with_parts(depot) == [uploads[number].task_id for number in (0, 1, 3, 4)]
 
 
@@ -94,7 +95,7 @@ def test_question_for_part_files_changes_nothing(depot: Depot) -> None:
     """Whoever asks may ask again: also a row that cannot be read is forgotten only by whoever says so."""
     depot.accept()
     depot.claim()
-    depot.queue.durable.execute("UPDATE tasks_v1 SET status = 9, part = 1, data = '{'")
+    rows.write(depot.queue, status=State.FAILED, part=1, data="{")
     changes = depot.queue.quick.total_changes
     assert with_parts(depot) == []
     assert depot.queue.quick.total_changes == changes
@@ -105,8 +106,8 @@ def test_part_file_of_a_damaged_row_keeps_nothing_waiting(depot: Depot) -> None:
     """Nobody can say where it is: it is looked for no more, and the others are, however many are damaged."""
     damaged, well = [depot.accept("/f", size=number) for number in (1, 2)]
     depot.claim()
-    depot.queue.durable.execute("UPDATE tasks_v1 SET status = 9, part = 1")
-    depot.queue.durable.execute("UPDATE tasks_v1 SET data = '{' WHERE task_id = ?", (damaged.task_id,))
+    rows.write(depot.queue, status=State.FAILED, part=1)
+    rows.damage(depot.queue, damaged.task_id)
     newer = depot.accept("/f")
     assert depot.claim() == []
     assert with_parts(depot, limit=1) == []

@@ -36,7 +36,7 @@ def test_newer_upload_replaces_those_that_still_wait(depot: Depot) -> None:
     for state in (State.HELD, State.FAILED, State.DEFERRED, State.PUSHING, State.QUEUED):
         uploads[state] = an_upload("/f")
         depot.put(uploads[state], supersede=False)
-        depot.queue.durable.execute("UPDATE tasks_v1 SET status = ? WHERE task_id = ?", (state, uploads[state].task_id))
+        rows.write(depot.queue, uploads[state].task_id, status=state)
     elsewhere = depot.accept("/g")
     [answer] = depot.queue.put_many([an_upload("/f")], supersede=True)
     assert set(answer.superseded) == {uploads[State.DEFERRED].task_id, uploads[State.QUEUED].task_id}

@@ -83,7 +83,7 @@ def test_checkpoint_is_no_error_while_somebody_reads(depot: Depot) -> None:
 def test_row_holds_its_upload_as_json(depot: Depot) -> None:
     """No row can run code: there is no pickle in it."""
     upload = depot.accept()
-    [(data,)] = depot.queue.read("SELECT data FROM tasks_v1")
+    [(data,)] = rows.read(depot.queue, "data")
     assert json.loads(data)["task_id"] == upload.task_id
 
 
@@ -91,7 +91,7 @@ def test_page_is_newest_first_whatever_is_asked_for(depot: Depot) -> None:
     """By instance, by state, by both or by nothing: the same order, and pages that fit together."""
     uploads = [depot.accept(f"/{number}", instance=f"c{number % 2}") for number in range(8)]
     for upload in uploads[:4]:
-        depot.queue.durable.execute("UPDATE tasks_v1 SET status = 9 WHERE task_id = ?", (upload.task_id,))
+        rows.write(depot.queue, upload.task_id, status=State.FAILED)
     everything = [upload.task_id for upload in reversed(uploads)]
     for states in (frozenset(), frozenset({State.FAILED}), frozenset({State.FAILED, State.QUEUED})):
         for key in (None, "local/default/c1"):
@@ -106,8 +106,7 @@ def test_page_is_newest_first_whatever_is_asked_for(depot: Depot) -> None:
 def test_page_is_full_although_rows_in_it_are_damaged(depot: Depot) -> None:
     """Damaged rows do not make a page look like the last one."""
     uploads = [depot.accept(f"/{number}") for number in range(10)]
-    for upload in uploads[3:9]:
-        depot.queue.durable.execute("UPDATE tasks_v1 SET data = '{' WHERE task_id = ?", (upload.task_id,))
+    rows.damage(depot.queue, *(upload.task_id for upload in uploads[3:9]))
     assert [task.task_id for task in depot.queue.page(limit=3)] == [
         uploads[9].task_id, uploads[2].task_id, uploads[1].task_id]
     assert len(depot.queue.page(states=frozenset({State.QUEUED}), instance_key=KEY, limit=100)) == 4

@@ -9,6 +9,7 @@ from daemon.model.upload import Destination
 from tests.support import rows
 from tests.support.depot import Depot
 from tests.support.targets import no_target
+from worker.dispatch import part_cleanup
 from worker.dispatch.lane import Lane
 from worker.dispatch.outages import Outages
 from worker.dispatch.outcomes import Settling
@@ -146,6 +147,19 @@ def test_part_file_is_kept_in_mind_while_what_it_is_in_is_not_mounted(broom: Bro
     assert (broom.left(), broom.down(), broom.turn()) == (1, [], {})
     broom.sweeping.look_again(task.destination.instance_key)
     assert broom.turn() == {"c1": 1}
+
+
+def test_instance_that_was_put_off_is_remembered_no_longer_than_that(
+    broom: Broom, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A worker meets any number of instances in its life."""
+    monkeypatch.setattr(part_cleanup, "_PUT_OFF_S", 0.0)
+    for number in range(3):
+        [task] = broom.leave(f"c{number}")
+        broom.turn()
+        broom.end(task, "hidden_when_stopped")
+    assert broom.turn() == {f"c{number}": 1 for number in range(3)}
+    assert broom.sweeping._put_off == {}
 
 
 def test_part_file_is_kept_in_mind_while_its_remote_is_away(broom: Broom) -> None:
