@@ -18,11 +18,13 @@ from api.http.server import MAX_LAST_REQUESTS_S
 from daemon.state import shard_count
 from daemon.state.layout import Layout
 from tests.integration.api.running import Api, wait_until
+from tests.integration.api.test_limits import CONTINUE, answer
 from tests.support.processes import Spawned
 from tests.support.waiting import PATIENCE_S
 
 Start = Callable[..., Api]
 HEAD = b"PUT /v1/instances/c1/files/root/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
+ASKING = HEAD.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n")
 
 
 def ended(api: Api) -> tuple[int, str]:
@@ -139,8 +141,9 @@ def test_running_upload_is_finished_after_the_signal(start: Start) -> None:
     """A client that is sending gets its 202; the door is closed to others meanwhile."""
     api = start(api={"drain_s": 60.0})
     with api.raw() as connection:
-        connection.sendall(HEAD + b"x" * 10)
-        wait_until(lambda: api.ask("GET", "/healthz").status == 200, "the server answers")
+        connection.sendall(ASKING)
+        assert answer(connection) == CONTINUE
+        connection.sendall(b"x" * 10)
         api.send(signal.SIGTERM)
         api.logged("api.draining")
         with pytest.raises(ConnectionError):
@@ -187,9 +190,9 @@ def test_open_upload_does_not_outlive_the_drain(start: Start, sent: int, poured:
     """After `drain_s`, and for no other reason, the process is gone, with nothing of the upload left, nor in the log."""
     api = start(api={"drain_s": 1.0, "body_timeout_s": 3600.0, "min_rate_bytes_s": 0})
     with api.raw() as connection:
-        head = HEAD.replace(b"1000", b"100000000") if poured else HEAD
-        connection.sendall(head + b"x" * (sent * 1000 if poured else sent))
-        wait_until(lambda: api.ask("GET", "/healthz").status == 200, "the server answers")
+        connection.sendall(ASKING.replace(b"1000", b"100000000") if poured else ASKING)
+        assert answer(connection) == CONTINUE
+        connection.sendall(b"x" * (sent * 1000 if poured else sent))
         assert api.stop() == 0
     assert api.spooled() == []
     assert not [event for event in api.events if event["level"] == "error"], api.events
@@ -200,8 +203,9 @@ def test_second_signal_ends_the_drain(start: Start) -> None:
     """Who is in a hurry says it twice."""
     api = start(api={"drain_s": 3600.0})
     with api.raw() as connection:
-        connection.sendall(HEAD + b"x")
-        wait_until(lambda: api.ask("GET", "/healthz").status == 200, "the server answers")
+        connection.sendall(ASKING)
+        assert answer(connection) == CONTINUE
+        connection.sendall(b"x")
         api.send(signal.SIGTERM)
         api.logged("api.draining")
         assert api.stop() == 0
