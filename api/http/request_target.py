@@ -3,10 +3,12 @@
 import re
 from typing import Final
 
-_ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/]*)(/.*)?")
+_ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?]*)(/?.*)")
 
 
 def split(target: bytes) -> tuple[bytes | None, bytes]:
-    """The authority and the path of a target without its query; no authority when the target is a path."""
+    """The authority of a target, and its path with whatever follows; no authority when the target is a path."""
     found = _ABSOLUTE.fullmatch(target)
-    return (found[1], found[2] or b"/") if found else (None, target)
+    if found is None:
+        return None, target
+    return found[1], found[2] if found[2].startswith(b"/") else b"/" + found[2]

@@ -180,7 +180,7 @@ def test_host_that_is_one_is_taken(shared: Api, host: str) -> None:
 
 @pytest.mark.parametrize(("host", "target", "status"), [
     (" a", "http://a/healthz", 200), ("", "http://a/healthz", 400), (" a", "http:///healthz", 400), (" a", "http://u@a/healthz", 400),
-    (" a", "http://a b/healthz", 400),
+    (" a", "http://a b/healthz", 400), (" a", "http://a?b=/c", 404),
 ])
 def test_host_of_an_absolute_target_is_checked_too(shared: Api, host: str, target: str, status: int) -> None:
     """It is what counts then (RFC 9112, 3.2.2), and the Host header must not be empty beside it."""
