@@ -212,24 +212,22 @@ class _Run:
 
     def _mend(self, shard: int, shards: int) -> None:
         damage = what_is_damaged(self._layout, shard, thorough=True) if notes.exists(self._layout, shard) else None
-        if damage is not None:
-            notes.condemn(self._layout, shard)
         try:
-            self._mend_whole(shard, shards)
+            self._mend_whole(shard, shards, damage)
         except QueueFault as fault:
             if fault.code != "queue_damaged":
                 raise
             # Met only now; what is made from the spool has none of it.
-            notes.condemn(self._layout, shard)
-            self._mend_whole(shard, shards)
+            self._mend_whole(shard, shards, fault.detail)
 
-    def _mend_whole(self, shard: int, shards: int) -> None:
+    def _mend_whole(self, shard: int, shards: int, damage: str | None) -> None:
         with rebuild.open_whole(self._layout, shard, shards=shards, supersede=self._supersede,
-                                report=self._tell) as queue:
+                                report=self._tell, damage=damage) as queue:
             self._compare(queue, shards, repair=True)
             queue.end()
 
     def _compare(self, queue: SqliteDoctor, shards: int, *, repair: bool) -> None:
+        queue.try_writing()
         spool = open_checked(self._layout)
         comparison = Comparison(queue, spool, shards=shards, supersede=self._supersede, report=self._tell,
                                 repair=repair, thorough=True, step=_STEP)

@@ -40,17 +40,18 @@ def is_current(layout: Layout, shard: int) -> bool:
 
 def open_whole(
     layout: Layout, shard: int, *, shards: int, supersede: bool, report: Callable[[Finding], None],
-    moving: bool = False,
+    moving: bool = False, damage: str | None = None,
 ) -> SqliteDoctor:
     """Open the shard's queue so that every upload in its part of the spool has its row; say what was wrong.
 
     `shards` is the number in force; `moving`: rows have begun to move to another number, so that those which are
-    not here may be elsewhere. Raises QueueFault when not even a new database can be used, and OSError.
+    not here may be elsewhere. `damage`: what is wrong with the database, if that is known; it is set aside then.
+    Raises QueueFault when not even a new database can be used, and OSError.
     """
     died = notes.was_left_open(layout, shard) and not moving
     log_lost = died and not notes.has_log(layout, shard)
     with closing(open_checked(layout)) as spool:
-        queue, replaced = _open_or_replace(layout, shard, spool, report)
+        queue, replaced = _open_or_replace(layout, shard, spool, report, damage or _noted(layout, shard))
         if replaced or not queue.is_complete or died:
             budget_s = None if log_lost or replaced or not queue.is_complete else _UNCLEAN_BUDGET_S
             restored, finished = _compare(queue, spool, shards, supersede=supersede, report=report, budget_s=budget_s)
@@ -63,11 +64,10 @@ def open_whole(
 
 
 def _open_or_replace(
-    layout: Layout, shard: int, spool: Holdings, report: Callable[[Finding], None],
+    layout: Layout, shard: int, spool: Holdings, report: Callable[[Finding], None], reason: str | None,
 ) -> tuple[SqliteDoctor, bool]:
-    """The queue, and whether its database had to be replaced."""
-    reason = "it was found damaged while it was in use"
-    if not notes.is_condemned(layout, shard):
+    """The queue, and whether its database had to be replaced; `reason` says why it has to be."""
+    if reason is None:
         try:
             return _open_sound(layout, shard, spool), False
         except QueueFault as fault:
@@ -78,6 +78,10 @@ def _open_or_replace(
     log("queue.set_aside", shard=shard, path=target, reason=reason)
     report(Finding(name="queue_damaged", shard=shard, detail=f"{target}: {reason}", repaired=True))
     return SqliteDoctor(layout, shard, spool), True
+
+
+def _noted(layout: Layout, shard: int) -> str | None:
+    return "it was found damaged while it was in use" if notes.is_condemned(layout, shard) else None
 
 
 def _open_sound(layout: Layout, shard: int, spool: Holdings) -> SqliteDoctor:

@@ -40,6 +40,8 @@ from daemon.state.room import NO_ROOM, explained
 
 #: Name of the file that says how many shards there are.
 SHARDS_FILE: Final = "shards"
+#: Name of a shard's database.
+DATABASE_FILE: Final = "data.db"
 #: What no other configuration and no other permission would help against: the disk or the machine is in trouble.
 _TROUBLE: Final = frozenset({errno.EIO, errno.EUCLEAN, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
@@ -73,7 +75,7 @@ class Layout:
 
     def database(self, shard: int) -> Path:
         """The database of one shard."""
-        return self.shard(shard) / "data.db"
+        return self.shard(shard) / DATABASE_FILE
 
     def reserves(self, shard: int, files: int) -> list[Path]:
         """The files that hold room for the shard's worker to finish its work on a full disk."""
@@ -81,7 +83,7 @@ class Layout:
 
     def log(self, shard: int) -> Path:
         """The write-ahead log that SQLite keeps beside the shard's database."""
-        return self.shard(shard) / "data.db-wal"
+        return self.shard(shard) / f"{DATABASE_FILE}-wal"
 
     def in_use(self, shard: int) -> Path:
         """A file that is there while the shard's worker runs, and after it died."""

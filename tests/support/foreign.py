@@ -50,11 +50,19 @@ FOREIGN: Final = {
 UNDER_OTHERS: Final = sorted(set(FOREIGN) - {"version", "version of none", "page_size", "auto_vacuum"})
 #: A value that is larger than any that the service writes: SQLite finds nothing wrong with that either.
 HUGE: Final = "huge value"
+#: What can be written over its head, from which byte on: https://sqlite.org/fileformat.html
+HEADS: Final = {"head of a format to come": (44, b"\0\0\0\x09"), "head that forbids to write": (18, b"\x03")}
 _SCRIPTS: Final = {**FOREIGN, HUGE: "UPDATE tasks_v1 SET data = zeroblob(9000000);"}
 
 
 def plant(database: Path, what: str) -> None:
     """Put one of them into a database, behind the service's back."""
+    if what in HEADS:
+        with database.open("r+b") as file:
+            place, head = HEADS[what]
+            file.seek(place)
+            file.write(head)
+        return
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
         before = connection.execute("PRAGMA schema_version").fetchone()[0]
         connection.executescript(_SCRIPTS[what])

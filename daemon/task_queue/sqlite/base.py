@@ -38,6 +38,8 @@ _TELL_EVERY_STEPS: Final = 1_000_000
 _LOOK_EVERY_STEPS: Final = 1_000_000
 #: More rows than there are names and states, as `limits` has them.
 _MOST_ROWS: Final = 5_000_000
+#: More characters than any message about a task has; its path may be in it.
+_MOST_TOLD: Final = 16_384
 #: What `decode` needs of a row, in its order.
 COLUMNS: Final = ("_id, data, status, attempts, due_at, updated_at, error_code, error_message, "
                   "spooled, recheck, part, age_base, task_id, instance, target, size")
@@ -257,6 +259,8 @@ def decode(row: Sequence[Any]) -> Task:
     to = upload.destination
     if copies != [upload.task_id, to.instance_key, to.digest, upload.size]:
         raise ValueError("the row's columns and its upload differ")
+    if not (is_told(code) and is_told(message)):
+        raise ValueError("the row's error is not what it should be")
     if not (isinstance(attempts, int) and all(map(_is_time, (due_at or 0.0, updated_at, age_base)))):
         raise ValueError("the row's attempts or times are not what they should be")
     return Task(
@@ -264,6 +268,11 @@ def decode(row: Sequence[Any]) -> Task:
         updated_at=updated_at, error_code=code, error_message=message, spooled=bool(spooled),
         recheck=bool(recheck), left_part=bool(part), age_base=age_base,
     )
+
+
+def is_told(value: object) -> bool:
+    """True for what a row may say of an error."""
+    return value is None or (isinstance(value, str) and len(value) <= _MOST_TOLD)
 
 
 def _is_time(value: object) -> bool:

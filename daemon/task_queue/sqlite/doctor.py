@@ -17,6 +17,12 @@ class SqliteDoctor(SqliteQueue, QueueRestore, QueueMoving):
         """Raise QueueFault('queue_damaged') when anything is in the schema that this program has not made."""
         self._look_at_form()
 
+    def try_writing(self) -> None:
+        """Write nothing, but ask SQLite to. Raises QueueFault, also for a database whose head forbids it."""
+        with self.write(self.durable, "queue.settle") as connection:
+            # A transaction alone asks for nothing that a database without writers could not do.
+            connection.execute("DELETE FROM facts WHERE 0")
+
     def met_damage(self) -> bool:
         """True when a damaged row was met since this was last asked."""
         met, self.met_damaged_row = self.met_damaged_row, False

@@ -1,5 +1,6 @@
 """What SQLite and the disk say when they fail, as QueueFault."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,12 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from daemon.errors import QueueFault
+from daemon.state.layout import DATABASE_FILE
 from daemon.state.room import NO_ROOM, explained, trouble_in
 
 _FAULTS: Final = {sqlite3.SQLITE_FULL: "queue_full", sqlite3.SQLITE_BUSY: "queue_locked",
                   sqlite3.SQLITE_LOCKED: "queue_locked"}
-#: What SQLite says of a database that was emptied under a running process.
-_EMPTIED: Final = ("no such table", "no such column")
+#: What SQLite says of a database that was emptied under a running process, and of one whose head says too much.
+_NOT_OURS: Final = ("no such table", "no such column", "no such index", "unsupported file format")
 #: Where SQLite keeps the system's reason to itself. It takes no errno but ENOSPC for a lack of room, and not each time.
 _HIDES_REASON: Final = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL,
                                   sqlite3.SQLITE_READONLY})
@@ -59,7 +61,7 @@ def is_damage(error: sqlite3.Error) -> bool:
     """
     return (_primary(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG}
             or _code(error) == sqlite3.SQLITE_IOERR_SHORT_READ
-            or str(error).startswith(_EMPTIED))
+            or str(error).startswith(_NOT_OURS))
 
 
 def _code(error: sqlite3.Error) -> int:
@@ -74,11 +76,17 @@ def _judge(error: sqlite3.Error, directory: Path) -> tuple[str, str]:
     """The code for what SQLite says of a database in `directory`, and that in words with the system's reason."""
     trouble = trouble_in(directory) if _primary(error) in _HIDES_REASON and not is_damage(error) else None
     why = f" ({trouble.strerror})" if trouble else ""
-    return _code_for(error, trouble), f"The queue's database: {error}{why}."
+    return _code_for(error, trouble, directory), f"The queue's database: {error}{why}."
 
 
-def _code_for(error: sqlite3.Error, trouble: OSError | None) -> str:
-    if is_damage(error):
+def _says_read_only(error: sqlite3.Error, directory: Path) -> bool:
+    """True when it is the head of a database that forbids to write, where the system does not."""
+    return _code(error) == sqlite3.SQLITE_READONLY and os.access(
+        directory / DATABASE_FILE, os.W_OK, effective_ids=True)
+
+
+def _code_for(error: sqlite3.Error, trouble: OSError | None, directory: Path) -> str:
+    if is_damage(error) or (trouble is None and _says_read_only(error, directory)):
         return "queue_damaged"
     if trouble is not None and trouble.errno in NO_ROOM:
         return "queue_full"

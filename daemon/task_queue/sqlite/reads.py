@@ -10,6 +10,8 @@ from daemon.task_queue.sqlite.batches import chunks, values
 from daemon.task_queue.sqlite.schema import OUTAGE, TABLE
 from daemon.task_queue.values import Standing, Total
 
+#: Rows that are read at once for a page.
+_STEP: Final = 100
 #: Instances with tasks.
 _KNOWN: Final = f"FROM {TABLE} INDEXED BY tasks_by_instance WHERE true"
 
@@ -54,10 +56,12 @@ class QueueReads(QueueBase):
             conditions = {"status = ?": state, "instance = ?": instance_key, "task_id < ?": before}
             used = {text: value for text, value in conditions.items() if value is not None}
             where = f"WHERE {' AND '.join(used)}" if used else ""
+            # A few at a time: what is in damaged rows may be large.
+            step = min(limit, _STEP)
             rows = self.read(f"SELECT {COLUMNS} FROM {TABLE} {index} {where} ORDER BY task_id DESC LIMIT ?",
-                             (*used.values(), limit))
+                             (*used.values(), step))
             tasks += decode_all(rows)
-            if len(rows) < limit or len(tasks) >= limit:
+            if len(rows) < step or len(tasks) >= limit:
                 return tasks[:limit]
             # Damaged rows do not make a page look like the last one.
             before = rows[-1][TASK_ID]

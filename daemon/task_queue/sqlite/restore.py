@@ -14,7 +14,7 @@ from daemon.errors import QueueFault
 from daemon.model.task import FINISHED, State
 from daemon.model.upload import Upload
 from daemon.task_queue.doctor import Restored, Row
-from daemon.task_queue.sqlite.base import COLUMNS, COMPLETE_FACT, QueueBase, decode_or_none
+from daemon.task_queue.sqlite.base import COLUMNS, COMPLETE_FACT, QueueBase, decode_or_none, is_told
 from daemon.task_queue.sqlite.schema import OUTAGE, TABLE, key_row
 
 #: Uploads to a path with later ids. A damaged row's id may be anything.
@@ -173,10 +173,10 @@ class QueueRestore(QueueBase):
 
 def _row(found: Sequence[Any]) -> Row:
     values = dict(zip(COLUMNS.split(", "), found, strict=True))
-    data = values["data"]
+    data, code = values["data"], values["error_code"]
     return Row(
         order=found[0], task_id=str(values["task_id"]), instance_key=str(values["instance"]), state=values["status"],
-        error_code=values["error_code"], task=decode_or_none(found),
+        error_code=code if is_told(code) else None, task=decode_or_none(found),
         meta_bytes=len(data.encode(errors="replace")) if isinstance(data, str) else len(data or b""))
 
 

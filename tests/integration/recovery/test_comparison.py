@@ -350,7 +350,7 @@ def test_second_copy_in_a_wrong_bucket_is_set_aside(world: World) -> None:
 
 _DAMAGES = [
     ("data", "not json"), ("data", b"\xff\x00"), ("data", "{}"), ("instance", "local/default/other"), ("size", 7),
-    ("target", b"?"), ("status", 77), ("status", "?"),
+    ("target", b"?"), ("status", 77), ("status", "?"), ("error_code", b"\xff"), ("error_message", "x" * 500_000),
 ]
 
 
@@ -377,6 +377,15 @@ def test_damaged_row_is_not_revived_when_its_mark_says_it_was_stopped(world: Wor
     rows.damage(world.queue, upload.task_id)
     assert world.compare() == ["row_damaged"]
     assert world.state(upload) is state
+
+
+def test_dead_letter_whose_reason_is_damaged_gets_another(world: World) -> None:
+    """What nobody can tell is not taken over: the row is whole afterwards."""
+    upload = world.put(state=State.FAILED)
+    rows.write(world.queue, upload.task_id, error_code=b"\xff")
+    assert world.compare() == ["row_damaged"]
+    assert (world.task(upload).state, world.task(upload).error_code) == (State.FAILED, "order_unknown")
+    assert world.compare() == []
 
 
 def test_damaged_row_of_a_finished_task_stays_finished(world: World) -> None:

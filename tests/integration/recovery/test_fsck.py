@@ -21,7 +21,7 @@ from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from tests.integration.recovery.restarting import is_ready, keep_running
 from tests.integration.recovery.world import World
 from tests.support.command import incus_courier
-from tests.support.foreign import FOREIGN, HUGE, plant
+from tests.support.foreign import FOREIGN, HEADS, HUGE, plant
 from tests.support.service import Service
 
 Capture = pytest.CaptureFixture[str]
@@ -133,7 +133,7 @@ def test_damaged_database_is_rebuilt_with_repair(world: World, capsys: Capture) 
     assert _run(world, capsys) == (0, [])
 
 
-@pytest.mark.parametrize("what", [*FOREIGN, HUGE])
+@pytest.mark.parametrize("what", [*FOREIGN, HUGE, *HEADS])
 def test_foreign_database_is_rebuilt_with_repair(world: World, capsys: Capture, what: str) -> None:
     """What SQLite finds nothing wrong with is found, and gone afterwards with the database that had it."""
     upload = world.put("/a")
@@ -144,6 +144,7 @@ def test_foreign_database_is_rebuilt_with_repair(world: World, capsys: Capture, 
     assert (code, _names(found)) == (1, ["queue_damaged"])
     code, found = _run(world, capsys, repair=True)
     assert (code, _names(found)) == (0, ["queue_damaged", "row_missing"])
+    assert "found damaged while it was in use" not in found[0]["detail"]
     assert _run(world, capsys) == (0, [])
     world.reopened()
     assert world.state(upload) is State.QUEUED

@@ -19,9 +19,9 @@ from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from daemon.task_queue.sqlite.inspection import what_is_damaged
 from daemon.task_queue.sqlite.schema import SCHEMAS
 from daemon.task_queue.sqlite.versions import SCHEMA_VERSION, is_older, look_over
-from tests.support import version_1
+from tests.support import rows, version_1
 from tests.support.depot import Depot, an_upload
-from tests.support.foreign import FOREIGN, HUGE, UNDER_OTHERS, plant
+from tests.support.foreign import FOREIGN, HEADS, HUGE, UNDER_OTHERS, plant
 
 _ENDLESS = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n"
 
@@ -40,6 +40,12 @@ def outcome(depot: Depot, upload: Upload) -> State | str:
         return depot.state(upload)
     except QueueFault as fault:
         return fault.code
+
+
+def put_into(layout: Layout) -> None:
+    """Open a shard and put an upload."""
+    with SqliteDoctor(layout, 0) as queue:
+        queue.put_many([an_upload()], supersede=True)
 
 
 def test_every_version_has_its_form() -> None:
@@ -108,6 +114,32 @@ def test_value_that_nobody_here_writes_is_damage_and_not_read(depot: Depot) -> N
     plant(depot.layout.database(0), HUGE)
     assert code_of(lambda: depot.queue.find(upload.task_id)) == "queue_damaged"
     assert code_of(lambda: depot.queue.page(limit=1)) == "queue_damaged"
+
+
+@pytest.mark.parametrize("message", [b"\xff", "x" * 500_000])
+def test_row_is_damaged_when_its_error_is_no_message(depot: Depot, message: object) -> None:
+    """Nobody could tell it to a client or a person; a page leaves it out, and has the others."""
+    uploads = [depot.accept(f"/{number}") for number in range(3)]
+    rows.write(depot.queue, uploads[1].task_id, error_message=message)
+    with pytest.raises(ValueError, match="error"):
+        depot.queue.find(uploads[1].task_id)
+    assert [task.task_id for task in depot.queue.page(limit=2)] == [uploads[2].task_id, uploads[0].task_id]
+
+
+@pytest.mark.parametrize("what", HEADS)
+def test_head_that_keeps_everybody_from_the_database_is_damage(depot: Depot, what: str) -> None:
+    """Nothing that comes and goes, as a full disk does: nobody would ever set it aside."""
+    depot.close()
+    plant(depot.layout.database(0), what)
+    assert code_of(lambda: put_into(depot.layout)) == "queue_damaged"
+
+
+def test_database_that_its_user_may_not_write_is_not_damaged(depot: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its permissions are to be mended, and what it says of the tasks is kept."""
+    depot.close()
+    plant(depot.layout.database(0), "head that forbids to write")
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    assert code_of(lambda: put_into(depot.layout)) == "queue_failed"
 
 
 def test_question_that_takes_too_long_ends(depot: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
