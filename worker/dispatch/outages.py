@@ -5,7 +5,8 @@ uses them. What they show is written into the queue in steps, so that it outlive
 """
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from daemon.model.upload import Destination
@@ -13,6 +14,8 @@ from daemon.task_queue import Clocks
 
 #: How often the clocks are written down.
 _NOTE_EVERY_S: Final = 5.0
+#: Clocks that are written down at once, in one turn of the main loop.
+_AT_ONCE: Final = 1000
 
 
 class Outages:
@@ -25,6 +28,8 @@ class Outages:
         self._since: dict[str, float] = {}
         #: Seconds that are not written down yet.
         self._owed: dict[str, float] = {}
+        #: Clocks that are still to be written down in this round.
+        self._unwritten: deque[str] = deque()
         self._note_at = 0.0
 
     def begin(self, clock: str) -> None:
@@ -41,19 +46,24 @@ class Outages:
         return self._queue.outage_s(destination) + sum(map(self._shown, destination.clocks))
 
     def tend(self) -> None:
-        """Write down what the clocks show, when it is time for that. Raises QueueFault."""
-        now = self._now()
-        if now >= self._note_at:
-            self.write_down()
-            self._note_at = now + _NOTE_EVERY_S
+        """Write down what some clocks show, when it is time for that.
 
-    def write_down(self) -> None:
-        """Write down what the clocks show. Raises QueueFault."""
-        for clock in list(self._since):
+        Raises QueueFault; what could not be written is owed, and is written in the next round.
+        """
+        now = self._now()
+        if now >= self._note_at and not self._unwritten:
+            self._unwritten.extend(self._since | self._owed)
+            self._note_at = now + _NOTE_EVERY_S
+        if self._unwritten:
+            self._write_down([self._unwritten.popleft() for _ in range(min(len(self._unwritten), _AT_ONCE))])
+
+    def _write_down(self, clocks: Sequence[str]) -> None:
+        for clock in clocks:
             self._read(clock)
-        if self._owed:
-            self._queue.add_outages(self._owed)
-            self._owed = {}
+        shown = {clock: self._owed[clock] for clock in clocks if clock in self._owed}
+        self._queue.add_outages(shown)
+        for clock in shown:
+            del self._owed[clock]
 
     def _read(self, clock: str) -> None:
         if clock in self._since:

@@ -4,6 +4,7 @@ from daemon import failpoints
 from daemon.errors import QueueFault
 from daemon.model.upload import Destination
 from tests.support.depot import Depot
+from worker.dispatch import outages as module
 from worker.dispatch.outages import Outages
 
 HERE = Destination("local", "default", "c1", "/")
@@ -66,19 +67,37 @@ def test_outage_outlives_the_worker(depot: Depot, outages: Outages, clock: Clock
         outages.tend()
     assert 5 <= depot.queue.outage_s(HERE) <= 12
     assert outages.seconds(HERE) == 12
-    outages.write_down()
-    assert depot.queue.outage_s(HERE) == 12
-    assert outages.seconds(HERE) == 12
+    outages.end("local")
+    clock.now += 5
+    outages.tend()
+    assert depot.queue.outage_s(HERE) == outages.seconds(HERE) == 12
 
 
-def test_outage_is_not_lost_when_it_cannot_be_written_down(outages: Outages, clock: Clock) -> None:
+def test_many_clocks_are_written_down_some_at_a_time(
+    depot: Depot, outages: Outages, clock: Clock, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A turn of the main loop writes no more of them than it has time for, and the next one goes on."""
+    monkeypatch.setattr(module, "_AT_ONCE", 2)
+    instances = [Destination("local", "default", f"c{number}", "/") for number in range(5)]
+    for to in instances:
+        outages.begin(to.instance_key)
+    clock.now += 10
+    written = []
+    for _ in range(4):
+        outages.tend()
+        written.append(sum(depot.queue.outage_s(to) == 10 for to in instances))
+    assert written == [2, 4, 5, 5]
+
+
+def test_outage_is_not_lost_when_it_cannot_be_written_down(depot: Depot, outages: Outages, clock: Clock) -> None:
     """It is written down later, and counts meanwhile."""
     outages.begin("local")
     clock.now += 10
     failpoints.arm("queue.claim=EIO")
     with pytest.raises(QueueFault):
-        outages.write_down()
+        outages.tend()
     failpoints.arm("")
     assert outages.seconds(HERE) == 10
-    outages.write_down()
-    assert outages.seconds(HERE) == 10
+    clock.now += 5
+    outages.tend()
+    assert depot.queue.outage_s(HERE) == outages.seconds(HERE) == 15
