@@ -4,21 +4,37 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from daemon.model.names import printable
+from daemon.process.output import say
 
-#: Where nobody looks at a screen, lines are as long as they need to be.
+#: The longest cell. Where nobody looks at a screen, lines are as long as they need to be.
 _UNLIMITED: Final = 20_000
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table on stdout."""
+    shown = [[printable(str(cell), limit=_UNLIMITED) for cell in row] for row in rows]
+    (_fold if sys.stdout.isatty() else _align)(columns, shown)
+
+
+def _fold(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """No line is longer than the screen is wide: long cells go on in the next one."""
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(Text(column), overflow="fold", no_wrap=not sys.stdout.isatty())
+        table.add_column(Text(column), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(printable(str(cell), limit=_UNLIMITED)) for cell in row))
-    Console(highlight=False, width=None if sys.stdout.isatty() else _UNLIMITED).print(table)
+        table.add_row(*map(Text, row))
+    Console(highlight=False).print(table)
+
+
+def _align(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A line for each row. Thousands take no time, as they would where each cell may be folded."""
+    lines = [columns, *rows]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        say("  ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)).rstrip())
