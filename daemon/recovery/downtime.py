@@ -1,5 +1,6 @@
 """What a shard's queue has to know of the time when nobody served it: the machine's restarts, the worker's absence."""
 
+import re
 import time
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,8 @@ from daemon.task_queue import Remember, TaskQueue
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _BOOT_FACT: Final = "boot_id"
 _ALIVE_FACT: Final = "alive_at"
+#: Seconds since the epoch, up to the year 2286.
+_TIME: Final = re.compile(r"\d{1,10}(\.\d+)?", re.ASCII)
 #: So many pushes into one instance can have been under way.
 _MOST_BEGUN: Final = 64
 
@@ -29,10 +32,16 @@ def catch_up(queue: TaskQueue) -> None:
             log("queue.rechecked", shard=queue.shard, tasks=rechecked)
     if known != current:
         queue.remember(_BOOT_FACT, current)
-    alive_at = queue.fact(_ALIVE_FACT)
+    alive_at = _time_in(queue.fact(_ALIVE_FACT))
     if alive_at is not None:
-        queue.add_outages({"": max(0.0, time.time() - float(alive_at))})
+        queue.add_outages({"": max(0.0, time.time() - alive_at)})
     note_alive(queue)
+
+
+def _time_in(fact: str | None) -> float | None:
+    """The time that a fact says; None where it says none. It is read from a file that others may have written."""
+    found = _TIME.fullmatch(fact) if isinstance(fact, str) else None
+    return float(found[0]) if found else None
 
 
 def note_alive(queue: Remember) -> None:

@@ -38,6 +38,8 @@ FOREIGN: Final = {
     "statistics": "ANALYZE;",
     "version": "PRAGMA user_version = -1;",
     "version of none": "PRAGMA user_version = 0; CREATE TABLE more (x);",
+    "last number for a task": "INSERT INTO sqlite_sequence VALUES ('tasks_v1', 9223372036854775807);",
+    "last number for a command": "INSERT INTO sqlite_sequence VALUES ('commands', 'x');",
     "application_id": "PRAGMA application_id = 7;",
     "page_size": _made_anew("page_size = 512"),
     "auto_vacuum": _made_anew("auto_vacuum = FULL"),

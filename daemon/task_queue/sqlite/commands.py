@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from daemon.errors import QueueFault
 from daemon.model.task import State, Task
-from daemon.model.upload import first_id_of
+from daemon.model.upload import END_OF_TIME_S, first_id_of
 from daemon.task_queue.sqlite.base import COLUMNS, TASK_ID, QueueBase, decode_all
 from daemon.task_queue.sqlite.schema import OUTAGE, TABLE
 from daemon.task_queue.values import Change, Command, CommandAnswer, Selection
@@ -116,11 +116,20 @@ class QueueCommands(QueueBase):
 def _command(number: int, verb: str, task_id: str | None, text: str | None, force: int, at: float, by: str) -> Command:
     try:
         return Command(number=number, verb=verb, task_id=task_id, force=bool(force), asked_at=at, asked_by=by,
-                       selection=None if text is None else _selection(text))
+                       selection=None if text is None else selection_in(text))
     except (ValueError, TypeError, KeyError):
         return Command(number=number, verb="", asked_by=by)
 
 
-def _selection(text: str) -> Selection:
+def selection_in(text: str) -> Selection:
+    """The selection that a command's row has as JSON. Raises ValueError, TypeError or KeyError when it has none."""
     values = json.loads(text)
-    return Selection(**{**values, "states": tuple(State(state) for state in values["states"])})
+    found = Selection(**{**values, "states": tuple(State(state) for state in values["states"])})
+    if not (isinstance(found.instance_key, str | None)
+            and _is_number(found.accepted_before, END_OF_TIME_S) and _is_number(found.up_to_order, 2**63)):
+        raise ValueError("the selection is not what it should be")
+    return found
+
+
+def _is_number(value: object, end: int) -> bool:
+    return value is None or (isinstance(value, int | float) and 0 <= value < end)

@@ -12,10 +12,15 @@ from typing import Final, NamedTuple
 
 from daemon.errors import QueueFault
 from daemon.model.names import printable
-from daemon.task_queue.sqlite.schema import SCHEMAS
+from daemon.task_queue.sqlite.schema import SCHEMAS, TABLE
 
 #: What a file says of itself besides its schema and its version.
 _SETTINGS: Final = ("page_size", "auto_vacuum", "encoding", "application_id")
+#: The highest numbers that were given to rows, and in tables by which the next ones are found.
+_HIGHEST: Final = (f"SELECT max(seq) FROM sqlite_sequence UNION ALL SELECT max(_id) FROM {TABLE}"
+                   " UNION ALL SELECT max(id) FROM commands")
+#: A million rows a second for a hundred thousand years; half of what SQLite has.
+_MOST_ROWS_EVER: Final = 2**62
 #: So much of a name is told to people.
 _NAME_LENGTH: Final = 64
 
@@ -70,8 +75,16 @@ def what_is_strange(connection: sqlite3.Connection, version: int) -> str | None:
         return f"this program has not made {_named(strange)}"
     if len(parts) != len(wanted.parts) and version:
         return f"it has {len(parts)} parts of {len(wanted.parts)}"
+    if version and not _has_numbers_left(connection):
+        return "its rows have no numbers left"
     settings = _settings(connection)
     return None if settings == wanted.settings else f"its {', '.join(_SETTINGS)} are {settings}"
+
+
+def _has_numbers_left(connection: sqlite3.Connection) -> bool:
+    """False where no row could be inserted any more: SQLite calls that a full disk. Text is more than any number."""
+    highest = connection.execute(_HIGHEST).fetchall()
+    return all(number is None or (isinstance(number, int) and number < _MOST_ROWS_EVER) for (number,) in highest)
 
 
 def _named(part: tuple[object, ...]) -> str:

@@ -8,12 +8,14 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from daemon.model.upload import bucket_of
 from daemon.task_queue.sqlite.base import QueueBase
+from daemon.task_queue.sqlite.commands import selection_in
 from daemon.task_queue.sqlite.connect import BUSY_TIMEOUT_S
-from daemon.task_queue.sqlite.schema import TABLE
+from daemon.task_queue.sqlite.schema import OUTAGES, TABLE
 
 #: Rows in one transaction.
 _CHUNK: Final = 5000
@@ -22,7 +24,7 @@ _COLUMNS: Final = ("data, timestamp, status, task_id, instance, target, size, at
                    " error_message, spooled, recheck, age_base, wish, outrun, behind, part")
 _COMMAND: Final = "verb, task_id, filter, force, asked_at, asked_by"
 #: The seconds for which an instance's tasks had to be waited for, as one of two databases knows them.
-_WAITED: Final = ("(SELECT coalesce(sum(seconds), 0) FROM {}.outages"
+_WAITED: Final = (f"(SELECT {OUTAGES} FROM {{}}.outages"
                   " WHERE clock IN ('', substr(instance, 1, instr(instance, '/') - 1), instance))")
 
 
@@ -126,12 +128,15 @@ def _copy_command(connection: sqlite3.Connection, command: tuple[Any, ...]) -> N
         if known:
             _ask_once(connection, command)
         return
-    selection = json.loads(text)
-    wanted = selection["instance_key"]
+    try:
+        selection = selection_in(text)
+    except (ValueError, TypeError, KeyError):
+        # Nobody can tell what was asked for: its worker would have refused it.
+        return
     for (instance_key,) in connection.execute("SELECT instance FROM moving ORDER BY instance").fetchall():
-        newest = _newest_moved(connection, instance_key, selection["up_to_order"])
-        if wanted in {None, instance_key} and newest is not None:
-            narrowed = json.dumps({**selection, "instance_key": instance_key, "up_to_order": newest})
+        newest = _newest_moved(connection, instance_key, selection.up_to_order)
+        if selection.instance_key in {None, instance_key} and newest is not None:
+            narrowed = json.dumps(asdict(replace(selection, instance_key=instance_key, up_to_order=newest)))
             _ask_once(connection, (verb, None, narrowed, force, asked_at, asked_by))
 
 

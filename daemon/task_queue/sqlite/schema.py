@@ -34,8 +34,10 @@ from daemon.task_queue.values import BULK_BYTES
 #: The queue's table: persist-queue joins its class's prefix and the queue's name.
 TABLE: Final = "tasks_v1"
 
+#: The sum of some outages, in SQL. None is longer than thirty years, whatever its row may say.
+OUTAGES: Final = "coalesce(sum(min(max(seconds, 0), 1e9)), 0)"
 #: For how many seconds a destination (its `clocks` are the parameters) had to be waited for, in SQL.
-OUTAGE: Final = "(SELECT coalesce(sum(seconds), 0) FROM outages WHERE clock IN ('', ?, ?))"
+OUTAGE: Final = f"(SELECT {OUTAGES} FROM outages WHERE clock IN ('', ?, ?))"
 
 #: The idempotency keys of the shard's tasks.
 CREATE_KEYS: Final = (

@@ -12,6 +12,7 @@ import pytest
 from daemon.errors import QueueFault
 from daemon.model.task import State
 from daemon.model.upload import Upload
+from daemon.recovery.downtime import catch_up
 from daemon.state.layout import Layout
 from daemon.task_queue.sqlite import alone, base
 from daemon.task_queue.sqlite.connect import connect
@@ -88,7 +89,7 @@ def test_nothing_that_was_put_into_an_open_database_runs_in_a_transaction(depot:
     """An upload is put as always, or not at all: what SQLite does not see yet does nothing."""
     depot.reopen()
     plant(depot.layout.database(0), what)
-    assert outcome(depot, an_upload()) in {State.QUEUED, "queue_damaged"}
+    assert outcome(depot, an_upload()) in {State.QUEUED, "queue_damaged", "queue_full"}
 
 
 def test_foreign_database_of_an_older_version_is_not_upgraded(quick_path: Path) -> None:
@@ -124,6 +125,24 @@ def test_row_is_damaged_when_its_error_is_no_message(depot: Depot, message: obje
     with pytest.raises(ValueError, match="error"):
         depot.queue.find(uploads[1].task_id)
     assert [task.task_id for task in depot.queue.page(limit=2)] == [uploads[2].task_id, uploads[0].task_id]
+
+
+@pytest.mark.parametrize("seconds", ["x", b"x", 1e308, float("inf"), -5.0])
+def test_outage_that_never_was_makes_no_row_damaged(depot: Depot, seconds: object) -> None:
+    """Every later upload would get a time that no row can have."""
+    depot.queue.durable.execute("INSERT INTO outages VALUES ('', ?)", (seconds,))
+    upload = depot.accept()
+    assert depot.task(upload).age_base <= upload.created_at
+    assert 0 <= depot.queue.outage_s(upload.destination) <= 1e9
+
+
+@pytest.mark.parametrize("fact", ["x", "nan", "-inf", "9" * 400, b"\xff"])
+def test_time_that_is_none_keeps_no_worker_from_its_start(depot: Depot, fact: object) -> None:
+    """It is as if the time were not known."""
+    depot.queue.durable.execute("INSERT INTO facts VALUES ('alive_at', ?)", (fact,))
+    upload = depot.accept()
+    catch_up(depot.queue)
+    assert depot.queue.outage_s(upload.destination) == 0
 
 
 @pytest.mark.parametrize("what", HEADS)
@@ -206,3 +225,24 @@ def test_refused_database_is_not_open_any_more(depot: Depot, monkeypatch: pytest
     for connection in made:
         with closing(connection), pytest.raises(sqlite3.ProgrammingError):
             connection.execute("SELECT 1")
+
+
+@pytest.mark.parametrize("asked", [
+    "{", "[]", "{}", '{"states": 5}', '{"states": [], "up_to_order": []}', '{"states": [], "up_to_order": 1e300}',
+    '{"states": [], "instance_key": {}}', '{"states": [], "accepted_before": "x"}'])
+def test_command_that_asks_for_nothing_known_has_no_verb(depot: Depot, asked: str) -> None:
+    """Its worker refuses it, and goes on; one that could not be put to SQLite would end the worker again and again."""
+    depot.queue.durable.execute(
+        "INSERT INTO commands (verb, filter, asked_at, asked_by) VALUES ('cancel', ?, 1.0, 'me')", (asked,))
+    assert [command.verb for command in depot.queue.commands(10)] == [""]
+
+
+def test_command_that_asks_for_nothing_known_stops_no_migration(depot: Depot) -> None:
+    """It stays behind, and the tasks move."""
+    upload = depot.accept()
+    depot.queue.durable.execute(
+        "INSERT INTO commands (verb, filter, asked_at, asked_by) VALUES ('cancel', '{', 1.0, 'me')")
+    with SqliteDoctor(depot.layout, 1) as home:
+        depot.queue.copy_to(home, [upload.destination.instance_key], lambda _rows: None)
+        assert home.find(upload.task_id) is not None
+        assert home.pending_commands() == 0
