@@ -22,6 +22,7 @@ from daemon.recovery.findings import Finding
 from daemon.state import shard_count
 from daemon.state.append_lease import acquire_alone
 from daemon.state.layout import Layout, sync_directory
+from daemon.state.quarantine import retire
 from daemon.state.shard_count import ShardCount
 from daemon.state.shard_lock import ShardLock, pid_in
 from daemon.task_queue.sqlite import notes
@@ -167,9 +168,18 @@ def _move(
     for shard in homes:
         notes.note_closed(layout, shard)
     for shard in emptied:
-        shutil.rmtree(layout.shard(shard))
+        _remove(layout, shard)
     sync_directory(layout.queue)
     log("queue.resharded", old=old, new=new, tasks=progress.rows, duration_ms=round((time.monotonic() - began) * 1000))
+
+
+def _remove(layout: Layout, shard: int) -> None:
+    """Remove the directory of a shard that has no tasks any more; what in it cannot be removed is set aside."""
+    try:
+        shutil.rmtree(layout.shard(shard))
+    except OSError:
+        # Another user's directory, say: whoever needs the number again finds its name free.
+        retire(layout, layout.shard(shard))
 
 
 class _Progress:

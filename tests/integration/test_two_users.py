@@ -129,11 +129,31 @@ def test_api_goes_on_in_the_queue_that_the_worker_made_anew(service: Service) ->
 def test_number_of_shards_changes_with_two_users(service: Service) -> None:
     """The worker moves the rows, and removes the directory of a shard that the API has used."""
     leave_waiting(service)
+    with API.acting():
+        PLANTS["directory"](service.layout.shard(1) / "planted")
     service.settings["queue"]["shards"] = service.shards = 1
     service.write_config()
     service.start()
     wait_delivered(service, range(8))
     assert not service.layout.shard(1).exists()
+
+
+@pytest.mark.parametrize("suffixes", [("", "-journal"), ("-wal", "-shm")])
+@pytest.mark.parametrize("thing", PLANTS.values(), ids=PLANTS)
+def test_queue_is_made_anew_where_the_api_has_put_something_else_for_a_file_of_a_database(
+    service: Service, thing: Plant, suffixes: tuple[str, str],
+) -> None:
+    """Nobody waits for what SQLite would open, and no worker ends again and again: commands say it, workers rebuild."""
+    leave_waiting(service)
+    with API.acting():
+        for shard, suffix in enumerate(suffixes):
+            file = service.layout.database(shard).with_name(f"data.db{suffix}")
+            file.unlink(missing_ok=True)
+            thing(file)
+    assert command(service, "status").out.count("cannot be read") == 2
+    assert command(service, "fsck").out.count("queue_damaged") == 2
+    service.start()
+    wait_delivered(service, range(8))
 
 
 def places(layout: Layout) -> list[Path]:
@@ -283,6 +303,7 @@ def test_repair_of_root_goes_on_around_what_was_planted(service: Service, thing:
     plant_names(service, thing)
     first, again = (command(service, "fsck", "--repair") for _ in range(2))
     assert first.out.count("row_missing") == 8, first
+    assert first.out.count("name_taken") == (0 if thing is PLANTS["closed"] else 8), first
     assert "Traceback" not in first.err + again.err
     left = again.out.count("file_stray") + again.out.count("file_damaged")
     assert (again.code, left) == ((1, 4) if thing is PLANTS["directory"] else (0, 0)), again

@@ -15,6 +15,8 @@ from daemon.task_queue.sqlite.form import version_of, what_is_strange
 
 #: The thread that reads gives way to all others.
 _NICE: Final = 19
+#: What SQLite opens beside a database. It looks for a rollback journal in every one, also where there is a log.
+_SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
 
 
 def what_is_damaged(layout: Layout, shard: int, *, thorough: bool = False) -> str | None:
@@ -44,12 +46,22 @@ def _read_through(layout: Layout, shard: int, thorough: bool) -> str | None:
 
 def what_is_foreign(layout: Layout, shard: int) -> str | None:
     """Which of the files that SQLite opens by their names is no plain file of the service's own, or None."""
+    files = [Path(f"{layout.database(shard)}{suffix}") for suffix in _SUFFIXES]
     try:
-        for suffix in ("", "-wal", "-shm"):
-            layout.check(Path(f"{layout.database(shard)}{suffix}"))
+        for file in files:
+            layout.check(file)
     except NotOwn as error:
         return f"{error.filename}: {error.strerror}"
-    return None
+    return next((f"{file}: closed to the service" for file in files if _is_closed(layout, file)), None)
+
+
+def _is_closed(layout: Layout, file: Path) -> bool:
+    """True for a file that its owner, another user, has closed to this one, whose the queue is."""
+    with suppress(FileNotFoundError):
+        me = os.geteuid()
+        return (os.stat(layout.queue).st_uid == me != os.lstat(file).st_uid
+                and not os.access(file, os.R_OK | os.W_OK, effective_ids=True))
+    return False
 
 
 def give_way() -> None:

@@ -1,5 +1,8 @@
 """What the files beside a shard's database say of it to whoever opens it next. All raise OSError."""
 
+from pathlib import Path
+
+from daemon.state.files import NotOwn
 from daemon.state.layout import Layout, inode, sync_directory
 from daemon.state.quarantine import clear_name, retire
 from daemon.state.reserve import INODES
@@ -50,6 +53,23 @@ def is_suspected(layout: Layout, shard: int) -> bool:
 def clear_suspicion(layout: Layout, shard: int) -> None:
     """The database was read through, and nothing is wrong with it."""
     clear_name(layout, layout.suspect(shard))
+
+
+def taken(layout: Layout, shard: int) -> list[Path]:
+    """The names beside the database that something else has than a file of the service's own."""
+    names = (layout.in_use(shard), layout.suspect(shard), layout.condemned(shard), *layout.reserves(shard, INODES))
+    return [path for path in names if not _is_free_or_own(layout, path)]
+
+
+def _is_free_or_own(layout: Layout, path: Path) -> bool:
+    try:
+        layout.check(path)
+    except NotOwn:
+        return False
+    except FileNotFoundError:
+        # The shard has no directory.
+        return True
+    return True
 
 
 def set_aside(layout: Layout, shard: int) -> str:
