@@ -23,7 +23,7 @@ from daemon.recovery.findings import FINDINGS, Finding
 from daemon.spool import open_checked
 from daemon.state import shard_count
 from daemon.state.layout import Layout
-from daemon.state.quarantine import clear_name, retire
+from daemon.state.quarantine import retire
 from daemon.state.shard_lock import ShardLock
 from daemon.task_queue.sqlite import notes
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
@@ -213,9 +213,7 @@ class _Run:
         return any(os.listdir(self._layout.bucket(bucket)) for bucket in range(shard, BUCKETS, shards))
 
     def _mend(self, shard: int, shards: int) -> None:
-        for path in notes.taken(self._layout, shard):
-            clear_name(self._layout, path)
-            self._tell(Finding(name="name_taken", shard=shard, detail=str(path), repaired=True))
+        rebuild.clear_names(self._layout, shard, self._tell)
         damage = what_is_damaged(self._layout, shard, thorough=True) if notes.exists(self._layout, shard) else None
         try:
             self._mend_whole(shard, shards, damage)

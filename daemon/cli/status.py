@@ -104,8 +104,9 @@ def status(config: Config, *, limit: int, every: bool, as_json: bool) -> int:
 
 
 def _read_shard(layout: Layout, shard: int, look: Callable[[ShardStatus, Survey], None]) -> ShardStatus:
-    found = ShardStatus(shard, holder(layout, shard))
+    found = ShardStatus(shard, None)
     try:
+        found.worker = holder(layout, shard)
         queue = open_existing(layout, shard)
         if queue is not None:
             with closing(queue):
@@ -113,6 +114,8 @@ def _read_shard(layout: Layout, shard: int, look: Callable[[ShardStatus, Survey]
                 look(found, queue)
     except QueueFault as fault:
         found.fault = fault.detail
+    except OSError as error:
+        found.fault = f"{error.filename}: {error.strerror}"
     return found
 
 

@@ -20,6 +20,7 @@ from daemon.recovery.compare import Comparison
 from daemon.recovery.findings import Finding
 from daemon.spool import CheckedSpool, Holdings, open_checked
 from daemon.state.layout import Layout
+from daemon.state.quarantine import clear_name
 from daemon.task_queue.sqlite import notes
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 
@@ -48,6 +49,7 @@ def open_whole(
     not here may be elsewhere. `damage`: what is wrong with the database, if that is known; it is set aside then.
     Raises QueueFault when not even a new database can be used, and OSError.
     """
+    clear_names(layout, shard, report)
     died = notes.was_left_open(layout, shard) and not moving
     log_lost = died and not notes.has_log(layout, shard)
     with closing(open_checked(layout)) as spool:
@@ -61,6 +63,13 @@ def open_whole(
                 queue.note_complete()
     notes.note_open(layout, shard)
     return queue
+
+
+def clear_names(layout: Layout, shard: int, report: Callable[[Finding], None]) -> None:
+    """Put out of the way, and report, what has the name of something of the shard's. Raises OSError."""
+    for path in notes.taken(layout, shard):
+        clear_name(layout, path)
+        report(Finding(name="name_taken", shard=shard, detail=str(path), repaired=True))
 
 
 def _open_or_replace(

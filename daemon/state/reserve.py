@@ -108,6 +108,6 @@ def _size_of(path: Path) -> int:
     """The size of a plain file in bytes; -1 when there is none."""
     try:
         found = path.lstat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return -1
     return found.st_size if stat.S_ISREG(found.st_mode) else -1

@@ -1,5 +1,7 @@
 """What the files beside a shard's database say of it to whoever opens it next. All raise OSError."""
 
+import os
+import stat
 from pathlib import Path
 
 from daemon.state.files import NotOwn
@@ -9,13 +11,13 @@ from daemon.state.reserve import INODES
 
 
 def exists(layout: Layout, shard: int) -> bool:
-    """True when the shard has a database."""
-    return inode(layout.database(shard)) != 0
+    """True when the shard has a database, or something is where its directory should be."""
+    return not _has_place(layout, shard) or inode(layout.database(shard)) != 0
 
 
 def has_log(layout: Layout, shard: int) -> bool:
     """False when the write-ahead log is not there: after a crash the database says what was, not what is."""
-    return inode(layout.log(shard)) != 0
+    return _has_place(layout, shard) and inode(layout.log(shard)) != 0
 
 
 def note_open(layout: Layout, shard: int) -> None:
@@ -56,9 +58,19 @@ def clear_suspicion(layout: Layout, shard: int) -> None:
 
 
 def taken(layout: Layout, shard: int) -> list[Path]:
-    """The names beside the database that something else has than a file of the service's own."""
+    """The names beside the database, or that of the shard's directory, that something foreign has."""
+    if not _has_place(layout, shard):
+        return [layout.shard(shard)]
     names = (layout.in_use(shard), layout.suspect(shard), layout.condemned(shard), *layout.reserves(shard, INODES))
     return [path for path in names if not _is_free_or_own(layout, path)]
+
+
+def _has_place(layout: Layout, shard: int) -> bool:
+    """False when the name of the shard's directory leads to something else."""
+    try:
+        return stat.S_ISDIR(os.lstat(layout.shard(shard)).st_mode)
+    except FileNotFoundError:
+        return True
 
 
 def _is_free_or_own(layout: Layout, path: Path) -> bool:

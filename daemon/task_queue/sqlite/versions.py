@@ -64,7 +64,7 @@ def version_on_disk(layout: Layout, shard: int) -> int:
     """The version of the shard's database, read without touching a file; 0 where there is none to be read."""
     try:
         return _read_version(layout, shard)
-    except (sqlite3.Error, FileNotFoundError):
+    except (sqlite3.Error, OSError):
         # Whoever opens it to use it learns what is wrong with it.
         return 0
 

@@ -18,6 +18,8 @@ from daemon.task_queue import Command
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from tests.integration.recovery.restarting import is_ready, keep_running
 from tests.integration.recovery.world import World
+from tests.support.command import Done, incus_courier
+from tests.support.plants import PLANTS, Plant
 from tests.support.processes import Process
 from tests.support.service import Service
 from tests.support.waiting import eventually
@@ -308,3 +310,66 @@ def test_clean_stop_leaves_nothing_to_compare(service: Service) -> None:
             assert not service.layout.in_use(shard).exists()
         service.start()
         assert not service.events("queue.rebuilt")
+
+
+NO_DIRECTORIES = [plant for name, plant in PLANTS.items() if name != "directory"]
+
+
+def _leave_with_a_plant(service: Service, thing: Plant) -> None:
+    """Leave an upload for each shard, and something else where the directory of the first one was."""
+    service.start()
+    service.kill("worker-0", "worker-1")
+    for number in range(4):
+        answer = service.client.put(f"c{number}", "/f", b"%d" % number)
+        assert answer is not None
+        assert answer.status == 202
+    service.kill()
+    shutil.rmtree(service.layout.shard(0))
+    thing(service.layout.shard(0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("thing", NO_DIRECTORIES)
+def test_shard_is_made_anew_where_something_else_is_in_the_place_of_its_directory(service: Service, thing: Plant) -> None:
+    """Its worker clears the name, says so, and every upload gets its row again."""
+    with service:
+        _leave_with_a_plant(service, thing)
+        service.start()
+        eventually(lambda: all(service.delivered(f"c{number}", "/f") for number in range(4)), what="the deliveries")
+        assert [event["shard"] for event in service.events("fsck.finding") if event["finding"] == "name_taken"] == [0]
+
+
+@pytest.mark.slow
+def test_commands_go_on_with_other_shards_where_a_fifo_is_in_the_place_of_one(service: Service) -> None:
+    """Each names the shard that it cannot read; a repair makes it anew."""
+    with service:
+        _leave_with_a_plant(service, PLANTS["fifo"])
+
+        def run(*words: str) -> Done:
+            return incus_courier(*words, INCUS_COURIER_CONFIG=str(service.config))
+
+        assert "shard 0 cannot be read" in run("status").out
+        listed = run("tasks", "list", "--json")
+        assert (listed.code, "shard 0 cannot be read" in listed.err) == (1, True)
+        assert listed.json
+        assert [(found["name"], found["shard"]) for found in run("fsck", "--json").json] == [
+            ("name_taken", 0), ("queue_unreadable", 0)]
+        assert "FAIL shard 0" in run("check").out
+        assert run("fsck", "--repair").code == 0
+        assert run("fsck").code == 0
+
+
+@pytest.mark.slow
+def test_status_goes_on_with_other_shards_where_a_fifo_has_the_name_of_a_lock(service: Service) -> None:
+    """Who serves that shard cannot be told; its worker says what is in the way, and no other worker minds."""
+    with service:
+        service.start()
+        service.stop("worker-0")
+        service.layout.lock(0).unlink()
+        PLANTS["fifo"](service.layout.lock(0))
+        said = incus_courier("status", INCUS_COURIER_CONFIG=str(service.config)).out
+        assert f"shard 0 cannot be read: {service.layout.lock(0)}" in said
+        assert "shard 1 has no worker" not in said
+        worker = service.begin("worker-0")
+        assert eventually(lambda: worker.status(), what="the end of the worker") == 1
+        service.kill("worker-0")
