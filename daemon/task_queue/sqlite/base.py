@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from math import inf
+from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
 import persistqueue
@@ -120,7 +121,7 @@ class QueueBase(persistqueue.SQLiteAckQueue):
         self.quick.set_progress_handler(self._deadline.is_over, _LOOK_EVERY_STEPS)
 
     def _new_db_connection(self, path: str, multithreading: bool, timeout: float) -> sqlite3.Connection:
-        connection = connect(f"{path}/{self.db_file_name}")
+        connection = connect(Path(path) / self.db_file_name)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")

@@ -1,6 +1,7 @@
 """Connections to a database whose file another user may have written: SQLite trusts nothing that it says of itself."""
 
 import sqlite3
+from pathlib import Path
 from typing import Final
 
 #: How long to wait for another process's short transaction.
@@ -13,10 +14,14 @@ _DISTRUST: Final = ("trusted_schema = OFF", "cell_size_check = ON")
 SET_CACHE: Final = "PRAGMA cache_size = -16384"
 
 
-def connect(database: str, *, uri: bool = False) -> sqlite3.Connection:
-    """A connection without transactions of its own. Nothing is read yet. Raises sqlite3.Error."""
-    connection = sqlite3.connect(
-        database, timeout=BUSY_TIMEOUT_S, check_same_thread=False, isolation_level=None, uri=uri)
+def connect(database: Path, how: str = "mode=rw") -> sqlite3.Connection:
+    """A connection without transactions of its own. Nothing is read yet. Raises sqlite3.Error.
+
+    `how` is the query of SQLite's URI (https://sqlite.org/uri.html). Unless it says so no database is made: one of
+    SQLite's making would be closed to the other user of the state.
+    """
+    connection = sqlite3.connect(f"{database.absolute().as_uri()}?{how}", timeout=BUSY_TIMEOUT_S,
+                                 check_same_thread=False, isolation_level=None, uri=True)
     try:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LIMIT_BYTES)
         for setting in _DISTRUST:

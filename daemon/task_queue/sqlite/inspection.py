@@ -33,7 +33,7 @@ def what_is_damaged(layout: Layout, shard: int, *, thorough: bool = False) -> st
 def _read_through(layout: Layout, shard: int, thorough: bool) -> str | None:
     check = "integrity_check" if thorough else "quick_check"
     try:
-        with closing(connect(str(layout.database(shard)))) as connection:
+        with closing(connect(layout.database(shard))) as connection:
             connection.execute(SET_CACHE)
             strange = what_is_strange(connection, version_of(connection))
             found = strange or connection.execute(f"PRAGMA {check}(1)").fetchone()[0]

@@ -1,9 +1,9 @@
 """Trying whether SQLite does here what the queue needs of it."""
 
-import os
 import sqlite3
 import tempfile
 from contextlib import closing
+from pathlib import Path
 from typing import Final
 
 from daemon.state.layout import Layout
@@ -19,7 +19,7 @@ def try_out(layout: Layout) -> str:
         raise OSError(f"SQLite {sqlite3.sqlite_version} is too old")
     with tempfile.TemporaryDirectory(dir=layout.queue) as directory:
         try:
-            mode = _make(os.path.join(directory, "check.db"))
+            mode = _make(Path(directory) / "check.db")
         except sqlite3.Error as error:
             raise OSError(str(error)) from error
     if mode != "wal":
@@ -27,8 +27,8 @@ def try_out(layout: Layout) -> str:
     return f"version {sqlite3.sqlite_version}, write-ahead log works"
 
 
-def _make(file: str) -> str:
-    with closing(connect(file)) as connection:
+def _make(file: Path) -> str:
+    with closing(connect(file, "mode=rwc")) as connection:
         mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         connection.execute("CREATE TABLE try (x)")
         return str(mode)

@@ -96,8 +96,7 @@ def _read_version(layout: Layout, shard: int) -> int:
 def _opened(layout: Layout, shard: int) -> Iterator[sqlite3.Connection]:
     # Without its log a database is whole as it is, and SQLite would make a new log.
     how = "mode=ro" if layout.log(shard).exists() else "mode=ro&immutable=1"
-    address = f"{layout.database(shard).absolute().as_uri()}?{how}"
-    with closing(connect(address, uri=True)) as connection:
+    with closing(connect(layout.database(shard), how)) as connection:
         yield connection
 
 

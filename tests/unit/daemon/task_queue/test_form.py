@@ -215,7 +215,7 @@ def test_refused_database_is_not_open_any_more(depot: Depot, monkeypatch: pytest
     plant(depot.layout.database(0), "trigger")
     made: list[sqlite3.Connection] = []
 
-    def remember(database: str) -> sqlite3.Connection:
+    def remember(database: Path) -> sqlite3.Connection:
         made.append(connect(database))
         return made[-1]
 
