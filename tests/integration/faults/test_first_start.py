@@ -18,7 +18,7 @@ def test_service_is_ready_when_a_worker_was_the_first_to_come(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("name", "file"), [("api", "append"), ("worker-0", "shard-00")])
-def test_process_says_in_a_sentence_what_the_disk_said_when_it_cannot_begin(tmp_path: Path, name: str, file: str) -> None:
+def test_process_says_in_a_sentence_what_is_in_its_way_when_it_cannot_begin(tmp_path: Path, name: str, file: str) -> None:
     """A file that cannot be opened ends it with its name and the reason, and a restart may find that mended."""
     with Service(tmp_path) as service:
         service.layout.create()
@@ -26,5 +26,5 @@ def test_process_says_in_a_sentence_what_the_disk_said_when_it_cannot_begin(tmp_
         process = service.begin(name)
         eventually(lambda: process.status() is not None)
         assert process.status() == EXIT_FAILED
-        assert f"{service.layout.locks / file}: Is a directory" in service.log.read_text()
+        assert f"{service.layout.locks / file}: not a plain file of the service's own" in service.log.read_text()
         assert service.events() == []
