@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 # The tests start hundreds of processes, which find their modules compiled, also where Python is told not to keep that.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest
 # Most of them wait most of the time. Those of one file share services, so they stay together, the long ones first.
-PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder tests/integration tests/unit
+PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder tests/integration tests/unit
 # Each fact once.
 FAST   := not slow and not full
 COMPILE := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-emit-options

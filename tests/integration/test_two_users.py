@@ -22,6 +22,12 @@ from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
+#: What the API's user may plant. What is opened in the same way as another is tried by `make test-full` alone.
+_PLANTED = [pytest.param(thing, id=name, marks=[] if name in {"directory", "closed", "fifo"} else pytest.mark.full)
+            for name, thing in PLANTS.items()]
+#: What root may ask of a state; the others read it as `status` does.
+_ASKED = [["status"], *(pytest.param(words, marks=pytest.mark.full) for words in (
+    ["tasks", "list"], ["tasks", "retry", "--state", "failed", "--no-wait"], ["check"], ["fsck"]))]
 #: The id of an upload that nobody made.
 STRAY_ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 
@@ -138,8 +144,8 @@ def test_number_of_shards_changes_with_two_users(service: Service) -> None:
     assert not service.layout.shard(1).exists()
 
 
-@pytest.mark.parametrize("suffixes", [("", "-journal"), ("-wal", "-shm")])
-@pytest.mark.parametrize("thing", PLANTS.values(), ids=PLANTS)
+@pytest.mark.parametrize("suffixes", [("", "-journal"), pytest.param(("-wal", "-shm"), marks=pytest.mark.full)])
+@pytest.mark.parametrize("thing", _PLANTED)
 def test_queue_is_made_anew_where_the_api_has_put_something_else_for_a_file_of_a_database(
     service: Service, thing: Plant, suffixes: tuple[str, str],
 ) -> None:
@@ -196,8 +202,7 @@ def plant_wherever_the_api_can(service: Service, target: Path) -> None:
                 (path / name).symlink_to(target)
 
 
-@pytest.mark.parametrize("words", [["status"], ["tasks", "list"], ["tasks", "retry", "--state", "failed", "--no-wait"],
-                                   ["check"], ["fsck"], ["fsck", "--repair"]])
+@pytest.mark.parametrize("words", [*_ASKED, ["fsck", "--repair"]])
 def test_command_of_root_follows_no_link_of_a_front_door_that_was_taken_over(
     service: Service, tmp_path: Path, words: list[str],
 ) -> None:
@@ -220,8 +225,7 @@ def test_command_of_root_follows_no_link_of_a_front_door_that_was_taken_over(
     assert nothing_is_roots(service)
 
 
-@pytest.mark.parametrize("words", [["status"], ["tasks", "list"], ["tasks", "retry", "--state", "failed", "--no-wait"],
-                                   ["check"], ["fsck"]])
+@pytest.mark.parametrize("words", _ASKED)
 @pytest.mark.parametrize("what", ["view in the place of a table", "text as large as a disk"])
 def test_command_of_root_ends_whatever_a_front_door_that_was_taken_over_wrote_into_a_database(
     service: Service, words: list[str], what: str,
@@ -253,6 +257,7 @@ def test_nothing_that_the_api_wrote_into_a_database_outlives_the_next_start(serv
     assert command(service, "fsck").code == 0
 
 
+@pytest.mark.full
 def test_command_of_root_does_not_wait_for_ever_for_a_lock_that_the_api_holds(service: Service) -> None:
     """It says which lock it is."""
     leave_waiting(service)
@@ -278,7 +283,7 @@ def plant_names(service: Service, thing: Plant) -> None:
                 thing(path)
 
 
-@pytest.mark.parametrize("thing", PLANTS.values(), ids=PLANTS)
+@pytest.mark.parametrize("thing", _PLANTED)
 def test_service_works_around_what_a_front_door_that_was_taken_over_has_planted(service: Service, thing: Plant) -> None:
     """Whatever has a name that the service uses, all is delivered, and each process ends and begins in order."""
     leave_waiting(service)
@@ -294,7 +299,7 @@ def test_service_works_around_what_a_front_door_that_was_taken_over_has_planted(
     assert not service.mistakes()
 
 
-@pytest.mark.parametrize("thing", PLANTS.values(), ids=PLANTS)
+@pytest.mark.parametrize("thing", _PLANTED)
 def test_repair_of_root_goes_on_around_what_was_planted(service: Service, thing: Plant) -> None:
     """What can be moved is, what cannot is said, and every upload of every shard gets its row."""
     leave_waiting(service)
