@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from typing import Final
 
 from daemon.errors import Undelivered
@@ -40,7 +41,8 @@ class Entry:
         """Open the very file that `look` saw. Nothing is waited for. Raises Undelivered('verify_failed') otherwise."""
         file = os.open(self.name, flags | _NEVER_WAIT, dir_fd=self.directory)
         found = os.fstat(file)
-        if (found.st_dev, found.st_ino) != self._seen:
+        # The number of a file that is gone may be another's by now.
+        if (found.st_dev, found.st_ino) != self._seen or not stat.S_ISREG(found.st_mode):
             os.close(file)
             raise Undelivered("verify_failed", f"{where(delivery)}: another file is there than before")
         return file
