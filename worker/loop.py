@@ -149,6 +149,7 @@ class Worker:
             self._bear("io_error", str(error), no_room=error.errno in NO_ROOM)
         else:
             self._said = None
+            self._parts.lanes.claim_more()
             return wait_s
         return None
 
@@ -157,6 +158,7 @@ class Worker:
         parts = self._parts
         if no_room:
             parts.upkeep.make_room()
+            parts.lanes.claim_one_by_one()
         if not (no_room and parts.reserve.release()):
             self._say(code, detail)
 

@@ -60,6 +60,8 @@ class Lanes:
         #: Bulky tasks that may be claimed at once: some threads are always left for small ones.
         self._most_bulk = max(1, self._threads - max(1, self._threads // _SMALL_SHARE))
         self._bulk_room = self._most_bulk
+        #: Small tasks of a lane that are claimed ahead, and at most so many at once.
+        self._ahead = CLAIM_AHEAD
         #: So many more lanes may hold tasks, besides those that are being tried.
         self._places = self._threads * _LANES_PER_THREAD
         self._crew = Crew(config, self.health.has_answered, run, report)
@@ -105,6 +107,14 @@ class Lanes:
         if probe_at is not None:
             looks.append(max(0.0, probe_at - now))
         return min(looks, default=None)
+
+    def claim_one_by_one(self) -> None:
+        """The disk has no room for what many claims write: make small ones until `claim_more`."""
+        self._ahead = 1
+
+    def claim_more(self) -> None:
+        """A turn went well: claim twice as many at once, up to the usual number."""
+        self._ahead = min(2 * self._ahead, CLAIM_AHEAD)
 
     # --- giving out tasks and threads --------------------------------------------------------------------
 
@@ -195,10 +205,10 @@ class Lanes:
         if lane.sweeping():
             # A task whose part file is to be removed may be queued again by now.
             return 0
-        small = CLAIM_AHEAD - lane.waiting(bulk=False)
+        small = self._ahead - lane.waiting(bulk=False)
         # Refill in half-empty steps: fewer, larger transactions.
-        claimed = self._claim(lane, small) if small * 2 >= CLAIM_AHEAD else 0
-        bulky = self._claim(lane, min(lane.most_bulk - lane.bulky(), self._bulk_room), bulk=True)
+        claimed = self._claim(lane, small) if small * 2 >= self._ahead else 0
+        bulky = self._claim(lane, min(lane.most_bulk - lane.bulky(), self._bulk_room, self._ahead), bulk=True)
         self._bulk_room -= bulky
         return claimed + bulky
 

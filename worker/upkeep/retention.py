@@ -85,7 +85,9 @@ class Upkeep:
             self._reserve.restore()
         if now >= self._checkpoint_at:
             self._checkpoint_at = now + _CHECKPOINT_EVERY_S
-            self._queue.compact()
+            # Where room is short, others take what the write-ahead log gives free, and no outcome can be written then.
+            if self._reserve.whole:
+                self._queue.compact()
             note_alive(self._queue)
         return more
 

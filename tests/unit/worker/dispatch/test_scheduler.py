@@ -229,6 +229,19 @@ def test_claims_ahead_are_limited(depot: Depot, floor: Floor) -> None:
     assert depot.queue.totals(frozenset({State.PUSHING}))[State.PUSHING].tasks <= CLAIM_AHEAD + 4
 
 
+def test_claims_are_small_where_the_disk_has_no_room_for_large_ones(depot: Depot, floor: Floor) -> None:
+    """What one claim writes may fit into the write-ahead log as it is, and its outcome makes room."""
+    pushing = frozenset({State.PUSHING})
+    accept(depot, 500)
+    floor.lanes.claim_one_by_one()
+    floor.run_until(lambda: floor.running() == 4)
+    assert depot.queue.totals(pushing)[State.PUSHING].tasks <= 5
+    for _ in range(CLAIM_AHEAD.bit_length()):
+        floor.lanes.claim_more()
+    floor.dispatch()
+    assert depot.queue.totals(pushing)[State.PUSHING].tasks > CLAIM_AHEAD / 2
+
+
 def test_remote_that_is_away_costs_nothing(depot: Depot, floor: Floor) -> None:
     """None of its tasks is claimed; others go on."""
     floor.away.add("eu")

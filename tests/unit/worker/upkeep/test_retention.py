@@ -249,3 +249,21 @@ def test_reserve_has_another_size_after_a_reload(depot: Depot) -> None:
         return reserve.stat().st_size if reserve.exists() else 0
 
     assert [reload(8192), reload(4096), reload(0)] == [8192, 4096, 0]
+
+
+def test_log_keeps_its_room_while_the_reserve_is_not_whole(depot: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uploads would take what the write-ahead log gives free, and no outcome could be written any more."""
+    monkeypatch.setattr(retention, "_CHECKPOINT_EVERY_S", 0.0)
+    yard, log = Yard(depot), depot.layout.log(0)
+
+    def turn(reserve_bytes: int) -> int:
+        limits = yard.config.limits.model_copy(update={"reserve_bytes": reserve_bytes})
+        yard.upkeep.configure(yard.config.model_copy(update={"limits": limits}))
+        yard.turn()
+        return log.stat().st_size
+
+    for number in range(20):
+        depot.accept(f"/f{number}")
+    size = log.stat().st_size
+    assert turn(reserve_bytes=2**60) >= size
+    assert turn(reserve_bytes=0) < size
