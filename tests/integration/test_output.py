@@ -8,6 +8,7 @@ from tests.support.command import incus_courier
 from tests.support.depot import Depot
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--version"], ["status"], ["tasks", "list"]])
 def test_command_says_in_a_sentence_that_its_output_found_no_room(words: list[str], tmp_path: Path) -> None:
     """A script that keeps what a command says learns that it is not all there."""

@@ -409,6 +409,7 @@ def test_command_waits_for_nobody_while_the_queue_is_moved(depot: Depot, service
     assert depot.queue.pending_commands() == 0
 
 
+@pytest.mark.slow
 def test_commands_of_root_leave_the_state_to_its_owner() -> None:
     """Root becomes the state's owner before it opens the state; what it saves is in a file that its shell opened."""
     owner = 65534 if os.getuid() == 0 else os.getuid()

@@ -377,6 +377,7 @@ def slow_pieces(count: int, pause_s: float) -> Iterator[bytes]:
         yield b"x" * 10_000
 
 
+@pytest.mark.slow
 def test_body_that_is_slow_but_steady_is_taken(start: Start) -> None:
     """Only the pace counts, not the whole time."""
     # In all it takes longer than a pause may, and no pause comes near to that.
@@ -474,6 +475,7 @@ def test_connection_is_closed_when_its_client_has_closed_it(shared: Api) -> None
     assert any(closed_before_their_time() for _ in range(5))
 
 
+@pytest.mark.slow
 def test_connections_wait_and_the_log_stays_small_when_there_are_no_descriptors_left(api: Api) -> None:
     """One line for each try to accept, however many wait; they are served as soon as there are descriptors again."""
     before = resource.prlimit(api.pid, resource.RLIMIT_NOFILE)

@@ -120,6 +120,7 @@ def _migrate(layout: Layout, shards: int) -> str | None:
     return reshard.migrate(layout, shards, supersede=False, report=lambda finding: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("old", "new"), [(4, 1), (1, 8), (4, 3), (3, 4), (2, 64), (8, 8)])
 def test_every_task_goes_along_as_it_is(layout: Layout, old: int, new: int) -> None:
     """States, attempts, due times, wishes, keys, ages, and the order of each path are what they were."""

@@ -28,6 +28,7 @@ def _put(service: Service, path: str, body: bytes, **headers: str) -> str:
     return answer.task_id
 
 
+@pytest.mark.slow
 def test_upload_is_delivered_when_its_api_died_before_its_row_was_written(service: Service) -> None:
     """No answer was given, so all of it or nothing is right; the file is there, so it is all of it, within seconds."""
     with service:
@@ -116,6 +117,7 @@ def _spoil(service: Service, place: tuple[int, int]) -> None:
         file.write(os.urandom(size))
 
 
+@pytest.mark.slow
 def test_worker_reads_its_database_through_when_it_is_suspected(service: Service) -> None:
     """Damage that nothing has met yet is found on request, and by itself now and then."""
     with service:

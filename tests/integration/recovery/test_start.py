@@ -138,6 +138,7 @@ def test_every_upload_is_delivered_when_a_database_was_damaged(service: Service,
         assert not service.events("worker.error")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [_lose_log, _empty_log])
 def test_stopped_uploads_are_not_revived_when_what_came_after_them_was_lost(
         service: Service, damage: Callable[[Path], None]) -> None:

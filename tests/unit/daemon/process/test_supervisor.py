@@ -159,6 +159,7 @@ def test_delay_before_a_restart_grows_up_to_its_limit(deaths: int, delay_s: floa
     assert restart_delay_s(deaths) == pytest.approx(delay_s)
 
 
+@pytest.mark.slow
 def test_child_is_started_later_when_the_machine_has_nothing_left_to_start_it_with(family: Family) -> None:
     """Without descriptors, processes or memory the supervisor waits like after any death, and the others go on."""
     supervisor = family.process.pid

@@ -59,6 +59,7 @@ def test_longest_name_can_be_set_aside(layout: Layout) -> None:
     assert retire(layout, path).read_bytes() == b"mine"
 
 
+@pytest.mark.slow
 def test_any_number_of_one_name_can_be_set_aside_in_a_second(layout: Layout) -> None:
     """Nothing is overwritten, and no number is the last."""
     for number in range(1100):
