@@ -130,7 +130,7 @@ class Lanes:
         for key in self._ready(now):
             if key.count("/") != _SLASHES:
                 # No upload goes there: claiming such rows makes dead letters of them.
-                self._queue.claim(key, CLAIM_AHEAD)
+                self._queue.claim(key, self._ahead)
             elif self._may_try(key, now, may_use):
                 claimed += self._offer(key, fresh=key in self._arrived)
         room = self._crew.room()

@@ -1,21 +1,12 @@
 import os
 import select
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from daemon.state.doorbell import Doorbell, ring
 from daemon.state.layout import Layout
 from tests.support.plants import PLANTS, Plant
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    """A new state directory."""
-    made = Layout(tmp_path / "state")
-    made.create()
-    return made
 
 
 @pytest.fixture

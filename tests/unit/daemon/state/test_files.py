@@ -17,14 +17,6 @@ from daemon.state.shard_lock import ShardLock, holder
 _STRANGER = 4_000_000_001
 
 
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    """A new state directory."""
-    made = Layout(tmp_path / "state")
-    made.create()
-    return made
-
-
 def link(path: Path) -> None:
     """A symbolic link to a device that never ends."""
     path.symlink_to("/dev/zero")

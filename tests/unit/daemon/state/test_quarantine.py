@@ -9,14 +9,7 @@ from daemon.state.layout import Layout
 from daemon.state.quarantine import clear_name, open_cleared, retire
 from tests.support.plants import PLANTS, Plant
 
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    """A state directory with one shard."""
-    made = Layout(tmp_path / "state")
-    made.create()
-    made.make_shard(0)
-    return made
+pytestmark = pytest.mark.usefixtures("shard")
 
 
 def kept(layout: Layout) -> list[Path]:

@@ -2,7 +2,6 @@
 
 import os
 import resource
-from pathlib import Path
 
 import pytest
 
@@ -10,16 +9,9 @@ from daemon.state.layout import Layout
 from daemon.state.reserve import INODES, Reserve
 from tests.support.plants import PLANTS, Plant
 
+pytestmark = pytest.mark.usefixtures("shard")
+
 _SIZE_BYTES = 64 * 1024
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    """A state directory with one shard."""
-    made = Layout(tmp_path / "state")
-    made.create()
-    made.make_shard(0)
-    return made
 
 
 def files(layout: Layout) -> list[os.stat_result]:

@@ -1,4 +1,3 @@
-from pathlib import Path
 
 import pytest
 
@@ -7,14 +6,6 @@ from daemon.state import shard_count
 from daemon.state.append_lease import AppendLease, acquire_alone
 from daemon.state.layout import Layout
 from daemon.state.shard_count import ShardCount
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    """A new state directory."""
-    made = Layout(tmp_path / "state")
-    made.create()
-    return made
 
 
 def test_count_is_what_the_first_process_is_configured_for_in_a_new_directory(layout: Layout) -> None:

@@ -25,14 +25,6 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    """A new state directory."""
-    made = Layout(tmp_path / "state")
-    made.create()
-    return made
-
-
-@pytest.fixture
 def other(layout: Layout) -> Iterator[subprocess.Popen[bytes]]:
     """Another process that holds the lock of shard 0 until its input ends."""
     process = subprocess.Popen([sys.executable, "-c", _HOLD, str(layout.directory)], cwd=ROOT, stdin=subprocess.PIPE,

@@ -50,6 +50,12 @@ class Yard:
         while self.messages:
             self.upkeep.unspooled(self.messages.pop())
 
+    def turn_with_reserve(self, reserve_bytes: int) -> None:
+        """Turn after a reload that wants a reserve of that size."""
+        limits = self.config.limits.model_copy(update={"reserve_bytes": reserve_bytes})
+        self.upkeep.configure(self.config.model_copy(update={"limits": limits}))
+        self.turn()
+
     def spooled(self) -> list[str]:
         """The names of all files in the spool."""
         return [path.name for path in self.depot.layout.spool.rglob("*") if path.is_file()]
@@ -243,9 +249,7 @@ def test_reserve_has_another_size_after_a_reload(depot: Depot) -> None:
     yard, reserve = Yard(depot), depot.layout.reserves(0, 1)[0]
 
     def reload(reserve_bytes: int) -> int:
-        limits = yard.config.limits.model_copy(update={"reserve_bytes": reserve_bytes})
-        yard.upkeep.configure(yard.config.model_copy(update={"limits": limits}))
-        yard.turn()
+        yard.turn_with_reserve(reserve_bytes)
         return reserve.stat().st_size if reserve.exists() else 0
 
     assert [reload(8192), reload(4096), reload(0)] == [8192, 4096, 0]
@@ -257,9 +261,7 @@ def test_log_keeps_its_room_while_the_reserve_is_not_whole(depot: Depot, monkeyp
     yard, log = Yard(depot), depot.layout.log(0)
 
     def turn(reserve_bytes: int) -> int:
-        limits = yard.config.limits.model_copy(update={"reserve_bytes": reserve_bytes})
-        yard.upkeep.configure(yard.config.model_copy(update={"limits": limits}))
-        yard.turn()
+        yard.turn_with_reserve(reserve_bytes)
         return log.stat().st_size
 
     for number in range(20):
