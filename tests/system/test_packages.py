@@ -71,6 +71,7 @@ def wait_up(machine: Machine) -> None:
     machine.wait_active(*UNITS)
 
 
+@pytest.mark.full
 def test_package_has_no_error_that_lintian_knows(package: Path) -> None:
     """Debian's own checker finds neither errors nor warnings."""
     done = subprocess.run(["lintian", "--allow-root", "--fail-on", "error,warning", package], capture_output=True, text=True,
@@ -146,6 +147,7 @@ def test_make_install_has_the_layout_of_the_package(staged: Path, unpacked: Path
     assert layout(staged) == layout(unpacked)
 
 
+@pytest.mark.full
 def test_make_install_and_uninstall_can_be_repeated(
     fresh_machine: Machine, package: Path, staged: Path, instance: Container, tmp_path: Path,
 ) -> None:
