@@ -47,10 +47,11 @@ run: $(STAMP) ## set up and start the whole service in the foreground
 incus: ## give this Debian or Ubuntu machine a real Incus with small containers to try (root)
 	@scripts/incus-host
 
-lint: $(STAMP) ## ruff, mypy --strict, and shellcheck
+lint: $(STAMP) ## ruff, mypy --strict, shellcheck, and gofmt where it is
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/shellcheck --external-sources --source-path=SCRIPTDIR $(SCRIPTS)
+	@if command -v gofmt >/dev/null; then ! gofmt -l bench/peer | grep .; fi
 
 test-fast: $(STAMP) lint ## unit and integration tests in memory, side by side, each fact once, under a minute
 	@$(PYTEST) -m "$(FAST)" --quick $(PARALLEL)
@@ -75,7 +76,7 @@ coverage: $(STAMP) ## how much of the code the unit and integration tests run, i
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-bench: $(STAMP) ## measure the service beside its peers (ARGS=--quick, --full or "--only NAME")
+bench: $(STAMP) ## measure the service beside its peers, one of which needs Go (ARGS=--quick, --full or "--only NAME")
 	@$(BIN)/python -m bench $(ARGS)
 
 docs: $(STAMP) ## write errors.md, events.md and recovery.md in docs/ from their tables

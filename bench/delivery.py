@@ -61,7 +61,7 @@ class _Measured:
             "peer": lambda: self._push_s(directory, "-r")})
         return Figure(what=f"{_FILES:,} files of 1 KiB into one container", value=_FILES / median(found["ours"]),
                       unit="files/s", peer="`incus file push -r`", peer_value=_FILES / median(found["peer"]),
-                      goals=[Goal("ratio", ">=", 1.3)])
+                      goals=[Goal("ratio", ">=", 2.0)])
 
     def large(self) -> Figure:
         source = make_file(self._scratch / "large", self._plan.large_bytes)

@@ -69,6 +69,22 @@ def process_cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_S
 
 
+def tree_cpu_s(pid: int) -> float:
+    """Seconds of CPU that a process and all that it started have used, also those of which it saw the end."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / TICKS_S + sum(map(tree_cpu_s, children(pid)))
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, and that are there."""
+    return [int(word) for tasks in Path(f"/proc/{pid}/task").glob("*/children") for word in tasks.read_text().split()]
+
+
+def command_of(pid: int) -> list[str]:
+    """The words of the command that a process runs."""
+    return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+
+
 def peak_rss_bytes(pid: int) -> int:
     """The most memory that a process has had resident so far."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():

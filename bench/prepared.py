@@ -18,6 +18,7 @@ from daemon.model.task import PENDING
 from daemon.model.upload import Upload
 from daemon.spool.store import FileSpool
 from daemon.state.doorbell import ring
+from daemon.state.layout import Layout
 from daemon.task_queue.sqlite.queue import SqliteQueue
 
 _PIECE: Final = 2**20
@@ -51,7 +52,7 @@ class Prepared:
         time is from their release until the last file has its name.
         """
         name = f"delivered-{os.urandom(4).hex()}"
-        self._wait_until_idle({target.key for target in targets})
+        wait_until_idle(self._service.layout, {target.key for target in targets})
         self.freeze()
         places = [target.make_directory(name) for target in targets]
         uploads = [upload for target in targets for upload in self._spooled(target.name, count, source, name)]
@@ -88,11 +89,6 @@ class Prepared:
         failpoints.arm("")
         return made
 
-    def _wait_until_idle(self, keys: set[str]) -> None:
-        for shard in range(SHARDS):
-            with SqliteQueue(self._service.layout, shard) as queue:
-                wait_until(partial(_is_idle, queue, keys), _IDLE_S, "the workers to become idle")
-
     def freeze(self) -> None:
         """Stop the workers, none of them in the middle of a transaction."""
         for shard, worker in enumerate(self._workers):
@@ -103,6 +99,13 @@ class Prepared:
         """Let them go on."""
         for worker in self._workers:
             worker.thaw()
+
+
+def wait_until_idle(layout: Layout, keys: set[str]) -> None:
+    """Wait until workers have nothing left to do for these instances. Raises TimeoutError."""
+    for shard in range(SHARDS):
+        with SqliteQueue(layout, shard) as queue:
+            wait_until(partial(_is_idle, queue, keys), _IDLE_S, "the workers to become idle")
 
 
 def _is_idle(queue: SqliteQueue, keys: set[str]) -> bool:

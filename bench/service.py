@@ -6,37 +6,50 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from bench.machine import children, command_of, tree_cpu_s
 from daemon.state.layout import Layout
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 #: The default of the configuration, named because the bench divides its work by it.
 SHARDS: Final = 2
+_SERVE: Final = "from daemon.cli.main import main; main()"
 _START_S: Final = 60.0
 _STOP_S: Final = 40.0
 
 
 class Child:
-    """One process of the service; its log goes into a file of the scratch directory."""
+    """One process that is measured; its log goes into a file of the scratch directory."""
 
-    def __init__(self, arguments: list[str], log: Path, pass_fds: tuple[int, ...] = ()) -> None:
-        self.log = log
+    def __init__(self, command: Sequence[str], log: Path, *, environment: Mapping[str, str] | None = None,
+                 pass_fds: tuple[int, ...] = ()) -> None:
+        self._log = log
         self.started_at = time.perf_counter()
         with log.open("wb") as out:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", *arguments], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out, pass_fds=pass_fds)
+                command, cwd=ROOT, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL, stdout=out,
+                stderr=out, pass_fds=pass_fds)
         self.pid = self._process.pid
 
     def wait_for(self, event: str) -> None:
         """Wait until the log has that event. Raises RuntimeError when the process ends first, or never says it."""
-        wait_until(lambda: f'"event": "{event}"' in self.log.read_text(errors="replace") or self._ended(),
-                   _START_S, f"{event} in a log")
-        if self._ended():
-            raise RuntimeError(f"a process ended at its start: {self.log.read_text(errors='replace')[-2000:]}")
+        self.wait_for_line(f'"event": "{event}"')
+
+    def wait_for_line(self, words: str) -> str:
+        """Wait for a line of the log that has these words, and return it. Raises as `wait_for` does."""
+        wait_until(lambda: self._line(words) or self._ended(), _START_S, f"{words} in a log")
+        line = self._line(words)
+        if line is None or self._ended():
+            raise RuntimeError(f"a process ended at its start: {self._log.read_text(errors='replace')[-2000:]}")
+        return line
+
+    def _line(self, words: str) -> str | None:
+        # A last line without its end may not be all of it yet.
+        lines = self._log.read_text(errors="replace").splitlines(keepends=True)
+        return next((line for line in lines if words in line and line.endswith("\n")), None)
 
     def _ended(self) -> bool:
         return self._process.poll() is not None
@@ -76,20 +89,35 @@ class Service:
         self._config = state / "config.toml"
         self._config.write_text("".join(f"[{name}]\n{lines}\n" for name, lines in sections.items()))
         self._children: list[Child] = []
+        self._serving = 0
         self.port = 0
 
+    def serve(self) -> None:
+        """Start the whole service as a user does, by `incus-courier serve`; `port` on loopback is where it listens."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        child = self._start(["-c", _SERVE, "--config", str(self._config), "serve"], "serve",
+                            environment={"INCUS_COURIER__API__LISTEN": f'["127.0.0.1:{self.port}"]'})
+        self._serving = child.pid
+        child.wait_for("api.started")
+        child.wait_for("worker.started")
+
+    def cpu_s(self, part: str) -> float:
+        """Seconds of CPU that the processes of one part of what `serve` started, "api" or "worker", have used."""
+        return sum(tree_cpu_s(pid) for pid in children(self._serving) if part in command_of(pid))
+
     def start_api(self) -> Child:
-        """Start the API; `port` on loopback is where it listens."""
+        """Start one API process alone; `port` on loopback is where it listens."""
         with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
             self.port = listener.getsockname()[1]
-            child = self._start(["api", "--config", str(self._config), "--listen-fd", str(listener.fileno())],
-                                "api", (listener.fileno(),))
+            child = self._start(["-m", "api", "--config", str(self._config), "--listen-fd", str(listener.fileno())],
+                                "api", pass_fds=(listener.fileno(),))
         child.wait_for("api.started")
         return child
 
     def start_worker(self, shard: int, *, wait: bool = True) -> Child:
         """Start the worker of a shard."""
-        child = self._start(["worker", "--config", str(self._config), "--shard", str(shard)], f"worker-{shard}")
+        child = self._start(["-m", "worker", "--config", str(self._config), "--shard", str(shard)], f"worker-{shard}")
         if wait:
             child.wait_for("worker.started")
         return child
@@ -98,8 +126,10 @@ class Service:
         """Start the workers of all shards."""
         return [self.start_worker(shard) for shard in range(SHARDS)]
 
-    def _start(self, arguments: list[str], name: str, pass_fds: tuple[int, ...] = ()) -> Child:
-        child = Child(arguments, self.state / f"{name}.{len(self._children)}.log", pass_fds)
+    def _start(self, arguments: list[str], name: str, *, environment: Mapping[str, str] | None = None,
+               pass_fds: tuple[int, ...] = ()) -> Child:
+        child = Child([sys.executable, "-P", *arguments], self.state / f"{name}.{len(self._children)}.log",
+                      environment={"PYTHONPATH": str(ROOT), **(environment or {})}, pass_fds=pass_fds)
         self._children.append(child)
         return child
 
