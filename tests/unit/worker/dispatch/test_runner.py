@@ -1,7 +1,7 @@
 """A runner and its session."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 import pytest
@@ -14,7 +14,7 @@ from tests.support.depot import Depot, an_upload
 from worker.dispatch import runner
 from worker.dispatch.lane import Lane
 from worker.dispatch.runner import Pushed, PushOutcome, Swept
-from worker.targets.base import Delivery, Patience, Receipt
+from worker.targets.base import Delivery, Ended, Parcel, Patience, Receipt, one_by_one
 
 
 class Counted:
@@ -40,6 +40,10 @@ class Counted:
         self.said.append("deliver")
         self.meanwhile()
         return Receipt(atomic=True, way="directory")
+
+    def deliver_all(self, parcels: Sequence[Parcel]) -> Iterator[Ended]:
+        """Deliver one after the other."""
+        return one_by_one(self, parcels)
 
     def confirm(self) -> None:
         """Vouch for what was delivered, or not."""
