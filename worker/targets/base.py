@@ -138,7 +138,7 @@ class Carrier(Protocol):
         """Deliver files to different paths, each as `deliver` does, side by side if possible; yield each as it ends.
 
         Each fails alone, with a CourierError or an OSError; what else `before_rename` raises is a mistake and ends all.
-        Those that were not begun when the session broke are not yielded.
+        Those that were not begun when the session broke are not yielded; the first one always is.
         """
 
     def sweep(self, delivery: Delivery) -> bool:
@@ -174,14 +174,14 @@ class Session(Carrier, Protocol):
 def one_by_one(carrier: Carrier, parcels: Sequence[Parcel]) -> Iterator[Ended]:
     """Deliver files one after the other: `Carrier.deliver_all` where there is nothing to be gained."""
     for parcel in parcels:
-        if carrier.broken:
-            return
         try:
             receipt = carrier.deliver(parcel.delivery, parcel.source, parcel.before_rename)
         except (CourierError, OSError) as error:
             yield Ended(parcel=parcel, error=error, left_part=carrier.left_part)
         else:
             yield Ended(parcel=parcel, receipt=receipt, left_part=carrier.left_part)
+        if carrier.broken:
+            return
 
 
 class Feed(Protocol):

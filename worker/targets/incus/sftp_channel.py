@@ -8,6 +8,7 @@ See draft-ietf-secsh-filexfer-02 for the format.
 import struct
 import types
 from collections.abc import Generator
+from functools import partial
 from typing import Final
 
 from worker.targets.attributes import Attributes
@@ -46,7 +47,7 @@ class Channel:
 
     def __init__(self, wire: Wire) -> None:
         self.wire: Final = wire
-        self._due: set[int] = set()
+        self._ask = partial(wire.ask, self)
         self._answers: dict[int, bytes] = {}
         #: The number that is waited for; None: all that are due.
         self._wanted: int | None = None
@@ -122,9 +123,7 @@ class Channel:
 
     def write(self, handle: bytes, offset: int, piece: memoryview) -> int:
         """Write `piece` (at most WRITE_BYTES) at `offset`. The piece is not used after the return."""
-        number = self.wire.ask(self, _WRITE, _string(handle) + struct.pack(">QI", offset, len(piece)), piece)
-        self._due.add(number)
-        return number
+        return self._ask(_WRITE, _string(handle) + struct.pack(">QI", offset, len(piece)), piece)
 
     def read(self, handle: bytes, offset: int) -> int:
         """Ask for up to READ_BYTES at `offset`."""
@@ -180,26 +179,20 @@ class Channel:
 
     async def drain(self) -> None:
         """Wait for every answer that is still due and forget it."""
-        if self._due:
+        if self.wire.owes(self):
             await self._arrival(None)
         self._answers.clear()
 
     def take(self, number: int, message: bytes) -> bool:
         """Take an answer; return True when this was what is waited for."""
-        self._due.discard(number)
         self._answers[number] = message
-        return not self._due if self._wanted is None else self._wanted == number
+        return not self.wire.owes(self) if self._wanted is None else self._wanted == number
 
     @types.coroutine
     def _arrival(self, number: int | None) -> Generator[None, None, None]:
         """Wait for an answer, or for all that are due: `wire` goes on with this when they are there."""
         self._wanted = number
         yield
-
-    def _ask(self, kind: int, body: bytes) -> int:
-        number = self.wire.ask(self, kind, body)
-        self._due.add(number)
-        return number
 
     async def _answer(self, number: int, kind: int) -> bytes:
         if number not in self._answers:

@@ -112,6 +112,10 @@ class Wire:
             self._send(piece)
         return number
 
+    def owes(self, asker: Asking) -> bool:
+        """True while an answer to `asker` is due."""
+        return asker in self._askers.values()
+
     def run(self, asker: Asking, work: Coroutine[None, None, Result]) -> Result:
         """Do one piece of work; return what it returns, or raise what it raises."""
         (result,) = self.run_all({asker: work})
