@@ -39,8 +39,10 @@ from worker.upkeep.sync_barrier import Unspooled
 
 #: Longest wait between two turns: what no doorbell announced is found then, and the watchdog is pinged.
 _IDLE_S: Final = 1.0
-#: After a turn that gave tasks to runners: what comes in meanwhile shares the next one.
-_REST_S: Final = 0.005
+#: After a turn that gave tasks to runners new uploads wait for so many times as long as it took, so that several share
+#: the next one: the busier the machine, the more. And for so long at most.
+_REST_TURNS: Final = 4.0
+_REST_S: Final = 0.02
 #: Between two tries when the queue cannot be written.
 _TROUBLE_S: Final = 0.5
 #: Deferred tasks queued again in one turn.
@@ -100,6 +102,7 @@ class Worker:
         self._finished = 0
         #: How many tasks were claimed in the last turn.
         self._claimed = 0
+        self._rest_s = 0.0
         self._releasing: set[str] = set()
         #: Signals that came and were not heeded yet: one that fails takes no other with it.
         self._signals: deque[int] = deque()
@@ -122,9 +125,9 @@ class Worker:
         """Turn until told to stop. Raises QueueFault('queue_damaged') when the database must be set aside."""
         parts = self._parts
         anything = _poll(parts.bell, parts.inbox, parts.signals)
-        # After trouble the next try has its time, whatever else happens: each would fail like the one before. And after
-        # work there is a rest.
+        # After trouble the next try has its time, whatever else happens: each would fail like the one before.
         only_signals = _poll(parts.signals)
+        no_uploads = _poll(parts.inbox, parts.signals)
         wait_s: float | None = 0.0
         at_turn_end: list[Callable[[], None]] = []
         gather(at_turn_end.append)
@@ -133,11 +136,12 @@ class Worker:
                 if wait_s is None:
                     only_signals.poll(_TROUBLE_S * 1000)
                 else:
-                    if self._claimed:
-                        only_signals.poll(_REST_S * 1000)
+                    no_uploads.poll(self._rest_s * 1000)
                     anything.poll(wait_s * 1000)
                 parts.bell.answer()
+                began = time.monotonic()
                 wait_s = self._guarded_turn()
+                self._rest_s = min(_REST_S, _REST_TURNS * (time.monotonic() - began)) if self._claimed else 0.0
                 while at_turn_end:
                     at_turn_end.pop()()
                 sd_notify.watchdog()

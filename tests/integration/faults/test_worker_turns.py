@@ -244,13 +244,14 @@ def test_signal_is_heeded_when_the_one_before_it_failed(parts: Parts, config: Co
     assert list(failing) == []
 
 
-def test_signal_is_heeded_while_the_worker_rests(
+def test_worker_that_rests_heeds_all_but_uploads(
     parts: Parts, config: Config, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """After it gave out tasks it lets more of them come, and waits for nothing else meanwhile."""
+    """After it gave out tasks it lets more of them come; neither a signal nor an outcome waits for that."""
     monkeypatch.setattr(loop, "_REST_S", 10 * PATIENCE_S)
+    monkeypatch.setattr(loop, "_REST_TURNS", 1e9)
     parts.queue.put_many([UPLOAD], supersede=True)
-    run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.PUSHING)
+    run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.FAILED)
     assert parts.lanes.runners == 0
 
 
