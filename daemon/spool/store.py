@@ -142,7 +142,8 @@ class FileSpool:
         except BaseException:
             os.close(descriptor)
             raise
-        return io.BufferedReader(os.fdopen(descriptor, "rb", buffering=0), 1024 * 1024)
+        # Whoever reads takes large pieces, and there may be many such files.
+        return os.fdopen(descriptor, "rb", buffering=0)
 
     def _check_owner(self, found: os.stat_result) -> None:
         if not self.is_own(found):

@@ -210,8 +210,8 @@ def run(
     turn_ends = time.monotonic() + TURN_S
     try:
         while True:
-            rules = config()
-            pushes = lane.take(hold.linger_s, most=rules.delivery.per_instance, turn_over=time.monotonic() > turn_ends)
+            turn_over = time.monotonic() > turn_ends
+            pushes = lane.take(hold.linger_s, most=config().delivery.per_instance, turn_over=turn_over)
             if not pushes and not hold.owes:
                 return
             bulk = any(push.bulk for push in pushes)
