@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from functools import partial
+from typing import Final
 
 from daemon import config as configuration
 from daemon.config import Config
@@ -22,6 +23,10 @@ from worker.assembly import assemble
 from worker.loop import Worker
 from worker.recovery.start import begin, end, give_up, tell
 
+#: A thread that computes lets another one that has got its answer go on after so many seconds: a runner sends the next
+#: requests while the main loop settles those before.
+_SWITCH_S: Final = 0.0005
+
 
 def main() -> int:
     """Run the worker; return the process's exit code."""
@@ -33,6 +38,7 @@ def main() -> int:
         tie_to_parent()
         config = configuration.load(configuration.find_file(arguments.config))
         setup(config.log, "worker")
+        sys.setswitchinterval(_SWITCH_S)
         _serve(config, arguments.shard, partial(_reload, arguments.config))
     except (CourierError, OSError) as error:
         return end_with("incus-courier worker", error)

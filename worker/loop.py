@@ -39,6 +39,10 @@ from worker.upkeep.sync_barrier import Unspooled
 
 #: Longest wait between two turns: what no doorbell announced is found then, and the watchdog is pinged.
 _IDLE_S: Final = 1.0
+#: After a turn that gave tasks to runners new uploads wait for so many times as long as it took, so that several share
+#: the next one: the busier the machine, the more. And for so long at most.
+_REST_TURNS: Final = 4.0
+_REST_S: Final = 0.02
 #: Between two tries when the queue cannot be written.
 _TROUBLE_S: Final = 0.5
 #: Deferred tasks queued again in one turn.
@@ -96,6 +100,9 @@ class Worker:
         #: What was said to be waited for, code and detail, since the last turn that went well.
         self._said: tuple[str, ...] | None = None
         self._finished = 0
+        #: How many tasks were claimed in the last turn.
+        self._claimed = 0
+        self._rest_s = 0.0
         self._releasing: set[str] = set()
         #: Signals that came and were not heeded yet: one that fails takes no other with it.
         self._signals: deque[int] = deque()
@@ -120,6 +127,7 @@ class Worker:
         anything = _poll(parts.bell, parts.inbox, parts.signals)
         # After trouble the next try has its time, whatever else happens: each would fail like the one before.
         only_signals = _poll(parts.signals)
+        no_uploads = _poll(parts.inbox, parts.signals)
         wait_s: float | None = 0.0
         at_turn_end: list[Callable[[], None]] = []
         gather(at_turn_end.append)
@@ -128,9 +136,12 @@ class Worker:
                 if wait_s is None:
                     only_signals.poll(_TROUBLE_S * 1000)
                 else:
+                    no_uploads.poll(self._rest_s * 1000)
                     anything.poll(wait_s * 1000)
                 parts.bell.answer()
+                began = time.monotonic()
                 wait_s = self._guarded_turn()
+                self._rest_s = min(_REST_S, _REST_TURNS * (time.monotonic() - began)) if self._claimed else 0.0
                 while at_turn_end:
                     at_turn_end.pop()()
                 sd_notify.watchdog()
@@ -193,7 +204,7 @@ class Worker:
         parts.outages.tend()
         if self._stop_at is None:
             parts.sweeping.turn(now)
-            parts.lanes.dispatch(now, parts.remotes.answers)
+            self._claimed = parts.lanes.dispatch(now, parts.remotes.answers)
         else:
             self._drain()
         more |= parts.upkeep.turn()
@@ -273,6 +284,7 @@ class Worker:
         log("config.reloaded", restart_for=", ".join(waiting) or None)
 
     def _begin_drain(self) -> None:
+        self._claimed = 0
         sd_notify.stopping(self._config.delivery.drain_s)
         log("worker.draining")
         self._stop_at = time.monotonic() + self._config.delivery.drain_s

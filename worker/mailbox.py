@@ -13,9 +13,9 @@ class Inbox:
         self._messages: deque[Any] = deque()
         self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
-    def put(self, message: Any) -> None:
-        """Leave a message and wake the main loop."""
-        self._messages.append(message)
+    def put(self, *messages: Any) -> None:
+        """Leave messages and wake the main loop."""
+        self._messages.extend(messages)
         os.eventfd_write(self._descriptor, 1)
 
     def fileno(self) -> int:

@@ -157,7 +157,7 @@ class DeliverySection(Section):
     verify: Literal["size", "digest"] = "size"
     stopped: Literal["push", "wait"] = "push"
     on_newer: Literal["supersede", "deliver-all"] = "supersede"
-    per_instance: int = Field(default=4, ge=1, le=64)
+    per_instance: int = Field(default=16, ge=1, le=64)
     per_worker: Annotated[int, RESTART] = Field(default=16, ge=1, le=256)
     keep_s: Seconds = 60.0
     drain_s: Seconds = 20.0

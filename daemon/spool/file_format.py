@@ -29,6 +29,14 @@ def ends_with(descriptor: int, upload: Upload) -> bool:
     return os.pread(descriptor, len(expected) + 1, upload.size) == expected
 
 
+def read_whole(descriptor: int, upload: Upload) -> bytes | None:
+    """The bytes of `upload`; None unless an open spool file is whole and describes it as `ends_with` wants it."""
+    expected = ending(upload)
+    found = os.pread(descriptor, upload.size + len(expected) + 1, 0)
+    is_whole = len(found) == upload.size + len(expected) and found.endswith(expected)
+    return found[:upload.size] if is_whole else None
+
+
 def read_meta(descriptor: int) -> Upload:
     """The upload that an open spool file describes. Raises ValueError when the file is not whole."""
     size = os.fstat(descriptor).st_size

@@ -17,7 +17,7 @@ from typing import BinaryIO, Final
 from daemon import failpoints
 from daemon.errors import Undelivered
 from daemon.model.upload import BUCKETS, Destination, Upload
-from daemon.spool.file_format import ends_with, read_meta
+from daemon.spool.file_format import ends_with, read_meta, read_whole
 from daemon.spool.values import Mark, Stopped, same_upload
 from daemon.spool.writer import FileIncoming, rejected
 from daemon.state.files import is_own
@@ -26,6 +26,8 @@ from daemon.state.room import explained
 
 #: What opening a symbolic link, or a socket, ends with.
 _NO_FILE: Final = frozenset({errno.ELOOP, errno.ENXIO})
+#: Bytes of an upload that are read at once, together with what follows them.
+_SMALL_BYTES: Final = 64 * 1024
 
 
 class FileSpool:
@@ -129,6 +131,9 @@ class FileSpool:
         descriptor = os.open(name, flags, dir_fd=self.directory(upload.destination.bucket))
         try:
             self._check_owner(os.fstat(descriptor))
+            if upload.size <= _SMALL_BYTES and (whole := read_whole(descriptor, upload)) is not None:
+                os.close(descriptor)
+                return io.BytesIO(whole)
             if not (ends_with(descriptor, upload) or same_upload(read_meta(descriptor), upload)):
                 raise Undelivered("invalid_row", "The spooled file describes another upload.")
         except ValueError as error:
@@ -137,8 +142,8 @@ class FileSpool:
         except BaseException:
             os.close(descriptor)
             raise
-        file = os.fdopen(descriptor, "rb", buffering=0)
-        return io.BufferedReader(file, 1024 * 1024) if upload.size > 2**16 else io.BufferedReader(file)
+        # Whoever reads takes large pieces, and there may be many such files.
+        return os.fdopen(descriptor, "rb", buffering=0)
 
     def _check_owner(self, found: os.stat_result) -> None:
         if not self.is_own(found):

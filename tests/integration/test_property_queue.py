@@ -21,6 +21,7 @@ from daemon.state.layout import Layout
 from daemon.task_queue import Change, Command, PutOutcome, Selection, Settlement
 from tests.support import rows
 from tests.support.depot import Depot, an_upload
+from tests.support.lanes import take_one
 from worker.dispatch.commands import Commands
 from worker.dispatch.lane import Lane, Push
 
@@ -343,7 +344,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(instance=st.sampled_from(INSTANCES))
     def begin_push(self, instance: str) -> None:
         """A runner takes the next task from its lane."""
-        push = self.lanes.lane(Destination("local", "default", instance, "/")).take(0, turn_over=False)
+        push = take_one(self.lanes.lane(Destination("local", "default", instance, "/")))
         if push is not None:
             self.pushing[push.task.task_id] = push
             del self.claimed[push.task.task_id]

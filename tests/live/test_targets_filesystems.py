@@ -10,7 +10,7 @@ import pytest
 
 from tests.live.ways import IN_INCUS, refused
 from tests.live.world import World
-from worker.targets.incus.sftp_wire import Wire
+from worker.targets.incus.sftp_channel import Channel
 
 MIB = 2**20
 
@@ -98,14 +98,14 @@ class TestOnlyInAnInstance:
         with contextlib.ExitStack() as opened:
             spied = [opened.enter_context(world.host_path(f"{world.home}/f").open("rb"))]
 
-            def spy(wire: Wire, number: int) -> bytes:
-                handle = wait_for_handle(wire, number)
+            async def spy(channel: Channel, number: int) -> bytes:
+                handle = await wait_for_handle(channel, number)
                 spied.extend(opened.enter_context(path.open("rb"))
                              for path in world.host_path(world.home).rglob("*") if open_to_others(path))
                 return handle
 
-            wait_for_handle = Wire.handle
-            monkeypatch.setattr(Wire, "handle", spy)
+            wait_for_handle = Channel.handle
+            monkeypatch.setattr(Channel, "handle", spy)
             with contextlib.closing(world.open()) as session:
                 for _ in range(2):
                     delivery = world.delivery(f"{world.home}/f", b"s" * size, mode=asked)

@@ -12,7 +12,7 @@ from tests.live.ways import ALL, ATOMIC, refused
 from tests.live.world import World
 from worker.targets.base import Delivery
 from worker.targets.directory.entry import Entry
-from worker.targets.incus.sftp_wire import Wire
+from worker.targets.incus.sftp_channel import Channel
 
 MIB = 2**20
 _ACCESS_LIST = "system.posix_acl_access"
@@ -120,14 +120,14 @@ def test_what_is_swapped_for_a_link_is_not_written_into(world: World, monkeypatc
     """The server follows links: it is looked at what was opened, before anything is written."""
     world.make_file(f"{world.home}/f", b"old")
     world.make_file(f"{world.home}/secret", b"not yours", 0o600)
-    opened = Wire.open_to_write
+    opened = Channel.open_to_write
 
-    def swap(wire: Wire, path: bytes) -> int:
+    def swap(channel: Channel, path: bytes) -> int:
         world.host_path(f"{world.home}/f").unlink()
         world.make_link(f"{world.home}/f", "secret")
-        return opened(wire, path)
+        return opened(channel, path)
 
-    monkeypatch.setattr(Wire, "open_to_write", swap)
+    monkeypatch.setattr(Channel, "open_to_write", swap)
     assert refused(world, f"{world.home}/f", replace_group="in-place") == "verify_failed"
     assert world.facts(f"{world.home}/secret").data == b"not yours"
 

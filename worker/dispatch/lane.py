@@ -45,6 +45,8 @@ class Lane:
     failures: int = 0
     #: Main loop only.
     runners: int = 0
+    #: So few small tasks that more are to be claimed; below 0 when the queue has no more. The main loop sets it.
+    low_at: int = -1
     _give_way: bool = False
     _small: deque[Push] = field(default_factory=deque)
     _bulk: deque[Push] = field(default_factory=deque)
@@ -74,21 +76,25 @@ class Lane:
             self._sweeps += len(tasks)
             self._changed.notify_all()
 
-    def take(self, linger_s: float, *, turn_over: bool) -> Push | None:
-        """The next task for a runner, waiting up to `linger_s` for one; None when the runner is to end.
+    def take(self, linger_s: float, *, most: int, turn_over: bool) -> list[Push]:
+        """The next tasks for a runner, waiting up to `linger_s` for one; none when the runner is to end.
 
-        `turn_over`: the runner has had its share and ends if other lanes wait for one.
+        They are small ones, to be pushed side by side, or one that is bulky; no more than `most` are pushed at once by
+        all runners. `turn_over`: the runner has had its share and ends if other lanes wait for one.
         """
         with self._changed:
-            self._changed.wait_for(self._has_next, timeout=linger_s)
+            self._changed.wait_for(lambda: self._has_next(most), timeout=linger_s)
             ended = self._closed or (turn_over and self._give_way)
-            push = None if ended else self._next()
-            if push is not None:
-                self._pushing[push.task.task_id] = push
-            return push
+            pushes = [] if ended else self._next(most)
+            self._pushing.update((push.task.task_id, push) for push in pushes)
+            return pushes
 
-    def _has_next(self) -> bool:
-        return self._closed or self._give_way or bool(self._small) or self._may_take_bulk()
+    def is_low(self) -> bool:
+        """True when the runners have little left to take, and the queue may have more."""
+        return len(self._small) <= self.low_at
+
+    def _has_next(self, most: int) -> bool:
+        return self._closed or self._give_way or self._small_room(most) > 0 or self._may_take_bulk(most)
 
     def give_way(self, wanted: bool) -> None:
         """While other lanes wait for a runner: idle runners end at once, busy ones after their turn."""
@@ -97,16 +103,30 @@ class Lane:
                 self._changed.notify_all()
             self._give_way = wanted
 
-    def _may_take_bulk(self) -> bool:
-        return bool(self._bulk) and self._running_bulk() < self.most_bulk
+    def _may_take_bulk(self, most: int) -> bool:
+        return bool(self._bulk) and self._running_bulk() < self._bulk_room() and len(self._pushing) < most
+
+    def _bulk_room(self) -> int:
+        """How many bulky tasks may be pushed at once: one beside small ones that wait."""
+        return 1 if self._small else self.most_bulk
+
+    def _small_room(self, most: int) -> int:
+        """How many small tasks may be taken now: one place is left for a bulky one that waits, if there are several."""
+        kept = int(bool(self._bulk) and not self._running_bulk() and most > 1)
+        return min(len(self._small), most - len(self._pushing) - kept)
 
     def _running_bulk(self) -> int:
         return sum(push.bulk for push in self._pushing.values())
 
-    def _next(self) -> Push | None:
-        if self._may_take_bulk() and (not self._small or self._running_bulk() == 0):
-            return self._bulk.popleft()
-        return self._small.popleft() if self._small else None
+    def _next(self, most: int) -> list[Push]:
+        if self._may_take_bulk(most):
+            return [self._bulk.popleft()]
+        room = self._small_room(most)
+        pushes: list[Push] = []
+        # What is swept up after goes alone: where nothing answers, the others are handed back.
+        while len(pushes) < room and not (pushes and (pushes[0].sweep or self._small[0].sweep)):
+            pushes.append(self._small.popleft())
+        return pushes
 
     def done(self, push: Push, *, abandoned: bool) -> None:
         """A runner has finished with a task; or it has `abandoned` it, because it made a mistake and ends."""
@@ -132,6 +152,13 @@ class Lane:
         """How many bulky tasks wait or are being pushed."""
         with self._changed:
             return len(self._bulk) + self._running_bulk()
+
+    def wanted_runners(self) -> int:
+        """How many runners have something to do: one for all small tasks, one for each bulky one."""
+        with self._changed:
+            running = self._running_bulk()
+            bulk = max(running, min(running + len(self._bulk), self._bulk_room()))
+            return bulk + (len(self._small) + len(self._pushing) > running)
 
     def busy(self) -> int:
         """How many tasks wait or are being pushed."""

@@ -100,8 +100,8 @@ class Settling:
         if outcome.code == "order_unknown":
             state = State.HELD if outcome.held else State.FAILED
             return Decision(state=state, attempts=task.attempts, code=outcome.code, message=outcome.detail)
-        if outcome.hurried:
-            # Had it been given the time, it might have come through: that is no attempt.
+        if outcome.hurried or outcome.bystander:
+            # Had it been given the time, or a connection of its own, it might have come through: that is no attempt.
             return Decision(state=State.QUEUED, attempts=task.attempts, code=outcome.code, message=outcome.detail)
         return decide(task, outcome.code, outcome.detail, retry=self._config.retry, now=now,
                       outage_s=self._outages.seconds(task.destination), rng=self._rng)

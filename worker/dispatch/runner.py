@@ -1,7 +1,8 @@
-"""Runners: threads that hold one session to one instance each and push one task after the other."""
+"""Runners: threads that hold one session to one instance each and push tasks, the small ones side by side."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -13,7 +14,7 @@ from daemon.log import log
 from daemon.model.task import Task
 from daemon.spool import Mark, Open, Stopped
 from worker.dispatch.lane import Lane, Push
-from worker.targets.base import Delivery, Patience, Receipt, Session, Target
+from worker.targets.base import Delivery, Ended, Parcel, Patience, Receipt, Session, Target
 
 #: An idle session is kept for so long: an open one can block other operations on its instance.
 LINGER_S: Final = 1.0
@@ -21,7 +22,8 @@ LINGER_S: Final = 1.0
 HOLD_S: Final = 2.0
 #: After so many seconds a runner makes room for another lane, if one waits.
 TURN_S: Final = 0.5
-#: A busy runner has what it delivered confirmed so often: one question for many files, and no outcome waits long.
+#: What was delivered is confirmed when there is nothing more to push, but no more often than so; and while there is, so
+#: often: one question for many files, and no outcome waits for long.
 CONFIRM_S: Final = 0.2
 
 
@@ -47,11 +49,13 @@ class PushOutcome:
     held: bool = False
     #: It was ended because nothing moved while others waited for its thread: sooner than by the limit of its remote.
     hurried: bool = False
+    #: It was under way when the connection ended over another one.
+    bystander: bool = False
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """A message: a task was pushed, so its lane has room for another; how it ended is told once that is confirmed."""
+    """A message: a lane has room for more tasks; how those before ended is told once that is confirmed."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,9 @@ class Swept:
     removed: bool = False
     #: There was no session to look through.
     unopened: bool = False
+
+
+_Message = PushOutcome | Pushed | Swept
 
 
 def delivery_of(task: Task, config: Config) -> Delivery:
@@ -84,8 +91,7 @@ class _Hold:
     """The session that a runner holds to its instance, opened when it is first needed, and what it is to vouch for."""
 
     def __init__(
-        self, lane: Lane, target_of: Callable[[str], Target], report: Callable[[PushOutcome | Pushed | Swept], None],
-        patience: Patience,
+        self, lane: Lane, target_of: Callable[[str], Target], report: Callable[..., None], patience: Patience,
     ) -> None:
         self._lane = lane
         self._patience = patience
@@ -94,12 +100,18 @@ class _Hold:
         self._session: Session | None = None
         self._let_go_at = 0.0
         self._confirm_at = 0.0
+        self._owes_since = 0.0
         self._delivered: list[tuple[Push, PushOutcome]] = []
+        #: Why the remote is away, if it was when it was asked; and that it was asked since the session broke.
+        self._away: CourierError | None = None
+        self._asked = False
 
     @property
     def linger_s(self) -> float:
-        """How long to wait for another task: only a session is worth waiting with, and not with what it owes."""
-        return 0.0 if self._session is None or self._delivered else LINGER_S
+        """How long to wait for another task: only a session is worth waiting with, and what it owes not for long."""
+        if self._session is None:
+            return 0.0
+        return max(0.0, self._confirm_at - time.monotonic()) if self._delivered else LINGER_S
 
     @property
     def owes(self) -> bool:
@@ -113,26 +125,38 @@ class _Hold:
             destination = self._lane.destination
             self._session = self._target_of(destination.remote).open(destination, stopped, self._patience)
             self._let_go_at = time.monotonic() + HOLD_S
+            self._confirm_at = 0.0
+            self._asked = False
         return self._session
 
     def whose(self, error: CourierError) -> CourierError:
-        """The error itself; or, when it may be due to the whole remote being away, that."""
-        with self._patience.waiting():
-            return _whose(error, partial(self._target_of, self._lane.destination.remote))
+        """The error itself; or, when it may be due to the whole remote being away, that: asked once for a session."""
+        if not error.kind.ask_remote:
+            return error
+        if not self._asked:
+            with self._patience.waiting():
+                self._away = _why_away(partial(self._target_of, self._lane.destination.remote))
+        self._asked = self._session is not None and self._session.broken
+        return self._away or error
+
+    def let_go_soon(self) -> None:
+        """Something went wrong that nobody expects: let go of the session when the pushes that run have ended."""
+        self._let_go_at = 0.0
 
     def ended(self, push: Push, ended: PushOutcome | Swept) -> None:
         """Report how a push ended; a delivery by the session, once that vouches for it."""
         if isinstance(ended, PushOutcome) and ended.receipt is not None:
-            self._confirm_at = self._confirm_at if self._delivered else time.monotonic() + CONFIRM_S
+            self._owes_since = self._owes_since if self._delivered else time.monotonic()
             self._delivered.append((push, ended))
-            self._report(Pushed())
         else:
             self._report(ended)
-        now = time.monotonic()
-        if self._session is not None and (self._session.broken or now > self._let_go_at):
-            self.let_go()
-        elif now > self._confirm_at:
+        if self._delivered and time.monotonic() > self._owes_since + CONFIRM_S:
             self.confirm()
+
+    def tend(self) -> None:
+        """No push is under way: let go of the session when it broke, or was held for long enough."""
+        if self._session is not None and (self._session.broken or time.monotonic() > self._let_go_at):
+            self.let_go()
 
     def confirm(self) -> None:
         """Have the session vouch for what was delivered, and report it, or else what came in between."""
@@ -143,10 +167,11 @@ class _Hold:
             self._session.confirm()
         except CourierError as error:
             failure = self.whose(error)
-        while self._delivered:
-            _, outcome = self._delivered.pop(0)
-            self._report(outcome if failure is None else replace(
-                outcome, code=failure.code, detail=failure.detail, receipt=None))
+        self._confirm_at = time.monotonic() + CONFIRM_S
+        outcomes = [outcome for _, outcome in self._delivered]
+        self._delivered = []
+        self._report(*(outcomes if failure is None else (
+            replace(outcome, code=failure.code, detail=failure.detail, receipt=None) for outcome in outcomes)))
 
     def let_go(self) -> None:
         """Have confirmed what was delivered, and close the session."""
@@ -163,77 +188,159 @@ class _Hold:
 
 def run(
     lane: Lane, target_of: Callable[[str], Target], spool: Open, config: Callable[[], Config],
-    report: Callable[[PushOutcome | Pushed | Swept], None], patience: Patience,
+    report: Callable[..., None], patience: Patience,
 ) -> None:
-    """Push the lane's tasks, or sweep up after them, until none comes for a while, and report each. One thread's work.
+    """Push the lane's tasks, or sweep up after them, until none comes for a while. One thread's work.
 
-    `config` is asked for each task. `patience` is for all that is waited for.
+    `report` is called with messages: PushOutcome, Swept and Pushed. `config` is asked for each of them anew. `patience`
+    is for all that is waited for.
     """
 
-    def tell(message: PushOutcome | Pushed | Swept) -> None:
+    def tell(*messages: _Message) -> None:
+        report(*map(heed, messages))
+
+    def heed(message: _Message) -> _Message:
         if not isinstance(message, Pushed):
             patience.silent = message.code is not None and ERRORS[message.code].cause is Cause.SILENT
         if isinstance(message, PushOutcome) and patience.silent and patience.hurried:
-            message = replace(message, hurried=True)
-        report(message)
+            return replace(message, hurried=True)
+        return message
 
     hold = _Hold(lane, target_of, tell, patience)
     turn_ends = time.monotonic() + TURN_S
     try:
         while True:
-            push = lane.take(hold.linger_s, turn_over=time.monotonic() > turn_ends)
-            if push is None and not hold.owes:
+            turn_over = time.monotonic() > turn_ends
+            pushes = lane.take(hold.linger_s, most=config().delivery.per_instance, turn_over=turn_over)
+            if not pushes and not hold.owes:
                 return
-            if push is None or push.bulk:
+            bulk = any(push.bulk for push in pushes)
+            if not pushes or bulk:
                 # What is known is told before anything that may take long.
                 hold.confirm()
-            if push is not None:
-                hold.ended(push, _do(push, lane, hold, spool, config()))
+            if lane.is_low():
+                tell(Pushed())
+            _do(pushes, lane, hold, spool, config())
+            if bulk:
+                tell(Pushed())
+            hold.tend()
     finally:
         hold.let_go()
 
 
-def _do(push: Push, lane: Lane, hold: _Hold, spool: Open, config: Config) -> PushOutcome | Swept:
-    ended: PushOutcome | Swept | None = None
+def _do(pushes: Sequence[Push], lane: Lane, hold: _Hold, spool: Open, config: Config) -> None:
+    """Push tasks side by side, or sweep up after them, and report each."""
+    left = {push.task.task_id: push for push in pushes}
     try:
-        ended = _sweep(push.task, hold, config) if push.sweep else _push(push, hold, spool, config)
-        return ended
+        for push, ended in _ends(pushes, hold, spool, config):
+            del left[push.task.task_id]
+            lane.done(push, abandoned=False)
+            hold.ended(push, ended)
     finally:
-        lane.done(push, abandoned=ended is None)
+        for push in left.values():
+            lane.done(push, abandoned=True)
 
 
-def _push(push: Push, hold: _Hold, spool: Open, config: Config) -> PushOutcome:
-    """Push one task. Whatever goes wrong is in the outcome."""
-    started = time.monotonic()
-    task = push.task
-    session: Session | None = None
-    log("push.started", task_id=task.task_id, instance=task.destination.instance, path=task.destination.path,
-        size=task.upload.size, attempt=task.attempts + 1)
+def _ends(
+    pushes: Sequence[Push], hold: _Hold, spool: Open, config: Config,
+) -> Iterator[tuple[Push, PushOutcome | Swept]]:
+    for push in pushes:
+        if push.sweep:
+            yield push, _sweep(push.task, hold, config)
+    yield from _push([push for push in pushes if not push.sweep], hold, spool, config)
 
-    def outcome(code: str | None, detail: str = "", receipt: Receipt | None = None) -> PushOutcome:
-        return PushOutcome(task, code, detail, receipt, seconds=time.monotonic() - started,
-                       left_part=session is not None and session.left_part)
 
+@dataclass(frozen=True)
+class _Begun:
+    """A push that has begun."""
+
+    push: Push
+    #: Monotonic time.
+    at: float
+
+    def outcome(self, code: str | None, detail: str = "", ended: Ended | None = None, **more: bool) -> PushOutcome:
+        """How it ended."""
+        return PushOutcome(self.push.task, code, detail, ended.receipt if ended else None,
+                           seconds=time.monotonic() - self.at, left_part=ended is not None and ended.left_part, **more)
+
+
+def _push(pushes: Sequence[Push], hold: _Hold, spool: Open, config: Config) -> Iterator[tuple[Push, PushOutcome]]:
+    """Push tasks side by side. Whatever goes wrong is in the outcomes."""
+    with contextlib.ExitStack() as opened:
+        parcels: dict[str, tuple[_Begun, Parcel]] = {}
+        for push in pushes:
+            begun = _Begun(push, time.monotonic())
+            task = push.task
+            log("push.started", task_id=task.task_id, instance=task.destination.instance, path=task.destination.path,
+                size=task.upload.size, attempt=task.attempts + 1)
+            try:
+                source = opened.enter_context((spool.open if task.recheck else spool.open_pending)(task.upload))
+            except (CourierError, OSError) as error:
+                yield push, _unread(begun, error)
+            else:
+                parcels[task.task_id] = (begun, Parcel(
+                    delivery=delivery_of(task, config), source=source, before_rename=partial(_last_moment, push)))
+        while parcels:
+            yield from _deliver(parcels, hold, config)
+
+
+def _unread(begun: _Begun, error: CourierError | OSError) -> PushOutcome:
+    """The outcome of a push whose bytes cannot be read."""
+    if isinstance(error, Stopped):
+        return PushOutcome(begun.push.task, error.code, error.detail, held=error.mark is Mark.HELD)
+    if isinstance(error, OSError):
+        return begun.outcome("io_error", f"{error.strerror or error}")
+    if begun.push.task.recheck and error.code == "bytes_missing":
+        # Bytes go only after the barrier: what was delivered before the boot is on the disk.
+        return begun.outcome(None)
+    return begun.outcome(error.code, error.detail)
+
+
+def _deliver(
+    parcels: dict[str, tuple[_Begun, Parcel]], hold: _Hold, config: Config,
+) -> Iterator[tuple[Push, PushOutcome]]:
+    """Deliver over one session; what was not begun when that ended is left in `parcels`."""
     try:
-        with (spool.open if task.recheck else spool.open_pending)(task.upload) as source:
-            opened = hold.session(config.delivery.stopped)
+        session = hold.session(config.delivery.stopped)
+    except (CourierError, OSError) as error:
+        code, detail = _failure(error, hold)
+        for number, (begun, _) in enumerate(parcels.values()):
+            # One of them was the attempt.
+            yield begun.push, begun.outcome(code, detail, bystander=number > 0)
+        parcels.clear()
+        return
+    for begun, parcel in list(parcels.values()):
+        try:
             failpoints.reach("push.write")
-            session = opened
-            receipt = session.deliver(delivery_of(task, config), source, lambda: _last_moment(push))
-        failpoints.reach("push.renamed")
-        return outcome(None, receipt=receipt)
-    except Stopped as stopped:
-        return PushOutcome(task, stopped.code, stopped.detail, held=stopped.mark is Mark.HELD)
-    except CourierError as error:
-        if task.recheck and error.code == "bytes_missing":
-            # Bytes go only after the barrier: what was delivered before the boot is on the disk.
-            return outcome(None)
-        failure = hold.whose(error)
-        return outcome(failure.code, failure.detail)
-    except OSError as error:
-        ended = outcome("io_error", f"{error.strerror or error}")
-        hold.let_go()
-        return ended
+        except OSError as error:
+            del parcels[parcel.delivery.task_id]
+            yield begun.push, begun.outcome(*_failure(error, hold))
+    for ended in session.deliver_all([parcel for _, parcel in parcels.values()]):
+        begun, _ = parcels.pop(ended.parcel.delivery.task_id)
+        yield begun.push, _outcome(begun, ended, hold)
+    hold.tend()
+
+
+def _outcome(begun: _Begun, ended: Ended, hold: _Hold) -> PushOutcome:
+    error = ended.error
+    if error is None:
+        try:
+            failpoints.reach("push.renamed")
+        except OSError as fault:
+            error = fault
+        else:
+            return begun.outcome(None, ended=ended)
+    code, detail = _failure(error, hold)
+    return begun.outcome(code, detail, replace(ended, receipt=None), bystander=ended.bystander)
+
+
+def _failure(error: CourierError | OSError, hold: _Hold) -> tuple[str, str]:
+    """The code and the detail of an outcome."""
+    if isinstance(error, OSError):
+        hold.let_go_soon()
+        return "io_error", f"{error.strerror or error}"
+    failure = hold.whose(error)
+    return failure.code, failure.detail
 
 
 def _sweep(task: Task, hold: _Hold, config: Config) -> Swept:
@@ -248,14 +355,13 @@ def _sweep(task: Task, hold: _Hold, config: Config) -> Swept:
         return Swept(task, failure.code, failure.detail, unopened=not opened)
 
 
-def _whose(error: CourierError, target: Callable[[], Target]) -> CourierError:
-    """The error itself; or, when a connection ended because the whole remote is away, that."""
-    if error.kind.ask_remote:
-        try:
-            target().probe()
-        except CourierError as away:
-            return away
-    return error
+def _why_away(target: Callable[[], Target]) -> CourierError | None:
+    """Why the whole remote is away; None when it answers."""
+    try:
+        target().probe()
+    except CourierError as away:
+        return away
+    return None
 
 
 def _last_moment(push: Push) -> None:

@@ -23,9 +23,9 @@ from worker.dispatch.outages import Outages
 from worker.targets.base import Patience
 
 #: How many small tasks are claimed ahead for one lane: enough that runners never wait for the main loop.
-CLAIM_AHEAD: Final = 64
-#: One more runner is worth its connection for so many waiting small files.
-_FILES_PER_RUNNER: Final = 8
+CLAIM_AHEAD: Final = 128
+#: Bulky files that are pushed into one instance at the same time, at most: each has a session of its own.
+_MOST_BULK: Final = 3
 #: One thread of so many, at least one, never pushes bulky files; nor does an instance that is down get one as its probe
 #: more often, as long as there are small ones.
 _SMALL_SHARE: Final = 4
@@ -86,7 +86,8 @@ class Lanes:
         return self._active.get(key) or self.health.find(key)
 
     def _lane(self, destination: Destination) -> Lane:
-        return self.find(destination) or Lane(destination, most_bulk=max(1, self._config.delivery.per_instance - 1))
+        most_bulk = max(1, min(self._config.delivery.per_instance - 1, _MOST_BULK))
+        return self.find(destination) or Lane(destination, most_bulk=most_bulk)
 
     def active(self) -> list[Lane]:
         """Lanes that hold claimed tasks or runners."""
@@ -206,8 +207,11 @@ class Lanes:
             # A task whose part file is to be removed may be queued again by now.
             return 0
         small = self._ahead - lane.waiting(bulk=False)
+        claimed = 0
         # Refill in half-empty steps: fewer, larger transactions.
-        claimed = self._claim(lane, small) if small * 2 >= self._ahead else 0
+        if small * 2 >= self._ahead:
+            claimed = self._claim(lane, small)
+            lane.low_at = self._ahead // 2 if claimed == small else -1
         bulky = self._claim(lane, min(lane.most_bulk - lane.bulky(), self._bulk_room, self._ahead), bulk=True)
         self._bulk_room -= bulky
         return claimed + bulky
@@ -239,9 +243,7 @@ class Lanes:
                 self._start(lane)
 
     def _wanted(self, lane: Lane) -> int:
-        small, bulk = lane.waiting(bulk=False), lane.waiting(bulk=True)
-        pushing = lane.busy() - small - bulk
-        return min(self._config.delivery.per_instance, pushing + -(-small // _FILES_PER_RUNNER) + bulk)
+        return min(self._config.delivery.per_instance, lane.wanted_runners())
 
     def _start_tries(self, room: FreeThreads, now: float, may_use: Callable[[str], bool]) -> int:
         """Try instances that have not answered, one task each; return how many were claimed for that."""

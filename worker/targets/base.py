@@ -2,11 +2,12 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
+from daemon.errors import CourierError
 from daemon.model.upload import Destination
 
 
@@ -98,8 +99,30 @@ class Receipt:
     unchanged: bool = False
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parcel:
+    """One of several files that are delivered together; see Carrier.deliver for what each is."""
+
+    delivery: Delivery
+    source: BinaryIO
+    before_rename: Callable[[], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """How the delivery of one of several files ended: with a receipt, or with an error."""
+
+    parcel: Parcel
+    receipt: Receipt | None = None
+    error: CourierError | OSError | None = None
+    #: It may have left its part file, because that could not be removed.
+    left_part: bool = False
+    #: It was under way when the connection ended over another: whatever was the matter, it was not this file.
+    bystander: bool = False
+
+
 class Carrier(Protocol):
-    """A connection to one instance, used by one thread at a time, for many files one after the other."""
+    """A connection to one instance, used by one thread at a time, for many files."""
 
     def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
         """Put the bytes of `source` (positioned at 0, exactly `delivery.size` long) at the destination.
@@ -111,6 +134,13 @@ class Carrier(Protocol):
         usable unless `broken` is True.
         """
 
+    def deliver_all(self, parcels: Sequence[Parcel]) -> Iterator[Ended]:
+        """Deliver files to different paths, each as `deliver` does, side by side if possible; yield each as it ends.
+
+        Each fails alone, with a CourierError or an OSError; what else `before_rename` raises is a mistake and ends all.
+        Those that were not begun when the session broke are not yielded; the first one always is.
+        """
+
     def sweep(self, delivery: Delivery) -> bool:
         """Remove the part file that a killed attempt of `delivery` left; True if there was one.
 
@@ -120,7 +150,7 @@ class Carrier(Protocol):
 
     @property
     def left_part(self) -> bool:
-        """True when the last delivery may have left its part file, because it could not be removed."""
+        """True when the last `deliver` may have left its part file, because it could not be removed."""
 
     @property
     def broken(self) -> bool:
@@ -139,6 +169,19 @@ class Session(Carrier, Protocol):
         Until then it does not. Raises Undelivered, the session broken or not: it does not count then, and is to be
         delivered again. To be asked before the session is closed.
         """
+
+
+def one_by_one(carrier: Carrier, parcels: Sequence[Parcel]) -> Iterator[Ended]:
+    """Deliver files one after the other: `Carrier.deliver_all` where there is nothing to be gained."""
+    for parcel in parcels:
+        try:
+            receipt = carrier.deliver(parcel.delivery, parcel.source, parcel.before_rename)
+        except (CourierError, OSError) as error:
+            yield Ended(parcel=parcel, error=error, left_part=carrier.left_part)
+        else:
+            yield Ended(parcel=parcel, receipt=receipt, left_part=carrier.left_part)
+        if carrier.broken:
+            return
 
 
 class Feed(Protocol):

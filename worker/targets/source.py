@@ -55,12 +55,12 @@ def digest(data: Iterator[bytes]) -> str:
     return total.hexdigest()
 
 
-def refuse_unless_same(read_back: Iterator[bytes], source: BinaryIO, delivery: Delivery) -> None:
-    """Raise Undelivered unless `read_back` are the bytes that were accepted.
+def refuse_unless_same(read_back: str, source: BinaryIO, delivery: Delivery) -> None:
+    """Raise Undelivered unless what has the digest `read_back` are the bytes that were accepted.
 
     bytes_damaged when those of `source` are others by now, and trying again cannot help; else verify_failed.
     """
-    if digest(read_back) == delivery.sha256:
+    if read_back == delivery.sha256:
         return
     rewind(source)
     if digest(map(bytes, pieces(source, delivery.size, _PIECE_BYTES))) != delivery.sha256:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
 from math import inf
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
@@ -41,6 +42,11 @@ _LOOK_EVERY_STEPS: Final = 1_000_000
 _MOST_ROWS: Final = 5_000_000
 #: More characters than any message about a task has; its path may be in it.
 _MOST_TOLD: Final = 16_384
+#: Uploads that were read last are kept, unless they are long: a row is read again when its bytes go. So many take some
+#: ten megabytes.
+_UPLOADS_KEPT: Final = 4096
+#: Characters of JSON.
+_LONGEST_KEPT: Final = 1024
 #: What `decode` needs of a row, in its order.
 COLUMNS: Final = ("_id, data, status, attempts, due_at, updated_at, error_code, error_message, "
                   "spooled, recheck, part, age_base, task_id, instance, target, size")
@@ -83,6 +89,7 @@ class QueueBase(persistqueue.SQLiteAckQueue):
         """
         self.layout = layout
         self.shard = shard
+        self._directory = layout.shard(shard)
         self._lock = threading.RLock()
         # The base class fills the first two in, and closes them when it is deleted, however far it came.
         self._getter: sqlite3.Connection | None = None
@@ -164,7 +171,7 @@ class QueueBase(persistqueue.SQLiteAckQueue):
 
     def faults(self) -> AbstractContextManager[None]:
         """Turn what SQLite and the disk raise into QueueFault."""
-        return faults(self.layout.shard(self.shard))
+        return faults(self._directory)
 
     @property
     def durable(self) -> sqlite3.Connection:
@@ -201,7 +208,7 @@ class QueueBase(persistqueue.SQLiteAckQueue):
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-            commit(connection, self.layout.shard(self.shard))
+            commit(connection, self._directory)
 
     def require_same_schema(self, connection: sqlite3.Connection, name: str = "main") -> None:
         """Raise QueueFault('queue_damaged') unless the schema is the one that was looked at: it may have triggers.
@@ -256,19 +263,26 @@ def _open(connection: sqlite3.Connection | None) -> sqlite3.Connection:
 def decode(row: Sequence[Any]) -> Task:
     """The task of a row of COLUMNS. Raises ValueError when the row is damaged, or its columns belie its upload."""
     order, data, status, attempts, due_at, updated_at, code, message, spooled, recheck, part, age_base, *copies = row
-    upload = Upload.from_json(data)
+    upload = _upload(data)
     to = upload.destination
     if copies != [upload.task_id, to.instance_key, to.digest, upload.size]:
         raise ValueError("the row's columns and its upload differ")
     if not (is_told(code) and is_told(message)):
         raise ValueError("the row's error is not what it should be")
-    if not (isinstance(attempts, int) and all(map(_is_time, (due_at or 0.0, updated_at, age_base)))):
+    if not (isinstance(attempts, int) and _is_time(due_at or 0.0) and _is_time(updated_at) and _is_time(age_base)):
         raise ValueError("the row's attempts or times are not what they should be")
     return Task(
         order=order, upload=upload, state=State(status), attempts=attempts, due_at=due_at,
         updated_at=updated_at, error_code=code, error_message=message, spooled=bool(spooled),
         recheck=bool(recheck), left_part=bool(part), age_base=age_base,
     )
+
+
+def _upload(data: str) -> Upload:
+    return _upload_kept(data) if isinstance(data, str) and len(data) <= _LONGEST_KEPT else Upload.from_json(data)
+
+
+_upload_kept: Final = lru_cache(_UPLOADS_KEPT)(Upload.from_json)
 
 
 def is_told(value: object) -> bool:

@@ -64,6 +64,10 @@ class QueueWork(QueueBase):
         Raises QueueFault; what `doubtful_claims` has then must be settled before the next claim.
         """
         tasks: list[Task] = []
+        # Most instances have none, and a question costs less than a transaction.
+        if bulk and not self.read(f"SELECT 1 {_READY} AND instance = ? AND (size >= {BULK_BYTES}) = 1 LIMIT 1",
+                                  (instance_key,)):
+            return tasks
         try:
             with self.write(self.quick, "queue.claim") as connection:
                 first = self._first(connection, instance_key, bulk, share) if share else 0

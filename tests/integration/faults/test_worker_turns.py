@@ -31,6 +31,7 @@ from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from daemon.task_queue.sqlite.faults import commit
 from tests.support.plants import directory
 from tests.support.waiting import PATIENCE_S, eventually
+from worker import loop
 from worker.assembly import assemble
 from worker.dispatch.runner import PushOutcome
 from worker.loop import Parts, Worker
@@ -241,6 +242,17 @@ def test_signal_is_heeded_when_the_one_before_it_failed(parts: Parts, config: Co
     signal.raise_signal(signal.SIGTERM)
     worker.run()
     assert list(failing) == []
+
+
+def test_worker_that_rests_heeds_all_but_uploads(
+    parts: Parts, config: Config, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After it gave out tasks it lets more of them come; neither a signal nor an outcome waits for that."""
+    monkeypatch.setattr(loop, "_REST_S", 10 * PATIENCE_S)
+    monkeypatch.setattr(loop, "_REST_TURNS", 1e9)
+    parts.queue.put_many([UPLOAD], supersede=True)
+    run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.FAILED)
+    assert parts.lanes.runners == 0
 
 
 def test_service_manager_is_told_of_the_end_of_a_reload_that_failed(

@@ -31,7 +31,7 @@ def fill(part: int, delivery: Delivery, source: BinaryIO, want: Wanted, access_l
     os.fchmod(part, want.mode)
     refuse_unless_exact(delivery, want, attributes_of(os.fstat(part)))
     if delivery.verify == "digest":
-        spool.refuse_unless_same(contents(part), source, delivery)
+        spool.refuse_unless_same(spool.digest(contents(part)), source, delivery)
 
 
 def own(file: int, delivery: Delivery, want: Wanted) -> Wanted:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -11,7 +11,7 @@ from daemon.errors import Undelivered
 from daemon.model.names import printable
 from worker.targets import source as spool
 from worker.targets.attributes import Attributes, Wanted, refuse_unless_replaceable, wanted, where
-from worker.targets.base import Delivery, Receipt
+from worker.targets.base import Delivery, Ended, Parcel, Receipt, one_by_one
 from worker.targets.directory.content import OPEN_FILE, contents, fill
 from worker.targets.directory.entry import Entry
 from worker.targets.directory.walk import Walk
@@ -50,6 +50,10 @@ class DirectorySession:
                 return Receipt(atomic=False, way="directory")
             self._replace(entry, delivery, source, want, before_rename)
         return Receipt(atomic=True, way="directory")
+
+    def deliver_all(self, parcels: Sequence[Parcel]) -> Iterator[Ended]:
+        """Deliver one file after the other; see worker.targets.base.Carrier."""
+        return one_by_one(self, parcels)
 
     def _replace(self, entry: Entry, delivery: Delivery, source: BinaryIO, want: Wanted,
                  before_rename: Callable[[], None]) -> None:

@@ -6,13 +6,13 @@ session is open, and again before anything counts as delivered. The session itse
 starts, stops or deletes an instance, it ends the sessions to it or waits for their end.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import BinaryIO, Final, Protocol
 
 from daemon.errors import Undelivered
 from worker.targets.attributes import where
-from worker.targets.base import Carrier, Delivery, Receipt
+from worker.targets.base import Carrier, Delivery, Ended, Parcel, Receipt
 from worker.targets.incus.instance import Instance
 
 #: A link that a container has as long as it runs: Incus mounts /proc in all of them.
@@ -55,6 +55,20 @@ class BoundSession:
             return self._inner.deliver(delivery, source, before_rename)
         finally:
             self.left_part = self._inner.left_part
+
+    def deliver_all(self, parcels: Sequence[Parcel]) -> Iterator[Ended]:
+        """Deliver those that would not be hidden; see worker.targets.base.Carrier."""
+        seen = []
+        for parcel in parcels:
+            try:
+                self._refuse_hidden(parcel.delivery)
+            except Undelivered as error:
+                yield Ended(parcel=parcel, error=error)
+                if self.broken:
+                    return
+            else:
+                seen.append(parcel)
+        yield from self._inner.deliver_all(seen)
 
     def sweep(self, delivery: Delivery) -> bool:
         """Remove the part file of a killed attempt, unless what it may be in is not mounted."""

@@ -7,7 +7,7 @@ The API does not tell a device or a pipe from a file, and cannot set setuid and 
 
 import posixpath
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import BinaryIO, Final
@@ -29,7 +29,7 @@ from worker.targets.attributes import (
     wanted_instead,
     where,
 )
-from worker.targets.base import Delivery, Receipt
+from worker.targets.base import Delivery, Ended, Parcel, Receipt, one_by_one
 from worker.targets.incus.rest import Files
 
 _PIECE_BYTES: Final = 256 * 1024
@@ -64,6 +64,10 @@ class FilesApiSession:
             # A connection that ended may hold the rest of an old answer.
             self._broken = self._broken or error.kind.cause in {Cause.LOST, Cause.SILENT}
             raise
+
+    def deliver_all(self, parcels: Sequence[Parcel]) -> Iterator[Ended]:
+        """Deliver one file after the other; see worker.targets.base.Carrier."""
+        return one_by_one(self, parcels)
 
     def sweep(self, delivery: Delivery) -> bool:
         """Remove the part file that a killed attempt by SFTP left; see worker.targets.base.Session."""
@@ -180,7 +184,7 @@ class FilesApiSession:
             raise Undelivered("verify_failed", f"{where(delivery)}: it is not there after it was written")
         refuse_unless_exact(delivery, want, found)
         if delivery.verify == "digest":
-            spool.refuse_unless_same(self._files.read(path), source, delivery)
+            spool.refuse_unless_same(spool.digest(self._files.read(path)), source, delivery)
 
     def _is_there(self, path: str, delivery: Delivery, found: Attributes | None, want: Wanted) -> bool:
         if found is None or found.size != delivery.size or not want.met_by(found):

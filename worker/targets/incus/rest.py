@@ -10,6 +10,7 @@ import stat
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, Final
 
 import requests
@@ -29,6 +30,8 @@ _READ_BYTES: Final = 256 * 1024
 
 #: Where Incus and LXD listen, in order of preference.
 SOCKETS: Final = ("/var/lib/incus/unix.socket", "/run/incus/unix.socket", "/var/lib/lxd/unix.socket")
+#: Requests that are kept prepared, of each Rest.
+_PREPARED: Final = 4
 #: How long connecting may take.
 _CONNECT_S: Final = 5.0
 #: What the files API calls things. A device or a pipe is a file to it, and setuid and setgid are hidden.
@@ -87,6 +90,8 @@ class Rest:
             self._url, verify=remote.file(remote.server_cert) or True, cert=cert)
         self._session.trust_env = False
         self._session.auth = _speak_incus_and_lxd
+        #: The same is asked again and again, and preparing that takes a third of asking.
+        self._prepared = lru_cache(_PREPARED)(self._prepare)
 
     def close(self) -> None:
         """Let go of the connections. Never raises."""
@@ -140,8 +145,14 @@ class Rest:
         limit = self._limit
         self.step_s = limit[1]
         with self.explained(self.step_s):
-            return self._session.request(method, f"{self._url}/1.0{path}", params=params, headers=headers,
-                                         timeout=limit, stream=stream, allow_redirects=False)
+            request = self._prepared(method, path, tuple(params.items()), tuple((headers or {}).items()))
+            return self._session.send(request, timeout=limit, stream=stream, allow_redirects=False)
+
+    def _prepare(
+        self, method: str, path: str, params: tuple[tuple[str, str], ...], headers: tuple[tuple[str, str], ...],
+    ) -> requests.PreparedRequest:
+        return self._session.prepare_request(
+            requests.Request(method, f"{self._url}/1.0{path}", params=dict(params), headers=dict(headers)))
 
     @contextmanager
     def explained(self, step_s: float) -> Iterator[None]:

@@ -7,26 +7,28 @@ from daemon.errors import Undelivered
 from worker.targets import source as spool
 from worker.targets.attributes import Attributes, Wanted, refuse_unless_exact, where
 from worker.targets.base import Delivery
-from worker.targets.incus.sftp_part import closing_handle, contents, write_all
-from worker.targets.incus.sftp_wire import Wire
+from worker.targets.incus.sftp_channel import Channel
+from worker.targets.incus.sftp_part import closing_handle, digest, write_all
 
 
-def overwrite(wire: Wire, delivery: Delivery, path: bytes, existing: Attributes, want: Wanted, source: BinaryIO,
-              before_write: Callable[[], None]) -> None:
+async def overwrite(
+    channel: Channel, delivery: Delivery, path: bytes, existing: Attributes, want: Wanted, source: BinaryIO,
+    before_write: Callable[[], None],
+) -> None:
     """Put the bytes of `source` into the file at `path`, which is `existing`; give it mode and owner if it has others.
 
     Raises Undelivered('verify_failed') when something else is there by now, and for what does not come out right.
     """
-    with closing_handle(wire, wire.open_to_write(path)) as handle:
+    async with closing_handle(channel, channel.open_to_write(path)) as handle:
         # The server follows a link that a user put there meanwhile: what it leads to is not the file that was seen.
-        if wire.attributes(wire.fstat(handle)) != existing:
+        if await channel.attributes(channel.fstat(handle)) != existing:
             raise Undelivered("verify_failed", f"{where(delivery)}: another file is there than before")
         before_write()
-        write_all(wire, handle, source, delivery.size)
-        wire.done(wire.truncate(handle, delivery.size))
+        await write_all(channel, handle, source, delivery.size)
+        await channel.done(channel.truncate(handle, delivery.size))
         # Not unless it must be: with an access list the group's bits are its mask.
-        if not want.met_by(wire.attributes(wire.fstat(handle))):
-            wire.done(wire.chown(handle, want.uid, want.gid), wire.chmod(handle, want.mode))
-        refuse_unless_exact(delivery, want, wire.attributes(wire.fstat(handle)))
+        if not want.met_by(await channel.attributes(channel.fstat(handle))):
+            await channel.done(channel.chown(handle, want.uid, want.gid), channel.chmod(handle, want.mode))
+        refuse_unless_exact(delivery, want, await channel.attributes(channel.fstat(handle)))
         if delivery.verify == "digest":
-            spool.refuse_unless_same(contents(wire, handle, delivery.size), source, delivery)
+            spool.refuse_unless_same(await digest(channel, handle, delivery.size), source, delivery)

@@ -1,8 +1,9 @@
 """A part file by SFTP: made beside the destination, private, filled, given its mode and owner, and compared."""
 
 import contextlib
+import hashlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from typing import BinaryIO, Final
 
 from daemon.errors import Undelivered
@@ -18,8 +19,9 @@ from worker.targets.attributes import (
 )
 from worker.targets.base import Delivery
 from worker.targets.error_codes import system_text
+from worker.targets.incus.sftp_channel import NO_SUCH_FILE, READ_BYTES, WRITE_BYTES, Channel, SftpStatus
 from worker.targets.incus.sftp_staging import PRIVATE_FILE, Staging
-from worker.targets.incus.sftp_wire import NO_SUCH_FILE, READ_BYTES, WRITE_BYTES, SftpStatus, Wire, WireBroken
+from worker.targets.incus.sftp_wire import WireBroken
 
 #: Writes and reads on their way at once.
 _WINDOW: Final = 16
@@ -28,13 +30,13 @@ _WINDOW: Final = 16
 class PartFile:
     """The file that becomes the destination: made beside it, filled, and removed if anything goes wrong."""
 
-    def __init__(self, wire: Wire, delivery: Delivery, path: bytes) -> None:
-        self._wire = wire
+    def __init__(self, channel: Channel, delivery: Delivery, path: bytes) -> None:
+        self._channel = channel
         self._delivery = delivery
         self._directory = path.rpartition(b"/")[0]
         self._handle = b""
         self._made = False
-        self._staging = Staging(wire, delivery)
+        self._staging = Staging(channel, delivery)
         self._left = False
         self.path = self._directory + b"/" + delivery.part_name.encode()
         if len(self.path) > MAX_PATH_BYTES:
@@ -45,85 +47,87 @@ class PartFile:
         """True from when something of it may be there until it is known to be gone."""
         return self._left or self._staging.left
 
-    def create(self) -> None:
+    async def create(self) -> None:
         """Make it, removing one that an earlier attempt left, and the directories above it if they are wanted."""
         try:
-            self._open()
+            await self._open()
         except SftpStatus as status:
             if system_text(status.text) == "file exists":
-                self.remove()
+                await self.remove()
             elif status.code == NO_SUCH_FILE and self._directory:
-                self._make_parents()
+                await self._make_parents()
             else:
                 raise
-            self._open_again()
+            await self._open_again()
 
-    def hide(self) -> None:
+    async def hide(self) -> None:
         """Have it made, still empty, where nobody else can have opened it.
 
         An old server makes it 0644, and who opens it before it is private reads all that comes.
         """
-        if self._wire.heeds_mode is None:
-            self._wire.heeds_mode = self._wire.attributes(self._wire.fstat(self._handle)).bits == PRIVATE_FILE
-        if not self._wire.heeds_mode:
-            exposed, self._handle = self._handle, self._staging.file(self.path)
-            self._wire.done(self._wire.close_handle(exposed))
+        wire = self._channel.wire
+        if wire.heeds_mode is None:
+            made = await self._channel.attributes(self._channel.fstat(self._handle))
+            wire.heeds_mode = made.bits == PRIVATE_FILE
+        if not wire.heeds_mode:
+            exposed, self._handle = self._handle, await self._staging.file(self.path)
+            await self._channel.done(self._channel.close_handle(exposed))
 
-    def fill(self, source: BinaryIO, want: Wanted) -> None:
+    async def fill(self, source: BinaryIO, want: Wanted) -> None:
         """Write everything, give it its mode and owner, close it, and compare it with what was wanted."""
         simple = self._delivery.size <= WRITE_BYTES and not want.special and self._delivery.verify == "size"
-        requests = self._in_one_go(source, want) if simple else self._step_by_step(source, want)
-        requests.append(self._wire.close_handle(self._handle))
-        looked = self._wire.lstat(self.path)
+        requests = self._in_one_go(source, want) if simple else await self._step_by_step(source, want)
+        requests.append(self._channel.close_handle(self._handle))
+        looked = self._channel.lstat(self.path)
         self._handle = b""
-        self._wire.done(*requests)
-        refuse_unless_exact(self._delivery, want, self._wire.attributes(looked))
+        await self._channel.done(*requests)
+        refuse_unless_exact(self._delivery, want, await self._channel.attributes(looked))
 
-    def rename(self, path: bytes) -> None:
+    async def rename(self, path: bytes) -> None:
         """Give it its name."""
-        self._wire.done(self._wire.rename(self.path, path))
+        await self._channel.done(self._channel.rename(self.path, path))
         self._left = False
 
-    def discard(self) -> None:
+    async def discard(self) -> None:
         """Close and remove it if it was made and the connection still works."""
-        if not self._made or self._wire.broken:
+        if not self._made or self._channel.wire.broken:
             return
         self._made = False
         # The failure that led here is the one to report; what is left is removed later.
         with contextlib.suppress(SftpStatus, WireBroken):
-            self._wire.drain()
-            requests = [self._wire.close_handle(self._handle)] if self._handle else []
-            requests.append(self._wire.remove(self.path))
-            self._wire.done(*requests)
+            await self._channel.drain()
+            requests = [self._channel.close_handle(self._handle)] if self._handle else []
+            requests.append(self._channel.remove(self.path))
+            await self._channel.done(*requests)
             self._left = False
 
-    def remove(self) -> bool:
+    async def remove(self) -> bool:
         """Remove it if it is there; True if it was."""
         try:
             # A read-only filesystem refuses the removal of what is not there, too.
-            self._wire.attributes(self._wire.lstat(self.path))
+            await self._channel.attributes(self._channel.lstat(self.path))
         except SftpStatus as status:
             if status.code == NO_SUCH_FILE:
                 return False
             raise
-        self._wire.done(self._wire.remove(self.path))
+        await self._channel.done(self._channel.remove(self.path))
         return True
 
-    def _make_parents(self) -> None:
+    async def _make_parents(self) -> None:
         tried = b""
-        while missing := self._missing():
+        while missing := await self._missing():
             if not self._delivery.mkdirs:
                 raise Undelivered("parent_not_found", f"{where(self._delivery)}: there is no {shown(missing[0])}")
             refuse_unless_shallow(self._delivery, missing[-1].count(b"/"))
             if missing[0] == tried:
                 # It is there, and leads nowhere.
                 raise Undelivered("parent_not_directory", f"{shown(tried)} is not a directory")
-            self._make(missing)
+            await self._make(missing)
             tried = missing[0]
 
-    def _make(self, missing: list[bytes]) -> None:
+    async def _make(self, missing: list[bytes]) -> None:
         try:
-            self._staging.directories(missing, wanted_directory(self._delivery))
+            await self._staging.directories(missing, wanted_directory(self._delivery))
         except SftpStatus as status:
             if status.code == NO_SUCH_FILE:
                 # The directory above is there: /proc refuses new directories with these words.
@@ -132,21 +136,21 @@ class PartFile:
             if system_text(status.text) != "file exists":
                 raise
 
-    def _missing(self) -> list[bytes]:
+    async def _missing(self) -> list[bytes]:
         """Which of the directories above the file are not there, the topmost first."""
         parts = self._directory.split(b"/")[1:]
         above = [b"/" + b"/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
         # Not all at once: a server whose answers nobody reads takes no more requests.
         for start in range(0, len(above), _WINDOW):
-            looked = [(path, self._wire.stat(path)) for path in above[start:start + _WINDOW]]
-            there = [self._is_there(path, number) for path, number in looked]
+            looked = [(path, self._channel.stat(path)) for path in above[start:start + _WINDOW]]
+            there = [await self._is_there(path, number) for path, number in looked]
             if not all(there):
                 return above[start + there.index(False):]
         return []
 
-    def _is_there(self, path: bytes, looked: int) -> bool:
+    async def _is_there(self, path: bytes, looked: int) -> bool:
         try:
-            found = self._wire.attributes(looked)
+            found = await self._channel.attributes(looked)
         except SftpStatus as status:
             if status.code == NO_SUCH_FILE:
                 return False
@@ -155,18 +159,18 @@ class PartFile:
             raise Undelivered("parent_not_directory", f"{shown(path)} is not a directory")
         return True
 
-    def _open(self) -> None:
+    async def _open(self) -> None:
         self._left = True
         try:
-            self._handle = self._wire.handle(self._wire.create(self.path, PRIVATE_FILE))
+            self._handle = await self._channel.handle(self._channel.create(self.path, PRIVATE_FILE))
         except SftpStatus as status:
             self._left = system_text(status.text) == "file exists"
             raise
         self._made = True
 
-    def _open_again(self) -> None:
+    async def _open_again(self) -> None:
         try:
-            self._open()
+            await self._open()
         except SftpStatus as status:
             if status.code == NO_SUCH_FILE:
                 # The directory is there: some filesystems, /proc is one, refuse new files with these words.
@@ -176,53 +180,56 @@ class PartFile:
 
     def _in_one_go(self, source: BinaryIO, want: Wanted) -> list[int]:
         # The owner first: the mode is for the new one. Both are final before the write is taken up.
-        requests = [self._wire.chown(self._handle, want.uid, want.gid),
-                    self._wire.chmod(self._handle, want.mode)]
-        requests += [self._wire.write(self._handle, 0, piece)
+        requests = [self._channel.chown(self._handle, want.uid, want.gid),
+                    self._channel.chmod(self._handle, want.mode)]
+        requests += [self._channel.write(self._handle, 0, piece)
                      for piece in spool.pieces(source, self._delivery.size, WRITE_BYTES)]
         return requests
 
-    def _step_by_step(self, source: BinaryIO, want: Wanted) -> list[int]:
-        self._wire.done(self._wire.chmod(self._handle, PRIVATE_FILE))
-        write_all(self._wire, self._handle, source, self._delivery.size)
+    async def _step_by_step(self, source: BinaryIO, want: Wanted) -> list[int]:
+        await self._channel.done(self._channel.chmod(self._handle, PRIVATE_FILE))
+        await write_all(self._channel, self._handle, source, self._delivery.size)
         if self._delivery.verify == "digest":
-            self._compare(source)
-        return [self._wire.chown(self._handle, want.uid, want.gid), self._wire.chmod(self._handle, want.mode)]
+            await self._compare(source)
+        return [self._channel.chown(self._handle, want.uid, want.gid), self._channel.chmod(self._handle, want.mode)]
 
-    def _compare(self, source: BinaryIO) -> None:
-        spool.refuse_unless_same(contents(self._wire, self._handle, self._delivery.size), source, self._delivery)
+    async def _compare(self, source: BinaryIO) -> None:
+        found = await digest(self._channel, self._handle, self._delivery.size)
+        spool.refuse_unless_same(found, source, self._delivery)
 
 
-@contextlib.contextmanager
-def closing_handle(wire: Wire, opening: int) -> Iterator[bytes]:
+@contextlib.asynccontextmanager
+async def closing_handle(channel: Channel, opening: int) -> AsyncIterator[bytes]:
     """Wait for the handle that was asked for, and close it afterwards if the connection still works."""
-    handle = wire.handle(opening)
+    handle = await channel.handle(opening)
     try:
         yield handle
     finally:
-        if not wire.broken:
-            wire.drain()
-            wire.done(wire.close_handle(handle))
+        if not channel.wire.broken:
+            await channel.drain()
+            await channel.done(channel.close_handle(handle))
 
 
-def write_all(wire: Wire, handle: bytes, source: BinaryIO, size: int) -> None:
+async def write_all(channel: Channel, handle: bytes, source: BinaryIO, size: int) -> None:
     """Write the `size` bytes of `source` into an open file, from its start."""
     under_way: deque[int] = deque()
     offset = 0
     for piece in spool.pieces(source, size, WRITE_BYTES):
-        under_way.append(wire.write(handle, offset, piece))
+        under_way.append(channel.write(handle, offset, piece))
         offset += len(piece)
         if len(under_way) >= _WINDOW:
-            wire.done(under_way.popleft())
-    wire.done(*under_way)
+            await channel.done(under_way.popleft())
+    await channel.done(*under_way)
 
 
-def contents(wire: Wire, handle: bytes, size: int) -> Iterator[bytes]:
-    """Yield what is in an open file, and up to one piece more than `size` if it is longer."""
+async def digest(channel: Channel, handle: bytes, size: int) -> str:
+    """The hexadecimal sha256 of what is in an open file, of up to one piece more than `size` if it is longer."""
+    total = hashlib.sha256()
     under_way: deque[int] = deque()
     for offset in range(0, size + 1, READ_BYTES):
-        under_way.append(wire.read(handle, offset))
+        under_way.append(channel.read(handle, offset))
         if len(under_way) >= _WINDOW:
-            yield wire.data(under_way.popleft())
+            total.update(await channel.data(under_way.popleft()))
     while under_way:
-        yield wire.data(under_way.popleft())
+        total.update(await channel.data(under_way.popleft()))
+    return total.hexdigest()

@@ -10,7 +10,7 @@ where it belongs, and changed only if it looks like one that was made just now: 
 
 import contextlib
 import posixpath
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
 from daemon.errors import Undelivered
@@ -18,7 +18,8 @@ from daemon.model.names import MAX_PATH_BYTES
 from worker.targets.attributes import MAX_LINKS, ROOT, Attributes, Wanted, shown, where
 from worker.targets.base import Delivery
 from worker.targets.error_codes import system_text
-from worker.targets.incus.sftp_wire import NO_SUCH_FILE, SftpStatus, Wire, WireBroken
+from worker.targets.incus.sftp_channel import NO_SUCH_FILE, Channel, SftpStatus
+from worker.targets.incus.sftp_wire import WireBroken
 
 #: Nobody but the owner reads, writes or enters.
 PRIVATE_FILE: Final = 0o600
@@ -30,144 +31,144 @@ _WINDOW: Final = 16
 class Staging:
     """Makes what one delivery needs: a private file, or directories."""
 
-    def __init__(self, wire: Wire, delivery: Delivery) -> None:
-        self._wire = wire
+    def __init__(self, channel: Channel, delivery: Delivery) -> None:
+        self._channel = channel
         self._delivery = delivery
         self._name = delivery.staging_name.encode()
         #: True while something of it may be left in the instance.
         self.left = False
 
-    def file(self, path: bytes) -> bytes:
+    async def file(self, path: bytes) -> bytes:
         """Put a new, empty, private file at `path`, whatever was there; return its handle.
 
         Nobody else has had the chance to open it: not even where the server makes new files 0644.
         """
         above = posixpath.dirname(path)
-        place, trusted = self._safe_place(above)
+        place, trusted = await self._safe_place(above)
         try:
-            return self._file(place, path, None)
+            return await self._file(place, path, None)
         except SftpStatus:
             if trusted:
                 raise
-            return self._file(above, path, self._since(place, above))
+            return await self._file(above, path, await self._since(place, above))
 
-    def directories(self, paths: list[bytes], want: Wanted) -> None:
+    async def directories(self, paths: list[bytes], want: Wanted) -> None:
         """Make `paths`, each in the one before it, with that mode and owner. Raises SftpStatus "file exists"."""
         above = posixpath.dirname(paths[0])
-        place, trusted = self._safe_place(above)
+        place, trusted = await self._safe_place(above)
         try:
-            with self._private(place, None) as inside:
-                self._make([inside + path.removeprefix(paths[0]) for path in paths], want, None)
-                self._wire.done(self._wire.rename(inside, paths[0]))
+            async with self._private(place, None) as inside:
+                await self._make([inside + path.removeprefix(paths[0]) for path in paths], want, None)
+                await self._channel.done(self._channel.rename(inside, paths[0]))
         except SftpStatus:
             if trusted:
                 raise
-            self._make(paths, want, self._since(place, above))
+            await self._make(paths, want, await self._since(place, above))
 
-    def remove(self, path: bytes) -> bool:
+    async def remove(self, path: bytes) -> bool:
         """Remove what a killed attempt left on the way to `path`; True if there was something."""
         removed = False
         while path.strip(b"/"):
             path = posixpath.dirname(path)
             if len(_in(path, self._name)) <= MAX_PATH_BYTES:
-                removed |= self._remove(path.rstrip(b"/"))
+                removed |= await self._remove(path.rstrip(b"/"))
         return removed
 
-    def _file(self, place: bytes, path: bytes, since: int | None) -> bytes:
-        with self._private(place, since) as inside:
-            handle = self._wire.handle(self._wire.create(inside, PRIVATE_FILE))
-            self._wire.done(self._wire.chmod(handle, PRIVATE_FILE), self._wire.rename(inside, path))
+    async def _file(self, place: bytes, path: bytes, since: int | None) -> bytes:
+        async with self._private(place, since) as inside:
+            handle = await self._channel.handle(self._channel.create(inside, PRIVATE_FILE))
+            await self._channel.done(self._channel.chmod(handle, PRIVATE_FILE), self._channel.rename(inside, path))
         return handle
 
-    def _make(self, paths: list[bytes], want: Wanted, since: int | None) -> None:
+    async def _make(self, paths: list[bytes], want: Wanted, since: int | None) -> None:
         made = []
         for path in paths:
-            self._wire.done(self._wire.mkdir(path))
-            made.append(self._open_new(path, since))
+            await self._channel.done(self._channel.mkdir(path))
+            made.append(await self._open_new(path, since))
         # The innermost first: who owns a directory may swap what is in it.
         for handle in reversed(made):
-            self._wire.done(self._wire.chown(handle, want.uid, want.gid), self._wire.chmod(handle, want.mode),
-                            self._wire.close_handle(handle))
+            await self._channel.done(self._channel.chown(handle, want.uid, want.gid),
+                                     self._channel.chmod(handle, want.mode), self._channel.close_handle(handle))
 
-    @contextlib.contextmanager
-    def _private(self, place: bytes, since: int | None) -> Iterator[bytes]:
+    @contextlib.asynccontextmanager
+    async def _private(self, place: bytes, since: int | None) -> AsyncIterator[bytes]:
         """A directory in `place` that only root can enter; yields a path in it, which is to be moved away."""
         directory = _in(place, self._name)
-        with self._gone_afterwards(place):
-            self._mkdir(place, directory)
-            handle = self._open_new(directory, since)
-            self._wire.done(self._wire.chmod(handle, PRIVATE_DIRECTORY), self._wire.close_handle(handle))
+        async with self._gone_afterwards(place):
+            await self._mkdir(place, directory)
+            handle = await self._open_new(directory, since)
+            await self._channel.done(self._channel.chmod(handle, PRIVATE_DIRECTORY), self._channel.close_handle(handle))
             yield _in(directory, self._name)
-            self._wire.done(self._wire.rmdir(directory))
+            await self._channel.done(self._channel.rmdir(directory))
 
-    def _mkdir(self, place: bytes, directory: bytes) -> None:
+    async def _mkdir(self, place: bytes, directory: bytes) -> None:
         try:
-            self._wire.done(self._wire.mkdir(directory))
+            await self._channel.done(self._channel.mkdir(directory))
         except SftpStatus as status:
             if system_text(status.text) != "file exists":
                 raise
             # An earlier attempt left it.
-            self._remove(place)
-            self._wire.done(self._wire.mkdir(directory))
+            await self._remove(place)
+            await self._channel.done(self._channel.mkdir(directory))
 
-    @contextlib.contextmanager
-    def _gone_afterwards(self, place: bytes) -> Iterator[None]:
+    @contextlib.asynccontextmanager
+    async def _gone_afterwards(self, place: bytes) -> AsyncIterator[None]:
         self.left = True
         try:
             yield
         except BaseException:
             # The failure that led here is the one to report; what is left is removed later.
             with contextlib.suppress(SftpStatus, WireBroken):
-                self._remove(place)
+                await self._remove(place)
                 self.left = False
             raise
         self.left = False
 
-    def _open_new(self, path: bytes, since: int | None) -> bytes:
+    async def _open_new(self, path: bytes, since: int | None) -> bytes:
         """Open the directory that was just made; with `since`, only if it can be no other: see `_looks_new`."""
-        handle = self._wire.handle(self._wire.opendir(path))
+        handle = await self._channel.handle(self._channel.opendir(path))
         if since is not None:
-            looked, listed = self._wire.fstat(handle), self._wire.readdir(handle)
-            found, names = self._wire.attributes(looked), self._wire.names(listed)
+            looked, listed = self._channel.fstat(handle), self._channel.readdir(handle)
+            found, names = await self._channel.attributes(looked), await self._channel.names(listed)
             if names or not _looks_new(found, since):
-                self._wire.done(self._wire.close_handle(handle))
+                await self._channel.done(self._channel.close_handle(handle))
                 raise Undelivered("verify_failed", f"{where(self._delivery)}: {shown(path)} is not what was made there")
         return handle
 
-    def _since(self, place: bytes, above: bytes) -> int:
+    async def _since(self, place: bytes, above: bytes) -> int:
         """The time by the instance's clock, from a file that only root can change.
 
         Made in `place`, which no user can have lead elsewhere; only if that takes no files, in `above`.
         """
         try:
-            return self._now(place)
+            return await self._now(place)
         except SftpStatus:
-            return self._now(above)
+            return await self._now(above)
 
-    def _now(self, place: bytes) -> int:
+    async def _now(self, place: bytes) -> int:
         path = _in(place, self._name)
-        self._remove(place)
-        with self._gone_afterwards(place):
-            handle = self._wire.handle(self._wire.create(path, PRIVATE_FILE))
-            looked = self._wire.fstat(handle)
-            self._wire.done(self._wire.close_handle(handle), self._wire.remove(path))
-            return self._wire.attributes(looked).mtime
+        await self._remove(place)
+        async with self._gone_afterwards(place):
+            handle = await self._channel.handle(self._channel.create(path, PRIVATE_FILE))
+            looked = self._channel.fstat(handle)
+            await self._channel.done(self._channel.close_handle(handle), self._channel.remove(path))
+            return (await self._channel.attributes(looked)).mtime
 
-    def _safe_place(self, directory: bytes) -> tuple[bytes, bool]:
+    async def _safe_place(self, directory: bytes) -> tuple[bytes, bool]:
         """The lowest place on the way to `directory` in which only root can swap names, and whether that is itself."""
         for _ in range(MAX_LINKS):
-            place, link = self._descend(directory)
+            place, link = await self._descend(directory)
             if link is None:
                 return place, place == directory.rstrip(b"/")
-            target = self._wire.link(self._wire.readlink(link))
+            target = await self._channel.link(self._channel.readlink(link))
             directory = posixpath.normpath(posixpath.join(place + b"/", target) + directory.removeprefix(link))
         raise Undelivered("too_many_links", f"{where(self._delivery)}: more than {MAX_LINKS} symbolic links")
 
-    def _descend(self, directory: bytes) -> tuple[bytes, bytes | None]:
+    async def _descend(self, directory: bytes) -> tuple[bytes, bytes | None]:
         """Go down as far as only root can swap names; return the place, and root's link that it ends at, if any."""
         place = b""
         for path, looked in self._look_down(directory):
-            found = self._wire.attributes(looked)
+            found = await self._channel.attributes(looked)
             if found.is_link and found.uid == ROOT:
                 return place, path
             if not found.keeps_names:
@@ -180,34 +181,34 @@ class Staging:
         names = directory.strip(b"/").split(b"/")
         paths = [b"/" + b"/".join(names[:depth]) for depth in range(1, len(names) + 1) if names[0]]
         for start in range(0, len(paths), _WINDOW):
-            yield from [(path, self._wire.lstat(path)) for path in paths[start:start + _WINDOW]]
+            yield from [(path, self._channel.lstat(path)) for path in paths[start:start + _WINDOW]]
 
-    def _remove(self, place: bytes) -> bool:
+    async def _remove(self, place: bytes) -> bool:
         path = _in(place, self._name)
-        found = self._look(path)
+        found = await self._look(path)
         if found is None:
             return False
-        if found.is_directory and found.uid == ROOT and self._safe_place(place)[1]:
-            self._clear(path)
-        elif found.is_directory and self._look(_in(path, self._name)):
+        if found.is_directory and found.uid == ROOT and (await self._safe_place(place))[1]:
+            await self._clear(path)
+        elif found.is_directory and await self._look(_in(path, self._name)):
             # Wherever a user has this lead meanwhile, nothing else has that name.
-            self._wire.done(self._wire.remove(_in(path, self._name)))
-        self._wire.done(self._wire.remove(path))
+            await self._channel.done(self._channel.remove(_in(path, self._name)))
+        await self._channel.done(self._channel.remove(path))
         return True
 
-    def _clear(self, directory: bytes) -> None:
+    async def _clear(self, directory: bytes) -> None:
         """Remove what is in a directory that only root can change."""
-        handle = self._wire.handle(self._wire.opendir(directory))
-        names = self._wire.names(self._wire.readdir(handle))
-        self._wire.done(self._wire.close_handle(handle))
+        handle = await self._channel.handle(self._channel.opendir(directory))
+        names = await self._channel.names(self._channel.readdir(handle))
+        await self._channel.done(self._channel.close_handle(handle))
         for path in (_in(directory, name) for name in names):
-            if self._wire.attributes(self._wire.lstat(path)).is_directory:
-                self._clear(path)
-            self._wire.done(self._wire.remove(path))
+            if (await self._channel.attributes(self._channel.lstat(path))).is_directory:
+                await self._clear(path)
+            await self._channel.done(self._channel.remove(path))
 
-    def _look(self, path: bytes) -> Attributes | None:
+    async def _look(self, path: bytes) -> Attributes | None:
         try:
-            return self._wire.attributes(self._wire.lstat(path))
+            return await self._channel.attributes(self._channel.lstat(path))
         except SftpStatus as status:
             if status.code == NO_SUCH_FILE:
                 return None

@@ -1,8 +1,8 @@
-"""The SFTP protocol, version 3, as far as delivering a file needs it, over a socket that is already open.
+"""An SFTP connection as a wire: requests leave it together, and answers find who asked.
 
-Requests are queued, sent together and answered by number, so that a small file costs three round trips; a
-request is `wire.lstat(path)` and later `wire.attributes(number)`. Paths are bytes. One thread at a time.
-See draft-ietf-secsh-filexfer-02 for the format.
+Several pieces of work share it, each with a `Channel` of its own (`worker.targets.incus.sftp_channel`) and each written
+as a coroutine that waits for nothing but answers. The requests of all leave in one send, and each goes on as soon as
+its answer is there. No event loop is needed for that, and no second thread.
 
 It is spoken here because no library sends requests together from plain threads: paramiko's client waits for the answer
 to each request (but for reads and writes), and asyncssh's belongs to asyncio and brings all of SSH along.
@@ -11,50 +11,33 @@ to each request (but for reads and writes), and asyncssh's belongs to asyncio an
 import socket
 import struct
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import suppress
+from typing import Final, Protocol, TypeVar
 
-from worker.targets.attributes import Attributes
 from worker.targets.base import Patience
 
-#: Longest piece of a file in one write: the server takes packets of at most 256 KiB, header included.
-WRITE_BYTES: Final = 255 * 1024
-#: What is asked for in one read; the server gives no more at once.
-READ_BYTES: Final = 32 * 1024
-#: Status codes of the protocol.
-OK, EOF, NO_SUCH_FILE, PERMISSION_DENIED, FAILURE = 0, 1, 2, 3, 4
-
-_INIT, _VERSION, _OPEN, _CLOSE, _READ, _WRITE, _LSTAT = 1, 2, 3, 4, 5, 6, 7
-_FSTAT, _FSETSTAT, _OPENDIR, _READDIR, _REMOVE, _MKDIR, _RMDIR, _STAT, _READLINK = 8, 10, 11, 12, 13, 14, 15, 17, 19
-_STATUS, _HANDLE, _DATA, _NAME, _ATTRS, _EXTENDED = 101, 102, 103, 104, 105, 200
-_FOR_READING, _FOR_WRITING, _CREATE, _EXCLUSIVE = 0x01, 0x02, 0x08, 0x20
-_HAS_SIZE, _HAS_OWNER, _HAS_MODE, _HAS_TIMES = 0x01, 0x02, 0x04, 0x08
-#: What the server tells of every file: of these, in this order, and none else.
-_HAS_ALL: Final = _HAS_SIZE | _HAS_OWNER | _HAS_MODE | _HAS_TIMES
-_ATTRIBUTES: Final = struct.Struct(">IQIIIII")
-#: setuid, setgid and sticky, and where Go keeps them. Servers up to pkg/sftp 1.13.5 take the mode for one of Go's.
-_GO_BITS: Final = ((0o4000, 1 << 23), (0o2000, 1 << 22), (0o1000, 1 << 20))
+_INIT, _VERSION = 1, 2
 _VERSION_3: Final = 3
+#: The length of a message, its kind and its number.
+_HEAD: Final = struct.Struct(">IBI")
 _MAX_ANSWER_BYTES: Final = 2**20
 #: Pieces up to this size wait for their neighbours and leave in one send.
 _GATHER_BYTES: Final = 64 * 1024
 _RECEIVE_BYTES: Final = 64 * 1024
+_NOTHING: Final = memoryview(b"")
 #: While nothing moves, its limit is looked at so often: it may have become shorter.
 _LOOK_S: Final = 0.25
+#: Where nothing came for so long, nothing was under way.
+_QUIET_S: Final = 0.01
 #: Seconds and microseconds, as socket(7) wants them; all zero would be no limit.
 _TIMEVAL: Final = struct.Struct("@ll")
 #: On, with no time to wait, as socket(7) wants it.
 _RESET_ON_CLOSE: Final = struct.pack("@ii", 1, 0)
-_POSIX_RENAME: Final = b"posix-rename@openssh.com"
+#: How a file gets the name of another, in one step.
+POSIX_RENAME: Final = b"posix-rename@openssh.com"
 
-
-class SftpStatus(Exception):
-    """The server refused a request; the connection is as good as before."""
-
-    def __init__(self, code: int, text: str) -> None:
-        self.code: Final = code
-        self.text: Final = text
-        super().__init__(text or f"SFTP status {code}")
+Result = TypeVar("Result")
 
 
 class WireBroken(Exception):
@@ -69,8 +52,15 @@ class WireStalled(WireBroken):
     """Nothing moved for the whole timeout: close the connection."""
 
 
+class Asking(Protocol):
+    """Who asks, and waits for answers."""
+
+    def take(self, number: int, message: bytes) -> bool:
+        """Take an answer; return True when this was what is waited for."""
+
+
 class Wire:
-    """One SFTP connection. Every method may raise WireStalled or WireBroken."""
+    """One SFTP connection. Every method may raise WireStalled or WireBroken. One thread at a time."""
 
     def __init__(self, connection: socket.socket, timeout_s: float, patience: Patience) -> None:
         """Say hello on `connection`, which stays the caller's to close.
@@ -85,88 +75,36 @@ class Wire:
         self._in = bytearray()
         self._landing = memoryview(bytearray(_RECEIVE_BYTES))
         self._number = 0
-        self._waiting: set[int] = set()
-        self._answers: dict[int, bytes] = {}
-        self.broken = False
+        #: Who asked what is not answered yet, by number; the longest ago first.
+        self._askers: dict[int, Asking] = {}
+        self._running: Mapping[Asking, object] = {}
+        self._failure: WireBroken | None = None
+        #: Who waited for the first answer that was due when the wire broke.
+        self.broke_over: Asking | None = None
         #: Whether a new file has the mode that it was asked for at once; None until that was seen.
         self.heeds_mode: bool | None = None
-        self._out += struct.pack(">IBI", 5, _INIT, _VERSION_3)
+        self._out += _HEAD.pack(5, _INIT, _VERSION_3)
         self._flush()
-        self._greet(self._next_message())
+        self._greet()
 
-    def lstat(self, path: bytes) -> int:
-        """Ask for the attributes of `path` itself, links not followed."""
-        return self._queue(_LSTAT, _string(path))
+    @property
+    def broken(self) -> bool:
+        """True when the connection can no longer be used."""
+        return self._failure is not None
 
-    def stat(self, path: bytes) -> int:
-        """Ask for the attributes of what `path` leads to."""
-        return self._queue(_STAT, _string(path))
+    def close(self) -> None:
+        """Use it no more. Never raises."""
+        self._failure = self._failure or WireBroken("the connection is closed")
 
-    def fstat(self, handle: bytes) -> int:
-        """Ask for the attributes of an open file or directory."""
-        return self._queue(_FSTAT, _string(handle))
+    def ask(self, asker: Asking, kind: int, body: bytes, piece: memoryview = _NOTHING) -> int:
+        """Have a request leave with the next ones; return its number.
 
-    def readdir(self, handle: bytes) -> int:
-        """Ask for some of the names in an open directory; the server gives 128 at once."""
-        return self._queue(_READDIR, _string(handle))
-
-    def readlink(self, path: bytes) -> int:
-        """Ask where the symbolic link `path` points."""
-        return self._queue(_READLINK, _string(path))
-
-    def create(self, path: bytes, mode: int) -> int:
-        """Make a new file; fails if there is one. Old servers ignore `mode` and use 0644: set it again."""
-        flags = _FOR_READING | _FOR_WRITING | _CREATE | _EXCLUSIVE
-        return self._queue(_OPEN, _string(path) + struct.pack(">III", flags, _HAS_MODE, mode))
-
-    def open(self, path: bytes) -> int:
-        """Open a file for reading."""
-        return self._queue(_OPEN, _string(path) + struct.pack(">II", _FOR_READING, 0))
-
-    def open_to_write(self, path: bytes) -> int:
-        """Open a file that is there for reading and writing, as it is."""
-        return self._queue(_OPEN, _string(path) + struct.pack(">II", _FOR_READING | _FOR_WRITING, 0))
-
-    def opendir(self, path: bytes) -> int:
-        """Open a directory."""
-        return self._queue(_OPENDIR, _string(path))
-
-    def mkdir(self, path: bytes) -> int:
-        """Make a directory; its mode is the server's choice."""
-        return self._queue(_MKDIR, _string(path) + struct.pack(">I", 0))
-
-    def rmdir(self, path: bytes) -> int:
-        """Remove an empty directory."""
-        return self._queue(_RMDIR, _string(path))
-
-    def remove(self, path: bytes) -> int:
-        """Remove a file."""
-        return self._queue(_REMOVE, _string(path))
-
-    def rename(self, old: bytes, new: bytes) -> int:
-        """Give the file at `old` the name `new`; what was there is replaced in one step."""
-        return self._queue(_EXTENDED, _string(_POSIX_RENAME) + _string(old) + _string(new))
-
-    def chown(self, handle: bytes, uid: int, gid: int) -> int:
-        """Set the owner of an open file or directory."""
-        return self._queue(_FSETSTAT, _string(handle) + struct.pack(">III", _HAS_OWNER, uid, gid))
-
-    def chmod(self, handle: bytes, mode: int) -> int:
-        """Set the permission bits of an open file or directory.
-
-        Not together with the owner: servers up to pkg/sftp 1.13.5 mix the two up in one request.
+        `piece` is what it ends with, and is not used after the return: a large one leaves at once.
         """
-        special = sum(go for posix, go in _GO_BITS if mode & posix)
-        return self._queue(_FSETSTAT, _string(handle) + struct.pack(">II", _HAS_MODE, mode | special))
-
-    def truncate(self, handle: bytes, size: int) -> int:
-        """Have an open file end after `size` bytes."""
-        return self._queue(_FSETSTAT, _string(handle) + struct.pack(">IQ", _HAS_SIZE, size))
-
-    def write(self, handle: bytes, offset: int, piece: memoryview) -> int:
-        """Write `piece` (at most WRITE_BYTES) at `offset`. The piece is not used after the return."""
-        body = _string(handle) + struct.pack(">QI", offset, len(piece))
-        number = self._queue(_WRITE, body, len(piece))
+        self._require_whole()
+        self._number = number = (self._number + 1) & 0xFFFFFFFF
+        self._out += _HEAD.pack(len(body) + len(piece) + 5, kind, number) + body
+        self._askers[number] = asker
         if len(piece) <= _GATHER_BYTES:
             self._out += piece
         else:
@@ -174,123 +112,133 @@ class Wire:
             self._send(piece)
         return number
 
-    def read(self, handle: bytes, offset: int) -> int:
-        """Ask for up to READ_BYTES at `offset`."""
-        return self._queue(_READ, _string(handle) + struct.pack(">QI", offset, READ_BYTES))
+    def owes(self, asker: Asking) -> bool:
+        """True while an answer to `asker` is due."""
+        return asker in self._askers.values()
 
-    def close_handle(self, handle: bytes) -> int:
-        """Close an open file; the server finishes its writes first."""
-        return self._queue(_CLOSE, _string(handle))
+    def run(self, asker: Asking, work: Coroutine[None, None, Result]) -> Result:
+        """Do one piece of work; return what it returns, or raise what it raises."""
+        (result,) = self.run_all({asker: work})
+        return result
 
-    def done(self, *numbers: int) -> None:
-        """Wait for the answers to `numbers`; raise SftpStatus for the first that is not OK."""
-        for number in numbers:
-            self._answer(number, _STATUS)
+    def run_all(self, works: Mapping[Asking, Coroutine[None, None, Result]]) -> Iterator[Result]:
+        """Do several pieces of work side by side, each with whom it asks by; yield what each returns when it ends.
 
-    def attributes(self, number: int) -> Attributes:
-        """Wait for attributes. Raises SftpStatus."""
-        return self._attributes(self._answer(number, _ATTRS), 0)
-
-    def names(self, number: int) -> list[bytes]:
-        """Wait for names of a directory; none at its end. Raises SftpStatus."""
+        When the wire breaks each is told where it waits. What one of them raises ends all.
+        """
+        self._running = running = dict(works)
+        woken = dict.fromkeys(running)
         try:
-            body = self._answer(number, _NAME)
-        except SftpStatus as status:
-            if status.code == EOF:
-                return []
-            raise
-        names = []
-        at = 4
-        for _ in range(int.from_bytes(body[:4])):
-            names.append(self._string_at(body, at))
-            at += 4 + len(names[-1])
-            at += 4 + len(self._string_at(body, at))
-            self._attributes(body, at)
-            at += _ATTRIBUTES.size
-        return names
+            while running:
+                for asker in woken:
+                    try:
+                        _go_on(running[asker], self._failure)
+                    except StopIteration as ended:
+                        del running[asker]
+                        result = ended.value
+                    except BaseException:
+                        del running[asker]
+                        raise
+                    else:
+                        continue
+                    yield result
+                woken = self._exchange()
+        finally:
+            # Nothing but a mistake ends it sooner: none of the others may wait for anything more.
+            if running:
+                self.close()
+            for work in running.values():
+                work.close()
 
-    def handle(self, number: int) -> bytes:
-        """Wait for the handle of an open file. Raises SftpStatus."""
-        return self._string_at(self._answer(number, _HANDLE))
+    def breaks(self, reason: str) -> WireBroken:
+        """The error to raise for an answer that makes no sense: the wire is broken."""
+        return self._fail(WireBroken(reason))
 
-    def link(self, number: int) -> bytes:
-        """Wait for where a link points. Raises SftpStatus."""
-        return self._string_at(self._answer(number, _NAME), 4)
-
-    def data(self, number: int) -> bytes:
-        """Wait for bytes that were read; none at the end of the file. Raises SftpStatus."""
+    def _exchange(self) -> dict[Asking, None]:
+        """Send what was asked, and wait until there is what somebody waits for; return who goes on, if only to fail."""
+        woken: dict[Asking, None] = {}
         try:
-            return self._string_at(self._answer(number, _DATA))
-        except SftpStatus as status:
-            if status.code == EOF:
-                return b""
-            raise
+            self._flush()
+            while self._running and not woken:
+                self._receive()
+                woken = {asker: None for message in self._messages() if (asker := self._hand_out(message))}
+        except WireBroken:
+            return dict.fromkeys(self._running)
+        return woken
 
-    def drain(self) -> None:
-        """Wait for every answer that is still due and forget it."""
-        self._until(lambda: not self._waiting)
-        self._answers.clear()
+    def _hand_out(self, message: bytes) -> Asking | None:
+        """Give an answer to who asked; return who that is if it is what it waits for."""
+        number = int.from_bytes(message[1:5])
+        asker = self._askers.pop(number, None)
+        if asker is None:
+            raise self.breaks("an answer that nobody asked for")
+        return asker if asker.take(number, message) and asker in self._running else None
 
-    def _greet(self, message: bytes) -> None:
-        is_version_3 = message[0] == _VERSION and int.from_bytes(message[1:5]) == _VERSION_3
-        if not is_version_3 or _POSIX_RENAME not in message:
-            self.broken = True
-            raise WireForeign("not SFTP version 3 with posix-rename")
+    def _greet(self) -> None:
+        while not (messages := self._messages()):
+            self._receive()
+        is_version_3 = messages[0][0] == _VERSION and int.from_bytes(messages[0][1:5]) == _VERSION_3
+        if not is_version_3 or POSIX_RENAME not in messages[0]:
+            raise self._fail(WireForeign("not SFTP version 3 with posix-rename"))
 
-    def _queue(self, kind: int, body: bytes, following: int = 0) -> int:
-        self._number = (self._number + 1) & 0xFFFFFFFF
-        self._out += struct.pack(">IBI", len(body) + following + 5, kind, self._number) + body
-        self._waiting.add(self._number)
-        return self._number
+    def _messages(self) -> list[bytes]:
+        """Take the messages that are there whole."""
+        came, at = self._in, 0
+        messages = []
+        while len(came) >= at + 4:
+            length = int.from_bytes(came[at:at + 4])
+            if not 5 <= length <= _MAX_ANSWER_BYTES:
+                raise self.breaks(f"an answer of {length} bytes")
+            end = at + 4 + length
+            if len(came) < end:
+                break
+            messages.append(bytes(came[at + 4:end]))
+            at = end
+        del came[:at]
+        return messages
 
-    def _answer(self, number: int, kind: int) -> bytes:
-        self._until(lambda: number in self._answers)
-        message = self._answers.pop(number)
-        if message[0] == _STATUS:
-            code, text = _status(message)
-            if code != OK:
-                raise SftpStatus(code, text)
-        if message[0] != kind:
-            raise self._break(f"answer of kind {message[0]}")
-        return message[5:]
+    def _receive(self) -> None:
+        self._keep(self._step(self._connection.recv_into, self._landing))
 
-    def _until(self, ready: Callable[[], bool]) -> None:
-        self._flush()
-        while not ready():
-            message = self._next_message()
-            number = int.from_bytes(message[1:5])
-            if number not in self._waiting:
-                raise self._break("an answer that nobody asked for")
-            self._waiting.discard(number)
-            self._answers[number] = message
-
-    def _next_message(self) -> bytes:
-        self._receive(4)
-        length = int.from_bytes(self._in[:4])
-        if not 5 <= length <= _MAX_ANSWER_BYTES:
-            raise self._break(f"an answer of {length} bytes")
-        self._receive(4 + length)
-        message = bytes(self._in[4:4 + length])
-        del self._in[:4 + length]
-        return message
-
-    def _receive(self, wanted: int) -> None:
-        while len(self._in) < wanted:
-            received = self._step(self._connection.recv_into, self._landing)
-            if not received:
-                raise self._break("the other side closed the connection")
-            self._in += self._landing[:received]
+    def _keep(self, received: int) -> None:
+        if not received:
+            raise self.breaks("the other side closed the connection")
+        self._in += self._landing[:received]
 
     def _flush(self) -> None:
+        self._require_whole()
         if self._out:
             out, self._out = self._out, bytearray()
             self._send(memoryview(out))
 
+    def _require_whole(self) -> None:
+        if self._failure is not None:
+            raise type(self._failure)(str(self._failure))
+
     def _send(self, piece: memoryview) -> None:
-        if self.broken:
-            raise WireBroken("the connection is broken")
         while piece:
-            piece = piece[self._step(self._connection.send, piece):]
+            piece = piece[self._step(self._send_some, piece):]
+
+    def _send_some(self, piece: memoryview) -> int:
+        try:
+            return self._connection.send(piece)
+        except (TimeoutError, BlockingIOError):
+            # The other side may take nothing more until its answers are read.
+            if not self._take_what_came():
+                raise
+            return 0
+
+    def _take_what_came(self) -> bool:
+        """Receive as long as something comes; return True if anything did."""
+        before = len(self._in)
+        self._connection.settimeout(_QUIET_S)
+        try:
+            with suppress(TimeoutError):
+                while True:
+                    self._keep(self._connection.recv_into(self._landing))
+        finally:
+            _limit(self._connection, min(_LOOK_S, self._timeout_s))
+        return len(self._in) > before
 
     def _step(self, move: Callable[[memoryview], int], room: memoryview) -> int:
         """Receive or send a little, waiting for that as long as patience has it; return how many bytes moved."""
@@ -304,35 +252,30 @@ class Wire:
                     if time.monotonic() - since >= limit_s:
                         raise self._stalled(limit_s) from error
         except OSError as error:
-            raise self._break(str(error)) from error
+            raise self.breaks(str(error)) from error
         finally:
             self._patience.still_since = None
 
-    def _stalled(self, limit_s: float) -> WireStalled:
-        self.broken = True
+    def _stalled(self, limit_s: float) -> WireBroken:
         self._patience.hurried = limit_s < self._timeout_s
         # What has not left this machine never does: nobody expects a rename that arrives after all.
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        return WireStalled(f"nothing moved for {limit_s:g} s")
+        return self._fail(WireStalled(f"nothing moved for {limit_s:g} s"))
 
-    def _break(self, reason: str) -> WireBroken:
-        self.broken = True
-        return WireBroken(reason)
+    def _fail(self, failure: WireBroken) -> WireBroken:
+        if self._failure is None:
+            self._failure = failure
+            due_first = (asker for asker in self._askers.values() if asker in self._running)
+            self.broke_over = next(due_first, None) or next(iter(self._running), None)
+        return failure
 
-    def _string_at(self, body: bytes, at: int = 0) -> bytes:
-        end = at + 4 + int.from_bytes(body[at:at + 4])
-        if len(body) < end:
-            raise self._break("a string that ends too early")
-        return body[at + 4:end]
 
-    def _attributes(self, body: bytes, at: int) -> Attributes:
-        try:
-            flags, size, uid, gid, mode, _, mtime = _ATTRIBUTES.unpack_from(body, at)
-        except struct.error as error:
-            raise self._break(f"attributes of {len(body) - at} bytes") from error
-        if flags & _HAS_ALL != _HAS_ALL:
-            raise self._break("attributes without size, owner, mode or times")
-        return Attributes(size, uid, gid, mode, mtime)
+def _go_on(work: Coroutine[None, None, Result], failure: WireBroken | None) -> None:
+    """Have a piece of work go on until it waits again. Raises StopIteration when it ends, and what it raises."""
+    if failure is None:
+        work.send(None)
+    else:
+        work.throw(type(failure)(str(failure)))
 
 
 def _limit(connection: socket.socket, timeout_s: float) -> None:
@@ -346,13 +289,3 @@ def _limit(connection: socket.socket, timeout_s: float) -> None:
     limit = _TIMEVAL.pack(seconds, int((timeout_s - seconds) * 1e6))
     for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
         connection.setsockopt(socket.SOL_SOCKET, option, limit)
-
-
-def _string(value: bytes) -> bytes:
-    return len(value).to_bytes(4) + value
-
-
-def _status(message: bytes) -> tuple[int, str]:
-    code = int.from_bytes(message[5:9])
-    length = int.from_bytes(message[9:13])
-    return code, message[13:13 + length].decode("utf-8", "replace")

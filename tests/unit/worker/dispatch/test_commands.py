@@ -11,6 +11,7 @@ from daemon.spool import Mark
 from daemon.task_queue import Command, CommandAnswer, Selection
 from tests.support import rows
 from tests.support.depot import Depot, new_id
+from tests.support.lanes import take_one
 from worker.dispatch.commands import VERBS, Commands, Forget, Refused, decide, states_of
 from worker.dispatch.lane import Lane
 
@@ -241,7 +242,7 @@ def test_claimed_task_that_no_runner_has_begun_is_taken_back(depot: Depot, comma
     lanes.only.add(depot.claim())
     ask(depot, commands, "cancel", upload)
     assert depot.state(upload) is State.CANCELLED
-    assert lanes.only.take(0, turn_over=False) is None
+    assert take_one(lanes.only) is None
 
 
 def test_task_that_was_taken_back_is_not_lost_when_the_queue_cannot_be_written(
@@ -268,7 +269,8 @@ def test_task_that_is_being_pushed_is_ended_before_its_rename(
     """Its runner is told, and the wish is on the disk until the push ends, however it does."""
     upload = depot.accept()
     lanes.only.add(depot.claim())
-    push = lanes.only.take(0, turn_over=False)
+    push = take_one(lanes.only)
+    assert push is not None
     [answer] = ask(depot, commands, verb, upload)
     assert answer.changed == 1
     assert push.stopped
@@ -285,7 +287,7 @@ def test_task_whose_push_has_just_ended_is_cancelled_when_that_is_settled(
     """A cancel that comes between the end of a failed push and its settlement is not lost."""
     upload = depot.accept()
     lanes.only.add(depot.claim())
-    lanes.only.done(lanes.only.take(0, turn_over=False), abandoned=False)
+    lanes.only.done(take_one(lanes.only), abandoned=False)
     ask(depot, commands, "cancel", upload)
     depot.queue.resume(supersede=True)
     assert depot.state(upload) is State.CANCELLED

@@ -75,6 +75,15 @@ def test_outcome_leads_to_its_state(desk: Desk, code: str | None, state: State, 
     assert found.error_code == (None if code in {None, "cancelled"} else code)
 
 
+def test_push_that_only_shared_the_connection_is_tried_again_and_no_attempt_counts(desk: Desk) -> None:
+    """It was another one that the connection ended over; what that may have left is known."""
+    [task] = desk.claim()
+    desk.settling.take([PushOutcome(task, "stalled", "nothing moved", left_part=True, bystander=True)])
+    desk.settling.flush()
+    found = desk.now(task)
+    assert (found.state, found.attempts, found.error_code, found.left_part) == (State.QUEUED, 0, "stalled", True)
+
+
 def test_task_that_waits_alone_does_not_age_meanwhile(desk: Desk) -> None:
     """Of its instance's other tasks each goes its own way; the clock of the instance does not stop for them."""
     [task] = desk.claim()

@@ -8,6 +8,7 @@ from daemon.model.task import State, Task
 from daemon.model.upload import Destination
 from tests.support import rows
 from tests.support.depot import Depot
+from tests.support.lanes import take_one
 from tests.support.targets import no_target
 from worker.dispatch import part_cleanup
 from worker.dispatch.lane import Lane
@@ -50,7 +51,7 @@ class Broom:
     def end(self, task: Task, code: str | None, *, removed: bool = False, unopened: bool = False) -> None:
         """A runner has looked for a part file."""
         lane = self.lanes.find(task.destination)
-        push = lane.take(0, turn_over=False) if lane else None
+        push = take_one(lane) if lane else None
         if lane and push:
             lane.done(push, abandoned=False)
         self.sweeping.swept(Swept(task, code, "so it is", removed, unopened))

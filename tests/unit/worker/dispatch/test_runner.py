@@ -1,20 +1,22 @@
 """A runner and its session."""
 
+import errno
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 import pytest
 
-from daemon.config import Config
-from daemon.errors import Undelivered
+from daemon import failpoints
+from daemon.config import Config, DeliverySection
+from daemon.errors import CourierError, Undelivered
 from daemon.model.upload import Destination
 from daemon.task_queue import BULK_BYTES
 from tests.support.depot import Depot, an_upload
 from worker.dispatch import runner
-from worker.dispatch.lane import Lane
+from worker.dispatch.lane import Lane, Push
 from worker.dispatch.runner import Pushed, PushOutcome, Swept
-from worker.targets.base import Delivery, Patience, Receipt
+from worker.targets.base import Delivery, Ended, Parcel, Patience, Receipt, one_by_one
 
 
 class Counted:
@@ -25,21 +27,37 @@ class Counted:
 
     def __init__(self) -> None:
         self.said: list[str] = []
+        #: The connection is lost with all that is under way.
+        self.loses = False
         #: What it raises when it is to vouch for what was delivered.
         self.doubt: Exception | None = None
         #: What happens during a delivery.
         self.meanwhile: Callable[[], None] = lambda: None
+        #: What opening, and a probe of the remote, raise.
+        self.refusal: Exception | None = None
+        self.away: CourierError | None = None
 
     def open(self, destination: Destination, stopped: str, patience: Patience | None = None) -> "Counted":
         """Open the session."""
         self.said.append("open")
+        if self.refusal is not None:
+            raise self.refusal
         return self
 
     def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
         """Deliver nothing, while more tasks come."""
         self.said.append("deliver")
         self.meanwhile()
+        before_rename()
         return Receipt(atomic=True, way="directory")
+
+    def deliver_all(self, parcels: Sequence[Parcel]) -> Iterator[Ended]:
+        """Deliver one after the other; or, once the connection is lost, none."""
+        if not self.loses:
+            yield from one_by_one(self, parcels)
+        self.broken = self.loses
+        for number, parcel in enumerate(parcels if self.loses else ()):
+            yield Ended(parcel=parcel, error=Undelivered("connection_lost"), left_part=True, bystander=number != 1)
 
     def confirm(self) -> None:
         """Vouch for what was delivered, or not."""
@@ -52,7 +70,10 @@ class Counted:
         return False
 
     def probe(self) -> None:
-        """Be there."""
+        """Be there, or not."""
+        self.said.append("probe")
+        if self.away is not None:
+            raise self.away
 
     def find_project(self, project: str) -> None:
         """Have every project."""
@@ -79,17 +100,19 @@ class Work:
         self.pushed_after: list[int] = []
         self.told_after: list[int] = []
 
-    def run(self, patience: Patience | None = None) -> None:
+    def run(self, patience: Patience | None = None, per_instance: int = 16) -> None:
         """Push them all."""
-        runner.run(self.lane, lambda _: self.counted, self.depot.spool, Config, self._hear, patience or Patience())
+        config = Config(delivery=DeliverySection(per_instance=per_instance))
+        runner.run(self.lane, lambda _: self.counted, self.depot.spool, lambda: config, self._hear, patience or Patience())
 
-    def _hear(self, message: PushOutcome | Pushed | Swept) -> None:
+    def _hear(self, *messages: PushOutcome | Pushed | Swept) -> None:
         asked = self.counted.said.count("confirm")
-        if isinstance(message, Pushed):
-            self.pushed_after.append(asked)
-        else:
-            self.told_after.append(asked)
-            self.reported.append(message)
+        for message in messages:
+            if isinstance(message, Pushed):
+                self.pushed_after.append(asked)
+            else:
+                self.told_after.append(asked)
+                self.reported.append(message)
 
     @property
     def codes(self) -> list[str | None]:
@@ -107,7 +130,7 @@ def test_session_is_let_go_of_now_and_then_while_work_keeps_coming(
     monkeypatch.setattr(runner, "HOLD_S", hold_s)
     monkeypatch.setattr(runner, "LINGER_S", 0.0)
     work = Work(depot, 2)
-    work.run()
+    work.run(per_instance=1)
     assert work.counted.said == said
     assert work.codes == [None, None]
 
@@ -115,9 +138,35 @@ def test_session_is_let_go_of_now_and_then_while_work_keeps_coming(
 def test_delivery_is_told_only_when_its_session_has_vouched_for_it(depot: Depot) -> None:
     """One question serves all that were delivered before it; that there is room for more is told at once."""
     work = Work(depot, 3)
+    work.lane.low_at = 1
     work.run()
-    assert work.pushed_after == [0, 0, 0]
+    assert work.pushed_after[:1] == [0]
     assert work.told_after == [1, 1, 1]
+
+
+def test_delivery_is_told_at_once_unless_another_one_just_was(depot: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for a single upload hears of it; where one follows the other, a question serves many."""
+    monkeypatch.setattr(runner, "CONFIRM_S", 60.0)
+    work = Work(depot, 3)
+    waiting = work.lane.hand_back()
+    take = work.lane.take
+
+    def next_one(linger_s: float, *, most: int, turn_over: bool) -> list[Push]:
+        # Each comes when the runner waits for it; it waits for no more once they are all there.
+        if linger_s or work.counted.said[-1:] != ["deliver"]:
+            work.lane.add([waiting.pop(0)]) if waiting else work.lane.close()
+        return take(0.0, most=most, turn_over=turn_over)
+
+    monkeypatch.setattr(work.lane, "take", next_one)
+    work.run()
+    assert work.counted.said == ["open", "deliver", "confirm", "deliver", "deliver", "confirm", "close"]
+
+
+def test_room_is_told_of_only_where_the_queue_has_more(depot: Depot) -> None:
+    """The main loop has nothing to do for a lane that it has given all."""
+    work = Work(depot, 3)
+    work.run()
+    assert work.pushed_after == []
 
 
 def test_push_that_was_hurried_stays_so_when_there_is_time_again_before_that_is_told(depot: Depot) -> None:
@@ -171,3 +220,60 @@ def test_session_that_broke_is_asked_before_it_is_closed(depot: Depot) -> None:
     work.run()
     assert work.counted.said == ["open", "deliver", "confirm", "close"]
     assert work.codes == [None]
+
+
+# --- several at once ---------------------------------------------------------------------------------------
+
+
+def bystanders(work: Work) -> list[bool]:
+    """Which of what was reported only happened to be under way."""
+    return [isinstance(ended, PushOutcome) and ended.bystander for ended in work.reported]
+
+
+@pytest.mark.parametrize(("refusal", "code"), [
+    (Undelivered("instance_not_found"), "instance_not_found"), (OSError(errno.EIO, "broken"), "io_error")])
+def test_instance_that_cannot_be_reached_is_the_matter_of_one_task(depot: Depot, refusal: Exception, code: str) -> None:
+    """However many would have been pushed with it."""
+    work = Work(depot, 3)
+    work.counted.refusal = refusal
+    work.run()
+    assert work.counted.said == ["open"]
+    assert (work.codes, bystanders(work)) == ([code] * 3, [False, True, True])
+
+
+@pytest.mark.parametrize(("away", "code"), [(None, "connection_lost"), (Undelivered("incus_unreachable"), "incus_unreachable")])
+def test_remote_is_asked_once_when_a_connection_is_lost(depot: Depot, away: CourierError | None, code: str) -> None:
+    """Each of those that were under way ends with the answer."""
+    work = Work(depot, 3)
+    work.counted.loses, work.counted.away = True, away
+    work.run()
+    assert work.counted.said == ["open", "probe", "close"]
+    assert (work.codes, bystanders(work)) == ([code] * 3, [True, False, True])
+    assert all(isinstance(ended, PushOutcome) and ended.left_part for ended in work.reported)
+
+
+def test_task_whose_bytes_are_gone_fails_alone(depot: Depot) -> None:
+    """The others of its batch are pushed."""
+    work = Work(depot, 3)
+    depot.spool.remove([depot.queue.page(limit=3)[1].upload])
+    work.run()
+    assert sorted(work.codes, key=str) == [None, None, "bytes_missing"]
+
+
+def test_task_that_is_cancelled_before_its_last_moment_fails_alone(depot: Depot) -> None:
+    """It is asked for each one when its turn comes."""
+    work = Work(depot, 3)
+    ids = [task.task_id for task in depot.queue.page(limit=3)]
+    work.counted.meanwhile = lambda: work.lane.interrupt(ids[0], cancelled=True)
+    work.run()
+    assert sorted(work.codes, key=str) == [None, None, "cancelled"]
+
+
+def test_disk_that_fails_at_one_task_fails_it_alone(depot: Depot) -> None:
+    """And what is not known to be well is not used any more."""
+    work = Work(depot, 3)
+    failpoints.arm("push.write=EIO@2")
+    work.run()
+    failpoints.arm("")
+    assert sorted(work.codes, key=str) == [None, None, "io_error"]
+    assert work.counted.said == ["open", "deliver", "deliver", "confirm", "close"]

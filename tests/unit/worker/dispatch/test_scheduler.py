@@ -43,30 +43,41 @@ class Floor:
         self._gates: dict[str, threading.Event] = {}
         self._lock = threading.Lock()
         self._open = threading.Event()
+        #: How many runners push something.
+        self._working = 0
         self.away: set[str] = set()
         #: Instances that have not answered; all others that something is sent to have.
         self.untried: set[str] = set()
         self.known: set[str] = set()
 
     def _run(self, lane: Lane, config: Callable[[], Config], patience: Patience) -> None:
-        while (push := lane.take(0.01, turn_over=False)) is not None:
+        while pushes := lane.take(0.01, most=config().delivery.per_instance, turn_over=False):
             self.configs.append(config())
-            self._push(push)
-            lane.done(push, abandoned=False)
-            if push.sweep:
-                self.swept.append(push.task.task_id)
-            else:
-                self.depot.queue.settle([_delivered(push.task)], supersede=False)
+            for push in pushes:
+                self._begin(push)
+            with self._lock:
+                self._working += 1
+            for push in pushes:
+                self._end(push)
+                lane.done(push, abandoned=False)
+                if push.sweep:
+                    self.swept.append(push.task.task_id)
+                else:
+                    self.depot.queue.settle([_delivered(push.task)], supersede=False)
+            with self._lock:
+                self._working -= 1
 
-    def _push(self, push: Push) -> None:
+    def _begin(self, push: Push) -> None:
         path = push.task.destination.instance_key + push.task.destination.path
         with self._lock:
             self.pushes[push.task.task_id] = push
             running = sum(other.task.destination == push.task.destination for other in self.pushes.values())
             self.most_at_once[path] = max(self.most_at_once.get(path, 0), running)
-            gate = self._gates.setdefault(push.task.task_id, threading.Event())
+            self._gates.setdefault(push.task.task_id, threading.Event())
+
+    def _end(self, push: Push) -> None:
         if not self._open.is_set():
-            gate.wait(60.0)
+            self._gates[push.task.task_id].wait(60.0)
         with self._lock:
             del self.pushes[push.task.task_id]
 
@@ -99,7 +110,7 @@ class Floor:
 
     def settled(self) -> bool:
         """True when every runner that was started pushes something: nothing changes before the next dispatch."""
-        return 0 < self.lanes.runners == self.running()
+        return 0 < self.lanes.runners == self._working
 
     def bulky(self) -> int:
         """How many bulky pushes run."""
@@ -129,8 +140,8 @@ def _delivered(task: Task) -> Settlement:
 
 @pytest.fixture
 def floor(depot: Depot) -> Iterator[Floor]:
-    """Lanes with the default configuration: four pushes into an instance, sixteen in all."""
-    made = Floor(depot, a_config())
+    """Lanes with four pushes into an instance, and sixteen runners in all."""
+    made = Floor(depot, a_config(per_instance=4))
     yield made
     made.close()
 
@@ -153,33 +164,58 @@ def lane_of(floor: Floor, instance: str = "c1") -> Lane:
     return lane
 
 
-def test_instance_gets_up_to_its_share_of_runners(depot: Depot, floor: Floor) -> None:
-    """`delivery.per_instance` pushes at once, and no more."""
+def test_instance_gets_up_to_its_share_of_pushes_by_one_runner(depot: Depot, floor: Floor) -> None:
+    """`delivery.per_instance` small files at once, and no more."""
     accept(depot, 100)
     floor.run_until(lambda: floor.running() == 4)
     floor.dispatch()
-    assert (floor.lanes.runners, floor.running()) == (4, 4)
+    assert (floor.lanes.runners, floor.running()) == (1, 4)
+
+
+@pytest.mark.parametrize("per_instance", [2, 3, 4])
+def test_instance_gets_no_more_than_its_share_of_large_and_small_files_together(depot: Depot, per_instance: int) -> None:
+    """One large one beside small ones that wait."""
+    floor = Floor(depot, a_config(per_instance=per_instance))
+    accept(depot, 10, size=BULK_BYTES, name="big")
+    accept(depot, 100)
+    floor.run_until(lambda: (floor.bulky(), floor.running()) == (1, per_instance))
+    floor.dispatch()
+    assert (floor.lanes.runners, floor.running()) == (2, per_instance)
+    floor.close()
+
+
+def test_instance_gets_few_large_files_however_many_files_it_may_get(depot: Depot) -> None:
+    """Each has a session of its own."""
+    floor = Floor(depot, a_config(per_instance=64))
+    accept(depot, 10, size=BULK_BYTES, name="big")
+    floor.run_until(lambda: floor.bulky() == 3)
+    floor.dispatch()
+    assert (floor.lanes.runners, floor.running()) == (3, 3)
+    floor.close()
 
 
 def test_worker_never_has_more_runners_than_configured(depot: Depot) -> None:
-    """`delivery.per_worker` pushes at once, over all instances."""
-    floor = Floor(depot, a_config(per_worker=3))
+    """`delivery.per_worker` sessions at once, over all instances."""
+    floor = Floor(depot, a_config(per_worker=3, per_instance=4))
     for number in range(10):
         accept(depot, 20, f"c{number}")
-    floor.run_until(lambda: floor.running() == 3)
+    floor.run_until(lambda: floor.running() == 12)
     floor.dispatch()
-    assert floor.lanes.runners == 3
+    assert (floor.lanes.runners, floor.running()) == (3, 12)
     floor.close()
 
 
 def test_every_instance_gets_a_runner_before_one_gets_a_second(depot: Depot) -> None:
     """An instance with many tasks does not keep the others waiting."""
-    floor = Floor(depot, a_config(per_worker=4))
+    floor = Floor(depot, a_config(per_worker=4, per_instance=4))
     accept(depot, 200, "a")
+    accept(depot, 10, "a", BULK_BYTES, "big")
     for instance in ("b", "c", "d"):
         accept(depot, 1, instance)
-    floor.run_until(lambda: floor.running() == 4)
-    assert [floor.running(instance) for instance in "abcd"] == [1, 1, 1, 1]
+    floor.run_until(lambda: floor.lanes.runners == 4)
+    eventually(floor.settled)
+    assert [floor.running(instance) for instance in "bcd"] == [1, 1, 1]
+    assert [lane_of(floor, instance).runners for instance in "abcd"] == [1, 1, 1, 1]
     floor.close()
 
 
@@ -234,7 +270,7 @@ def test_claims_are_small_where_the_disk_has_no_room_for_large_ones(depot: Depot
     pushing = frozenset({State.PUSHING})
     accept(depot, 500)
     floor.lanes.claim_one_by_one()
-    floor.run_until(lambda: floor.running() == 4)
+    floor.run_until(lambda: floor.running() == 1)
     assert depot.queue.totals(pushing)[State.PUSHING].tasks <= 5
     for _ in range(CLAIM_AHEAD.bit_length()):
         floor.lanes.claim_more()

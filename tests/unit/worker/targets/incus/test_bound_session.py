@@ -1,7 +1,7 @@
 """What a session to one instance refuses, and what it vouches for, whatever Incus says meanwhile."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -12,7 +12,7 @@ from daemon.errors import Undelivered
 from daemon.model.task import State, Task
 from tests.support.depot import an_upload
 from worker.dispatch.runner import delivery_of
-from worker.targets.base import Delivery, Receipt
+from worker.targets.base import Delivery, Ended, Parcel, Receipt, one_by_one
 from worker.targets.incus.bound_session import BoundSession
 from worker.targets.incus.instance import Instance
 
@@ -37,6 +37,10 @@ class Carrying:
     def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
         """Deliver."""
         return Receipt(atomic=True, way="sftp")
+
+    def deliver_all(self, parcels: Sequence[Parcel]) -> Iterator[Ended]:
+        """Deliver."""
+        return one_by_one(self, parcels)
 
     def sweep(self, delivery: Delivery) -> bool:
         """Find one."""
@@ -65,6 +69,11 @@ def delivered(to: BoundSession, path: str) -> str:
     """The code that a delivery ends with."""
     delivery = delivery_of(Task(order=1, upload=an_upload(path), state=State.PUSHING), Config())
     ends = {code(lambda: to.deliver(delivery, io.BytesIO(), lambda: None)), code(lambda: to.sweep(delivery))}
+    beside = replace(delivery, destination=replace(delivery.destination, path="/beside"))
+    parcels = [Parcel(delivery=some, source=io.BytesIO(), before_rename=lambda: None) for some in (delivery, beside)]
+    errors = {ended.parcel.delivery.destination.path: ended.error for ended in to.deliver_all(parcels)}
+    assert errors.pop("/beside") is None
+    ends |= {error.code if isinstance(error, Undelivered) else "" for error in errors.values()}
     assert len(ends) == 1
     return ends.pop()
 
