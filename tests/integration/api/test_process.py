@@ -211,6 +211,20 @@ def test_second_signal_ends_the_drain(start: Start) -> None:
         assert api.stop() == 0
 
 
+@pytest.mark.full
+def test_disk_that_hangs_holds_up_nobody_for_ever(start: Start) -> None:
+    """One sync never returns: no more uploads are let in, readiness says why, and the process ends when it is told to."""
+    api = start(environment={"INCUS_COURIER_FAULTS": "spool.sync=hang@1"}, api={"drain_s": 1.0})
+    with api.raw() as connection:
+        connection.sendall(HEAD + bytes(1000))
+        ready = wait_until(lambda: (reply := api.ask("GET", "/readyz")).status == 503 and "not answered" in str(
+            reply.json()["reasons"]) and reply, "readiness to say so")
+        assert [reason["code"] for reason in ready.json()["reasons"]].count("storage_failed") == 1
+        refused = api.put("root/b")
+        assert (refused.status, refused.code) == (503, "storage_failed")
+        assert api.stop() == 0
+
+
 def test_process_tells_its_manager_when_it_is_ready_and_alive(start: Start, tmp_path: Path) -> None:
     """READY when the doors are open, a WATCHDOG for each turn, STOPPING at the end."""
     manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
