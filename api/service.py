@@ -111,7 +111,7 @@ class _Service:
         self._admission.draining = True
 
     def _status(self) -> str:
-        return f"{self._receiving.own} uploads running, {self._admission.waiting.tasks} tasks waiting"
+        return f"{self._receiving.total} uploads running, {self._admission.waiting.tasks} tasks waiting"
 
     async def _reload(self) -> None:
         sd_notify.reloading()
