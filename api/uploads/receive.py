@@ -2,10 +2,11 @@
 
 Guarantees: memory for one upload is bounded whatever its size; what is refused or abandoned leaves nothing; a
 file is closed only when no thread writes to it any more. A small body is read whole, and all else is done by the thread
-that stores it with its neighbours. A large one has a thread of a pool for each batch of its bytes, while the next one
-is being read, and holds up no small one.
+that stores it with its neighbours. Of a large one a batch is written by one thread of a pool and hashed by another,
+while the next batch is being read; it holds up no small one.
 """
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ SMALL_BYTES: Final = 128 * 1024
 BATCH_BYTES: Final = 384 * 1024
 #: Threads that write large bodies to the spool.
 THREADS: Final = 8
+#: Threads that hash them meanwhile: as many as there is work for.
+HASHING_THREADS: Final = min(THREADS, len(os.sched_getaffinity(0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Receiver:
         self._spool = spool
         self._storage = storage
         self._threads = begin_pool(THREADS, "spool")
+        self._hashing = begin_pool(HASHING_THREADS, "hash")
 
     async def take(self, request: UploadRequest, body: Body, place: Place) -> Accepted:
         """Receive `body` and make it an upload. From its return on it is never lost.
@@ -71,12 +75,15 @@ class Receiver:
     def close(self) -> None:
         """Wait for the threads to end."""
         self._threads.shutdown()
+        self._hashing.shutdown()
 
     def _store(self, request: UploadRequest, pieces: Sequence[bytes]) -> tuple[Incoming, Upload]:
         """Make a small upload ready to be sealed."""
         incoming, check = self._spool.begin(), Check(request.digests)
         try:
-            _write(incoming, check, pieces)
+            for piece in pieces:
+                incoming.write(piece)
+                check.update(piece)
             return incoming, _upload_of(incoming, check, request)
         except BaseException:
             incoming.discard()
@@ -92,12 +99,20 @@ class Receiver:
             if body.announced:
                 # Its room is kept.
                 place.owe(0)
-            await self._pump(partial(_write, incoming, check), first, body, place)
+            await self._pump(partial(self._write, incoming, check), first, body, place)
             completed = await joined(self._threads.submit(_complete, incoming, check, request))
         except BaseException:
             self._threads.submit(incoming.discard)
             raise
         return lambda: completed
+
+    def _write(self, incoming: Incoming, check: Check, pieces: Sequence[bytes]) -> None:
+        """Write some of a large upload, and have it hashed meanwhile."""
+        hashing = self._hashing.submit(_hash, incoming, check, pieces)
+        try:
+            incoming.store(pieces)
+        finally:
+            hashing.result()
 
     async def _pump(
         self, write: Callable[[Sequence[bytes]], None], first: Sequence[bytes], body: Body, place: Place,
@@ -115,6 +130,12 @@ class Receiver:
             await joined(writing)
 
 
+def _hash(incoming: Incoming, check: Check, pieces: Sequence[bytes]) -> None:
+    incoming.hash(pieces)
+    for piece in pieces:
+        check.update(piece)
+
+
 def _complete(incoming: Incoming, check: Check, request: UploadRequest) -> tuple[Incoming, Upload]:
     upload = _upload_of(incoming, check, request)
     incoming.complete(upload)
@@ -128,9 +149,3 @@ def _upload_of(incoming: Incoming, check: Check, request: UploadRequest) -> Uplo
         task_id=str(uuid_utils.uuid7()), destination=request.destination, size=incoming.size, sha256=sha256,
         mode=request.mode, uid=request.uid, gid=request.gid, mkdirs=request.mkdirs,
         display_name=request.display_name, created_at=time.time(), idempotency_key=request.idempotency_key)
-
-
-def _write(incoming: Incoming, check: Check, pieces: Sequence[bytes]) -> None:
-    for piece in pieces:
-        incoming.write(piece)
-        check.update(piece)

@@ -27,7 +27,7 @@ class Sealed(Protocol):
 
 
 class Incoming(Protocol):
-    """An upload that is being received. One thread at a time. A crash leaves nothing of it."""
+    """An upload that is being received. One thread at a time, but for `hash`. A crash leaves nothing of it."""
 
     @property
     def size(self) -> int:
@@ -35,6 +35,12 @@ class Incoming(Protocol):
 
     def write(self, data: bytes) -> None:
         """Add bytes. Raises Rejected('no_room') or Rejected('storage_failed'); discard it then."""
+
+    def hash(self, pieces: Sequence[bytes]) -> None:
+        """Half of `write`: each piece must be given to both, in order. One thread at a time, beside that of `store`."""
+
+    def store(self, pieces: Sequence[bytes]) -> None:
+        """The other half. Raises as `write` does."""
 
     def hexdigest(self) -> str:
         """Hexadecimal sha256 of the bytes so far."""

@@ -19,7 +19,7 @@ _HELD_PIECES: Final = 512
 
 
 class FileIncoming:
-    """An upload that is being received. One thread at a time; every method may block on the disk."""
+    """An upload that is being received; see `daemon.spool.Incoming`. Every method may block on the disk."""
 
     def __init__(self, descriptor: int, directory_of: Callable[[int], int]) -> None:
         """`descriptor` is of an unnamed file; `directory_of` gives a descriptor of a bucket's directory."""
@@ -49,15 +49,25 @@ class FileIncoming:
 
     def write(self, data: bytes) -> None:
         """Add bytes. Raises Rejected('no_room') or Rejected('storage_failed'); discard it then."""
-        self._digest.update(data)
-        self.size += len(data)
-        self._held.append(data)
-        self._held_bytes += len(data)
-        if self._held_bytes > _HELD_BYTES or len(self._held) >= _HELD_PIECES:
-            try:
-                self._write_held()
-            except OSError as error:
-                raise rejected(error) from error
+        self.hash((data,))
+        self.store((data,))
+
+    def hash(self, pieces: Sequence[bytes]) -> None:
+        """The half of `write` that needs a processor."""
+        for piece in pieces:
+            self._digest.update(piece)
+
+    def store(self, pieces: Sequence[bytes]) -> None:
+        """The half of `write` that needs the disk. Raises as `write` does."""
+        for piece in pieces:
+            self.size += len(piece)
+            self._held.append(piece)
+            self._held_bytes += len(piece)
+            if self._held_bytes > _HELD_BYTES or len(self._held) >= _HELD_PIECES:
+                try:
+                    self._write_held()
+                except OSError as error:
+                    raise rejected(error) from error
 
     def _write_held(self) -> None:
         failpoints.reach("spool.write")

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -51,6 +52,20 @@ def test_upload_is_measured_and_hashed_on_the_way(spool: CheckedSpool) -> None:
         incoming.write(piece)
     assert (incoming.size, incoming.hexdigest()) == (5, hashlib.sha256(DATA).hexdigest())
     incoming.discard()
+
+
+def test_upload_may_be_hashed_beside_being_stored(spool: CheckedSpool) -> None:
+    """Each half in its own time, whoever is first."""
+    pieces = [os.urandom(100_000) for _ in range(8)]
+    data = b"".join(pieces)
+    upload, incoming = an_upload(data=data), spool.begin(len(data))
+    with ThreadPoolExecutor(2) as threads:
+        for work in (threads.submit(incoming.hash, pieces), threads.submit(incoming.store, pieces)):
+            work.result()
+    assert (incoming.size, incoming.hexdigest()) == (len(data), upload.sha256)
+    incoming.seal(upload).release()
+    with spool.open(upload) as source:
+        assert source.read(upload.size) == data
 
 
 def test_upload_that_is_discarded_leaves_nothing(spool: CheckedSpool) -> None:
