@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from api.uploads.group_commit import Answer, CommitResult, Prepare
-from daemon.errors import Rejected
+from daemon.errors import CannotStart, Rejected
 
 #: Most uploads in one batch.
 MAX_BATCH: Final = 256
@@ -50,8 +50,11 @@ class StorageThread:
         self._died = False
 
     def start(self) -> None:
-        """Begin to take uploads."""
-        self._thread.start()
+        """Begin to take uploads. Raises CannotStart('io_error') when the machine has no thread left for it."""
+        try:
+            self._thread.start()
+        except (RuntimeError, MemoryError) as error:
+            raise CannotStart("io_error", f"The machine cannot start one more thread: {error}") from error
 
     async def decide(self, prepare: Prepare) -> CommitResult:
         """Have the upload that `prepare` makes accepted or refused. From its return on it is never lost.
@@ -79,6 +82,8 @@ class StorageThread:
 
     def close(self) -> bool:
         """Decide about what was handed over, and end; False when that takes too long. From another thread. Blocks."""
+        if self._thread.ident is None:
+            return True
         self._inbox.put(None)
         self._thread.join(ENDS_WITHIN_S)
         return not self._thread.is_alive()

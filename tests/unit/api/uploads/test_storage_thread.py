@@ -10,7 +10,7 @@ import pytest
 from api.uploads import storage_thread
 from api.uploads.group_commit import Answer, CommitResult, Prepare
 from api.uploads.storage_thread import StorageThread
-from daemon.errors import CourierError
+from daemon.errors import CannotStart, CourierError
 from daemon.task_queue import Put, PutOutcome
 from tests.support.depot import an_upload
 from tests.support.waiting import PATIENCE_S, eventually
@@ -175,6 +175,22 @@ def test_thread_that_dies_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch)
     disk = play(scenario)
     assert disk.deaths == 1
     assert len(disk.batches) == 1
+
+
+def test_start_says_so_when_there_is_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reason in words, and nothing that would have to be waited for."""
+    def no_more(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_more)
+
+    async def scenario() -> None:
+        storage = StorageThread(Disk().commit, when_dead=lambda: None)
+        with pytest.raises(CannotStart, match="one more thread"):
+            storage.start()
+        assert storage.close()
+
+    asyncio.run(scenario())
 
 
 def test_end_decides_what_was_handed_over() -> None:
