@@ -13,7 +13,7 @@ import sys
 
 from api import service
 from daemon import log
-from daemon.config import find_file, load
+from daemon.config import Config, find_file, load
 from daemon.errors import CourierError, QueueFault
 from daemon.model.task import PENDING
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK, end_with
@@ -22,6 +22,7 @@ from daemon.process.parent_death import tie_to_parent
 from daemon.process.patience import StartWait
 from daemon.process.shared_counts import SharedCounts
 from daemon.process.socket_activation import stand_in, take
+from daemon.process.supervisor import Supervisor
 from daemon.spool import open_spool
 from daemon.state.append_lease import AppendLease
 from daemon.state.layout import Layout
@@ -52,13 +53,15 @@ def _serve(options: argparse.Namespace) -> int:
     file = find_file(options.config)
     config = load(file)
     log.setup(config.log, "api")
-    descriptor, row = map(int, options.counts.split(":"))
-    counts = SharedCounts(descriptor, row)
     addresses = from_descriptors(options.listen_fd) or stand_in(config.api.listen, take())
     doors = open_doors(addresses, allow_anonymous=config.api.allow_anonymous)
+    descriptor, row = map(int, options.counts.split(":"))
+    if descriptor < 0 and config.api.process_count > 1:
+        return _supervise(config, options.config, doors)
     _warn_about(doors)
     layout = Layout(config.state.path)
     layout.create()
+    counts = SharedCounts(descriptor, row)
     _raise_descriptor_limit()
     lease = AppendLease(layout, config.queue.shards)
     try:
@@ -71,6 +74,17 @@ def _serve(options: argparse.Namespace) -> int:
             door.remove()
     log.log("api.stopped")
     return EXIT_OK if clean else EXIT_FAILED
+
+
+def _supervise(config: Config, file: str | None, doors: list[Door]) -> int:
+    """Have several processes of the API serve the doors, as children of this one."""
+    for door in doors:
+        os.set_inheritable(door.socket.fileno(), True)
+    try:
+        return Supervisor(config, file, [door.socket.fileno() for door in doors], with_workers=False).run()
+    finally:
+        for door in doors:
+            door.remove()
 
 
 def _warn_about(doors: list[Door]) -> None:

@@ -15,9 +15,10 @@ from api.routes.health import Probe
 from api.threads import joined
 from api.uploads.admission import Admission
 from api.uploads.backlog import Backlog
-from api.uploads.group_commit import Committer
+from api.uploads.group_commit import GroupCommit
 from api.uploads.intake import Uploads
 from api.uploads.receive import Receiver
+from api.uploads.storage_thread import StorageThread
 from daemon import log
 from daemon.config import Config, load
 from daemon.errors import CannotStart
@@ -59,15 +60,15 @@ class _Service:
         self._spool = open_spool(layout)
         self._reader = Reader(layout, self._spool, config.queue.shards)
         self._threads = begin_pool(READING_THREADS, "read")
+        self._commits = GroupCommit(
+            layout, config.queue.shards, self._spool, supersede=lambda: self._live.config.delivery.supersedes)
+        self._storage = StorageThread(self._commits.commit, when_dead=self._fail)
+        self._receiver = Receiver(self._spool, self._storage)
+        self._receiving = counts.tally(Column.UPLOADS)
         self._admission = Admission(
             self._reader.waiting(), Shares(lambda: self._live.config.api.max_connections, counts, Column.UPLOADS),
-            counts.tally(Column.ANNOUNCED_BYTES), counts.tally(Column.UNWRITTEN_BYTES), lambda: free_bytes(self._spool))
-        self._receiving = counts.tally(Column.UPLOADS)
-        self._committers = [
-            Committer(layout, shard, self._spool, supersede=lambda: self._live.config.delivery.supersedes,
-                      receiving=lambda: self._receiving.own, when_dead=self._fail)
-            for shard in range(config.queue.shards)]
-        self._receiver = Receiver(self._spool, self._committers)
+            counts.tally(Column.ANNOUNCED_BYTES), counts.tally(Column.UNWRITTEN_BYTES), lambda: free_bytes(self._spool),
+            self._storage.trouble)
         self._refusals = RefusalLog()
         self._backlog = Backlog(self._reader, self._admission)
         uploads = Uploads(self._live, self._admission, self._backlog, self._receiver, self._refusals)
@@ -81,8 +82,7 @@ class _Service:
 
     async def run(self) -> bool:
         """Serve until told to stop."""
-        for committer in self._committers:
-            committer.start()
+        self._storage.start()
         log.gather(asyncio.get_running_loop().call_soon)
         try:
             return await self._server.run()
@@ -93,12 +93,13 @@ class _Service:
     def close(self) -> None:
         """Let the threads finish what they were given, then close the files. Blocks."""
         self._receiver.close()
-        for committer in self._committers:
-            committer.close()
         self._backlog.close()
         self._threads.shutdown()
         self._reader.close()
-        self._spool.close()
+        if self._storage.close():
+            # Else it hangs, and what it uses stays open until the process ends.
+            self._commits.close()
+            self._spool.close()
 
     def _fail(self) -> None:
         self._server.fail()
@@ -110,7 +111,7 @@ class _Service:
         self._admission.draining = True
 
     def _status(self) -> str:
-        return f"{self._receiving.own} uploads running, {self._admission.waiting.tasks} tasks waiting"
+        return f"{self._receiving.total} uploads running, {self._admission.waiting.tasks} tasks waiting"
 
     async def _reload(self) -> None:
         sd_notify.reloading()

@@ -1,32 +1,33 @@
 """The storage path without HTTP, and what a disk can do at best: the peers of the API.
 
-Sixteen threads, as many as the API has for its spool, store 1 KiB uploads one after the other, each waiting until
-its own is durable: through spool and queue with the API's own group commit, with one commit for each, or as bare
-files.
+Sixteen clients store 1 KiB uploads one after the other, each waiting until its own is durable: through spool and queue
+with the API's own group commit, or, in threads, with one commit for each, or as bare files.
 """
 
+import asyncio
 import hashlib
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final
 
 import uuid_utils
 
-from api.uploads.group_commit import CommitResult, Committer, Ticket
+from api.uploads.group_commit import GroupCommit
+from api.uploads.storage_thread import StorageThread
 from bench.service import SHARDS
 from daemon.config import LOCAL
 from daemon.model.upload import Destination, Upload
-from daemon.spool import Sealed
+from daemon.spool import Incoming
 from daemon.spool.store import FileSpool
 from daemon.state.layout import Layout
 from daemon.task_queue.sqlite.queue import SqliteQueue
 
-THREADS: Final = 16
+CLIENTS: Final = 16
 _PIECE: Final = 2**20
 
 
@@ -45,16 +46,6 @@ class Stored:
         return self.uploads / self.seconds
 
 
-class _Decided(Future[CommitResult]):
-    """A future that a thread waits for, in the place of one that an event loop waits for."""
-
-    def get_loop(self) -> "_Decided":
-        return self
-
-    def call_soon_threadsafe(self, call: Callable[..., object], *arguments: object) -> None:
-        call(*arguments)
-
-
 class Storage:
     """Spool and queue of one state, used as the API uses them."""
 
@@ -65,42 +56,45 @@ class Storage:
         self._destinations = [Destination(LOCAL, "default", name, "/") for name in instances]
         self._body = os.urandom(1024)
 
-    def _seal(self, number: int) -> Sealed:
+    def _prepare(self, number: int) -> tuple[Incoming, Upload]:
         task_id = str(uuid_utils.uuid7())
         to = self._destinations[number % len(self._destinations)]
         incoming = self._spool.begin()
         incoming.write(self._body)
-        return incoming.seal(Upload(
+        return incoming, Upload(
             task_id=task_id, destination=Destination(to.remote, to.project, to.instance, f"/{task_id}"),
-            size=incoming.size, sha256=incoming.hexdigest(), display_name="bench", created_at=time.time()))
+            size=incoming.size, sha256=incoming.hexdigest(), display_name="bench", created_at=time.time())
 
     def grouped(self, seconds: float) -> Stored:
-        """Store with the API's group commit."""
-        committers = [Committer(self._layout, shard, self._spool, supersede=lambda: True, receiving=lambda: THREADS,
-                                when_dead=_nobody_is_told)
-                      for shard in range(SHARDS)]
-        for committer in committers:
-            committer.start()
+        """Store with the API's own thread and group commit."""
+        return asyncio.run(self._grouped(seconds))
 
-        def store(number: int) -> None:
-            sealed = self._seal(number)
-            decided = _Decided()
-            ticket = Ticket(cast(Any, decided))
-            committers[sealed.upload.destination.shard(SHARDS)].hand_over(sealed, ticket)
-            decided.result()
+    async def _grouped(self, seconds: float) -> Stored:
+        commits = GroupCommit(self._layout, SHARDS, self._spool, supersede=lambda: True)
+        storage = StorageThread(commits.commit, when_dead=_nobody_is_told)
+        storage.start()
+        latencies: list[float] = []
+        began = time.perf_counter()
 
-        try:
-            return in_threads(store, seconds)
-        finally:
-            for committer in committers:
-                committer.close()
+        async def store_on(number: int) -> None:
+            while (start := time.perf_counter()) < began + seconds:
+                await storage.decide(partial(self._prepare, number))
+                latencies.append((time.perf_counter() - start) * 1000)
+                number += CLIENTS
+
+        await asyncio.gather(*map(store_on, range(CLIENTS)))
+        taken_s = time.perf_counter() - began
+        await asyncio.to_thread(storage.close)
+        commits.close()
+        return Stored(len(latencies), taken_s, sorted(latencies))
 
     def one_by_one(self, seconds: float) -> Stored:
         """Store with one commit for each upload."""
         queues = [SqliteQueue(self._layout, shard) for shard in range(SHARDS)]
 
         def store(number: int) -> None:
-            sealed = self._seal(number)
+            incoming, upload = self._prepare(number)
+            sealed = incoming.seal(upload)
             queues[sealed.upload.destination.shard(SHARDS)].put_many([sealed.upload], supersede=True)
             sealed.release()
 
@@ -147,7 +141,7 @@ def sha256_s(source: Path) -> float:
 
 def in_threads(store: Callable[[int], None], seconds: float) -> Stored:
     """Call `store` with ever new numbers from all threads for so long."""
-    latencies: list[list[float]] = [[] for _ in range(THREADS)]
+    latencies: list[list[float]] = [[] for _ in range(CLIENTS)]
     mistakes: list[BaseException] = []
     began = time.perf_counter()
 
@@ -157,12 +151,12 @@ def in_threads(store: Callable[[int], None], seconds: float) -> Stored:
             while (start := time.perf_counter()) < began + seconds:
                 store(number)
                 latencies[thread].append((time.perf_counter() - start) * 1000)
-                number += THREADS
+                number += CLIENTS
         except BaseException as mistake:
             mistakes.append(mistake)
             raise
 
-    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(THREADS)]
+    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(CLIENTS)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -174,4 +168,4 @@ def in_threads(store: Callable[[int], None], seconds: float) -> Stored:
 
 
 def _nobody_is_told() -> None:
-    """What a committer calls when it dies: the thread that waits for it would wait for ever, but it has a traceback."""
+    """What the thread calls when it dies: whoever waits is told anyway."""

@@ -2,8 +2,8 @@
 
 In production `reach` does nothing. The fault tests name a step and what happens there in the environment
 variable INCUS_COURIER_FAULTS, so that real processes meet a full disk, a broken one, or a sudden death at
-any step: `step=what[@n]`, separated by spaces; `what` is an errno's name, `kill` or `skip` (the effect is
-left out, to show that a test would see it missing); `@n` means only the n-th time.
+any step: `step=what[@n]`, separated by spaces; `what` is an errno's name, `kill`, `hang` (the thread stands still for
+ever) or `skip` (the effect is left out, to show that a test would see it missing); `@n` means only the n-th time.
 """
 
 import errno
@@ -73,5 +73,7 @@ def _reach_planned(step: str) -> bool:
         return False
     if fault.what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if fault.what == "hang":
+        threading.Event().wait()
     number: int = getattr(errno, fault.what)
     raise OSError(number, os.strerror(number))

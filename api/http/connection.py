@@ -45,8 +45,10 @@ from api.http.slow_reader import Outflow
 from daemon.errors import Rejected
 from daemon.log import log
 
-#: Events of one body that wait for the app; each is at most 64 KiB.
-QUEUED_PIECES: Final = 4
+#: What is read at once: each piece of a body costs some hundred microseconds, whatever its size.
+READ_BYTES: Final = 128 * 1024
+#: Pieces of one body that wait for the app.
+QUEUED_PIECES: Final = 2
 
 
 class Connections:
@@ -272,7 +274,10 @@ class Connection(TCPServer):
             is_closing=self.writer.is_closing, begin_head=self.idle_timer.begin_head)
         state[ASKER] = protocol
         self.protocol = cast(ProtocolWrapper, protocol)
-        await super()._read_data()
+        with contextlib.suppress(OSError):
+            while not self.reader.at_eof():
+                await protocol.handle(RawData(await self.reader.read(READ_BYTES)))
+        await protocol.handle(Closed())
         self.idle_timer.retire()
 
     async def _idle_timeout(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from api.http.connection import Connections
+from api.http.connection import READ_BYTES, Connections
 from api.http.drain import Farewell
 from api.http.listener import USED_UP, Listener
 from api.http.pace import Pace
@@ -96,7 +96,7 @@ class Server:
 
     async def _listen(self, door: Door) -> asyncio.Server:
         server = await asyncio.start_server(
-            self._connections.serve, sock=Listener.of(door.socket), backlog=ACCEPTED_AT_ONCE)
+            self._connections.serve, sock=Listener.of(door.socket), backlog=ACCEPTED_AT_ONCE, limit=READ_BYTES)
         # asyncio has one number for two things; this is the other.
         door.socket.listen(BACKLOG)
         return server

@@ -55,6 +55,8 @@ class Probe:
             reasons.append(Rejected("storage_failed", f"The workers' locks: {error.strerror}."))
         if self.admission.draining:
             reasons.append(Rejected("draining"))
+        if (trouble := self.admission.trouble()) is not None:
+            reasons.append(Rejected("storage_failed", trouble))
         return Readiness(reasons, workers)
 
 

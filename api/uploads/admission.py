@@ -95,6 +95,8 @@ class Admission:
     unwritten: SharedCount
     #: Room on the disk now. Raises Rejected('storage_failed').
     free_bytes: Callable[[], int]
+    #: Why nothing can be stored, for people; None while all is well.
+    trouble: Callable[[], str | None] = lambda: None
     #: What this process accepted since then.
     since: Waiting = field(default_factory=Waiting)
     draining: bool = False
@@ -111,6 +113,8 @@ class Admission:
             raise Rejected("too_large")
         if self.draining:
             raise Rejected("draining")
+        if (trouble := self.trouble()) is not None:
+            raise Rejected("storage_failed", trouble)
         if not self.shares.take(peer):
             raise Rejected("too_busy")
         place = self._place_of(size, peer, limits)

@@ -1,29 +1,21 @@
-"""Group commit: uploads that were sealed side by side get their rows in one transaction.
+"""Group commit: a batch of uploads becomes durable together, and gets its rows in one transaction for each shard.
 
-Guarantees: a ticket is answered only after its row is durable, or when its outcome is decided otherwise. The
-bytes of an upload are unlinked only when its row is certainly not in the queue. One thread a shard; it ends
-when it is closed and everything that was handed to it is decided.
+The uploads of a batch take each step together: written, synced, named, put. So the more there are, the less each of
+them costs. Guarantees: each is answered for by itself, and one that fails takes no other with it. It is accepted only
+after its row is durable. Its bytes are taken back only when its row is certainly not in the queue.
 """
 
-import asyncio
-import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Final
 
 from daemon.errors import CourierError, QueueFault, Rejected
 from daemon.log import log
 from daemon.model.upload import Upload
-from daemon.spool import Sealed
+from daemon.spool import Incoming, Receive, Sealed
 from daemon.state.doorbell import ring
 from daemon.state.layout import Layout
-from daemon.task_queue import Bytes, Put, PutOutcome, open_intake
-
-#: Most uploads in one transaction.
-MAX_BATCH: Final = 256
-#: How long a transaction is put off for uploads that are still on their way.
-GATHER_S: Final = 0.002
+from daemon.task_queue import Put, PutOutcome, open_intake
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,103 +26,63 @@ class CommitResult:
     put: Put
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """Where the decision about one upload is awaited, on the event loop."""
-
-    decided: "asyncio.Future[CommitResult]"
-
-    @classmethod
-    def new(cls) -> "Ticket":
-        """A ticket that the running loop waits for."""
-        return cls(asyncio.get_running_loop().create_future())
-
-    def refuse(self, error: BaseException) -> None:
-        """From any thread: the upload failed."""
-        self.decided.get_loop().call_soon_threadsafe(_settle, [(self, error)])
-
-    def watch(self, work: "Future[None]") -> None:
-        """From any thread: refuse the upload if `work` on it failed."""
-        error = work.exception()
-        if error is not None:
-            self.refuse(error)
+#: What makes an upload ready to be sealed. It may block on the disk. Raises Rejected; nothing is left then.
+Prepare = Callable[[], tuple[Incoming, Upload]]
+Answer = CommitResult | CourierError
 
 
-class Committer:
-    """Puts the uploads of one shard."""
+class GroupCommit:
+    """Seals uploads and puts their rows, for all shards. One thread uses it; it blocks on the disk."""
 
-    def __init__(
-        self, layout: Layout, shard: int, spool: Bytes, *, supersede: Callable[[], bool], receiving: Callable[[], int],
-        when_dead: Callable[[], None],
-    ) -> None:
-        """`receiving` says how many uploads are on their way, those that were handed over included.
-
-        `supersede` is asked for each transaction: whether newer uploads replace older ones of their paths.
-        """
+    def __init__(self, layout: Layout, shards: int, spool: Receive, *, supersede: Callable[[], bool]) -> None:
+        """`supersede` is asked for each batch: whether newer uploads replace older ones of their paths."""
         self._layout = layout
-        self._shard = shard
+        self._spool = spool
         self._supersede = supersede
-        self._receiving = receiving
-        self._when_dead = when_dead
-        self._queue = open_intake(layout, shard, spool)
-        # No queue.SimpleQueue: up to Python 3.12 its `get` may wait for ever although it has a timeout.
-        self._inbox: list[tuple[Sealed, Ticket]] = []
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name=f"committer-{shard}")
-        self._closing = False
+        self._queues = [open_intake(layout, shard, spool) for shard in range(shards)]
 
-    def start(self) -> None:
-        """Begin to take uploads."""
-        self._thread.start()
-
-    def hand_over(self, sealed: Sealed, ticket: Ticket) -> None:
-        """From any thread: decide about `sealed`, and answer `ticket` with a CommitResult or an error."""
-        with self._changed:
-            self._inbox.append((sealed, ticket))
-            if len(self._inbox) == 1 or self._is_complete():
-                self._changed.notify()
+    def commit(self, batch: Sequence[Prepare]) -> list[Answer]:
+        """Decide about uploads, and answer in their order."""
+        answers: dict[int, Answer] = {}
+        sealed = self._seal(batch, answers)
+        shards = defaultdict(list)
+        # Rows in the order of the ids, so that the two agree about which upload is newer.
+        for number in sorted(sealed, key=lambda number: sealed[number].upload.task_id):
+            shards[sealed[number].upload.destination.shard(len(self._queues))].append(number)
+        for shard, numbers in shards.items():
+            some = [sealed[number] for number in numbers]
+            answers.update(zip(numbers, map(_conclude, some, self._put(shard, some)), strict=True))
+        return [answers[number] for number in range(len(batch))]
 
     def close(self) -> None:
-        """Decide everything that was handed over, then end."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        self._thread.join()
-        self._queue.close()
+        """Close the queues."""
+        for queue in self._queues:
+            queue.close()
 
-    def _run(self) -> None:
-        ended = False
+    def _seal(self, batch: Sequence[Prepare], answers: dict[int, Answer]) -> dict[int, Sealed]:
+        """The uploads that are durable now, by their place in the batch; `answers` gets why the others are not."""
+        ready: dict[int, tuple[Incoming, Upload]] = {}
+        for number, prepare in enumerate(batch):
+            try:
+                ready[number] = prepare()
+            except Rejected as error:
+                answers[number] = error
+        sealed: dict[int, Sealed] = {}
+        for number, answer in zip(ready, self._spool.seal_all(list(ready.values())), strict=True):
+            if isinstance(answer, Rejected):
+                answers[number] = answer
+            else:
+                sealed[number] = answer
+        return sealed
+
+    def _put(self, shard: int, some: Sequence[Sealed]) -> Sequence[Put | Rejected]:
         try:
-            while batch := self._next_batch():
-                self._decide(batch)
-            ended = True
-        finally:
-            if not ended:
-                self._when_dead()
-
-    def _next_batch(self) -> list[tuple[Sealed, Ticket]]:
-        """The uploads that are there, and those that come within a moment if any are on their way; none at the end."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._inbox or self._closing)
-            self._changed.wait_for(self._is_complete, timeout=GATHER_S)
-            batch, self._inbox = self._inbox[:MAX_BATCH], self._inbox[MAX_BATCH:]
-            return batch
-
-    def _is_complete(self) -> bool:
-        return self._closing or len(self._inbox) >= min(MAX_BATCH, self._receiving())
-
-    def _decide(self, batch: list[tuple[Sealed, Ticket]]) -> None:
-        # Rows in the order of the ids, so that the two agree about which upload is newer.
-        batch.sort(key=lambda item: item[0].upload.task_id)
-        answers: list[Put | CourierError]
-        try:
-            answers = list(self._queue.put_many([sealed.upload for sealed, _ in batch], supersede=self._supersede()))
-            ring(self._layout, self._shard)
+            put = self._queues[shard].put_many([sealed.upload for sealed in some], supersede=self._supersede())
         except QueueFault as fault:
-            log("upload.failed", code=fault.code, detail=fault.detail, shard=self._shard, uploads=len(batch))
-            answers = [_refusal(fault)] * len(batch)
-        decided = [(ticket, _conclude(sealed, answer)) for (sealed, ticket), answer in zip(batch, answers, strict=True)]
-        batch[0][1].decided.get_loop().call_soon_threadsafe(_settle, decided)
+            log("upload.failed", code=fault.code, detail=fault.detail, shard=shard, uploads=len(some))
+            return [_refusal(fault) for _ in some]
+        ring(self._layout, shard)
+        return put
 
 
 def _refusal(fault: QueueFault) -> Rejected:
@@ -139,9 +91,9 @@ def _refusal(fault: QueueFault) -> Rejected:
     return Rejected("no_room", fault.detail) if fault.kind.room_helps else Rejected("storage_failed")
 
 
-def _conclude(sealed: Sealed, answer: Put | CourierError) -> CommitResult | CourierError:
-    """Keep or withdraw the bytes as the answer wants it; return what the ticket is told."""
-    keep = (answer.code == "outcome_unknown" if isinstance(answer, CourierError)
+def _conclude(sealed: Sealed, answer: Put | Rejected) -> Answer:
+    """Keep or withdraw the bytes as the answer wants it; return what the client is told."""
+    keep = (answer.code == "outcome_unknown" if isinstance(answer, Rejected)
             else answer.task_id == sealed.upload.task_id)
     if keep:
         sealed.release()
@@ -151,18 +103,8 @@ def _conclude(sealed: Sealed, answer: Put | CourierError) -> CommitResult | Cour
         except OSError as error:
             # It stays and is delivered: the repeat of an upload, or one that the client was told has failed.
             return Rejected("outcome_unknown", f"The spool: {error.strerror}.")
-    if isinstance(answer, CourierError):
+    if isinstance(answer, Rejected):
         return answer
     if answer.outcome is PutOutcome.MISMATCH:
         return Rejected("idempotency_mismatch")
     return CommitResult(sealed.upload, answer)
-
-
-def _settle(decided: "Sequence[tuple[Ticket, CommitResult | BaseException]]") -> None:
-    for ticket, answer in decided:
-        if ticket.decided.done():
-            continue
-        if isinstance(answer, BaseException):
-            ticket.decided.set_exception(answer)
-        else:
-            ticket.decided.set_result(answer)

@@ -1,10 +1,12 @@
 """From the first byte of a body to the decision about its upload: streamed, hashed, durable, queued.
 
 Guarantees: memory for one upload is bounded whatever its size; what is refused or abandoned leaves nothing; a
-file is closed only when no thread writes to it any more. A small body takes one hop to another thread, a large
-one a hop for each batch, while the next batch is being read.
+file is closed only when no thread writes to it any more. A small body is read whole, and all else is done by the thread
+that stores it with its neighbours. Of a large one a batch is written by one thread of a pool and hashed by another,
+while the next batch is being read; it holds up no small one.
 """
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,18 +19,20 @@ from api.threads import joined
 from api.uploads.admission import Place
 from api.uploads.body import Body
 from api.uploads.digests import Check
-from api.uploads.group_commit import Committer, Ticket
 from api.uploads.request import UploadRequest
+from api.uploads.storage_thread import StorageThread
 from daemon.model.upload import Upload
 from daemon.process.thread_pools import begin_pool
 from daemon.spool import Incoming, Receive
 
-#: A body up to this size is read whole before a file is made for it.
-WHOLE_BYTES: Final = 256 * 1024
+#: A body up to this size is small.
+SMALL_BYTES: Final = 128 * 1024
 #: A larger one goes to the disk in batches of this size. At most two are in memory.
 BATCH_BYTES: Final = 384 * 1024
-#: Threads that write to the spool.
+#: Threads that write large bodies to the spool.
 THREADS: Final = 8
+#: Threads that hash them meanwhile: as many as there is work for.
+HASHING_THREADS: Final = min(THREADS, len(os.sched_getaffinity(0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,53 +53,66 @@ class Accepted:
 class Receiver:
     """Takes the bodies of uploads to the spool and their tasks to the queue."""
 
-    def __init__(self, spool: Receive, committers: Sequence[Committer]) -> None:
+    def __init__(self, spool: Receive, storage: StorageThread) -> None:
         self._spool = spool
-        self._committers = committers
+        self._storage = storage
         self._threads = begin_pool(THREADS, "spool")
+        self._hashing = begin_pool(HASHING_THREADS, "hash")
 
     async def take(self, request: UploadRequest, body: Body, place: Place) -> Accepted:
         """Receive `body` and make it an upload. From its return on it is never lost.
 
         Raises Rejected, after which nothing is kept unless the code is outcome_unknown; and ClientGone.
         """
-        ticket = Ticket.new()
-        pieces = await body.pieces(WHOLE_BYTES)
+        pieces = await body.pieces(SMALL_BYTES)
         if not body.announced:
             place.expect(body.received_bytes)
-        if body.ended:
-            self._threads.submit(self._store_whole, request, pieces, ticket).add_done_callback(ticket.watch)
-        else:
-            await self._store_stream(request, pieces, body, place, ticket)
-        decision = await ticket.decided
+        prepare = partial(self._store, request, pieces) if body.ended else await self._stream(
+            request, pieces, body, place)
+        decision = await self._storage.decide(prepare)
         return Accepted(decision.upload, decision.put.task_id, decision.put.superseded)
 
     def close(self) -> None:
         """Wait for the threads to end."""
         self._threads.shutdown()
+        self._hashing.shutdown()
 
-    def _store_whole(self, request: UploadRequest, pieces: Sequence[bytes], ticket: Ticket) -> None:
+    def _store(self, request: UploadRequest, pieces: Sequence[bytes]) -> tuple[Incoming, Upload]:
+        """Make a small upload ready to be sealed."""
         incoming, check = self._spool.begin(), Check(request.digests)
         try:
-            _write(incoming, check, pieces)
-            self._finish(incoming, check, request, ticket)
-        finally:
-            # What was sealed has no descriptor to close any more.
+            for piece in pieces:
+                incoming.write(piece)
+                check.update(piece)
+            return incoming, _upload_of(incoming, check, request)
+        except BaseException:
             incoming.discard()
+            raise
 
-    async def _store_stream(
-        self, request: UploadRequest, first: Sequence[bytes], body: Body, place: Place, ticket: Ticket,
-    ) -> None:
+    async def _stream(
+        self, request: UploadRequest, first: Sequence[bytes], body: Body, place: Place,
+    ) -> Callable[[], tuple[Incoming, Upload]]:
+        """Receive a large upload; return what gives it, durable already."""
         incoming = await joined(self._threads.submit(self._spool.begin, request.length))
         check = Check(request.digests)
         try:
             if body.announced:
                 # Its room is kept.
                 place.owe(0)
-            await self._pump(partial(_write, incoming, check), first, body, place)
-            await joined(self._threads.submit(self._finish, incoming, check, request, ticket))
-        finally:
+            await self._pump(partial(self._write, incoming, check), first, body, place)
+            completed = await joined(self._threads.submit(_complete, incoming, check, request))
+        except BaseException:
             self._threads.submit(incoming.discard)
+            raise
+        return lambda: completed
+
+    def _write(self, incoming: Incoming, check: Check, pieces: Sequence[bytes]) -> None:
+        """Write some of a large upload, and have it hashed meanwhile."""
+        hashing = self._hashing.submit(_hash, incoming, check, pieces)
+        try:
+            incoming.store(pieces)
+        finally:
+            hashing.result()
 
     async def _pump(
         self, write: Callable[[Sequence[bytes]], None], first: Sequence[bytes], body: Body, place: Place,
@@ -112,18 +129,23 @@ class Receiver:
         finally:
             await joined(writing)
 
-    def _finish(self, incoming: Incoming, check: Check, request: UploadRequest, ticket: Ticket) -> None:
-        sha256 = incoming.hexdigest()
-        check.conclude(sha256)
-        upload = Upload(
-            task_id=str(uuid_utils.uuid7()), destination=request.destination, size=incoming.size, sha256=sha256,
-            mode=request.mode, uid=request.uid, gid=request.gid, mkdirs=request.mkdirs,
-            display_name=request.display_name, created_at=time.time(), idempotency_key=request.idempotency_key)
-        sealed = incoming.seal(upload)
-        self._committers[request.destination.shard(len(self._committers))].hand_over(sealed, ticket)
 
-
-def _write(incoming: Incoming, check: Check, pieces: Sequence[bytes]) -> None:
+def _hash(incoming: Incoming, check: Check, pieces: Sequence[bytes]) -> None:
+    incoming.hash(pieces)
     for piece in pieces:
-        incoming.write(piece)
         check.update(piece)
+
+
+def _complete(incoming: Incoming, check: Check, request: UploadRequest) -> tuple[Incoming, Upload]:
+    upload = _upload_of(incoming, check, request)
+    incoming.complete(upload)
+    return incoming, upload
+
+
+def _upload_of(incoming: Incoming, check: Check, request: UploadRequest) -> Upload:
+    sha256 = incoming.hexdigest()
+    check.conclude(sha256)
+    return Upload(
+        task_id=str(uuid_utils.uuid7()), destination=request.destination, size=incoming.size, sha256=sha256,
+        mode=request.mode, uid=request.uid, gid=request.gid, mkdirs=request.mkdirs,
+        display_name=request.display_name, created_at=time.time(), idempotency_key=request.idempotency_key)

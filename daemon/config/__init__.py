@@ -58,6 +58,8 @@ Bytes = Annotated[int, Field(ge=0)]
 
 #: Marks a key whose change needs a restart; all others change while the service runs.
 RESTART: Final = "restart"
+#: As many processes of the API as are of use: more of them wait for the same disk, and each takes some 70 MiB.
+MOST_PROCESSES: Final = 4
 
 
 class Section(BaseModel):
@@ -78,13 +80,18 @@ class Api(Section):
 
     listen: Annotated[list[Address], RESTART] = Field(default=["127.0.0.1:8420"], min_length=1)
     hosts: list[Host] = []
-    processes: Annotated[int, RESTART] = Field(default=1, ge=1, le=64)
+    processes: Annotated[int, RESTART] = Field(default=1, ge=0, le=64)
     drain_s: Seconds = 60.0
     allow_anonymous: Annotated[bool, RESTART] = False
     body_timeout_s: Wait = 30.0
     min_rate_bytes_s: Bytes = 1024
     keep_alive_s: Wait = 75.0
     max_connections: int = Field(default=512, ge=1, le=65536)
+
+    @property
+    def process_count(self) -> int:
+        """How many processes that makes: with 0 one for each core that this process may use, and not too many."""
+        return self.processes or min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
 
 
 class StateSection(Section):

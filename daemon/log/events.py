@@ -37,6 +37,7 @@ EVENTS: Final[dict[str, LogEvent]] = _table(
     ("service.started", "info", "The service runs"),
     ("service.stopped", "info", "The service stopped"),
     ("service.child_died", "warning", "A process of the service ended and is started again"),
+    ("service.child_hangs", "error", "A process of the service stands still and is ended"),
     ("service.open_door", "warning", "Everyone who reaches this address can write into every instance"),
     ("api.waiting", "warning", "The API cannot go on yet"),
     ("api.started", "info", "The API takes uploads"),

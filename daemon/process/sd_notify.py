@@ -13,10 +13,20 @@ from typing import Final
 
 from daemon.model.text import escaped
 
+#: Where the manager listens.
+VARIABLE: Final = "NOTIFY_SOCKET"
+#: How much more time is asked for.
+EXTEND: Final = "EXTEND_TIMEOUT_USEC"
+
 #: How long the manager may be busy before it misses what it waits for.
 _PATIENCE_S: Final = 5.0
 #: Beyond the time that was asked for to stop, before the manager insists.
 _MARGIN_S: Final = 10.0
+
+
+def is_managed() -> bool:
+    """True when there is a service manager that listens."""
+    return os.environ.get(VARIABLE, "").startswith(("/", "@"))
 
 
 def ready() -> None:
@@ -26,12 +36,17 @@ def ready() -> None:
 
 def still_starting(within_s: float) -> None:
     """Say that the start goes on, and ask for so much more time."""
-    _send(f"EXTEND_TIMEOUT_USEC={int(within_s * 1e6)}", 0)
+    extend(str(int(within_s * 1e6)))
+
+
+def extend(microseconds: str) -> None:
+    """Ask for so much more time, in the manager's own words."""
+    _send(f"{EXTEND}={microseconds}", 0)
 
 
 def stopping(within_s: float = 0) -> None:
     """Say that the process is about to end, and ask for as long as that may take, should the manager grant less."""
-    _send(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int((within_s + _MARGIN_S) * 1e6)}", _PATIENCE_S)
+    _send(f"STOPPING=1\n{EXTEND}={int((within_s + _MARGIN_S) * 1e6)}", _PATIENCE_S)
 
 
 def reloading() -> None:
@@ -50,9 +65,9 @@ def watchdog() -> None:
 
 
 def _send(message: str, patience_s: float) -> None:
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address.startswith(("/", "@")):
+    if not is_managed():
         return
+    address = os.environ[VARIABLE]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
         sender.settimeout(patience_s)
         try:

@@ -5,7 +5,6 @@ import shlex
 
 from daemon.config import Config
 from daemon.log import log, setup
-from daemon.process import sd_notify
 from daemon.process.listeners import Door, open_doors
 from daemon.process.output import flush, say
 from daemon.process.supervisor import Supervisor
@@ -21,11 +20,9 @@ def serve(config: Config, config_file: str | None) -> int:
         os.set_inheritable(door.socket.fileno(), True)
     welcome(config, doors)
     log("service.started", listen=", ".join(door.address for door in doors), pid=os.getpid())
-    sd_notify.ready()
     try:
-        code = Supervisor(config, config_file, [door.socket.fileno() for door in doors]).run()
+        code = Supervisor(config, config_file, [door.socket.fileno() for door in doors], with_workers=True).run()
     finally:
-        sd_notify.stopping()
         for door in doors:
             door.remove()
     log("service.stopped", pid=os.getpid())

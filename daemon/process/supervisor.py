@@ -1,8 +1,9 @@
-"""The supervisor of `incus-courier serve`: one API and the workers as children, started again when they die.
+"""The supervisor of a service of several processes: children that are started again when they die.
 
-Children end when the supervisor ends, however it ends (`daemon.process.parent_death`). They are out of the terminal's
-reach, so that Ctrl-C is one signal to each of them, and a second Ctrl-C is the second. Under systemd there is no
-supervisor: the units start the same children.
+`incus-courier serve` has API processes and workers as its children; the API's unit, where it is of several processes,
+those of the API. Children end when the supervisor ends, however it ends (`daemon.process.parent_death`). They are out
+of the terminal's reach, so that Ctrl-C is one signal to each of them, and a second Ctrl-C is the second. What they tell
+the service manager the supervisor tells for all of them (`daemon.process.relay`).
 """
 
 import contextlib
@@ -17,9 +18,11 @@ from typing import Final
 
 from daemon.config import Config
 from daemon.log import log
+from daemon.process import sd_notify
 from daemon.process.exit_status import EXIT_CONFIG, EXIT_OK
 from daemon.process.isolated import python
 from daemon.process.parent_death import VARIABLE
+from daemon.process.relay import Relay, watchdog_s
 from daemon.process.shared_counts import SharedCounts, create
 
 #: Before a child that died is started again: the first time, and at most.
@@ -27,6 +30,8 @@ _FIRST_DELAY_S: Final = 0.2
 _MAX_DELAY_S: Final = 10.0
 #: A child that lived so long starts with a short delay again.
 _STEADY_S: Final = 10.0
+#: Longest time between two turns of the main loop, each of which tells the watchdog that it is alive.
+_TURN_S: Final = 1.0
 #: After the children's own drain times, before they are killed.
 _GRACE_S: Final = 10.0
 
@@ -41,13 +46,22 @@ class _Child:
     deaths: int = 0
 
 
-def commands(config: Config, config_file: str | None, listen_fds: Sequence[int], counts_fd: int) -> list[list[str]]:
-    """The module and the arguments of every child that this configuration wants, those of the API first."""
-    file = ["--config", config_file] if config_file else []
+def api_commands(
+    config: Config, config_file: str | None, listen_fds: Sequence[int], counts_fd: int,
+) -> list[list[str]]:
+    """The module and the arguments of every process of the API that this configuration wants."""
     sockets = [word for fd in listen_fds for word in ("--listen-fd", str(fd))]
-    apis = [["api", *file, *sockets, "--counts", f"{counts_fd}:{row}"]
-            for row in range(config.api.processes)]
-    return apis + [["worker", "--shard", str(shard), *file] for shard in range(config.queue.shards)]
+    return [["api", *_file(config_file), *sockets, "--counts", f"{counts_fd}:{row}"]
+            for row in range(config.api.process_count)]
+
+
+def worker_commands(config: Config, config_file: str | None) -> list[list[str]]:
+    """The module and the arguments of every worker that this configuration wants."""
+    return [["worker", "--shard", str(shard), *_file(config_file)] for shard in range(config.queue.shards)]
+
+
+def _file(config_file: str | None) -> list[str]:
+    return ["--config", config_file] if config_file else []
 
 
 def restart_delay_s(deaths: int) -> float:
@@ -66,12 +80,19 @@ def cause_of(status: int) -> str | None:
 class Supervisor:
     """Keeps the children running until it is told to stop."""
 
-    def __init__(self, config: Config, config_file: str | None, listen_fds: Sequence[int]) -> None:
-        counts_fd = create(config.api.processes)
+    def __init__(
+        self, config: Config, config_file: str | None, listen_fds: Sequence[int], *, with_workers: bool,
+    ) -> None:
+        """The API's processes listen on `listen_fds`, which they inherit."""
+        counts_fd = create(config.api.process_count)
         self._counts = SharedCounts(counts_fd)
         self._inherited = (*listen_fds, counts_fd)
-        self._patience_s = max(config.api.drain_s, config.delivery.drain_s) + _GRACE_S
-        self._children = [_Child(words[0], words) for words in commands(config, config_file, listen_fds, counts_fd)]
+        drains_s = [config.api.drain_s, *([config.delivery.drain_s] if with_workers else [])]
+        self._drain_s = max(drains_s)
+        workers = worker_commands(config, config_file) if with_workers else []
+        self._children = [_Child(words[0], words)
+                          for words in api_commands(config, config_file, listen_fds, counts_fd) + workers]
+        self._relay = Relay.if_managed(len(self._children))
         self._signals: list[int] = []
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._terminal = next((descriptor for descriptor in range(3) if os.isatty(descriptor)), None)
@@ -87,8 +108,22 @@ class Supervisor:
             self._wait(self._wait_s())
             code = self._handle_signals()
             code = self._reap() if code is None else code
+            self._relay_turn()
         self._stop()
         return code
+
+    def _relay_turn(self) -> None:
+        """Tell the service manager how the children are, and end those that stand still for too long."""
+        if self._relay is None:
+            return
+        now = time.monotonic()
+        self._relay.turn(now)
+        limit_s = watchdog_s()
+        for pid in self._relay.hung(now, limit_s) if limit_s else ():
+            log("service.child_hangs", pid=pid, silent_s=limit_s)
+            os.kill(pid, signal.SIGKILL)
+            # Once: it is gone soon, and heard no more.
+            self._relay.ended(pid)
 
     def _start_due(self) -> None:
         now = time.monotonic()
@@ -97,31 +132,38 @@ class Supervisor:
                 child.started_at = now
                 try:
                     child.process = self._start(child.arguments)
+                    if self._relay is not None:
+                        self._relay.begun(child.process.pid)
                 except OSError as error:
                     # No process, memory or descriptor is left just now.
                     self._plan_restart(child, detail=error.strerror)
 
     def _start(self, arguments: list[str]) -> "subprocess.Popen[bytes]":
-        environment = {**os.environ, VARIABLE: str(os.getpid())}
+        environment = {**os.environ, VARIABLE: str(os.getpid()), **(self._relay.environment if self._relay else {})}
         return subprocess.Popen(python(*arguments), env=environment, pass_fds=self._inherited,
                                 stdin=subprocess.DEVNULL, process_group=0)
 
     def _wait(self, seconds: float) -> None:
-        """Wait for a signal, at most so long."""
+        """Wait for a signal, or for something to be told, at most so long."""
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
+        if self._relay is not None:
+            poll.register(self._relay.fileno(), select.POLLIN)
         poll.poll(seconds * 1000)
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake, 4096)
 
     def _wait_s(self) -> float:
         now = time.monotonic()
-        return min((max(0.0, child.start_at - now) for child in self._children if child.process is None), default=60.0)
+        starts = [max(0.0, child.start_at - now) for child in self._children if child.process is None]
+        return min([*starts, _TURN_S])
 
     def _handle_signals(self) -> int | None:
         taken, self._signals = self._signals, []
         for number in taken:
             if number == signal.SIGHUP and not _is_closed(self._terminal):
+                if self._relay is not None:
+                    self._relay.reload()
                 self._send(signal.SIGHUP)
             elif number != signal.SIGCHLD:
                 return EXIT_OK
@@ -135,6 +177,8 @@ class Supervisor:
             if status == EXIT_CONFIG:
                 child.process = None
                 return EXIT_CONFIG
+            if self._relay is not None and child.process is not None:
+                self._relay.ended(child.process.pid)
             self._forget_counts(child)
             self._plan_restart(child, status=status, detail=cause_of(status))
         return None
@@ -160,10 +204,12 @@ class Supervisor:
 
     def _stop(self) -> None:
         """Tell the children to finish, once more when asked again, and kill those that take too long."""
+        sd_notify.stopping(self._drain_s + _GRACE_S)
         self._send(signal.SIGTERM)
-        deadline = time.monotonic() + self._patience_s
+        deadline = time.monotonic() + self._drain_s + _GRACE_S
         while self._alive() and time.monotonic() < deadline:
-            self._wait(deadline - time.monotonic())
+            self._wait(min(_TURN_S, max(0.0, deadline - time.monotonic())))
+            self._relay_turn()
             taken, self._signals = self._signals, []
             if any(number in {signal.SIGINT, signal.SIGTERM} for number in taken):
                 self._send(signal.SIGTERM)

@@ -4,9 +4,10 @@ Whatever keeps the bytes, the values are plain: uploads, bytes, and what is in `
 block on the disk. Where nothing else is said, OSError says that the spool cannot do it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, Protocol
 
+from daemon.errors import Rejected
 from daemon.model.upload import Upload
 from daemon.spool.values import Found, Mark, Name
 
@@ -26,7 +27,7 @@ class Sealed(Protocol):
 
 
 class Incoming(Protocol):
-    """An upload that is being received. One thread at a time. A crash leaves nothing of it."""
+    """An upload that is being received. One thread at a time, but for `hash`. A crash leaves nothing of it."""
 
     @property
     def size(self) -> int:
@@ -35,15 +36,24 @@ class Incoming(Protocol):
     def write(self, data: bytes) -> None:
         """Add bytes. Raises Rejected('no_room') or Rejected('storage_failed'); discard it then."""
 
+    def hash(self, pieces: Sequence[bytes]) -> None:
+        """Half of `write`: each piece must be given to both, in order. One thread at a time, beside that of `store`."""
+
+    def store(self, pieces: Sequence[bytes]) -> None:
+        """The other half. Raises as `write` does."""
+
     def hexdigest(self) -> str:
         """Hexadecimal sha256 of the bytes so far."""
 
-    def seal(self, upload: Upload) -> Sealed:
-        """Make the upload durable. From here it exists. It needs no discard after that.
+    def complete(self, upload: Upload) -> None:
+        """Make its bytes durable, and what it is: what is left to be done when it is sealed takes no time of its own.
 
-        Raises Rejected('no_room') or Rejected('storage_failed') when nothing is left of it, and
-        Rejected('outcome_unknown') when it may have stayed.
+        It may be left out for a small one. Nothing is written after that. Raises Rejected('no_room') or
+        Rejected('storage_failed'); discard it then.
         """
+
+    def seal(self, upload: Upload) -> Sealed:
+        """Seal it alone, as `Receive.seal_all` does; raise the Rejected that it would be answered with."""
 
     def discard(self) -> None:
         """Leave nothing of it, unless it was sealed. May be called again."""
@@ -76,6 +86,13 @@ class Receive(Room, Holdings, Protocol):
         """Start an upload; room for `expected_bytes` is kept for it from now on, if they are known.
 
         Raises Rejected('no_room') or Rejected('storage_failed'); nothing is left then.
+        """
+
+    def seal_all(self, batch: Sequence[tuple[Incoming, Upload]]) -> Sequence[Sealed | Rejected]:
+        """Make uploads durable, together, and answer for each by itself. From here they exist.
+
+        The answers are in the order of `batch`: Rejected('no_room') or Rejected('storage_failed') when nothing is left
+        of an upload, and Rejected('outcome_unknown') when it may have stayed. None of them needs a discard after that.
         """
 
 

@@ -11,15 +11,16 @@ name only once all of that is on the disk. Guarantees:
 import errno
 import io
 import os
-from collections.abc import Iterable
-from typing import BinaryIO, Final
+from collections.abc import Iterable, Sequence
+from typing import BinaryIO, Final, cast
 
 from daemon import failpoints
-from daemon.errors import Undelivered
+from daemon.errors import Rejected, Undelivered
 from daemon.model.upload import BUCKETS, Destination, Upload
+from daemon.spool.capabilities import Incoming
 from daemon.spool.file_format import ends_with, read_meta, read_whole
 from daemon.spool.values import Mark, Stopped, same_upload
-from daemon.spool.writer import FileIncoming, rejected
+from daemon.spool.writer import FileIncoming, FileSealed, rejected, seal_all
 from daemon.state.files import is_own
 from daemon.state.layout import Layout
 from daemon.state.room import explained
@@ -55,6 +56,11 @@ class FileSpool:
         if expected_bytes is not None:
             incoming.reserve(expected_bytes)
         return incoming
+
+    def seal_all(self, batch: Sequence[tuple[Incoming, Upload]]) -> list[FileSealed | Rejected]:
+        """Seal uploads together, and answer for each by itself; see `daemon.spool.Receive`."""
+        # They are all of this spool's making.
+        return seal_all(cast(Sequence[tuple[FileIncoming, Upload]], batch))
 
     def _unnamed(self) -> int:
         # Which bucket it belongs to is known later; the directory above them is for nobody to write in.

@@ -19,7 +19,7 @@ _HELD_PIECES: Final = 512
 
 
 class FileIncoming:
-    """An upload that is being received. One thread at a time; every method may block on the disk."""
+    """An upload that is being received; see `daemon.spool.Incoming`. Every method may block on the disk."""
 
     def __init__(self, descriptor: int, directory_of: Callable[[int], int]) -> None:
         """`descriptor` is of an unnamed file; `directory_of` gives a descriptor of a bucket's directory."""
@@ -30,6 +30,9 @@ class FileIncoming:
         self._held_bytes = 0
         self._written_bytes = 0
         self._reserved = False
+        #: Its description follows its bytes; all of it is on the disk.
+        self._ended = False
+        self._synced = False
         #: Bytes received so far.
         self.size = 0
 
@@ -46,19 +49,29 @@ class FileIncoming:
 
     def write(self, data: bytes) -> None:
         """Add bytes. Raises Rejected('no_room') or Rejected('storage_failed'); discard it then."""
-        self._digest.update(data)
-        self.size += len(data)
-        self._held.append(data)
-        self._held_bytes += len(data)
-        if self._held_bytes > _HELD_BYTES or len(self._held) >= _HELD_PIECES:
-            try:
-                self._write_held()
-            except OSError as error:
-                raise rejected(error) from error
+        self.hash((data,))
+        self.store((data,))
 
-    def _write_held(self, flags: int = 0) -> None:
+    def hash(self, pieces: Sequence[bytes]) -> None:
+        """The half of `write` that needs a processor."""
+        for piece in pieces:
+            self._digest.update(piece)
+
+    def store(self, pieces: Sequence[bytes]) -> None:
+        """The half of `write` that needs the disk. Raises as `write` does."""
+        for piece in pieces:
+            self.size += len(piece)
+            self._held.append(piece)
+            self._held_bytes += len(piece)
+            if self._held_bytes > _HELD_BYTES or len(self._held) >= _HELD_PIECES:
+                try:
+                    self._write_held()
+                except OSError as error:
+                    raise rejected(error) from error
+
+    def _write_held(self) -> None:
         failpoints.reach("spool.write")
-        _write_all(self._descriptor, self._held, self._written_bytes, flags)
+        _write_all(self._descriptor, self._held, self._written_bytes)
         self._written_bytes += self._held_bytes
         self._held.clear()
         self._held_bytes = 0
@@ -73,44 +86,56 @@ class FileIncoming:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def seal(self, upload: Upload) -> "FileSealed":
-        """Make the upload durable and give it its name. From here it exists.
+    def complete(self, upload: Upload) -> None:
+        """Bring all of the upload to the disk, ahead of sealing it. Nothing is written after that.
 
-        Raises Rejected('no_room') or Rejected('storage_failed') when nothing is left of it, and
-        Rejected('outcome_unknown') when it may have stayed. It needs no discard after that.
+        Raises Rejected('no_room') or Rejected('storage_failed'); discard it then.
         """
-        bucket = upload.destination.bucket
         try:
-            self._complete(upload)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            directory = self._directory_of(bucket)
-            failpoints.reach("spool.link")
-            os.link(f"/proc/self/fd/{self._descriptor}", upload.task_id, dst_dir_fd=directory, follow_symlinks=True)
+            self.end(upload)
+            self.sync(upload)
         except OSError as error:
-            self.discard()
             raise rejected(error) from error
-        try:
-            if failpoints.reach("spool.dirsync"):
-                os.fsync(directory)
-        except OSError as error:
-            self.discard()
-            raise Rejected("outcome_unknown", f"The spool's directory: {error.strerror}.") from error
-        sealed = FileSealed(upload, self._descriptor, directory)
-        self._descriptor = -1
-        return sealed
 
-    def _complete(self, upload: Upload) -> None:
-        """Write what is held, and the ending; all of the file is on the disk then."""
+    def seal(self, upload: Upload) -> "FileSealed":
+        """Seal it alone; raise the Rejected that `seal_all` answers."""
+        [answer] = seal_all([(self, upload)])
+        if isinstance(answer, Rejected):
+            raise answer
+        return answer
+
+    # --- the steps of sealing: each raises OSError, and does nothing the second time -----------------------
+
+    def end(self, upload: Upload) -> None:
+        """Write what is held, and the ending."""
+        if self._ended:
+            return
         if self._reserved:
             os.ftruncate(self._descriptor, self._written_bytes)
         self._held.append(ending(upload))
-        sync = failpoints.reach("spool.sync")
-        if not self._written_bytes:
-            self._write_held(os.RWF_DSYNC if sync else 0)
-            return
         self._write_held()
-        if sync:
+        self._ended = True
+
+    def begin_sync(self, _upload: Upload) -> None:
+        """Have it on its way to the disk; wait for nothing."""
+        if not self._synced:
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def sync(self, _upload: Upload) -> None:
+        """Wait until all of it is on the disk."""
+        if not self._synced and failpoints.reach("spool.sync"):
             os.fdatasync(self._descriptor)
+        self._synced = True
+
+    def link(self, upload: Upload) -> "FileSealed":
+        """Lock it and give it its name."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        directory = self._directory_of(upload.destination.bucket)
+        failpoints.reach("spool.link")
+        os.link(f"/proc/self/fd/{self._descriptor}", upload.task_id, dst_dir_fd=directory, follow_symlinks=True)
+        sealed = FileSealed(upload, self._descriptor, directory)
+        self._descriptor = -1
+        return sealed
 
 
 @dataclass
@@ -119,7 +144,7 @@ class FileSealed:
 
     upload: Upload
     _descriptor: int
-    _directory: int
+    directory: int
 
     def release(self) -> None:
         """Let go of the file; it stays."""
@@ -130,19 +155,69 @@ class FileSealed:
     def withdraw(self) -> None:
         """Take the upload back. Only right when its row is certainly not in the queue."""
         try:
-            os.unlink(self.upload.task_id, dir_fd=self._directory)
-            os.fsync(self._directory)
+            os.unlink(self.upload.task_id, dir_fd=self.directory)
+            os.fsync(self.directory)
         finally:
             self.release()
 
 
-def _write_all(descriptor: int, pieces: Sequence[bytes], at: int, flags: int) -> None:
-    written = os.pwritev(descriptor, pieces, at, flags)
+Answer = FileSealed | Rejected
+
+
+def seal_all(batch: Sequence[tuple[FileIncoming, Upload]]) -> list[Answer]:
+    """Seal uploads together, and answer for each by itself; see `daemon.spool.Receive.seal_all`.
+
+    Each step is done for all of them before the next one begins: the disk brings many files to rest in the time that a
+    few take, and a directory is synced once. None gets its name before all of it is on the disk.
+    """
+    answers: list[Answer | None] = [None] * len(batch)
+    for step in _STEPS:
+        answers = [answer or _try(step, *one) for answer, one in zip(answers, batch, strict=True)]
+    return _sync_directories([answer for answer in answers if answer is not None])
+
+
+#: The steps of sealing one upload. The last one gives it its name.
+_STEPS: Final[Sequence[Callable[[FileIncoming, Upload], FileSealed | None]]] = (
+    FileIncoming.end, FileIncoming.begin_sync, FileIncoming.sync, FileIncoming.link)
+
+
+def _try(
+    step: Callable[[FileIncoming, Upload], FileSealed | None], incoming: FileIncoming, upload: Upload,
+) -> Answer | None:
+    try:
+        return step(incoming, upload)
+    except OSError as error:
+        incoming.discard()
+        return rejected(error)
+
+
+def _sync_directories(answers: Sequence[Answer]) -> list[Answer]:
+    """Make the names durable; who has one in a directory for which that fails may have it or not."""
+    failed: dict[int, Rejected] = {}
+    for directory in dict.fromkeys(answer.directory for answer in answers if isinstance(answer, FileSealed)):
+        try:
+            if failpoints.reach("spool.dirsync"):
+                os.fsync(directory)
+        except OSError as error:
+            failed[directory] = Rejected("outcome_unknown", f"The spool's directory: {error.strerror}.")
+    return [answer if isinstance(answer, Rejected) else _unless(failed.get(answer.directory), answer)
+            for answer in answers]
+
+
+def _unless(failure: Rejected | None, sealed: FileSealed) -> Answer:
+    if failure is None:
+        return sealed
+    sealed.release()
+    return failure
+
+
+def _write_all(descriptor: int, pieces: Sequence[bytes], at: int) -> None:
+    written = os.pwritev(descriptor, pieces, at)
     if written < sum(map(len, pieces)):
         # A filling disk shows first as a short write.
         rest = memoryview(b"".join(pieces))
         while written < len(rest):
-            written += os.pwritev(descriptor, [rest[written:]], at + written, flags)
+            written += os.pwrite(descriptor, rest[written:], at + written)
 
 
 def rejected(error: OSError) -> Rejected:

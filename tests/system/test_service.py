@@ -77,6 +77,25 @@ def test_loopback_is_served_when_the_configuration_turns_it_on(machine: Machine,
     assert ask(machine.door, "GET", "/healthz")[0] == 200
 
 
+@pytest.mark.full
+def test_api_of_several_processes_is_one_unit(machine: Machine, load: Load) -> None:
+    """A reload reaches each of them, one that is killed is replaced and the others go on, and a stop loses nothing."""
+    api = SERVICES[0]
+    machine.configure(processes=2)
+    machine.systemctl("restart", api)
+    main = machine.show(api, "MainPID")
+    with load.running():
+        serving = machine.run("pgrep", "-P", main).split()
+        assert len(serving) == 2
+        machine.systemctl("reload", api)
+        machine.run("kill", "-KILL", serving[0])
+        eventually(lambda: len(machine.run("pgrep", "-P", main).split()) == 2, PATIENCE_S, "two processes again")
+        machine.systemctl("restart", api)
+    assert machine.show(api, "NRestarts") == "0"
+    assert machine.show(api, "Result") == "success"
+    load.wait_delivered()
+
+
 def test_workers_get_a_network_with_the_drop_in_for_remote_servers(machine: Machine) -> None:
     """The documented example is all that a remote server needs."""
     example = "/usr/share/doc/incus-courier/examples/remote-server.conf"

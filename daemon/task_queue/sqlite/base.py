@@ -27,7 +27,7 @@ from daemon.model.upload import END_OF_TIME_S, Upload
 from daemon.state.layout import Layout, inode
 from daemon.task_queue.capabilities import Bytes
 from daemon.task_queue.sqlite.alone import alone
-from daemon.task_queue.sqlite.connect import SET_CACHE, connect
+from daemon.task_queue.sqlite.connect import SET_CACHE, begin, connect
 from daemon.task_queue.sqlite.faults import commit, faults
 from daemon.task_queue.sqlite.form import require_form, schema_number, version_of
 from daemon.task_queue.sqlite.inspection import what_is_foreign
@@ -199,7 +199,7 @@ class QueueBase(persistqueue.SQLiteAckQueue):
         """One transaction. Raises QueueFault; its `certainly_failed` says that nothing was committed."""
         with self._lock, self.faults():
             self._deadline.at = inf
-            connection.execute("BEGIN IMMEDIATE")
+            begin(connection)
             try:
                 self.require_same_schema(connection)
                 yield connection

@@ -1,15 +1,20 @@
 """Connections to a database whose file another user may have written: SQLite trusts nothing that it says of itself."""
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import Final
 
 #: How long to wait for another process's short transaction.
 BUSY_TIMEOUT_S: Final = 10.0
+#: Between two tries to begin a transaction. Another one takes about a millisecond; SQLite itself would wait for one
+#: at first, then ever longer, and whoever comes later would be first.
+_RETRY_S: Final = 0.0003
 #: More than any row has, and any list of ids that a statement takes. SQLite's own limit is a billion bytes.
 LIMIT_BYTES: Final = 2**20
 #: https://sqlite.org/security.html: what a schema calls has no effects, and pages are looked at before they are used.
 _DISTRUST: Final = ("trusted_schema = OFF", "cell_size_check = ON")
+_WAIT: Final = f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000:.0f}"
 #: How many KiB of pages SQLite keeps: the file may name any number. To say so, SQLite reads all of the schema.
 SET_CACHE: Final = "PRAGMA cache_size = -16384"
 
@@ -30,3 +35,24 @@ def connect(database: Path, how: str = "mode=rw") -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def begin(connection: sqlite3.Connection) -> None:
+    """Begin a transaction that writes, as soon as another connection's has ended. Raises sqlite3.Error."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        while not _begins(connection, last=time.monotonic() > deadline):
+            time.sleep(_RETRY_S)
+    finally:
+        connection.execute(_WAIT)
+
+
+def _begins(connection: sqlite3.Connection, *, last: bool) -> bool:
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if last or error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True

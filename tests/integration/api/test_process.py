@@ -7,7 +7,7 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
@@ -211,30 +211,101 @@ def test_second_signal_ends_the_drain(start: Start) -> None:
         assert api.stop() == 0
 
 
-def test_process_tells_its_manager_when_it_is_ready_and_alive(start: Start, tmp_path: Path) -> None:
+@pytest.mark.full
+def test_disk_that_hangs_holds_up_nobody_for_ever(start: Start) -> None:
+    """One sync never returns: no more uploads are let in, readiness says why, and the process ends when it is told to."""
+    api = start(environment={"INCUS_COURIER_FAULTS": "spool.sync=hang@1"}, api={"drain_s": 1.0})
+    with api.raw() as connection:
+        connection.sendall(HEAD + bytes(1000))
+        ready = wait_until(lambda: (reply := api.ask("GET", "/readyz")).status == 503 and "not answered" in str(
+            reply.json()["reasons"]) and reply, "readiness to say so")
+        assert [reason["code"] for reason in ready.json()["reasons"]].count("storage_failed") == 1
+        refused = api.put("root/b")
+        assert (refused.status, refused.code) == (503, "storage_failed")
+        assert api.stop() == 0
+
+
+class Manager:
+    """A service manager that listens to one process."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self.said: list[str] = []
+
+    def hears(self, word: str) -> None:
+        """Wait until it hears a line that begins so, from now on."""
+        self.said.clear()
+        while not any(line.startswith(word) for line in self.said):
+            self.said.extend(self._listener.recv(4096).decode().splitlines())
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    """A service manager at `notify` in the test's directory."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.settimeout(PATIENCE_S)
+        yield Manager(listener)
+
+
+def test_process_tells_its_manager_when_it_is_ready_and_alive(start: Start, manager: Manager, tmp_path: Path) -> None:
     """READY when the doors are open, a WATCHDOG for each turn, STOPPING at the end."""
-    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    manager.bind(str(tmp_path / "notify"))
-    manager.settimeout(PATIENCE_S)
-    with manager:
-        api = start(environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
-        said: list[str] = []
+    api = start(environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+    manager.hears("READY=1")
+    assert api.put("root/a").status == 202
+    manager.hears("STATUS=")
+    manager.hears("WATCHDOG=1")
+    api.send(signal.SIGHUP)
+    manager.hears("RELOADING=1")
+    manager.hears("READY=1")
+    api.send(signal.SIGTERM)
+    manager.hears("STOPPING=1")
+    assert api.end() == 0
 
-        def hears(word: str) -> None:
-            while not any(line.startswith(word) for line in said):
-                said.extend(manager.recv(4096).decode().splitlines())
 
-        hears("READY=1")
-        assert api.put("root/a").status == 202
-        hears("STATUS=")
-        said.clear()
-        hears("WATCHDOG=1")
-        api.send(signal.SIGHUP)
-        hears("RELOADING=1")
-        hears("READY=1")
-        api.send(signal.SIGTERM)
-        hears("STOPPING=1")
-        assert api.end() == 0
+def children(api: Api) -> list[int]:
+    """The processes that serve the doors."""
+    return [int(pid) for pid in Path(f"/proc/{api.pid}/task/{api.pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+def test_several_processes_are_one_service_to_its_manager(start: Start, manager: Manager, tmp_path: Path) -> None:
+    """Ready when all are, reloaded when all are, and ended by one signal to the first one."""
+    api = start(environment={"NOTIFY_SOCKET": str(tmp_path / "notify")}, api={"processes": 2})
+    manager.hears("READY=1")
+    assert len(api.logged("api.started", 2)) == 2
+    assert len(children(api)) == 2
+    for number in range(20):
+        assert api.put(f"root/{number}").status == 202
+    api.send(signal.SIGHUP)
+    manager.hears("RELOADING=1")
+    manager.hears("READY=1")
+    assert len(api.logged("config.reloaded", 2)) == 2
+    manager.hears("WATCHDOG=1")
+    assert api.stop() == 0
+    manager.hears("STOPPING=1")
+    assert len(api.logged("api.stopped", 2)) == 2
+    assert len(api.spooled()) == 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "event"), [
+    (signal.SIGKILL, "service.child_died"), (signal.SIGSTOP, "service.child_hangs")])
+def test_process_that_dies_or_hangs_is_replaced_and_the_others_go_on(
+    start: Start, manager: Manager, tmp_path: Path, number: signal.Signals, event: str,
+) -> None:
+    """The service is not started again for it."""
+    api = start(environment={"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "3000000"}, api={"processes": 2})
+    manager.hears("READY=1")
+    api.logged("api.started", 2)
+    gone, other = children(api)
+    os.kill(gone, number)
+    api.logged(event)
+    api.logged("api.started", 3)
+    assert api.put("root/a").status == 202
+    assert other in children(api)
+    assert gone not in children(api)
+    assert api.stop() == 0
 
 
 def test_limits_and_level_change_without_a_restart(start: Start) -> None:

@@ -145,7 +145,7 @@ def test_config_numbers_written_in_whole_seconds_are_seconds(tmp_path: Path) -> 
     ("[api]\nhosts = ['']", "api.hosts.0: must be the name of a host"),
     ("[api]\nhosts = ['*']", "api.hosts.0: must be the name of a host"),
     ("[api]\nhosts = ['a..b']", "api.hosts.0: must be the name of a host"),
-    ("[api]\nprocesses = 0", "api.processes: Input should be greater than or equal to 1 (it is 0)"),
+    ("[api]\nprocesses = -1", "api.processes: Input should be greater than or equal to 0 (it is -1)"),
     ("[api]\nprocesses = true", "api.processes: must not be true or false"),
     ("[api]\nallow_anonymous = 'perhaps'", "api.allow_anonymous: Input should be a valid boolean"),
     ("[queue]\nshards = 2.5", "queue.shards: Input should be a valid integer"),
@@ -173,7 +173,7 @@ def test_config_names_the_key_and_what_would_be_right(tmp_path: Path, text: str,
 
 def test_config_names_every_wrong_key_at_once(tmp_path: Path) -> None:
     """One run of the check finds all mistakes."""
-    said = complaint(tmp_path, "[api]\nprocesses = 0\n[log]\nlevel = 'loud'\n")
+    said = complaint(tmp_path, "[api]\nprocesses = 65\n[log]\nlevel = 'loud'\n")
     assert "api.processes" in said
     assert "log.level" in said
 

@@ -1,22 +1,20 @@
-"""Group commit: what becomes of sealed uploads."""
+"""Group commit: what becomes of the uploads of a batch."""
 
-import asyncio
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from api.uploads.group_commit import CommitResult, Committer, Ticket
+from api.uploads.group_commit import Answer, CommitResult, GroupCommit
 from daemon import failpoints
-from daemon.errors import CourierError, QueueFault
+from daemon.errors import CourierError, QueueFault, Rejected
 from daemon.model.upload import Destination, Upload
+from daemon.spool import Incoming
 from daemon.spool.inspect import FileSpoolCheck
 from daemon.state.layout import Layout
 from daemon.task_queue.sqlite.queue import SqliteQueue
-
-Decided = list[CommitResult | CourierError]
 
 
 @pytest.fixture
@@ -28,34 +26,31 @@ def layout(tmp_path: Path) -> Iterator[Layout]:
     failpoints.arm("")
 
 
-def upload(number: int, path: str = "", **values: Any) -> Upload:
+def upload(number: int, path: str = "", instance: str = "c1", **values: Any) -> Upload:
     """An upload of three bytes whose id tells its number."""
     return Upload(task_id=f"00000000-0000-7000-8000-{number:012}", size=3, sha256="0" * 64, created_at=1.0,
-                  destination=Destination("local", "default", "c1", path or f"/root/{number}"), **values)
+                  destination=Destination("local", "default", instance, path or f"/root/{number}"), **values)
 
 
-def decide(layout: Layout, uploads: list[Upload], before: Callable[[], None] = lambda: None) -> Decided:
-    """Seal the uploads, do `before`, hand them to a committer, and return what it decided, in their order."""
-    async def scenario() -> Decided:
-        deaths: list[str] = []
-        spool = FileSpoolCheck(layout)
-        committer = Committer(layout, 0, spool, supersede=lambda: True, receiving=lambda: len(uploads),
-                              when_dead=lambda: deaths.append("died"))
-        tickets = []
-        for one in uploads:
-            incoming = spool.begin()
-            incoming.write(b"abc")
-            tickets.append(Ticket.new())
-            committer.hand_over(incoming.seal(one), tickets[-1])
-        before()
-        committer.start()
-        answers = await asyncio.gather(*(ticket.decided for ticket in tickets), return_exceptions=True)
-        await asyncio.to_thread(committer.close)
+def decide(layout: Layout, uploads: Sequence[Upload | Rejected], fault: str = "", shards: int = 1) -> list[Answer]:
+    """Commit the uploads in one batch, while a fault is armed; a Rejected stands for one that cannot be made ready."""
+    spool = FileSpoolCheck(layout)
+
+    def prepare(one: Upload | Rejected) -> tuple[Incoming, Upload]:
+        if isinstance(one, Rejected):
+            raise one
+        incoming = spool.begin()
+        incoming.write(b"abc")
+        return incoming, one
+
+    commits = GroupCommit(layout, shards, spool, supersede=lambda: True)
+    failpoints.arm(fault)
+    try:
+        return commits.commit([partial(prepare, one) for one in uploads])
+    finally:
+        failpoints.arm("")
+        commits.close()
         spool.close()
-        assert deaths == []
-        return [answer for answer in answers if isinstance(answer, CommitResult | CourierError)]
-
-    return asyncio.run(scenario())
 
 
 def files(layout: Layout) -> set[str]:
@@ -63,19 +58,19 @@ def files(layout: Layout) -> set[str]:
     return {path.name for path in layout.spool.rglob("*") if path.is_file()}
 
 
-def rows(layout: Layout) -> list[str]:
+def rows(layout: Layout, shard: int = 0) -> list[str]:
     """Ids in the queue, in the order of acceptance."""
-    with SqliteQueue(layout, 0) as queue:
+    with SqliteQueue(layout, shard) as queue:
         return [task.task_id for task in sorted(queue.page(limit=100), key=lambda task: task.order)]
 
 
-def codes(answers: Decided) -> list[str]:
+def codes(answers: Sequence[Answer]) -> list[str]:
     """The codes of refusals; `ok` for the others."""
     return [answer.code if isinstance(answer, CourierError) else "ok" for answer in answers]
 
 
 def test_rows_are_put_in_the_order_of_the_ids(layout: Layout) -> None:
-    """Which of two uploads is newer does not depend on which thread was faster."""
+    """Which of two uploads is newer does not depend on which was ready first."""
     uploads = [upload(3), upload(1), upload(2)]
     assert codes(decide(layout, uploads)) == ["ok"] * 3
     assert rows(layout) == [upload(number).task_id for number in (1, 2, 3)]
@@ -102,8 +97,7 @@ def test_bytes_are_taken_back_only_when_their_rows_are_certainly_not_there(
     layout: Layout, fault: str, code: str, kept: int,
 ) -> None:
     """A fault before the commit leaves nothing; after it nobody knows, and everything stays."""
-    answers = decide(layout, [upload(1), upload(2)], lambda: failpoints.arm(fault))
-    failpoints.arm("")
+    answers = decide(layout, [upload(1), upload(2)], fault)
     assert codes(answers) == [code] * 2
     assert len(files(layout)) == len(rows(layout)) == kept
 
@@ -134,24 +128,40 @@ def test_nobody_knows_when_the_second_database_fails(layout: Layout, monkeypatch
     assert files(layout) == {upload(1).task_id}
 
 
-def test_upload_is_decided_when_those_that_are_under_way_do_not_come(layout: Layout) -> None:
-    """A batch waits for others a moment only, however often: nobody's upload depends on the next one."""
-    async def scenario() -> int:
-        spool = FileSpoolCheck(layout)
-        committer = Committer(layout, 0, spool, supersede=lambda: True, receiving=lambda: 99, when_dead=lambda: None)
-        committer.start()
+def test_upload_that_cannot_be_made_ready_costs_its_neighbours_nothing(layout: Layout) -> None:
+    """Its digest was wrong, or the disk had no room for it: the others are accepted."""
+    answers = decide(layout, [upload(1), Rejected("digest_mismatch"), upload(3)])
+    assert codes(answers) == ["ok", "digest_mismatch", "ok"]
+    assert files(layout) == set(rows(layout)) == {upload(1).task_id, upload(3).task_id}
 
-        async def one_after_the_other(first: int) -> int:
-            for number in range(first, first + 100):
-                ticket = Ticket.new()
-                committer.hand_over(spool.begin().seal(replace(upload(number), size=0)), ticket)
-                await ticket.decided
-            return 100
 
-        async with asyncio.timeout(60):
-            done = await asyncio.gather(*(one_after_the_other(1000 * client) for client in range(4)))
-        await asyncio.to_thread(committer.close)
-        spool.close()
-        return sum(done)
+@pytest.mark.parametrize(("fault", "code"), [
+    ("spool.write=ENOSPC@2", "no_room"), ("spool.sync=EIO@2", "storage_failed"), ("spool.link=EDQUOT@2", "no_room"),
+])
+def test_upload_that_cannot_be_sealed_fails_alone(layout: Layout, fault: str, code: str) -> None:
+    """At whatever step: nothing of it is left, and its neighbours are accepted."""
+    answers = decide(layout, [upload(1), upload(2), upload(3)], fault)
+    assert codes(answers) == ["ok", code, "ok"]
+    assert files(layout) == set(rows(layout)) == {upload(1).task_id, upload(3).task_id}
 
-    assert asyncio.run(scenario()) == 400
+
+def test_uploads_of_a_directory_that_cannot_be_synced_stay_undecided(layout: Layout) -> None:
+    """They have their names, durable or not, and no rows; what is in other directories is accepted."""
+    uploads = [upload(1), upload(2, instance="c2"), upload(3)]
+    assert uploads[0].destination.bucket != uploads[1].destination.bucket
+    assert codes(decide(layout, uploads, "spool.dirsync=EIO@1")) == ["outcome_unknown", "ok", "outcome_unknown"]
+    assert rows(layout) == [uploads[1].task_id]
+    assert files(layout) == {one.task_id for one in uploads}
+
+
+def test_uploads_of_one_batch_go_to_their_shards(layout: Layout) -> None:
+    """A shard that fails takes none of another one with it."""
+    uploads = [upload(number, instance=f"c{number}") for number in range(1, 9)]
+    by_shard = {shard: [one.task_id for one in uploads if one.destination.shard(2) == shard] for shard in range(2)}
+    assert all(by_shard.values())
+    answers = decide(layout, uploads, "queue.commit=EROFS@1", shards=2)
+    first = uploads[0].destination.shard(2)
+    assert codes(answers) == ["storage_failed" if one.destination.shard(2) == first else "ok" for one in uploads]
+    assert rows(layout, first) == []
+    assert rows(layout, 1 - first) == by_shard[1 - first]
+    assert files(layout) == set(by_shard[1 - first])

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
+from daemon.errors import Rejected
 from daemon.model import task, upload
 from daemon.spool import capabilities as spool_door
 from daemon.spool import values as spool_values
@@ -17,8 +18,9 @@ from daemon.task_queue import capabilities as queue_door
 from daemon.task_queue import doctor as queue_doctor
 from daemon.task_queue import values as queue_values
 
-#: What a value may be made of, besides what the modules below define.
-PLAIN = {..., bool, int, float, str, bytes, NoneType, BinaryIO, list, dict, tuple, set, frozenset,
+#: What a value may be made of, besides what the modules below define. A Rejected is what one of many is answered with,
+#: where it would be raised if it were alone.
+PLAIN = {..., Rejected, bool, int, float, str, bytes, NoneType, BinaryIO, list, dict, tuple, set, frozenset,
          abc.Iterable, abc.Iterator, abc.Sequence, typing.Union, UnionType}
 #: Where tasks, uploads and the values of the doors are defined.
 VALUES = (task, upload, queue_values, queue_doctor, spool_values)

@@ -3,12 +3,13 @@
 import hashlib
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from daemon.errors import Undelivered
+from daemon.errors import Rejected, Undelivered
 from daemon.model.upload import Upload
 from daemon.spool import CheckedSpool, Found, Mark, Name, Stopped, Undecided, same_upload
 from tests.support.depot import an_upload
@@ -51,6 +52,20 @@ def test_upload_is_measured_and_hashed_on_the_way(spool: CheckedSpool) -> None:
         incoming.write(piece)
     assert (incoming.size, incoming.hexdigest()) == (5, hashlib.sha256(DATA).hexdigest())
     incoming.discard()
+
+
+def test_upload_may_be_hashed_beside_being_stored(spool: CheckedSpool) -> None:
+    """Each half in its own time, whoever is first."""
+    pieces = [os.urandom(100_000) for _ in range(8)]
+    data = b"".join(pieces)
+    upload, incoming = an_upload(data=data), spool.begin(len(data))
+    with ThreadPoolExecutor(2) as threads:
+        for work in (threads.submit(incoming.hash, pieces), threads.submit(incoming.store, pieces)):
+            work.result()
+    assert (incoming.size, incoming.hexdigest()) == (len(data), upload.sha256)
+    incoming.seal(upload).release()
+    with spool.open(upload) as source:
+        assert source.read(upload.size) == data
 
 
 def test_upload_that_is_discarded_leaves_nothing(spool: CheckedSpool) -> None:
@@ -108,6 +123,37 @@ def test_uploads_that_come_at_once_do_not_mix(spool: CheckedSpool) -> None:
     for upload, body, _ in coming:
         with spool.open(upload) as source:
             assert source.read(upload.size) == body
+
+
+def test_uploads_are_sealed_together_and_answered_for_one_by_one(spool: CheckedSpool) -> None:
+    """In their order, whatever their instances, however far each of them was completed before."""
+    bodies = [os.urandom(size) for size in (0, 3, 70_000, 400_000)]
+    batch = [(spool.begin(), an_upload(f"/{number}", body, instance=f"c{number % 3}"))
+             for number, body in enumerate(bodies)]
+    for (incoming, _), body in zip(batch, bodies, strict=True):
+        incoming.write(body)
+    for incoming, upload in batch[2:]:
+        incoming.complete(upload)
+        assert kept(spool, upload.destination.bucket) == {}
+    answers = spool.seal_all(batch)
+    for sealed, (_, upload), body in zip(answers, batch, bodies, strict=True):
+        assert not isinstance(sealed, Rejected)
+        assert sealed.upload == upload
+        with pytest.raises(Undecided):
+            spool.examine(named(spool, upload))
+        sealed.release()
+        with spool.open(upload) as source:
+            assert source.read(upload.size) == body
+    assert list(spool.seal_all([])) == []
+
+
+def test_upload_that_is_discarded_when_it_is_complete_leaves_nothing(spool: CheckedSpool) -> None:
+    """Only the seal makes it exist."""
+    upload, incoming = an_upload(), spool.begin()
+    incoming.write(DATA)
+    incoming.complete(upload)
+    incoming.discard()
+    assert kept(spool, upload.destination.bucket) == {}
 
 
 def test_spool_tells_what_it_holds(spool: CheckedSpool) -> None:

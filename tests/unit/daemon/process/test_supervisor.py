@@ -13,7 +13,7 @@ import pytest
 
 from daemon.config import load
 from daemon.process.exit_status import EXIT_CONFIG, EXIT_OK
-from daemon.process.supervisor import cause_of, commands, restart_delay_s
+from daemon.process.supervisor import api_commands, cause_of, restart_delay_s, worker_commands
 from tests.support.waiting import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[4]
@@ -53,7 +53,7 @@ config = load(None)
 config = config.model_copy(update={
     "api": config.api.model_copy(update={"drain_s": 0.0}), "delivery": config.delivery.model_copy(update={"drain_s": 0.0})})
 setup(config.log, "serve")
-sys.exit(supervisor.Supervisor(config, None, []).run())
+sys.exit(supervisor.Supervisor(config, None, [], with_workers=True).run())
 """
 CHILDREN = {"api", "worker-0", "worker-1"}
 
@@ -147,9 +147,10 @@ def test_children_are_an_api_for_each_process_and_a_worker_for_each_shard() -> N
     """Each gets the configuration file; the API gets the sockets, and where its processes count together."""
     config = load(None)
     config = config.model_copy(update={"api": config.api.model_copy(update={"processes": 2})})
-    assert commands(config, "/etc/x.toml", [7, 8], 9) == [
+    assert api_commands(config, "/etc/x.toml", [7, 8], 9) == [
         ["api", "--config", "/etc/x.toml", "--listen-fd", "7", "--listen-fd", "8", "--counts", "9:0"],
-        ["api", "--config", "/etc/x.toml", "--listen-fd", "7", "--listen-fd", "8", "--counts", "9:1"],
+        ["api", "--config", "/etc/x.toml", "--listen-fd", "7", "--listen-fd", "8", "--counts", "9:1"]]
+    assert worker_commands(config, "/etc/x.toml") == [
         ["worker", "--shard", "0", "--config", "/etc/x.toml"], ["worker", "--shard", "1", "--config", "/etc/x.toml"]]
 
 
