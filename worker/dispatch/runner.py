@@ -182,13 +182,12 @@ def run(
     try:
         while True:
             push = lane.take(hold.linger_s, turn_over=time.monotonic() > turn_ends)
-            if push is None and not hold.owes:
-                return
-            if push is None or push.bulk:
-                # What is known is told before anything that may take long.
-                hold.confirm()
             if push is not None:
                 hold.ended(push, _do(push, lane, hold, spool, config()))
+            elif hold.owes:
+                hold.confirm()
+            else:
+                return
     finally:
         hold.let_go()
 
@@ -196,6 +195,9 @@ def run(
 def _do(push: Push, lane: Lane, hold: _Hold, spool: Open, config: Config) -> PushOutcome | Swept:
     ended: PushOutcome | Swept | None = None
     try:
+        if push.bulk:
+            # What is known is told before anything that may take long.
+            hold.confirm()
         ended = _sweep(push.task, hold, config) if push.sweep else _push(push, hold, spool, config)
         return ended
     finally:
