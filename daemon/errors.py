@@ -66,7 +66,8 @@ class ErrorKind:
     hint: str
     #: HTTP status when a client meets it; 0 when no client ever does.
     status: int = 0
-    #: Seconds after which a client may try again, where the trouble passes by itself; 0 where it does not.
+    #: Seconds after which a client, or a worker at the earliest, may try again, where the trouble passes by itself; 0
+    #: where it does not, or nobody knows when.
     retry_after_s: int = 0
     scope: Scope = Scope.TASK
     cause: Cause = Cause.OTHER
@@ -94,9 +95,10 @@ def _wait(
 
 def _retry(
     code: str, title: str, hint: str, *, scope: Scope = Scope.TASK, cause: Cause = Cause.OTHER, ask_remote: bool = False,
+    retry_after_s: int = 0,
 ) -> ErrorKind:
     return ErrorKind(code=code, action=Action.RETRY, title=title, hint=hint, scope=scope, cause=cause,
-                     ask_remote=ask_remote)
+                     ask_remote=ask_remote, retry_after_s=retry_after_s)
 
 
 def _dead_letter(code: str, title: str, hint: str, *, cause: Cause = Cause.OTHER) -> ErrorKind:
@@ -199,6 +201,11 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     _retry("instance_changed", "While it was pushed, the instance was replaced by another of its name, started or stopped.",
            "Nothing to do: it is pushed again."),
     _retry("instance_busy", "The instance is busy with another operation.", "Nothing to do.", scope=Scope.INSTANCE),
+    # Incus's file server of an instance ends 15 s after its last session, and its socket's name is removed then, even if
+    # the next server has it by that time. Who asks again within these 15 s loses the next one, too.
+    _retry("file_server_lost", "Incus has lost its own file server of the instance. It starts another once nobody asks for a while.",
+           "Nothing to do, unless another program keeps opening sessions to the instance: stop it for half a minute.",
+           scope=Scope.INSTANCE, retry_after_s=20),
     _retry("target_full", "The instance's disk or quota is full.", "Make room in the instance."),
     _retry("incus_error", "Incus answered with an error of its own.", "See the message and Incus's log."),
     _retry("stalled", "Nothing moved for incus.timeout_s seconds.",

@@ -167,6 +167,12 @@ class Container:
         return self.host.directory / "storage-pools/default/containers" / f"{prefix}{self.name}" / "rootfs"
 
     @property
+    def file_server(self) -> Path:
+        """The socket of Incus's own file server for it, which is there while a session is open, and some seconds longer."""
+        prefix = "" if self.project == "default" else f"{self.project}_"
+        return self.host.root / "run/incus" / f"{prefix}{self.name}" / "forkfile.sock"
+
+    @property
     def shift(self) -> int:
         """What this machine adds to the uids and gids inside."""
         return os.lstat(self.rootfs).st_uid

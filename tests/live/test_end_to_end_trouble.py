@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.config import Remote
 from daemon.model.upload import Destination
 from daemon.task_queue import Command
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
@@ -23,6 +24,7 @@ from tests.live.proxy import Proxy
 from tests.support.bodies import body, digest
 from tests.support.service import Service, Settings
 from tests.support.waiting import PATIENCE_S, eventually
+from worker.targets.incus.target import IncusTarget
 
 pytestmark = pytest.mark.live
 
@@ -186,6 +188,29 @@ def test_connection_that_breaks_in_the_middle_of_a_push_leaves_nothing_behind(
         service.wait_quiet()
     assert found(container, "broken") == digest(hash("broken"), size)
     assert not list((container.rootfs / "root").glob(".courier-*"))
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_uploads_arrive_although_incus_has_lost_its_own_file_server_of_the_instance(
+    service: Service, incus: Host, container: Container, proxy_path: Path,
+) -> None:
+    """It loses each new one, as long as somebody asks again within seconds; many tasks that wait do not do that."""
+    if not incus.ends_sessions:
+        pytest.skip("LXD keeps the socket elsewhere")
+    near = IncusTarget("local", Remote(endpoint=incus.socket))
+    with incus_at(proxy_path, incus):
+        service.start()
+        with contextlib.closing(near.open(Destination("local", "default", container.name, "/"), "push")):
+            # It ends some time after its last session, and takes with it the socket of the next one.
+            container.file_server.unlink()
+            tasks = [upload(service, container, f"lost-{n}") for n in range(40)]
+            eventually(lambda: service.events("push.started"))
+        eventually(lambda: "file_server_lost" in {event["code"] for event in service.events("target.down")})
+        eventually(lambda: {attempts(service, task_id)[0] for task_id in tasks} == {"delivered"}, 5 * PATIENCE_S)
+        service.wait_quiet()
+    for n in range(40):
+        assert found(container, f"lost-{n}") == digest(hash(f"lost-{n}"), 1000)
 
 
 def cut_off(service: Service, incus: Host, container: Container, proxy_path: Path) -> str:

@@ -131,7 +131,7 @@ class Settling:
     def _probe_at(self, code: str, failures: int, now: float) -> float:
         if ERRORS[code].action is Action.WAIT:
             return now + WAIT_PROBE_S
-        return now + max(LEAST_PROBE_S, delay_s(failures, self._config.retry, self._rng))
+        return now + max(LEAST_PROBE_S, ERRORS[code].retry_after_s, delay_s(failures, self._config.retry, self._rng))
 
 
 def _unchanged(task: Task) -> Settlement:

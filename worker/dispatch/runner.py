@@ -212,18 +212,17 @@ def run(
         while True:
             turn_over = time.monotonic() > turn_ends
             pushes = lane.take(hold.linger_s, most=config().delivery.per_instance, turn_over=turn_over)
-            if not pushes and not hold.owes:
-                return
-            bulk = any(push.bulk for push in pushes)
-            if not pushes or bulk:
-                # What is known is told before anything that may take long.
+            if pushes:
+                if lane.is_low():
+                    tell(Pushed())
+                _do(pushes, lane, hold, spool, config())
+                if any(push.bulk for push in pushes):
+                    tell(Pushed())
+                hold.tend()
+            elif hold.owes:
                 hold.confirm()
-            if lane.is_low():
-                tell(Pushed())
-            _do(pushes, lane, hold, spool, config())
-            if bulk:
-                tell(Pushed())
-            hold.tend()
+            else:
+                return
     finally:
         hold.let_go()
 
@@ -232,6 +231,9 @@ def _do(pushes: Sequence[Push], lane: Lane, hold: _Hold, spool: Open, config: Co
     """Push tasks side by side, or sweep up after them, and report each."""
     left = {push.task.task_id: push for push in pushes}
     try:
+        if any(push.bulk for push in pushes):
+            # What is known is told before anything that may take long.
+            hold.confirm()
         for push, ended in _ends(pushes, hold, spool, config):
             del left[push.task.task_id]
             lane.done(push, abandoned=False)

@@ -199,8 +199,8 @@ class Target(Protocol):
 
         `stopped` is "push" or "wait"; `patience` is for each step of opening and of the session, without it only the
         remote's own limit holds. Raises Undelivered: incus_unreachable, incus_refused,
-        instance_not_found, project_not_found, instance_stopped, agent_down, instance_busy, stalled, connection_lost,
-        incus_error.
+        instance_not_found, project_not_found, instance_stopped, agent_down, instance_busy, file_server_lost, stalled,
+        connection_lost, incus_error.
         """
 
     def probe(self) -> None:

@@ -44,6 +44,7 @@ _HTTP: Final[tuple[tuple[int, re.Pattern[str], str], ...]] = tuple(
         (0, r"^(incus|lxd)( daemon)? is (starting up|shutting down)", "incus_unreachable"),
         (0, r"^(daemon|server) (is )?(starting|shutting down)", "incus_unreachable"),
         (0, r"instance is busy running an? .* operation", "instance_busy"),
+        (500, r"dial unix \S+/forkfile\.sock: connect: no such file or directory$", "file_server_lost"),
         (0, r"instance is not running|the instance is already stopped", "instance_stopped"),
         (401, r"", "incus_refused"),
         (403, r"^not authorized$", "incus_refused"),

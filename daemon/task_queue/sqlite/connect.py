@@ -1,9 +1,11 @@
 """Connections to a database whose file another user may have written: SQLite trusts nothing that it says of itself."""
 
+import os
 import sqlite3
 import time
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 #: How long to wait for another process's short transaction.
 BUSY_TIMEOUT_S: Final = 10.0
@@ -25,8 +27,9 @@ def connect(database: Path, how: str = "mode=rw") -> sqlite3.Connection:
     `how` is the query of SQLite's URI (https://sqlite.org/uri.html). Unless it says so no database is made: one of
     SQLite's making would be closed to the other user of the state.
     """
-    connection = sqlite3.connect(f"{database.absolute().as_uri()}?{how}", timeout=BUSY_TIMEOUT_S,
-                                 check_same_thread=False, isolation_level=None, uri=True)
+    # Not by `as_uri`: in Python 3.13 it imports something first, and root may have become a user who cannot read that.
+    uri = f"file://{quote(os.fsencode(database.absolute()))}?{how}"
+    connection = sqlite3.connect(uri, timeout=BUSY_TIMEOUT_S, check_same_thread=False, isolation_level=None, uri=True)
     try:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LIMIT_BYTES)
         for setting in _DISTRUST:

@@ -205,6 +205,20 @@ def test_probes_of_an_instance_that_stays_down_grow_rare(desk: Desk) -> None:
         lane.down_until = 0.0
 
 
+def test_instance_whose_file_server_is_lost_is_left_alone_until_incus_can_have_found_it(desk: Desk) -> None:
+    """Incus finds it only after 15 s in which nobody asks: a try before that is one of those that keep it lost."""
+    first, second = desk.claim(2)
+    before = time.time()
+    desk.end(first, "file_server_lost")
+    [lane] = desk.lanes.health.down()
+    assert lane.down_until is not None
+    assert lane.down_until > before + 15
+    lane.down_until = 0.0
+    desk.end(second, "file_server_lost")
+    assert lane.failures == 2
+    assert lane.down_until > before + 15
+
+
 def test_instance_that_has_to_be_waited_for_is_probed_steadily(desk: Desk) -> None:
     """A stopped machine gets its files within seconds of its start, however long it was stopped."""
     for task in desk.claim(5):

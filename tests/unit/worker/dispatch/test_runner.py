@@ -213,6 +213,19 @@ def test_delivery_is_abandoned_when_asking_for_it_is_a_mistake(depot: Depot) -> 
     assert work.counted.said[-1] == "close"
 
 
+def test_bulky_task_is_abandoned_too_when_asking_for_what_was_delivered_before_is_a_mistake(depot: Depot) -> None:
+    """It was taken, and not begun: it must not count as being pushed for ever."""
+    work = Work(depot, 1)
+    bulky = an_upload("/bulky", b"x" * BULK_BYTES)
+    depot.put(bulky, b"x" * BULK_BYTES)
+    work.counted.meanwhile = lambda: work.lane.add(depot.queue.claim(work.lane.key, 1, bulk=True))
+    work.counted.doubt = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        work.run()
+    assert len(work.lane.abandoned()) == 2
+    assert work.lane.busy() == 0
+
+
 def test_session_that_broke_is_asked_before_it_is_closed(depot: Depot) -> None:
     """What it delivered before counts all the same, if the instance is still the one."""
     work = Work(depot, 1)

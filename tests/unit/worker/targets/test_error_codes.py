@@ -17,6 +17,8 @@ HTTP = [
     (500, "VM agent isn't currently running", "agent_down"),
     (500, "Failed getting instance SFTP connection: VM agent isn't currently running", "agent_down"),
     (500, 'Instance is busy running a "stop" operation', "instance_busy"),
+    (500, "Failed getting instance SFTP connection: dial unix /proc/self/fd/80/forkfile.sock: connect: no such file or directory",
+     "file_server_lost"),
     (503, "Incus is shutting down", "incus_unreachable"),
     (503, "Incus daemon is starting up", "incus_unreachable"),
     (500, "anything else", "incus_error"),
