@@ -52,7 +52,10 @@ class Staging:
             return self._file(above, path, self._since(place, above))
 
     def directories(self, paths: list[bytes], want: Wanted) -> None:
-        """Make `paths`, each in the one before it, with that mode and owner. Raises SftpStatus "file exists"."""
+        """Make `paths`, each in the one before it, with that mode and owner.
+
+        Raises SftpStatus "file exists", or "directory not empty", when another has made the first one.
+        """
         above = posixpath.dirname(paths[0])
         place, trusted = self._safe_place(above)
         try:
