@@ -8,6 +8,7 @@ for its writes. So requests may be sent without waiting, except where a write mu
 import contextlib
 import stat
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import BinaryIO
 
 from daemon.errors import Undelivered
@@ -55,7 +56,10 @@ class SftpSession:
         self.left_part = False
         with self._explained(where(delivery)):
             if delivery.left_part:
-                self._sweep(delivery)
+                left = self._sweep(delivery)
+                other = replace(delivery, other_name=True)
+                # A rename of the last attempt may be on its way: what it would take must not be there again.
+                delivery = delivery if other.part_name in left else other
             if delivery.recheck and self._is_there(delivery):
                 return Receipt(atomic=True, way="sftp", unchanged=True)
             if delivery.replace_group == "in-place" and self._overwrite(delivery, source, before_rename):
@@ -66,18 +70,20 @@ class SftpSession:
     def sweep(self, delivery: Delivery) -> bool:
         """Remove the part file that a killed attempt left; see worker.targets.base.Session."""
         with self._explained(where(delivery)):
-            return self._sweep(delivery)
+            return bool(self._sweep(delivery))
 
-    def _sweep(self, delivery: Delivery) -> bool:
+    def _sweep(self, delivery: Delivery) -> set[str]:
+        """Remove what earlier attempts left; return the names that it had."""
         path = delivery.destination.path.encode()
         self._wire.drain()
         removed = self._remove_left(delivery, path)
         led_to, _ = self._find(delivery)
-        return (led_to != path and self._remove_left(delivery, led_to)) or removed
+        return removed if led_to == path else removed | self._remove_left(delivery, led_to)
 
-    def _remove_left(self, delivery: Delivery, path: bytes) -> bool:
-        in_part = PartFile(self._wire, delivery, path).remove()
-        return Staging(self._wire, delivery).remove(path) or in_part
+    def _remove_left(self, delivery: Delivery, path: bytes) -> set[str]:
+        either = (delivery, replace(delivery, other_name=True))
+        removed = {each.part_name for each in either if PartFile(self._wire, each, path).remove()}
+        return removed | ({delivery.staging_name} if Staging(self._wire, delivery).remove(path) else set())
 
     def link_at(self, path: str) -> str | None:
         """Where the symbolic link at `path` points; see worker.targets.incus.bound_session.LinkReader."""
