@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, Protocol
 
 from daemon.model.upload import Destination
@@ -81,6 +81,10 @@ class Delivery:
     def part_name(self) -> str:
         """The name of the part file, in the directory of the destination. Either name is as long as the other."""
         return f".courier-{self.task_id}.{'next' if self.other_name else 'part'}"
+
+    def by_either_name(self) -> tuple["Delivery", "Delivery"]:
+        """The same with the first name of the part file, and with the other one."""
+        return replace(self, other_name=False), replace(self, other_name=True)
 
     @property
     def staging_name(self) -> str:

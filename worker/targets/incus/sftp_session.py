@@ -8,7 +8,6 @@ for its writes. So requests may be sent without waiting, except where a write mu
 import contextlib
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import BinaryIO
 
 from daemon.errors import Undelivered
@@ -57,9 +56,9 @@ class SftpSession:
         with self._explained(where(delivery)):
             if delivery.left_part:
                 left = self._sweep(delivery)
-                other = replace(delivery, other_name=True)
+                first, other = delivery.by_either_name()
                 # A rename of the last attempt may be on its way: what it would take must not be there again.
-                delivery = delivery if other.part_name in left else other
+                delivery = first if other.part_name in left else other
             if delivery.recheck and self._is_there(delivery):
                 return Receipt(atomic=True, way="sftp", unchanged=True)
             if delivery.replace_group == "in-place" and self._overwrite(delivery, source, before_rename):
@@ -81,8 +80,7 @@ class SftpSession:
         return removed if led_to == path else removed | self._remove_left(delivery, led_to)
 
     def _remove_left(self, delivery: Delivery, path: bytes) -> set[str]:
-        either = (delivery, replace(delivery, other_name=True))
-        removed = {each.part_name for each in either if PartFile(self._wire, each, path).remove()}
+        removed = {each.part_name for each in delivery.by_either_name() if PartFile(self._wire, each, path).remove()}
         return removed | ({delivery.staging_name} if Staging(self._wire, delivery).remove(path) else set())
 
     def link_at(self, path: str) -> str | None:
