@@ -15,6 +15,7 @@ from daemon.model.upload import Destination, Upload
 from daemon.spool.inspect import FileSpoolCheck
 from daemon.state.layout import Layout
 from daemon.task_queue.sqlite.queue import SqliteQueue
+from tests.support.depot import a_state
 
 Decided = list[CommitResult | CourierError]
 
@@ -22,9 +23,7 @@ Decided = list[CommitResult | CourierError]
 @pytest.fixture
 def layout(tmp_path: Path) -> Iterator[Layout]:
     """A state directory; no fault is armed after the test."""
-    layout = Layout(tmp_path / "state")
-    layout.create()
-    yield layout
+    yield a_state(tmp_path)
     failpoints.arm("")
 
 
