@@ -196,8 +196,10 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
            "Create it, name another, or cancel the task.", scope=Scope.INSTANCE, cause=Cause.GONE),
     _retry("instance_refused", "Incus does not let this service into this instance.",
            "Give the client certificate access to the project.", scope=Scope.INSTANCE, cause=Cause.REFUSED),
+    # Incus may have ended it to stop or to snapshot the instance. Who asks for a session meanwhile gets it at the very end
+    # of that, just when the next operation of a script may begin, which then waits until nobody uses the instance.
     _retry("connection_lost", "The connection to the instance was lost.",
-           "Nothing to do.", scope=Scope.INSTANCE, cause=Cause.LOST, ask_remote=True),
+           "Nothing to do.", scope=Scope.INSTANCE, cause=Cause.LOST, ask_remote=True, retry_after_s=2),
     _retry("instance_changed", "While it was pushed, the instance was replaced by another of its name, started or stopped.",
            "Nothing to do: it is pushed again."),
     _retry("instance_busy", "The instance is busy with another operation.", "Nothing to do.", scope=Scope.INSTANCE),

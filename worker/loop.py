@@ -242,6 +242,9 @@ class Worker:
 
     def _instance_changed(self, message: InstanceChanged) -> None:
         """An instance started or appeared: its tasks are tried at once."""
+        if message.resumed and not self._parts.lanes.health.may_be_paused(message.instance_key):
+            # At the end of a snapshot who comes in at once is in the way of what Incus is asked to do next.
+            return
         self._parts.lanes.health.try_again([message.instance_key])
         self._parts.sweeping.look_again(message.instance_key)
         self._releasing.add(message.instance_key)

@@ -79,14 +79,19 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
-        listening = [await self._listen(door) for door in self._doors]
+        listeners = [Listener.of(door.socket) for door in self._doors]
+        servers = [await self._listen(listener) for listener in listeners]
         log("api.started", listen=", ".join(door.address for door in self._doors))
         sd_notify.ready()
         turning = asyncio.create_task(self._turn())
         await self._stopping.wait()
         sd_notify.stopping(self._hooks.drain_s())
         log("api.draining", uploads=self._hooks.running())
-        for server, door in zip(listening, self._doors, strict=True):
+        for listener in listeners:
+            listener.end()
+        # What was accepted in this turn gets its connection before the servers close.
+        await asyncio.sleep(0)
+        for server, door in zip(servers, self._doors, strict=True):
             door.stop_listening()
             server.close()
         await self._drain()
@@ -94,11 +99,11 @@ class Server:
         await _cut_off()
         return not self._failed
 
-    async def _listen(self, door: Door) -> asyncio.Server:
+    async def _listen(self, listener: Listener) -> asyncio.Server:
         server = await asyncio.start_server(
-            self._connections.serve, sock=Listener.of(door.socket), backlog=ACCEPTED_AT_ONCE, limit=READ_BYTES)
+            self._connections.serve, sock=listener, backlog=ACCEPTED_AT_ONCE, limit=READ_BYTES)
         # asyncio has one number for two things; this is the other.
-        door.socket.listen(BACKLOG)
+        listener.listen(BACKLOG)
         return server
 
     def _stop(self) -> None:

@@ -5,12 +5,14 @@ import io
 import os
 import shutil
 import threading
+from dataclasses import replace
 
 import pytest
 
 from daemon.errors import Undelivered
 from tests.live.ways import ALL, ATOMIC, Watched, refused
 from tests.live.world import World
+from worker.targets.base import Delivery
 
 MIB = 2**20
 
@@ -151,6 +153,45 @@ class TestAtomic:
         world.make_file(f"{world.home}/f", b"right", 0o777)
         assert not world.deliver(f"{world.home}/f", b"right", mode=0o600, recheck=True).unchanged
         assert world.facts(f"{world.home}/f").mode == 0o600
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("way", ["sftp"])
+@pytest.mark.parametrize("through_link", [False, True])
+def test_late_rename_of_the_last_attempt_takes_nothing_of_the_next(world: World, through_link: bool) -> None:
+    """Its part file has another name, also when the last one did not get as far as to make one."""
+    path = f"{world.home}/{'link' if through_link else 'd/f'}"
+    world.make_directory(f"{world.home}/d")
+    world.make_link(f"{world.home}/link", "d/f")
+    first = world.delivery(path, b"new", left_part=True)
+    second = replace(first, other_name=True)
+
+    def names_while_pushing(left: list[Delivery]) -> list[str]:
+        for each in left:
+            world.make_file(f"{world.home}/d/{each.part_name}", b"half of the")
+        seen: list[str] = []
+        with contextlib.closing(world.open()) as session:
+            session.deliver(first, io.BytesIO(b"new"), lambda: seen.extend(world.names(f"{world.home}/d")))
+        assert world.names(f"{world.home}/d") == ["f"]
+        assert world.facts(f"{world.home}/d/f").data == b"new"
+        return [name for name in seen if name != "f"]
+
+    assert names_while_pushing([first]) == [second.part_name]
+    assert names_while_pushing([]) == [second.part_name]
+    assert names_while_pushing([second]) == [first.part_name]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("way", ["sftp", "files_api"])
+@pytest.mark.parametrize("other_name", [False, True])
+def test_part_file_is_swept_by_either_name(world: World, other_name: bool) -> None:
+    """Nobody knows which attempt was the last."""
+    delivery = world.delivery(f"{world.home}/f", b"new")
+    world.make_file(f"{world.home}/{replace(delivery, other_name=other_name).part_name}", b"half of the")
+    with contextlib.closing(world.open()) as session:
+        assert session.sweep(delivery)
+        assert not session.sweep(delivery)
+    assert world.names(world.home) == []
 
 
 @pytest.mark.parametrize("way", ALL)

@@ -13,6 +13,9 @@ from daemon.errors import Undelivered
 from tests.live.host import Container, Host
 from tests.live.racer import Racer
 from tests.live.world import World, directory_world, incus_world
+from worker.targets.attributes import Wanted
+from worker.targets.incus.sftp_channel import FAILURE, SftpStatus
+from worker.targets.incus.sftp_staging import Staging
 
 USER = 1000
 #: Enough for a delivery that can be deceived to be deceived: one in four was, and one in three on a mount.
@@ -70,6 +73,27 @@ def test_user_takes_over_no_directory_by_a_link(
         if mounted:
             world.run(f"umount {own}")
     assert world.names(world.home) == ["own", "victim"]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("words", ["file exists", "directory not empty"])
+def test_directory_that_another_has_made_meanwhile_is_used(
+        world: World, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    """The server looks whether it is there, and then the kernel does: by then there may be something in it."""
+    directories, made = Staging.directories, f"{world.home}/made"
+
+    async def after_another(staging: Staging, paths: list[bytes], want: Wanted) -> None:
+        if world.names(world.home):
+            await directories(staging, paths, want)
+            return
+        world.make_directory(made)
+        world.make_file(f"{made}/other", b"old")
+        raise SftpStatus(FAILURE, f"rename {made}.new {made}: {words}")
+
+    monkeypatch.setattr(Staging, "directories", after_another)
+    world.deliver(f"{made}/d/f", b"x", mkdirs=True)
+    assert world.facts(f"{made}/d/f").data == b"x"
+    assert world.names(made) == ["d", "other"]
 
 
 @pytest.mark.parametrize("mode", [0o700, 0o750])

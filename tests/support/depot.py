@@ -28,6 +28,13 @@ def an_upload(path: str = "/x", data: bytes = b"hello", *, instance: str = "c1",
     return Upload(**{**made, **values})
 
 
+def a_state(directory: Path) -> Layout:
+    """A new state directory in `directory`."""
+    made = Layout(directory / "state")
+    made.create()
+    return made
+
+
 class Depot:
     """One shard: its spool and its queue."""
 

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from daemon.errors import ERRORS, Action
+from daemon.errors import ERRORS, Action, Cause
 from daemon.model.upload import Destination
 from worker.dispatch.lane import Lane
 from worker.dispatch.outages import Outages
@@ -81,6 +81,12 @@ class Health:
         """Leave instances alone no longer: something about them has changed."""
         for lane in filter(None, map(self._down.get, keys)):
             self._look_at(lane, 0.0)
+
+    def may_be_paused(self, key: str) -> bool:
+        """True when the instance is down for a reason that ends when it is resumed: it, or its agent, says nothing."""
+        lane = self._down.get(key)
+        kind = ERRORS.get(lane.down_code) if lane is not None else None
+        return kind is not None and (kind.cause is Cause.SILENT or kind.action is Action.WAIT)
 
     def try_remote_again(self, remote: str) -> None:
         """The same for all instances of a remote."""

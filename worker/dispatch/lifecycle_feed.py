@@ -8,9 +8,10 @@ from worker.targets.base import Feed, Target
 
 #: After these an instance can be written to that perhaps could not before.
 _OPENING: Final = frozenset({
-    "instance-started", "instance-ready", "instance-created", "instance-agent-started", "instance-resumed",
-    "instance-restarted", "instance-renamed",
+    "instance-started", "instance-ready", "instance-created", "instance-agent-started", "instance-restarted",
+    "instance-renamed",
 })
+_RESUMED: Final = "instance-resumed"
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class InstanceChanged:
     """A message: an instance started or appeared, and its tasks may go at once."""
 
     instance_key: str
+    #: It was only paused. Incus does that for each snapshot, too.
+    resumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ def feed(remote: str, target: Target, report: Callable[[Any], None]) -> Feed | N
     """Follow a remote's events and report what matters; None when the remote has no events."""
 
     def on_event(project: str, instance: str, action: str) -> None:
-        if action in _OPENING:
-            report(InstanceChanged(f"{remote}/{project}/{instance}"))
+        if action in _OPENING or action == _RESUMED:
+            report(InstanceChanged(f"{remote}/{project}/{instance}", resumed=action == _RESUMED))
 
     return target.follow(on_event, lambda: report(RemoteConnected(remote)), lambda _reason: None)

@@ -23,8 +23,7 @@ from worker.dispatch.scheduler import Lanes
 _MESSAGE_LENGTH: Final = 1000
 #: Between two probes of an instance that only has to be waited for.
 WAIT_PROBE_S: Final = 1.5
-#: An instance that broke a connection off is left alone for so long at least: Incus may have done it to stop it or to
-#: snapshot it, and who comes back at once can get in before Incus, which then waits until nobody uses the instance.
+#: An instance where something failed is left alone for so long at least.
 LEAST_PROBE_S: Final = 0.5
 
 

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, Protocol
 
 from daemon.errors import CourierError
@@ -75,11 +75,17 @@ class Delivery:
     recheck: bool = False
     #: True: an earlier attempt may have left its part file, or more.
     left_part: bool = False
+    #: True: its part file has the other of its two names. Where a rename can be late, a session takes them in turn.
+    other_name: bool = False
 
     @property
     def part_name(self) -> str:
-        """The name of the part file, in the directory of the destination."""
-        return f".courier-{self.task_id}.part"
+        """The name of the part file, in the directory of the destination. Either name is as long as the other."""
+        return f".courier-{self.task_id}.{'next' if self.other_name else 'part'}"
+
+    def by_either_name(self) -> tuple["Delivery", "Delivery"]:
+        """The same with the first name of the part file, and with the other one."""
+        return replace(self, other_name=False), replace(self, other_name=True)
 
     @property
     def staging_name(self) -> str:
@@ -142,7 +148,7 @@ class Carrier(Protocol):
         """
 
     def sweep(self, delivery: Delivery) -> bool:
-        """Remove the part file that a killed attempt of `delivery` left; True if there was one.
+        """Remove the part file that a killed attempt of `delivery` left, by either name; True if there was one.
 
         For a task that will not be delivered any more: the next attempt of one that will removes it by itself.
         Raises Undelivered.

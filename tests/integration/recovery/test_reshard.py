@@ -25,6 +25,7 @@ from daemon.task_queue import Change, Command, Selection, Settlement
 from daemon.task_queue.sqlite import migrate
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from tests.support import rows
+from tests.support.depot import a_state
 
 _BODY = b"body"
 _SHA256 = hashlib.sha256(_BODY).hexdigest()
@@ -33,9 +34,7 @@ _SHA256 = hashlib.sha256(_BODY).hexdigest()
 @pytest.fixture
 def layout(quick_path: Path) -> Layout:
     """A new state directory."""
-    made = Layout(quick_path / "state")
-    made.create()
-    return made
+    return a_state(quick_path)
 
 
 def _fill(layout: Layout, shards: int, instances: int = 16, *, files: bool = False) -> None:

@@ -74,8 +74,8 @@ class FilesApiSession:
         path, _ = self._follow(delivery)
         places = {place for file in (delivery.destination.path, path) for place in PurePosixPath(file).parents}
         apart = delivery.staging_name
-        removed = [self._remove(str(place / name)) for place in places
-                   for name in (f"{apart}/{apart}", apart, delivery.part_name)]
+        parts = [each.part_name for each in delivery.by_either_name()]
+        removed = [self._remove(str(place / name)) for place in places for name in (f"{apart}/{apart}", apart, *parts)]
         return any(removed)
 
     def link_at(self, path: str) -> str | None:

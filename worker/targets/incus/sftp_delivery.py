@@ -45,7 +45,10 @@ class SftpDelivery:
         """Put the bytes of `source` at the destination; see worker.targets.base.Carrier."""
         with explained(where(self._delivery)):
             if self._delivery.left_part:
-                await self._sweep()
+                left = await self._sweep()
+                first, other = self._delivery.by_either_name()
+                # A rename of the last attempt may be on its way: what it would take must not be there again.
+                self._delivery = first if other.part_name in left else other
             if self._delivery.recheck and await self._is_there():
                 return Receipt(atomic=True, way="sftp", unchanged=True)
             if self._delivery.replace_group == "in-place" and await self._overwrite(source, before_rename):
@@ -56,16 +59,19 @@ class SftpDelivery:
     async def sweep(self) -> bool:
         """Remove the part file that a killed attempt left; see worker.targets.base.Carrier."""
         with explained(where(self._delivery)):
-            return await self._sweep()
+            return bool(await self._sweep())
 
-    async def _sweep(self) -> bool:
+    async def _sweep(self) -> set[str]:
+        """Remove what earlier attempts left; return the names that it had."""
         removed = await self._remove_left(self._path)
         led_to, _ = await self._find()
-        return (led_to != self._path and await self._remove_left(led_to)) or removed
+        return removed if led_to == self._path else removed | await self._remove_left(led_to)
 
-    async def _remove_left(self, path: bytes) -> bool:
-        in_part = await PartFile(self._channel, self._delivery, path).remove()
-        return await Staging(self._channel, self._delivery).remove(path) or in_part
+    async def _remove_left(self, path: bytes) -> set[str]:
+        removed = {each.part_name for each in self._delivery.by_either_name()
+                   if await PartFile(self._channel, each, path).remove()}
+        staged = await Staging(self._channel, self._delivery).remove(path)
+        return removed | ({self._delivery.staging_name} if staged else set())
 
     async def _push(self, source: BinaryIO, before_rename: Callable[[], None]) -> None:
         path = self._path

@@ -25,6 +25,9 @@ from worker.targets.incus.sftp_wire import WireBroken
 
 #: Writes and reads on their way at once.
 _WINDOW: Final = 16
+#: What a server says when another push has made the directory: when it looks itself, and when the kernel finds
+#: something in it that came just after that.
+_MADE_MEANWHILE: Final = frozenset({"file exists", "directory not empty"})
 
 
 class PartFile:
@@ -132,8 +135,7 @@ class PartFile:
             if status.code == NO_SUCH_FILE:
                 # The directory above is there: /proc refuses new directories with these words.
                 raise Undelivered("permission_denied", f"{shown(missing[0])} cannot be made") from status
-            # Another push may have made it meanwhile.
-            if system_text(status.text) != "file exists":
+            if system_text(status.text) not in _MADE_MEANWHILE:
                 raise
 
     async def _missing(self) -> list[bytes]:

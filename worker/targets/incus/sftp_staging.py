@@ -53,7 +53,10 @@ class Staging:
             return await self._file(above, path, await self._since(place, above))
 
     async def directories(self, paths: list[bytes], want: Wanted) -> None:
-        """Make `paths`, each in the one before it, with that mode and owner. Raises SftpStatus "file exists"."""
+        """Make `paths`, each in the one before it, with that mode and owner.
+
+        Raises SftpStatus "file exists", or "directory not empty", when another has made the first one.
+        """
         above = posixpath.dirname(paths[0])
         place, trusted = await self._safe_place(above)
         try:

@@ -15,14 +15,13 @@ from daemon.spool import Incoming
 from daemon.spool.inspect import FileSpoolCheck
 from daemon.state.layout import Layout
 from daemon.task_queue.sqlite.queue import SqliteQueue
+from tests.support.depot import a_state
 
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Iterator[Layout]:
     """A state directory; no fault is armed after the test."""
-    layout = Layout(tmp_path / "state")
-    layout.create()
-    yield layout
+    yield a_state(tmp_path)
     failpoints.arm("")
 
 

@@ -17,7 +17,7 @@ from daemon.model.upload import Upload
 from daemon.spool import Mark, Stopped
 from daemon.spool.inspect import FileSpoolCheck
 from daemon.state.layout import Layout
-from tests.support.depot import an_upload, new_id
+from tests.support.depot import a_state, an_upload, new_id
 
 DATA = b"hello"
 
@@ -25,9 +25,7 @@ DATA = b"hello"
 @pytest.fixture
 def layout(quick_path: Path) -> Layout:
     """A new state directory."""
-    made = Layout(quick_path / "state")
-    made.create()
-    return made
+    return a_state(quick_path)
 
 
 @pytest.fixture

@@ -5,14 +5,13 @@ from pathlib import Path
 import pytest
 
 from daemon.state.layout import Layout
+from tests.support.depot import a_state
 
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     """A new state directory."""
-    made = Layout(tmp_path / "state")
-    made.create()
-    return made
+    return a_state(tmp_path)
 
 
 @pytest.fixture

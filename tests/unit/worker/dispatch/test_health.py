@@ -50,6 +50,17 @@ def test_instance_that_is_down_is_due_once_when_its_time_has_come(health: Health
     assert (health.is_due(to.key, NOW + 10), health.take_due(NOW + 10, 9), health.take_due(NOW + 11, 9)) == (True, [to.key], [])
 
 
+@pytest.mark.parametrize(("code", "may"), [
+    ("stalled", True), ("agent_down", True), ("instance_stopped", True),
+    ("connection_lost", False), ("file_server_lost", False), ("instance_busy", False)])
+def test_instance_may_be_paused_when_nobody_answers_there(health: Health, code: str, may: bool) -> None:
+    """Not when it broke off a connection: then it is left alone, also when a snapshot has paused and resumed it."""
+    to = lane()
+    assert not health.may_be_paused(to.key)
+    health.note_down(to, code, NOW + 10)
+    assert health.may_be_paused(to.key) is may
+
+
 def test_instance_that_failed_again_is_due_at_its_last_time(health: Health) -> None:
     """The times before do not count any more."""
     to = lane()

@@ -205,6 +205,16 @@ def test_probes_of_an_instance_that_stays_down_grow_rare(desk: Desk) -> None:
         lane.down_until = 0.0
 
 
+def test_instance_that_broke_a_connection_off_is_left_alone_for_as_long_as_a_quick_operation_takes(desk: Desk) -> None:
+    """A session that is asked for meanwhile is opened at the operation's very end, and in the way of the next one."""
+    [task] = desk.claim(1)
+    before = time.time()
+    desk.end(task, "connection_lost")
+    [lane] = desk.lanes.health.down()
+    assert lane.down_until is not None
+    assert lane.down_until >= before + 2
+
+
 def test_instance_whose_file_server_is_lost_is_left_alone_until_incus_can_have_found_it(desk: Desk) -> None:
     """Incus finds it only after 15 s in which nobody asks: a try before that is one of those that keep it lost."""
     first, second = desk.claim(2)
