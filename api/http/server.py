@@ -87,13 +87,7 @@ class Server:
         await self._stopping.wait()
         sd_notify.stopping(self._hooks.drain_s())
         log("api.draining", uploads=self._hooks.running())
-        for listener in listeners:
-            listener.end()
-        # What was accepted in this turn gets its connection before the servers close.
-        await asyncio.sleep(0)
-        for server, door in zip(servers, self._doors, strict=True):
-            door.stop_listening()
-            server.close()
+        await self._stop_accepting(listeners, servers)
         await self._drain()
         turning.cancel()
         await _cut_off()
@@ -105,6 +99,15 @@ class Server:
         # asyncio has one number for two things; this is the other.
         listener.listen(BACKLOG)
         return server
+
+    async def _stop_accepting(self, listeners: Sequence[Listener], servers: Sequence[asyncio.Server]) -> None:
+        for listener in listeners:
+            listener.end()
+        # What was accepted in this turn gets its connection before the servers close.
+        await asyncio.sleep(0)
+        for server, door in zip(servers, self._doors, strict=True):
+            door.stop_listening()
+            server.close()
 
     def _stop(self) -> None:
         if self._stopping.is_set():

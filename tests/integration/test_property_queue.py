@@ -17,10 +17,9 @@ from daemon.recovery.findings import Finding
 from daemon.recovery.reshard import migrate
 from daemon.spool import Mark
 from daemon.state import shard_count
-from daemon.state.layout import Layout
 from daemon.task_queue import Change, Command, PutOutcome, Selection, Settlement
 from tests.support import rows
-from tests.support.depot import Depot, an_upload
+from tests.support.depot import Depot, a_state, an_upload
 from tests.support.lanes import take_one
 from worker.dispatch.commands import Commands
 from worker.dispatch.lane import Lane, Push
@@ -237,8 +236,7 @@ class QueueMachine(RuleBasedStateMachine):
     def begin(self, supersede: bool, first: list[tuple[str, str, str | None]]) -> None:
         """Start on a new state directory, with a few uploads in it that have come to something already."""
         self.directory = Path(tempfile.mkdtemp(prefix="courier-property-", dir=MEMORY if MEMORY.is_dir() else None))
-        self.layout = Layout(self.directory / "state")
-        self.layout.create()
+        self.layout = a_state(self.directory)
         shard_count.establish(self.layout, 2)
         self.depots = self._open(2)
         self.model = Model(supersede)

@@ -60,6 +60,15 @@ class Host:
     @property
     def ends_sessions(self) -> bool:
         """True when it ends the SFTP sessions to an instance that it stops or deletes; LXD waits for their end."""
+        return self._is_incus
+
+    @property
+    def file_servers(self) -> Path:
+        """Where the sockets of its own file servers are, in a directory for each instance."""
+        return self.root / ("run/incus" if self._is_incus else "var/log/lxd")
+
+    @property
+    def _is_incus(self) -> bool:
         return bool(self.call("GET", "")["environment"]["server"] == "incus")
 
     def call(self, method: str, path: str, body: object = None) -> Any:
@@ -161,16 +170,19 @@ class Container:
         self.project = project
 
     @property
+    def _name_of_all(self) -> str:
+        """Its name among the instances of all projects, as Incus names directories."""
+        return self.name if self.project == "default" else f"{self.project}_{self.name}"
+
+    @property
     def rootfs(self) -> Path:
         """Its root directory on this machine. What it mounts inside is not seen here."""
-        prefix = "" if self.project == "default" else f"{self.project}_"
-        return self.host.directory / "storage-pools/default/containers" / f"{prefix}{self.name}" / "rootfs"
+        return self.host.directory / "storage-pools/default/containers" / self._name_of_all / "rootfs"
 
     @property
     def file_server(self) -> Path:
         """The socket of Incus's own file server for it, which is there while a session is open, and some seconds longer."""
-        prefix = "" if self.project == "default" else f"{self.project}_"
-        return self.host.root / "run/incus" / f"{prefix}{self.name}" / "forkfile.sock"
+        return self.host.file_servers / self._name_of_all / "forkfile.sock"
 
     @property
     def shift(self) -> int:

@@ -6,12 +6,12 @@ from typing import Any, Final
 
 from worker.targets.base import Feed, Target
 
+_RESUMED: Final = "instance-resumed"
 #: After these an instance can be written to that perhaps could not before.
 _OPENING: Final = frozenset({
-    "instance-started", "instance-ready", "instance-created", "instance-agent-started", "instance-restarted",
-    "instance-renamed",
+    "instance-started", "instance-ready", "instance-created", "instance-agent-started", _RESUMED,
+    "instance-restarted", "instance-renamed",
 })
-_RESUMED: Final = "instance-resumed"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def feed(remote: str, target: Target, report: Callable[[Any], None]) -> Feed | N
     """Follow a remote's events and report what matters; None when the remote has no events."""
 
     def on_event(project: str, instance: str, action: str) -> None:
-        if action in _OPENING or action == _RESUMED:
+        if action in _OPENING:
             report(InstanceChanged(f"{remote}/{project}/{instance}", resumed=action == _RESUMED))
 
     return target.follow(on_event, lambda: report(RemoteConnected(remote)), lambda _reason: None)

@@ -9,10 +9,10 @@ from daemon.model.task import State
 from daemon.model.upload import bucket_of
 from daemon.recovery.compare import Comparison
 from daemon.spool import Mark
-from daemon.state.layout import Layout
 from daemon.state.quarantine import retire
 from tests.integration.recovery.world import World
 from tests.support import rows
+from tests.support.depot import a_state
 from tests.support.plants import PLANTS, Plant, directory
 
 _STATES = [State.QUEUED, State.DEFERRED, State.HELD, State.FAILED]
@@ -496,8 +496,7 @@ def test_upload_that_gets_its_row_again_gets_its_key_too(world: World) -> None:
 
 def test_lost_found_never_loses_a_file_of_the_same_name(quick_path: Path) -> None:
     """Setting aside the same name twice in a second keeps both."""
-    layout = Layout(quick_path / "state")
-    layout.create()
+    layout = a_state(quick_path)
     for number in range(3):
         (layout.spool / "same").write_text(str(number))
         retire(layout, layout.spool / "same")

@@ -13,8 +13,8 @@ from hypercorn.protocol.h11 import H11Protocol
 from api.http.connection import Connection, Connections, Http1, IdleTimer
 from api.http.pace import Pace
 from api.http.peers import Shares
-from api.http.response import Receive, Scope, Send, send_answer, text_answer
 from daemon.process.shared_counts import Column, SharedCounts
+from tests.support.apps import hello
 from tests.support.waiting import PATIENCE_S
 
 #: Our class, Hypercorn's, and the method of it that is done otherwise.
@@ -27,11 +27,6 @@ HOOKS: list[tuple[type, type, str]] = [
 NAMES = [f"{theirs.__name__}.{name}" for _, theirs, name in HOOKS]
 #: What is called on Hypercorn's side, with so many arguments.
 CALLED = [(H11Protocol, "_send_h11_event", 1), (TCPServer, "_initiate_server_close", 0)]
-
-
-async def hello(scope: Scope, receive: Receive, send: Send) -> None:
-    """An app."""
-    await send_answer(send, text_answer(200, "hello"))
 
 
 async def converse(*sent: bytes) -> list[bytes]:

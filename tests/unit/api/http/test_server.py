@@ -8,16 +8,11 @@ import pytest
 
 from api.http.pace import Pace
 from api.http.peers import Shares
-from api.http.response import Receive, Scope, Send, send_answer, text_answer
 from api.http.server import Hooks, Server
 from daemon.process.listeners import Door
 from daemon.process.shared_counts import Column, SharedCounts
+from tests.support.apps import hello
 from tests.support.waiting import PATIENCE_S
-
-
-async def hello(scope: Scope, receive: Receive, send: Send) -> None:
-    """An app."""
-    await send_answer(send, text_answer(200, "hello"))
 
 
 async def nothing() -> None:

@@ -9,6 +9,7 @@ import pytest
 from daemon.errors import CannotStart
 from daemon.process.privileges import identity_of, identity_to_take
 from daemon.state.layout import Layout
+from tests.support.depot import a_state
 
 _NOBODY = 65534
 _DROP = """
@@ -65,9 +66,7 @@ def test_drop_changes_nothing_without_a_state(tmp_path: Path) -> None:
 @pytest.fixture
 def state(tmp_path: Path) -> Layout:
     """A state of root's alone."""
-    made = Layout(tmp_path / "state")
-    made.create()
-    return made
+    return a_state(tmp_path)
 
 
 @pytest.mark.root

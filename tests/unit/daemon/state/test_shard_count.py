@@ -1,4 +1,3 @@
-
 import pytest
 
 from daemon.errors import CannotStart

@@ -13,10 +13,10 @@ import pytest
 from daemon.config import LOCAL
 from daemon.model.task import PENDING, State
 from daemon.model.upload import Destination, Upload
-from daemon.state.layout import Layout
 from daemon.task_queue import Change, Settlement, Total
 from daemon.task_queue.sqlite.queue import SqliteQueue
 from tests.support import rows
+from tests.support.depot import a_state
 
 #: Reading what came with the statement itself.
 _GIVEN = re.compile(r"CONSTANT ROW|subquery")
@@ -26,9 +26,7 @@ KEY = Destination(LOCAL, "default", "c1", "/").instance_key
 @pytest.fixture
 def queue(tmp_path: Path) -> Iterator[SqliteQueue]:
     """An empty queue."""
-    layout = Layout(tmp_path / "state")
-    layout.create()
-    with SqliteQueue(layout, 0) as opened:
+    with SqliteQueue(a_state(tmp_path), 0) as opened:
         yield opened
 
 
