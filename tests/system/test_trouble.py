@@ -93,7 +93,7 @@ def test_hung_journal_blocks_no_upload_and_loses_no_event(machine: Machine, load
 
 def test_wrong_configuration_ends_the_service_without_a_loop(machine: Machine, load: Load) -> None:
     """Exit status 78 is final: nothing is started again, the door closes, and mending it is one restart."""
-    machine.configure(processes=0)
+    machine.configure(processes=-1)
     machine.systemctl("kill", "-s", "KILL", API, *WORKERS)
     machine.incus("exec", machine.name, "--", "systemctl", "restart", TARGET, check=False)
     units = (API, *WORKERS)
