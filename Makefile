@@ -1,6 +1,8 @@
 # Everything a newcomer needs: `make run` tries the service, `make test` proves it.
 
-PYTHON ?= python3
+# The system's own where it can be used: Debian's packages run on it, and it was built to be fast. Else the first one found.
+PYTHON ?= $(shell /usr/bin/python3 -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+            2>/dev/null && echo /usr/bin/python3 || echo python3)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
