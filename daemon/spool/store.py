@@ -12,6 +12,7 @@ import errno
 import io
 import os
 from collections.abc import Iterable, Sequence
+from itertools import cycle
 from typing import BinaryIO, Final, cast
 
 from daemon import failpoints
@@ -37,6 +38,7 @@ class FileSpool:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._directories: dict[int, int] = {}
+        self._next_bucket = cycle(range(BUCKETS)).__next__
 
     def free_bytes(self) -> int:
         """Room on the spool's filesystem for an unprivileged user."""
@@ -63,9 +65,10 @@ class FileSpool:
         return seal_all(cast(Sequence[tuple[FileIncoming, Upload]], batch))
 
     def _unnamed(self) -> int:
-        # Which bucket it belongs to is known later; the directory above them is for nobody to write in.
+        # Which bucket it belongs to is known later; the directory above them is for nobody to write in. Not always the
+        # same: where many files came and went, ext4 without a journal looks at each of them before it makes one more.
         flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
-        return os.open(".", flags, self._layout.file_mode, dir_fd=self.directory(0))
+        return os.open(".", flags, self._layout.file_mode, dir_fd=self.directory(self._next_bucket()))
 
     def directory(self, bucket: int) -> int:
         """A descriptor of the bucket's directory, opened once."""

@@ -35,7 +35,7 @@ from typing import Final
 
 from daemon.errors import CannotStart
 from daemon.model.upload import BUCKETS
-from daemon.state.files import NotOwn, is_own, open_own, opened
+from daemon.state.files import NotOwn, is_own, open_own, opened, spread
 from daemon.state.room import NO_ROOM, explained
 
 #: Name of the file that says how many shards there are.
@@ -174,8 +174,9 @@ class Layout:
             if self.shared:
                 self._check_shared()
             os.umask(0o007 if self.shared else 0o077)
-            made = [self._make(path) for path in self._directories()]
-            if any(made):
+            made = self._make_spool()
+            # Not `any` alone: all of them are to be made.
+            if any([made, *map(self._make, self._directories())]):
                 for path in (self.directory, self.spool, self.queue):
                     sync_directory(path)
         except OSError as error:
@@ -244,6 +245,12 @@ class Layout:
     def _workers(self) -> list[Path]:
         """The directories in which the worker alone makes and removes things, where two users share the state."""
         return [self.queue, self.locks, self.bells, self.lost_found]
+
+    def _make_spool(self) -> bool:
+        made = self._make(self.spool)
+        if made:
+            spread(self.spool)
+        return made
 
     def _make(self, path: Path) -> bool:
         try:

@@ -386,3 +386,25 @@ def test_removal_of_others_goes_on_when_a_bucket_cannot_be_opened(spool: FileSpo
     spool.close()
     assert list(spool.remove(uploads)) == [uploads[0].task_id]
     assert list(layout.bucket(uploads[1].destination.bucket).iterdir()) == []
+
+
+def test_uploads_begin_in_one_bucket_after_the_other(spool: FileSpoolCheck, layout: Layout) -> None:
+    """No place in the filesystem has to take all of them; each gets its name where it belongs all the same."""
+    uploads = [an_upload() for _ in range(3)]
+    begun = [spool.begin() for _ in uploads]
+    targets = map(_target, Path("/proc/self/fd").iterdir())
+    places = {target.parent for target in targets if target.is_relative_to(layout.spool) and target.name.startswith("#")}
+    for incoming, upload in zip(begun, uploads, strict=True):
+        incoming.write(DATA)
+        incoming.seal(upload).release()
+    assert places == {layout.bucket(number) for number in range(3)}
+    assert sorted(path.name for path in layout.bucket(uploads[0].destination.bucket).iterdir()) == sorted(
+        upload.task_id for upload in uploads)
+
+
+def _target(descriptor: Path) -> Path:
+    try:
+        return descriptor.readlink()
+    except FileNotFoundError:
+        # The one that lists the others.
+        return Path()

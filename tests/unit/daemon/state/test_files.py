@@ -1,6 +1,9 @@
+import errno
+import fcntl
 import os
 import socket
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from daemon.errors import CannotStart
 from daemon.state import shard_count
 from daemon.state.append_lease import AppendLease
 from daemon.state.doorbell import Doorbell, ring
-from daemon.state.files import NotOwn, open_own
+from daemon.state.files import NotOwn, open_own, spread
 from daemon.state.layout import Layout
 from daemon.state.shard_lock import ShardLock, holder
 
@@ -149,3 +152,27 @@ def test_bell_is_hung_in_the_place_of_what_was_planted(layout: Layout) -> None:
     Doorbell(layout, 0).close()
     assert stat.S_ISFIFO(layout.bell(0).lstat().st_mode)
     assert untouched(layout)
+
+
+def test_directories_are_spread_where_the_filesystem_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One flag is added to those that a directory has."""
+    flags = 0x80000
+
+    def ioctl(_descriptor: int, request: int, argument: bytes) -> bytes:
+        nonlocal flags
+        if request == 0x40086602:
+            flags = int.from_bytes(argument, sys.byteorder)
+        return flags.to_bytes(8, sys.byteorder)
+
+    monkeypatch.setattr(fcntl, "ioctl", ioctl)
+    spread(tmp_path)
+    assert flags == 0x80000 | 0x20000
+
+
+def test_filesystem_that_cannot_spread_directories_is_as_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a hint."""
+    def ioctl(*_: object) -> bytes:
+        raise OSError(errno.ENOTTY, "Inappropriate ioctl for device")
+
+    monkeypatch.setattr(fcntl, "ioctl", ioctl)
+    spread(tmp_path)
