@@ -9,6 +9,7 @@ it hangs, or after it died, `trouble` says so: nothing more is to be taken in th
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Final
@@ -22,6 +23,8 @@ MAX_BATCH: Final = 256
 HANGS_S: Final = 10.0
 #: Longest wait for a decision. The queue gives up earlier on a lock that it cannot get, and says so.
 DECIDED_WITHIN_S: Final = 60.0
+#: How often somebody looks whether that is over.
+LOOKS_EVERY_S: Final = 1.0
 #: At the end, so long for what is being decided.
 ENDS_WITHIN_S: Final = 5.0
 
@@ -40,6 +43,9 @@ class StorageThread:
         self._loop = asyncio.get_running_loop()
         #: What was handed over in this turn of the event loop.
         self._gathered: list[_Job] = []
+        #: When who waits is told that nobody knows; the oldest first. Some of them are decided already. One timer looks
+        #: after all: one for each upload would cost more than handing it over.
+        self._undecided: deque[tuple[float, asyncio.Future[CommitResult]]] = deque()
         #: What waits for the thread; None is the end.
         self._inbox: SimpleQueue[list[_Job] | None] = SimpleQueue()
         #: What came with the last batch and had no place in it.
@@ -66,11 +72,10 @@ class StorageThread:
         if not self._gathered:
             self._loop.call_soon(self._hand_over)
         self._gathered.append((prepare, decided))
-        try:
-            async with asyncio.timeout(DECIDED_WITHIN_S):
-                return await decided
-        except TimeoutError as error:
-            raise Rejected("outcome_unknown", self.trouble() or "The disk is too slow.") from error
+        self._undecided.append((self._loop.time() + DECIDED_WITHIN_S, decided))
+        if len(self._undecided) == 1:
+            self._watch()
+        return await decided
 
     def trouble(self) -> str | None:
         """Why nothing more can be stored, for people; None while all is well. From any thread."""
@@ -87,6 +92,21 @@ class StorageThread:
         self._inbox.put(None)
         self._thread.join(ENDS_WITHIN_S)
         return not self._thread.is_alive()
+
+    def _watch(self) -> None:
+        self._loop.call_later(min(LOOKS_EVERY_S, DECIDED_WITHIN_S), self._give_up_waiting)
+
+    def _give_up_waiting(self) -> None:
+        """Tell those who have waited for too long; forget those who have their answer."""
+        now = self._loop.time()
+        while self._undecided:
+            until, decided = self._undecided[0]
+            if not decided.done():
+                if now < until:
+                    self._watch()
+                    return
+                decided.set_exception(Rejected("outcome_unknown", self.trouble() or "The disk is too slow."))
+            self._undecided.popleft()
 
     def _hand_over(self) -> None:
         gathered, self._gathered = self._gathered, []
