@@ -10,7 +10,7 @@ from asyncio import StreamWriter
 from collections.abc import Callable
 from typing import Final
 
-from daemon.process.shared_counts import Column, SharedCounts
+from daemon.process.shared_counts import Column, SharedCount, SharedCounts
 
 #: This part of the places is for those who hold few. Source: dynamic thresholds, Choudhury and Hahne (1998).
 KEPT_SHARE: Final = 1 / 4
@@ -55,6 +55,11 @@ class Shares:
     def taken(self) -> int:
         """How many places are held, by the peers of all processes."""
         return self._tally.total
+
+    @property
+    def own(self) -> SharedCount:
+        """How many of them are held in this process, beside the others."""
+        return self._tally
 
     @property
     def full(self) -> bool:

@@ -24,7 +24,7 @@ from daemon.process.listeners import BACKLOG, Door
 
 #: Seconds between two turns of the main loop, each of which tells the watchdog that it is alive.
 TURN_S: Final = 1.0
-#: Connections that are accepted in one turn of the event loop.
+#: Connections that are accepted in one turn of the event loop; of several processes each takes one.
 ACCEPTED_AT_ONCE: Final = 64
 #: Part of the drain, and at most so many seconds, in which requests on connections that are open already are served.
 LAST_REQUESTS_SHARE: Final = 0.25
@@ -79,7 +79,7 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
-        listeners = [Listener.of(door.socket) for door in self._doors]
+        listeners = [Listener.of(door.socket, self._has_fewest) for door in self._doors]
         servers = [await self._listen(listener) for listener in listeners]
         log("api.started", listen=", ".join(door.address for door in self._doors))
         sd_notify.ready()
@@ -93,9 +93,13 @@ class Server:
         await _cut_off()
         return not self._failed
 
+    def _has_fewest(self) -> bool:
+        return self._hooks.connections.own.fewest
+
     async def _listen(self, listener: Listener) -> asyncio.Server:
-        server = await asyncio.start_server(
-            self._connections.serve, sock=listener, backlog=ACCEPTED_AT_ONCE, limit=READ_BYTES)
+        # What is accepted is counted in the next turn.
+        at_once = ACCEPTED_AT_ONCE if self._hooks.connections.own.alone else 1
+        server = await asyncio.start_server(self._connections.serve, sock=listener, backlog=at_once, limit=READ_BYTES)
         # asyncio has one number for two things; this is the other.
         listener.listen(BACKLOG)
         return server

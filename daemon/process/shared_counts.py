@@ -60,6 +60,16 @@ class SharedCount:
         return self._cells[self._row]
 
     @property
+    def alone(self) -> bool:
+        """True when no other process adds to it."""
+        return len(self._cells) == 1
+
+    @property
+    def fewest(self) -> bool:
+        """True when no other process has a smaller part of it."""
+        return self.own == min(self._cells)
+
+    @property
     def total(self) -> int:
         """The sum over all processes."""
         return sum(self._cells)

@@ -1,16 +1,19 @@
-"""The server's end, beside connections that come just then."""
+"""The server: how several of them share the connections, and its end beside connections that come just then."""
 
 import asyncio
+import contextlib
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
+from api.http import listener
 from api.http.pace import Pace
 from api.http.peers import Shares
 from api.http.server import Hooks, Server
 from daemon.process.listeners import Door
-from daemon.process.shared_counts import Column, SharedCounts
+from daemon.process.shared_counts import Column, SharedCounts, create
 from tests.support.apps import hello
 from tests.support.waiting import PATIENCE_S
 
@@ -19,10 +22,10 @@ async def nothing() -> None:
     """Reload nothing."""
 
 
-def server_at(door: Door) -> Server:
+def server_at(door: Door, counts: SharedCounts | None = None) -> Server:
     """A server that drains for a fifth of a second."""
     return Server(hello, [door], Hooks(
-        drain_s=lambda: 0.2, connections=Shares(lambda: 10, SharedCounts(), Column.CONNECTIONS),
+        drain_s=lambda: 0.2, connections=Shares(lambda: 100, counts or SharedCounts(), Column.CONNECTIONS),
         pace=lambda: Pace(30.0, 0, 30.0), running=lambda: 0, stopping=lambda: None, reload=nothing, status=lambda: ""))
 
 
@@ -61,13 +64,42 @@ async def serve_until_read(door: Door, client: socket.socket) -> bytes:
 @pytest.mark.parametrize("turns_later", range(8))
 def test_a_connection_that_comes_with_the_stop_is_served_now_or_by_the_next_process(turns_later: int) -> None:
     """A socket that was passed in loses no connection at a stop, at whichever turn of the event loop it comes."""
-    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
-        door = Door(listener, "a socket", own=False)
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as client:
+        door = Door(listening, "a socket", own=False)
 
         def ask() -> None:
-            client.connect(listener.getsockname())
+            client.connect(listening.getsockname())
             client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 
         asyncio.run(serve_until_stopped(door, turns_later, ask))
         answer = asyncio.run(serve_until_read(door, client))
         assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+async def share(door: Door, both: Sequence[SharedCounts], number: int, found: list[int]) -> None:
+    """Find how many connections each of two servers has when so many clients have come at once, and stay."""
+    servers = [server_at(door, counts) for counts in both]
+    serving = [asyncio.create_task(server.run()) for server in servers]
+    clients = [await asyncio.open_connection(*door.socket.getsockname()) for _ in range(number)]
+    tallies = [counts.tally(Column.CONNECTIONS) for counts in both]
+    while sum(tally.own for tally in tallies) < number:
+        await asyncio.sleep(0.001)
+    found.extend(tally.own for tally in tallies)
+    for _, writer in clients:
+        writer.close()
+    for server in servers:
+        server.fail()
+    # Its end cancels all tasks of the event loop, this one too.
+    await asyncio.wait(serving)
+
+
+def test_servers_at_one_door_share_the_connections_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection stays where it was accepted, so the first one to wake must not take them all."""
+    monkeypatch.setattr(listener, "LEFT_FOR_S", PATIENCE_S)
+    descriptor = create(2)
+    found: list[int] = []
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listening, contextlib.suppress(asyncio.CancelledError):
+        both = [SharedCounts(descriptor, row) for row in (0, 1)]
+        asyncio.run(asyncio.wait_for(share(Door(listening, "a socket", own=False), both, 20, found), PATIENCE_S))
+    os.close(descriptor)
+    assert found == [10, 10]

@@ -75,3 +75,14 @@ def test_counts_cannot_be_cut_short(descriptor: int) -> None:
     """Who has them mapped would be killed by it."""
     with pytest.raises(PermissionError):
         os.ftruncate(descriptor, 0)
+
+
+def test_process_knows_whether_it_has_the_fewest(descriptor: int) -> None:
+    """One that is alone always has; of several, also one that has as few as another."""
+    alone = SharedCounts().tally(Column.CONNECTIONS)
+    alone.add(3)
+    assert (alone.alone, alone.fewest) == (True, True)
+    first, second = (SharedCounts(descriptor, row).tally(Column.CONNECTIONS) for row in (0, 1))
+    assert (first.alone, first.fewest, second.fewest) == (False, True, True)
+    first.add(1)
+    assert (first.fewest, second.fewest) == (False, True)
