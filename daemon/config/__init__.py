@@ -80,7 +80,7 @@ class Api(Section):
 
     listen: Annotated[list[Address], RESTART] = Field(default=["127.0.0.1:8420"], min_length=1)
     hosts: list[Host] = []
-    processes: Annotated[int, RESTART] = Field(default=1, ge=0, le=64)
+    processes: Annotated[int, RESTART] = Field(default=0, ge=0, le=64)
     drain_s: Seconds = 60.0
     allow_anonymous: Annotated[bool, RESTART] = False
     body_timeout_s: Wait = 30.0

@@ -27,7 +27,7 @@ DEFAULTS: Settings = {
     "target": {"kind": "directory"},
     "limits": {"min_free_bytes": 2**20, "reserve_bytes": 2**20},
     "delivery": {"mkdirs": True, "drain_s": 5},
-    "api": {"drain_s": 5},
+    "api": {"drain_s": 5, "processes": 1},
     "retry": {"first_delay_s": 0.05, "max_delay_s": 0.2},
     "log": {"format": "json", "level": "debug"},
 }

@@ -33,7 +33,7 @@ class Api:
         self.events: list[dict[str, Any]] = []
         self.other_lines: list[str] = []
         self._changed = threading.Condition()
-        self.configure({"api": {"listen": ["127.0.0.1:0", f"unix:{self.socket_path}"], "drain_s": 5.0},
+        self.configure({"api": {"listen": ["127.0.0.1:0", f"unix:{self.socket_path}"], "drain_s": 5.0, "processes": 1},
                         "state": {"directory": str(self.state)}, "limits": {"min_free_bytes": 0}}, settings)
         log = Path(tempfile.mkdtemp(dir=directory)) / "log"
         os.mkfifo(log)

@@ -51,7 +51,8 @@ from daemon.log import setup
 supervisor._GRACE_S = float(sys.argv[1])
 config = load(None)
 config = config.model_copy(update={
-    "api": config.api.model_copy(update={"drain_s": 0.0}), "delivery": config.delivery.model_copy(update={"drain_s": 0.0})})
+    "api": config.api.model_copy(update={"drain_s": 0.0, "processes": 1}),
+    "delivery": config.delivery.model_copy(update={"drain_s": 0.0})})
 setup(config.log, "serve")
 sys.exit(supervisor.Supervisor(config, None, [], with_workers=True).run())
 """
