@@ -6,7 +6,7 @@ from typing import Final
 from bench import load
 from bench.figures import Figure, Goal, Section, alternate, median, percentile
 from bench.load import Load
-from bench.machine import cpu_times, process_cpu_s
+from bench.machine import cpu_times, tree_cpu_s
 from bench.plan import Plan
 from bench.service import Service
 from bench.storage import Storage, Stored, bare_files
@@ -14,9 +14,10 @@ from bench.storage import Storage, Stored, bare_files
 TITLE: Final = "Accepting small uploads"
 METHOD: Final = """\
 `POST /upload` of 1 KiB to paths of their own in 8 instances, over 16 keep-alive connections, each sending its next
-upload when the last one was answered; one API process, no workers. Beside it, in alternating rounds, in 16 threads of
-one process: the same spool and queue with the same group commit but without HTTP; the same with one commit for each
-upload; and bare files of the same bytes, each written and fsynced. Load and server share the machine's cores.
+upload when the last one was answered; the API as it is by default, with one process for each core, and no workers.
+Beside it, in alternating rounds, in 16 threads of one process: the same spool and queue with the same group commit but
+without HTTP; the same with one commit for each upload; and bare files of the same bytes, each written and fsynced. Load
+and server share the machine's cores.
 """
 INSTANCES: Final = [f"accept-{number}" for number in range(8)]
 
@@ -29,9 +30,9 @@ def run(plan: Plan) -> Section:
     with Service(plan.directory("accept"), target="directory") as service:
         api = service.start_api()
         load.run(service.port, seconds=1, instances=INSTANCES)
-        before, cpu_before = process_cpu_s(api.pid), cpu_times()
+        before, cpu_before = tree_cpu_s(api.pid), cpu_times()
         alone = load.run(service.port, seconds=plan.load_s, instances=INSTANCES)
-        api_share = (process_cpu_s(api.pid) - before) / alone.seconds
+        api_share = (tree_cpu_s(api.pid) - before) / alone.seconds
         machine_share = cpu_times().share_since(cpu_before)
         sides: dict[str, Callable[[], Load | Stored]] = {
             "http": lambda: load.run(service.port, seconds=plan.load_s, instances=INSTANCES),

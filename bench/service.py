@@ -107,7 +107,7 @@ class Service:
         return sum(tree_cpu_s(pid) for pid in children(self._serving) if part in command_of(pid))
 
     def start_api(self) -> Child:
-        """Start one API process alone; `port` on loopback is where it listens."""
+        """Start the API alone, with the processes that it has by default; `port` on loopback is where it listens."""
         with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
             self.port = listener.getsockname()[1]
             child = self._start(["-m", "api", "--config", str(self._config), "--listen-fd", str(listener.fileno())],
