@@ -68,7 +68,9 @@ def _serve(options: argparse.Namespace) -> int:
         _wait_for(lease, layout, config.queue.shards)
         counts.clear(row)
         clean = asyncio.run(service.run(config, file, layout, doors, counts))
-        lease.release()
+        if clean:
+            # Else something may be stored yet: it goes with the process.
+            lease.release()
     finally:
         for door in doors:
             door.remove()
@@ -78,10 +80,8 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _supervise(config: Config, file: str | None, doors: list[Door]) -> int:
     """Have several processes of the API serve the doors, as children of this one."""
-    for door in doors:
-        os.set_inheritable(door.socket.fileno(), True)
     try:
-        return Supervisor(config, file, [door.socket.fileno() for door in doors], with_workers=False).run()
+        return Supervisor(config, file, doors, with_workers=False).run()
     finally:
         for door in doors:
             door.remove()

@@ -15,10 +15,9 @@ from api.routes.health import Probe
 from api.threads import joined
 from api.uploads.admission import Admission
 from api.uploads.backlog import Backlog
-from api.uploads.group_commit import GroupCommit
 from api.uploads.intake import Uploads
 from api.uploads.receive import Receiver
-from api.uploads.storage_thread import StorageThread
+from api.uploads.storage import Storage
 from daemon import log
 from daemon.config import Config, load
 from daemon.errors import CannotStart
@@ -40,15 +39,18 @@ async def run(
 ) -> bool:
     """Take uploads until told to stop; True when that was no failure. `counts` is what all API processes count.
 
-    A queue that cannot be opened yet is tried again with each request. Raises CannotStart and Rejected.
+    After a False a thread may still be storing what it has: the process is to end as it is. A queue that cannot be
+    opened yet is tried again with each request. Raises CannotStart and Rejected.
     """
     closing = begin_pool(1, "closing")
     service = _Service(config, file, layout, doors, counts)
+    clean = ended = False
     try:
-        return await service.run()
+        clean = await service.run()
     finally:
-        await asyncio.get_running_loop().run_in_executor(closing, service.close)
+        ended = await asyncio.get_running_loop().run_in_executor(closing, service.close)
         closing.shutdown()
+    return clean and ended
 
 
 class _Service:
@@ -60,9 +62,9 @@ class _Service:
         self._spool = open_spool(layout)
         self._reader = Reader(layout, self._spool, config.queue.shards)
         self._threads = begin_pool(READING_THREADS, "read")
-        self._commits = GroupCommit(
-            layout, config.queue.shards, self._spool, supersede=lambda: self._live.config.delivery.supersedes)
-        self._storage = StorageThread(self._commits.commit, when_dead=self._fail)
+        self._storage = Storage(
+            layout, config.queue.shards, self._spool, supersede=lambda: self._live.config.delivery.supersedes,
+            when_dead=self._fail)
         self._receiver = Receiver(self._spool, self._storage)
         self._receiving = counts.tally(Column.UPLOADS)
         self._admission = Admission(
@@ -90,16 +92,16 @@ class _Service:
             self._refusals.close()
             log.gather(None)
 
-    def close(self) -> None:
-        """Let the threads finish what they were given, then close the files. Blocks."""
+    def close(self) -> bool:
+        """Let the threads finish what they were given, then close the files; False if one does not. Blocks."""
         self._receiver.close()
         self._backlog.close()
         self._threads.shutdown()
         self._reader.close()
-        if self._storage.close():
-            # Else it hangs, and what it uses stays open until the process ends.
-            self._commits.close()
+        ended = self._storage.close()
+        if ended:
             self._spool.close()
+        return ended
 
     def _fail(self) -> None:
         self._server.fail()

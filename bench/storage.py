@@ -17,8 +17,7 @@ from typing import Final
 
 import uuid_utils
 
-from api.uploads.group_commit import GroupCommit
-from api.uploads.storage_thread import StorageThread
+from api.uploads import storage as storage_of_api
 from bench.service import SHARDS
 from daemon.config import LOCAL
 from daemon.model.upload import Destination, Upload
@@ -66,26 +65,26 @@ class Storage:
             size=incoming.size, sha256=incoming.hexdigest(), display_name="bench", created_at=time.time())
 
     def grouped(self, seconds: float) -> Stored:
-        """Store with the API's own thread and group commit."""
+        """Store with the API's own threads and group commit."""
         return asyncio.run(self._grouped(seconds))
 
     async def _grouped(self, seconds: float) -> Stored:
-        commits = GroupCommit(self._layout, SHARDS, self._spool, supersede=lambda: True)
-        storage = StorageThread(commits.commit, when_dead=_nobody_is_told)
+        storage = storage_of_api.Storage(
+            self._layout, SHARDS, self._spool, supersede=lambda: True, when_dead=_nobody_is_told)
         storage.start()
         latencies: list[float] = []
         began = time.perf_counter()
 
         async def store_on(number: int) -> None:
             while (start := time.perf_counter()) < began + seconds:
-                await storage.decide(partial(self._prepare, number))
+                to = self._destinations[number % len(self._destinations)]
+                await storage.decide(to, partial(self._prepare, number))
                 latencies.append((time.perf_counter() - start) * 1000)
                 number += CLIENTS
 
         await asyncio.gather(*map(store_on, range(CLIENTS)))
         taken_s = time.perf_counter() - began
         await asyncio.to_thread(storage.close)
-        commits.close()
         return Stored(len(latencies), taken_s, sorted(latencies))
 
     def one_by_one(self, seconds: float) -> Stored:

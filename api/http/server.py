@@ -20,7 +20,7 @@ from api.http.peers import Shares
 from api.http.response import App
 from daemon.log import log
 from daemon.process import sd_notify
-from daemon.process.listeners import BACKLOG, Door
+from daemon.process.listeners import Door
 
 #: Seconds between two turns of the main loop, each of which tells the watchdog that it is alive.
 TURN_S: Final = 1.0
@@ -79,7 +79,7 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
-        listeners = [Listener.of(door.socket, self._has_fewest) for door in self._doors]
+        listeners = [Listener.of(door.socket, self._has_fewest, self._loop.call_soon) for door in self._doors]
         servers = [await self._listen(listener) for listener in listeners]
         log("api.started", listen=", ".join(door.address for door in self._doors))
         sd_notify.ready()
@@ -99,10 +99,7 @@ class Server:
     async def _listen(self, listener: Listener) -> asyncio.Server:
         # What is accepted is counted in the next turn.
         at_once = ACCEPTED_AT_ONCE if self._hooks.connections.own.alone else 1
-        server = await asyncio.start_server(self._connections.serve, sock=listener, backlog=at_once, limit=READ_BYTES)
-        # asyncio has one number for two things; this is the other.
-        listener.listen(BACKLOG)
-        return server
+        return await asyncio.start_server(self._connections.serve, sock=listener, backlog=at_once, limit=READ_BYTES)
 
     async def _stop_accepting(self, listeners: Sequence[Listener], servers: Sequence[asyncio.Server]) -> None:
         for listener in listeners:

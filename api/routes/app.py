@@ -116,6 +116,7 @@ class Courier:
         self._live = live
         self._uploads = uploads
         self._probe = probe
+        self._examiner = health.Examiner(probe, threads)
         self._threads = threads
 
     async def post_upload(self, scope: Scope, receive: Receive) -> Answer:
@@ -167,7 +168,7 @@ class Courier:
 
     async def get_readiness(self, scope: Scope, receive: Receive) -> Answer:
         """GET /readyz: whether uploads can be taken and delivered."""
-        readiness = await joined(self._threads.submit(self._probe.examine, self._live.config))
+        readiness = await self._examiner.examine(self._live.config)
         return json_answer(readiness.status, readiness.describe())
 
     async def _find(self, task_id: str) -> Task | None:

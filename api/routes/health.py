@@ -1,16 +1,25 @@
-"""Whether uploads can be taken and delivered, tried rather than believed. Blocks on the disk: call it in a thread."""
+"""Whether uploads can be taken and delivered, tried rather than believed.
 
+A try blocks on the disk, so it is made in a thread; nobody waits for it without a bound, and there is one at a time.
+"""
+
+import asyncio
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from api.queries.reader import Reader, free_bytes
+from api.threads import joined
 from api.uploads.admission import Admission
 from daemon.config import Config
 from daemon.errors import CourierError, Rejected
 from daemon.spool import Receive
 from daemon.state.layout import Layout
 from daemon.state.shard_lock import holder
+
+#: Whoever asks is answered within so many seconds.
+ANSWERS_WITHIN_S: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,7 @@ class Readiness:
 
 @dataclass(frozen=True)
 class Probe:
-    """Tries the spool, the queue and the workers."""
+    """Tries the spool, the queue and the workers. It blocks on the disk."""
 
     layout: Layout
     spool: Receive
@@ -58,6 +67,25 @@ class Probe:
         if (trouble := self.admission.trouble()) is not None:
             reasons.append(Rejected("storage_failed", trouble))
         return Readiness(reasons, workers)
+
+
+class Examiner:
+    """Has a probe examine how things stand, for all who ask. To be used on the event loop."""
+
+    def __init__(self, probe: Probe, threads: Executor) -> None:
+        self._probe = probe
+        self._threads = threads
+        self._examining: asyncio.Task[Readiness] | None = None
+
+    async def examine(self, config: Config) -> Readiness:
+        """Find out what stands in the way now; that the disk does not answer, when it does not."""
+        if self._examining is None or self._examining.done():
+            self._examining = asyncio.create_task(joined(self._threads.submit(self._probe.examine, config)))
+        done, _ = await asyncio.wait([self._examining], timeout=ANSWERS_WITHIN_S)
+        if done:
+            return self._examining.result()
+        trouble = self._probe.admission.trouble() or f"The disk has not answered for {ANSWERS_WITHIN_S:.0f} seconds."
+        return Readiness([Rejected("storage_failed", trouble)], [])
 
 
 def _storage(spool: Receive, reader: Reader, config: Config) -> Iterator[CourierError]:

@@ -1,11 +1,10 @@
-"""Group commit: a batch of uploads becomes durable together, and gets its rows in one transaction for each shard.
+"""Group commit: a batch of uploads of one shard becomes durable together, and gets its rows in one transaction.
 
 The uploads of a batch take each step together: written, synced, named, put. So the more there are, the less each of
 them costs. Guarantees: each is answered for by itself, and one that fails takes no other with it. It is accepted only
 after its row is durable. Its bytes are taken back only when its row is certainly not in the queue.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -32,32 +31,28 @@ Answer = CommitResult | CourierError
 
 
 class GroupCommit:
-    """Seals uploads and puts their rows, for all shards. One thread uses it; it blocks on the disk."""
+    """Seals uploads of a shard and puts their rows. One thread uses it; it blocks on the disk."""
 
-    def __init__(self, layout: Layout, shards: int, spool: Receive, *, supersede: Callable[[], bool]) -> None:
+    def __init__(self, layout: Layout, shard: int, spool: Receive, *, supersede: Callable[[], bool]) -> None:
         """`supersede` is asked for each batch: whether newer uploads replace older ones of their paths."""
         self._layout = layout
+        self._shard = shard
         self._spool = spool
         self._supersede = supersede
-        self._queues = [open_intake(layout, shard, spool) for shard in range(shards)]
+        self._queue = open_intake(layout, shard, spool)
 
     def commit(self, batch: Sequence[Prepare]) -> list[Answer]:
         """Decide about uploads, and answer in their order."""
         answers: dict[int, Answer] = {}
         sealed = self._seal(batch, answers)
-        shards = defaultdict(list)
         # Rows in the order of the ids, so that the two agree about which upload is newer.
-        for number in sorted(sealed, key=lambda number: sealed[number].upload.task_id):
-            shards[sealed[number].upload.destination.shard(len(self._queues))].append(number)
-        for shard, numbers in shards.items():
-            some = [sealed[number] for number in numbers]
-            answers.update(zip(numbers, map(_conclude, some, self._put(shard, some)), strict=True))
+        numbers = sorted(sealed, key=lambda number: sealed[number].upload.task_id)
+        answers.update(zip(numbers, self._put([sealed[number] for number in numbers]), strict=True))
         return [answers[number] for number in range(len(batch))]
 
     def close(self) -> None:
-        """Close the queues."""
-        for queue in self._queues:
-            queue.close()
+        """Close the queue."""
+        self._queue.close()
 
     def _seal(self, batch: Sequence[Prepare], answers: dict[int, Answer]) -> dict[int, Sealed]:
         """The uploads that are durable now, by their place in the batch; `answers` gets why the others are not."""
@@ -75,14 +70,32 @@ class GroupCommit:
                 sealed[number] = answer
         return sealed
 
-    def _put(self, shard: int, some: Sequence[Sealed]) -> Sequence[Put | Rejected]:
+    def _put(self, some: Sequence[Sealed]) -> list[Answer]:
+        if not some:
+            return []
+        answers: Sequence[Put | Rejected]
         try:
-            put = self._queues[shard].put_many([sealed.upload for sealed in some], supersede=self._supersede())
+            answers = self._queue.put_many([sealed.upload for sealed in some], supersede=self._supersede())
         except QueueFault as fault:
-            log("upload.failed", code=fault.code, detail=fault.detail, shard=shard, uploads=len(some))
-            return [_refusal(fault) for _ in some]
-        ring(self._layout, shard)
-        return put
+            log("upload.failed", code=fault.code, detail=fault.detail, shard=self._shard, uploads=len(some))
+            answers = [_refusal(fault)] * len(some)
+        else:
+            ring(self._layout, self._shard)
+        return self._conclude(some, answers)
+
+    def _conclude(self, some: Sequence[Sealed], answers: Sequence[Put | Rejected]) -> list[Answer]:
+        """Keep or withdraw the bytes as the answers want it; return what the clients are told."""
+        unwanted = []
+        for sealed, answer in zip(some, answers, strict=True):
+            if _stays(sealed, answer):
+                sealed.release()
+            else:
+                unwanted.append(sealed)
+        ids = [sealed.upload.task_id for sealed in unwanted]
+        kept = dict(zip(ids, self._spool.withdraw_all(unwanted), strict=True))
+        # What stays is delivered: the repeat of an upload, or one that the client was told has failed.
+        return [kept.get(sealed.upload.task_id) or _told(sealed, answer)
+                for sealed, answer in zip(some, answers, strict=True)]
 
 
 def _refusal(fault: QueueFault) -> Rejected:
@@ -91,18 +104,14 @@ def _refusal(fault: QueueFault) -> Rejected:
     return Rejected("no_room", fault.detail) if fault.kind.room_helps else Rejected("storage_failed")
 
 
-def _conclude(sealed: Sealed, answer: Put | Rejected) -> Answer:
-    """Keep or withdraw the bytes as the answer wants it; return what the client is told."""
-    keep = (answer.code == "outcome_unknown" if isinstance(answer, Rejected)
-            else answer.task_id == sealed.upload.task_id)
-    if keep:
-        sealed.release()
-    else:
-        try:
-            sealed.withdraw()
-        except OSError as error:
-            # It stays and is delivered: the repeat of an upload, or one that the client was told has failed.
-            return Rejected("outcome_unknown", f"The spool: {error.strerror}.")
+def _stays(sealed: Sealed, answer: Put | Rejected) -> bool:
+    """True when the row of an upload is in the queue, or may be."""
+    if isinstance(answer, Rejected):
+        return answer.code == "outcome_unknown"
+    return answer.task_id == sealed.upload.task_id
+
+
+def _told(sealed: Sealed, answer: Put | Rejected) -> Answer:
     if isinstance(answer, Rejected):
         return answer
     if answer.outcome is PutOutcome.MISMATCH:

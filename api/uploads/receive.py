@@ -20,7 +20,7 @@ from api.uploads.admission import Place
 from api.uploads.body import Body
 from api.uploads.digests import Check
 from api.uploads.request import UploadRequest
-from api.uploads.storage_thread import StorageThread
+from api.uploads.storage import Storage
 from daemon.model.upload import Upload
 from daemon.process.thread_pools import begin_pool
 from daemon.spool import Incoming, Receive
@@ -53,7 +53,7 @@ class Accepted:
 class Receiver:
     """Takes the bodies of uploads to the spool and their tasks to the queue."""
 
-    def __init__(self, spool: Receive, storage: StorageThread) -> None:
+    def __init__(self, spool: Receive, storage: Storage) -> None:
         self._spool = spool
         self._storage = storage
         self._threads = begin_pool(THREADS, "spool")
@@ -69,7 +69,7 @@ class Receiver:
             place.expect(body.received_bytes)
         prepare = partial(self._store, request, pieces) if body.ended else await self._stream(
             request, pieces, body, place)
-        decision = await self._storage.decide(prepare)
+        decision = await self._storage.decide(request.destination, prepare)
         return Accepted(decision.upload, decision.put.task_id, decision.put.superseded)
 
     def close(self) -> None:
@@ -79,7 +79,7 @@ class Receiver:
 
     def _store(self, request: UploadRequest, pieces: Sequence[bytes]) -> tuple[Incoming, Upload]:
         """Make a small upload ready to be sealed."""
-        incoming, check = self._spool.begin(), Check(request.digests)
+        check, incoming = Check(request.digests), self._spool.begin()
         try:
             for piece in pieces:
                 incoming.write(piece)

@@ -1,4 +1,4 @@
-"""The one thread of a process that makes uploads durable, seen from the event loop.
+"""A thread that makes uploads durable, seen from the event loop.
 
 A batch is all that came in while the last one was on its way to the disk: one hop there, one hop back for all of it.
 
@@ -16,16 +16,18 @@ from typing import Final
 
 from api.uploads.group_commit import Answer, CommitResult, Prepare
 from daemon.errors import CannotStart, Rejected
+from daemon.task_queue import BUSY_TIMEOUT_S
 
 #: Most uploads in one batch.
 MAX_BATCH: Final = 256
-#: A batch that takes longer hangs: however busy a disk is, it has brought a few small files to rest by then.
-HANGS_S: Final = 10.0
+#: A batch that takes longer hangs: however busy a disk is, it has brought a few small files to rest by then, and who
+#: waits for a lock of the queue has given up.
+HANGS_S: Final = 2.5 * BUSY_TIMEOUT_S
 #: Longest wait for a decision. The queue gives up earlier on a lock that it cannot get, and says so.
 DECIDED_WITHIN_S: Final = 60.0
 #: How often somebody looks whether that is over.
 LOOKS_EVERY_S: Final = 1.0
-#: At the end, so long for what is being decided.
+#: So long a thread may take to end.
 ENDS_WITHIN_S: Final = 5.0
 
 _Job = tuple[Prepare, "asyncio.Future[CommitResult]"]
@@ -85,12 +87,14 @@ class StorageThread:
         hangs_s = 0.0 if began_at is None else time.monotonic() - began_at
         return f"The disk has not answered for {hangs_s:.0f} seconds." if hangs_s > HANGS_S else None
 
-    def close(self) -> bool:
-        """Decide about what was handed over, and end; False when that takes too long. From another thread. Blocks."""
-        if self._thread.ident is None:
-            return True
+    def end(self) -> None:
+        """Decide about what was handed over, and end. From any thread."""
         self._inbox.put(None)
-        self._thread.join(ENDS_WITHIN_S)
+
+    def join(self) -> bool:
+        """Wait for the end; False when that takes too long. From another thread. Blocks."""
+        if self._thread.ident is not None:
+            self._thread.join(ENDS_WITHIN_S)
         return not self._thread.is_alive()
 
     def _watch(self) -> None:

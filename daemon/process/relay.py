@@ -1,28 +1,29 @@
 """What the children say to the service manager, put together into what one process would say.
 
 A unit of several processes has one main process, and the manager hears that one alone. So the main process hears its
-children, on a socket like the manager's, and speaks for them.
+children, each on a line of its own that it inherits, and speaks for them.
 
 Guarantees: the service is ready once all of its children have been, and a reload has ended when each of them has ended
-its own; a child that stands still is told from one that is at work; nobody but the children is heard.
+its own; a child that stands still is told from one that is at work; nobody else can be heard, or be in their way.
 """
 
 import os
 import socket
-import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Self
 
 from daemon.process import sd_notify
 
-#: `struct ucred`: pid, uid, gid (unix(7)).
-_CREDENTIALS: Final = struct.Struct("iII")
 #: Longer than any message of ours.
 _MESSAGE_BYTES: Final = 4096
+#: Messages of one child that are heard in a turn. The kernel keeps no more for it (net.unix.max_dgram_qlen).
+_AT_ONCE: Final = 64
 
 
 @dataclass
 class _Child:
+    line: socket.socket
     #: When it last said that it is alive, on the monotonic clock; None until it is ready.
     heard_at: float | None = None
     reloading: bool = False
@@ -39,10 +40,6 @@ class Relay:
         self._told_ready = False
         self._told_status = ""
         self._reloading = False
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        # The kernel chooses the name (unix(7), autobind): it is in no directory, and gone with the process.
-        self._socket.bind("")
 
     @classmethod
     def if_managed(cls, children: int) -> Self | None:
@@ -50,22 +47,20 @@ class Relay:
         return cls(children) if sd_notify.is_managed() else None
 
     @property
-    def environment(self) -> dict[str, str]:
-        """What a child has to find in its environment."""
-        name: bytes = self._socket.getsockname()
-        return {sd_notify.VARIABLE: f"@{name[1:].decode('ascii')}"}
+    def lines(self) -> list[socket.socket]:
+        """What to wait on."""
+        return [child.line for child in self._children.values()]
 
-    def fileno(self) -> int:
-        """The descriptor to wait on."""
-        return self._socket.fileno()
-
-    def begun(self, pid: int) -> None:
-        """A child was started."""
-        self._children[pid] = _Child()
+    def begun(self, pid: int, line: socket.socket) -> None:
+        """A child was started, and `line` is the upper end of its line; see `new_line`."""
+        line.setblocking(False)
+        self._children[pid] = _Child(line)
 
     def ended(self, pid: int) -> None:
-        """A child is gone."""
-        self._children.pop(pid, None)
+        """A child is gone. May be said again."""
+        child = self._children.pop(pid, None)
+        if child is not None:
+            child.line.close()
 
     def reload(self) -> None:
         """Every child was told to read the configuration again."""
@@ -76,10 +71,9 @@ class Relay:
 
     def turn(self, now: float) -> None:
         """Hear what was said, and say what follows from it. `now` is on the monotonic clock."""
-        while (heard := self._next()) is not None:
-            child = self._children.get(heard[0])
-            if child is not None:
-                self._take(child, heard[1], now)
+        for child in self._children.values():
+            for said in _heard(child.line):
+                self._take(child, said, now)
         ready = sum(child.heard_at is not None for child in self._children.values())
         if not self._told_ready and ready == self._missing:
             self._told_ready = True
@@ -98,17 +92,6 @@ class Relay:
         return [pid for pid, child in self._children.items()
                 if child.heard_at is not None and now - child.heard_at > for_s]
 
-    def _next(self) -> tuple[int, dict[str, str]] | None:
-        """Who said something, and the variables of it; None when nothing more was said."""
-        try:
-            data, ancillary, _, _ = self._socket.recvmsg(_MESSAGE_BYTES, socket.CMSG_SPACE(_CREDENTIALS.size))
-        except BlockingIOError:
-            return None
-        pid = next((_CREDENTIALS.unpack(value)[0] for level, kind, value in ancillary
-                    if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)), 0)
-        lines = (line.partition("=") for line in data.decode(errors="replace").splitlines())
-        return pid, {name: value for name, _, value in lines}
-
     def _take(self, child: _Child, said: dict[str, str], now: float) -> None:
         if "READY" in said:
             child.heard_at = now
@@ -122,7 +105,30 @@ class Relay:
 
     def close(self) -> None:
         """Hear nobody any more."""
-        self._socket.close()
+        for pid in list(self._children):
+            self.ended(pid)
+
+
+def new_line() -> tuple[socket.socket, socket.socket]:
+    """A line for a child: the upper end of it, and the child's, which it inherits."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+
+def environment(line: socket.socket) -> dict[str, str]:
+    """What a child has to find in its environment, beside its end of the line."""
+    return {sd_notify.LINE: str(line.fileno())}
+
+
+def _heard(line: socket.socket) -> Iterator[dict[str, str]]:
+    """The variables of what was said."""
+    for _ in range(_AT_ONCE):
+        try:
+            data = line.recv(_MESSAGE_BYTES)
+        except OSError:
+            # Nothing more, or the child is gone.
+            return
+        pairs = (text.partition("=") for text in data.decode(errors="replace").splitlines())
+        yield {name: value for name, _, value in pairs}
 
 
 def watchdog_s() -> float | None:

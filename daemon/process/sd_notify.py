@@ -1,5 +1,7 @@
 """What the service manager is told: sd_notify(3), without a library. Outside systemd nothing happens.
 
+A child of a service of several processes tells it to the process above, on a line of its own (`daemon.process.relay`).
+
 What the manager waits for is said until it hears it, for a short while; what will be said again soon is dropped
 when the manager is busy.
 
@@ -14,7 +16,9 @@ from typing import Final
 from daemon.model.text import escaped
 
 #: Where the manager listens.
-VARIABLE: Final = "NOTIFY_SOCKET"
+_VARIABLE: Final = "NOTIFY_SOCKET"
+#: The descriptor of the line to the process above, if that speaks for this one.
+LINE: Final = "INCUS_COURIER_NOTIFY_FD"
 #: How much more time is asked for.
 EXTEND: Final = "EXTEND_TIMEOUT_USEC"
 
@@ -26,7 +30,7 @@ _MARGIN_S: Final = 10.0
 
 def is_managed() -> bool:
     """True when there is a service manager that listens."""
-    return os.environ.get(VARIABLE, "").startswith(("/", "@"))
+    return LINE in os.environ or os.environ.get(_VARIABLE, "").startswith(("/", "@"))
 
 
 def ready() -> None:
@@ -67,11 +71,24 @@ def watchdog() -> None:
 def _send(message: str, patience_s: float) -> None:
     if not is_managed():
         return
-    address = os.environ[VARIABLE]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-        sender.settimeout(patience_s)
-        try:
-            sender.sendto(message.encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)
-        except OSError:
-            # The manager is gone, or busy: the next message will do.
-            return
+    try:
+        with _connected() as sender:
+            sender.settimeout(patience_s)
+            sender.send(message.encode())
+    except OSError:
+        # The manager is gone, or busy: the next message will do.
+        return
+
+
+def _connected() -> socket.socket:
+    if LINE in os.environ:
+        return socket.socket(fileno=os.dup(int(os.environ[LINE])))
+    address = os.environ[_VARIABLE]
+    sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
+        sender.setblocking(False)
+        sender.connect(address.replace("@", "\0", 1) if address[0] == "@" else address)
+    except OSError:
+        sender.close()
+        raise
+    return sender

@@ -16,12 +16,10 @@ def serve(config: Config, config_file: str | None) -> int:
     setup(config.log, "serve")
     doors = open_doors(config.api.listen, allow_anonymous=config.api.allow_anonymous)
     Layout(config.state.path).create()
-    for door in doors:
-        os.set_inheritable(door.socket.fileno(), True)
     welcome(config, doors)
     log("service.started", listen=", ".join(door.address for door in doors), pid=os.getpid())
     try:
-        code = Supervisor(config, config_file, [door.socket.fileno() for door in doors], with_workers=True).run()
+        code = Supervisor(config, config_file, doors, with_workers=True).run()
     finally:
         for door in doors:
             door.remove()

@@ -12,7 +12,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,8 +21,9 @@ from daemon.log import log
 from daemon.process import sd_notify
 from daemon.process.exit_status import EXIT_CONFIG, EXIT_OK
 from daemon.process.isolated import python
+from daemon.process.listeners import Door
 from daemon.process.parent_death import VARIABLE
-from daemon.process.relay import Relay, watchdog_s
+from daemon.process.relay import Relay, environment, new_line, watchdog_s
 from daemon.process.shared_counts import SharedCounts, create
 
 #: Before a child that died is started again: the first time, and at most.
@@ -81,9 +82,11 @@ class Supervisor:
     """Keeps the children running until it is told to stop."""
 
     def __init__(
-        self, config: Config, config_file: str | None, listen_fds: Sequence[int], *, with_workers: bool,
+        self, config: Config, config_file: str | None, doors: Sequence[Door], *, with_workers: bool,
     ) -> None:
-        """The API's processes listen on `listen_fds`, which they inherit."""
+        """The API's processes listen at `doors`, which they inherit."""
+        self._doors = doors
+        listen_fds = [door.socket.fileno() for door in doors]
         counts_fd = create(config.api.process_count)
         self._counts = SharedCounts(counts_fd)
         self._inherited = (*listen_fds, counts_fd)
@@ -119,11 +122,19 @@ class Supervisor:
         now = time.monotonic()
         self._relay.turn(now)
         limit_s = watchdog_s()
-        for pid in self._relay.hung(now, limit_s) if limit_s else ():
-            log("service.child_hangs", pid=pid, silent_s=limit_s)
-            os.kill(pid, signal.SIGKILL)
-            # Once: it is gone soon, and heard no more.
-            self._relay.ended(pid)
+        hung = self._relay.hung(now, limit_s) if limit_s else []
+        for child in self._children:
+            if child.process is None:
+                continue
+            # By `poll` and `kill`: they know whether the number is still the child's.
+            ended = child.process.poll() is not None
+            if not ended and child.process.pid in hung:
+                log("service.child_hangs", pid=child.process.pid, silent_s=limit_s)
+                child.process.kill()
+                ended = True
+            if ended:
+                # It says nothing more.
+                self._relay.ended(child.process.pid)
 
     def _start_due(self) -> None:
         now = time.monotonic()
@@ -132,23 +143,34 @@ class Supervisor:
                 child.started_at = now
                 try:
                     child.process = self._start(child.arguments)
-                    if self._relay is not None:
-                        self._relay.begun(child.process.pid)
                 except OSError as error:
                     # No process, memory or descriptor is left just now.
                     self._plan_restart(child, detail=error.strerror)
 
     def _start(self, arguments: list[str]) -> "subprocess.Popen[bytes]":
-        environment = {**os.environ, VARIABLE: str(os.getpid()), **(self._relay.environment if self._relay else {})}
-        return subprocess.Popen(python(*arguments), env=environment, pass_fds=self._inherited,
-                                stdin=subprocess.DEVNULL, process_group=0)
+        if self._relay is None:
+            return self._spawn(arguments, {})
+        upper, lower = new_line()
+        with lower:
+            try:
+                process = self._spawn(arguments, environment(lower), lower.fileno())
+            except OSError:
+                upper.close()
+                raise
+        self._relay.begun(process.pid, upper)
+        return process
+
+    def _spawn(self, arguments: list[str], variables: Mapping[str, str], *more: int) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            python(*arguments), env={**os.environ, VARIABLE: str(os.getpid()), **variables},
+            pass_fds=(*self._inherited, *more), stdin=subprocess.DEVNULL, process_group=0)
 
     def _wait(self, seconds: float) -> None:
         """Wait for a signal, or for something to be told, at most so long."""
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
-        if self._relay is not None:
-            poll.register(self._relay.fileno(), select.POLLIN)
+        for line in self._relay.lines if self._relay is not None else ():
+            poll.register(line, select.POLLIN)
         poll.poll(seconds * 1000)
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake, 4096)
@@ -206,6 +228,8 @@ class Supervisor:
         """Tell the children to finish, once more when asked again, and kill those that take too long."""
         sd_notify.stopping(self._drain_s + _GRACE_S)
         self._send(signal.SIGTERM)
+        for door in self._doors:
+            door.stop_listening()
         deadline = time.monotonic() + self._drain_s + _GRACE_S
         while self._alive() and time.monotonic() < deadline:
             self._wait(min(_TURN_S, max(0.0, deadline - time.monotonic())))

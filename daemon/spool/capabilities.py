@@ -13,7 +13,7 @@ from daemon.spool.values import Found, Mark, Name
 
 
 class Sealed(Protocol):
-    """A durable upload whose row is not decided yet; recovery leaves it alone until `release` or `withdraw`."""
+    """A durable upload whose row is not decided yet; recovery leaves it alone until it is released or withdrawn."""
 
     @property
     def upload(self) -> Upload:
@@ -21,9 +21,6 @@ class Sealed(Protocol):
 
     def release(self) -> None:
         """Its row is in the queue, or may be: it stays. May be called again."""
-
-    def withdraw(self) -> None:
-        """Take the upload back. Only right when its row is certainly not in the queue."""
 
 
 class Incoming(Protocol):
@@ -93,6 +90,12 @@ class Receive(Room, Holdings, Protocol):
 
         The answers are in the order of `batch`: Rejected('no_room') or Rejected('storage_failed') when nothing is left
         of an upload, and Rejected('outcome_unknown') when it may have stayed. None of them needs a discard after that.
+        """
+
+    def withdraw_all(self, sealed: Sequence[Sealed]) -> Sequence[Rejected | None]:
+        """Take uploads back, together. Only right when their rows are certainly not in the queue.
+
+        Answers for each, in the order of `sealed`: None when it is gone, Rejected('outcome_unknown') when it stays.
         """
 
 

@@ -18,10 +18,10 @@ from typing import BinaryIO, Final, cast
 from daemon import failpoints
 from daemon.errors import Rejected, Undelivered
 from daemon.model.upload import BUCKETS, Destination, Upload
-from daemon.spool.capabilities import Incoming
+from daemon.spool.capabilities import Incoming, Sealed
 from daemon.spool.file_format import ends_with, read_meta, read_whole
 from daemon.spool.values import Mark, Stopped, same_upload
-from daemon.spool.writer import FileIncoming, FileSealed, rejected, seal_all
+from daemon.spool.writer import FileIncoming, FileSealed, rejected, seal_all, withdraw_all
 from daemon.state.files import is_own
 from daemon.state.layout import Layout
 from daemon.state.room import explained
@@ -63,6 +63,10 @@ class FileSpool:
         """Seal uploads together, and answer for each by itself; see `daemon.spool.Receive`."""
         # They are all of this spool's making.
         return seal_all(cast(Sequence[tuple[FileIncoming, Upload]], batch))
+
+    def withdraw_all(self, sealed: Sequence[Sealed]) -> list[Rejected | None]:
+        """Take uploads back, and answer for each; see `daemon.spool.Receive`."""
+        return withdraw_all(cast(Sequence[FileSealed], sealed))
 
     def _unnamed(self) -> int:
         # Which bucket it belongs to is known later; the directory above them is for nobody to write in. Not always the

@@ -3,7 +3,7 @@
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -140,7 +140,7 @@ class FileIncoming:
 
 @dataclass
 class FileSealed:
-    """A durable upload whose row is not decided yet; its file is locked until `release` or `withdraw`."""
+    """A durable upload whose row is not decided yet; its file is locked until it is released or withdrawn."""
 
     upload: Upload
     _descriptor: int
@@ -151,14 +151,6 @@ class FileSealed:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-    def withdraw(self) -> None:
-        """Take the upload back. Only right when its row is certainly not in the queue."""
-        try:
-            os.unlink(self.upload.task_id, dir_fd=self.directory)
-            os.fsync(self.directory)
-        finally:
-            self.release()
 
 
 Answer = FileSealed | Rejected
@@ -193,15 +185,21 @@ def _try(
 
 def _sync_directories(answers: Sequence[Answer]) -> list[Answer]:
     """Make the names durable; who has one in a directory for which that fails may have it or not."""
+    failed = _sync_each(answer.directory for answer in answers if isinstance(answer, FileSealed))
+    return [answer if isinstance(answer, Rejected) else _unless(failed.get(answer.directory), answer)
+            for answer in answers]
+
+
+def _sync_each(directories: Iterable[int]) -> dict[int, Rejected]:
+    """Sync directories, each once; return those for which that failed."""
     failed: dict[int, Rejected] = {}
-    for directory in dict.fromkeys(answer.directory for answer in answers if isinstance(answer, FileSealed)):
+    for directory in dict.fromkeys(directories):
         try:
             if failpoints.reach("spool.dirsync"):
                 os.fsync(directory)
         except OSError as error:
             failed[directory] = Rejected("outcome_unknown", f"The spool's directory: {error.strerror}.")
-    return [answer if isinstance(answer, Rejected) else _unless(failed.get(answer.directory), answer)
-            for answer in answers]
+    return failed
 
 
 def _unless(failure: Rejected | None, sealed: FileSealed) -> Answer:
@@ -209,6 +207,23 @@ def _unless(failure: Rejected | None, sealed: FileSealed) -> Answer:
         return sealed
     sealed.release()
     return failure
+
+
+def withdraw_all(sealed: Sequence[FileSealed]) -> list[Rejected | None]:
+    """Take uploads back together, and answer for each; see `daemon.spool.Receive.withdraw_all`."""
+    stayed = {one.upload.task_id: error for one in sealed if (error := _unlink(one)) is not None}
+    failed = _sync_each(one.directory for one in sealed)
+    for one in sealed:
+        one.release()
+    return [stayed.get(one.upload.task_id) or failed.get(one.directory) for one in sealed]
+
+
+def _unlink(sealed: FileSealed) -> Rejected | None:
+    try:
+        os.unlink(sealed.upload.task_id, dir_fd=sealed.directory)
+    except OSError as error:
+        return Rejected("outcome_unknown", f"The spool: {error.strerror}.")
+    return None
 
 
 def _write_all(descriptor: int, pieces: Sequence[bytes], at: int) -> None:

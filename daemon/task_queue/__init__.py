@@ -31,6 +31,7 @@ from daemon.task_queue.capabilities import (
     TaskQueue,
 )
 from daemon.task_queue.sqlite import notes
+from daemon.task_queue.sqlite.connect import BUSY_TIMEOUT_S
 from daemon.task_queue.sqlite.intake import SqliteIntake
 from daemon.task_queue.sqlite.queue import SqliteQueue
 from daemon.task_queue.values import (
@@ -49,6 +50,7 @@ from daemon.task_queue.values import (
 
 __all__ = [
     "BULK_BYTES",
+    "BUSY_TIMEOUT_S",
     "Alter",
     "Append",
     "Ask",

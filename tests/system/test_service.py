@@ -259,7 +259,7 @@ def test_reload_takes_over_what_can_change_live(machine: Machine, load: Load) ->
     eventually(lambda: _status(machine, load, size=5000) == "413 too_large", PATIENCE_S, "the new limit is in force")
     machine.configure(max_upload_bytes=-1)
     machine.systemctl("reload", *SERVICES)
-    eventually(lambda: events(machine, f"_PID={before[0]}", "INCUS_EVENT=config.rejected"), PATIENCE_S)
+    eventually(lambda: events(machine, f"_SYSTEMD_UNIT={SERVICES[0]}", "INCUS_EVENT=config.rejected"), PATIENCE_S)
     assert _status(machine, load, size=5000) == "413 too_large"
     assert _status(machine, load, size=500) == "202"
     assert [machine.show(service, "MainPID") for service in SERVICES] == before

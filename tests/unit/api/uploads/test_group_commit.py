@@ -31,7 +31,7 @@ def upload(number: int, path: str = "", instance: str = "c1", **values: Any) -> 
                   destination=Destination("local", "default", instance, path or f"/root/{number}"), **values)
 
 
-def decide(layout: Layout, uploads: Sequence[Upload | Rejected], fault: str = "", shards: int = 1) -> list[Answer]:
+def decide(layout: Layout, uploads: Sequence[Upload | Rejected], fault: str = "") -> list[Answer]:
     """Commit the uploads in one batch, while a fault is armed; a Rejected stands for one that cannot be made ready."""
     spool = FileSpoolCheck(layout)
 
@@ -42,7 +42,7 @@ def decide(layout: Layout, uploads: Sequence[Upload | Rejected], fault: str = ""
         incoming.write(b"abc")
         return incoming, one
 
-    commits = GroupCommit(layout, shards, spool, supersede=lambda: True)
+    commits = GroupCommit(layout, 0, spool, supersede=lambda: True)
     failpoints.arm(fault)
     try:
         return commits.commit([partial(prepare, one) for one in uploads])
@@ -151,16 +151,3 @@ def test_uploads_of_a_directory_that_cannot_be_synced_stay_undecided(layout: Lay
     assert codes(decide(layout, uploads, "spool.dirsync=EIO@1")) == ["outcome_unknown", "ok", "outcome_unknown"]
     assert rows(layout) == [uploads[1].task_id]
     assert files(layout) == {one.task_id for one in uploads}
-
-
-def test_uploads_of_one_batch_go_to_their_shards(layout: Layout) -> None:
-    """A shard that fails takes none of another one with it."""
-    uploads = [upload(number, instance=f"c{number}") for number in range(1, 9)]
-    by_shard = {shard: [one.task_id for one in uploads if one.destination.shard(2) == shard] for shard in range(2)}
-    assert all(by_shard.values())
-    answers = decide(layout, uploads, "queue.commit=EROFS@1", shards=2)
-    first = uploads[0].destination.shard(2)
-    assert codes(answers) == ["storage_failed" if one.destination.shard(2) == first else "ok" for one in uploads]
-    assert rows(layout, first) == []
-    assert rows(layout, 1 - first) == by_shard[1 - first]
-    assert files(layout) == set(by_shard[1 - first])

@@ -56,7 +56,8 @@ def play(scenario: Scenario) -> Disk:
             await scenario(disk, storage)
         finally:
             disk.may_end.release(100)
-            assert await asyncio.to_thread(storage.close)
+            storage.end()
+            assert await asyncio.to_thread(storage.join)
         return disk
 
     return asyncio.run(run())
@@ -149,7 +150,8 @@ def test_end_does_not_wait_for_a_disk_that_hangs(monkeypatch: pytest.MonkeyPatch
     async def scenario(disk: Disk, storage: StorageThread) -> None:
         waiting = begin(storage)
         await disk.has_begun()
-        assert not await asyncio.to_thread(storage.close)
+        storage.end()
+        assert not await asyncio.to_thread(storage.join)
         disk.may_end.release()
         assert await codes(waiting) == ["ok"]
         monkeypatch.undo()
@@ -188,7 +190,7 @@ def test_start_says_so_when_there_is_no_thread_left(monkeypatch: pytest.MonkeyPa
         storage = StorageThread(Disk().commit, when_dead=lambda: None)
         with pytest.raises(CannotStart, match="one more thread"):
             storage.start()
-        assert storage.close()
+        assert storage.join()
 
     asyncio.run(scenario())
 
@@ -200,7 +202,8 @@ def test_end_decides_what_was_handed_over() -> None:
         await disk.has_begun()
         later = begin(storage)
         await handed_over()
-        closing = asyncio.create_task(asyncio.to_thread(storage.close))
+        storage.end()
+        closing = asyncio.create_task(asyncio.to_thread(storage.join))
         disk.may_end.release(2)
         assert await codes(first + later) == ["ok"] * 2
         assert await closing

@@ -95,7 +95,7 @@ def test_upload_that_is_withdrawn_is_gone(spool: CheckedSpool) -> None:
     """Its row is certainly not in the queue, so nobody misses it."""
     upload, incoming = an_upload(), spool.begin()
     incoming.write(DATA)
-    incoming.seal(upload).withdraw()
+    assert list(spool.withdraw_all([incoming.seal(upload)])) == [None]
     assert code_of(spool, upload) == "bytes_missing"
     assert kept(spool, upload.destination.bucket) == {}
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from daemon.process.relay import Relay, watchdog_s
+from daemon.process.relay import Relay, environment, new_line, watchdog_s
 from tests.support.waiting import PATIENCE_S
 
 #: A process that tells its manager each line that it is given, and says so.
 SPEAKER = """
 import os, socket, sys
-speaker = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+speaker = socket.socket(fileno=int(os.environ["INCUS_COURIER_NOTIFY_FD"]))
 for line in sys.stdin:
-    speaker.sendto(line.strip().replace("|", "\\n").encode(), os.environ["NOTIFY_SOCKET"].replace("@", "\\0", 1))
+    speaker.send(line.strip().replace("|", "\\n").encode())
     print("said", flush=True)
 """
 
@@ -27,9 +27,13 @@ class Speaker:
     """One process."""
 
     def __init__(self, relay: Relay) -> None:
-        self._process = subprocess.Popen([sys.executable, "-c", SPEAKER], env={**os.environ, **relay.environment},
-                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        upper, lower = new_line()
+        with lower:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", SPEAKER], env={**os.environ, **environment(lower)}, pass_fds=[lower.fileno()],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.pid = self._process.pid
+        relay.begun(self.pid, upper)
 
     def say(self, message: str) -> None:
         """Tell the manager, and come back when that is done."""
@@ -85,9 +89,7 @@ def start(relay: Relay) -> Iterator[Callable[[], Speaker]]:
     """Start children."""
     with ExitStack() as stack:
         def start_one() -> Speaker:
-            speaker = stack.enter_context(Speaker(relay))
-            relay.begun(speaker.pid)
-            return speaker
+            return stack.enter_context(Speaker(relay))
 
         yield start_one
 
@@ -172,13 +174,17 @@ def test_child_that_says_nothing_for_too_long_hangs(relay: Relay, start: Callabl
     assert relay.hung(131.0, 30.0) == [quiet.pid]
 
 
-def test_nobody_but_the_children_is_heard(manager: Manager, relay: Relay) -> None:
-    """Every user of the machine can send to the socket."""
-    with Speaker(relay) as stranger:
-        stranger.say("READY=1|STATUS=all is lost|EXTEND_TIMEOUT_USEC=1")
-        relay.turn(0.0)
-        assert manager.heard() == []
-        assert relay.hung(100.0, 30.0) == []
+def test_child_that_is_gone_is_heard_no_more(manager: Manager, relay: Relay) -> None:
+    """What it said last is heard; it hangs no more, and whoever has its number next is somebody else."""
+    with Speaker(relay) as speaker:
+        speaker.say("READY=1|STATUS=2 uploads running")
+    relay.turn(0.0)
+    assert manager.heard() == ["STATUS=2 uploads running"]
+    relay.turn(0.0)
+    for _ in range(2):
+        relay.ended(speaker.pid)
+    assert relay.lines == []
+    assert relay.hung(100.0, 30.0) == []
 
 
 @pytest.mark.parametrize(("told", "seconds"), [("30000000", 30.0), ("", None), ("0", None), ("soon", None)])

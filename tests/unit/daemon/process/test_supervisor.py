@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[4]
 CHILD = """
 import os, signal, sys, time
 from pathlib import Path
+from daemon.process import sd_notify
 from daemon.process.parent_death import tie_to_parent
 tie_to_parent()
 notes = Path(os.environ["NOTES"])
@@ -31,12 +32,15 @@ def note(text):
         log.write(f"{name} {text}\\n")
 def told(number, frame):
     note(signal.Signals(number).name)
-    if not (notes / "deaf").exists() and number == signal.SIGTERM:
+    deaf = (notes / "deaf").exists() or (notes / f"deaf-{name}").exists()
+    if not deaf and number == signal.SIGTERM:
         sys.exit(0)
 for number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, told)
 note(f"pid {os.getpid()}")
+sd_notify.ready()
 while True:
+    sd_notify.watchdog()
     if (notes / f"exit-{name}").exists():
         code = int((notes / f"exit-{name}").read_text())
         (notes / f"exit-{name}").unlink()
@@ -212,6 +216,22 @@ def test_child_that_does_not_end_is_killed(tmp_path: Path) -> None:
         family.process.send_signal(signal.SIGTERM)
         assert family.end() == EXIT_OK
         assert family.alive() == set()
+
+
+@pytest.mark.slow
+def test_stop_gives_a_child_its_time_whatever_has_become_of_the_others(tmp_path: Path) -> None:
+    """A child that ended at once is not taken for one that stands still, also after the watchdog's time."""
+    watchdog_s = 2
+    with living(Family(tmp_path, NOTIFY_SOCKET=str(tmp_path / "nobody"), WATCHDOG_USEC=f"{watchdog_s}000000")) as family:
+        (family.notes / "deaf-worker-0").touch()
+        family.process.send_signal(signal.SIGTERM)
+        family.wait(lambda: family.alive() == {"worker-0"})
+        over_at = time.monotonic() + 2 * watchdog_s
+        family.wait(lambda: time.monotonic() > over_at)
+        assert family.alive() == {"worker-0"}
+        family.exit("worker-0", 0)
+        assert family.end() == EXIT_OK
+        assert family.log().count("worker-0 SIGTERM") == 1
 
 
 def test_reload_is_passed_on(family: Family) -> None:

@@ -158,9 +158,28 @@ def test_withdrawn_upload_is_gone(spool: FileSpoolCheck, layout: Layout) -> None
     incoming = spool.begin()
     incoming.write(DATA)
     sealed = incoming.seal(an_upload())
-    sealed.withdraw()
+    assert spool.withdraw_all([sealed]) == [None]
     sealed.release()
     assert files(layout) == []
+
+
+def test_uploads_are_withdrawn_together(
+    spool: FileSpoolCheck, layout: Layout, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that cannot be does not keep the others; their directory is synced once."""
+    sealed = []
+    for upload in (an_upload(), an_upload(), an_upload()):
+        incoming = spool.begin()
+        incoming.write(DATA)
+        sealed.append(incoming.seal(upload))
+    directory = layout.bucket(sealed[1].upload.destination.bucket)
+    (directory / sealed[1].upload.task_id).unlink()
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    answers = spool.withdraw_all(sealed)
+    assert [answer and answer.code for answer in answers] == [None, "outcome_unknown", None]
+    assert files(layout) == []
+    assert len(synced) == 1
 
 
 # --- reading -----------------------------------------------------------------------------------------------
