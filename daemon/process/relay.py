@@ -19,6 +19,8 @@ from daemon.process import sd_notify
 _MESSAGE_BYTES: Final = 4096
 #: Messages of one child that are heard in a turn. The kernel keeps no more for it (net.unix.max_dgram_qlen).
 _AT_ONCE: Final = 64
+#: A turn that comes so many seconds after the one before is late; one a second is usual.
+_LATE_S: Final = 5.0
 
 
 @dataclass
@@ -40,6 +42,7 @@ class Relay:
         self._told_ready = False
         self._told_status = ""
         self._reloading = False
+        self._turned_at = 0.0
 
     @classmethod
     def if_managed(cls, children: int) -> Self | None:
@@ -71,7 +74,11 @@ class Relay:
 
     def turn(self, now: float) -> None:
         """Hear what was said, and say what follows from it. `now` is on the monotonic clock."""
+        late, self._turned_at = now - self._turned_at > _LATE_S, now
         for child in self._children.values():
+            if late and child.heard_at is not None:
+                # All of them stood still together, as when the machine is suspended: nobody can tell what it missed.
+                child.heard_at = now
             for said in _heard(child.line):
                 self._take(child, said, now)
         ready = sum(child.heard_at is not None for child in self._children.values())

@@ -168,10 +168,23 @@ def test_child_that_says_nothing_for_too_long_hangs(relay: Relay, start: Callabl
     assert relay.hung(100.0, 30.0) == [lively.pid]
     lively.say("WATCHDOG=1")
     quiet.say("READY=1")
+    relay.turn(1.0)
+    for second in range(2, 33):
+        lively.say("WATCHDOG=1")
+        relay.turn(float(second))
+    assert relay.hung(32.0, 30.0) == [quiet.pid]
+
+
+def test_children_that_were_suspended_with_this_process_do_not_hang(
+    relay: Relay, start: Callable[[], Speaker],
+) -> None:
+    """Who comes back first must not take the others for hung."""
+    child = start()
+    child.say("READY=1")
+    relay.turn(0.0)
     relay.turn(100.0)
-    lively.say("WATCHDOG=1")
-    relay.turn(131.0)
-    assert relay.hung(131.0, 30.0) == [quiet.pid]
+    assert relay.hung(100.0, 30.0) == []
+    assert relay.hung(131.0, 30.0) == [child.pid]
 
 
 def test_child_that_is_gone_is_heard_no_more(manager: Manager, relay: Relay) -> None:
