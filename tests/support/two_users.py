@@ -24,8 +24,8 @@ _STATE: Final = Path("/var/lib/incus-courier")
 def tidy(state: Path) -> None:
     """Do what `systemd-tmpfiles --create incus-courier.conf` does, to this state directory."""
     for line in (ROOT / "systemd/tmpfiles.conf").read_text().splitlines():
-        kind, path, mode, user, _, _ = line.split() if not line.startswith("#") else ("#", "/", "", "", "", "")
-        if not Path(path).is_relative_to(_STATE):
+        kind, path, mode, user = line.split()[:4]
+        if kind not in {"d", "f"} or not Path(path).is_relative_to(_STATE):
             continue
         here = state / Path(path).relative_to(_STATE)
         here.mkdir(exist_ok=True) if kind == "d" else here.touch()
