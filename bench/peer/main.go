@@ -26,6 +26,7 @@ const (
 	capacity   = 1 << 20 // tasks that wait in the channel
 	tries      = 3
 	retryDelay = 5 * time.Second
+	pushLimit  = 10 * time.Second // Incus may never answer
 )
 
 // task is one upload: a line in the task log, and the file of that ID in the spool.
@@ -212,5 +213,5 @@ func client(socket string, workers int) *http.Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}
-	return &http.Client{Transport: &http.Transport{DialContext: dial, MaxIdleConnsPerHost: workers}}
+	return &http.Client{Timeout: pushLimit, Transport: &http.Transport{DialContext: dial, MaxIdleConnsPerHost: workers}}
 }
