@@ -3,6 +3,7 @@
 import contextlib
 import io
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,7 @@ class TestTogether:
                 raise InterruptedError(name)
             cancelled.add("last")
 
-        parcels = [a_parcel(world, name, b"x", lambda name=name: ask(name)) for name in ("first", "last")]  # type: ignore[misc]
+        parcels = [a_parcel(world, name, b"x", partial(ask, name)) for name in ("first", "last")]
         with contextlib.closing(world.open()) as session:
             found = [code(ended) for ended in session.deliver_all(parcels)]
         assert sorted(found) == ["", "InterruptedError('last')"]
