@@ -5,10 +5,32 @@ the thread is done.
 """
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 Result = TypeVar("Result")
+
+
+class OneAtATime(Generic[Result]):
+    """Work that is done once for all who want it at the same time. To be used on the event loop."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[Result] | None = None
+
+    @property
+    def running(self) -> "asyncio.Task[Result] | None":
+        """What is under way."""
+        return None if self._task is None or self._task.done() else self._task
+
+    def under_way(self, begin: Callable[[], Coroutine[Any, Any, Result]]) -> "asyncio.Task[Result]":
+        """What is under way, begun now if nothing was. Whoever waits for it must not cancel it."""
+        if (running := self.running) is not None:
+            return running
+        self._task = task = asyncio.create_task(begin())
+        # Perhaps nobody waits for it: then nobody is told what went wrong, but who begins it anew.
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return task
 
 
 async def joined(work: "Future[Result]") -> Result:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from api.queries.reader import Reader, free_bytes
-from api.threads import joined
+from api.threads import OneAtATime, joined
 from api.uploads.admission import Admission
 from daemon.config import Config
 from daemon.errors import CourierError, Rejected
@@ -75,15 +75,15 @@ class Examiner:
     def __init__(self, probe: Probe, threads: Executor) -> None:
         self._probe = probe
         self._threads = threads
-        self._examining: asyncio.Task[Readiness] | None = None
+        self._examining = OneAtATime[Readiness]()
 
     async def examine(self, config: Config) -> Readiness:
         """Find out what stands in the way now; that the disk does not answer, when it does not."""
-        if self._examining is None or self._examining.done():
-            self._examining = asyncio.create_task(joined(self._threads.submit(self._probe.examine, config)))
-        done, _ = await asyncio.wait([self._examining], timeout=ANSWERS_WITHIN_S)
+        examining = self._examining.under_way(
+            lambda: joined(self._threads.submit(self._probe.examine, config)))
+        done, _ = await asyncio.wait([examining], timeout=ANSWERS_WITHIN_S)
         if done:
-            return self._examining.result()
+            return examining.result()
         trouble = self._probe.admission.trouble() or f"The disk has not answered for {ANSWERS_WITHIN_S:.0f} seconds."
         return Readiness([Rejected("storage_failed", trouble)], [])
 

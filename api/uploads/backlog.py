@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from api.queries.reader import Reader
-from api.threads import joined
+from api.threads import OneAtATime, joined
 from api.uploads.admission import SNAPSHOT_S, Admission
 from daemon.process.thread_pools import begin_pool
 
@@ -21,34 +21,26 @@ class Backlog:
         self._admission = admission
         self._clock = asyncio.get_running_loop().time
         self._taken_at = self._clock()
-        self._taking: asyncio.Task[None] | None = None
+        self._taking = OneAtATime[None]()
 
     async def freshen(self) -> None:
         """See to it that the counts are fresh."""
         age_s = self._clock() - self._taken_at
         if age_s < SNAPSHOT_S:
             return
-        taking = self._under_way()
+        taking = self._taking.under_way(self._take)
         if age_s > MAX_AGE_S:
             await asyncio.shield(taking)
 
     async def renew(self) -> None:
         """Take counts that begin after now: nothing is counted twice then."""
-        if self._taking is not None and not self._taking.done():
-            await asyncio.shield(self._taking)
-        await asyncio.shield(self._under_way())
+        if (running := self._taking.running) is not None:
+            await asyncio.shield(running)
+        await asyncio.shield(self._taking.under_way(self._take))
 
     def close(self) -> None:
         """Wait for the thread to end."""
         self._thread.shutdown()
-
-    def _under_way(self) -> "asyncio.Task[None]":
-        """The taking of counts that is under way, begun now if there was none."""
-        if self._taking is None or self._taking.done():
-            self._taking = asyncio.create_task(self._take())
-            # Perhaps nobody waits for it: then what went wrong is told to the next who does.
-            self._taking.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        return self._taking
 
     async def _take(self) -> None:
         began, before = self._clock(), self._admission.since
