@@ -153,8 +153,10 @@ class Upload:
         key = "" if self.idempotency_key is None else self.idempotency_key
         if not (isinstance(self.mkdirs, bool) and _is_text(self.display_name) and _is_text(key)):
             raise ValueError("bad mkdirs, display name or key")
-        if _KEY_SEPARATOR in key or not (self.client is None or (isinstance(self.client, str) and is_client(self.client))):
-            raise ValueError("bad key or client")
+        if _KEY_SEPARATOR in key:
+            raise ValueError("bad key")
+        if not (self.client is None or (isinstance(self.client, str) and is_client(self.client))):
+            raise ValueError("bad client")
         if not (isinstance(self.created_at, int | float) and 0 <= self.created_at < END_OF_TIME_S):
             raise ValueError("bad time")
         self.destination.checked()

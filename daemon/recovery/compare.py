@@ -325,7 +325,7 @@ def _stand_in(row: Row) -> Upload | None:
     if len(parts) != 3 or not is_task_id(row.task_id):
         return None
     destination = Destination(parts[0], parts[1], parts[2], f"/unknown/{row.task_id}")
-    upload = Upload(task_id=row.task_id, destination=destination, size=0, sha256="0" * 64)
+    upload = Upload(task_id=row.task_id, destination=destination, size=0, sha256="0" * 64, client=row.client)
     try:
         upload.check()
     except (ValueError, Rejected):

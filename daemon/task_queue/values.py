@@ -90,6 +90,8 @@ class Selection:
     """The tasks that a command is about, by what they are rather than by their ids."""
 
     instance_key: str | None = None
+    #: Only tasks that this client sent.
+    client: str | None = None
     #: Only tasks in these states; empty: all in which the command applies.
     states: tuple[int, ...] = ()
     #: Only tasks accepted before this time, in seconds since the epoch.

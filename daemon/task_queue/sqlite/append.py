@@ -14,7 +14,7 @@ from daemon.task_queue.sqlite.batches import chunks
 from daemon.task_queue.sqlite.schema import OUTAGE, TABLE, key_row
 from daemon.task_queue.values import Put, PutOutcome
 
-_ROW: Final = f"(?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE}, ?)"
+_ROW: Final = f"(?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE}, ?, ?)"
 
 
 class QueueAppend(QueueBase):
@@ -57,7 +57,7 @@ class QueueAppend(QueueBase):
         `fresh` has the ids that get their rows in this transaction.
         """
         known = connection.execute("SELECT task_id, fingerprint FROM keys WHERE instance = ? AND key = ?",
-                                   (upload.destination.instance_key, upload.idempotency_key)).fetchone()
+                                   (upload.destination.instance_key, upload.scoped_key)).fetchone()
         if known is not None and known[0] != upload.task_id:
             if known[1] != upload.fingerprint:
                 return Put(PutOutcome.MISMATCH, known[0])
@@ -102,10 +102,11 @@ def _insert(connection: sqlite3.Connection, uploads: Collection[Upload], behind:
     for upload in uploads:
         to = upload.destination
         values += (upload.to_json(), upload.created_at, State.QUEUED, upload.task_id, to.instance_key, to.digest,
-                   upload.size, now, upload.created_at, *to.clocks, upload.task_id in behind)
+                   upload.size, now, upload.created_at, *to.clocks, upload.task_id in behind,
+                   upload.client)
     connection.execute(
-        f"INSERT INTO {TABLE} (data, timestamp, status, task_id, instance, target, size, updated_at, age_base, behind)"
-        f" VALUES {', '.join([_ROW] * len(uploads))}", values)
+        f"INSERT INTO {TABLE} (data, timestamp, status, task_id, instance, target, size, updated_at, age_base, behind,"
+        f" client) VALUES {', '.join([_ROW] * len(uploads))}", values)
 
 
 def _supersede(connection: sqlite3.Connection, uploads: Collection[Upload], now: float) -> dict[str, list[str]]:

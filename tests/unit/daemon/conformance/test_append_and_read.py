@@ -7,7 +7,7 @@ import pytest
 
 from daemon.model.task import FINISHED, PENDING, State
 from daemon.model.upload import Upload
-from daemon.task_queue import Intake, PutOutcome, TaskQueue, Total
+from daemon.task_queue import Change, Intake, PutOutcome, TaskQueue, Total
 from tests.support.depot import an_upload
 from tests.unit.daemon.conformance.doors import (
     KEY,
@@ -26,7 +26,8 @@ from tests.unit.daemon.conformance.doors import (
 
 def test_upload_is_queued_as_it_was_put(intake: Intake) -> None:
     """Everything that was accepted comes back."""
-    upload = an_upload("/ü", mode=0o640, uid=1, gid=2, mkdirs=True, display_name="ü", idempotency_key="k")
+    upload = an_upload("/ü", mode=0o640, uid=1, gid=2, mkdirs=True, display_name="ü", idempotency_key="k",
+                       client="token:ü")
     [answer] = intake.put_many([upload], supersede=True)
     assert (answer.outcome, answer.task_id, answer.superseded) == (PutOutcome.ACCEPTED, upload.task_id, [])
     task = task_of(intake, upload)
@@ -62,6 +63,19 @@ def test_key_stands_for_the_upload_that_came_with_it_first(intake: Intake, queue
         [answer] = intake.put_many([upload], supersede=True)
         assert (answer.outcome, answer.task_id) == (outcome, first.task_id)
         assert intake.find(upload.task_id) is None
+
+
+def test_key_stands_for_nothing_of_another_client(intake: Intake) -> None:
+    """It neither replays what the other one sent nor is refused for it, whether the uploads are the same or not."""
+    for data in (b"a", b"b"):
+        uploads = [an_upload(idempotency_key="k", data=data, client=f"token:{data.decode()}{number}") for number in (1, 2)]
+        anonymous = an_upload(idempotency_key=f"k{data.decode()}", data=data)
+        answers = intake.put_many([*uploads, anonymous], supersede=False)
+        assert [answer.outcome for answer in answers] == [PutOutcome.ACCEPTED] * 3
+    [answer] = intake.put_many([an_upload(idempotency_key="k", data=b"b", client="token:b1")], supersede=False)
+    assert answer.outcome is PutOutcome.DUPLICATE
+    [answer] = intake.put_many([an_upload(idempotency_key="k", data=b"a", client="token:b1")], supersede=False)
+    assert answer.outcome is PutOutcome.MISMATCH
 
 
 @pytest.mark.parametrize("state", [State.QUEUED, State.PUSHING, State.DEFERRED, State.HELD, State.FAILED])
@@ -141,6 +155,49 @@ def test_page_is_of_what_was_asked_for_newest_first(intake: Intake, queues: Queu
     assert page(instance_key="local/default/c2", before=held[1].task_id) == []
 
 
+def test_page_of_a_client_has_what_it_sent_and_nothing_else(intake: Intake, queues: QueueStore) -> None:
+    """In whatever state, and narrowed by instance and state as any page is."""
+    queue = queues.open()
+    accept(queue, an_upload("/anonymous"), an_upload("/other", client="token:b"))
+    first, held, last = (an_upload("/1", client="token:a"), an_upload("/2", client="token:a"),
+                         an_upload("/3", client="token:a", instance="c2"))
+    bring(queue, first, State.DELIVERED)
+    bring(queue, held, State.HELD)
+    accept(queue, last)
+
+    def page(**question: Any) -> list[str]:
+        return [task.task_id for task in intake.page(**{"limit": 9, "client": "token:a", **question})]
+
+    assert page() == ids([last, held, first])
+    assert page(before=last.task_id, limit=1) == [held.task_id]
+    assert page(instance_key=KEY) == ids([held, first])
+    assert page(states=frozenset({State.DELIVERED, State.QUEUED})) == ids([last, first])
+    assert page(instance_key=KEY, states=frozenset({State.HELD})) == [held.task_id]
+    assert page(client="token:c") == page(client="") == []
+
+
+@pytest.mark.parametrize("state", State)
+def test_pending_tasks_are_counted_for_the_client_that_sent_them(
+    intake: Intake, queues: QueueStore, state: State,
+) -> None:
+    """As long as they are pending, and again when a person has a dead letter tried once more."""
+    queue = queues.open()
+    if state is State.SUPERSEDED:
+        accept(queue, an_upload("/f", client="token:a"), an_upload("/f", client="token:b"), supersede=True)
+    else:
+        bring(queue, an_upload("/f", client="token:a"), state)
+    assert intake.client_pending("token:a") == (Total(1, 5) if state in PENDING else Total())
+    accept(queue, an_upload("/g", b"123", client="token:a"), an_upload("/h", client="token:c"), an_upload("/i"))
+    if state is State.FAILED:
+        [task] = queue.page(states=frozenset({state}), limit=9)
+        queue.change([Change(task=task, state=State.QUEUED)])
+    counted = state in PENDING | {State.FAILED}
+    assert intake.client_pending("token:a") == (Total(2, 8) if counted else Total(1, 3))
+    queue.delete_rows([task.order for task in queue.page(client="token:a", limit=9)])
+    queue.compact()
+    assert (intake.client_pending("token:a"), intake.client_pending("token:c")) == (Total(), Total(1, 5))
+
+
 def test_totals_count_tasks_and_bytes_of_the_states_that_are_asked_for(intake: Intake, queues: QueueStore) -> None:
     """Of all instances together; a state without tasks is there too."""
     queue = queues.open()
@@ -189,16 +246,17 @@ def test_busiest_instances_are_those_with_most_tasks_that_are_not_finished(queue
 
 def test_no_instance_is_busy_when_nothing_waits(queue: TaskQueue) -> None:
     """None is counted then, nor named."""
-    assert (queue.busiest(9), queue.instances("", 9), queue.oldest_at()) == ((0, []), [], None)
+    assert (queue.busiest(9), queue.instance_keys("", 9), queue.oldest_at()) == ((0, []), [], None)
 
 
-def test_instances_are_read_page_after_page_in_the_order_of_their_keys(queue: TaskQueue) -> None:
+def test_instances_are_read_page_after_page_in_the_order_of_their_keys(intake: Intake, queues: QueueStore) -> None:
     """Each once, also those whose tasks are all finished."""
+    queue = queues.open()
     for name in ("b", "a", "c"):
         bring(queue, an_upload(instance=name), State.DELIVERED)
     accept(queue, an_upload("/a", instance="b"))
     keys = [f"local/default/{name}" for name in "abc"]
-    assert (queue.instances("", 2), queue.instances(keys[1], 2), queue.instances(keys[2], 2)) == (keys[:2], keys[2:], [])
+    assert [intake.instance_keys(after, 2) for after in ("", keys[1], keys[2])] == [keys[:2], keys[2:], []]
 
 
 def test_putting_and_claiming_see_each_other(queues: QueueStore, queue: TaskQueue) -> None:
