@@ -71,7 +71,8 @@ class Reader:
 
     def _step(self, shard: int, question: Question, before: str | None) -> list[Task]:
         return self._ask(shard, lambda queue: queue.page(
-            states=question.states, instance_key=question.instance_key, before=before, limit=STEP))
+            states=question.states, instance_key=question.instance_key, client=question.client, before=before,
+            limit=STEP))
 
     def waiting(self) -> Waiting:
         """What waits now. A shard that cannot be read counts as when it last could be.

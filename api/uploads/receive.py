@@ -148,4 +148,5 @@ def _upload_of(incoming: Incoming, check: Check, request: UploadRequest) -> Uplo
     return Upload(
         task_id=str(uuid_utils.uuid7()), destination=request.destination, size=incoming.size, sha256=sha256,
         mode=request.mode, uid=request.uid, gid=request.gid, mkdirs=request.mkdirs,
-        display_name=request.display_name, created_at=time.time(), idempotency_key=request.idempotency_key)
+        display_name=request.display_name, created_at=time.time(), idempotency_key=request.idempotency_key,
+        client=request.client)

@@ -56,6 +56,8 @@ class UploadRequest:
     digests: frozenset[Digest]
     #: Content-Length, or None for a chunked body.
     length: int | None
+    #: The name of the identity that sends it; None for an anonymous one.
+    client: str | None = None
 
 
 def read_upload(headers: Headers, config: Config) -> UploadRequest:

@@ -127,6 +127,7 @@ app.add_typer(tasks, name="tasks")
 IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Task ids; - reads them from stdin.")]
 InstanceOption = Annotated[
     str | None, typer.Option("--instance", metavar="[REMOTE:][PROJECT/]NAME", help="Tasks of this instance.")]
+ClientOption = Annotated[str | None, typer.Option("--client", metavar="NAME", help="Tasks that this client sent.")]
 StateOption = Annotated[
     list[str] | None, typer.Option("--state", metavar="STATE", help="Tasks in this state. Repeatable.")]
 OlderOption = Annotated[
@@ -138,7 +139,8 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Also where a newer u
 
 @tasks.command("list")
 def list_tasks(
-    instance: InstanceOption = None, state: StateOption = None, older_than: OlderOption = None,
+    instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
+    older_than: OlderOption = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
     after: Annotated[str | None, typer.Option(metavar="ID", help="Go on after this task.")] = None,
     json: JsonOption = False, config: ConfigOption = None,
@@ -148,7 +150,7 @@ def list_tasks(
     from daemon.cli.filters import choose
 
     loaded = load_for_state(config)
-    chosen = choose(loaded, instance=instance, states=state or (), older_than=older_than)
+    chosen = choose(loaded, instance=instance, client=client, states=state or (), older_than=older_than)
     raise SystemExit(tasks.list_tasks(loaded, chosen, limit=limit, after=after, as_json=json))
 
 
@@ -167,47 +169,52 @@ def show(
 
 @tasks.command()
 def retry(
-    ids: IdsArgument = None, instance: InstanceOption = None, state: StateOption = None, older_than: OlderOption = None,
-    force: ForceOption = False, no_wait: NoWaitOption = False, json: JsonOption = False, config: ConfigOption = None,
+    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
+    older_than: OlderOption = None, force: ForceOption = False, no_wait: NoWaitOption = False,
+    json: JsonOption = False, config: ConfigOption = None,
 ) -> None:
     """Try dead letters and deferred tasks again, now."""
-    _change("retry", config, ids, instance, state, older_than, force=force, wait=not no_wait, as_json=json)
+    _change("retry", config, ids, instance, client, state, older_than, force=force, wait=not no_wait, as_json=json)
 
 
 @tasks.command()
 def cancel(
-    ids: IdsArgument = None, instance: InstanceOption = None, state: StateOption = None, older_than: OlderOption = None,
-    no_wait: NoWaitOption = False, json: JsonOption = False, config: ConfigOption = None,
+    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
+    older_than: OlderOption = None, no_wait: NoWaitOption = False, json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """Do not deliver tasks, and remove their bytes."""
-    _change("cancel", config, ids, instance, state, older_than, wait=not no_wait, as_json=json)
+    _change("cancel", config, ids, instance, client, state, older_than, wait=not no_wait, as_json=json)
 
 
 @tasks.command()
 def hold(
-    ids: IdsArgument = None, instance: InstanceOption = None, state: StateOption = None, older_than: OlderOption = None,
-    no_wait: NoWaitOption = False, json: JsonOption = False, config: ConfigOption = None,
+    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
+    older_than: OlderOption = None, no_wait: NoWaitOption = False, json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """Do not deliver tasks until they are released."""
-    _change("hold", config, ids, instance, state, older_than, wait=not no_wait, as_json=json)
+    _change("hold", config, ids, instance, client, state, older_than, wait=not no_wait, as_json=json)
 
 
 @tasks.command()
 def release(
-    ids: IdsArgument = None, instance: InstanceOption = None, state: StateOption = None, older_than: OlderOption = None,
-    force: ForceOption = False, no_wait: NoWaitOption = False, json: JsonOption = False, config: ConfigOption = None,
+    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
+    older_than: OlderOption = None, force: ForceOption = False, no_wait: NoWaitOption = False,
+    json: JsonOption = False, config: ConfigOption = None,
 ) -> None:
     """Deliver tasks that were held."""
-    _change("release", config, ids, instance, state, older_than, force=force, wait=not no_wait, as_json=json)
+    _change("release", config, ids, instance, client, state, older_than, force=force, wait=not no_wait, as_json=json)
 
 
 @tasks.command()
 def delete(
-    ids: IdsArgument = None, instance: InstanceOption = None, state: StateOption = None, older_than: OlderOption = None,
-    no_wait: NoWaitOption = False, json: JsonOption = False, config: ConfigOption = None,
+    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
+    older_than: OlderOption = None, no_wait: NoWaitOption = False, json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """Give up dead letters and remove their bytes; take finished tasks off the lists."""
-    _change("delete", config, ids, instance, state, older_than, wait=not no_wait, as_json=json)
+    _change("delete", config, ids, instance, client, state, older_than, wait=not no_wait, as_json=json)
 
 
 @tasks.command()
@@ -216,7 +223,7 @@ def flush(
     no_wait: NoWaitOption = False, json: JsonOption = False, config: ConfigOption = None,
 ) -> None:
     """Try all deferred tasks of an instance now."""
-    _change("flush", config, None, instance, ["deferred"], None, wait=not no_wait, as_json=json)
+    _change("flush", config, None, instance, None, ["deferred"], None, wait=not no_wait, as_json=json)
 
 
 @tasks.command()
@@ -228,8 +235,8 @@ def save(task_id: Annotated[str, typer.Argument(metavar="ID")], config: ConfigOp
 
 
 def _change(
-    verb: str, config: str | None, ids: list[str] | None, instance: str | None, states: list[str] | None,
-    older_than: str | None, *, wait: bool, as_json: bool, force: bool = False,
+    verb: str, config: str | None, ids: list[str] | None, instance: str | None, client: str | None,
+    states: list[str] | None, older_than: str | None, *, wait: bool, as_json: bool, force: bool = False,
 ) -> NoReturn:
     from daemon.cli import tasks
     from daemon.cli.filters import choose
@@ -237,7 +244,8 @@ def _change(
 
     asked_by = invoking_user()
     loaded = load_for_state(config)
-    chosen = choose(loaded, ids=ids or (), instance=instance, states=states or (), older_than=older_than)
+    chosen = choose(loaded, ids=ids or (), instance=instance, client=client, states=states or (),
+                    older_than=older_than)
     command = Command(verb=verb, force=force, asked_by=asked_by)
     raise SystemExit(tasks.change(loaded, chosen, command, wait=wait, as_json=as_json))
 

@@ -274,7 +274,7 @@ def _push(pushes: Sequence[Push], hold: _Hold, spool: Open, config: Config) -> I
             begun = _Begun(push, time.monotonic())
             task = push.task
             log("push.started", task_id=task.task_id, instance=task.destination.instance, path=task.destination.path,
-                size=task.upload.size, attempt=task.attempts + 1)
+                size=task.upload.size, attempt=task.attempts + 1, client=task.upload.client)
             try:
                 source = opened.enter_context((spool.open if task.recheck else spool.open_pending)(task.upload))
             except (CourierError, OSError) as error:
