@@ -77,9 +77,9 @@ class Uploads:
         log("upload.replayed" if accepted.replayed else "upload.accepted", task_id=accepted.task_id,
             instance=upload.destination.instance, project=upload.destination.project, path=upload.destination.path,
             size=upload.size, sha256=upload.sha256, client=upload.client, **self._since(began))
-        for task_id in accepted.superseded:
+        for task_id, client in accepted.superseded.items():
             log("upload.superseded", task_id=task_id, by=upload.task_id, instance=upload.destination.instance,
-                path=upload.destination.path, client=upload.client)
+                path=upload.destination.path, client=client)
 
     def _since(self, began: float) -> dict[str, float]:
         return {"duration_ms": round((self._clock() - began) * 1000, 2)}

@@ -29,7 +29,7 @@ def test_upload_is_queued_as_it_was_put(intake: Intake) -> None:
     upload = an_upload("/ü", mode=0o640, uid=1, gid=2, mkdirs=True, display_name="ü", idempotency_key="k",
                        client="token:ü")
     [answer] = intake.put_many([upload], supersede=True)
-    assert (answer.outcome, answer.task_id, answer.superseded) == (PutOutcome.ACCEPTED, upload.task_id, [])
+    assert (answer.outcome, answer.task_id, answer.superseded) == (PutOutcome.ACCEPTED, upload.task_id, {})
     task = task_of(intake, upload)
     assert (task.upload, task.state, task.attempts, task.spooled) == (upload, State.QUEUED, 0, True)
 
@@ -50,7 +50,7 @@ def test_upload_is_put_once_however_often_it_is_tried(intake: Intake) -> None:
     accept(intake, upload)
     for supersede in (True, False):
         [answer] = intake.put_many([upload], supersede=supersede)
-        assert (answer.outcome, answer.task_id, answer.superseded) == (PutOutcome.DUPLICATE, upload.task_id, [])
+        assert (answer.outcome, answer.task_id, answer.superseded) == (PutOutcome.DUPLICATE, upload.task_id, {})
     assert len(intake.page(limit=9)) == 1
 
 
@@ -94,11 +94,11 @@ def test_key_of_an_upload_whose_bytes_are_lost_stands_for_the_next(
 def test_newer_upload_replaces_what_waits_for_its_path(intake: Intake, queues: QueueStore, state: State) -> None:
     """Queued and deferred ones are superseded; one that is being pushed, held, failed or finished is not."""
     queue = queues.open()
-    older, elsewhere = bring(queue, an_upload("/f"), state), an_upload("/g")
+    older, elsewhere = bring(queue, an_upload("/f", client="token:a"), state), an_upload("/g")
     accept(queue, elsewhere)
     [answer] = intake.put_many([an_upload("/f")], supersede=True)
     replaced = state in {State.QUEUED, State.DEFERRED}
-    assert answer.superseded == ([older.task_id] if replaced else [])
+    assert answer.superseded == ({older.task_id: "token:a"} if replaced else {})
     assert state_of(queue, older) is (State.SUPERSEDED if replaced else state)
     assert state_of(queue, elsewhere) is State.QUEUED
 
@@ -116,7 +116,7 @@ def test_uploads_replace_nothing_where_all_are_to_be_delivered(intake: Intake) -
     """Without `supersede` each is delivered, one after the other."""
     uploads = [an_upload("/f") for _ in range(3)]
     answers = intake.put_many(uploads, supersede=False)
-    assert [answer.superseded for answer in answers] == [[], [], []]
+    assert [answer.superseded for answer in answers] == [{}, {}, {}]
     assert {state_of(intake, upload) for upload in uploads} == {State.QUEUED}
 
 

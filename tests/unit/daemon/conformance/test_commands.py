@@ -112,7 +112,7 @@ def test_forced_task_comes_after_what_overtook_it(queue: TaskQueue) -> None:
     queue.change([Change(task=task_of(queue, older), state=State.QUEUED, anew=True)])
     assert not queue.newer_exists(target, task_of(queue, older).order)
     assert claim(queue) == [newer.task_id]
-    assert queue.put_many([an_upload("/f")], supersede=True)[0].superseded == [older.task_id]
+    assert queue.put_many([an_upload("/f")], supersede=True)[0].superseded == {older.task_id: None}
 
 
 @pytest.mark.parametrize("cleared", [True, False])

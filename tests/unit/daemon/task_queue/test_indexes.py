@@ -246,7 +246,7 @@ def test_older_upload_is_superseded_after_many_deliveries_to_its_path(queue: Sql
         queue.put_many([an_upload(number)], supersede=True)
         queue.settle([Settlement(order=task.order, state=State.DELIVERED, attempts=1) for task in queue.claim(KEY, 9)])
     queue.put_many([an_upload(5)], supersede=True)
-    assert queue.put_many([an_upload(6)], supersede=True)[0].superseded == [an_upload(5).task_id]
+    assert queue.put_many([an_upload(6)], supersede=True)[0].superseded == {an_upload(5).task_id: None}
     assert [task.task_id for task in queue.claim(KEY, 9)] == [an_upload(6).task_id]
 
 
