@@ -40,10 +40,11 @@ from api.http.peers import Shares, peer_of
 from api.http.problem import problem, refusal
 from api.http.request_reader import CONTINUE, Request, RequestReader, events_of
 from api.http.request_target import split
-from api.http.response import ASKER, PEER, PRIVATE, Answer, App, as_http
+from api.http.response import ASKER, DOOR, PEER, PRIVATE, Answer, App, as_http
 from api.http.slow_reader import Outflow
 from daemon.errors import Rejected
 from daemon.log import log
+from daemon.process.listeners import Door
 
 #: What is read at once: each piece of a body costs some hundred microseconds, whatever its size.
 READ_BYTES: Final = 128 * 1024
@@ -62,8 +63,8 @@ class Connections:
         self._context = WorkerContext(None)
         self._open: dict[asyncio.Task[Any], Connection] = {}
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection to its end; refuse it when there are too many, and none of them is idle."""
+    async def serve(self, door: Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection that came by `door`; refuse it when there are too many, and none of them is idle."""
         peer = peer_of(writer)
         if not self._shares.take(peer):
             if not self._make_room(peer):
@@ -71,12 +72,15 @@ class Connections:
                 return
             self._shares.count(peer)
         try:
-            await self._converse(reader, writer, peer)
+            await self._converse(door, reader, writer, peer)
         finally:
             self._shares.give_back(peer)
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str) -> None:
-        connection = Connection(self._app, self._config, self._context, reader, writer, peer=peer, pace=self._pace)
+    async def _converse(
+        self, door: Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str,
+    ) -> None:
+        connection = Connection(
+            self._app, self._config, self._context, reader, writer, door=door, peer=peer, pace=self._pace)
         task = asyncio.current_task()
         assert task is not None  # a coroutine runs in one
         self._open[task] = connection
@@ -258,17 +262,18 @@ class Connection(TCPServer):
 
     def __init__(
         self, app: ASGIWrapper, config: Config, context: WorkerContext, reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter, *, peer: str, pace: Callable[[], Pace],
+        writer: asyncio.StreamWriter, *, door: Door, peer: str, pace: Callable[[], Pace],
     ) -> None:
         super().__init__(app, asyncio.get_running_loop(), config, context, {}, reader, writer)
         self.idle_task = self.idle_timer = IdleTimer(context, pace)
         self.outflow: Final = Outflow(writer.transport, pace)
+        self.door: Final = door
         self.peer: Final = peer
         self._held = b""
 
     async def _read_data(self) -> None:
         private = self.writer.get_extra_info("socket").family == socket.AF_UNIX
-        state = ConnectionState({PRIVATE: private, PEER: self.peer})
+        state = ConnectionState({PRIVATE: private, DOOR: self.door, PEER: self.peer})
         protocol = Http1(
             self.app, self.config, self.context, self._task_group, state, False, None, None, self.protocol_send,
             is_closing=self.writer.is_closing, begin_head=self.idle_timer.begin_head)

@@ -10,6 +10,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from api.http.connection import READ_BYTES, Connections
@@ -80,7 +81,7 @@ class Server:
             self._loop.add_signal_handler(number, self._stop)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
         listeners = [Listener.of(door.socket, self._has_fewest, self._loop.call_soon) for door in self._doors]
-        servers = [await self._listen(listener) for listener in listeners]
+        servers = [await self._listen(listener, door) for listener, door in zip(listeners, self._doors, strict=True)]
         log("api.started", listen=", ".join(door.address for door in self._doors))
         sd_notify.ready()
         turning = asyncio.create_task(self._turn())
@@ -96,10 +97,11 @@ class Server:
     def _has_fewest(self) -> bool:
         return self._hooks.connections.own.fewest
 
-    async def _listen(self, listener: Listener) -> asyncio.Server:
+    async def _listen(self, listener: Listener, door: Door) -> asyncio.Server:
         # What is accepted is counted in the next turn.
         at_once = ACCEPTED_AT_ONCE if self._hooks.connections.own.alone else 1
-        return await asyncio.start_server(self._connections.serve, sock=listener, backlog=at_once, limit=READ_BYTES)
+        return await asyncio.start_server(
+            partial(self._connections.serve, door), sock=listener, backlog=at_once, limit=READ_BYTES)
 
     async def _stop_accepting(self, listeners: Sequence[Listener], servers: Sequence[asyncio.Server]) -> None:
         for listener in listeners:

@@ -35,6 +35,8 @@ class Door:
     #: The name of our own Unix socket, and its inode.
     path: Path | None = None
     inode: int = 0
+    #: True when TLS is spoken there.
+    tls: bool = False
 
     @property
     def private(self) -> bool:

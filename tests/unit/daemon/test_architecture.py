@@ -17,7 +17,7 @@ HOUSES = {"daemon": set[str](), "api": {"daemon"}, "worker": {"daemon"}}
 #: all that is below it.
 FLOORS: dict[str, list[set[str]]] = {
     "daemon": [{"daemon.errors", "daemon.failpoints"}, {"daemon.model"}, {"daemon.config"}, {"daemon.log"}, {"daemon.state"},
-               {"daemon.spool", "daemon.task_queue", "daemon.process"}, {"daemon.recovery"}, {"daemon.cli"}],
+               {"daemon.spool", "daemon.task_queue", "daemon.process", "daemon.access"}, {"daemon.recovery"}, {"daemon.cli"}],
     "api": [{"api.threads"}, {"api.http"}, {"api.live_config"}, {"api.queries"}, {"api.uploads"}, {"api.routes"}, {"api.service"},
             {"api.__main__"}],
     "worker": [{"worker.targets"}, {"worker.mailbox", "worker.dispatch"}, {"worker.upkeep", "worker.recovery"},

@@ -1,0 +1,98 @@
+"""Globs of names and paths: what somebody may reach, written by hand. Pure, and linear in the name's length.
+
+`*` stands for any run of characters and `?` for one, neither for a slash; `**` as a whole component of a path for any
+number of directories. All else stands for itself. There is no escape: what would need one is named by `?`.
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Final
+
+#: The longest glob, in characters: a glob is read in full for every request.
+MAX_GLOB: Final = 1024
+_DIRECTORIES: Final = "**"
+_ODD: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def folded(text: str) -> str:
+    """The text as filesystems that ignore case and Unicode's forms compare it."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+def check_name_glob(text: str) -> str:
+    """Return `text` if it can match a name; raise ValueError if not."""
+    if not text or len(text) > MAX_GLOB or "/" in text or _ODD.search(text):
+        raise ValueError(f"{text!r} is no glob of a name: * and ? stand for characters, and there is no slash")
+    return text
+
+
+def check_path_glob(text: str) -> str:
+    """Return `text` if it can match a path of a file; raise ValueError if not."""
+    components = text.split("/")[1:]
+    sound = text.startswith("/") and all(component not in {"", ".", ".."} for component in components)
+    if not sound or len(text) > MAX_GLOB or _ODD.search(text):
+        raise ValueError(f"{text!r} is no glob of a path: absolute, normalised, for example /srv/** or /srv/*/in/*.csv")
+    if any(_DIRECTORIES in component and component != _DIRECTORIES for component in components):
+        raise ValueError(f"{text!r} is no glob of a path: ** stands alone between two slashes")
+    return text
+
+
+def name_matches(glob: str, name: str) -> bool:
+    """True when the whole name is meant by the glob."""
+    return _component(glob).fullmatch(name) is not None
+
+
+@lru_cache(maxsize=4096)
+def _component(glob: str) -> re.Pattern[str]:
+    """A glob without slashes as an expression that never tries one character twice for the same star."""
+    first, *others = (re.escape(part).replace(r"\?", "[^/]") for part in re.split(r"\*+", glob))
+    if not others:
+        return re.compile(first, re.DOTALL)
+    # The shortest run before each fixed part is enough: a longer one leaves less for what follows.
+    middle = "".join(f"(?>[^/]*?{part})" for part in others[:-1])
+    return re.compile(f"{first}{middle}[^/]*{others[-1]}", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class PathGlob:
+    """A glob of paths, as `check_path_glob` lets it through."""
+
+    text: str
+
+    @cached_property
+    def _wanted(self) -> list[str]:
+        components = self.text.split("/")[1:]
+        # Below a directory, not the directory itself.
+        return [*components, "*"] if components[-1] == _DIRECTORIES else components
+
+    def matches(self, path: str) -> bool:
+        """True when the normalised absolute path is meant by the glob."""
+        names, wanted = path.split("/")[1:], self._wanted
+        at_name = at_glob = 0
+        star, retry = -1, 0
+        while at_name < len(names):
+            if at_glob < len(wanted) and wanted[at_glob] == _DIRECTORIES:
+                star, retry = at_glob, at_name
+                at_glob += 1
+            elif at_glob < len(wanted) and name_matches(wanted[at_glob], names[at_name]):
+                at_name += 1
+                at_glob += 1
+            elif star >= 0:
+                # The last ** takes one directory more.
+                retry += 1
+                at_name, at_glob = retry, star + 1
+            else:
+                return False
+        return all(left == _DIRECTORIES for left in wanted[at_glob:])
+
+
+@lru_cache(maxsize=4096)
+def _path_glob(text: str) -> PathGlob:
+    return PathGlob(text)
+
+
+def path_matches(glob: str, path: str) -> bool:
+    """True when the normalised absolute path is meant by the glob."""
+    return _path_glob(glob).matches(path)
