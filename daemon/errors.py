@@ -278,6 +278,9 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
                  "Retry with --force if the older bytes are wanted."),
     # --- a start that cannot go on ------------------------------------------------------------------------
     _stop("bad_config", "The configuration is wrong.", "See the message; it names the key.", exit_status=EX_CONFIG),
+    _stop("bad_tokens", "The file of the tokens cannot be read, or is not one that an administrator wrote.",
+          "See the message. The file must be a plain one of root's or of the service's own user, which nobody else writes and"
+          " others cannot read.", exit_status=EX_CONFIG),
     _stop("unsafe_listen", "Whoever reaches this address could write as root into every instance.",
           "Listen on loopback or a Unix socket, or set api.allow_anonymous = true.", exit_status=EX_CONFIG),
     _stop("cannot_listen", "An address of api.listen cannot be opened.",

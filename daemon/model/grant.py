@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final
 
 from daemon.model.glob import check_name_glob, check_path_glob
@@ -35,6 +36,7 @@ class Permission(StrEnum):
     ADMIN = "admin"
 
 
+_PERMISSIONS: Final = frozenset[str](Permission)
 #: Lowest and highest of a run of user or group ids.
 Range = tuple[int, int]
 #: Where an address would stand for who comes through a Unix socket.
@@ -121,7 +123,7 @@ def _texts(value: object) -> list[str]:
 
 def _permissions(value: object) -> frozenset[Permission]:
     names = _texts(value)
-    unknown = [name for name in names if name not in set(Permission)]
+    unknown = [name for name in names if name not in _PERMISSIONS]
     if unknown:
         raise ValueError(f"there is no {unknown[0]!r}; there are: {', '.join(Permission)}")
     found = frozenset(Permission(name) for name in names)
@@ -178,6 +180,7 @@ def _networks(value: object) -> tuple[str, ...]:
     return tuple(_network(text) for text in _texts(value))
 
 
+@lru_cache(maxsize=4096)
 def _network(text: str) -> str:
     if text == UNIX:
         return text
