@@ -150,6 +150,14 @@ def token_file_of(config_file: Path | None) -> Path | None:
     return None if config_file is None else config_file.parent / TOKENS_FILE
 
 
+def readers_gid() -> int | None:
+    """The group of who may read the file besides root; None where the service is not installed."""
+    try:
+        return grp.getgrnam(READERS).gr_gid
+    except KeyError:
+        return None
+
+
 def read_tokens(path: Path) -> Tokens:
     """The tokens of the file; none where there is no file.
 
@@ -169,7 +177,7 @@ def change_tokens(path: Path, change: Callable[[Tokens], Tokens]) -> Tokens:
     """Have the file hold what `change` makes of its tokens, durably; return that.
 
     Nobody else changes it meanwhile. Whatever happens, the file holds all of the old tokens or all of the new ones.
-    Raises as `read_tokens` does, and OSError.
+    Raises as `read_tokens` does, OSError, and ValueError when they do not go together.
     """
     with _locked(path):
         before = read_tokens(path)
@@ -365,9 +373,8 @@ def _write(name: str, directory: int, text: str) -> None:
 
 def _let_api_read(descriptor: int) -> None:
     """Give the file to the group of who may read it, where there is one and root writes it."""
+    gid = readers_gid() if os.geteuid() == 0 else None
     os.fchmod(descriptor, 0o600)
-    if os.geteuid() != 0:
-        return
-    with contextlib.suppress(KeyError):
-        os.fchown(descriptor, -1, grp.getgrnam(READERS).gr_gid)
+    if gid is not None:
+        os.fchown(descriptor, -1, gid)
         os.fchmod(descriptor, 0o640)

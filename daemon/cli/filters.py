@@ -55,11 +55,11 @@ def must_mean_some(chosen: Chosen) -> None:
                       " --state and --older-than; one or the other.")
 
 
-def read_age(text: str) -> float:
-    """The seconds of `90s`, `15m`, `2h` or `3d`. Raises Misused."""
+def read_age(text: str, option: str = "--older-than") -> float:
+    """The seconds of `90s`, `15m`, `2h` or `3d`. Raises Misused naming the option."""
     found = _AGE.fullmatch(text)
     if not found:
-        raise Misused(f"--older-than {printable(text)}: give a number and a unit, for example 90s, 15m, 2h or 3d")
+        raise Misused(f"{option} {printable(text)}: give a number and a unit, for example 90s, 15m, 2h or 3d")
     return float(int(found["number"]) * _UNIT_S[found["unit"]])
 
 

@@ -1,7 +1,9 @@
 """The command line: `incus-courier`. Thin: each command reads the configuration and calls one thing."""
 
+import inspect
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -9,9 +11,10 @@ import typer
 
 from daemon import __version__
 from daemon import config as configuration
+from daemon.cli.grant_options import GRANT_OPTIONS
 from daemon.config import Config
 from daemon.errors import CourierError
-from daemon.process.exit_status import EXIT_FAILED, EXIT_USAGE, Misused, end_with
+from daemon.process.exit_status import EXIT_FAILED, EXIT_USAGE, Misused, Unable, end_with
 from daemon.process.isolated import python
 from daemon.process.output import flush as flush_output
 from daemon.process.output import say, warn
@@ -227,6 +230,85 @@ def save(task_id: Annotated[str, typer.Argument(metavar="ID")], config: ConfigOp
     raise SystemExit(tasks.save(load_for_state(config), task_id, sys.stdout.fileno()))
 
 
+token = typer.Typer(no_args_is_help=True, help="Make, show and end tokens: who shows one may do what it allows.")
+app.add_typer(token, name="token")
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The token's name.")]
+
+
+def _with_grant_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option for each key of a grant; what is given comes in its keyword arguments."""
+    own = [parameter for parameter in inspect.signature(command).parameters.values()
+           if parameter.kind is not parameter.VAR_KEYWORD]
+    of_grant = [
+        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[
+            option.type, typer.Option(option.declared, metavar=option.metavar, help=option.help, show_default=False)])
+        for key, option in GRANT_OPTIONS.items()]
+    command.__dict__["__signature__"] = inspect.Signature([*own, *of_grant])
+    return command
+
+
+@token.command("new")
+@_with_grant_options
+def new_token(
+    name: NameArgument,
+    expires: Annotated[str | None, typer.Option(
+        metavar="WHEN", help="When it ends: 90d, 12h, or a date, 2027-01-01 (UTC). Without it: never.")] = None,
+    under: Annotated[str | None, typer.Option(
+        metavar="NAME", help="A token that bounds this one: it allows no more than that, and ends with it.")] = None,
+    json: JsonOption = False, config: ConfigOption = None, **grant: object,
+) -> None:
+    """Make a token, and write it once, as the last line of standard output."""
+    from daemon.cli import token
+
+    raise SystemExit(token.new(_config_file(config), name, grant, expires=expires, under=under, as_json=json))
+
+
+@token.command("list")
+def list_tokens(
+    every: Annotated[bool, typer.Option("--all", help="Those that were revoked, too.")] = False,
+    json: JsonOption = False, config: ConfigOption = None,
+) -> None:
+    """List tokens: what each allows, and how it stands."""
+    from daemon.cli import token
+
+    raise SystemExit(token.list_tokens(_config_file(config), every=every, as_json=json))
+
+
+@token.command("show")
+def show_token(name: NameArgument, json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Show all that is known of a token; the token itself is kept nowhere."""
+    from daemon.cli import token
+
+    raise SystemExit(token.show(_config_file(config), name, as_json=json))
+
+
+@token.command("revoke")
+def revoke_token(name: NameArgument, json: JsonOption = False, config: ConfigOption = None) -> None:
+    """End a token now, and those under it."""
+    from daemon.cli import token
+
+    raise SystemExit(token.revoke(_config_file(config), name, as_json=json))
+
+
+@token.command("rotate")
+def rotate_token(
+    name: NameArgument,
+    keep: Annotated[str, typer.Option(metavar="TIME", help="How long the old one stays valid beside it.")] = "24h",
+    json: JsonOption = False, config: ConfigOption = None,
+) -> None:
+    """Make a new token in the place of an old one, and write it once, as the last line of standard output."""
+    from daemon.cli import token
+
+    raise SystemExit(token.rotate(_config_file(config), name, keep=keep, as_json=json))
+
+
+def _config_file(config: str | None) -> Path | None:
+    """The configuration file, unread: tokens can be revoked also while it is wrong."""
+    ChosenFile.file = config or ChosenFile.file
+    return configuration.find_file(ChosenFile.file)
+
+
 def _change(
     verb: str, config: str | None, ids: list[str] | None, instance: str | None, states: list[str] | None,
     older_than: str | None, *, wait: bool, as_json: bool, force: bool = False,
@@ -277,6 +359,9 @@ def main() -> None:
     except Misused as error:
         warn(f"incus-courier: {error}")
         raise SystemExit(EXIT_USAGE) from None
+    except Unable as error:
+        warn(f"incus-courier: {error}")
+        raise SystemExit(EXIT_FAILED) from None
     except BrokenPipeError:
         # Whoever read the output has seen enough.
         _drop_output()

@@ -199,6 +199,28 @@ KEYS: Final[Mapping[str, Callable[[object], Any]]] = {
     "mkdirs": _flag, "addresses": _networks,
 }
 
+#: What each key means, for people. A key that is not given has the default of `Grant`.
+MEANINGS: Final[Mapping[str, str]] = {
+    "may": f"what is allowed: {', '.join(Permission)}; the last is all of them",
+    "own": "only tasks that the holder sent",
+    "instances": "instances, as globs: * stands for any characters, ? for one",
+    "projects": "projects, as globs",
+    "remotes": "remotes, as globs",
+    "paths": "paths, as globs: * and ? stand for all but a slash, ** for any number of directories",
+    "max_file_bytes": "the largest file, in bytes",
+    "max_uploads_s": "uploads a second",
+    "max_bytes_s": "bytes a second",
+    "max_pending_tasks": "tasks that wait to be delivered at once",
+    "max_pending_bytes": "bytes that wait to be delivered at once",
+    "max_uploads": "uploads in all",
+    "max_total_bytes": "bytes in all",
+    "modes": "mode bits that an upload may ask for, octal; set-id bits have to be granted",
+    "uids": "owners that an upload may ask for: numbers and ranges; 0 has to be granted",
+    "gids": "groups that an upload may ask for: numbers and ranges; 0 has to be granted",
+    "mkdirs": "whether an upload may ask for missing directories to be made",
+    "addresses": f"addresses and networks that the holder has to come from; {UNIX} stands for Unix sockets",
+}
+
 
 def within(ranges: Iterable[Range], number: int) -> bool:
     """True when a range holds the number."""

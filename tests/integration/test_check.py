@@ -3,15 +3,18 @@
 import os
 import socket
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from daemon.access.token_file import READERS, TOKENS_FILE, Key, Token, Tokens, change_tokens
 from daemon.cli.check import check
 from daemon.config import CREDENTIALS, FILE_VARIABLE, LOCAL, load
 from daemon.errors import ERRORS
+from daemon.model.grant import Grant, Permission
 from daemon.state.layout import Layout
 from daemon.task_queue.sqlite.versions import SCHEMA_VERSION
 from tests.support import version_1
@@ -207,3 +210,27 @@ def test_check_is_content_while_the_service_runs(tmp_path: Path) -> None:
         service = Service(tmp_path, {"api": {"listen": [f"127.0.0.1:{taken.getsockname()[1]}"]}})
         done = incus_courier("--config", str(service.config), "check")
     assert done.code == 0, done.out
+
+
+def test_check_says_how_the_tokens_stand(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """How many are valid, which end soon or have ended; a file that the API could not take is told with its reason."""
+    path, day_s = file.parent / TOKENS_FILE, 86400
+    now = time.time()
+    Layout(load(file).state.path).create()
+
+    def tokens() -> str:
+        check(load(file), str(file))
+        return next(line for line in capsys.readouterr().out.splitlines() if " tokens: " in line)
+
+    assert tokens() == f"ok   tokens: none in {path}"
+    grant = Grant(may=frozenset({Permission.READ}))
+    change_tokens(path, lambda _: Tokens(tuple(
+        Token(name=name, grant=grant, made_at=0, expires_at=end, revoked_at=revoked_at, keys=(Key(id=name * 12, sha256="0" * 64, made_at=0),))
+        for name, end, revoked_at in (("a", None, None), ("b", now + day_s, None), ("c", now - day_s, None), ("d", None, 1.0)))))
+    assert tokens() == f"ok   tokens: 2 valid in {path}; expire within 14 days: b; expired: c"
+    if os.geteuid() == 0:
+        monkeypatch.setattr("daemon.config.INSTALLED_FILE", file)
+        monkeypatch.setattr("daemon.cli.check.readers_gid", lambda: 12345)
+        assert f"the API cannot read it. Give it to the group: chgrp {READERS} {path}" in tokens()
+    path.chmod(0o666)
+    assert tokens().startswith(f"FAIL tokens: {path}: its mode is 0666")
