@@ -214,6 +214,7 @@ def test_check_is_content_while_the_service_runs(tmp_path: Path) -> None:
 
 def test_check_says_how_the_tokens_stand(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """How many are valid, which end soon or have ended; a file that the API could not take is told with its reason."""
+    monkeypatch.setattr("daemon.cli.check._check_remotes", lambda *_: iter(()))
     path, day_s = file.parent / TOKENS_FILE, 86400
     now = time.time()
     Layout(load(file).state.path).create()
