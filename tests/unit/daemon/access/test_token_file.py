@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -201,6 +202,14 @@ def test_chain_of_five_and_a_circle_cannot_be_made(path: Path) -> None:
         with pytest.raises(ValueError, match="only 4"):
             change_tokens(path, partial(Tokens.put, token=wrong))
     assert read_tokens(path).by_name("d") == four
+
+
+def test_who_change_tokens_at_the_same_time_wait_for_each_other(path: Path) -> None:
+    """No change is lost."""
+    names = [f"t{number}" for number in range(40)]
+    with ThreadPoolExecutor(8) as people:
+        list(people.map(lambda name: change_tokens(path, partial(Tokens.put, token=token(name))), names))
+    assert sorted(made.name for made in read_tokens(path).every) == sorted(names)
 
 
 @pytest.mark.parametrize("step", failpoints.TOKEN_STEPS)
