@@ -15,7 +15,6 @@ Hypercorn is imported here and nowhere else.
 
 import asyncio
 import contextlib
-import socket
 import sys
 import time
 import traceback
@@ -36,11 +35,11 @@ from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import ASGIFramework, ConnectionState, TaskGroup
 
 from api.http.pace import Pace
-from api.http.peers import Shares, peer_of
+from api.http.peers import Shares, Via, via_of
 from api.http.problem import problem, refusal
 from api.http.request_reader import CONTINUE, Request, RequestReader, events_of
 from api.http.request_target import split
-from api.http.response import ASKER, DOOR, PEER, PRIVATE, Answer, App, as_http
+from api.http.response import ASKER, DOOR, PEER, PEER_CREDENTIALS, PRIVATE, VIA, Answer, App, as_http
 from api.http.slow_reader import Outflow
 from daemon.errors import Rejected
 from daemon.log import log
@@ -65,22 +64,23 @@ class Connections:
 
     async def serve(self, door: Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection that came by `door`; refuse it when there are too many, and none of them is idle."""
-        peer = peer_of(writer)
+        via = via_of(writer)
+        peer = via.peer
         if not self._shares.take(peer):
             if not self._make_room(peer):
                 await _turn_away(writer)
                 return
             self._shares.count(peer)
         try:
-            await self._converse(door, reader, writer, peer)
+            await self._converse(door, reader, writer, via)
         finally:
             self._shares.give_back(peer)
 
     async def _converse(
-        self, door: Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str,
+        self, door: Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, via: Via,
     ) -> None:
         connection = Connection(
-            self._app, self._config, self._context, reader, writer, door=door, peer=peer, pace=self._pace)
+            self._app, self._config, self._context, reader, writer, door=door, via=via, pace=self._pace)
         task = asyncio.current_task()
         assert task is not None  # a coroutine runs in one
         self._open[task] = connection
@@ -262,18 +262,20 @@ class Connection(TCPServer):
 
     def __init__(
         self, app: ASGIWrapper, config: Config, context: WorkerContext, reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter, *, door: Door, peer: str, pace: Callable[[], Pace],
+        writer: asyncio.StreamWriter, *, door: Door, via: Via, pace: Callable[[], Pace],
     ) -> None:
         super().__init__(app, asyncio.get_running_loop(), config, context, {}, reader, writer)
         self.idle_task = self.idle_timer = IdleTimer(context, pace)
         self.outflow: Final = Outflow(writer.transport, pace)
         self.door: Final = door
-        self.peer: Final = peer
+        self.peer: Final = via.peer
+        self._via: Final = via
         self._held = b""
 
     async def _read_data(self) -> None:
-        private = self.writer.get_extra_info("socket").family == socket.AF_UNIX
-        state = ConnectionState({PRIVATE: private, DOOR: self.door, PEER: self.peer})
+        state = ConnectionState({
+            PRIVATE: self._via.address is None, DOOR: self.door, VIA: self._via, PEER: self.peer,
+            PEER_CREDENTIALS: self._via.credentials})
         protocol = Http1(
             self.app, self.config, self.context, self._task_group, state, False, None, None, self.protocol_send,
             is_closing=self.writer.is_closing, begin_head=self.idle_timer.begin_head)

@@ -17,6 +17,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 PRIVATE: Final = "private"
 #: There too: who asks, as `api.http.peers` tells them apart.
 PEER: Final = "peer"
+#: There too: the `api.http.peers.Via` of the connection.
+VIA: Final = "via"
+#: There too: the `daemon.access.peers.Credentials` of who connected to a Unix socket; None elsewhere.
+PEER_CREDENTIALS: Final = "peer credentials"
 #: There too: the `daemon.process.listeners.Door` that the request came in by.
 DOOR: Final = "door"
 #: There too: the `daemon.access.caller.Caller`, once it is known.
