@@ -122,7 +122,7 @@ class _Service:
         except CannotStart as error:
             log.log("config.rejected", detail=error.detail)
         else:
-            waiting = self._live.adopt(new)
+            waiting = await joined(self._threads.submit(self._live.adopt, new))
             log.set_level(new.log.level)
             log.log("config.reloaded", restart_for=", ".join(waiting) or None)
         finally:

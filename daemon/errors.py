@@ -154,9 +154,13 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     _reject("task_not_found", 404, "There is no task with this id.",
             "It may have been finished and cleared; see retention.delivered_s."),
     _reject("unknown_host", 421, "The request is for a host that this service is not known as.",
-            "Use an IP address or localhost, or have the name added to api.hosts."),
+            "Use an IP address or localhost with the port of this service, or have the name added to api.hosts, or the site to"
+            " api.origins."),
     _reject("cross_site", 403, "The request comes from a web page of another site.",
-            "Send it from a program, or from a page of the same host and port; a proxy in between must leave the Host header as it is."),
+            "Send it from a program, or from a page of the same scheme, host and port; have the site of a proxy added to"
+            " api.origins, which must leave the Host header as it is."),
+    _reject("bad_forwarded", 400, "The proxy names its user in a way that is not legal.",
+            "Have it send the header of proxy.user_header once, with 1 to 255 printable characters and no comma, or not at all."),
     _reject("no_credential", 401, "Nobody may do this without a credential.",
             "Send a token in the header Authorization: Bearer, or show a client certificate."),
     _reject("bad_credential", 401, "The credential is wrong, has expired, or was revoked.", "Ask the administrator for a new one."),

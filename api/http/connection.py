@@ -39,7 +39,7 @@ from api.http.peers import Shares, Via, via_of
 from api.http.problem import problem, refusal
 from api.http.request_reader import CONTINUE, Request, RequestReader, events_of
 from api.http.request_target import split
-from api.http.response import ASKER, DOOR, PEER, PEER_CREDENTIALS, PRIVATE, VIA, Answer, App, as_http
+from api.http.response import ASKER, DOOR, PEER, PEER_CREDENTIALS, VIA, Answer, App, as_http
 from api.http.slow_reader import Outflow
 from daemon.errors import Rejected
 from daemon.log import log
@@ -274,8 +274,7 @@ class Connection(TCPServer):
 
     async def _read_data(self) -> None:
         state = ConnectionState({
-            PRIVATE: self._via.address is None, DOOR: self.door, VIA: self._via, PEER: self.peer,
-            PEER_CREDENTIALS: self._via.credentials})
+            DOOR: self.door, VIA: self._via, PEER: self.peer, PEER_CREDENTIALS: self._via.credentials})
         protocol = Http1(
             self.app, self.config, self.context, self._task_group, state, False, None, None, self.protocol_send,
             is_closing=self.writer.is_closing, begin_head=self.idle_timer.begin_head)

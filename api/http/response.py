@@ -13,14 +13,14 @@ Send = Callable[[Event], Awaitable[None]]
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-#: In the state of a request's scope: true when file permissions say who may come in.
-PRIVATE: Final = "private"
-#: There too: who asks, as `api.http.peers` tells them apart.
+#: In the state of a request's scope: who asks, as `api.http.peers` tells them apart.
 PEER: Final = "peer"
 #: There too: the `api.http.peers.Via` of the connection.
 VIA: Final = "via"
 #: There too: the `daemon.access.peers.Credentials` of who connected to a Unix socket; None elsewhere.
 PEER_CREDENTIALS: Final = "peer credentials"
+#: There too: the `api.http.forwarded.Forwarded`, which has the address that counts.
+FORWARDED: Final = "forwarded"
 #: There too: the `daemon.process.listeners.Door` that the request came in by.
 DOOR: Final = "door"
 #: There too: the `daemon.access.caller.Caller`, once it is known.

@@ -9,16 +9,19 @@ from typing import Final
 
 from starlette.routing import Route, Router
 
-from api.http.browser_origin import check, from_browser
+from api.http.browser_origin import Sites, check, from_browser
 from api.http.early_response import EarlyAnswers
+from api.http.forwarded import Forwarded, read_forwarded
 from api.http.parameters import collect, read_query
 from api.http.peers import Shares
 from api.http.problem import UPLOAD, plain_problem, problem, refusal
 from api.http.refusal_log import RefusalLog
-from api.http.request_target import split
+from api.http.request_target import scheme_of, split
 from api.http.response import (
+    DOOR,
+    FORWARDED,
     PEER,
-    PRIVATE,
+    VIA,
     Answer,
     App,
     Receive,
@@ -36,7 +39,7 @@ from api.uploads.body import ClientGone
 from api.uploads.intake import Uploads
 from api.uploads.receive import Accepted
 from api.uploads.request import UploadRequest, read_put, read_upload, refuse_parameters
-from daemon.config import Config
+from daemon.config import Api, Config
 from daemon.errors import CourierError, Rejected
 from daemon.model.names import printable
 from daemon.model.task import Task
@@ -193,21 +196,34 @@ def build(courier: Courier, live: LiveConfig, refusals: RefusalLog, counts: Shar
 
 
 def _entrance(app: App, live: LiveConfig, refusals: RefusalLog) -> App:
-    """Refuse pages of other sites. Find the way by the address as it was sent: an encoded slash separates nothing."""
+    """Hear proxies that may speak for others; refuse pages of other sites.
+
+    Find the way by the address as it was sent: an encoded slash separates nothing.
+    """
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        state = scope["state"]
         authority, path = split(scope["raw_path"])
         scope["path"] = path.decode("ascii")
         try:
-            if not scope["state"].get(PRIVATE) and from_browser(scope["headers"]):
-                check(collect(scope["headers"]), authority, live.config.api.hosts)
+            forwarded, scope["headers"] = read_forwarded(scope["headers"], state[VIA], live.proxies)
+            state[FORWARDED] = forwarded
+            if from_browser(scope["headers"]):
+                _check_browser(scope, authority, forwarded, live.config.api)
         except Rejected as error:
-            refusals.log("request.refused", peer=scope["state"][PEER], code=error.code, detail=error.detail)
+            refusals.log("request.refused", peer=state[PEER], code=error.code, detail=error.detail)
             await send_answer(send, refusal(scope["path"], error))
         else:
             await app(scope, receive, send)
 
     return serve
+
+
+def _check_browser(scope: Scope, authority: bytes | None, forwarded: Forwarded, api: Api) -> None:
+    door = scope["state"][DOOR]
+    sites = Sites("https" if door.tls else "http", door.port, api.hosts, api.origins)
+    asked_for = forwarded.host or (None if authority is None else authority.decode("latin-1"))
+    check(collect(scope["headers"]), asked_for, sites, forwarded.scheme or scheme_of(scope["raw_path"]))
 
 
 async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:

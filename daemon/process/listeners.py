@@ -43,6 +43,11 @@ class Door:
         """True when file permissions say who may come in, and not everyone may."""
         return self.socket.family == socket.AF_UNIX and not _is_open_to_all(self.socket.getsockname())
 
+    @property
+    def port(self) -> int | None:
+        """The port of an IP address; None for a Unix socket."""
+        return None if self.socket.family == socket.AF_UNIX else int(self.socket.getsockname()[1])
+
     def stop_listening(self) -> None:
         """Refuse new connections from now on. A socket that was passed in keeps them for whoever comes next."""
         if self.own:
