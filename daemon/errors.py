@@ -4,6 +4,7 @@ Guarantees: a code never changes its meaning; the table is the only place where 
 what is done about it and its advice are written down. `docs/errors.md` is generated from it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from os import EX_CONFIG, EX_TEMPFAIL
@@ -308,9 +309,15 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
 class CourierError(Exception):
     """An error with a row in the table; `detail` says what happened this time, for people."""
 
-    def __init__(self, code: str, detail: str = "") -> None:
+    def __init__(
+        self, code: str, detail: str = "", *, retry_after_s: int | None = None, headers: Sequence[tuple[str, str]] = (),
+    ) -> None:
         self.kind: Final = ERRORS[code]
         self.detail: Final = detail or self.kind.title
+        #: As the kind says, unless it is known better this time.
+        self.retry_after_s: Final = self.kind.retry_after_s if retry_after_s is None else retry_after_s
+        #: What an answer that tells of it has besides.
+        self.headers: Final = tuple(headers)
         super().__init__(self.detail)
 
     @property

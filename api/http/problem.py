@@ -30,5 +30,5 @@ def refusal(path: str, error: CourierError) -> Answer:
 
 
 def _headers(error: CourierError) -> tuple[tuple[str, str], ...]:
-    wait_s = error.kind.retry_after_s
-    return (("Retry-After", str(wait_s)),) if wait_s else ()
+    wait_s = error.retry_after_s
+    return (("Retry-After", str(wait_s)), *error.headers) if wait_s else error.headers
