@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from api.access.quotas import Quotas
 from api.http.peers import Shares
 from api.http.refusal_log import RefusalLog
 from api.http.server import Hooks, Server
@@ -27,6 +28,7 @@ from daemon.process.shared_counts import Column, SharedCounts
 from daemon.process.thread_pools import begin_pool
 from daemon.spool import open_spool
 from daemon.state.layout import Layout
+from daemon.task_queue import Total
 
 #: Threads that answer questions.
 READING_THREADS: Final = 2
@@ -73,7 +75,9 @@ class _Service:
             self._storage.trouble)
         self._refusals = RefusalLog()
         self._backlog = Backlog(self._reader, self._admission)
-        uploads = Uploads(self._live, self._admission, self._backlog, self._receiver, self._refusals)
+        # The queue does not know its clients yet: nothing in it is anybody's.
+        quotas = Quotas(counts, lambda name: Total(), self._threads)
+        uploads = Uploads(self._live, self._admission, self._backlog, quotas, self._receiver, self._refusals)
         probe = Probe(layout, self._spool, self._reader, self._admission)
         app = build(Courier(self._live, uploads, probe, self._threads), self._live, self._refusals, counts)
         self._server = Server(app, doors, Hooks(

@@ -17,6 +17,7 @@ from api.http.problem import UPLOAD, plain_problem, problem, refusal
 from api.http.refusal_log import RefusalLog
 from api.http.request_target import split
 from api.http.response import (
+    CALLER,
     PEER,
     PRIVATE,
     Answer,
@@ -36,6 +37,7 @@ from api.uploads.body import ClientGone
 from api.uploads.intake import Uploads
 from api.uploads.receive import Accepted
 from api.uploads.request import UploadRequest, read_put, read_upload, refuse_parameters
+from daemon.access.caller import anonymous
 from daemon.config import Config
 from daemon.errors import CourierError, Rejected
 from daemon.model.names import printable
@@ -50,6 +52,7 @@ Refuse = Callable[[CourierError], Answer]
 #: Pages of tasks that are in memory at once, in all processes together, at most a megabyte each.
 PAGES_AT_ONCE: Final = 64
 _NO_PARAMETERS: Final[frozenset[str]] = frozenset()
+_EVERYBODY: Final = anonymous(None)
 
 
 @dataclass(frozen=True)
@@ -127,21 +130,22 @@ class Courier:
             refuse_parameters(scope["query_string"])
             return read_upload(headers, config)
 
-        request, accepted = await self._uploads.take(read, receive, scope["state"][PEER])
+        caller = scope["state"][CALLER]
+        request, accepted = await self._uploads.take(read, receive, scope["state"][PEER], caller)
         sentence = (f"File '{request.display_name}' queued for processing"
                     f" on container '{request.destination.instance}'.")
-        return text_answer(202, sentence, *_accepted_headers(accepted))
+        return text_answer(202, sentence, *_accepted_headers(accepted), *self._uploads.rate_headers(caller))
 
     async def put_file(self, scope: Scope, receive: Receive) -> Answer:
         """PUT a file into an instance: answer with its task."""
-        headers, parts, peer = collect(scope["headers"]), scope["path_params"], scope["state"][PEER]
+        headers, parts, caller = collect(scope["headers"]), scope["path_params"], scope["state"][CALLER]
         _, accepted = await self._uploads.take(
             lambda config: read_put(parts["instance"], parts["path"], scope["query_string"], headers, config), receive,
-            peer)
+            scope["state"][PEER], caller)
         # The first upload's task; its bytes may be there before its row is, after a repair.
         task = await self._find(accepted.task_id) if accepted.replayed else None
         described = describe(task) if task else task_query.describe_new(accepted.upload, accepted.task_id)
-        return json_answer(202, described, *_accepted_headers(accepted))
+        return json_answer(202, described, *_accepted_headers(accepted), *self._uploads.rate_headers(caller))
 
     async def get_task(self, scope: Scope, receive: Receive) -> Answer:
         """GET one task."""
@@ -198,6 +202,7 @@ def _entrance(app: App, live: LiveConfig, refusals: RefusalLog) -> App:
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         authority, path = split(scope["raw_path"])
         scope["path"] = path.decode("ascii")
+        scope["state"].setdefault(CALLER, _EVERYBODY)
         try:
             if not scope["state"].get(PRIVATE) and from_browser(scope["headers"]):
                 check(collect(scope["headers"]), authority, live.config.api.hosts)

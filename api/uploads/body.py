@@ -1,6 +1,7 @@
 """The body of one request as it arrives: in pieces, counted, and only as slow as is allowed."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from api.http.pace import Pace
@@ -18,11 +19,16 @@ class ClientGone(Exception):  # not an error of ours: there is nobody left to te
 class Body:
     """Reads the pieces of one body. Only the time spent waiting for the client counts against it."""
 
-    def __init__(self, receive: Receive, *, length: int | None, max_bytes: int, pace: Pace) -> None:
+    def __init__(
+        self, receive: Receive, *, length: int | None, max_bytes: int, pace: Pace,
+        unannounced: Callable[[int], Awaitable[None]] | None = None,
+    ) -> None:
+        """`unannounced` is told how many bytes came of which nobody knew before; what it raises ends the body."""
         self._receive = receive
         self._length = length
         self._max_bytes = max_bytes
         self._pace = pace
+        self._unannounced = unannounced if length is None else None
         self._waited_s = 0.0
         self._clock = asyncio.get_running_loop().time
         self.received_bytes = 0
@@ -34,7 +40,7 @@ class Body:
     async def pieces(self, at_least: int) -> list[bytes]:
         """The next pieces: `at_least` bytes and a little more, or all that was left when the body ended.
 
-        Raises Rejected('too_large', 'too_slow' or 'incomplete_body'), and ClientGone.
+        Raises Rejected('too_large', 'too_slow' or 'incomplete_body'), what `unannounced` raises, and ClientGone.
         """
         pieces: list[bytes] = []
         wanted = self.received_bytes + at_least
@@ -51,6 +57,8 @@ class Body:
                         moved_at = now
         except TimeoutError as error:
             raise Rejected("too_slow") from error
+        if self._unannounced is not None:
+            await self._unannounced(sum(map(len, pieces)))
         return pieces
 
     def _deadline(self, now: float) -> float:

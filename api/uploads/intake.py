@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from api.access.quotas import Headers, Quotas
 from api.http.refusal_log import RefusalLog
 from api.http.response import Receive
 from api.live_config import LiveConfig
@@ -11,6 +12,7 @@ from api.uploads.backlog import Backlog
 from api.uploads.body import Body, ClientGone
 from api.uploads.receive import Accepted, Receiver
 from api.uploads.request import UploadRequest
+from daemon.access.caller import Caller
 from daemon.config import Config, Limits
 from daemon.errors import Rejected
 from daemon.log import log
@@ -20,19 +22,21 @@ class Uploads:
     """Takes uploads."""
 
     def __init__(
-        self, live: LiveConfig, admission: Admission, backlog: Backlog, receiver: Receiver, refusals: RefusalLog,
+        self, live: LiveConfig, admission: Admission, backlog: Backlog, quotas: Quotas, receiver: Receiver,
+        refusals: RefusalLog,
     ) -> None:
         self._live = live
         self._refusals = refusals
         self._admission = admission
         self._backlog = backlog
+        self._quotas = quotas
         self._receiver = receiver
         self._clock = asyncio.get_running_loop().time
 
     async def take(
-        self, read: Callable[[Config], UploadRequest], receive: Receive, peer: str,
+        self, read: Callable[[Config], UploadRequest], receive: Receive, peer: str, caller: Caller,
     ) -> tuple[UploadRequest, Accepted]:
-        """Take the upload of `peer` that `read` finds in the request's head.
+        """Take the upload of `caller`, who is at `peer`, that `read` finds in the request's head.
 
         Raises Rejected and ClientGone, and logs them.
         """
@@ -40,7 +44,7 @@ class Uploads:
         request = None
         try:
             request = read(self._live.config)
-            accepted = await self._take(request, receive, peer)
+            accepted = await self._take(request, receive, peer, caller)
         except Rejected as error:
             self._refusals.log("upload.rejected", peer=peer, code=error.code, detail=error.detail, **_about(request),
                                **self._since(began))
@@ -51,12 +55,18 @@ class Uploads:
         self._log_accepted(accepted, began)
         return request, accepted
 
-    async def _take(self, request: UploadRequest, receive: Receive, peer: str) -> Accepted:
+    def rate_headers(self, caller: Caller) -> Headers:
+        """What his answers say about his rates."""
+        return self._quotas.headers(caller)
+
+    async def _take(self, request: UploadRequest, receive: Receive, peer: str, caller: Caller) -> Accepted:
         config = self._live.config
         await self._backlog.freshen()
-        with await self._admit(request.length, peer, config.limits) as place:
+        # The quotas last: what the service itself refuses takes nothing of them.
+        with (await self._admit(request.length, peer, config.limits) as place,
+              await self._quotas.enter(caller, request.length) as admitted):
             body = Body(receive, length=request.length, max_bytes=config.limits.max_upload_bytes,
-                        pace=self._live.pace())
+                        pace=self._live.pace(), unannounced=admitted.more)
             accepted = await self._receiver.take(request, body, place)
         if not accepted.replayed:
             self._admission.accepted(accepted.upload.size)

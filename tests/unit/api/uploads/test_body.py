@@ -82,3 +82,20 @@ def test_client_that_is_gone_is_nobody_to_tell() -> None:
     """A disconnect is not a refusal."""
     with pytest.raises(ClientGone):
         asyncio.run(gather([b"abc", "gone"], 10))
+
+
+@pytest.mark.parametrize(("length", "told"), [(None, [3, 2]), (5, [])])
+def test_bytes_that_nobody_announced_are_told_as_they_come(length: int | None, told: list[int]) -> None:
+    """Whoever counts them may end the body by that."""
+    heard: list[int] = []
+
+    async def hear(size: int) -> None:
+        heard.append(size)
+
+    async def read() -> None:
+        body = Body(coming([b"abc", b"de", "end"]), length=length, max_bytes=100, pace=STEADY, unannounced=hear)
+        while not body.ended:
+            await body.pieces(3)
+
+    asyncio.run(read())
+    assert heard == told
