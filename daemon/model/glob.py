@@ -14,11 +14,17 @@ from typing import Final
 MAX_GLOB: Final = 1024
 _DIRECTORIES: Final = "**"
 _ODD: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+#: What Unicode has those ignore who compare (Default_Ignorable_Code_Point), as ext4 and f2fs do where they ignore case.
+_IGNORED: Final = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]")
 
 
 def folded(text: str) -> str:
     """The text as filesystems that ignore case and Unicode's forms compare it."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    if text.isascii():
+        return text.lower()
+    return _IGNORED.sub("", unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()))
 
 
 def check_name_glob(text: str) -> str:

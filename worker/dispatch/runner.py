@@ -13,6 +13,7 @@ from daemon.errors import ERRORS, Cause, CourierError, Undelivered
 from daemon.log import log
 from daemon.model.task import Task
 from daemon.spool import Mark, Open, Stopped
+from worker.dispatch.ceiling import Ceiling
 from worker.dispatch.lane import Lane, Push
 from worker.targets.base import Delivery, Ended, Parcel, Patience, Receipt, Session, Target
 
@@ -77,14 +78,19 @@ _Message = PushOutcome | Pushed | Swept
 def delivery_of(task: Task, config: Config) -> Delivery:
     """What a target needs to know to deliver the task under this configuration."""
     upload, rules = task.upload, config.delivery
+    ceiling = _ceiling(config)
     return Delivery(
         task_id=upload.task_id, destination=upload.destination, size=upload.size, sha256=upload.sha256,
         mode=upload.mode, uid=upload.uid, gid=upload.gid, default_mode=rules.mode_bits, default_uid=rules.uid,
         default_gid=rules.gid, mkdirs=upload.mkdirs, dir_mode=rules.dir_mode_bits, symlinks=rules.symlinks,
         replace_group=rules.replace_group,
         verify=rules.verify, stopped=rules.stopped, recheck=task.recheck,
-        left_part=task.left_part,
+        left_part=task.left_part, path_rule=ceiling.path_rule(upload), set_id_rule=ceiling.set_id_rule(),
     )
+
+
+def _ceiling(config: Config) -> Ceiling:
+    return Ceiling(config.delivery.allow, config.delivery.deny)
 
 
 class _Hold:
@@ -275,6 +281,10 @@ def _push(pushes: Sequence[Push], hold: _Hold, spool: Open, config: Config) -> I
             task = push.task
             log("push.started", task_id=task.task_id, instance=task.destination.instance, path=task.destination.path,
                 size=task.upload.size, attempt=task.attempts + 1)
+            refusal = _ceiling(config).refusal(task.upload)
+            if refusal is not None:
+                yield push, begun.outcome("not_allowed", refusal)
+                continue
             try:
                 source = opened.enter_context((spool.open if task.recheck else spool.open_pending)(task.upload))
             except (CourierError, OSError) as error:
