@@ -113,9 +113,12 @@ class SftpDelivery:
                 await self._hold(part.path, part.filled)
                 before_rename()
                 await part.rename(path)
-            await self._held(path, part.filled)
+            if self._way is not None and part.filled is not None:
+                await self._way.held(part.filled)
         except BaseException:
             await part.discard()
+            if part.left and self._way is not None and not self._channel.wire.broken:
+                await self._way.remove_astray(part.path.rpartition(b"/")[2])
             raise
         finally:
             self.left_part |= part.left
@@ -123,19 +126,6 @@ class SftpDelivery:
     async def _hold(self, path: bytes, expected: Attributes | None = None) -> None:
         if self._way is not None:
             await self._way.hold(path, expected)
-
-    async def _held(self, path: bytes, filled: Attributes | None) -> None:
-        """The file has its name: see whether that is where it was to be, or else take it back if it can be found."""
-        try:
-            await self._hold(path, filled)
-        except Undelivered as error:
-            if self._way is None or filled is None:
-                raise
-            outside = await self._way.take_back(filled)
-            if not outside:
-                raise
-            places = ", ".join(map(shown, outside))
-            raise Undelivered("not_allowed", f"{error.detail}; removed again at {places}") from error
 
     async def _overwrite(self, source: BinaryIO, before_write: Callable[[], None]) -> bool:
         """Write into the file that is there; False if there is none."""

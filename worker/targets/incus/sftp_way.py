@@ -18,6 +18,7 @@ from worker.targets.attributes import MAX_LINKS, Attributes, refuse_unless_trust
 from worker.targets.base import Delivery
 from worker.targets.incus.sftp_channel import NO_SUCH_FILE, Channel, SftpStatus
 from worker.targets.incus.sftp_part import closing_handle, digest
+from worker.targets.incus.sftp_wire import WireBroken
 
 #: Questions on their way at once.
 _WINDOW: Final = 16
@@ -41,18 +42,41 @@ class Way:
 
         Raises Undelivered: not_allowed when a link is in the way by now, verify_failed for anything else.
         """
-        looks = [*self.open_to_others, file] * _LOOKS if self.open_to_others else []
-        _UNFORESEEABLE.shuffle(looks)
-        found = await _look(self._channel, looks)
-        for path, seen in found:
-            if path != file and seen is not None and seen.is_link:
-                raise Undelivered("not_allowed", f"{where(self._delivery)}: {shown(path)} became a link meanwhile")
-        for path, seen in found:
+        for path, seen in await self._look_often(file):
             if seen is None or not (_is_file(seen, expected) if path == file else seen.is_directory):
                 raise Undelivered("verify_failed", f"{where(self._delivery)}: {shown(path)} is not what it was")
 
-    async def take_back(self, filled: Attributes) -> list[bytes]:
-        """Remove the file where a link on the way may have led it, if it is certainly this one; return from where."""
+    async def held(self, filled: Attributes) -> None:
+        """Return when no link is in the way, now that the file has its name. What becomes of it is others' business.
+
+        Raises Undelivered('not_allowed') otherwise. Where the link led, the file is removed if it is certainly this.
+        """
+        try:
+            await self._look_often()
+        except Undelivered as error:
+            removed = await self._take_back(filled)
+            said = f", and removed again at {', '.join(map(shown, removed))}" if removed else ""
+            raise Undelivered(error.code, f"{error.detail}; the file may have been put elsewhere{said}") from error
+
+    async def remove_astray(self, name: bytes) -> None:
+        """Remove a part file that was made where a link led. Nothing else has that name."""
+        # The failure that led here is the one to report.
+        with contextlib.suppress(WireBroken):
+            for place in await self._led_to():
+                with contextlib.suppress(SftpStatus):
+                    await self._channel.done(self._channel.remove(posixpath.join(posixpath.dirname(place), name)))
+
+    async def _look_often(self, *files: bytes) -> list[tuple[bytes, Attributes | None]]:
+        """Look at what others may swap, and if there is any at `files`. Raises Undelivered('not_allowed') at a link."""
+        looks = [*self.open_to_others, *files] * _LOOKS if self.open_to_others else []
+        _UNFORESEEABLE.shuffle(looks)
+        found = await _look(self._channel, looks)
+        for path, seen in found:
+            if path in self.open_to_others and seen is not None and seen.is_link:
+                raise Undelivered("not_allowed", f"{where(self._delivery)}: {shown(path)} became a link meanwhile")
+        return found
+
+    async def _take_back(self, filled: Attributes) -> list[bytes]:
         removed = []
         for place in await self._led_to():
             # Why it did not go where it should is what matters to others, not what is the matter here.
@@ -115,7 +139,10 @@ async def find_way(channel: Channel, delivery: Delivery, path: bytes) -> Way:
         links += 1
         if links > MAX_LINKS:
             raise Undelivered("too_many_links", f"{where(delivery)}: more than {MAX_LINKS} symbolic links")
-        target = await channel.link(channel.readlink(place))
+        try:
+            target = await channel.link(channel.readlink(place))
+        except SftpStatus as status:
+            raise Undelivered("verify_failed", f"{where(delivery)}: {shown(place)} is a link no more") from status
         ahead.extendleft(reversed(target.split(b"/")))
         real = b"" if target.startswith(b"/") else real
         # What was seen below the link was seen through it.
