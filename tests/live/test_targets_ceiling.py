@@ -48,9 +48,10 @@ def test_link_that_stays_within_bounds_is_followed(world: World) -> None:
     world.make_directory(f"{home}/in/no")
     world.make_link(f"{home}/in/denied", "no")
     world.deliver(f"{home}/in/file", b"new", **bounds)
-    world.deliver(f"{home}/in/dir/made/f", b"new", mkdirs=True, **bounds)
+    deep = "made/" * 20
+    world.deliver(f"{home}/in/dir/{deep}f", b"new", mkdirs=True, **bounds)
     assert world.facts(f"{home}/in/f").data == b"new"
-    assert world.facts(f"{home}/in/d/made/f").data == b"new"
+    assert world.facts(f"{home}/in/d/{deep}f").data == b"new"
     assert refused(world, f"{home}/in/denied/f", **bounds) == "not_allowed"
     assert world.names(f"{home}/in/no") == []
 

@@ -9,16 +9,19 @@ import posixpath
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
-from daemon.config import Allowed, Denied
+from daemon.config import Allowed, DeliverySection, Denied
 from daemon.model.glob import folded, name_matches, path_matches
-from daemon.model.grant import KEYS, within
+from daemon.model.grant import KEYS, Range, within
 from daemon.model.names import printable
 from daemon.model.upload import MAX_ID, Upload
 
 _EVERY_PATH: Final = "/**"
 _SET_ID: Final = stat.S_ISUID | stat.S_ISGID
+_EVERYTHING: Final = Allowed()
+_NOTHING: Final = Denied()
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,8 @@ class Ceiling:
 
         Whoever named the owner: what counts is whose rights the file gives.
         """
-        everybody = [(0, MAX_ID)]
-        owners = (_ranges(self.allow.uids), _ranges(self.allow.gids))
+        everybody = ((0, MAX_ID),)
+        owners = (_ranges(tuple(self.allow.uids)), _ranges(tuple(self.allow.gids)))
         if (not any(self._mode_refusals(_SET_ID)) and not (self.deny.uids or self.deny.gids)
                 and all(ranges == everybody for ranges in owners)):
             return None
@@ -91,6 +94,13 @@ class Ceiling:
             yield f"mode {mode:04o} has bits of delivery.deny.modes, {self.deny.modes}"
 
 
+def ceiling_of(rules: DeliverySection) -> Ceiling | None:
+    """The ceiling that is configured; None where nothing is above it, and nothing has to be looked at."""
+    if rules.allow == _EVERYTHING and rules.deny == _NOTHING:
+        return None
+    return Ceiling(rules.allow, rules.deny)
+
+
 def _name_refusals(key: str, name: str, allowed: Iterable[str], denied: Iterable[str]) -> Iterator[str]:
     if not any(name_matches(glob, name) for glob in allowed):
         yield f"delivery.allow.{key} does not have {printable(name)}"
@@ -100,14 +110,15 @@ def _name_refusals(key: str, name: str, allowed: Iterable[str], denied: Iterable
 
 
 def _id_refusals(key: str, number: int, allowed: Sequence[str], denied: Sequence[str]) -> Iterator[str]:
-    if not within(_ranges(allowed), number):
+    if not within(_ranges(tuple(allowed)), number):
         yield f"delivery.allow.{key} does not have {number}"
-    if within(_ranges(denied), number):
+    if within(_ranges(tuple(denied)), number):
         yield f"delivery.deny.{key} has {number}"
 
 
-def _ranges(texts: Sequence[str]) -> list[tuple[int, int]]:
-    return list(KEYS["uids"](texts)) if texts else []
+@lru_cache(maxsize=64)
+def _ranges(texts: tuple[str, ...]) -> tuple[Range, ...]:
+    return tuple(KEYS["uids"](texts)) if texts else ()
 
 
 def _above(path: str) -> list[str]:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from daemon.config import Allowed, Denied
+from daemon.config import Allowed, DeliverySection, Denied
 from daemon.model.upload import Destination, Upload
-from worker.dispatch.ceiling import Ceiling
+from worker.dispatch.ceiling import Ceiling, ceiling_of
 
 
 def ceiling(deny: dict[str, Any] | None = None, **allow: Any) -> Ceiling:
@@ -23,6 +23,8 @@ def an_upload(path: str = "/srv/x", instance: str = "web-1", **values: Any) -> U
 def test_default_ceiling_is_in_nobodys_way() -> None:
     """Nothing is refused, and no target is given anything to ask."""
     plain, upload = ceiling(), an_upload(mode=0o7777, uid=0, gid=0, mkdirs=True)
+    assert ceiling_of(DeliverySection()) is None
+    assert ceiling_of(DeliverySection(deny=Denied(uids=["0"]))) == ceiling({"uids": ["0"]})
     assert plain.refusal(upload) is None
     assert plain.path_rule(upload) is None
     assert plain.set_id_rule() is None
