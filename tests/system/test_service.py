@@ -18,7 +18,7 @@ SERVICES = ("incus-courier-api.service", "incus-courier-worker@0.service", "incu
 STATE = "/var/lib/incus-courier"
 #: The directories that neither user may replace, and in which one of them at most makes things.
 _OWNERS = {STATE: "root", f"{STATE}/spool": "root", **{f"{STATE}/{name}": "incus-courier-worker" for name in (
-    "queue", "locks", "bells", "lost+found", "instances")}}
+    "queue", "locks", "bells", "lost+found", "instances")}, f"{STATE}/access": "incus-courier-api"}
 
 
 def events(machine: Machine, *matches: str) -> list[str]:
@@ -145,8 +145,9 @@ def test_state_belongs_to_the_two_users_and_nobody_else(machine: Machine, load: 
         assert mode[7:] == "---", line
         if mode[0] == "d":
             assert user == _OWNERS.get(path, user), line
-            assert mode[4:7] == ("--S" if path == f"{STATE}/instances" else "r-s" if path in _OWNERS else "rws"), line
-        elif "/spool/" not in path:
+            group_bits = {f"{STATE}/instances": "--S", f"{STATE}/access": "---"}.get(path)
+            assert mode[4:7] == (group_bits or ("r-s" if path in _OWNERS else "rws")), line
+        elif not path.startswith((f"{STATE}/spool/", f"{STATE}/access/")):
             assert mode[4:6] == "rw", line
 
 
@@ -154,7 +155,8 @@ def test_state_of_an_older_version_is_made_safe(machine: Machine, load: Load) ->
     """Where both users could rename everything, systemd-tmpfiles closes that, and the service goes on with its state."""
     load.many(5)
     machine.systemctl("stop", "incus-courier*")
-    machine.run("sh", "-c", f"cd {STATE} && find . -path ./instances -prune -o -type d -exec chmod 2770 {{}} + &&"
+    machine.run("sh", "-c", f"cd {STATE} && rm -r access &&"
+                            " find . -path ./instances -prune -o -type d -exec chmod 2770 {} + &&"
                             " chown root queue locks bells lost+found && chown incus-courier-api spool spool/* queue/shard-*")
     refused = machine.incus("exec", machine.name, "--", "incus-courier", "status", check=False)
     assert "systemd-tmpfiles --create incus-courier.conf" in refused.stderr
