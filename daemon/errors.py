@@ -281,7 +281,8 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     _stop("unsafe_listen", "Whoever reaches this address could write as root into every instance.",
           "Listen on loopback or a Unix socket, or set api.allow_anonymous = true.", exit_status=EX_CONFIG),
     _stop("cannot_listen", "An address of api.listen cannot be opened.",
-          "See the message; another process may have it."),
+          "See the message; another process may have it. Where systemd runs the service, the API opens no TCP address"
+          " without tcp-address.conf (docs/install.md, The network)."),
     _stop("no_state", "Where the configuration says there is no state of this service.",
           "Start the service once, or name its configuration with --config."),
     _stop("unsafe_state", "Whose the state is cannot be told, or its directories are not safe from the service's own users.",
