@@ -23,8 +23,8 @@ LOOPBACK = "127.0.0.1:8420"
 DEBIAN_ONLY = re.compile(r"/usr/share/(lintian.*|doc/incus-courier/(copyright|changelog\.Debian\.gz))")
 #: What the machine is told of groups and of the API, and the lines in there that the version before did not have.
 _HOST_FILES = ("usr/lib/sysusers.d/incus-courier.conf", "usr/lib/systemd/system/incus-courier-api.service")
-_ONLY_NEW = re.compile(r"^(g incus-courier-tokens|SupplementaryGroups=|PrivateNetwork=yes|RestrictAddressFamilies=).*\n",
-                       re.MULTILINE)
+_ONLY_NEW = re.compile(r"^(g incus-courier-tokens|SupplementaryGroups=|PrivateNetwork=yes|RestrictAddressFamilies="
+                       r"|[0-9a-f]{32}  (" + "|".join(map(re.escape, _HOST_FILES)) + r")$).*\n", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def older_package(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """
     control = unpacked / "DEBIAN/control"
     text = control.read_text()
-    changed = {unpacked / path: (unpacked / path).read_text() for path in _HOST_FILES}
+    changed = {unpacked / path: (unpacked / path).read_text() for path in ("DEBIAN/md5sums", *_HOST_FILES)}
     for path, now in changed.items():
         path.write_text(_ONLY_NEW.sub("", now))
     extra = next(unpacked.glob("usr/lib/incus-courier/lib/python*/site-packages/daemon")) / "gone.py"

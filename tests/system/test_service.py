@@ -116,19 +116,20 @@ def test_proxy_has_a_door_that_its_user_alone_can_enter(machine: Machine) -> Non
     name = "incus-courier-proxy.socket"
     machine.run("sh", "-c", "useradd proxied; useradd -G incus-courier other")
     text = machine.run("cat", f"/usr/share/doc/incus-courier/examples/{name}").replace("=caddy", "=proxied")
-    machine.write(f"/run/systemd/system/{name}", text)
+    machine.write(f"/etc/systemd/system/{name}", text)
     machine.systemctl("daemon-reload")
-    machine.systemctl("start", name)
-    machine.systemctl("restart", SERVICES[0])
+    machine.systemctl("enable", name)
+    machine.systemctl("restart", "incus-courier.target")
+    machine.wait_active(name, *SERVICES)
     ask_there = ("curl", "--silent", "--fail", "--unix-socket", "/run/incus-courier/proxy.sock", "http://courier/healthz")
     try:
         assert '"up"' in machine.run("runuser", "-u", "proxied", "--", *ask_there)
         assert machine.status("runuser", "-u", "other", "--", *ask_there) != 0
     finally:
-        machine.systemctl("stop", name)
-        machine.run("sh", "-c", f"rm /run/systemd/system/{name}; userdel proxied; userdel other")
+        machine.systemctl("disable", "--now", name)
+        machine.run("sh", "-c", f"rm /etc/systemd/system/{name}; userdel proxied; userdel other")
         machine.systemctl("daemon-reload")
-        machine.systemctl("restart", SERVICES[0])
+        machine.systemctl("restart", "incus-courier.target")
 
 
 def test_api_tells_the_users_of_the_machine_apart(machine: Machine) -> None:
