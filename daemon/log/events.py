@@ -52,6 +52,9 @@ EVENTS: Final[dict[str, LogEvent]] = _table(
     ("config.reloaded", "info", "The configuration was read again"),
     ("config.rejected", "error", "The new configuration is wrong; the old one stays in force"),
     ("log.lost", "warning", "Nobody took so many lines of the log; they are lost"),
+    # --- who may do what ----------------------------------------------------------------------------------
+    ("access.set_aside", "error", "The database of what was handed on was damaged and set aside: all of it ends, and"
+                                  " amounts that were used up count from nothing"),
     # --- an upload ----------------------------------------------------------------------------------------
     ("upload.accepted", "info", "An upload is on the disk and in the queue"),
     ("upload.replayed", "info", "An upload repeats an idempotency key; the first task stands for both"),

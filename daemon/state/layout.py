@@ -7,6 +7,7 @@
     locks/, bells/                one file a shard: who serves it; how to wake it
     locks/append, locks/migration who appends to the queue, who changes the number of shards
     lost+found/                   what was doubtful and set aside
+    access/                       what the API keeps about who may do what
     instances/                    what the `directory` target delivered
 
 Nothing is ever open to the world; elsewhere than in an installed service all of it belongs to one user.
@@ -57,6 +58,7 @@ class Layout:
         self.bells = directory / "bells"
         self.lost_found = directory / "lost+found"
         self.instances = directory / "instances"
+        self.access = directory / "access"
         #: Where the first version kept the idempotency keys of all shards.
         self.common_keys = self.queue / "keys"
         self.shards_file = self.queue / SHARDS_FILE
@@ -64,6 +66,8 @@ class Layout:
         self.append_lock = self.locks / "append"
         self.migration_lock = self.locks / "migration"
         self.schema_lock = self.locks / "schema"
+        #: The database of the tokens that clients made for a part of their own rights.
+        self.handed_on = self.access / "handed-on"
 
     def bucket(self, bucket: int) -> Path:
         """The directory of one bucket's uploads."""
