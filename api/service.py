@@ -12,6 +12,7 @@ from api.live_config import LiveConfig
 from api.queries.reader import Reader, free_bytes
 from api.routes.app import Courier, build
 from api.routes.health import Probe
+from api.routes.tokens import TokenRoutes
 from api.threads import joined
 from api.uploads.admission import Admission
 from api.uploads.backlog import Backlog
@@ -20,6 +21,7 @@ from api.uploads.receive import Receiver
 from api.uploads.storage import Storage
 from daemon import log
 from daemon.config import Config, load
+from daemon.delegation import open_delegations
 from daemon.errors import CannotStart
 from daemon.process import sd_notify
 from daemon.process.listeners import Door
@@ -75,7 +77,10 @@ class _Service:
         self._backlog = Backlog(self._reader, self._admission)
         uploads = Uploads(self._live, self._admission, self._backlog, self._receiver, self._refusals)
         probe = Probe(layout, self._spool, self._reader, self._admission)
-        app = build(Courier(self._live, uploads, probe, self._threads), self._live, self._refusals, counts)
+        self._delegations = open_delegations(layout)
+        tokens = TokenRoutes(self._live, self._delegations, self._threads)
+        app = build(
+            Courier(self._live, uploads, probe, self._threads), tokens, self._live, self._refusals, counts)
         self._server = Server(app, doors, Hooks(
             drain_s=lambda: self._live.config.api.drain_s,
             connections=Shares(self._max_connections, counts, Column.CONNECTIONS), pace=self._live.pace,
@@ -98,6 +103,7 @@ class _Service:
         self._backlog.close()
         self._threads.shutdown()
         self._reader.close()
+        self._delegations.close()
         ended = self._storage.close()
         if ended:
             self._spool.close()

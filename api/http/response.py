@@ -54,6 +54,10 @@ class Answer:
         return Answer(self.status, self.media_type, self.body, self.headers + headers)
 
 
+#: It was done, and there is nothing to say about it.
+NOTHING: Final = Answer(204, TEXT, b"")
+
+
 def text_answer(status: int, text: str, *headers: tuple[str, str]) -> Answer:
     """An answer in plain UTF-8 text."""
     return Answer(status, TEXT, text.encode("utf-8", "replace"), headers)
@@ -83,7 +87,9 @@ def as_http(answer: Answer) -> bytes:
 
 def headers_of(answer: Answer) -> list[tuple[bytes, bytes]]:
     """The headers of `answer` as they go over the wire."""
-    headers = [(b"content-type", answer.media_type.encode("ascii")),
-               (b"content-length", str(len(answer.body)).encode("ascii"))]
+    # Of what is not there nothing is said (RFC 9110, 8.6).
+    headers = [] if answer.status == NOTHING.status else [
+        (b"content-type", answer.media_type.encode("ascii")),
+        (b"content-length", str(len(answer.body)).encode("ascii"))]
     headers.extend((name.lower().encode("ascii"), value.encode("latin-1")) for name, value in answer.headers)
     return headers

@@ -31,6 +31,7 @@ from api.http.response import (
 from api.live_config import LiveConfig
 from api.queries import task_query
 from api.routes import health
+from api.routes.tokens import TokenRoutes
 from api.threads import joined
 from api.uploads.body import ClientGone
 from api.uploads.intake import Uploads
@@ -175,16 +176,23 @@ class Courier:
         return await joined(self._threads.submit(self._probe.reader.find, task_id))
 
 
-def build(courier: Courier, live: LiveConfig, refusals: RefusalLog, counts: SharedCounts) -> App:
+def build(
+    courier: Courier, tokens: TokenRoutes, live: LiveConfig, refusals: RefusalLog, counts: SharedCounts,
+) -> App:
     """The ASGI app; `counts` has the pages that wait to be read in all API processes."""
     other_method = text_answer(405, "POST method required.")
     pages = Shares(lambda: PAGES_AT_ONCE, counts, Column.PAGES)
+    all_tokens = Endpoint({"GET": tokens.get_page, "POST": tokens.post})
     router = Router(
         [
             Route(UPLOAD, Endpoint({"POST": courier.post_upload}, plain_problem, other_method)),
             Route("/v1/instances/{instance}/files/{path:path}", Endpoint({"PUT": courier.put_file})),
             Route("/v1/tasks/{task_id}", Endpoint({"GET": courier.get_task})),
             Route("/v1/tasks", Few(Endpoint({"GET": courier.get_tasks}), pages)),
+            Route("/v1/tokens/{key_id}", Endpoint({"GET": tokens.get_one, "DELETE": tokens.delete})),
+            # Who is slow to send keeps nobody from a page.
+            Route("/v1/tokens", Few(all_tokens, pages), methods=["GET"]),
+            Route("/v1/tokens", all_tokens),
             Route("/healthz", Endpoint({"GET": courier.get_health})),
             Route("/readyz", Endpoint({"GET": courier.get_readiness})),
         ],

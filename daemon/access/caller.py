@@ -24,6 +24,15 @@ class Caller:
     links: tuple[Link, ...]
     #: The address that he comes from; None at a Unix socket.
     address: str | None = None
+    #: How many of the first links were handed on; the one behind them is the administrator's.
+    handed_on: int = 0
+    #: When what he shows expires, as far as that is known, in seconds since the epoch.
+    expires_at: float | None = None
+
+    @property
+    def root(self) -> str:
+        """The name of the administrator's identity that he is, or that his rights come down from."""
+        return self.links[self.handed_on].name
 
     @property
     def client(self) -> str | None:

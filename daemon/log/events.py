@@ -53,6 +53,8 @@ EVENTS: Final[dict[str, LogEvent]] = _table(
     ("config.rejected", "error", "The new configuration is wrong; the old one stays in force"),
     ("log.lost", "warning", "Nobody took so many lines of the log; they are lost"),
     # --- who may do what ----------------------------------------------------------------------------------
+    ("access.token_made", "info", "Somebody handed a part of his rights on"),
+    ("access.token_ended", "info", "Somebody ended what was handed on, and all below it"),
     ("access.set_aside", "error", "The database of what was handed on was damaged and set aside: all of it ends, and"
                                   " amounts that were used up count from nothing"),
     # --- an upload ----------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ have to be granted.
 """
 
 import ipaddress
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -148,7 +147,7 @@ def _count(least: int) -> Callable[[object], int]:
 
 
 def _rate(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not (value > 0 and math.isfinite(value)):
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 2**63:
         raise ValueError("must be a number over 0, for each second")
     return float(value)
 
