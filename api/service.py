@@ -9,6 +9,7 @@ from api.http.peers import Shares
 from api.http.refusal_log import RefusalLog
 from api.http.server import Hooks, Server
 from api.live_config import LiveConfig
+from api.live_tls import LiveTls
 from api.queries.reader import Reader, free_bytes
 from api.routes.app import Courier, build
 from api.routes.health import Probe
@@ -72,6 +73,7 @@ class _Service:
             counts.tally(Column.ANNOUNCED_BYTES), counts.tally(Column.UNWRITTEN_BYTES), lambda: free_bytes(self._spool),
             self._storage.trouble)
         self._refusals = RefusalLog()
+        self._tls = LiveTls(config, self._threads) if any(door.tls for door in doors) else None
         self._backlog = Backlog(self._reader, self._admission)
         uploads = Uploads(self._live, self._admission, self._backlog, self._receiver, self._refusals)
         probe = Probe(layout, self._spool, self._reader, self._admission)
@@ -79,6 +81,7 @@ class _Service:
         self._server = Server(app, doors, Hooks(
             drain_s=lambda: self._live.config.api.drain_s,
             connections=Shares(self._max_connections, counts, Column.CONNECTIONS), pace=self._live.pace,
+            tls=lambda: None if self._tls is None else self._tls.current, refusals=self._refusals,
             running=lambda: self._receiving.own, stopping=self._stop_admitting, reload=self._reload,
             status=self._status))
 
@@ -86,9 +89,12 @@ class _Service:
         """Serve until told to stop."""
         self._storage.start()
         log.gather(asyncio.get_running_loop().call_soon)
+        watching = asyncio.create_task(self._tls.watch()) if self._tls is not None else None
         try:
             return await self._server.run()
         finally:
+            if watching is not None:
+                watching.cancel()
             self._refusals.close()
             log.gather(None)
 
@@ -125,5 +131,7 @@ class _Service:
             waiting = self._live.adopt(new)
             log.set_level(new.log.level)
             log.log("config.reloaded", restart_for=", ".join(waiting) or None)
+            if self._tls is not None:
+                await self._tls.adopt(self._live.config)
         finally:
             sd_notify.ready()

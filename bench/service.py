@@ -110,7 +110,7 @@ class Service:
         """Start the API alone, with the processes that it has by default; `port` on loopback is where it listens."""
         with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
             self.port = listener.getsockname()[1]
-            child = self._start(["-m", "api", "--config", str(self._config), "--listen-fd", str(listener.fileno())],
+            child = self._start(["-m", "api", "--config", str(self._config), "--listen", f"fd://{listener.fileno()}"],
                                 "api", pass_fds=(listener.fileno(),))
         child.wait_for("api.started")
         return child

@@ -278,8 +278,10 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
                  "Retry with --force if the older bytes are wanted."),
     # --- a start that cannot go on ------------------------------------------------------------------------
     _stop("bad_config", "The configuration is wrong.", "See the message; it names the key.", exit_status=EX_CONFIG),
-    _stop("unsafe_listen", "Whoever reaches this address could write as root into every instance.",
-          "Listen on loopback or a Unix socket, or set api.allow_anonymous = true.", exit_status=EX_CONFIG),
+    _stop("unsafe_listen", "This address is not safe to be reached from other machines.",
+          "Give it TLS (tls:) and give rights to somebody, listen on loopback or a Unix socket, or set api.allow_anonymous = true.", exit_status=EX_CONFIG),
+    _stop("bad_certificate", "The certificate of [tls], or what clients are verified by, cannot be used.",
+          "See the message; the service's user must be able to read these files (docs/install.md).", exit_status=EX_CONFIG),
     _stop("cannot_listen", "An address of api.listen cannot be opened.",
           "See the message; another process may have it."),
     _stop("no_state", "Where the configuration says there is no state of this service.",

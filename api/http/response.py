@@ -19,6 +19,8 @@ PRIVATE: Final = "private"
 PEER: Final = "peer"
 #: There too: the `daemon.process.listeners.Door` that the request came in by.
 DOOR: Final = "door"
+#: There too: the `daemon.model.certificate.ShownCertificate` of the client, or None.
+CERTIFICATE: Final = "certificate"
 #: There too: the `daemon.access.caller.Caller`, once it is known.
 CALLER: Final = "caller"
 #: There too: the `Asker`.

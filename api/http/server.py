@@ -18,10 +18,12 @@ from api.http.drain import Farewell
 from api.http.listener import USED_UP, Listener
 from api.http.pace import Pace
 from api.http.peers import Shares
+from api.http.refusal_log import RefusalLog
 from api.http.response import App
 from daemon.log import log
 from daemon.process import sd_notify
 from daemon.process.listeners import Door
+from daemon.process.tls import ServerTls
 
 #: Seconds between two turns of the main loop, each of which tells the watchdog that it is alive.
 TURN_S: Final = 1.0
@@ -48,6 +50,9 @@ class Hooks:
     connections: Shares
     #: How slowly a client may read its answers.
     pace: Callable[[], Pace]
+    #: What TLS is spoken with where a door speaks it.
+    tls: Callable[[], ServerTls | None]
+    refusals: RefusalLog
     #: How many uploads are being received.
     running: Callable[[], int]
     stopping: Callable[[], None]
@@ -61,7 +66,8 @@ class Server:
 
     def __init__(self, app: App, doors: Sequence[Door], hooks: Hooks) -> None:
         self._stopping = asyncio.Event()
-        self._connections = Connections(Farewell(app, self._stopping.is_set), hooks.connections, hooks.pace)
+        self._connections = Connections(
+            Farewell(app, self._stopping.is_set), hooks.connections, hooks.pace, hooks.tls, hooks.refusals)
         self._doors = doors
         self._hooks = hooks
         self._loop = asyncio.get_running_loop()

@@ -100,7 +100,7 @@ def _try(what: str, look: Callable[[], str]) -> CheckResult:
 
 
 def _check_addresses(config: Config) -> str:
-    look_at(config.api.listen, allow_anonymous=config.api.allow_anonymous)
+    look_at(config.api.listen, identified=config.identified, allow_anonymous=config.api.allow_anonymous)
     return ", ".join(config.api.listen)
 
 

@@ -71,6 +71,11 @@ RESTART: Final = "restart"
 MOST_PROCESSES: Final = 4
 
 
+def _credential(path: str) -> str:
+    directory = os.environ.get(CREDENTIALS)
+    return path.replace(f"${CREDENTIALS}", directory, 1) if directory and path.startswith("$") else path
+
+
 class Section(BaseModel):
     """A section of the configuration: values never change after the start, unknown keys are errors."""
 
@@ -117,6 +122,10 @@ class Tls(Section):
         if bool(self.certificate) != bool(self.key):
             raise ValueError("certificate and key go together")
         return self
+
+    def file(self, path: str) -> str:
+        """A configured path to a certificate or key, with $CREDENTIALS_DIRECTORY filled in where systemd set it."""
+        return _credential(path)
 
 
 class Proxy(Section):
@@ -215,11 +224,9 @@ class Remote(Section):
             raise ValueError("client_cert and client_key go together")
         return self
 
-
     def file(self, path: str) -> str:
         """A configured path to a certificate or key, with $CREDENTIALS_DIRECTORY filled in where systemd set it."""
-        directory = os.environ.get(CREDENTIALS)
-        return path.replace(f"${CREDENTIALS}", directory, 1) if directory and path.startswith("$") else path
+        return _credential(path)
 
 
 class Limits(Section):
@@ -364,6 +371,11 @@ class Config(BaseSettings):
             if len(set(names)) < len(names):
                 raise ValueError(f"{section}: two have the same name")
         return self
+
+    @property
+    def identified(self) -> bool:
+        """True when somebody is listed whom rights were given to."""
+        return bool(self.certificates or self.peers or self.users)
 
     def remote(self, name: str) -> Remote | None:
         """The remote of that name, or None. `local` is the [incus] section."""

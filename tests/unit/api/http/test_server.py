@@ -11,6 +11,7 @@ import pytest
 from api.http import listener
 from api.http.pace import Pace
 from api.http.peers import Shares
+from api.http.refusal_log import RefusalLog
 from api.http.server import Hooks, Server
 from daemon.process.listeners import Door
 from daemon.process.shared_counts import Column, SharedCounts, create
@@ -26,7 +27,7 @@ def server_at(door: Door, counts: SharedCounts | None = None) -> Server:
     """A server that drains for a fifth of a second."""
     return Server(hello, [door], Hooks(
         drain_s=lambda: 0.2, connections=Shares(lambda: 100, counts or SharedCounts(), Column.CONNECTIONS),
-        pace=lambda: Pace(30.0, 0, 30.0), running=lambda: 0, stopping=lambda: None, reload=nothing, status=lambda: ""))
+        pace=lambda: Pace(30.0, 0, 30.0), tls=lambda: None, refusals=RefusalLog(), running=lambda: 0, stopping=lambda: None, reload=nothing, status=lambda: ""))
 
 
 def after_turns(number: int, action: Callable[[], None]) -> None:
