@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 
 from daemon import config as configuration
 from daemon.cli.all_shards import shards_of
-from daemon.config import Config
+from daemon.cli.check_tls import tls_findings
+from daemon.config import INSTALLED_FILE, Config
 from daemon.errors import CourierError
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
 from daemon.process.isolated import python
@@ -53,6 +54,8 @@ def check(config: Config, config_file: str | None) -> int:
 def _findings(config: Config, config_file: str | None) -> Iterator[CheckResult]:
     yield CheckResult("configuration", True, str(configuration.find_file(config_file) or "the built-in defaults"))
     yield _try("addresses", lambda: _check_addresses(config))
+    installed = configuration.find_file(config_file) == INSTALLED_FILE
+    yield from (CheckResult(*finding) for finding in tls_findings(config, installed=installed))
     layout = Layout(config.state.path)
     try:
         owner = identity_to_take(layout)

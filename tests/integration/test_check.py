@@ -15,6 +15,7 @@ from daemon.errors import ERRORS
 from daemon.state.layout import Layout
 from daemon.task_queue.sqlite.versions import SCHEMA_VERSION
 from tests.support import version_1
+from tests.support.certificates import Authority
 from tests.support.command import incus_courier
 from tests.support.depot import Depot
 from tests.support.foreign import plant
@@ -189,6 +190,24 @@ def test_check_fails_when_other_machines_would_reach_an_address(tmp_path: Path, 
     done = incus_courier("--config", str(service.config), "check", INCUS_COURIER__API__ALLOW_ANONYMOUS="true")
     assert done.code == 0
     assert "ok   addresses: 127.0.0.1:0" in done.out
+
+
+def test_check_looks_at_the_certificate(
+    file: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its names and its end; it fails when that is near or past, when the key is another one's, or nothing can be read."""
+    monkeypatch.setenv("INCUS_COURIER__API__LISTEN", '["tls:127.0.0.1:0"]')
+    good, other = authority.issue(), authority.issue()
+    found = [(good, good.key, True, "for localhost, 127.0.0.1, until "), (good, other.key, False, "mismatch"),
+             (authority.issue(days=3), None, True, "until "), (authority.expired(), None, False, "has expired"),
+             (good, file.parent / "gone", False, "No such file")]
+    for pair, key, ok, said in found:
+        monkeypatch.setenv("INCUS_COURIER__TLS__CERTIFICATE", str(pair.certificate))
+        monkeypatch.setenv("INCUS_COURIER__TLS__KEY", str(key or pair.key))
+        assert check(load(file), str(file)) == (0 if ok else 1)
+        line = next(line for line in capsys.readouterr().out.splitlines() if " certificate: " in line)
+        assert line.startswith("ok " if ok else "FAIL ")
+        assert said in line
 
 
 @pytest.mark.slow
