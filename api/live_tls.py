@@ -17,7 +17,7 @@ LOOK_S: Final = 0.5
 class LiveTls:
     """Holds what TLS is spoken with; who needs it asks for each connection.
 
-    Guarantees: it always holds a pair that matches. What cannot be used is told once, and the old one stays.
+    Guarantees: it always holds a pair that matches. What cannot be used is told once, and tried again.
     """
 
     def __init__(self, config: Config, threads: Executor) -> None:
@@ -26,10 +26,13 @@ class LiveTls:
         self._threads = threads
         self._seen = stamps(config)
         self.current = read_tls(config)
+        #: Why the newest files cannot be used, or nothing.
+        self._trouble = ""
 
     async def adopt(self, config: Config) -> None:
         """Read the files anew, by this configuration."""
         self._config = config
+        self._trouble = ""
         await self._read()
 
     async def watch(self) -> None:
@@ -39,7 +42,7 @@ class LiveTls:
             await asyncio.sleep(LOOK_S)
             now = await joined(self._threads.submit(stamps, self._config))
             # Who renews a certificate replaces one file after the other: they are read once they stand still.
-            if now == before != self._seen:
+            if now == before and (self._trouble or now != self._seen):
                 await self._read()
             before = now
 
@@ -49,6 +52,9 @@ class LiveTls:
         try:
             self.current = await joined(self._threads.submit(read_tls, self._config))
         except CannotStart as error:
-            log("tls.rejected", code=error.code, detail=error.detail)
+            if error.detail != self._trouble:
+                log("tls.rejected", code=error.code, detail=error.detail)
+            self._trouble = error.detail
         else:
+            self._trouble = ""
             log("tls.renewed", certificate=self.current.fingerprint)

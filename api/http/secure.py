@@ -14,7 +14,7 @@ from daemon.process.tls import ServerTls
 
 #: What waits to be sent before an answer has to wait: as much as without TLS.
 _WRITE_BUFFER_BYTES: Final = 64 * 1024
-#: How long asyncio lets a connection take to be closed: a client that reads too slowly is cut off before (`Outflow`).
+#: How long asyncio lets a handshake and a farewell take: who is too slow is cut off before, here and by `Outflow`.
 _NO_LIMIT_S: Final = 2.0**31
 
 
@@ -38,9 +38,10 @@ async def secure(plain: asyncio.StreamWriter, tls: ServerTls, *, timeout_s: floa
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=limit)
     protocol = _Protocol(reader)
-    transport = await loop.start_tls(
-        plain.transport, protocol, tls.context, server_side=True, ssl_handshake_timeout=timeout_s,
-        ssl_shutdown_timeout=_NO_LIMIT_S)
+    async with asyncio.timeout(timeout_s):
+        transport = await loop.start_tls(
+            plain.transport, protocol, tls.context, server_side=True, ssl_handshake_timeout=_NO_LIMIT_S,
+            ssl_shutdown_timeout=_NO_LIMIT_S)
     assert transport is not None  # only for a connection that was lost before it began
     transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
     protocol.connection_made(transport)
@@ -58,7 +59,7 @@ def why_failed(error: OSError) -> tuple[str, str | None] | None:
     if isinstance(error, ssl.SSLError):
         code = (error.reason or "certificate_expired").lower()
         return code, getattr(error, "verify_message", None)
-    return ("handshake_timeout", None) if isinstance(error, ConnectionAbortedError) else None
+    return ("handshake_timeout", None) if isinstance(error, TimeoutError) else None
 
 
 class _Protocol(asyncio.StreamReaderProtocol):

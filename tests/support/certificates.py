@@ -40,11 +40,13 @@ class Authority:
         self._directory = directory
         self._config = directory / "openssl.cnf"
         self._config.write_text(_CONFIGURATION)
-        self.own = self._make(f"/CN={name}", 30, "-x509", "-addext", "basicConstraints=critical,CA:TRUE")
+        self.own = self._make(f"/CN={name}", 30, "-x509", *_extensions(
+            "basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign,cRLSign", "subjectKeyIdentifier=hash"))
 
     def issue(self, subject: str = "/CN=localhost", *, days: int = 30) -> Pair:
         """Sign a certificate for localhost."""
-        return self._make(subject, days, *self._signing, "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
+        return self._make(subject, days, *self._signing, *_extensions(
+            "subjectAltName=DNS:localhost,IP:127.0.0.1", "subjectKeyIdentifier=hash", "authorityKeyIdentifier=keyid"))
 
     def expired(self, subject: str = "/CN=localhost") -> Pair:
         """Sign a certificate that ended yesterday."""
@@ -68,6 +70,10 @@ class Authority:
         _openssl("req", "-config", self._config, *_EC, "-keyout", pair.key, "-out", pair.certificate,
                  "-days", str(days), "-subj", subject, *options)
         return pair
+
+
+def _extensions(*texts: str) -> list[str]:
+    return [word for text in texts for word in ("-addext", text)]
 
 
 def _openssl(*arguments: str | Path) -> None:

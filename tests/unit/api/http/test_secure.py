@@ -196,7 +196,7 @@ def test_body_waits_at_the_client_while_nobody_reads_it(authority: Authority, tl
             assert (await sending).startswith(b"HTTP/1.1 200 ")
             assert gate.received == BODY_BYTES
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), PATIENCE_S))
 
 
 class Much:
