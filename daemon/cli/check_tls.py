@@ -18,6 +18,7 @@ from daemon.process.tls import ServerTls, read_tls
 SOON_S: Final = 14 * 86400.0
 SOON_SHARE: Final = 1 / 4
 _UNIT: Final = "incus-courier-api.service"
+_SOCKET_UNIT: Final = "incus-courier-api.socket"
 _USER: Final = "incus-courier-api"
 #: From what `openssl` says (X509_V_ERR_CERT_HAS_EXPIRED).
 _EXPIRED: Final = 10
@@ -108,18 +109,26 @@ def _readable(paths: Iterable[str]) -> Iterator[Finding]:
 
 
 def _let_through(reached: list[str]) -> Iterator[Finding]:
-    try:
-        shown = subprocess.run(
-            ["systemctl", "show", _UNIT, "-p", "LoadState", "-p", "IPAddressDeny", "-p", "IPAddressAllow"],
-            capture_output=True, text=True, timeout=10, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return
-    unit = dict(line.partition("=")[::2] for line in shown.splitlines())
-    if unit.get("LoadState") != "loaded":
+    unit = dict(_shown(_UNIT, "LoadState", "IPAddressDeny", "IPAddressAllow"))
+    # What systemd opens is not bound by the lists of the service.
+    opened = {value.rpartition(" (")[0] for _, value in _shown(_SOCKET_UNIT, "Listen")}
+    reached = [address for address in reached if address not in opened]
+    if unit.get("LoadState") != "loaded" or not reached:
         return
     shut = keeps_others_out(unit.get("IPAddressDeny", ""), unit.get("IPAddressAllow", ""))
     yield ("network", not shut, f"{_UNIT} {'keeps other machines from' if shut else 'lets other machines reach'} "
            f"{', '.join(reached)}", "Copy network.conf from /usr/share/doc/incus-courier/examples as it says there.")
+
+
+def _shown(unit: str, *properties: str) -> list[tuple[str, str]]:
+    """What systemd says of a unit; nothing where there is none."""
+    options = [word for name in properties for word in ("-p", name)]
+    try:
+        done = subprocess.run(
+            ["systemctl", "show", unit, *options], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [(name, value) for name, _, value in (line.partition("=") for line in done.stdout.splitlines())]
 
 
 def keeps_others_out(deny: str, allow: str) -> bool:
