@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 import requests
 
 from tests.integration.api.running import Api, wait_until
+from tests.integration.api.test_limits import CONTINUE, begin_upload
 from tests.support.certificates import Authority, Pair
 from tests.support.waiting import PATIENCE_S
 
@@ -39,6 +41,14 @@ class Tls(Api):
     def url(self) -> str:
         """Where it is."""
         return f"https://localhost:{self.tls_port}"
+
+    @contextmanager
+    def secure(self) -> Iterator[ssl.SSLSocket]:
+        """A connection after its handshake."""
+        context = ssl.create_default_context(cafile=str(self.ca))
+        with (socket.create_connection(("127.0.0.1", self.tls_port), PATIENCE_S) as plain,
+              context.wrap_socket(plain, server_hostname="localhost") as connection):
+            yield connection
 
     def served(self) -> str:
         """The certificate that a new connection gets."""
@@ -260,3 +270,30 @@ def test_every_process_speaks_tls(tmp_path: Path, authority: Authority) -> None:
         replace(api.pair, new, "key certificate")
         assert {event["certificate"] for event in api.logged("tls.renewed", 2)} == {new.fingerprint}
         assert api.served() == der(new)
+
+
+def test_client_that_says_farewell_within_a_body_is_gone(api: Tls) -> None:
+    """There is no half-closed connection: nothing of the upload stays, and nothing is answered."""
+    before = api.spooled()
+    with api.secure() as connection:
+        assert begin_upload(connection) == CONTINUE
+        # It comes back when the service has said farewell, too.
+        connection.unwrap()
+    api.logged("upload.aborted")
+    assert api.spooled() == before
+
+
+def test_service_ends_while_connections_are_open(tmp_path: Path, authority: Authority) -> None:
+    """One that is idle and one that never greets keep it from nothing, and it makes no mistake; an upload gets its answer."""
+    with (launched(tmp_path, authority) as api, api.started().secure() as idle, api.secure() as uploading,
+          socket.create_connection(("127.0.0.1", api.tls_port))):
+        idle.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert idle.recv(100).startswith(b"HTTP/1.1 200 ")
+        assert begin_upload(uploading) == CONTINUE
+        api.send(signal.SIGTERM)
+        api.logged("api.draining")
+        uploading.sendall(b"cde")
+        assert uploading.recv(100).startswith(b"HTTP/1.1 202 ")
+        assert api.end() == 0
+    assert not [event for event in api.events if event["level"] == "error"]
+    assert not api.other_lines
