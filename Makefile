@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 # The tests start hundreds of processes, which find their modules compiled, also where Python is told not to keep that.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest
 # Most of them wait most of the time. Those of one file share services, so they stay together, the long ones first.
-PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder tests/integration tests/unit
+PARALLEL := --numprocesses 6 --dist loadfile --no-loadscope-reorder tests/integration tests/unit
 # Each fact once.
 FAST   := not slow and not full
 COMPILE := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-emit-options
@@ -59,7 +59,7 @@ test-fast: $(STAMP) lint ## unit and integration tests in memory, side by side, 
 	@$(PYTEST) -m "$(FAST)" --quick $(PARALLEL)
 
 test: $(STAMP) lint ## one path of everything, against a real Incus (which root gets installed), in under ten minutes
-	@$(ALL_TESTS) "not full" 8
+	@$(ALL_TESTS) "not full" 6
 
 test-full: $(STAMP) lint ## everything, then on every version of Python and Incus that can be had here: an hour
 	@$(ALL_TESTS) "" 40
@@ -81,7 +81,7 @@ coverage: $(STAMP) ## how much of the code the unit and integration tests run, i
 bench: $(STAMP) ## measure the service beside its peers, one of which needs Go (ARGS=--quick, --full or "--only NAME")
 	@$(BIN)/python -m bench $(ARGS)
 
-docs: $(STAMP) ## write errors.md, events.md and recovery.md in docs/ from their tables
+docs: $(STAMP) ## write errors.md, events.md, recovery.md and the keys of access.md in docs/ from their tables
 	@$(BIN)/python -m docs.tables
 
 deb: ## the Debian package for this machine's Python, in dist/

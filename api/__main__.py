@@ -7,22 +7,23 @@ changed first (sysexits.h, EX_CONFIG).
 import argparse
 import asyncio
 import contextlib
-import os
 import resource
 import sys
 
 from api import service
 from daemon import log
+from daemon.access.openness import only_known_may
 from daemon.config import Config, find_file, load
 from daemon.errors import CourierError, QueueFault
 from daemon.model.task import PENDING
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK, end_with
-from daemon.process.listeners import Door, from_descriptors, open_doors
+from daemon.process.listeners import Door, open_doors
 from daemon.process.parent_death import tie_to_parent
 from daemon.process.patience import StartWait
 from daemon.process.shared_counts import SharedCounts
 from daemon.process.socket_activation import stand_in, take
 from daemon.process.supervisor import Supervisor
+from daemon.process.tls import read_tls
 from daemon.spool import open_spool
 from daemon.state.append_lease import AppendLease
 from daemon.state.layout import Layout
@@ -42,8 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m api", description="Takes uploads and makes them durable.")
     parser.add_argument("--config", metavar="FILE", help="the configuration file")
-    parser.add_argument("--listen-fd", metavar="N", type=int, action="append", default=[],
-                        help="serve on this inherited listening socket instead of api.listen; may be repeated")
+    parser.add_argument("--listen", metavar="ADDRESS", action="append", default=[],
+                        help="serve on this address, such as fd://N, instead of api.listen; may be repeated")
     parser.add_argument("--counts", metavar="FD:ROW", default="-1:0",
                         help="count in this inherited memory, as the process of that row, with the other API processes")
     return parser.parse_args(arguments)
@@ -53,12 +54,14 @@ def _serve(options: argparse.Namespace) -> int:
     file = find_file(options.config)
     config = load(file)
     log.setup(config.log, "api")
-    addresses = from_descriptors(options.listen_fd) or stand_in(config.api.listen, take())
-    doors = open_doors(addresses, allow_anonymous=config.api.allow_anonymous)
+    addresses = options.listen or stand_in(config.api.listen, take())
+    doors = open_doors(
+        addresses, identified=only_known_may(config, file), allow_anonymous=config.api.allow_anonymous)
+    if any(door.tls for door in doors):
+        read_tls(config)
     descriptor, row = map(int, options.counts.split(":"))
     if descriptor < 0 and config.api.process_count > 1:
         return _supervise(config, options.config, doors)
-    _warn_about(doors)
     layout = Layout(config.state.path)
     layout.create()
     counts = SharedCounts(descriptor, row)
@@ -85,12 +88,6 @@ def _supervise(config: Config, file: str | None, doors: list[Door]) -> int:
     finally:
         for door in doors:
             door.remove()
-
-
-def _warn_about(doors: list[Door]) -> None:
-    open_to = [door.address for door in doors if not door.private]
-    if open_to:
-        log.log("service.open_door", listen=", ".join(open_to), pid=os.getpid())
 
 
 def _wait_for(lease: AppendLease, layout: Layout, shards: int) -> None:

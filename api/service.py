@@ -1,17 +1,27 @@
 """The API process put together: its parts, the order in which they start, and the order in which they end."""
 
 import asyncio
+import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from api.access.amounts import Amounts
+from api.access.children import Children
+from api.access.identify import Doorkeeper, Known
+from api.access.live_tokens import LOOK_S
+from api.access.quotas import Quotas
+from api.access.roster import Roster
 from api.http.peers import Shares
 from api.http.refusal_log import RefusalLog
 from api.http.server import Hooks, Server
 from api.live_config import LiveConfig
+from api.live_tls import LiveTls
 from api.queries.reader import Reader, free_bytes
 from api.routes.app import Courier, build
 from api.routes.health import Probe
+from api.routes.tokens import TokenRoutes
 from api.threads import joined
 from api.uploads.admission import Admission
 from api.uploads.backlog import Backlog
@@ -20,6 +30,7 @@ from api.uploads.receive import Receiver
 from api.uploads.storage import Storage
 from daemon import log
 from daemon.config import Config, load
+from daemon.delegation import open_delegations
 from daemon.errors import CannotStart
 from daemon.process import sd_notify
 from daemon.process.listeners import Door
@@ -30,8 +41,12 @@ from daemon.state.layout import Layout
 
 #: Threads that answer questions.
 READING_THREADS: Final = 2
+#: Threads that look after rights which were handed on: nobody waits there for a long list.
+ACCESS_THREADS: Final = 2
 #: Connections besides two for each upload that may run: for questions, and idle ones.
 SPARE_CONNECTIONS: Final = 64
+#: Rights end by themselves, too: the uploads under way are gone through at least so often.
+RECHECK_S: Final = 0.75
 
 
 async def run(
@@ -53,6 +68,13 @@ async def run(
     return clean and ended
 
 
+def _warn_about(doors: Sequence[Door], known: Known) -> None:
+    """Say where strangers may do everything, and more than a few of them can come in."""
+    open_to = [door.address for door in doors if not door.private and known.lets_in_strangers(door)]
+    if open_to:
+        log.log("service.open_door", listen=", ".join(open_to), pid=os.getpid())
+
+
 class _Service:
     def __init__(
         self, config: Config, file: Path | None, layout: Layout, doors: Sequence[Door], counts: SharedCounts,
@@ -72,13 +94,27 @@ class _Service:
             counts.tally(Column.ANNOUNCED_BYTES), counts.tally(Column.UNWRITTEN_BYTES), lambda: free_bytes(self._spool),
             self._storage.trouble)
         self._refusals = RefusalLog()
+        self._roster = Roster(self._live, layout, file, tells=counts.is_first)
+        self._watching = begin_pool(1, "watch")
+        #: Set when others have rights than before.
+        self._changed = asyncio.Event()
+        self._delegations = open_delegations(layout)
+        self._asking = begin_pool(ACCESS_THREADS, "access")
+        doorkeeper = Doorkeeper(lambda: self._roster.known, Children(self._delegations, self._asking).find)
+        _warn_about(doors, self._roster.known)
+        self._tls = LiveTls(config, self._threads) if any(door.tls for door in doors) else None
         self._backlog = Backlog(self._reader, self._admission)
-        uploads = Uploads(self._live, self._admission, self._backlog, self._receiver, self._refusals)
-        probe = Probe(layout, self._spool, self._reader, self._admission)
-        app = build(Courier(self._live, uploads, probe, self._threads), self._live, self._refusals, counts)
+        quotas = Quotas(counts, self._reader.pending_under, self._asking)
+        self._uploads = Uploads(self._live, self._admission, self._backlog, quotas, self._receiver, self._refusals,
+                                Amounts(self._delegations, self._asking))
+        probe = Probe(layout, self._spool, self._reader, self._admission, lambda: self._roster.trouble)
+        courier = Courier(self._live, self._uploads, probe, self._threads, self._refusals)
+        tokens = TokenRoutes(self._live, self._delegations, self._asking)
+        app = build(courier, tokens, self._live, doorkeeper, self._refusals, counts)
         self._server = Server(app, doors, Hooks(
             drain_s=lambda: self._live.config.api.drain_s,
             connections=Shares(self._max_connections, counts, Column.CONNECTIONS), pace=self._live.pace,
+            tls=lambda: None if self._tls is None else self._tls.current, refusals=self._refusals,
             running=lambda: self._receiving.own, stopping=self._stop_admitting, reload=self._reload,
             status=self._status))
 
@@ -86,9 +122,16 @@ class _Service:
         """Serve until told to stop."""
         self._storage.start()
         log.gather(asyncio.get_running_loop().call_soon)
+        watching = [asyncio.create_task(self._watch()), asyncio.create_task(self._recheck())]
+        if self._tls is not None:
+            watching.append(asyncio.create_task(self._tls.watch()))
+        for task in watching:
+            task.add_done_callback(self._end_without)
         try:
             return await self._server.run()
         finally:
+            for task in watching:
+                task.cancel()
             self._refusals.close()
             log.gather(None)
 
@@ -97,11 +140,35 @@ class _Service:
         self._receiver.close()
         self._backlog.close()
         self._threads.shutdown()
+        self._watching.shutdown()
+        self._asking.shutdown()
         self._reader.close()
+        self._delegations.close()
         ended = self._storage.close()
         if ended:
             self._spool.close()
         return ended
+
+    async def _watch(self) -> None:
+        """Take over changes of who has rights."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if await joined(self._watching.submit(self._roster.look)):
+                self._changed.set()
+
+    async def _recheck(self) -> None:
+        """End the uploads of who has no rights any more. To ask for what was handed on may take long."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), RECHECK_S)
+            self._changed.clear()
+            await self._uploads.recheck()
+
+    def _end_without(self, watching: "asyncio.Task[None]") -> None:
+        """End when a mistake of ours has ended what watches: no change would be taken over any more."""
+        if not watching.cancelled():
+            log.log("api.error", detail="Nobody watches for changes any more.", error=repr(watching.exception()))
+            self._fail()
 
     def _fail(self) -> None:
         self._server.fail()
@@ -122,8 +189,11 @@ class _Service:
         except CannotStart as error:
             log.log("config.rejected", detail=error.detail)
         else:
-            waiting = self._live.adopt(new)
+            waiting = await joined(self._threads.submit(self._live.adopt, new))
+            await joined(self._watching.submit(self._roster.look))
             log.set_level(new.log.level)
             log.log("config.reloaded", restart_for=", ".join(waiting) or None)
+            if self._tls is not None:
+                await self._tls.adopt(self._live.config)
         finally:
             sd_notify.ready()

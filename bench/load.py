@@ -16,8 +16,12 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from bench.service import ROOT
+
+#: Where the load finds the token that it shows: arguments can be seen by every user.
+TOKEN_VARIABLE: Final = "BENCH_TOKEN"
 
 
 @dataclass(frozen=True)
@@ -42,18 +46,18 @@ class Load:
 
 def run(
     port: int, *, seconds: float, instances: Sequence[str], connections: int = 16, size: int = 1024,
-    directory: str = "", one_path: bool = False,
+    directory: str = "", one_path: bool = False, token: str = "",
 ) -> Load:
     """Put load on a server for so long, from a process of its own. Raises RuntimeError when uploads fail.
 
-    Each upload has a path of its own in `directory`; with `one_path` all of them have the same.
+    Each upload has a path of its own in `directory`; with `one_path` all of them have the same. All show `token`.
     """
     options = [f"--directory={directory}", *(["--one-path"] if one_path else [])]
     answer = subprocess.run(
         [sys.executable, "-P", "-m", "bench.load", *options, str(port), str(seconds), str(connections), str(size),
          *instances],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
-        timeout=seconds + 60)
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), TOKEN_VARIABLE: token}, capture_output=True,
+        text=True, check=False, timeout=seconds + 60)
     if answer.returncode:
         raise RuntimeError(f"the load failed: {answer.stderr[-1000:]}")
     load = Load(**json.loads(answer.stdout))
@@ -70,14 +74,17 @@ class _Connection:
 
 
 class _Client:
-    def __init__(self, port: int, instances: list[str], size: int, directory: str, *, one_path: bool) -> None:
+    def __init__(
+        self, port: int, instances: list[str], size: int, directory: str, *, one_path: bool, token: str,
+    ) -> None:
         self._port = port
         self._one_path = one_path
         self._body = os.urandom(size)
         run_id = os.urandom(4).hex()
+        shown = f"Authorization: Bearer {token}\r\n" if token else ""
         self._heads = [
             (f"POST /upload HTTP/1.1\r\nHost: localhost\r\nX-Container-Name: {instance}\r\nContent-Length: {size}\r\n"
-             f"X-File-Path: {directory}/{run_id}-").encode() for instance in instances]
+             f"{shown}X-File-Path: {directory}/{run_id}-").encode() for instance in instances]
         self._sent = 0
         self._poll = select.epoll()
         self._connections: dict[int, _Connection] = {}
@@ -155,7 +162,8 @@ def main() -> None:
     parser.add_argument("--directory", default="")
     parser.add_argument("--one-path", action="store_true")
     options = parser.parse_args()
-    client = _Client(options.port, options.instances, options.size, options.directory, one_path=options.one_path)
+    client = _Client(options.port, options.instances, options.size, options.directory, one_path=options.one_path,
+                     token=os.environ.get(TOKEN_VARIABLE, ""))
     client.run(options.seconds, options.connections)
     latencies = sorted(round(latency, 3) for latency in client.latencies_ms)
     sys.stdout.write(json.dumps({

@@ -86,8 +86,9 @@ class Service:
         self.layout.create()
         sections = {"state": f'directory = "{state}"', "target": f'kind = "{target}"',
                     "queue": f"shards = {SHARDS}", "log": 'format = "json"', **(settings or {})}
-        self._config = state / "config.toml"
-        self._config.write_text("".join(f"[{name}]\n{lines}\n" for name, lines in sections.items()))
+        #: Its configuration file, beside which the tokens are.
+        self.config = state / "config.toml"
+        self.config.write_text("".join(f"[{name}]\n{lines}\n" for name, lines in sections.items()))
         self._children: list[Child] = []
         self._serving = 0
         self.port = 0
@@ -96,7 +97,7 @@ class Service:
         """Start the whole service as a user does, by `incus-courier serve`; `port` on loopback is where it listens."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        child = self._start(["-c", _SERVE, "--config", str(self._config), "serve"], "serve",
+        child = self._start(["-c", _SERVE, "--config", str(self.config), "serve"], "serve",
                             environment={"INCUS_COURIER__API__LISTEN": f'["127.0.0.1:{self.port}"]'})
         self._serving = child.pid
         child.wait_for("api.started")
@@ -110,14 +111,14 @@ class Service:
         """Start the API alone, with the processes that it has by default; `port` on loopback is where it listens."""
         with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
             self.port = listener.getsockname()[1]
-            child = self._start(["-m", "api", "--config", str(self._config), "--listen-fd", str(listener.fileno())],
+            child = self._start(["-m", "api", "--config", str(self.config), "--listen", f"fd://{listener.fileno()}"],
                                 "api", pass_fds=(listener.fileno(),))
         child.wait_for("api.started")
         return child
 
     def start_worker(self, shard: int, *, wait: bool = True) -> Child:
         """Start the worker of a shard."""
-        child = self._start(["-m", "worker", "--config", str(self._config), "--shard", str(shard)], f"worker-{shard}")
+        child = self._start(["-m", "worker", "--config", str(self.config), "--shard", str(shard)], f"worker-{shard}")
         if wait:
             child.wait_for("worker.started")
         return child

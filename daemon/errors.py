@@ -4,6 +4,7 @@ Guarantees: a code never changes its meaning; the table is the only place where 
 what is done about it and its advice are written down. `docs/errors.md` is generated from it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from os import EX_CONFIG, EX_TEMPFAIL
@@ -154,9 +155,45 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     _reject("task_not_found", 404, "There is no task with this id.",
             "It may have been finished and cleared; see retention.delivered_s."),
     _reject("unknown_host", 421, "The request is for a host that this service is not known as.",
-            "Use an IP address or localhost, or have the name added to api.hosts."),
+            "Use an IP address or localhost with the port of this service, or have the name added to api.hosts, or the site to"
+            " api.origins."),
     _reject("cross_site", 403, "The request comes from a web page of another site.",
-            "Send it from a program, or from a page of the same host and port; a proxy in between must leave the Host header as it is."),
+            "Send it from a program, or from a page of the same scheme, host and port; have the site of a proxy added to"
+            " api.origins, which must leave the Host header as it is."),
+    _reject("bad_forwarded", 400, "The proxy names its user in a way that is not legal.",
+            "Have it send the header of proxy.user_header once, with 1 to 255 printable characters and no comma, or not at all."),
+    _reject("no_credential", 401, "Nobody may do this without a credential.",
+            "Send a token in the header Authorization: Bearer, or show a client certificate."),
+    _reject("bad_credential", 401, "The credential is wrong, has expired, or was revoked.", "Ask the administrator for a new one."),
+    _reject("tokens_unreadable", 503, "The file of tokens cannot be read; the last good tokens stay in force.",
+            "Mend the file; see the log."),
+    _reject("action_not_allowed", 403, "This credential does not allow that.", "Ask the administrator for the permission."),
+    _reject("address_not_allowed", 403, "This credential is not for the address that the request comes from.",
+            "Use it where it was made for."),
+    _reject("remote_not_allowed", 403, "This credential does not allow that remote.", "Name one that it is for."),
+    _reject("project_not_allowed", 403, "This credential does not allow that project.", "Name one that it is for."),
+    _reject("instance_not_allowed", 403, "This credential does not allow that instance.", "Name one that it is for."),
+    _reject("path_not_allowed", 403, "This credential does not allow that path.", "Name one that it is for."),
+    _reject("mkdirs_not_allowed", 403, "This credential does not allow making directories.", "Leave mkdirs out."),
+    _reject("mode_not_allowed", 403, "This credential does not allow that mode.",
+            "Leave it out, or ask for fewer bits; set-id bits have to be granted."),
+    _reject("owner_not_allowed", 403, "This credential does not allow that owner or group.",
+            "Leave it out, or name another; 0 has to be granted."),
+    _reject("size_not_allowed", 403, "This credential does not allow a file of that size.", "Send a smaller one."),
+    _reject("task_not_allowed", 403, "This credential allows that for its own tasks alone.", "Use the credential that sent it."),
+    _reject("used_up", 403, "This credential has been used as often, or for as many bytes, as it is for.",
+            "Ask for a new one."),
+    _reject("rate_limited", 429, "This credential sends too much in too short a time.",
+            "Try again when the RateLimit header says.", retry_after_s=1),
+    _reject("too_many_pending", 429, "Too much that this credential sent waits to be delivered.", "Try again later.",
+            retry_after_s=10),
+    _reject("bad_json", 400, "The body is not legal JSON.", "Send one JSON object, in UTF-8, each of its keys once."),
+    _reject("bad_grant", 400, "What is to be handed on is not legal.",
+            "Send the keys of a grant, `may` among them, `expires_s` or `expires_at`, and `label` if you like."),
+    _reject("long_body", 413, "The body is longer than this address takes.", "Send at most 16 KiB."),
+    _reject("token_not_found", 404, "There is no token with this id.", "It may have ended; ask for those that there are."),
+    _reject("too_many_tokens", 429, "Too many tokens live below one identity.", "End some, or wait until some expire."),
+    _reject("delegation_too_deep", 403, "Rights are not handed on so often.", "Have them handed on by who has them from fewer."),
     _reject("method_not_allowed", 405, "This address does not take this method.", "See the Allow header."),
     _reject("too_large", 413, "The upload is larger than this service takes.",
             "Send less, or raise limits.max_upload_bytes."),
@@ -171,6 +208,8 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
             "Try again later; the administrator finds the reason in the journal.", retry_after_s=5),
     _reject("queue_unreadable", 503, "The queue cannot be read or written at the moment.",
             "Try again later; the administrator finds the reason in the journal."),
+    _reject("delegation_unreadable", 503, "What was handed on cannot be read or written at the moment.",
+            "Try again later; the administrator finds the reason in the journal.", retry_after_s=5),
     _reject("no_worker", 503, "A shard has no worker: what is uploaded is kept, and delivered when one starts.",
             "Start the worker."),
     _reject("outcome_unknown", 503, "Whether the upload was stored could not be decided.",
@@ -240,6 +279,9 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     _dead_letter("read_only", "The destination is on a read-only filesystem.", "Choose another path, or remount it."),
     _dead_letter("name_too_long", "The instance's filesystem does not take a name that long.",
                  "Choose a shorter name."),
+    _dead_letter("not_allowed", "What the worker may deliver does not include this: delivery.allow and delivery.deny.",
+                 "See the message for the rule. Change it, or what is in the instance, and retry the task; or ask who sent it why.",
+                 cause=Cause.HERE),
     _dead_letter("invalid_row", "The task's row or its file is not one this worker may deliver.",
                  "See the message; fsck may tell more.", cause=Cause.HERE),
     _dead_letter("bytes_missing", "The task's bytes are not in the spool.",
@@ -255,10 +297,16 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
                  "Retry with --force if the older bytes are wanted."),
     # --- a start that cannot go on ------------------------------------------------------------------------
     _stop("bad_config", "The configuration is wrong.", "See the message; it names the key.", exit_status=EX_CONFIG),
-    _stop("unsafe_listen", "Whoever reaches this address could write as root into every instance.",
-          "Listen on loopback or a Unix socket, or set api.allow_anonymous = true.", exit_status=EX_CONFIG),
+    _stop("bad_tokens", "The file of the tokens cannot be read, or is not one that an administrator wrote.",
+          "See the message. The file must be a plain one of root's or of the service's own user, which nobody else writes and"
+          " others cannot read.", exit_status=EX_CONFIG),
+    _stop("unsafe_listen", "This address is not safe to be reached from other machines.",
+          "Give it TLS (tls:) and give rights to somebody, listen on loopback or a Unix socket, or set api.allow_anonymous = true.", exit_status=EX_CONFIG),
+    _stop("bad_certificate", "The certificate of [tls], or what clients are verified by, cannot be used.",
+          "See the message; the service's user must be able to read these files (docs/install.md).", exit_status=EX_CONFIG),
     _stop("cannot_listen", "An address of api.listen cannot be opened.",
-          "See the message; another process may have it."),
+          "See the message; another process may have it. Where systemd runs the service, the API opens no TCP address"
+          " without tcp-address.conf (docs/install.md, The network)."),
     _stop("no_state", "Where the configuration says there is no state of this service.",
           "Start the service once, or name its configuration with --config."),
     _stop("unsafe_state", "Whose the state is cannot be told, or its directories are not safe from the service's own users.",
@@ -285,9 +333,15 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
 class CourierError(Exception):
     """An error with a row in the table; `detail` says what happened this time, for people."""
 
-    def __init__(self, code: str, detail: str = "") -> None:
+    def __init__(
+        self, code: str, detail: str = "", *, retry_after_s: int | None = None, headers: Sequence[tuple[str, str]] = (),
+    ) -> None:
         self.kind: Final = ERRORS[code]
         self.detail: Final = detail or self.kind.title
+        #: As the kind says, unless it is known better this time.
+        self.retry_after_s: Final = self.kind.retry_after_s if retry_after_s is None else retry_after_s
+        #: What an answer that tells of it has besides.
+        self.headers: Final = tuple(headers)
         super().__init__(self.detail)
 
     @property

@@ -1,9 +1,12 @@
 """`python -m docs.tables`: write docs/errors.md, docs/events.md and docs/recovery.md from the tables in the code.
 
+Of docs/access.md it writes the table of the keys of a grant.
+
 The fields of an event are read from the places in the code that log it.
 """
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Final
 
 from daemon.errors import ERRORS, Action, ErrorKind
 from daemon.log.events import EVENTS
+from daemon.model.grant import MEANINGS, Grant
 from daemon.recovery.findings import FINDINGS
 
 HERE = Path(__file__).resolve().parent
@@ -104,6 +108,10 @@ stays there until a person removes it. A file of the spool is the upload's bytes
 """
 
 
+#: Where the keys of a grant stand in docs/access.md.
+_KEYS: Final = re.compile(r"(?<=from daemon/model/grant.py -->\n).*?(?=<!-- end of keys -->)", re.DOTALL)
+
+
 def errors_page() -> str:
     """The text of docs/errors.md."""
     parts = [_ERRORS_HEAD]
@@ -127,6 +135,27 @@ def recovery_page() -> str:
     """The text of docs/recovery.md."""
     rows = [(f"`{kind.name}`", kind.title, kind.repair, kind.advice) for kind in FINDINGS.values()]
     return f"{_RECOVERY_HEAD}\n{_table(('finding', 'what is wrong', 'what is done', 'what is left to do'), rows)}"
+
+
+def access_page() -> str:
+    """The text of docs/access.md: as it is, with the keys of a grant in it."""
+    rows = [(f"`{key}`", meaning, _without(key)) for key, meaning in MEANINGS.items()]
+    return _KEYS.sub(lambda _: _table(("key", "meaning", "without it"), rows), (HERE / "access.md").read_text())
+
+
+def _without(key: str) -> str:
+    """What holds for a grant without that key."""
+    default = getattr(Grant(), key)
+    match default:
+        case None:
+            return "no limit"
+        case bool():
+            return "true" if default else "false"
+        case int():
+            return f'`"{default:04o}"`'
+        case tuple():
+            return ", ".join(f'`["{low}-{high}"]`' for low, high in default)
+    return "it has to be there"
 
 
 def logged_fields() -> dict[str, set[str]]:
@@ -175,6 +204,7 @@ def main() -> None:
     (HERE / "errors.md").write_text(errors_page())
     (HERE / "events.md").write_text(events_page())
     (HERE / "recovery.md").write_text(recovery_page())
+    (HERE / "access.md").write_text(access_page())
 
 
 if __name__ == "__main__":

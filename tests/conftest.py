@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.live.host import Host, find_host
 from tests.power import disks
+from tests.support.certificates import Authority
 
 #: The one reason why a test is left out.
 NO_INCUS = "no Incus answers on this machine; `make incus` installs one"
@@ -71,6 +72,12 @@ def quick_path() -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(prefix="courier-test-", dir=_MEMORY if _MEMORY.is_dir() else None))
     yield made
     shutil.rmtree(made)
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Who signs certificates for tests."""
+    return Authority(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="session")

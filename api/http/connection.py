@@ -1,4 +1,4 @@
-"""One connection, as Hypercorn serves it, with six things done otherwise.
+"""One connection, as Hypercorn serves it, with seven things done otherwise.
 
 - Requests are read by a reader of our own: HTTP/1 only, and a wish to change to anything else is passed over. In
   HTTP/2, which Hypercorn would change to, one slow upload holds up the others, and a failed handshake of WebSocket
@@ -7,6 +7,7 @@
 - `100 Continue` is sent when the app reads the body, not before it has looked at the head.
 - A connection is closed as soon as its client has closed it, not a keep-alive time later.
 - A client that does not read its answers is not waited for without end.
+- TLS is begun once the connection has its place (`api.http.secure`).
 - What every request costs: the idle time is watched by a timer instead of two tasks, and an answer's head and
   body leave in one piece.
 
@@ -15,7 +16,6 @@ Hypercorn is imported here and nowhere else.
 
 import asyncio
 import contextlib
-import socket
 import sys
 import time
 import traceback
@@ -36,14 +36,19 @@ from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import ASGIFramework, ConnectionState, TaskGroup
 
 from api.http.pace import Pace
-from api.http.peers import Shares, peer_of
+from api.http.peers import Shares, Via, via_of
 from api.http.problem import problem, refusal
+from api.http.refusal_log import RefusalLog
 from api.http.request_reader import CONTINUE, Request, RequestReader, events_of
 from api.http.request_target import split
-from api.http.response import ASKER, PEER, PRIVATE, Answer, App, as_http
+from api.http.response import ASKER, CERTIFICATE, DOOR, PEER, PEER_CREDENTIALS, VIA, Answer, App, as_http
+from api.http.secure import secure, why_failed
 from api.http.slow_reader import Outflow
 from daemon.errors import Rejected
 from daemon.log import log
+from daemon.model.certificate import ShownCertificate
+from daemon.process.listeners import Door
+from daemon.process.tls import ServerTls
 
 #: What is read at once: each piece of a body costs some hundred microseconds, whatever its size.
 READ_BYTES: Final = 128 * 1024
@@ -52,33 +57,62 @@ QUEUED_PIECES: Final = 2
 
 
 class Connections:
-    """All connections of one server, as many as `shares` admits, whose clients read and write at `pace()`."""
+    """All connections of one server, as many as `shares` admits, whose clients read and write at `pace()`.
 
-    def __init__(self, app: App, shares: Shares, pace: Callable[[], Pace]) -> None:
+    Where a door speaks TLS, `tls()` is what it is spoken with from now on.
+    """
+
+    def __init__(
+        self, app: App, shares: Shares, pace: Callable[[], Pace], tls: Callable[[], ServerTls | None],
+        refusals: RefusalLog,
+    ) -> None:
         self._app = ASGIWrapper(cast(ASGIFramework, app))
         self._shares = shares
         self._pace = pace
+        self._tls = tls
+        self._refusals = refusals
         self._config = _configuration()
         self._context = WorkerContext(None)
         self._open: dict[asyncio.Task[Any], Connection] = {}
+        self._handshakes: set[asyncio.Task[Any]] = set()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection to its end; refuse it when there are too many, and none of them is idle."""
-        peer = peer_of(writer)
+    async def serve(self, door: Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection that came by `door`; refuse it when there are too many, and none of them is idle."""
+        via = via_of(writer)
+        peer = via.peer
         if not self._shares.take(peer):
             if not self._make_room(peer):
-                await _turn_away(writer)
+                await _turn_away(door, writer)
                 return
             self._shares.count(peer)
         try:
-            await self._converse(reader, writer, peer)
+            if door.tls:
+                await self._converse_in_tls(door, writer, via)
+            else:
+                await self._converse(Connection(
+                    self._app, self._config, self._context, reader, writer, door=door, via=via, pace=self._pace))
         finally:
             self._shares.give_back(peer)
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str) -> None:
-        connection = Connection(self._app, self._config, self._context, reader, writer, peer=peer, pace=self._pace)
-        task = asyncio.current_task()
-        assert task is not None  # a coroutine runs in one
+    async def _converse_in_tls(self, door: Door, plain: asyncio.StreamWriter, via: Via) -> None:
+        tls = self._tls()
+        assert tls is not None  # the door would not be open
+        task = _this_task()
+        self._handshakes.add(task)
+        try:
+            secured = await secure(plain, tls, timeout_s=self._pace().timeout_s, limit=READ_BYTES)
+        except OSError as error:
+            if (why := why_failed(error)) is not None:
+                self._refusals.log("tls.refused", peer=via.peer, code=why[0], detail=why[1], listen=door.address)
+            return
+        finally:
+            self._handshakes.discard(task)
+        await self._converse(Connection(
+            self._app, self._config, self._context, secured.reader, secured.writer, door=door, via=via,
+            pace=self._pace, beneath=plain.transport, certificate=secured.certificate))
+
+    async def _converse(self, connection: "Connection") -> None:
+        task = _this_task()
         self._open[task] = connection
         try:
             await connection
@@ -98,21 +132,31 @@ class Connections:
     @property
     def count(self) -> int:
         """How many connections are open."""
-        return len(self._open)
+        return len(self._open) + len(self._handshakes)
 
     async def end(self) -> None:
         """Close the connections on which nothing goes on; come back when the others have ended too."""
         await self._context.terminated.set()
+        for handshake in self._handshakes:
+            handshake.cancel()
         for connection in self._open.values():
             connection.idle_timer.fire_now()
         while self._open:
             await asyncio.wait(self._open)
 
 
-async def _turn_away(writer: asyncio.StreamWriter) -> None:
+def _this_task() -> "asyncio.Task[Any]":
+    task = asyncio.current_task()
+    assert task is not None  # a coroutine runs in one
+    return task
+
+
+async def _turn_away(door: Door, writer: asyncio.StreamWriter) -> None:
+    """Tell the client to come back; where TLS is spoken it is not worth a handshake."""
     answer = problem(Rejected("too_busy")).plus(("Connection", "close"))
     with contextlib.suppress(ConnectionError):
-        writer.write(as_http(answer))
+        if not door.tls:
+            writer.write(as_http(answer))
         writer.close()
         await writer.wait_closed()
 
@@ -258,19 +302,25 @@ class Connection(TCPServer):
 
     def __init__(
         self, app: ASGIWrapper, config: Config, context: WorkerContext, reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter, *, peer: str, pace: Callable[[], Pace],
+        writer: asyncio.StreamWriter, *, door: Door, via: Via, pace: Callable[[], Pace],
+        beneath: asyncio.WriteTransport | None = None, certificate: ShownCertificate | None = None,
     ) -> None:
+        """Where TLS is spoken, `beneath` is what it is spoken over, and `certificate` what the client showed."""
         super().__init__(app, asyncio.get_running_loop(), config, context, {}, reader, writer)
         self.idle_task = self.idle_timer = IdleTimer(context, pace)
-        self.outflow: Final = Outflow(writer.transport, pace)
-        self.peer: Final = peer
+        self.outflow: Final = Outflow(writer.transport, pace, beneath)
+        self.door: Final = door
+        self.peer: Final = via.peer
+        self._via: Final = via
+        self._certificate: Final = certificate
         self._held = b""
 
     async def _read_data(self) -> None:
-        private = self.writer.get_extra_info("socket").family == socket.AF_UNIX
-        state = ConnectionState({PRIVATE: private, PEER: self.peer})
+        state = ConnectionState({
+            DOOR: self.door, VIA: self._via, PEER: self.peer, PEER_CREDENTIALS: self._via.credentials,
+            CERTIFICATE: self._certificate})
         protocol = Http1(
-            self.app, self.config, self.context, self._task_group, state, False, None, None, self.protocol_send,
+            self.app, self.config, self.context, self._task_group, state, self.door.tls, None, None, self.protocol_send,
             is_closing=self.writer.is_closing, begin_head=self.idle_timer.begin_head)
         state[ASKER] = protocol
         self.protocol = cast(ProtocolWrapper, protocol)
@@ -298,7 +348,7 @@ class Connection(TCPServer):
             try:
                 self.outflow.write(data)
                 await self.writer.drain()
-            except (ConnectionError, RuntimeError):
+            except (OSError, RuntimeError):
                 await self.protocol.handle(Closed())
 
 

@@ -25,15 +25,22 @@ def collect(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     return collected
 
 
-def read_instance(text: str, config: Config) -> tuple[str, str]:
-    """Split `instance` or `remote:instance` into the names of a configured remote and an instance."""
+def read_instance(text: str) -> tuple[str, str]:
+    """Split `instance` or `remote:instance` into the names of a remote and an instance, whether they exist or not."""
     named, project, instance = split_instance(text)
     remote = named or LOCAL
     if project is not None:
         raise Rejected("bad_instance", f"{printable(text)!r} names a project, which has no place here.")
+    return remote, instance
+
+
+def check_configured(remote: str, config: Config) -> None:
+    """Raise Rejected('unknown_remote') unless the remote is configured.
+
+    Whoever may not use a remote is not told that: ask this after the decision about rights.
+    """
     if config.remote(remote) is None:
         raise Rejected("unknown_remote", f"The remote {remote!r} is not configured.")
-    return remote, instance
 
 
 def read_query(query: bytes, known: frozenset[str]) -> dict[str, str]:
@@ -69,10 +76,10 @@ def read_owner(text: str | None) -> int | None:
     return int(text)
 
 
-def read_flag(text: str | None, default: bool) -> bool:
-    """A yes/no value: true, false, 1 or 0."""
+def read_flag(text: str | None) -> bool | None:
+    """A yes/no value: true, false, 1 or 0; None when it is not given."""
     if text is None:
-        return default
+        return None
     flag = _FLAGS.get(text.lower())
     if flag is None:
         raise Rejected("bad_flag", f"{printable(text)!r} is neither true nor false.")

@@ -3,14 +3,22 @@
 Guarantees: nobody who holds few places is locked out by one who holds many, as long as peers can be told apart.
 """
 
+import contextlib
+import errno
+import fcntl
 import ipaddress
 import socket
 import struct
+from array import array
 from asyncio import StreamWriter
 from collections.abc import Callable
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
+from daemon.access.peers import Credentials
 from daemon.process.shared_counts import Column, SharedCount, SharedCounts
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 #: This part of the places is for those who hold few. Source: dynamic thresholds, Choudhury and Hahne (1998).
 KEPT_SHARE: Final = 1 / 4
@@ -18,29 +26,96 @@ KEPT_SHARE: Final = 1 / 4
 _NETWORK_BITS: Final = 64
 #: `struct ucred`: pid, uid, gid (unix(7)).
 _CREDENTIALS: Final = struct.Struct("iII")
-#: Who went away before it could be seen who it was.
-_NOBODY: Final = "nobody"
+#: The groups of the user besides; Python has no name for it. Of more than 256 groups it can be told none.
+_SO_PEERGROUPS: Final = 59
+_MAX_GROUPS_BYTES: Final = 1024
+#: The address of who went away before it could be seen who it was: nobody's.
+_UNSPECIFIED: Final = ("0.0.0.0", 0)
+#: Asks for the IPv4 addresses of all interfaces (netdevice(7)), and how each of them is told: `struct ifreq`.
+_SIOCGIFCONF: Final = 0x8912
+_INTERFACE: Final = struct.Struct("20s4s16x")
+_MAX_INTERFACES: Final = 1024
+#: Any port: nothing is sent there.
+_DISCARD: Final = 9
 
 
-def peer_of(writer: StreamWriter) -> str:
-    """The peer of a connection as a value to be compared: an address, an IPv6 network, or a user at a Unix socket.
+@dataclass(frozen=True, slots=True)
+class Via:
+    """Who is at the other end of a connection."""
 
-    Where the kernel hides the users of a Unix socket (a user namespace), all of them are one.
-    """
+    #: None at a Unix socket.
+    address: str | None
+    #: The user at a Unix socket; None elsewhere.
+    credentials: Credentials | None = None
+    #: True when the address is one of this machine's own, from which each of its users may come.
+    is_local: bool = False
+
+    @property
+    def peer(self) -> str:
+        """A value to be compared: an address, an IPv6 network, or a user at a Unix socket.
+
+        Where the kernel hides the users of a Unix socket (a user namespace), all of them are one.
+        """
+        return f"uid:{self.credentials.uid}" if self.credentials else network_of(self.address or _UNSPECIFIED[0])
+
+
+def via_of(writer: StreamWriter) -> Via:
+    """Look at a connection that has just begun."""
     connection = writer.get_extra_info("socket")
     if connection.family == socket.AF_UNIX:
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        return f"uid:{_CREDENTIALS.unpack(credentials)[1]}"
-    name = writer.get_extra_info("peername")
-    return network_of(name[0]) if name else _NOBODY
+        return Via(None, _credentials(connection))
+    name = writer.get_extra_info("peername") or _UNSPECIFIED
+    return Via(str(plain_address(name[0])), is_local=is_local(connection, name))
+
+
+def _credentials(connection: socket.socket) -> Credentials:
+    _, uid, gid = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    groups = b""
+    with contextlib.suppress(OSError):
+        groups = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MAX_GROUPS_BYTES)
+    return Credentials(uid, gid, frozenset(group for (group,) in struct.iter_unpack("I", groups)))
+
+
+def is_local(connection: socket.socket, name: tuple[Any, ...]) -> bool:
+    """True when that address, of the other end, is one of this machine, or when that cannot be told."""
+    address = plain_address(name[0])
+    if address.is_loopback or address.is_unspecified or name[0] == connection.getsockname()[0]:
+        return True
+    try:
+        return address in _own_ipv4(connection) if address.version == 4 else _is_own(connection.family, name)
+    except OSError:
+        return True
+
+
+def _own_ipv4(connection: socket.socket) -> set[IpAddress]:
+    """The machine's IPv4 addresses: of the network of the connection, which may be another than the process's."""
+    room = array("B", bytes(_MAX_INTERFACES * _INTERFACE.size))
+    asked = struct.pack("iP", len(room), room.buffer_info()[0])
+    size, _ = struct.unpack("iP", fcntl.ioctl(connection, _SIOCGIFCONF, asked))
+    if size == len(room):
+        raise OSError(errno.ENOBUFS, "more addresses than there is room for")
+    return {ipaddress.IPv4Address(packed) for _, packed in _INTERFACE.iter_unpack(room[:size].tobytes())}
+
+
+def _is_own(family: int, name: tuple[Any, ...]) -> bool:
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        # Whoever sends to an address of his own has that address.
+        probe.connect((name[0], _DISCARD, *name[2:]))
+        return bool(probe.getsockname()[0] == name[0])
 
 
 def network_of(address: str) -> str:
     """An IPv4 address as it is; of an IPv6 address the part that tells customers apart."""
-    found = ipaddress.ip_address(address.partition("%")[0])
+    found = plain_address(address)
     if isinstance(found, ipaddress.IPv4Address):
         return str(found)
-    return str(found.ipv4_mapped or ipaddress.IPv6Network((found, _NETWORK_BITS), strict=False))
+    return str(ipaddress.IPv6Network((found, _NETWORK_BITS), strict=False))
+
+
+def plain_address(text: str) -> IpAddress:
+    """An address without its zone, and as IPv4 where it stands for one; raises ValueError for anything else."""
+    found = ipaddress.ip_address(text.partition("%")[0])
+    return getattr(found, "ipv4_mapped", None) or found
 
 
 class Shares:

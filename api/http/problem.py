@@ -5,6 +5,8 @@ from typing import Final
 from api.http.response import PROBLEM, Answer, json_answer, text_answer
 from daemon.errors import CourierError
 
+#: Who asks is not known, or not believed.
+UNAUTHORIZED: Final = 401
 #: The address whose clients read plain text.
 UPLOAD: Final = "/upload"
 
@@ -30,5 +32,9 @@ def refusal(path: str, error: CourierError) -> Answer:
 
 
 def _headers(error: CourierError) -> tuple[tuple[str, str], ...]:
-    wait_s = error.kind.retry_after_s
-    return (("Retry-After", str(wait_s)),) if wait_s else ()
+    if error.kind.status == UNAUTHORIZED:
+        # RFC 6750, 3.
+        shown = "" if error.code == "no_credential" else ', error="invalid_token"'
+        return (("WWW-Authenticate", f'Bearer realm="incus-courier"{shown}'),)
+    wait_s = error.retry_after_s
+    return (("Retry-After", str(wait_s)), *error.headers) if wait_s else error.headers

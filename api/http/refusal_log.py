@@ -1,7 +1,7 @@
 """The log of refusals: a client that is refused again and again fills neither the log nor the disk.
 
-Guarantees: of each kind, and from each peer, the first is logged at once, and then one a second, the newest, which says
-how many it stands for besides itself. So what others are refused is never hidden by it.
+Guarantees: of each kind, and from each peer and identity, the first is logged at once, and then one a second, the
+newest, which says how many it stands for besides itself. So what others are refused is never hidden by it.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ from daemon.log import log
 PAUSE_S: Final = 1.0
 
 
-#: An event, the code of its error, and a peer.
-Kind = tuple[str, object, str]
+#: An event, the code of its error, a peer, and who it is, as far as that is known.
+Kind = tuple[str, object, str, str | None]
 
 
 @dataclass
@@ -32,9 +32,13 @@ class RefusalLog:
     def __init__(self) -> None:
         self._kept: dict[Kind, _Kept] = {}
 
-    def log(self, event: str, *, peer: str, code: object = None, **fields: Any) -> None:
-        """Log `event`, now or within PAUSE_S. Events with another code are of another kind."""
-        kind = (event, code, peer)
+    def log(self, event: str, *, peer: str, code: object = None, root: str | None = None, **fields: Any) -> None:
+        """Log `event`, now or within PAUSE_S. Events with another code are of another kind.
+
+        So are those of another `root`: the administrator's identity that somebody at the peer is, or acts under. Those
+        are few, while somebody could hand on any number.
+        """
+        kind = (event, code, peer, root)
         kept = self._kept.get(kind)
         if kept is None:
             log(event, peer=peer, code=code, **fields)
@@ -58,7 +62,7 @@ class RefusalLog:
 
     def _tell(self, kind: Kind) -> bool:
         """Log the newest of what was kept back; False when there was nothing."""
-        event, code, peer = kind
+        event, code, peer, _ = kind
         kept = self._kept.pop(kind, _Kept())
         if kept.number:
             log(event, peer=peer, code=code, left_out=kept.number - 1 or None, **kept.newest)

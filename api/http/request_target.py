@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-_ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?]*)(/?.*)")
+_ABSOLUTE: Final = re.compile(rb"(https?)://([^/?]*)(/?.*)", re.IGNORECASE)
 
 
 def split(target: bytes) -> tuple[bytes | None, bytes]:
@@ -11,4 +11,10 @@ def split(target: bytes) -> tuple[bytes | None, bytes]:
     found = _ABSOLUTE.fullmatch(target)
     if found is None:
         return None, target
-    return found[1], found[2] if found[2].startswith(b"/") else b"/" + found[2]
+    return found[2], found[3] if found[3].startswith(b"/") else b"/" + found[3]
+
+
+def scheme_of(target: bytes) -> str | None:
+    """The scheme of a target in small letters; None when it is a path."""
+    found = _ABSOLUTE.fullmatch(target)
+    return found[1].decode("ascii").lower() if found else None

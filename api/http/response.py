@@ -13,10 +13,20 @@ Send = Callable[[Event], Awaitable[None]]
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-#: In the state of a request's scope: true when file permissions say who may come in.
-PRIVATE: Final = "private"
-#: There too: who asks, as `api.http.peers` tells them apart.
+#: In the state of a request's scope: who asks, as `api.http.peers` tells them apart.
 PEER: Final = "peer"
+#: There too: the `api.http.peers.Via` of the connection.
+VIA: Final = "via"
+#: There too: the `daemon.access.peers.Credentials` of who connected to a Unix socket; None elsewhere.
+PEER_CREDENTIALS: Final = "peer credentials"
+#: There too: the `api.http.forwarded.Forwarded`, which has the address that counts.
+FORWARDED: Final = "forwarded"
+#: There too: the `daemon.process.listeners.Door` that the request came in by.
+DOOR: Final = "door"
+#: There too: the `daemon.model.certificate.ShownCertificate` of the client, or None.
+CERTIFICATE: Final = "certificate"
+#: There too: the `api.access.requester.Requester`.
+REQUESTER: Final = "requester"
 #: There too: the `Asker`.
 ASKER: Final = "asker"
 
@@ -50,6 +60,10 @@ class Answer:
         return Answer(self.status, self.media_type, self.body, self.headers + headers)
 
 
+#: It was done, and there is nothing to say about it.
+NOTHING: Final = Answer(204, TEXT, b"")
+
+
 def text_answer(status: int, text: str, *headers: tuple[str, str]) -> Answer:
     """An answer in plain UTF-8 text."""
     return Answer(status, TEXT, text.encode("utf-8", "replace"), headers)
@@ -79,7 +93,9 @@ def as_http(answer: Answer) -> bytes:
 
 def headers_of(answer: Answer) -> list[tuple[bytes, bytes]]:
     """The headers of `answer` as they go over the wire."""
-    headers = [(b"content-type", answer.media_type.encode("ascii")),
-               (b"content-length", str(len(answer.body)).encode("ascii"))]
+    # Of what is not there nothing is said (RFC 9110, 8.6).
+    headers = [] if answer.status == NOTHING.status else [
+        (b"content-type", answer.media_type.encode("ascii")),
+        (b"content-length", str(len(answer.body)).encode("ascii"))]
     headers.extend((name.lower().encode("ascii"), value.encode("latin-1")) for name, value in answer.headers)
     return headers

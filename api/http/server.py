@@ -10,6 +10,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from api.http.connection import READ_BYTES, Connections
@@ -17,10 +18,12 @@ from api.http.drain import Farewell
 from api.http.listener import USED_UP, Listener
 from api.http.pace import Pace
 from api.http.peers import Shares
+from api.http.refusal_log import RefusalLog
 from api.http.response import App
 from daemon.log import log
 from daemon.process import sd_notify
 from daemon.process.listeners import Door
+from daemon.process.tls import ServerTls
 
 #: Seconds between two turns of the main loop, each of which tells the watchdog that it is alive.
 TURN_S: Final = 1.0
@@ -47,6 +50,9 @@ class Hooks:
     connections: Shares
     #: How slowly a client may read its answers.
     pace: Callable[[], Pace]
+    #: What TLS is spoken with where a door speaks it.
+    tls: Callable[[], ServerTls | None]
+    refusals: RefusalLog
     #: How many uploads are being received.
     running: Callable[[], int]
     stopping: Callable[[], None]
@@ -60,12 +66,14 @@ class Server:
 
     def __init__(self, app: App, doors: Sequence[Door], hooks: Hooks) -> None:
         self._stopping = asyncio.Event()
-        self._connections = Connections(Farewell(app, self._stopping.is_set), hooks.connections, hooks.pace)
+        self._connections = Connections(
+            Farewell(app, self._stopping.is_set), hooks.connections, hooks.pace, hooks.tls, hooks.refusals)
         self._doors = doors
         self._hooks = hooks
         self._loop = asyncio.get_running_loop()
         self._hurry = asyncio.Event()
         self._reloading: asyncio.Task[None] | None = None
+        self._reload_wanted = False
         self._failed = False
 
     def fail(self) -> None:
@@ -80,7 +88,7 @@ class Server:
             self._loop.add_signal_handler(number, self._stop)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
         listeners = [Listener.of(door.socket, self._has_fewest, self._loop.call_soon) for door in self._doors]
-        servers = [await self._listen(listener) for listener in listeners]
+        servers = [await self._listen(listener, door) for listener, door in zip(listeners, self._doors, strict=True)]
         log("api.started", listen=", ".join(door.address for door in self._doors))
         sd_notify.ready()
         turning = asyncio.create_task(self._turn())
@@ -96,10 +104,11 @@ class Server:
     def _has_fewest(self) -> bool:
         return self._hooks.connections.own.fewest
 
-    async def _listen(self, listener: Listener) -> asyncio.Server:
+    async def _listen(self, listener: Listener, door: Door) -> asyncio.Server:
         # What is accepted is counted in the next turn.
         at_once = ACCEPTED_AT_ONCE if self._hooks.connections.own.alone else 1
-        return await asyncio.start_server(self._connections.serve, sock=listener, backlog=at_once, limit=READ_BYTES)
+        return await asyncio.start_server(
+            partial(self._connections.serve, door), sock=listener, backlog=at_once, limit=READ_BYTES)
 
     async def _stop_accepting(self, listeners: Sequence[Listener], servers: Sequence[asyncio.Server]) -> None:
         for listener in listeners:
@@ -116,8 +125,15 @@ class Server:
         self._stopping.set()
 
     def _reload(self) -> None:
+        self._reload_wanted = True
         if self._reloading is None or self._reloading.done():
-            self._reloading = asyncio.create_task(self._hooks.reload())
+            self._reloading = asyncio.create_task(self._reload_while_wanted())
+
+    async def _reload_while_wanted(self) -> None:
+        # What a reload has read may be older than a signal that comes while it goes on.
+        while self._reload_wanted:
+            self._reload_wanted = False
+            await self._hooks.reload()
 
     async def _turn(self) -> None:
         said = ""

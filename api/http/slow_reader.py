@@ -14,8 +14,13 @@ from daemon.log import log
 class Outflow:
     """The way out of one connection."""
 
-    def __init__(self, transport: asyncio.WriteTransport, pace: Callable[[], Pace]) -> None:
+    def __init__(
+        self, transport: asyncio.WriteTransport, pace: Callable[[], Pace],
+        beneath: asyncio.WriteTransport | None = None,
+    ) -> None:
+        """`beneath` is what a transport of TLS hands on to, which keeps most of what waits."""
         self._transport = transport
+        self._beneath = beneath
         self._pace = pace
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -46,7 +51,8 @@ class Outflow:
 
     @property
     def _waiting_bytes(self) -> int:
-        return self._transport.get_write_buffer_size()
+        beneath = 0 if self._beneath is None else self._beneath.get_write_buffer_size()
+        return self._transport.get_write_buffer_size() + beneath
 
     @property
     def _read_bytes(self) -> int:

@@ -3,20 +3,25 @@
 Every method blocks on the disk: call it from a thread. A reader never waits for a writer.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from api.queries.sight import Sight
 from api.queries.task_query import Question, merge
 from daemon.errors import QueueFault, Rejected
-from daemon.model.task import PENDING, Task
+from daemon.model.task import PENDING, State, Task
 from daemon.spool import Receive, Room
 from daemon.state.layout import Layout
-from daemon.task_queue import Intake, open_intake
+from daemon.task_queue import Intake, Total, open_intake
 
 #: Tasks that are in memory of each shard while a page is made.
 STEP: Final = 64
+#: Instances that are looked through one beside the other for somebody who may not see all; of more all tasks are.
+WALKS_AT_ONCE: Final = 64
+#: Names of instances that are read at once.
+KEYS_AT_ONCE: Final = 512
 
 Result = TypeVar("Result")
 
@@ -51,27 +56,63 @@ class Reader:
         #: What waited in each shard when it could last be read.
         self._pending = [Waiting()] * shards
 
-    def find(self, task_id: str) -> Task | None:
-        """The task of that id, or None. Raises Rejected('queue_unreadable' or 'no_room')."""
+    def find(self, task_id: str, sees: Callable[[Task], bool]) -> Task | None:
+        """The task of that id, or None; every shard is asked, whether it is there and seen or not.
+
+        Raises Rejected('queue_unreadable' or 'no_room').
+        """
+        seen, trouble = None, None
         for shard in range(len(self._queues)):
-            task = self._ask(shard, lambda queue: queue.find(task_id))
-            if task is not None:
-                return task
-        return None
+            try:
+                task = self._ask(shard, lambda queue: queue.find(task_id))
+            except Rejected as error:
+                trouble = trouble or error
+                continue
+            if task is not None and sees(task):
+                seen = task
+        if seen is None and trouble is not None:
+            raise trouble
+        return seen
 
-    def newest(self, question: Question) -> Iterator[Task]:
-        """All tasks that are asked for, newest first, read as they are taken. Raises as `find`."""
-        return merge([self._walk(shard, question) for shard in question.shards(len(self._queues))])
+    def newest(self, question: Question, sight: Sight) -> Iterator[Task]:
+        """All tasks that are asked for and seen, newest first, read as they are taken. Raises as `find`."""
+        client = question.client or sight.sender
+        if sight.sender not in {None, client}:
+            return iter(())
+        walks = [self._walk(shard, question.states, key, client, question.after)
+                 for shard in question.shards(len(self._queues)) for key in self._instances(shard, question, sight)]
+        return filter(sight.sees, merge(walks))
 
-    def _walk(self, shard: int, question: Question) -> Iterator[Task]:
-        before = question.after
-        while tasks := self._step(shard, question, before):
+    def _instances(self, shard: int, question: Question, sight: Sight) -> Sequence[str | None]:
+        """The instances whose tasks are to be looked through, or None for all at once."""
+        if question.instance_key is not None:
+            return [question.instance_key] if sight.reaches(question.instance_key) else []
+        if sight.everywhere:
+            return [None]
+        reached: list[str | None] = []
+        after = ""
+        while keys := self._keys(shard, after):
+            reached += [key for key in keys if sight.reaches(key)]
+            if len(reached) > WALKS_AT_ONCE:
+                return [None]
+            after = keys[-1]
+        return reached
+
+    def _walk(
+        self, shard: int, states: frozenset[State], instance_key: str | None, client: str | None, before: str | None,
+    ) -> Iterator[Task]:
+        while tasks := self._step(shard, states, instance_key, client, before):
             yield from tasks
             before = tasks[-1].task_id
 
-    def _step(self, shard: int, question: Question, before: str | None) -> list[Task]:
+    def _step(
+        self, shard: int, states: frozenset[State], instance_key: str | None, client: str | None, before: str | None,
+    ) -> list[Task]:
         return self._ask(shard, lambda queue: queue.page(
-            states=question.states, instance_key=question.instance_key, before=before, limit=STEP))
+            states=states, instance_key=instance_key, client=client, before=before, limit=STEP))
+
+    def _keys(self, shard: int, after: str) -> list[str]:
+        return self._ask(shard, lambda queue: queue.instance_keys(after, KEYS_AT_ONCE))
 
     def waiting(self) -> Waiting:
         """What waits now. A shard that cannot be read counts as when it last could be.
@@ -82,6 +123,11 @@ class Reader:
             with suppress(Rejected):
                 self._pending[shard] = self._count(shard)
         return sum(self._pending, Waiting())
+
+    def pending_under(self, client: str) -> Total:
+        """What waits of that client and of all that act under it. Raises as `find`."""
+        totals = [self._ask(shard, lambda queue: queue.pending_under(client)) for shard in range(len(self._queues))]
+        return Total(sum(total.tasks for total in totals), sum(total.size_bytes for total in totals))
 
     def _count(self, shard: int) -> Waiting:
         totals = self._ask(shard, lambda queue: queue.totals(PENDING)).values()

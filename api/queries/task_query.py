@@ -11,12 +11,12 @@ from api.http.parameters import read_instance, read_query
 from api.http.response import json_bytes
 from daemon.config import Config
 from daemon.errors import Rejected
-from daemon.model.names import check_project, printable
+from daemon.model.names import check_project, is_client, printable
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload, is_task_id
 from daemon.model.view import describe
 
-PARAMETERS: Final = frozenset({"state", "instance", "project", "limit", "after"})
+PARAMETERS: Final = frozenset({"state", "instance", "project", "client", "limit", "after"})
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
 #: A page of tasks ends once it has so many bytes, though more tasks were asked for: their paths may be long.
@@ -34,6 +34,8 @@ class Question:
     states: frozenset[State] = frozenset()
     #: The instance whose tasks are wanted; its path does not matter.
     instance: Destination | None = None
+    #: The client whose tasks are wanted.
+    client: str | None = None
     limit: int = DEFAULT_LIMIT
     #: The id of the last task of the page before.
     after: str | None = None
@@ -64,8 +66,11 @@ def read_question(query: bytes, config: Config) -> Question:
     after = parameters.get("after")
     if after is not None and not is_task_id(after):
         raise Rejected("bad_query", "`after` is not the id of a task.")
+    client = parameters.get("client")
+    if client is not None and not is_client(client):
+        raise Rejected("bad_query", "`client` cannot be the name of a client.")
     return Question(
-        states=_states(parameters.get("state")), instance=_instance(parameters, config),
+        states=_states(parameters.get("state")), instance=_instance(parameters, config), client=client,
         limit=_limit(parameters.get("limit")), after=after, parameters=tuple(parameters.items()))
 
 
@@ -113,7 +118,7 @@ def _instance(parameters: dict[str, str], config: Config) -> Destination | None:
         if "project" in parameters:
             raise Rejected("bad_query", "`project` goes with `instance`.")
         return None
-    remote, instance = read_instance(given, config)
+    remote, instance = read_instance(given)
     return Destination(remote, check_project(parameters.get("project", config.project_of(remote))), instance, "/")
 
 

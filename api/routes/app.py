@@ -5,20 +5,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 from starlette.routing import Route, Router
 
-from api.http.browser_origin import check, from_browser
+from api.access.identify import Doorkeeper
 from api.http.early_response import EarlyAnswers
-from api.http.parameters import collect, read_query
+from api.http.parameters import check_configured, collect, read_query
 from api.http.peers import Shares
-from api.http.problem import UPLOAD, plain_problem, problem, refusal
+from api.http.problem import UPLOAD, plain_problem, problem
 from api.http.refusal_log import RefusalLog
-from api.http.request_target import split
 from api.http.response import (
     PEER,
-    PRIVATE,
+    REQUESTER,
     Answer,
     App,
     Receive,
@@ -30,14 +29,19 @@ from api.http.response import (
 )
 from api.live_config import LiveConfig
 from api.queries import task_query
+from api.queries.sight import Sight
 from api.routes import health
+from api.routes.entrance import HEALTH, READINESS, entrance, tell_refused
+from api.routes.tokens import TokenRoutes
 from api.threads import joined
 from api.uploads.body import ClientGone
 from api.uploads.intake import Uploads
 from api.uploads.receive import Accepted
 from api.uploads.request import UploadRequest, read_put, read_upload, refuse_parameters
+from daemon.access.decide import decide
 from daemon.config import Config
 from daemon.errors import CourierError, Rejected
+from daemon.model.grant import Permission
 from daemon.model.names import printable
 from daemon.model.task import Task
 from daemon.model.upload import is_task_id
@@ -45,8 +49,11 @@ from daemon.model.view import describe
 from daemon.process.shared_counts import Column, SharedCounts
 
 Handler = Callable[[Scope, Receive], Awaitable[Answer]]
+Audit = Callable[[Scope, Rejected], None]
 Refuse = Callable[[CourierError], Answer]
 
+#: The statuses of refusals for want of rights.
+REFUSALS_OF_RIGHTS: Final = frozenset({401, 403, 429})
 #: Pages of tasks that are in memory at once, in all processes together, at most a megabyte each.
 PAGES_AT_ONCE: Final = 64
 _NO_PARAMETERS: Final[frozenset[str]] = frozenset()
@@ -60,6 +67,8 @@ class Endpoint:
     refuse: Refuse = problem
     #: The answer to any other method, when it is not a problem.
     other_method: Answer | None = None
+    #: Told of each refusal.
+    audit: Audit | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -68,6 +77,8 @@ class Endpoint:
             answer = await self._answer(scope, receive)
         except Rejected as error:
             answer = self.refuse(error)
+            if self.audit is not None:
+                self.audit(scope, error)
         except (ClientGone, asyncio.CancelledError) as gone:
             answer = None
             if isinstance(gone, asyncio.CancelledError):
@@ -112,8 +123,11 @@ class Few:
 class Courier:
     """What the addresses do."""
 
-    def __init__(self, live: LiveConfig, uploads: Uploads, probe: health.Probe, threads: Executor) -> None:
+    def __init__(
+        self, live: LiveConfig, uploads: Uploads, probe: health.Probe, threads: Executor, refusals: RefusalLog,
+    ) -> None:
         self._live = live
+        self._refusals = refusals
         self._uploads = uploads
         self._probe = probe
         self._examiner = health.Examiner(probe, threads)
@@ -127,21 +141,27 @@ class Courier:
             refuse_parameters(scope["query_string"])
             return read_upload(headers, config)
 
-        request, accepted = await self._uploads.take(read, receive, scope["state"][PEER])
+        state = scope["state"]
+        request, accepted = await self._uploads.take(read, receive, state[PEER], state[REQUESTER])
         sentence = (f"File '{request.display_name}' queued for processing"
                     f" on container '{request.destination.instance}'.")
-        return text_answer(202, sentence, *_accepted_headers(accepted))
+        return text_answer(202, sentence, *self._accepted_headers(accepted, state))
 
     async def put_file(self, scope: Scope, receive: Receive) -> Answer:
         """PUT a file into an instance: answer with its task."""
-        headers, parts, peer = collect(scope["headers"]), scope["path_params"], scope["state"][PEER]
+        headers, parts, state = collect(scope["headers"]), scope["path_params"], scope["state"]
         _, accepted = await self._uploads.take(
             lambda config: read_put(parts["instance"], parts["path"], scope["query_string"], headers, config), receive,
-            peer)
+            state[PEER], state[REQUESTER])
         # The first upload's task; its bytes may be there before its row is, after a repair.
-        task = await self._find(accepted.task_id) if accepted.replayed else None
+        task = await self._find(accepted.task_id, lambda _: True) if accepted.replayed else None
         described = describe(task) if task else task_query.describe_new(accepted.upload, accepted.task_id)
-        return json_answer(202, described, *_accepted_headers(accepted))
+        return json_answer(202, described, *self._accepted_headers(accepted, state))
+
+    def _accepted_headers(self, accepted: Accepted, state: Mapping[str, Any]) -> list[tuple[str, str]]:
+        headers = [("Location", f"{task_query.ADDRESS}/{accepted.task_id}")]
+        replayed = [("Idempotency-Replayed", "true")] if accepted.replayed else []
+        return [*headers, *replayed, *self._uploads.rate_headers(state[REQUESTER].caller)]
 
     async def get_task(self, scope: Scope, receive: Receive) -> Answer:
         """GET one task."""
@@ -149,18 +169,34 @@ class Courier:
         task_id = scope["path_params"]["task_id"]
         if not is_task_id(task_id):
             raise Rejected("task_not_found", f"{printable(task_id)!r} is not the id of a task.")
-        task = await self._find(task_id)
+        sight, hidden = Sight(scope["state"][REQUESTER].caller), list[str]()
+
+        def sees(task: Task) -> bool:
+            code = sight.refusal(task)
+            hidden.extend([code] if code else ())
+            return code is None
+
+        task = await self._find(task_id, sees)
         if task is None:
+            for code in hidden:
+                tell_refused(self._refusals, scope, code, sight.caller, task_id=task_id)
             raise Rejected("task_not_found")
         return json_answer(200, describe(task))
 
     async def get_tasks(self, scope: Scope, receive: Receive) -> Answer:
         """GET a page of tasks."""
         question = task_query.read_question(scope["query_string"], self._live.config)
-        return await joined(self._threads.submit(self._page, question))
+        caller = scope["state"][REQUESTER].caller
+        code = decide(caller, Permission.READ)
+        if code is not None:
+            raise Rejected(code)
+        sight = Sight(caller)
+        if question.instance is not None and sight.reaches(question.instance.instance_key):
+            check_configured(question.instance.remote, self._live.config)
+        return await joined(self._threads.submit(self._page, question, sight))
 
-    def _page(self, question: task_query.Question) -> Answer:
-        return json_answer(200, task_query.describe_page(self._probe.reader.newest(question), question))
+    def _page(self, question: task_query.Question, sight: Sight) -> Answer:
+        return json_answer(200, task_query.describe_page(self._probe.reader.newest(question, sight), question))
 
     async def get_health(self, scope: Scope, receive: Receive) -> Answer:
         """GET /healthz: the process is up."""
@@ -169,51 +205,41 @@ class Courier:
     async def get_readiness(self, scope: Scope, receive: Receive) -> Answer:
         """GET /readyz: whether uploads can be taken and delivered."""
         readiness = await self._examiner.examine(self._live.config)
-        return json_answer(readiness.status, readiness.describe())
+        may_know = decide(scope["state"][REQUESTER].caller, Permission.METRICS) is None
+        return json_answer(readiness.status, readiness.describe(reasons=may_know))
 
-    async def _find(self, task_id: str) -> Task | None:
-        return await joined(self._threads.submit(self._probe.reader.find, task_id))
+    async def _find(self, task_id: str, sees: Callable[[Task], bool]) -> Task | None:
+        return await joined(self._threads.submit(self._probe.reader.find, task_id, sees))
 
 
-def build(courier: Courier, live: LiveConfig, refusals: RefusalLog, counts: SharedCounts) -> App:
+def build(
+    courier: Courier, tokens: TokenRoutes, live: LiveConfig, doorkeeper: Doorkeeper, refusals: RefusalLog,
+    counts: SharedCounts,
+) -> App:
     """The ASGI app; `counts` has the pages that wait to be read in all API processes."""
     other_method = text_answer(405, "POST method required.")
     pages = Shares(lambda: PAGES_AT_ONCE, counts, Column.PAGES)
+    def audit(scope: Scope, error: Rejected) -> None:
+        if error.kind.status in REFUSALS_OF_RIGHTS:
+            tell_refused(refusals, scope, error.code, scope["state"][REQUESTER].caller)
+
+    all_tokens = Endpoint({"GET": tokens.get_page, "POST": tokens.post}, audit=audit)
     router = Router(
         [
             Route(UPLOAD, Endpoint({"POST": courier.post_upload}, plain_problem, other_method)),
             Route("/v1/instances/{instance}/files/{path:path}", Endpoint({"PUT": courier.put_file})),
             Route("/v1/tasks/{task_id}", Endpoint({"GET": courier.get_task})),
-            Route("/v1/tasks", Few(Endpoint({"GET": courier.get_tasks}), pages)),
-            Route("/healthz", Endpoint({"GET": courier.get_health})),
-            Route("/readyz", Endpoint({"GET": courier.get_readiness})),
+            Route("/v1/tasks", Few(Endpoint({"GET": courier.get_tasks}, audit=audit), pages)),
+            Route("/v1/tokens/{key_id}", Endpoint({"GET": tokens.get_one, "DELETE": tokens.delete}, audit=audit)),
+            # Who is slow to send keeps nobody from a page.
+            Route("/v1/tokens", Few(all_tokens, pages), methods=["GET"]),
+            Route("/v1/tokens", all_tokens),
+            Route(HEALTH, Endpoint({"GET": courier.get_health})),
+            Route(READINESS, Endpoint({"GET": courier.get_readiness})),
         ],
         redirect_slashes=False, default=_nothing_here)
-    return EarlyAnswers(_entrance(router, live, refusals))
-
-
-def _entrance(app: App, live: LiveConfig, refusals: RefusalLog) -> App:
-    """Refuse pages of other sites. Find the way by the address as it was sent: an encoded slash separates nothing."""
-
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        authority, path = split(scope["raw_path"])
-        scope["path"] = path.decode("ascii")
-        try:
-            if not scope["state"].get(PRIVATE) and from_browser(scope["headers"]):
-                check(collect(scope["headers"]), authority, live.config.api.hosts)
-        except Rejected as error:
-            refusals.log("request.refused", peer=scope["state"][PEER], code=error.code, detail=error.detail)
-            await send_answer(send, refusal(scope["path"], error))
-        else:
-            await app(scope, receive, send)
-
-    return serve
+    return EarlyAnswers(entrance(router, live, doorkeeper, refusals))
 
 
 async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
     await send_answer(send, problem(Rejected("not_found")))
-
-
-def _accepted_headers(accepted: Accepted) -> list[tuple[str, str]]:
-    headers = [("Location", f"{task_query.ADDRESS}/{accepted.task_id}")]
-    return [*headers, ("Idempotency-Replayed", "true")] if accepted.replayed else headers

@@ -4,7 +4,7 @@ A try blocks on the disk, so it is made in a thread; nobody waits for it without
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -35,8 +35,10 @@ class Readiness:
         """200 when nothing stands in the way, else 503."""
         return 503 if self.reasons else 200
 
-    def describe(self) -> dict[str, Any]:
-        """The readiness for a client."""
+    def describe(self, *, reasons: bool) -> dict[str, Any]:
+        """The readiness for a client; `reasons` and workers only for who may know them."""
+        if not reasons:
+            return {"ready": not self.reasons}
         return {
             "ready": not self.reasons,
             "reasons": [{"code": reason.code, "message": reason.detail} for reason in self.reasons],
@@ -52,6 +54,8 @@ class Probe:
     spool: Receive
     reader: Reader
     admission: Admission
+    #: Why the tokens cannot be read, for people; None while all is well.
+    tokens_trouble: Callable[[], str | None] = lambda: None
 
     def examine(self, config: Config) -> Readiness:
         """Find out what stands in the way now."""
@@ -62,6 +66,8 @@ class Probe:
         except OSError as error:
             workers = [None] * config.queue.shards
             reasons.append(Rejected("storage_failed", f"The workers' locks: {error.strerror}."))
+        if (unreadable := self.tokens_trouble()) is not None:
+            reasons.append(Rejected("tokens_unreadable", unreadable))
         if self.admission.draining:
             reasons.append(Rejected("draining"))
         if (trouble := self.admission.trouble()) is not None:

@@ -1,6 +1,7 @@
 """The body of one request as it arrives: in pieces, counted, and only as slow as is allowed."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from api.http.pace import Pace
@@ -18,12 +19,23 @@ class ClientGone(Exception):  # not an error of ours: there is nobody left to te
 class Body:
     """Reads the pieces of one body. Only the time spent waiting for the client counts against it."""
 
-    def __init__(self, receive: Receive, *, length: int | None, max_bytes: int, pace: Pace) -> None:
+    def __init__(
+        self, receive: Receive, *, length: int | None, max_bytes: int, pace: Pace, too_large: str = "too_large",
+        unannounced: Callable[[int], Awaitable[None]] | None = None,
+    ) -> None:
+        """Read with `receive`; `too_large` is the code for what has more than `max_bytes`.
+
+        `unannounced` is told how many bytes came of which nobody knew before; what it raises ends the body.
+        """
         self._receive = receive
         self._length = length
         self._max_bytes = max_bytes
         self._pace = pace
+        self._unannounced = unannounced if length is None else None
         self._waited_s = 0.0
+        self._too_large = too_large
+        self._refusal: Rejected | None = None
+        self._limit: asyncio.Timeout | None = None
         self._clock = asyncio.get_running_loop().time
         self.received_bytes = 0
         #: True when its length was stated.
@@ -34,13 +46,17 @@ class Body:
     async def pieces(self, at_least: int) -> list[bytes]:
         """The next pieces: `at_least` bytes and a little more, or all that was left when the body ended.
 
-        Raises Rejected('too_large', 'too_slow' or 'incomplete_body'), and ClientGone.
+        Raises Rejected('too_large', 'too_slow' or 'incomplete_body'), what `refuse` was given, what `unannounced`
+        raises, and ClientGone.
         """
+        if self._refusal is not None:
+            raise self._refusal
         pieces: list[bytes] = []
         wanted = self.received_bytes + at_least
         moved_at = self._clock()
         try:
             async with asyncio.timeout_at(self._deadline(moved_at)) as limit:
+                self._limit = limit
                 while not self.ended and self.received_bytes < wanted:
                     piece = await self._next()
                     if piece:
@@ -50,8 +66,18 @@ class Body:
                         limit.reschedule(self._deadline(now))
                         moved_at = now
         except TimeoutError as error:
-            raise Rejected("too_slow") from error
+            raise self._refusal or Rejected("too_slow") from error
+        finally:
+            self._limit = None
+        if self._unannounced is not None:
+            await self._unannounced(sum(map(len, pieces)))
         return pieces
+
+    def refuse(self, refusal: Rejected) -> None:
+        """Take no more of it: whoever reads gets the refusal. What is whole already stays so."""
+        self._refusal = refusal
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(self._clock())
 
     def _deadline(self, now: float) -> float:
         """When to give up if nothing comes; a little late, because it is not moved for every piece."""
@@ -66,7 +92,7 @@ class Body:
         piece: bytes = event.get("body", b"")
         self.received_bytes += len(piece)
         if self.received_bytes > self._max_bytes:
-            raise Rejected("too_large")
+            raise Rejected(self._too_large)
         self.ended = not event.get("more_body", False)
         if self.ended and self._length is not None and self.received_bytes != self._length:
             raise Rejected("incomplete_body")

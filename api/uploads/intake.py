@@ -2,65 +2,120 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any, Final
 
+from api.access.amounts import Amounts, Use
+from api.access.quotas import Admitted, Headers, Quotas
+from api.access.requester import Requester
 from api.http.refusal_log import RefusalLog
 from api.http.response import Receive
 from api.live_config import LiveConfig
 from api.uploads.admission import Admission, Place
+from api.uploads.authorize import authorized
 from api.uploads.backlog import Backlog
 from api.uploads.body import Body, ClientGone
 from api.uploads.receive import Accepted, Receiver
 from api.uploads.request import UploadRequest
+from daemon.access.caller import Caller
+from daemon.access.decide import largest_file
 from daemon.config import Config, Limits
 from daemon.errors import Rejected
 from daemon.log import log
+
+#: From here on a status says that the service is in trouble, not the client.
+INTERNAL_SERVER_ERROR: Final = 500
 
 
 class Uploads:
     """Takes uploads."""
 
     def __init__(
-        self, live: LiveConfig, admission: Admission, backlog: Backlog, receiver: Receiver, refusals: RefusalLog,
+        self, live: LiveConfig, admission: Admission, backlog: Backlog, quotas: Quotas, receiver: Receiver,
+        refusals: RefusalLog, amounts: Amounts,
     ) -> None:
         self._live = live
         self._refusals = refusals
         self._admission = admission
         self._backlog = backlog
+        self._quotas = quotas
         self._receiver = receiver
+        self._amounts = amounts
         self._clock = asyncio.get_running_loop().time
+        #: What is being received, of whom.
+        self._running: dict[Body, tuple[Requester, UploadRequest]] = {}
 
     async def take(
-        self, read: Callable[[Config], UploadRequest], receive: Receive, peer: str,
+        self, read: Callable[[Config], UploadRequest], receive: Receive, peer: str, requester: Requester,
     ) -> tuple[UploadRequest, Accepted]:
-        """Take the upload of `peer` that `read` finds in the request's head.
+        """Take the upload of `requester`, at `peer`, that `read` finds in the request's head.
 
         Raises Rejected and ClientGone, and logs them.
         """
         began = self._clock()
         request = None
+        caller = requester.caller
+        who: dict[str, Any] = {"peer": peer, "root": caller.root, "client": caller.name, "address": caller.address}
         try:
             request = read(self._live.config)
-            accepted = await self._take(request, receive, peer)
+            request = authorized(request, caller, self._live.config)
+            accepted = await self._take(request, receive, peer, requester)
         except Rejected as error:
-            self._refusals.log("upload.rejected", peer=peer, code=error.code, detail=error.detail, **_about(request),
+            self._refusals.log("upload.rejected", **who, code=error.code, detail=error.detail, **_about(request),
                                **self._since(began))
             raise
         except ClientGone:
-            self._refusals.log("upload.aborted", peer=peer, **_about(request), **self._since(began))
+            self._refusals.log("upload.aborted", **who, **_about(request), **self._since(began))
             raise
         self._log_accepted(accepted, began)
         return request, accepted
 
-    async def _take(self, request: UploadRequest, receive: Receive, peer: str) -> Accepted:
+    def rate_headers(self, caller: Caller) -> Headers:
+        """What his answers say about his rates."""
+        return self._quotas.headers(caller)
+
+    async def recheck(self) -> None:
+        """End the uploads under way of who may not make them any more."""
+        for body, (requester, request) in list(self._running.items()):
+            try:
+                authorized(request, await requester.again(), self._live.config)
+            except Rejected as refusal:
+                # What cannot be looked up at the moment is looked up again.
+                if refusal.kind.status < INTERNAL_SERVER_ERROR:
+                    body.refuse(refusal)
+
+    async def _take(self, request: UploadRequest, receive: Receive, peer: str, requester: Requester) -> Accepted:
         config = self._live.config
         await self._backlog.freshen()
-        with await self._admit(request.length, peer, config.limits) as place:
-            body = Body(receive, length=request.length, max_bytes=config.limits.max_upload_bytes,
-                        pace=self._live.pace())
+        # The quotas last: what the service itself refuses takes nothing of them.
+        with (await self._admit(request.length, peer, config.limits) as place,
+              await self._quotas.enter(requester.caller, request.length) as admitted):
+            async with self._amounts.using(requester.caller, request.length) as use:
+                accepted = await self._receive(request, receive, requester, place, admitted, use)
+                use.nothing = accepted.replayed
+        return accepted
+
+    async def _receive(
+        self, request: UploadRequest, receive: Receive, requester: Requester, place: Place, admitted: Admitted,
+        use: Use,
+    ) -> Accepted:
+        body = self._body_of(request, receive, requester.caller, admitted)
+        self._running[body] = requester, request
+        try:
             accepted = await self._receiver.take(request, body, place)
+        finally:
+            use.undecided = body.ended
+            del self._running[body]
         if not accepted.replayed:
             self._admission.accepted(accepted.upload.size)
         return accepted
+
+    def _body_of(self, request: UploadRequest, receive: Receive, caller: Caller, admitted: Admitted) -> Body:
+        own = largest_file(caller)
+        most = self._live.config.limits.max_upload_bytes
+        smaller = own is not None and own < most
+        return Body(receive, length=request.length, max_bytes=own if own is not None and smaller else most,
+                    pace=self._live.pace(), too_large="size_not_allowed" if smaller else "too_large",
+                    unannounced=admitted.more)
 
     async def _admit(self, length: int | None, peer: str, limits: Limits) -> Place:
         try:
@@ -76,16 +131,16 @@ class Uploads:
         upload = accepted.upload
         log("upload.replayed" if accepted.replayed else "upload.accepted", task_id=accepted.task_id,
             instance=upload.destination.instance, project=upload.destination.project, path=upload.destination.path,
-            size=upload.size, sha256=upload.sha256, **self._since(began))
-        for task_id in accepted.superseded:
+            size=upload.size, sha256=upload.sha256, client=upload.client, **self._since(began))
+        for task_id, client in accepted.superseded.items():
             log("upload.superseded", task_id=task_id, by=upload.task_id, instance=upload.destination.instance,
-                path=upload.destination.path)
+                path=upload.destination.path, client=client)
 
-    def _since(self, began: float) -> dict[str, float]:
+    def _since(self, began: float) -> dict[str, Any]:
         return {"duration_ms": round((self._clock() - began) * 1000, 2)}
 
 
-def _about(request: UploadRequest | None) -> dict[str, str | int | None]:
+def _about(request: UploadRequest | None) -> dict[str, Any]:
     if request is None:
         return {}
     to = request.destination

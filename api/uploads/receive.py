@@ -8,7 +8,7 @@ while the next batch is being read; it holds up no small one.
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -42,7 +42,8 @@ class Accepted:
     upload: Upload
     #: The task that stands for it: another one's when it repeats an idempotency key.
     task_id: str
-    superseded: Sequence[str]
+    #: Ids of the tasks that it replaced, each with the client that had sent it.
+    superseded: Mapping[str, str | None]
 
     @property
     def replayed(self) -> bool:
@@ -147,5 +148,6 @@ def _upload_of(incoming: Incoming, check: Check, request: UploadRequest) -> Uplo
     check.conclude(sha256)
     return Upload(
         task_id=str(uuid_utils.uuid7()), destination=request.destination, size=incoming.size, sha256=sha256,
-        mode=request.mode, uid=request.uid, gid=request.gid, mkdirs=request.mkdirs,
-        display_name=request.display_name, created_at=time.time(), idempotency_key=request.idempotency_key)
+        mode=request.mode, uid=request.uid, gid=request.gid, mkdirs=bool(request.mkdirs),
+        display_name=request.display_name, created_at=time.time(), idempotency_key=request.idempotency_key,
+        client=request.client)

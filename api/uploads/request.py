@@ -50,17 +50,20 @@ class UploadRequest:
     mode: int | None
     uid: int | None
     gid: int | None
-    mkdirs: bool
+    #: None: as it is configured.
+    mkdirs: bool | None
     idempotency_key: str | None
     #: Digests that the body must have.
     digests: frozenset[Digest]
     #: Content-Length, or None for a chunked body.
     length: int | None
+    #: The name of the identity that sends it; None for an anonymous one.
+    client: str | None = None
 
 
 def read_upload(headers: Headers, config: Config) -> UploadRequest:
     """Read a POST /upload: everything is in its headers."""
-    remote, instance = read_instance(header(headers, b"x-container-name", "bad_instance") or "", config)
+    remote, instance = read_instance(header(headers, b"x-container-name", "bad_instance") or "")
     path = header(headers, b"x-file-path", "bad_path") or ""
     offered = _last_part(header(headers, b"x-host-path", "bad_name") or "")
     if path.endswith("/"):
@@ -73,13 +76,13 @@ def read_upload(headers: Headers, config: Config) -> UploadRequest:
         mode=read_mode(header(headers, b"x-file-mode", "bad_mode")),
         uid=read_owner(header(headers, b"x-file-uid", "bad_owner")),
         gid=read_owner(header(headers, b"x-file-gid", "bad_owner")),
-        mkdirs=read_flag(header(headers, b"x-create-dirs", "bad_flag"), config.delivery.mkdirs),
+        mkdirs=read_flag(header(headers, b"x-create-dirs", "bad_flag")),
         idempotency_key=_idempotency_key(headers), digests=announced(headers), length=read_length(headers))
 
 
 def read_put(instance: str, path: str, query: bytes, headers: Headers, config: Config) -> UploadRequest:
     """Read a PUT /v1/instances/{instance}/files/{path}; both parts as they stand in the address, undecoded."""
-    remote, name = read_instance(unescape(instance, "bad_instance"), config)
+    remote, name = read_instance(unescape(instance, "bad_instance"))
     parameters = read_query(query, PUT_PARAMETERS)
     project = parameters.get("project")
     return UploadRequest(
@@ -89,7 +92,7 @@ def read_put(instance: str, path: str, query: bytes, headers: Headers, config: C
         display_name=unescape(path.rsplit("/", 1)[-1], "bad_path"),
         mode=read_mode(parameters.get("mode")),
         uid=read_owner(parameters.get("uid")), gid=read_owner(parameters.get("gid")),
-        mkdirs=read_flag(parameters.get("mkdirs"), config.delivery.mkdirs),
+        mkdirs=read_flag(parameters.get("mkdirs")),
         idempotency_key=_idempotency_key(headers), digests=announced(headers), length=read_length(headers))
 
 

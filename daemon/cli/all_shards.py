@@ -44,10 +44,11 @@ class AllShards:
         return None
 
     def page(
-        self, *, states: frozenset[State], instance_key: str | None, before: str | None, limit: int,
+        self, *, states: frozenset[State], instance_key: str | None, client: str | None, before: str | None,
+        limit: int,
     ) -> list[Task]:
         """Up to `limit` tasks of all shards, newest first, with ids under `before`. Raises QueueFault."""
-        pages = [queue.page(states=states, instance_key=instance_key, before=before, limit=limit)
+        pages = [queue.page(states=states, instance_key=instance_key, client=client, before=before, limit=limit)
                  for queue in self.queues.values()]
         merged = heapq.merge(*pages, key=lambda task: task.task_id, reverse=True)
         # While tasks move to another number of shards, one may be in two of them.

@@ -4,18 +4,23 @@ import errno
 import json
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from daemon import config as configuration
+from daemon.access.openness import only_known_may
+from daemon.access.token_file import READERS, TokenState, read_tokens, readers_gid, token_file_of
 from daemon.cli.all_shards import shards_of
-from daemon.config import Config
-from daemon.errors import CourierError
+from daemon.cli.check_tls import tls_findings
+from daemon.config import INSTALLED_FILE, Config
+from daemon.errors import CannotStart, CourierError
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
 from daemon.process.isolated import python
 from daemon.process.listeners import look_at
@@ -29,6 +34,8 @@ from daemon.task_queue.sqlite.versions import look_over
 
 #: What the worker's unit names in LoadCredential=remotes:
 INSTALLED_CREDENTIALS: Final = Path("/etc/incus-courier/credentials")
+#: Tokens that are named in one line.
+_NAMES_AT_MOST: Final = 10
 
 
 class CheckResult(NamedTuple):
@@ -52,7 +59,11 @@ def check(config: Config, config_file: str | None) -> int:
 
 def _findings(config: Config, config_file: str | None) -> Iterator[CheckResult]:
     yield CheckResult("configuration", True, str(configuration.find_file(config_file) or "the built-in defaults"))
-    yield _try("addresses", lambda: _check_addresses(config))
+    yield _try("addresses", lambda: _check_addresses(config, configuration.find_file(config_file)))
+    installed = configuration.find_file(config_file) == INSTALLED_FILE
+    yield from (CheckResult(*finding) for finding in tls_findings(config, installed=installed))
+    # Before root gives its power away: only it and the API read them.
+    yield _try("tokens", lambda: _check_tokens(token_file_of(configuration.find_file(config_file)), time.time()))
     layout = Layout(config.state.path)
     try:
         owner = identity_to_take(layout)
@@ -99,9 +110,39 @@ def _try(what: str, look: Callable[[], str]) -> CheckResult:
         return CheckResult(what, False, str(error), "Check the directory's owner, its permissions and its filesystem.")
 
 
-def _check_addresses(config: Config) -> str:
-    look_at(config.api.listen, allow_anonymous=config.api.allow_anonymous)
+def _check_addresses(config: Config, file: Path | None) -> str:
+    look_at(config.api.listen, identified=only_known_may(config, file), allow_anonymous=config.api.allow_anonymous)
     return ", ".join(config.api.listen)
+
+
+def _check_tokens(path: Path | None, now: float) -> str:
+    if path is None:
+        return "none: there is no configuration file that they could be beside"
+    tokens = read_tokens(path)
+    if not tokens.any_made:
+        return f"none in {path}"
+    if path.parent == configuration.INSTALLED_FILE.parent:
+        _check_readers(path)
+    names: dict[TokenState, list[str]] = {state: [] for state in TokenState}
+    for token in tokens.every:
+        names[tokens.state(token, now)].append(token.name)
+    told = [f"{label}: {_some(names[state])}" for label, state in (
+        ("expire within 14 days", TokenState.EXPIRES_SOON), ("expired", TokenState.EXPIRED)) if names[state]]
+    valid = sum(len(names[state]) for state in TokenState if state.is_valid)
+    return "; ".join([f"{valid} valid in {path}", *told])
+
+
+def _check_readers(path: Path) -> None:
+    """Raise CannotStart when the API of the installed service cannot read the file."""
+    found, gid = path.stat(), readers_gid()
+    if gid is not None and not (found.st_gid == gid and found.st_mode & stat.S_IRGRP):
+        raise CannotStart("bad_tokens", f"{path}: the API cannot read it. Give it to the group: chgrp {READERS} {path};"
+                                        f" chmod 0640 {path}")
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _NAMES_AT_MOST
+    return ", ".join(names[:_NAMES_AT_MOST]) + (f" and {more} more" if more > 0 else "")
 
 
 def _is_unmade(layout: Layout) -> bool:

@@ -1,4 +1,7 @@
-"""Which tasks a person means: by ids, or by instance, state and age. What cannot be understood is said, exit code 2."""
+"""Which tasks a person means: by ids, or by instance, client, state and age.
+
+What cannot be understood is said, exit code 2.
+"""
 
 import re
 import sys
@@ -8,7 +11,7 @@ from typing import Final
 
 from daemon.config import LOCAL, Config
 from daemon.errors import Rejected
-from daemon.model.names import printable, split_instance
+from daemon.model.names import is_client, printable, split_instance
 from daemon.model.task import State
 from daemon.model.upload import Destination, is_task_id
 from daemon.process.exit_status import Misused
@@ -25,6 +28,7 @@ class Chosen:
 
     ids: tuple[str, ...] = ()
     instance: Destination | None = None
+    client: str | None = None
     states: frozenset[State] = frozenset()
     #: Only tasks accepted so many seconds ago, or earlier.
     older_than_s: float | None = None
@@ -36,30 +40,32 @@ class Chosen:
 
 
 def choose(
-    config: Config, *, ids: Sequence[str] = (), instance: str | None = None, states: Sequence[str] = (),
-    older_than: str | None = None,
+    config: Config, *, ids: Sequence[str] = (), instance: str | None = None, client: str | None = None,
+    states: Sequence[str] = (), older_than: str | None = None,
 ) -> Chosen:
     """Understand what was typed. Raises Misused."""
     return Chosen(
         ids=tuple(dict.fromkeys(_read_ids(ids))),
         instance=None if instance is None else read_instance(instance, config),
+        client=None if client is None else _read_client(client),
         states=frozenset(_read_state(name) for text in states for name in text.split(",")),
         older_than_s=None if older_than is None else read_age(older_than))
 
 
 def must_mean_some(chosen: Chosen) -> None:
     """Raise Misused unless tasks are chosen in one way: changing all of them takes saying so."""
-    by_kind = chosen.instance is not None or chosen.states or chosen.older_than_s is not None
+    by_kind = (chosen.instance is not None or chosen.client is not None or chosen.states
+               or chosen.older_than_s is not None)
     if bool(chosen.ids) == bool(by_kind):
         raise Misused("Name tasks by their ids (or - to read ids from standard input), or choose them by --instance,"
-                      " --state and --older-than; one or the other.")
+                      " --client, --state and --older-than; one or the other.")
 
 
-def read_age(text: str) -> float:
-    """The seconds of `90s`, `15m`, `2h` or `3d`. Raises Misused."""
+def read_age(text: str, option: str = "--older-than") -> float:
+    """The seconds of `90s`, `15m`, `2h` or `3d`. Raises Misused naming the option."""
     found = _AGE.fullmatch(text)
     if not found:
-        raise Misused(f"--older-than {printable(text)}: give a number and a unit, for example 90s, 15m, 2h or 3d")
+        raise Misused(f"{option} {printable(text)}: give a number and a unit, for example 90s, 15m, 2h or 3d")
     return float(int(found["number"]) * _UNIT_S[found["unit"]])
 
 
@@ -76,6 +82,12 @@ def read_instance(text: str, config: Config) -> Destination:
 def check_id(text: str) -> str | None:
     """Why `text` cannot be a task's id, or None."""
     return None if is_task_id(text) else "this is not the id of a task"
+
+
+def _read_client(text: str) -> str:
+    if not is_client(text):
+        raise Misused(f"--client {printable(text)}: this cannot be the name of a client")
+    return text
 
 
 def _read_state(text: str) -> State:

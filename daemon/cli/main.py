@@ -1,7 +1,9 @@
 """The command line: `incus-courier`. Thin: each command reads the configuration and calls one thing."""
 
+import inspect
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -9,9 +11,10 @@ import typer
 
 from daemon import __version__
 from daemon import config as configuration
+from daemon.cli.grant_options import GRANT_OPTIONS
 from daemon.config import Config
 from daemon.errors import CourierError
-from daemon.process.exit_status import EXIT_FAILED, EXIT_USAGE, Misused, end_with
+from daemon.process.exit_status import EXIT_FAILED, EXIT_USAGE, Misused, Unable, end_with
 from daemon.process.isolated import python
 from daemon.process.output import flush as flush_output
 from daemon.process.output import say, warn
@@ -65,9 +68,12 @@ def load_for_state(config: str | None = None) -> Config:
 @app.command()
 def serve(config: ConfigOption = None) -> None:
     """Run the whole service in the foreground: the API and a worker for each shard."""
+    from daemon.access.openness import only_known_may
     from daemon.process.serve import serve as run
 
-    raise SystemExit(run(load(config), _absolute(ChosenFile.file)))
+    loaded = load(config)
+    identified = only_known_may(loaded, configuration.find_file(ChosenFile.file))
+    raise SystemExit(run(loaded, _absolute(ChosenFile.file), identified=identified))
 
 
 @app.command()
@@ -127,6 +133,7 @@ app.add_typer(tasks, name="tasks")
 IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Task ids; - reads them from stdin.")]
 InstanceOption = Annotated[
     str | None, typer.Option("--instance", metavar="[REMOTE:][PROJECT/]NAME", help="Tasks of this instance.")]
+ClientOption = Annotated[str | None, typer.Option("--client", metavar="NAME", help="Tasks that this client sent.")]
 StateOption = Annotated[
     list[str] | None, typer.Option("--state", metavar="STATE", help="Tasks in this state. Repeatable.")]
 OlderOption = Annotated[
@@ -138,7 +145,8 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Also where a newer u
 
 @tasks.command("list")
 def list_tasks(
-    instance: InstanceOption = None, state: StateOption = None, older_than: OlderOption = None,
+    instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
+    older_than: OlderOption = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
     after: Annotated[str | None, typer.Option(metavar="ID", help="Go on after this task.")] = None,
     json: JsonOption = False, config: ConfigOption = None,
@@ -148,7 +156,7 @@ def list_tasks(
     from daemon.cli.filters import choose
 
     loaded = load_for_state(config)
-    chosen = choose(loaded, instance=instance, states=state or (), older_than=older_than)
+    chosen = choose(loaded, instance=instance, client=client, states=state or (), older_than=older_than)
     raise SystemExit(tasks.list_tasks(loaded, chosen, limit=limit, after=after, as_json=json))
 
 
@@ -167,47 +175,52 @@ def show(
 
 @tasks.command()
 def retry(
-    ids: IdsArgument = None, instance: InstanceOption = None, state: StateOption = None, older_than: OlderOption = None,
-    force: ForceOption = False, no_wait: NoWaitOption = False, json: JsonOption = False, config: ConfigOption = None,
+    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
+    older_than: OlderOption = None, force: ForceOption = False, no_wait: NoWaitOption = False,
+    json: JsonOption = False, config: ConfigOption = None,
 ) -> None:
     """Try dead letters and deferred tasks again, now."""
-    _change("retry", config, ids, instance, state, older_than, force=force, wait=not no_wait, as_json=json)
+    _change("retry", config, ids, instance, client, state, older_than, force=force, wait=not no_wait, as_json=json)
 
 
 @tasks.command()
 def cancel(
-    ids: IdsArgument = None, instance: InstanceOption = None, state: StateOption = None, older_than: OlderOption = None,
-    no_wait: NoWaitOption = False, json: JsonOption = False, config: ConfigOption = None,
+    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
+    older_than: OlderOption = None, no_wait: NoWaitOption = False, json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """Do not deliver tasks, and remove their bytes."""
-    _change("cancel", config, ids, instance, state, older_than, wait=not no_wait, as_json=json)
+    _change("cancel", config, ids, instance, client, state, older_than, wait=not no_wait, as_json=json)
 
 
 @tasks.command()
 def hold(
-    ids: IdsArgument = None, instance: InstanceOption = None, state: StateOption = None, older_than: OlderOption = None,
-    no_wait: NoWaitOption = False, json: JsonOption = False, config: ConfigOption = None,
+    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
+    older_than: OlderOption = None, no_wait: NoWaitOption = False, json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """Do not deliver tasks until they are released."""
-    _change("hold", config, ids, instance, state, older_than, wait=not no_wait, as_json=json)
+    _change("hold", config, ids, instance, client, state, older_than, wait=not no_wait, as_json=json)
 
 
 @tasks.command()
 def release(
-    ids: IdsArgument = None, instance: InstanceOption = None, state: StateOption = None, older_than: OlderOption = None,
-    force: ForceOption = False, no_wait: NoWaitOption = False, json: JsonOption = False, config: ConfigOption = None,
+    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
+    older_than: OlderOption = None, force: ForceOption = False, no_wait: NoWaitOption = False,
+    json: JsonOption = False, config: ConfigOption = None,
 ) -> None:
     """Deliver tasks that were held."""
-    _change("release", config, ids, instance, state, older_than, force=force, wait=not no_wait, as_json=json)
+    _change("release", config, ids, instance, client, state, older_than, force=force, wait=not no_wait, as_json=json)
 
 
 @tasks.command()
 def delete(
-    ids: IdsArgument = None, instance: InstanceOption = None, state: StateOption = None, older_than: OlderOption = None,
-    no_wait: NoWaitOption = False, json: JsonOption = False, config: ConfigOption = None,
+    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
+    older_than: OlderOption = None, no_wait: NoWaitOption = False, json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """Give up dead letters and remove their bytes; take finished tasks off the lists."""
-    _change("delete", config, ids, instance, state, older_than, wait=not no_wait, as_json=json)
+    _change("delete", config, ids, instance, client, state, older_than, wait=not no_wait, as_json=json)
 
 
 @tasks.command()
@@ -216,7 +229,7 @@ def flush(
     no_wait: NoWaitOption = False, json: JsonOption = False, config: ConfigOption = None,
 ) -> None:
     """Try all deferred tasks of an instance now."""
-    _change("flush", config, None, instance, ["deferred"], None, wait=not no_wait, as_json=json)
+    _change("flush", config, None, instance, None, ["deferred"], None, wait=not no_wait, as_json=json)
 
 
 @tasks.command()
@@ -227,9 +240,88 @@ def save(task_id: Annotated[str, typer.Argument(metavar="ID")], config: ConfigOp
     raise SystemExit(tasks.save(load_for_state(config), task_id, sys.stdout.fileno()))
 
 
+token = typer.Typer(no_args_is_help=True, help="Make, show and end tokens: who shows one may do what it allows.")
+app.add_typer(token, name="token")
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The token's name.")]
+
+
+def _with_grant_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option for each key of a grant; what is given comes in its keyword arguments."""
+    own = [parameter for parameter in inspect.signature(command).parameters.values()
+           if parameter.kind is not parameter.VAR_KEYWORD]
+    of_grant = [
+        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[
+            option.type, typer.Option(option.declared, metavar=option.metavar, help=option.help, show_default=False)])
+        for key, option in GRANT_OPTIONS.items()]
+    command.__dict__["__signature__"] = inspect.Signature([*own, *of_grant])
+    return command
+
+
+@token.command("new")
+@_with_grant_options
+def new_token(
+    name: NameArgument,
+    expires: Annotated[str | None, typer.Option(
+        metavar="WHEN", help="When it ends: 90d, 12h, or a date, 2027-01-01 (UTC). Without it: never.")] = None,
+    under: Annotated[str | None, typer.Option(
+        metavar="NAME", help="A token that bounds this one: it allows no more than that, and ends with it.")] = None,
+    json: JsonOption = False, config: ConfigOption = None, **grant: object,
+) -> None:
+    """Make a token, and write it once, as the last line of standard output."""
+    from daemon.cli import token
+
+    raise SystemExit(token.new(_config_file(config), name, grant, expires=expires, under=under, as_json=json))
+
+
+@token.command("list")
+def list_tokens(
+    every: Annotated[bool, typer.Option("--all", help="Those that were revoked, too.")] = False,
+    json: JsonOption = False, config: ConfigOption = None,
+) -> None:
+    """List tokens: what each allows, and how it stands."""
+    from daemon.cli import token
+
+    raise SystemExit(token.list_tokens(_config_file(config), every=every, as_json=json))
+
+
+@token.command("show")
+def show_token(name: NameArgument, json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Show all that is known of a token; the token itself is kept nowhere."""
+    from daemon.cli import token
+
+    raise SystemExit(token.show(_config_file(config), name, as_json=json))
+
+
+@token.command("revoke")
+def revoke_token(name: NameArgument, json: JsonOption = False, config: ConfigOption = None) -> None:
+    """End a token now, and those under it."""
+    from daemon.cli import token
+
+    raise SystemExit(token.revoke(_config_file(config), name, as_json=json))
+
+
+@token.command("rotate")
+def rotate_token(
+    name: NameArgument,
+    keep: Annotated[str, typer.Option(metavar="TIME", help="How long the old one stays valid beside it.")] = "24h",
+    json: JsonOption = False, config: ConfigOption = None,
+) -> None:
+    """Make a new token in the place of an old one, and write it once, as the last line of standard output."""
+    from daemon.cli import token
+
+    raise SystemExit(token.rotate(_config_file(config), name, keep=keep, as_json=json))
+
+
+def _config_file(config: str | None) -> Path | None:
+    """The configuration file, unread: tokens can be revoked also while it is wrong."""
+    ChosenFile.file = config or ChosenFile.file
+    return configuration.find_file(ChosenFile.file)
+
+
 def _change(
-    verb: str, config: str | None, ids: list[str] | None, instance: str | None, states: list[str] | None,
-    older_than: str | None, *, wait: bool, as_json: bool, force: bool = False,
+    verb: str, config: str | None, ids: list[str] | None, instance: str | None, client: str | None,
+    states: list[str] | None, older_than: str | None, *, wait: bool, as_json: bool, force: bool = False,
 ) -> NoReturn:
     from daemon.cli import tasks
     from daemon.cli.filters import choose
@@ -237,7 +329,8 @@ def _change(
 
     asked_by = invoking_user()
     loaded = load_for_state(config)
-    chosen = choose(loaded, ids=ids or (), instance=instance, states=states or (), older_than=older_than)
+    chosen = choose(loaded, ids=ids or (), instance=instance, client=client, states=states or (),
+                    older_than=older_than)
     command = Command(verb=verb, force=force, asked_by=asked_by)
     raise SystemExit(tasks.change(loaded, chosen, command, wait=wait, as_json=as_json))
 
@@ -277,6 +370,9 @@ def main() -> None:
     except Misused as error:
         warn(f"incus-courier: {error}")
         raise SystemExit(EXIT_USAGE) from None
+    except Unable as error:
+        warn(f"incus-courier: {error}")
+        raise SystemExit(EXIT_FAILED) from None
     except BrokenPipeError:
         # Whoever read the output has seen enough.
         _drop_output()

@@ -130,9 +130,9 @@ def _find_busiest(found: ShardStatus, queue: Survey, *, limit: int) -> None:
     found.more_instances = instances - len(keys)
 
 
-def _print_every(found: ShardStatus, queue: Survey, *, as_json: bool) -> None:
+def _print_every(found: ShardStatus, queue: Operate, *, as_json: bool) -> None:
     after = ""
-    while keys := queue.instances(after, _PAGE):
+    while keys := queue.instance_keys(after, _PAGE):
         page = _standing(queue, keys)
         if as_json:
             for instance in page:

@@ -114,8 +114,8 @@ def _ask_by_kind(config: Config, shards: AllShards, chosen: Chosen, command: Com
         if home not in {None, shard}:
             continue
         selection = Selection(
-            instance_key=chosen.instance_key, states=tuple(sorted(chosen.states)), accepted_before=before,
-            up_to_order=queue.newest_order())
+            instance_key=chosen.instance_key, client=chosen.client, states=tuple(sorted(chosen.states)),
+            accepted_before=before, up_to_order=queue.newest_order())
         asked[shard] = queue.ask(
             [replace(command, selection=selection)])
     answers = _answers(config, shards, asked, wait=wait)

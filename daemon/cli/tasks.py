@@ -38,7 +38,7 @@ def list_tasks(config: Config, chosen: Chosen, *, limit: int, after: str | None,
     if chosen.older_than_s is not None:
         before.append(first_id_of(time.time() - chosen.older_than_s))
     with open_all(config) as shards:
-        tasks = shards.page(states=chosen.states, instance_key=chosen.instance_key,
+        tasks = shards.page(states=chosen.states, instance_key=chosen.instance_key, client=chosen.client,
                             before=min(before, default=None), limit=limit + 1)
         page = tasks[:limit]
         if as_json:

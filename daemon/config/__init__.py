@@ -30,6 +30,7 @@ from pydantic_settings import (
 from daemon.config import environment as variables
 from daemon.config import validators as values
 from daemon.errors import CannotStart
+from daemon.model.grant import KEYS, Grant
 from daemon.model.upload import MAX_ID
 
 #: Where an installed service has its configuration.
@@ -48,6 +49,15 @@ Octal = Annotated[str, AfterValidator(values.octal)]
 Address = Annotated[str, AfterValidator(values.address)]
 Host = Annotated[str, AfterValidator(values.host)]
 Endpoint = Annotated[str, AfterValidator(values.endpoint)]
+Origin = Annotated[str, AfterValidator(values.origin)]
+Fingerprint = Annotated[str, AfterValidator(values.fingerprint)]
+TrustedProxy = Annotated[str, AfterValidator(values.trusted_proxy)]
+HeaderName = Annotated[str, AfterValidator(values.header_name)]
+HolderName = Annotated[str, AfterValidator(values.holder_name)]
+AccountName = Annotated[str, AfterValidator(values.account)]
+NameGlob = Annotated[str, AfterValidator(values.name_glob)]
+PathGlob = Annotated[str, AfterValidator(values.path_glob)]
+Ids = Annotated[str, AfterValidator(values.ids)]
 Project = Annotated[str, AfterValidator(values.project)]
 RemoteName = Annotated[str, AfterValidator(values.remote_name)]
 Uid = Annotated[int, Field(ge=0, le=MAX_ID)]
@@ -60,6 +70,11 @@ Bytes = Annotated[int, Field(ge=0)]
 RESTART: Final = "restart"
 #: As many processes of the API as are of use: more of them wait for the same disk, and each takes some 70 MiB.
 MOST_PROCESSES: Final = 4
+
+
+def _credential(path: str) -> str:
+    directory = os.environ.get(CREDENTIALS)
+    return path.replace(f"${CREDENTIALS}", directory, 1) if directory and path.startswith("$") else path
 
 
 class Section(BaseModel):
@@ -80,6 +95,8 @@ class Api(Section):
 
     listen: Annotated[list[Address], RESTART] = Field(default=["127.0.0.1:8420"], min_length=1)
     hosts: list[Host] = []
+    origins: list[Origin] = []
+    anonymous: Literal["auto", "none", "all"] = "auto"
     processes: Annotated[int, RESTART] = Field(default=0, ge=0, le=64)
     drain_s: Seconds = 60.0
     allow_anonymous: Annotated[bool, RESTART] = False
@@ -92,6 +109,80 @@ class Api(Section):
     def process_count(self) -> int:
         """How many processes that makes: with 0 one for each core that this process may use, and not too many."""
         return self.processes or min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
+
+
+class Tls(Section):
+    """[tls]: the certificate of the addresses that begin with tls:, and who signed those of clients."""
+
+    certificate: str = ""
+    key: str = ""
+    client_ca: str = ""
+
+    @model_validator(mode="after")
+    def _certificate_and_key_go_together(self) -> "Tls":
+        if bool(self.certificate) != bool(self.key):
+            raise ValueError("certificate and key go together")
+        return self
+
+    def file(self, path: str) -> str:
+        """A configured path to a certificate or key, with $CREDENTIALS_DIRECTORY filled in where systemd set it."""
+        return _credential(path)
+
+
+class Proxy(Section):
+    """[proxy]: whose word about others counts."""
+
+    trusted: list[TrustedProxy] = []
+    user_header: HeaderName = "x-forwarded-user"
+
+
+class Holder(Section):
+    """What has the keys of a grant beside its own."""
+
+    grant: Grant
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_grant(cls, keys: Any) -> Any:
+        if not isinstance(keys, dict) or "grant" in keys:
+            return keys
+        return {**{key: value for key, value in keys.items() if key not in KEYS},
+                "grant": Grant.read({key: value for key, value in keys.items() if key in KEYS})}
+
+
+class ClientCertificate(Holder):
+    """One of [[certificates]]: who shows that client certificate, and what he may do."""
+
+    name: HolderName
+    fingerprint: Fingerprint = ""
+    ca: str = ""
+    subject: str = ""
+
+    @model_validator(mode="after")
+    def _is_told_apart(self) -> "ClientCertificate":
+        if bool(self.fingerprint) == bool(self.ca and self.subject) or bool(self.ca) != bool(self.subject):
+            raise ValueError("give either fingerprint, or ca and subject")
+        return self
+
+
+class Peer(Holder):
+    """One of [[peers]]: who comes through a Unix socket as that user or with that group, and what he may do."""
+
+    name: HolderName
+    user: AccountName = ""
+    group: AccountName = ""
+
+    @model_validator(mode="after")
+    def _is_user_or_group(self) -> "Peer":
+        if bool(self.user) == bool(self.group):
+            raise ValueError("give either user or group")
+        return self
+
+
+class ProxyUser(Holder):
+    """One of [[users]]: who a trusted proxy says that he is, and what he may do."""
+
+    name: NameGlob
 
 
 class StateSection(Section):
@@ -134,11 +225,9 @@ class Remote(Section):
             raise ValueError("client_cert and client_key go together")
         return self
 
-
     def file(self, path: str) -> str:
         """A configured path to a certificate or key, with $CREDENTIALS_DIRECTORY filled in where systemd set it."""
-        directory = os.environ.get(CREDENTIALS)
-        return path.replace(f"${CREDENTIALS}", directory, 1) if directory and path.startswith("$") else path
+        return _credential(path)
 
 
 class Limits(Section):
@@ -149,6 +238,30 @@ class Limits(Section):
     max_pending_bytes: int = Field(default=2**40, ge=1)
     min_free_bytes: Bytes = 256 * 2**20
     reserve_bytes: Bytes = 16 * 2**20
+
+
+class Allowed(Section):
+    """[delivery.allow]: the worker delivers nothing else, whatever is in the queue."""
+
+    instances: list[NameGlob] = ["*"]
+    projects: list[NameGlob] = ["*"]
+    remotes: list[NameGlob] = ["*"]
+    paths: list[PathGlob] = ["/**"]
+    modes: Octal = "7777"
+    uids: list[Ids] = ["0-4294967294"]
+    gids: list[Ids] = ["0-4294967294"]
+
+
+class Denied(Section):
+    """[delivery.deny]: the worker does not deliver that, even where it is allowed."""
+
+    instances: list[NameGlob] = []
+    projects: list[NameGlob] = []
+    remotes: list[NameGlob] = []
+    paths: list[PathGlob] = []
+    modes: Octal = "0000"
+    uids: list[Ids] = []
+    gids: list[Ids] = []
 
 
 class DeliverySection(Section):
@@ -168,6 +281,8 @@ class DeliverySection(Section):
     per_worker: Annotated[int, RESTART] = Field(default=16, ge=1, le=256)
     keep_s: Seconds = 60.0
     drain_s: Seconds = 20.0
+    allow: Allowed = Allowed()
+    deny: Denied = Denied()
 
     @property
     def supersedes(self) -> bool:
@@ -218,6 +333,11 @@ class Config(BaseSettings):
     )
 
     api: Api = Api()
+    tls: Tls = Tls()
+    proxy: Proxy = Proxy()
+    certificates: list[ClientCertificate] = Field(default_factory=list)
+    peers: list[Peer] = Field(default_factory=list)
+    users: list[ProxyUser] = Field(default_factory=list)
     state: StateSection = StateSection()
     queue: Queue = Queue()
     target: TargetSection = TargetSection()
@@ -243,6 +363,14 @@ class Config(BaseSettings):
         for name, remote in self.remotes.items():
             if not remote.endpoint and self.target.kind != "directory":
                 raise ValueError(f"remotes.{name}.endpoint: must be a socket path or an https:// URL")
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_one_holders(self) -> "Config":
+        for section, holders in (("certificates", self.certificates), ("peers", self.peers), ("users", self.users)):
+            names = [holder.name for holder in holders]
+            if len(set(names)) < len(names):
+                raise ValueError(f"{section}: two have the same name")
         return self
 
     def remote(self, name: str) -> Remote | None:

@@ -8,12 +8,14 @@ import re
 from typing import Final
 
 from daemon.errors import Rejected
-from daemon.model.text import escaped
+from daemon.model.text import escaped, is_plain
 
 #: Longest component of a path, in bytes (Linux, NAME_MAX).
 MAX_COMPONENT_BYTES: Final = 255
 #: Longest path, in bytes (Linux, PATH_MAX less the closing NUL).
 MAX_PATH_BYTES: Final = 4095
+#: Longest name of a client, in characters: more than whoever has the longest name can hand rights on under.
+MAX_CLIENT: Final = 512
 
 #: A control character: Unicode's category Cc.
 CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -41,6 +43,11 @@ def check_remote(name: str) -> str:
     if not _REMOTE.match(name):
         raise Rejected("unknown_remote", f"{printable(name)!r} is not a legal remote name.")
     return name
+
+
+def is_client(name: str) -> bool:
+    """True if `name` may name a client: 1 to MAX_CLIENT printable characters."""
+    return 0 < len(name) <= MAX_CLIENT and is_plain(name)
 
 
 def split_instance(text: str) -> tuple[str | None, str | None, str]:

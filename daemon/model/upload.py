@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from daemon.errors import Rejected
-from daemon.model.names import check_instance, check_path, check_project, check_remote
+from daemon.model.names import check_instance, check_path, check_project, check_remote, is_client
 
 #: Permission bits, with setuid, setgid and the sticky bit.
 MAX_MODE: Final = 0o7777
@@ -22,8 +22,14 @@ END_OF_TIME_S: Final = 253_402_300_800
 _TASK_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ENCODE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+#: Neither a client's name nor a key can hold it.
+_KEY_SEPARATOR: Final = "\n"
 #: Destinations are spread over this many buckets; a bucket never moves, a shard is a set of buckets.
 BUCKETS: Final = 256
+
+
+#: How the names of those begin who may everything at a Unix socket as long as no peer is configured.
+LOCAL: Final = "local:"
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,8 @@ class Upload:
     #: Seconds since the epoch.
     created_at: float = 0.0
     idempotency_key: str | None = None
+    #: The name of the identity that sent it, for example `token:ci`; None for an anonymous one.
+    client: str | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -95,6 +103,16 @@ class Upload:
         bound = [self.destination.instance_key, self.destination.path, self.sha256,
                  self.mode, self.uid, self.gid, self.mkdirs]
         return hashlib.sha256(json.dumps(bound).encode()).hexdigest()
+
+    @property
+    def scoped_key(self) -> str | None:
+        """The idempotency key as its client's own: no two clients share one, whatever keys they choose.
+
+        But for those who may everything and share it with whoever shows no credential: so it has always been.
+        """
+        if self.client is None or self.idempotency_key is None or self.client.startswith(LOCAL):
+            return self.idempotency_key
+        return f"{self.client}{_KEY_SEPARATOR}{self.idempotency_key}"
 
     def to_json(self) -> str:
         """The upload as one line of JSON."""
@@ -106,10 +124,13 @@ class Upload:
         to = self.destination
         where = {"remote": to.remote, "project": to.project, "instance": to.instance, "path": to.path}
         # Field by field: every upload passes here, and dataclasses.asdict takes five times as long.
-        return _ENCODE({
+        values = {
             "task_id": self.task_id, "destination": where, "size": self.size, "sha256": self.sha256, "mode": self.mode,
             "uid": self.uid, "gid": self.gid, "mkdirs": self.mkdirs, "display_name": self.display_name,
-            "created_at": self.created_at, "idempotency_key": self.idempotency_key})
+            "created_at": self.created_at, "idempotency_key": self.idempotency_key}
+        if self.client is not None:
+            values["client"] = self.client
+        return _ENCODE(values)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Upload":
@@ -139,6 +160,10 @@ class Upload:
         key = "" if self.idempotency_key is None else self.idempotency_key
         if not (isinstance(self.mkdirs, bool) and _is_text(self.display_name) and _is_text(key)):
             raise ValueError("bad mkdirs, display name or key")
+        if _KEY_SEPARATOR in key:
+            raise ValueError("bad key")
+        if not (self.client is None or (isinstance(self.client, str) and is_client(self.client))):
+            raise ValueError("bad client")
         if not (isinstance(self.created_at, int | float) and 0 <= self.created_at < END_OF_TIME_S):
             raise ValueError("bad time")
         self.destination.checked()

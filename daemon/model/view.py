@@ -15,7 +15,7 @@ def describe(task: Task) -> dict[str, Any]:
         "remote": to.remote, "project": to.project, "instance": to.instance, "path": to.path,
         "name": upload.display_name, "size": upload.size, "sha256": upload.sha256,
         "mode": None if upload.mode is None else f"{upload.mode:04o}",
-        "uid": upload.uid, "gid": upload.gid, "mkdirs": upload.mkdirs,
+        "uid": upload.uid, "gid": upload.gid, "mkdirs": upload.mkdirs, "client": upload.client,
         "attempts": task.attempts, "created_at": when(upload.created_at), "updated_at": when(task.updated_at),
         "next_attempt_at": None if task.due_at is None else when(task.due_at), "error": error,
     }

@@ -21,6 +21,10 @@ class Misused(Exception):
     """Raised when what was typed cannot be understood; its text says what would be right."""
 
 
+class Unable(Exception):
+    """Raised when what was asked for cannot be done; its text says why."""
+
+
 def complain(program: str, error: CourierError) -> None:
     """Say on stderr, for people, why a process ends and what to do."""
     first, *more = error.detail.split("\n")

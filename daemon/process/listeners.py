@@ -1,8 +1,8 @@
 """The sockets on which uploads come in: opened here, looked at once they are bound, then handed to the server.
 
 What is bound decides whether it is safe, not what the configuration says, so a socket that was passed in
-counts too. Fatal: an address that is open to other machines (unless that is wanted), one that is taken, and a
-descriptor that is no listening socket.
+counts too. Fatal: an address that is open to other machines without TLS or without anybody who has rights (unless
+that is wanted), one that is taken, and a descriptor that is no listening socket.
 """
 
 import fcntl
@@ -10,8 +10,9 @@ import ipaddress
 import os
 import socket
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,8 @@ from daemon.errors import CannotStart
 
 #: Connections that may wait in the kernel to be accepted; the kernel's own limit (somaxconn) applies too.
 BACKLOG: Final = 4096
+#: How an address begins where TLS is spoken.
+TLS: Final = "tls:"
 #: The Unix socket is for its owner and group.
 _SOCKET_UMASK: Final = 0o117
 
@@ -35,11 +38,28 @@ class Door:
     #: The name of our own Unix socket, and its inode.
     path: Path | None = None
     inode: int = 0
+    #: True when TLS is spoken there.
+    tls: bool = False
 
     @property
     def private(self) -> bool:
         """True when file permissions say who may come in, and not everyone may."""
         return self.socket.family == socket.AF_UNIX and not _is_open_to_all(self.socket.getsockname())
+
+    @cached_property
+    def port(self) -> int | None:
+        """The port of an IP address; None for a Unix socket."""
+        return None if self.socket.family == socket.AF_UNIX else int(self.socket.getsockname()[1])
+
+    @cached_property
+    def is_local(self) -> bool:
+        """True when nobody but this machine's users can come in."""
+        return _is_safe(self.socket)
+
+    @property
+    def inherited(self) -> str:
+        """The address of this door for a child that inherits its descriptor."""
+        return f"{TLS if self.tls else ''}fd://{self.socket.fileno()}"
 
     def stop_listening(self) -> None:
         """Refuse new connections from now on. A socket that was passed in keeps them for whoever comes next."""
@@ -57,46 +77,44 @@ class Door:
             return
 
 
-def open_doors(addresses: Iterable[str], *, allow_anonymous: bool) -> list[Door]:
-    """Open every address of `api.listen`.
+def open_doors(addresses: Iterable[str], *, allow_anonymous: bool, identified: bool = False) -> list[Door]:
+    """Open every address of `api.listen`. `identified`: there is somebody whom rights were given to.
 
     Raises CannotStart('unsafe_listen') for one that other machines reach, and CannotStart('cannot_listen').
     """
     doors = [_open(address) for address in addresses]
     for door in doors:
-        _check_safe(door.socket, door.address, allow_anonymous)
+        _check_safe(door, door.address, identified=identified, allow_anonymous=allow_anonymous)
     return doors
 
 
-def look_at(addresses: Iterable[str], *, allow_anonymous: bool) -> None:
+def look_at(addresses: Iterable[str], *, allow_anonymous: bool, identified: bool = False) -> None:
     """Raise CannotStart as `open_doors` would, as far as can be told while another process may serve there.
 
     The port is left free, and Unix sockets and descriptors are not looked at.
     """
     for address in addresses:
-        if not address.startswith(("unix:", "fd://")):
-            with _open(address, at_any_port=True).socket as listener:
-                _check_safe(listener, address, allow_anonymous)
-
-
-def from_descriptors(descriptors: Sequence[int]) -> list[str]:
-    """The addresses of sockets that were passed in."""
-    return [f"fd://{descriptor}" for descriptor in descriptors]
+        if not address.removeprefix(TLS).startswith(("unix:", "fd://")):
+            door = _open(address, at_any_port=True)
+            with door.socket:
+                _check_safe(door, address, identified=identified, allow_anonymous=allow_anonymous)
 
 
 def _open(address: str, *, at_any_port: bool = False) -> Door:
+    plain = address.removeprefix(TLS)
+    tls = plain != address
     try:
-        if address.startswith("unix:"):
-            return _open_unix(Path(address.removeprefix("unix:")))
-        if address.startswith("fd://"):
-            return _adopt(int(address.removeprefix("fd://")))
-        host, _, port = address.rpartition(":")
-        return _open_tcp(host, 0 if at_any_port else int(port))
+        if plain.startswith("unix:"):
+            return _open_unix(Path(plain.removeprefix("unix:")))
+        if plain.startswith("fd://"):
+            return _adopt(int(plain.removeprefix("fd://")), tls=tls)
+        host, _, port = plain.rpartition(":")
+        return _open_tcp(host, 0 if at_any_port else int(port), tls=tls)
     except OSError as error:
         raise CannotStart("cannot_listen", f"api.listen: {address}: {error.strerror or error}") from error
 
 
-def _open_tcp(host: str, port: int) -> Door:
+def _open_tcp(host: str, port: int, *, tls: bool) -> Door:
     found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, kind, protocol, _, where = found[0]
     listener = socket.socket(family, kind, protocol)
@@ -105,7 +123,7 @@ def _open_tcp(host: str, port: int) -> Door:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     listener.bind(where)
     listener.listen(BACKLOG)
-    return Door(listener, describe(listener), own=True)
+    return Door(listener, describe(listener, tls=tls), own=True, tls=tls)
 
 
 def _open_unix(path: Path) -> Door:
@@ -150,20 +168,29 @@ def _clear_stale(path: Path) -> None:
     raise CannotStart("cannot_listen", f"api.listen: unix:{path}: another process listens there")
 
 
-def _adopt(descriptor: int) -> Door:
+def _adopt(descriptor: int, *, tls: bool) -> Door:
     listener = socket.socket(fileno=descriptor)
     if listener.type != socket.SOCK_STREAM or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         raise CannotStart("cannot_listen", f"api.listen: fd://{descriptor} is not a listening stream socket")
+    if tls and listener.family == socket.AF_UNIX:
+        listener.close()
+        raise CannotStart("cannot_listen", f"api.listen: tls:fd://{descriptor} is a Unix socket: leave tls: out")
     os.set_inheritable(descriptor, False)
-    return Door(listener, describe(listener), own=False)
+    return Door(listener, describe(listener, tls=tls), own=False, tls=tls)
 
 
-def _check_safe(listener: socket.socket, address: str, allow_anonymous: bool) -> None:
-    if not (allow_anonymous or _is_safe(listener)):
-        raise CannotStart(
-            "unsafe_listen",
-            f"api.listen: {address} can be reached from other machines, and whoever reaches it could write as root"
-            " into every instance. Listen on loopback or a Unix socket, or set api.allow_anonymous = true.")
+def _check_safe(door: Door, address: str, *, identified: bool, allow_anonymous: bool) -> None:
+    if allow_anonymous or _is_safe(door.socket) or (door.tls and identified):
+        return
+    door.socket.close()
+    missing = []
+    if not identified:
+        missing.append("whoever reaches it could write as root into every instance: give rights to somebody")
+    if not door.tls:
+        missing.append(f"what is sent there could be read and changed on its way: listen on {TLS}{address}")
+    raise CannotStart(
+        "unsafe_listen", f"api.listen: {address} can be reached from other machines, and {'; and '.join(missing)}."
+        " Or listen on loopback or a Unix socket, or set api.allow_anonymous = true.")
 
 
 def _is_safe(listener: socket.socket) -> bool:
@@ -190,10 +217,10 @@ def _is_open_to_all(name: str | bytes) -> bool:
         return False
 
 
-def describe(listener: socket.socket) -> str:
+def describe(listener: socket.socket, *, tls: bool = False) -> str:
     """The address of a socket as `api.listen` would name it."""
     name = listener.getsockname()
     if listener.family == socket.AF_UNIX:
         return f"unix:{name if isinstance(name, str) else '@' + name[1:].decode(errors='replace')}"
     host = f"[{name[0]}]" if listener.family == socket.AF_INET6 else name[0]
-    return f"{host}:{name[1]}"
+    return f"{TLS if tls else ''}{host}:{name[1]}"

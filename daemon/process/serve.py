@@ -5,16 +5,22 @@ import shlex
 
 from daemon.config import Config
 from daemon.log import log, setup
-from daemon.process.listeners import Door, open_doors
+from daemon.process.listeners import TLS, Door, open_doors
 from daemon.process.output import flush, say
 from daemon.process.supervisor import Supervisor
+from daemon.process.tls import read_tls
 from daemon.state.layout import Layout
 
 
-def serve(config: Config, config_file: str | None) -> int:
-    """Run the service until it is told to stop; return the exit code. Raises CannotStart."""
+def serve(config: Config, config_file: str | None, *, identified: bool) -> int:
+    """Run the service until it is told to stop; return the exit code. Raises CannotStart.
+
+    `identified`: nobody gets rights but whom an administrator gave them.
+    """
     setup(config.log, "serve")
-    doors = open_doors(config.api.listen, allow_anonymous=config.api.allow_anonymous)
+    doors = open_doors(config.api.listen, identified=identified, allow_anonymous=config.api.allow_anonymous)
+    if any(door.tls for door in doors):
+        read_tls(config)
     Layout(config.state.path).create()
     welcome(config, doors)
     log("service.started", listen=", ".join(door.address for door in doors), pid=os.getpid())
@@ -44,6 +50,6 @@ def _curl(door: Door) -> str:
 def _where(door: Door) -> str:
     kind, colon, name = door.address.partition("unix:")
     if not colon:
-        return f"http://{kind}"
+        return f"https://{kind.removeprefix(TLS)}" if door.tls else f"http://{kind}"
     option = "--abstract-unix-socket" if name.startswith("@") else "--unix-socket"
     return f"{option} {shlex.quote(name.removeprefix('@'))} http://courier"

@@ -2,20 +2,23 @@
 
 They are in memory that the supervisor makes and its children inherit: nobody waits for a disk or a lock. A process that
 died counts until the supervisor sees it, which empties its cells. A process that is alone counts in memory of its own.
+Beside the counts are times that belong to no process (`daemon.process.shared_times`): these stay.
 """
 
 import fcntl
 import mmap
 import os
-import struct
 from enum import IntEnum
 from functools import lru_cache, partial
-from hashlib import blake2b
 from typing import Final
+
+from daemon.process import shared_times
+from daemon.process.shared_times import SharedTimes
+from daemon.process.sketch import two_cells
 
 
 class Column(IntEnum):
-    """What is counted: first the places, of which it is also known who holds how many."""
+    """What is counted. Of some it is also known who has how many."""
 
     CONNECTIONS = 0
     UPLOADS = 1
@@ -25,20 +28,24 @@ class Column(IntEnum):
     ANNOUNCED_BYTES = 3
     #: Bytes that are on their way to the disk and may need room on it still.
     UNWRITTEN_BYTES = 4
+    #: Uploads that are being received, and their bytes, of callers whose amounts are limited.
+    QUOTA_TASKS = 5
+    QUOTA_BYTES = 6
 
 
-_PLACES: Final = (Column.CONNECTIONS, Column.UPLOADS, Column.PAGES)
+_HELD: Final = (Column.CONNECTIONS, Column.UPLOADS, Column.PAGES, Column.QUOTA_TASKS, Column.QUOTA_BYTES)
 #: Cells are signed 64-bit numbers.
 _FORMAT: Final = "q"
 _CELL_BYTES: Final = 8
 #: Cells of each of the two rows that a holder has one cell in.
 _SLOTS: Final = 4096
 _HOLDERS_CELLS: Final = 2 * _SLOTS
-#: The cells of one process: its counts, and who holds the places.
-_PROCESS_CELLS: Final = len(Column) + len(_PLACES) * _HOLDERS_CELLS
+#: The cells of one process: its counts, and who has how much.
+_PROCESS_CELLS: Final = len(Column) + len(_HELD) * _HOLDERS_CELLS
 #: At the beginning of the memory: what the cells of a holder are chosen with.
 _SECRET_BYTES: Final = 16
-_TWO_NUMBERS: Final = struct.Struct("=II")
+#: Where the cells of the processes begin.
+_COUNTS_OFFSET: Final = _SECRET_BYTES + shared_times.SIZE_BYTES
 #: Holders whose cells are remembered.
 _REMEMBERED: Final = 1024
 
@@ -85,7 +92,7 @@ class SharedHolders:
     def __init__(self, cells: "memoryview[int]", row: int, secret: bytes) -> None:
         self._cells = cells
         self._own = cells[row * _PROCESS_CELLS:]
-        self._cells_of = lru_cache(_REMEMBERED)(partial(_two_cells, secret))
+        self._cells_of = lru_cache(_REMEMBERED)(partial(two_cells, secret, _SLOTS))
 
     def add(self, holder: str, number: int) -> None:
         """Add to what `holder` has in this process."""
@@ -98,11 +105,6 @@ class SharedHolders:
         return min(sum(self._cells[cell::_PROCESS_CELLS]) for cell in self._cells_of(holder))
 
 
-def _two_cells(secret: bytes, holder: str) -> tuple[int, int]:
-    first, second = _TWO_NUMBERS.unpack(blake2b(holder.encode(), key=secret, digest_size=_TWO_NUMBERS.size).digest())
-    return first % _SLOTS, _SLOTS + second % _SLOTS
-
-
 class SharedCounts:
     """The counts of several processes, as the process of one `row` adds to them."""
 
@@ -113,17 +115,28 @@ class SharedCounts:
         if descriptor < 0:
             memory[:_SECRET_BYTES] = os.urandom(_SECRET_BYTES)
         self._secret = memory[:_SECRET_BYTES]
-        self._cells = memoryview(memory)[_SECRET_BYTES:].cast("B").cast(_FORMAT)
+        self._times = memoryview(memory)[_SECRET_BYTES:_COUNTS_OFFSET].cast("B").cast(_FORMAT)
+        self._cells = memoryview(memory)[_COUNTS_OFFSET:].cast("B").cast(_FORMAT)
         self._row = row
+        self._descriptor = descriptor if size > _size_of(1) else -1
 
     def tally(self, column: Column) -> SharedCount:
         """One of the counts."""
         return SharedCount(self._cells[column::_PROCESS_CELLS], self._row)
 
     def holders(self, column: Column) -> SharedHolders:
-        """Who holds how many of the places of that column."""
-        first = len(Column) + _PLACES.index(column) * _HOLDERS_CELLS
+        """Who has how much of what that column counts."""
+        first = len(Column) + _HELD.index(column) * _HOLDERS_CELLS
         return SharedHolders(self._cells[first:], self._row, self._secret)
+
+    def times(self) -> SharedTimes:
+        """The times of all processes."""
+        return SharedTimes(self._times, self._secret, self._descriptor, _SECRET_BYTES)
+
+    @property
+    def is_first(self) -> bool:
+        """True in one process of all."""
+        return self._row == 0
 
     def clear(self, row: int) -> None:
         """Forget what the process of that row counted: it is gone, or just begins."""
@@ -141,4 +154,4 @@ def create(rows: int) -> int:
 
 
 def _size_of(rows: int) -> int:
-    return _SECRET_BYTES + rows * _PROCESS_CELLS * _CELL_BYTES
+    return _COUNTS_OFFSET + rows * _PROCESS_CELLS * _CELL_BYTES

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Final
 
-from daemon.process.listeners import describe
+from daemon.process.listeners import TLS, describe
 
 #: SD_LISTEN_FDS_START
 _FIRST: Final = 3
@@ -24,9 +24,19 @@ def take(environment: MutableMapping[str, str] = os.environ) -> dict[str, int]:
 
 
 def stand_in(configured: Iterable[str], passed: Mapping[str, int]) -> list[str]:
-    """The addresses to open: those of `configured` that were passed in are taken over, and so is any other one."""
-    missing = [address for address in configured if address not in passed]
-    return [*(f"fd://{descriptor}" for descriptor in passed.values()), *missing]
+    """The addresses to open: those of `configured` that were passed in are taken over, and so is any other one.
+
+    A passed socket speaks TLS if the configuration names it so, by its address or its number.
+    """
+    wanted = list(configured)
+    taken: list[str] = []
+    named: set[str] = set()
+    for address, descriptor in passed.items():
+        number = f"fd://{descriptor}"
+        tls = {TLS + address, TLS + number}
+        taken.append(TLS + number if tls & set(wanted) else number)
+        named |= {address, number, *tls}
+    return [*taken, *(address for address in wanted if address not in named)]
 
 
 def _address(descriptor: int) -> str:

@@ -48,10 +48,10 @@ class _Child:
 
 
 def api_commands(
-    config: Config, config_file: str | None, listen_fds: Sequence[int], counts_fd: int,
+    config: Config, config_file: str | None, addresses: Sequence[str], counts_fd: int,
 ) -> list[list[str]]:
     """The module and the arguments of every process of the API that this configuration wants."""
-    sockets = [word for fd in listen_fds for word in ("--listen-fd", str(fd))]
+    sockets = [word for address in addresses for word in ("--listen", address)]
     return [["api", *_file(config_file), *sockets, "--counts", f"{counts_fd}:{row}"]
             for row in range(config.api.process_count)]
 
@@ -86,15 +86,15 @@ class Supervisor:
     ) -> None:
         """The API's processes listen at `doors`, which they inherit."""
         self._doors = doors
-        listen_fds = [door.socket.fileno() for door in doors]
         counts_fd = create(config.api.process_count)
         self._counts = SharedCounts(counts_fd)
-        self._inherited = (*listen_fds, counts_fd)
+        self._inherited = (*(door.socket.fileno() for door in doors), counts_fd)
         drains_s = [config.api.drain_s, *([config.delivery.drain_s] if with_workers else [])]
         self._drain_s = max(drains_s)
         workers = worker_commands(config, config_file) if with_workers else []
+        addresses = [door.inherited for door in doors]
         self._children = [_Child(words[0], words)
-                          for words in api_commands(config, config_file, listen_fds, counts_fd) + workers]
+                          for words in api_commands(config, config_file, addresses, counts_fd) + workers]
         self._relay = Relay.if_managed(len(self._children))
         self._signals: list[int] = []
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

@@ -233,7 +233,7 @@ class Comparison:
             self._spool.mark(upload, Mark.FAILED)
             self._queue.bury(row.order, row.state, code, detail)
             log("push.failed", task_id=upload.task_id, instance=upload.destination.instance, code=code,
-                path=upload.destination.path, detail=detail)
+                path=upload.destination.path, detail=detail, client=upload.client)
 
     def _what_is_wrong_with_file(self, upload: Upload, mark: Mark) -> str | None:
         name = Name(upload.destination.bucket, upload.task_id + mark.value, upload.task_id, mark)
@@ -325,7 +325,7 @@ def _stand_in(row: Row) -> Upload | None:
     if len(parts) != 3 or not is_task_id(row.task_id):
         return None
     destination = Destination(parts[0], parts[1], parts[2], f"/unknown/{row.task_id}")
-    upload = Upload(task_id=row.task_id, destination=destination, size=0, sha256="0" * 64)
+    upload = Upload(task_id=row.task_id, destination=destination, size=0, sha256="0" * 64, client=row.client)
     try:
         upload.check()
     except (ValueError, Rejected):

@@ -7,6 +7,7 @@
     locks/, bells/                one file a shard: who serves it; how to wake it
     locks/append, locks/migration who appends to the queue, who changes the number of shards
     lost+found/                   what was doubtful and set aside
+    access/                       what the API keeps about who may do what
     instances/                    what the `directory` target delivered
 
 Nothing is ever open to the world; elsewhere than in an installed service all of it belongs to one user.
@@ -20,6 +21,7 @@ can rename or replace them:
     queue/, locks/, bells/        the worker's: it alone makes, renames and removes what is there
     queue/shard-<n>/              made by the worker, for both to write in: SQLite's files come and go there
     lost+found/, instances/       the worker's
+    access/                       the API's, closed to its group: the worker neither reads nor makes who may do what
 
 Root becomes the worker's user (`daemon.process.privileges`) before it works there.
 """
@@ -57,6 +59,7 @@ class Layout:
         self.bells = directory / "bells"
         self.lost_found = directory / "lost+found"
         self.instances = directory / "instances"
+        self.access = directory / "access"
         #: Where the first version kept the idempotency keys of all shards.
         self.common_keys = self.queue / "keys"
         self.shards_file = self.queue / SHARDS_FILE
@@ -64,6 +67,8 @@ class Layout:
         self.append_lock = self.locks / "append"
         self.migration_lock = self.locks / "migration"
         self.schema_lock = self.locks / "schema"
+        #: The database of the tokens that clients made for a part of their own rights.
+        self.handed_on = self.access / "handed-on"
 
     def bucket(self, bucket: int) -> Path:
         """The directory of one bucket's uploads."""
@@ -176,7 +181,7 @@ class Layout:
             os.umask(0o007 if self.shared else 0o077)
             made = self._make_spool()
             # Not `any` alone: all of them are to be made.
-            if any([made, *map(self._make, self._directories())]):
+            if any([made, *map(self._make, self._directories()), self._make(self.access, 0o700)]):
                 for path in (self.directory, self.spool, self.queue):
                     sync_directory(path)
         except OSError as error:
@@ -221,7 +226,7 @@ class Layout:
 
     def check_roots(self) -> None:
         """Raise CannotStart('unsafe_state') when root is not alone here: another user or a group has a part of it."""
-        parts = (path.lstat() for path in self._directories() if os.path.lexists(path))
+        parts = (path.lstat() for path in (*self._directories(), self.access) if os.path.lexists(path))
         if any(found.st_uid != 0 for found in parts) or (os.path.isdir(self.directory) and self.shared):
             raise CannotStart("unsafe_state", f"state.directory {self.directory}: a part of it belongs to others, and"
                                               " whose it is cannot be told: root does not work in it")
@@ -252,9 +257,9 @@ class Layout:
             spread(self.spool)
         return made
 
-    def _make(self, path: Path) -> bool:
+    def _make(self, path: Path, mode: int = 0o770) -> bool:
         try:
-            path.mkdir(mode=0o770)
+            path.mkdir(mode)
         except FileExistsError:
             return False
         return True

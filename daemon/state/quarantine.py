@@ -22,18 +22,23 @@ def retire(layout: Layout, path: Path) -> Path:
     return _move(path, layout.lost_found)
 
 
+def set_aside(layout: Layout, path: Path) -> Path:
+    """As `retire`; what may not be moved to lost+found gets another name beside its own. Raises OSError."""
+    try:
+        return retire(layout, path)
+    except PermissionError:
+        return _move(path, path.parent)
+
+
 def clear_name(layout: Layout, path: Path) -> None:
     """Free a name that the service needs: what has it goes, but a directory, which may hold anything, is set aside.
 
-    One that may not be moved to lost+found gets another name beside its own. Raises OSError.
+    Raises OSError.
     """
     try:
         path.unlink(missing_ok=True)
     except IsADirectoryError:
-        try:
-            kept = retire(layout, path)
-        except PermissionError:
-            kept = _move(path, path.parent)
+        kept = set_aside(layout, path)
         log("name.cleared", path=str(path), kept=str(kept))
 
 

@@ -5,7 +5,7 @@
 edges of `daemon.model.task.TRANSITIONS`. The API only puts and reads; all other changes are made by the one worker that
 holds the shard's lock. Nothing is ever found out by counting rows.
 
-What keeps the queue is behind the door, in `sqlite`, with all SQL of the service. tests/unit/daemon/conformance
+What keeps the queue is behind the door, in `sqlite`, with all of its SQL. tests/unit/daemon/conformance
 holds it to what is promised here.
 """
 

@@ -48,10 +48,10 @@ class Append(Protocol):
     def put_many(self, uploads: Sequence[Upload], *, supersede: bool) -> list[Put]:
         """Put uploads, all or none, and return what became of each, in their order. They are durable then.
 
-        An upload is put once, however often it is tried. One that comes with the idempotency key of an earlier one is a
-        duplicate of that, as long as that is finished or its bytes are there, or a mismatch. Pending older uploads to
-        the same path are superseded if `supersede`. When it raises QueueFault, `certainly_failed` says whether it is
-        known that none was put.
+        An upload is put once, however often it is tried. One that comes with the idempotency key of an earlier one
+        of its client is a duplicate of that, as long as that is finished or its bytes are there, or a mismatch.
+        Pending older uploads to the same path are superseded if `supersede`. When it raises QueueFault,
+        `certainly_failed` says whether it is known that none was put.
         """
 
 
@@ -66,13 +66,28 @@ class Read(Find, Protocol):
     """Questions. None of them takes longer because more is finished or waiting."""
 
     def page(
-        self, *, states: frozenset[State] = frozenset(), instance_key: str | None = None, before: str | None = None,
-        limit: int,
+        self, *, states: frozenset[State] = frozenset(), instance_key: str | None = None, client: str | None = None,
+        before: str | None = None, limit: int,
     ) -> list[Task]:
-        """Up to `limit` tasks, newest id first, with ids under `before`. Damaged ones are left out."""
+        """Up to `limit` tasks, newest id first, with ids under `before`. Damaged ones are left out.
+
+        With `instance_key` or `client` only those of that instance, or that this client sent.
+        """
 
     def totals(self, states: frozenset[State]) -> dict[State, Total]:
         """How many tasks, and of how many bytes, are in each of these states, all at the same moment."""
+
+    def client_pending(self, client: str) -> Total:
+        """How many tasks of that client are pending (`daemon.model.task.PENDING`), and of how many bytes."""
+
+    def pending_under(self, client: str) -> Total:
+        """The same of that client and of all that act under it: their names begin with its own and a slash.
+
+        The time it takes grows with the number of these that have pending tasks.
+        """
+
+    def instance_keys(self, after: str, limit: int) -> list[str]:
+        """Up to `limit` instances that have tasks, finished ones too, in the order of their keys from `after` on."""
 
 
 class Survey(Protocol):
@@ -83,9 +98,6 @@ class Survey(Protocol):
 
         The time it takes grows with the number of instances.
         """
-
-    def instances(self, after: str, limit: int) -> list[str]:
-        """Up to `limit` instances that have tasks, finished ones too, in the order of their keys from `after` on."""
 
     def standings(self, instance_keys: Sequence[str]) -> list[Standing]:
         """How each of these instances stands, in the same order."""

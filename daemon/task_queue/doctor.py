@@ -34,6 +34,8 @@ class Row:
     order: int
     task_id: str
     instance_key: str
+    #: Who sent it, if that can be read.
+    client: str | None
     state: int
     error_code: str | None
     #: Length of the upload's description, in bytes.

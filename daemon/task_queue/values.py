@@ -28,8 +28,8 @@ class Put:
     outcome: PutOutcome
     #: The id under which the upload stands: that of the first one for a duplicate.
     task_id: str
-    #: Ids of the pending tasks that this one replaced.
-    superseded: list[str] = field(default_factory=list)
+    #: Ids of the pending tasks that this one replaced, each with the client that had sent it.
+    superseded: dict[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +90,8 @@ class Selection:
     """The tasks that a command is about, by what they are rather than by their ids."""
 
     instance_key: str | None = None
+    #: Only tasks that this client sent.
+    client: str | None = None
     #: Only tasks in these states; empty: all in which the command applies.
     states: tuple[int, ...] = ()
     #: Only tasks accepted before this time, in seconds since the epoch.

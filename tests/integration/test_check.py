@@ -3,18 +3,22 @@
 import os
 import socket
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from daemon.access.token_file import READERS, TOKENS_FILE, Key, Token, Tokens, change_tokens
 from daemon.cli.check import check
 from daemon.config import CREDENTIALS, FILE_VARIABLE, LOCAL, load
 from daemon.errors import ERRORS
+from daemon.model.grant import Grant, Permission
 from daemon.state.layout import Layout
 from daemon.task_queue.sqlite.versions import SCHEMA_VERSION
 from tests.support import version_1
+from tests.support.certificates import Authority
 from tests.support.command import incus_courier
 from tests.support.depot import Depot
 from tests.support.foreign import plant
@@ -191,6 +195,24 @@ def test_check_fails_when_other_machines_would_reach_an_address(tmp_path: Path, 
     assert "ok   addresses: 127.0.0.1:0" in done.out
 
 
+def test_check_looks_at_the_certificate(
+    file: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its names and its end; it fails when that is near or past, when the key is another one's, or nothing can be read."""
+    monkeypatch.setenv("INCUS_COURIER__API__LISTEN", '["tls:127.0.0.1:0"]')
+    good, other = authority.issue(), authority.issue()
+    found = [(good, good.key, True, "for localhost, 127.0.0.1, until "), (good, other.key, False, "mismatch"),
+             (authority.issue(days=3), None, True, "until "), (authority.expired(), None, False, "has expired"),
+             (good, file.parent / "gone", False, "No such file")]
+    for pair, key, ok, said in found:
+        monkeypatch.setenv("INCUS_COURIER__TLS__CERTIFICATE", str(pair.certificate))
+        monkeypatch.setenv("INCUS_COURIER__TLS__KEY", str(key or pair.key))
+        assert check(load(file), str(file)) == (0 if ok else 1)
+        line = next(line for line in capsys.readouterr().out.splitlines() if " certificate: " in line)
+        assert line.startswith("ok " if ok else "FAIL ")
+        assert said in line
+
+
 @pytest.mark.slow
 def test_check_fails_when_an_address_is_not_of_this_machine(tmp_path: Path) -> None:
     """An address that cannot be bound here (192.0.2.0/24 is for documentation) is named, with the kernel's reason."""
@@ -207,3 +229,28 @@ def test_check_is_content_while_the_service_runs(tmp_path: Path) -> None:
         service = Service(tmp_path, {"api": {"listen": [f"127.0.0.1:{taken.getsockname()[1]}"]}})
         done = incus_courier("--config", str(service.config), "check")
     assert done.code == 0, done.out
+
+
+def test_check_says_how_the_tokens_stand(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """How many are valid, which end soon or have ended; a file that the API could not take is told with its reason."""
+    monkeypatch.setattr("daemon.cli.check._check_remotes", lambda *_: iter(()))
+    path, day_s = file.parent / TOKENS_FILE, 86400
+    now = time.time()
+    Layout(load(file).state.path).create()
+
+    def tokens() -> str:
+        check(load(file), str(file))
+        return next(line for line in capsys.readouterr().out.splitlines() if " tokens: " in line)
+
+    assert tokens() == f"ok   tokens: none in {path}"
+    grant = Grant(may=frozenset({Permission.READ}))
+    change_tokens(path, lambda _: Tokens(tuple(
+        Token(name=name, grant=grant, made_at=0, expires_at=end, revoked_at=revoked_at, keys=(Key(id=name * 12, sha256="0" * 64, made_at=0),))
+        for name, end, revoked_at in (("a", None, None), ("b", now + day_s, None), ("c", now - day_s, None), ("d", None, 1.0)))))
+    assert tokens() == f"ok   tokens: 2 valid in {path}; expire within 14 days: b; expired: c"
+    if os.geteuid() == 0:
+        monkeypatch.setattr("daemon.config.INSTALLED_FILE", file)
+        monkeypatch.setattr("daemon.cli.check.readers_gid", lambda: 12345)
+        assert f"the API cannot read it. Give it to the group: chgrp {READERS} {path}" in tokens()
+    path.chmod(0o666)
+    assert tokens().startswith(f"FAIL tokens: {path}: its mode is 0666")

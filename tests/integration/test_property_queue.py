@@ -40,6 +40,7 @@ MANY = 1000
 #: In different shards, as long as there are two or three.
 INSTANCES = ("c1", "c4")
 PATHS = ("/a", "/b")
+CLIENTS = ("token:a", "peer:b")
 #: A task in one of these states is still to be pushed.
 WAITING = frozenset({State.QUEUED, State.PUSHING, State.DEFERRED})
 #: What each verb makes of a task, by the state that it finds. In all others it is refused; what is finished can be deleted too.
@@ -91,8 +92,8 @@ class Model:
 
     supersede: bool
     known: dict[str, Known] = field(default_factory=dict)
-    #: Which task a key stands for in its instance.
-    keys: dict[tuple[str, str], str] = field(default_factory=dict)
+    #: Which task a key of a client stands for in its instance.
+    keys: dict[tuple[str, str | None, str], str] = field(default_factory=dict)
     places: int = 0
 
     def rows(self) -> list[Known]:
@@ -110,7 +111,8 @@ class Model:
     def accept(self, upload: Upload) -> tuple[PutOutcome, str]:
         """An upload comes in."""
         key = upload.idempotency_key
-        earlier = self.known.get(self.keys.get((upload.destination.instance, key), "")) if key else None
+        owned = (upload.destination.instance, upload.client, key or "")
+        earlier = self.known.get(self.keys.get(owned, "")) if key else None
         if earlier is not None and earlier.upload.task_id != upload.task_id:
             if earlier.upload.fingerprint != upload.fingerprint:
                 return PutOutcome.MISMATCH, earlier.upload.task_id
@@ -118,7 +120,7 @@ class Model:
         if upload.task_id in self.known:
             return PutOutcome.DUPLICATE, upload.task_id
         if key:
-            self.keys[upload.destination.instance, key] = upload.task_id
+            self.keys[owned] = upload.task_id
         if self.supersede:
             for older in self.of_path(upload.destination):
                 if older.state in {State.QUEUED, State.DEFERRED}:
@@ -295,11 +297,12 @@ class QueueMachine(RuleBasedStateMachine):
     # --- uploads -----------------------------------------------------------------------------------------
 
     @rule(count=st.integers(1, 3), instance=st.sampled_from(INSTANCES), path=st.sampled_from(PATHS),
-          data=st.sampled_from((b"one", b"two")), key=st.sampled_from((None, None, "k1", "k2")))
-    def accept(self, count: int, instance: str, path: str, data: bytes, key: str | None) -> None:
+          data=st.sampled_from((b"one", b"two")), key=st.sampled_from((None, None, "k1", "k2")),
+          client=st.sampled_from((None, *CLIENTS)))
+    def accept(self, count: int, instance: str, path: str, data: bytes, key: str | None, client: str | None) -> None:
         """Uploads come in, in one transaction; some repeat a key."""
-        uploads = [an_upload(path, data, instance=instance, idempotency_key=key, created_at=self.clock)
-                   for _ in range(count)]
+        uploads = [an_upload(path, data, instance=instance, idempotency_key=key, client=client,
+                             created_at=self.clock) for _ in range(count)]
         self._put(uploads, data)
 
     @rule(which=st.integers(0, MANY))
@@ -312,7 +315,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert answer.task_id == known.upload.task_id
 
     def _own_keys(self, known: Known) -> list[str]:
-        return [key for (_, key), task_id in self.model.keys.items() if task_id == known.upload.task_id]
+        return [key for (_, _, key), task_id in self.model.keys.items() if task_id == known.upload.task_id]
 
     def _put(self, uploads: list[Upload], data: bytes) -> None:
         depot = self._depot(uploads[0].destination.instance)
@@ -559,6 +562,11 @@ class QueueMachine(RuleBasedStateMachine):
             wanted[known.to.instance_key, known.state] = (tasks + 1, size + known.upload.size)
         found = {what: counts for depot in self.depots for what, counts in rows.tallies(depot.queue).items()}
         assert found == wanted
+        for client in CLIENTS:
+            sent = [known for known in self.model.rows() if known.upload.client == client and known.state in PENDING]
+            totals = [depot.queue.client_pending(client) for depot in self.depots]
+            assert sum(total.tasks for total in totals) == len(sent)
+            assert sum(total.size_bytes for total in totals) == sum(known.upload.size for known in sent)
 
     @invariant()
     def what_is_open_is_known(self) -> None:

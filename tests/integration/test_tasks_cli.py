@@ -90,12 +90,12 @@ def test_list_of_nothing_is_empty(depot: Depot, shell: Shell) -> None:
 
 def test_list_prints_json_lines_with_the_same_names_as_the_api(depot: Depot, shell: Shell) -> None:
     """A program reads one JSON object a line."""
-    upload = depot.accept("/a", mode=0o640, uid=7, display_name="a b")
+    upload = depot.accept("/a", mode=0o640, uid=7, display_name="a b", client="token:ci")
     found = shell("tasks", "list", "--json").json
     assert len(found) == 1
     assert found[0]["id"] == upload.task_id
     assert (found[0]["mode"], found[0]["uid"], found[0]["gid"], found[0]["name"]) == ("0640", 7, None, "a b")
-    assert found[0]["error"] is None
+    assert (found[0]["client"], found[0]["error"]) == ("token:ci", None)
 
 
 def test_list_is_paged_with_a_hint_for_the_next_page(depot: Depot, shell: Shell) -> None:
@@ -116,7 +116,7 @@ def test_list_chooses_by_instance_state_and_age(depot: Depot, shell: Shell) -> N
     """Each option narrows the list, and together they narrow it further."""
     failed = depot.failed("/a", instance="c1")
     other = depot.accept("/b", instance="c2")
-    foreign = depot.accept("/c", instance="c1", remote="eu", project="web")
+    foreign = depot.accept("/c", instance="c1", remote="eu", project="web", client="token:ci")
 
     def ids(*words: str) -> set[str]:
         return {task["id"] for task in shell("tasks", "list", "--json", *words).json}
@@ -125,6 +125,8 @@ def test_list_chooses_by_instance_state_and_age(depot: Depot, shell: Shell) -> N
     assert ids("--instance", "eu:web/c1") == {foreign.task_id}
     assert ids("--state", "queued") == {other.task_id, foreign.task_id}
     assert ids("--state", "failed,held", "--state", "queued", "--instance", "c1") == {failed.task_id}
+    assert ids("--client", "token:ci") == ids("--client", "token:ci", "--state", "queued") == {foreign.task_id}
+    assert ids("--client", "token:ci", "--instance", "c1") == ids("--client", "token:other") == set()
     assert ids("--older-than", "1h") == set()
     assert ids("--older-than", "0s") == {failed.task_id, other.task_id, foreign.task_id}
 
@@ -263,20 +265,23 @@ def test_flush_tries_deferred_tasks_of_an_instance_now(service: Service, depot: 
 
 def test_delete_takes_finished_tasks_off_the_list(service: Service, depot: Depot, shell: Shell) -> None:
     """A finished task whose bytes are gone is forgotten."""
-    upload = depot.accept()
+    upload = depot.accept(client="token:ci")
     start_worker(service)
     eventually(lambda: not depot.task(upload).spooled)
+    assert [event["client"] for event in service.events("push.delivered")] == ["token:ci"]
     assert shell("tasks", "delete", upload.task_id).out == f"{upload.task_id}: deleted\n"
     assert depot.queue.find(upload.task_id) is None
 
 
 def test_command_says_who_asked_in_the_log(service: Service, depot: Depot, shell: Shell) -> None:
     """The log tells later who changed a task."""
-    upload = depot.failed("/missing/a")
+    upload = depot.failed("/missing/a", client="token:ci")
+    depot.failed("/missing/b", client="token:other")
     start_worker(service)
-    shell("tasks", "delete", upload.task_id)
+    assert shell("tasks", "delete", "--client", "token:ci").out == "shard 0: delete changed 1 tasks\n"
     [event] = eventually(lambda: service.events("task.commanded"))
     assert (event["task_id"], event["verb"], event["state"]) == (upload.task_id, "delete", "cancelled")
+    assert event["client"] == "token:ci"
     assert event["asked_by"]
 
 

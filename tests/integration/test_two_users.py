@@ -165,7 +165,7 @@ def test_queue_is_made_anew_where_the_api_has_put_something_else_for_a_file_of_a
 def places(layout: Layout) -> list[Path]:
     """The directories of the layout, and of a queue in use."""
     return [layout.spool, layout.bucket(0), layout.bucket(255), layout.queue, layout.shard(0), layout.locks,
-            layout.bells, layout.lost_found, layout.shards_file, layout.lock(0), layout.append_lock, layout.bell(0)]
+            layout.bells, layout.lost_found, layout.access, layout.shards_file, layout.lock(0), layout.append_lock, layout.bell(0)]
 
 
 @pytest.mark.parametrize("user", [API, WORKER], ids=["api", "worker"])
@@ -182,6 +182,10 @@ def test_user_cannot_rename_or_replace_what_the_layout_is_made_of(service: Servi
     for directory in (layout.directory, layout.spool, *((layout.queue, layout.locks, layout.bells) if user is API else ())):
         assert not user.may(partial((directory / "planted").symlink_to, "/"))
         assert not user.may(partial(directory.chmod, 0o777))
+    # What is kept about access is the API's alone.
+    kept = layout.access / "kept"
+    assert user.may(kept.touch) is (user is API)
+    assert user.may(partial(os.listdir, layout.access)) is (user is API)
 
 
 def status(path: Path) -> tuple[int, ...]:

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from daemon.config import Allowed, Denied
 from daemon.errors import Undelivered
 from tests.live.host import Container, Host
 from tests.live.racer import Racer
 from tests.live.world import World, directory_world, incus_world
+from tests.support.depot import an_upload
+from worker.dispatch.ceiling import Ceiling
 from worker.targets.attributes import Wanted
 from worker.targets.incus.sftp_channel import FAILURE, SftpStatus
 from worker.targets.incus.sftp_staging import Staging
@@ -73,6 +76,28 @@ def test_user_takes_over_no_directory_by_a_link(
         if mounted:
             world.run(f"umount {own}")
     assert world.names(world.home) == ["own", "victim"]
+
+
+@pytest.mark.live
+def test_user_leads_no_delivery_out_of_its_bounds(
+        world: World, seen_inside: tuple[Callable[[str], Path], Path]) -> None:
+    """A directory on the way is swapped for a link without a pause: no byte ends where that leads."""
+    inside, process = seen_inside
+    own, victim = f"{world.home}/own", f"{world.home}/victim"
+    world.make_directory(own)
+    world.make_directory(victim)
+    world.give(own, USER, 0o755)
+    rule = Ceiling(Allowed(paths=[f"{own}/**"]), Denied()).path_rule(an_upload("/x", b""))
+    with Racer(inside(own), "made", USER, victim, process) as racer, contextlib.closing(world.open()) as session:
+        for number in range(DELIVERIES):
+            racer.ready()
+            world.make_directory(f"{own}/{number}")
+            world.give(f"{own}/{number}", USER, 0o755)
+            world.host_path(f"{own}/{number}").rename(world.host_path(f"{own}/made"))
+            delivery = world.delivery(f"{own}/made/f", b"x", path_rule=rule)
+            with contextlib.suppress(Undelivered):
+                session.deliver(delivery, io.BytesIO(b"x"), lambda: None)
+    assert {world.facts(f"{victim}/{name}").data for name in world.names(victim)} <= {b""}
 
 
 @pytest.mark.live

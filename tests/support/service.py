@@ -17,6 +17,7 @@ from daemon.state.layout import Layout
 from daemon.task_queue.sqlite.queue import SqliteQueue
 from tests.support.client import Client
 from tests.support.processes import Forked, Launcher, Process, end
+from tests.support.tokens import without_tokens
 from tests.support.waiting import PATIENCE_S, eventually
 
 Settings = Mapping[str, Mapping[str, object]]
@@ -77,6 +78,8 @@ class Service:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+        if self.log.exists():
+            without_tokens(self.log.read_text(errors="replace"))
         shutil.rmtree(self._short)
 
     # --- processes ---------------------------------------------------------------------------------------
@@ -183,7 +186,7 @@ class Service:
             # The last line may be on its way.
             whole = new[:new.rfind(b"\n") + 1]
             self._log_bytes += len(whole)
-            self._events += [fields for line in whole.decode().splitlines() if (fields := self._event(line))]
+            self._events += [fields for line in without_tokens(whole.decode()).splitlines() if (fields := self._event(line))]
         return [fields for fields in self._events if event in {None, fields["event"]}]
 
     def _event(self, line: str) -> dict[str, Any] | None:

@@ -10,15 +10,21 @@ from tests.live.host import Container
 from tests.support.waiting import eventually
 from tests.system.conftest import PYTHON, ROOT
 from tests.system.load import Load
-from tests.system.machine import CONFIG, INCUS_SOCKET, PATIENCE_S, Machine, ask, give_incus
+from tests.system.machine import CONFIG, DOOR, INCUS_SOCKET, PATIENCE_S, Machine, ask, give_incus
 
 pytestmark = [pytest.mark.system, pytest.mark.live, pytest.mark.timeout(600)]
 
 UNITS = ("incus-courier-api.service", "incus-courier-worker@0.service", "incus-courier-worker@1.service")
 LIBRARY = "/usr/lib/incus-courier"
 STATE = "/var/lib/incus-courier"
+TOKENS = "/etc/incus-courier/tokens.json"
+LOOPBACK = "127.0.0.1:8420"
 #: What only the Debian package has.
 DEBIAN_ONLY = re.compile(r"/usr/share/(lintian.*|doc/incus-courier/(copyright|changelog\.Debian\.gz))")
+#: What the machine is told of groups and of the API, and the lines in there that the version before did not have.
+_HOST_FILES = ("usr/lib/sysusers.d/incus-courier.conf", "usr/lib/systemd/system/incus-courier-api.service")
+_ONLY_NEW = re.compile(r"^(g incus-courier-tokens|SupplementaryGroups=|PrivateNetwork=yes|RestrictAddressFamilies="
+                       r"|[0-9a-f]{32}  (" + "|".join(map(re.escape, _HOST_FILES)) + r")$).*\n", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +37,15 @@ def unpacked(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def older_package(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same package with a lower version and a module that the new one does not have any more."""
+    """The same package with a lower version, a module that the new one does not have any more, and the units of before.
+
+    Those know no tokens, and give the API a network.
+    """
     control = unpacked / "DEBIAN/control"
     text = control.read_text()
+    changed = {unpacked / path: (unpacked / path).read_text() for path in ("DEBIAN/md5sums", *_HOST_FILES)}
+    for path, now in changed.items():
+        path.write_text(_ONLY_NEW.sub("", now))
     extra = next(unpacked.glob("usr/lib/incus-courier/lib/python*/site-packages/daemon")) / "gone.py"
     control.write_text(re.sub(r"^Version: .*$", "Version: 0.0.1-1", text, flags=re.MULTILINE))
     extra.write_text('"""A module of the version before."""\n')
@@ -41,6 +53,8 @@ def older_package(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     subprocess.run(["dpkg-deb", "-Zgzip", "-z1", "--root-owner-group", "-b", unpacked, older], check=True,
                    stdout=subprocess.DEVNULL)
     control.write_text(text)
+    for path, now in changed.items():
+        path.write_text(now)
     extra.unlink()
     return older
 
@@ -96,9 +110,10 @@ def test_service_lives_through_upgrade_removal_and_return(
     machine = fresh_machine
     install(machine, machine.push(older_package, "/root"))
     give_incus(machine)
-    machine.configure(endpoint=INCUS_SOCKET, stopped="wait", min_free_bytes=0)
+    machine.configure(endpoint=INCUS_SOCKET, stopped="wait", min_free_bytes=0, listen=[f"unix:/{DOOR}", LOOPBACK])
     machine.systemctl("restart", "incus-courier.target")
     wait_up(machine)
+    assert machine.status("getent", "group", "incus-courier-tokens") != 0
     assert machine.run("dpkg", "--verify", "incus-courier").splitlines() == [f"??5?????? c {CONFIG}"]
     modules = f"{LIBRARY}/lib/python{PYTHON}/site-packages/daemon"
     machine.run("test", "-e", f"{modules}/__pycache__/gone.cpython-{PYTHON.replace('.', '')}.pyc")
@@ -118,12 +133,25 @@ def test_service_lives_through_upgrade_removal_and_return(
     assert f'endpoint = "{INCUS_SOCKET}"' in machine.run("cat", CONFIG)
     pending = ask(machine.door, "GET", f"/v1/tasks?instance={stopped_instance.name}&limit=1000")[1]["tasks"]
     assert {task["id"] for task in pending} == set(waiting.promised.values())
+    # What rights need is there, and the address that the older API could open is open.
+    assert machine.run("stat", "-c", "%a %U", f"{STATE}/access") == "700 incus-courier-api"
+    group = machine.run("getent", "group", "incus-courier-tokens").split(":")[2]
+    main = machine.show(UNITS[0], "MainPID")
+    assert group in machine.run("sed", "-n", "s/^Groups:\t//p", f"/proc/{main}/status").split()
+    # A token lets in whom it is for, at once, and nobody else any more.
+    token = machine.run("incus-courier", "token", "new", "ci", "--may", "read").split()[-1]
+    assert machine.run("stat", "-c", "%a %U %G", TOKENS) == "640 root incus-courier-tokens"
+    ask_tasks = ["curl", "--silent", "--write-out", " %{http_code}", f"http://{LOOPBACK}/v1/tasks?limit=1"]
+    eventually(lambda: machine.run(*ask_tasks).endswith(" 401"), PATIENCE_S)
+    assert machine.run(*ask_tasks, "--header", f"Authorization: Bearer {token}").endswith(" 200")
+    tokens = machine.run("cat", TOKENS)
 
     machine.run("dpkg", "-r", "incus-courier")
     assert machine.status("systemctl", "cat", UNITS[0]) != 0
     assert machine.run("sh", "-c", f"find {LIBRARY} /run/incus-courier -mindepth 1 2>/dev/null || true") == ""
     install(machine, newer)
     wait_up(machine)
+    assert machine.run("cat", TOKENS) == tokens
     stopped_instance.start()
     waiting.wait_delivered()
 
@@ -134,6 +162,7 @@ def test_purge_leaves_nothing(fresh_machine: Machine, package: Path) -> None:
     if machine.status("dpkg", "-s", "incus-courier") != 0:
         install(machine, machine.push(package, "/root"))
     machine.write("/etc/incus-courier/credentials/client.key", "secret")
+    machine.write(TOKENS, "secret")
     machine.run("dpkg", "-P", "incus-courier")
     left = machine.run("sh", "-c", "find / -xdev -name '*incus-courier*' -not -path '/root/*' -not -path '/proc/*'; "
                                    "find /run -name '*incus-courier*'; getent passwd; getent group; "
@@ -142,6 +171,7 @@ def test_purge_leaves_nothing(fresh_machine: Machine, package: Path) -> None:
     assert "incus-admin:" in left
 
 
+@pytest.mark.full
 def test_make_install_has_the_layout_of_the_package(staged: Path, unpacked: Path) -> None:
     """With apt and without, the same files are at the same places."""
     assert layout(staged) == layout(unpacked)

@@ -1,7 +1,9 @@
 """The installed service: its units, its users, its sandbox and its journal."""
 
+import contextlib
 import re
 import textwrap
+from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
@@ -16,9 +18,10 @@ pytestmark = [pytest.mark.system, pytest.mark.live, pytest.mark.timeout(600)]
 
 SERVICES = ("incus-courier-api.service", "incus-courier-worker@0.service", "incus-courier-worker@1.service")
 STATE = "/var/lib/incus-courier"
+TOKENS = "/etc/incus-courier/tokens.json"
 #: The directories that neither user may replace, and in which one of them at most makes things.
 _OWNERS = {STATE: "root", f"{STATE}/spool": "root", **{f"{STATE}/{name}": "incus-courier-worker" for name in (
-    "queue", "locks", "bells", "lost+found", "instances")}}
+    "queue", "locks", "bells", "lost+found", "instances")}, f"{STATE}/access": "incus-courier-api"}
 
 
 def events(machine: Machine, *matches: str) -> list[str]:
@@ -68,13 +71,96 @@ def test_socket_is_open_to_its_group_only(machine: Machine) -> None:
     assert listening == ""
 
 
+@contextlib.contextmanager
+def example(machine: Machine, name: str, unit: str, **replaced: str) -> Iterator[None]:
+    """One of the documented examples, in force for a unit."""
+    directory = f"/run/systemd/system/{unit}.d"
+    text = machine.run("cat", f"/usr/share/doc/incus-courier/examples/{name}")
+    for key, value in replaced.items():
+        text = re.sub(f"^{key}=.*$", f"{key}={value}", text, flags=re.MULTILINE)
+    machine.write(f"{directory}/{name}", text)
+    machine.systemctl("daemon-reload")
+    try:
+        yield
+    finally:
+        machine.run("rm", "-r", directory)
+        machine.systemctl("daemon-reload")
+
+
 def test_loopback_is_served_when_the_configuration_turns_it_on(machine: Machine, instance: Container) -> None:
-    """An address in api.listen is opened beside the socket that systemd holds."""
+    """With the drop-in an address in api.listen is opened beside the socket that systemd holds."""
     machine.configure(listen=[f"unix:/{DOOR}", "127.0.0.1:8420"])
-    machine.systemctl("restart", SERVICES[0])
-    machine.run("curl", "--silent", "--show-error", "--fail", "-T", CONFIG,
-                f"http://127.0.0.1:8420/v1/instances/{instance.name}/files/srv/by-tcp")
-    assert ask(machine.door, "GET", "/healthz")[0] == 200
+    with example(machine, "tcp-address.conf", SERVICES[0]):
+        machine.systemctl("restart", SERVICES[0])
+        machine.run("curl", "--silent", "--show-error", "--fail", "-T", CONFIG,
+                    f"http://127.0.0.1:8420/v1/instances/{instance.name}/files/srv/by-tcp")
+        assert ask(machine.door, "GET", "/healthz")[0] == 200
+
+
+def test_address_that_systemd_opens_is_served_without_a_network(machine: Machine) -> None:
+    """The documented drop-in is all that a port needs, a privileged one too; the API itself sees no interface."""
+    door_unit = "incus-courier-api.socket"
+    machine.configure(listen=[f"unix:/{DOOR}", "127.0.0.1:443"])
+    with example(machine, "listen-address.conf", door_unit, ListenStream="127.0.0.1:443"):
+        machine.systemctl("restart", door_unit, SERVICES[0])
+        assert '"up"' in machine.run("curl", "--silent", "--show-error", "--fail", "http://127.0.0.1:443/healthz")
+        own = machine.run("readlink", f"/proc/{machine.show(SERVICES[0], 'MainPID')}/ns/net")
+    machine.run("cp", "/root/config.toml", CONFIG)
+    machine.systemctl("restart", door_unit, SERVICES[0])
+    assert own != machine.run("readlink", "/proc/1/ns/net")
+
+
+@pytest.mark.full
+def test_proxy_has_a_door_that_its_user_alone_can_enter(machine: Machine) -> None:
+    """The documented socket leads to the same API, and lets in neither other users nor those who may upload."""
+    name = "incus-courier-proxy.socket"
+    machine.run("sh", "-c", "useradd proxied; useradd -G incus-courier other")
+    text = machine.run("cat", f"/usr/share/doc/incus-courier/examples/{name}").replace("=caddy", "=proxied")
+    machine.write(f"/etc/systemd/system/{name}", text)
+    machine.systemctl("daemon-reload")
+    machine.systemctl("enable", name)
+    machine.systemctl("restart", "incus-courier.target")
+    machine.wait_active(name, *SERVICES)
+    ask_there = ("curl", "--silent", "--fail", "--unix-socket", "/run/incus-courier/proxy.sock", "http://courier/healthz")
+    try:
+        assert '"up"' in machine.run("runuser", "-u", "proxied", "--", *ask_there)
+        assert machine.status("runuser", "-u", "other", "--", *ask_there) != 0
+    finally:
+        machine.systemctl("disable", "--now", name)
+        machine.run("sh", "-c", f"rm /etc/systemd/system/{name}; userdel proxied; userdel other")
+        machine.systemctl("daemon-reload")
+        machine.systemctl("restart", "incus-courier.target")
+
+
+def test_api_tells_the_users_of_the_machine_apart(machine: Machine) -> None:
+    """Rights go by who is at the other end of the Unix socket: the kernel tells the API, in no namespace of its own."""
+    assert machine.run("readlink", f"/proc/{machine.show(SERVICES[0], 'MainPID')}/ns/user") == machine.run(
+        "readlink", "/proc/1/ns/user")
+
+
+def groups_of(machine: Machine, service: str) -> list[str]:
+    """The groups of a service's main process, as numbers."""
+    found = re.search(r"^Groups:\t(.*)$", machine.run("cat", f"/proc/{machine.show(service, 'MainPID')}/status"), re.MULTILINE)
+    assert found
+    return found[1].split()
+
+
+def test_tokens_are_read_by_the_process_of_the_api_alone(machine: Machine) -> None:
+    """Neither the worker nor whoever else becomes one of the two users can read the file, and none of them can change it."""
+    machine.write(TOKENS, "secret")
+    machine.run("sh", "-c", f"chown root:incus-courier-tokens {TOKENS}; chmod 640 {TOKENS}")
+    group = machine.run("getent", "group", "incus-courier-tokens").split(":")
+    assert group[3] == ""
+    as_the_api = ("setpriv", "--reuid=incus-courier-api", "--regid=incus-courier-state",
+                  f"--groups={','.join(groups_of(machine, SERVICES[0]))}", "--")
+    inside = ("nsenter", "-t", machine.show(SERVICES[0], "MainPID"), "-m", "--")
+    assert machine.run(*inside, *as_the_api, "cat", TOKENS) == "secret"
+    assert machine.status(*inside, *as_the_api, "test", "-w", TOKENS) != 0
+    assert machine.status(*as_the_api, "touch", "/etc/incus-courier/more") != 0
+    assert group[2] not in groups_of(machine, SERVICES[1])
+    for user in ("incus-courier-worker", "incus-courier-api"):
+        assert machine.status("runuser", "-u", user, "--", "cat", TOKENS) != 0
+    machine.run("rm", TOKENS)
 
 
 @pytest.mark.full
@@ -98,14 +184,9 @@ def test_api_of_several_processes_is_one_unit(machine: Machine, load: Load) -> N
 
 def test_workers_get_a_network_with_the_drop_in_for_remote_servers(machine: Machine) -> None:
     """The documented example is all that a remote server needs."""
-    example = "/usr/share/doc/incus-courier/examples/remote-server.conf"
-    directory = "/run/systemd/system/incus-courier-worker@.service.d"
-    machine.run("sh", "-c", f"mkdir -p {directory} && cp {example} {directory}")
-    machine.systemctl("daemon-reload")
-    machine.systemctl("restart", SERVICES[1])
-    own = machine.run("readlink", f"/proc/{machine.show(SERVICES[1], 'MainPID')}/ns/net")
-    machine.run("rm", "-r", directory)
-    machine.systemctl("daemon-reload")
+    with example(machine, "remote-server.conf", "incus-courier-worker@.service"):
+        machine.systemctl("restart", SERVICES[1])
+        own = machine.run("readlink", f"/proc/{machine.show(SERVICES[1], 'MainPID')}/ns/net")
     machine.systemctl("restart", SERVICES[1])
     assert own == machine.run("readlink", "/proc/1/ns/net")
     assert own != machine.run("readlink", f"/proc/{machine.show(SERVICES[1], 'MainPID')}/ns/net")
@@ -119,9 +200,7 @@ def test_only_the_worker_reaches_incus(machine: Machine) -> None:
     admins = machine.run("getent", "group", "incus-admin").split(":")[2]
     for service, member in ((SERVICES[0], False), (SERVICES[1], True)):
         status = machine.run("cat", f"/proc/{machine.show(service, 'MainPID')}/status")
-        groups = re.search(r"^Groups:\t(.*)$", status, re.MULTILINE)
-        assert groups
-        assert (admins in groups[1].split()) is member
+        assert (admins in groups_of(machine, service)) is member
         assert "CapEff:\t0000000000000000" in status
         assert "NoNewPrivs:\t1" in status
 
@@ -145,8 +224,9 @@ def test_state_belongs_to_the_two_users_and_nobody_else(machine: Machine, load: 
         assert mode[7:] == "---", line
         if mode[0] == "d":
             assert user == _OWNERS.get(path, user), line
-            assert mode[4:7] == ("--S" if path == f"{STATE}/instances" else "r-s" if path in _OWNERS else "rws"), line
-        elif "/spool/" not in path:
+            group_bits = {f"{STATE}/instances": "--S", f"{STATE}/access": "---"}.get(path)
+            assert mode[4:7] == (group_bits or ("r-s" if path in _OWNERS else "rws")), line
+        elif not path.startswith((f"{STATE}/spool/", f"{STATE}/access/")):
             assert mode[4:6] == "rw", line
 
 
@@ -154,7 +234,8 @@ def test_state_of_an_older_version_is_made_safe(machine: Machine, load: Load) ->
     """Where both users could rename everything, systemd-tmpfiles closes that, and the service goes on with its state."""
     load.many(5)
     machine.systemctl("stop", "incus-courier*")
-    machine.run("sh", "-c", f"cd {STATE} && find . -path ./instances -prune -o -type d -exec chmod 2770 {{}} + &&"
+    machine.run("sh", "-c", f"cd {STATE} && rm -r access &&"
+                            " find . -path ./instances -prune -o -type d -exec chmod 2770 {} + &&"
                             " chown root queue locks bells lost+found && chown incus-courier-api spool spool/* queue/shard-*")
     refused = machine.incus("exec", machine.name, "--", "incus-courier", "status", check=False)
     assert "systemd-tmpfiles --create incus-courier.conf" in refused.stderr

@@ -116,6 +116,7 @@ def test_wrong_configuration_ends_the_service_without_a_loop(machine: Machine, l
     load.wait_delivered()
 
 
+@pytest.mark.full
 def test_missing_state_directory_ends_the_service_with_the_way_out(machine: Machine, load: Load) -> None:
     """Nothing is started over and over; the message names the command that makes the directory, and that is enough."""
     machine.systemctl("stop", EVERYTHING)
@@ -137,11 +138,12 @@ def test_missing_state_directory_ends_the_service_with_the_way_out(machine: Mach
     machine.systemctl("start", TARGET)
 
 
-def test_number_of_workers_follows_the_number_of_shards(machine: Machine, load: Load) -> None:
+@pytest.mark.parametrize("often", [1, pytest.param(4, marks=pytest.mark.full)])
+def test_number_of_workers_follows_the_number_of_shards(machine: Machine, load: Load, often: int) -> None:
     """A restart of the target starts as many workers as there are shards, and stops those too many, however often."""
     third = "incus-courier-worker@2.service"
     with load.running(threads=1):
-        for shards in (3, 2) * 4:
+        for shards in (3, 2) * often:
             machine.configure(shards=shards)
             machine.systemctl("restart", TARGET)
             machine.wait_active(API, *WORKERS)

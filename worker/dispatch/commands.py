@@ -161,9 +161,9 @@ class Commands:
     def _tell(self, changes: list[tuple[Command, Change]], refused: list[tuple[Command, Task, str]]) -> None:
         for command, change in changes:
             log("task.commanded", task_id=change.task.task_id, verb=command.verb, asked_by=command.asked_by,
-                state=change.state.label)
+                state=change.state.label, client=change.task.upload.client)
         for command, task, reason in refused:
-            _log_refused(command, task.task_id, reason)
+            _log_refused(command, task.task_id, reason, task.upload.client)
         retried = {change.task.destination.instance_key for command, change in changes if command.verb == "retry"}
         self._lanes.health.try_again(retried)
 
@@ -187,5 +187,6 @@ def _answers(
         yield CommandAnswer(number=command.number, refused=1, reason=reason, done=done)
 
 
-def _log_refused(command: Command, task_id: str | None, reason: str | None) -> None:
-    log("task.command_refused", task_id=task_id, verb=command.verb, asked_by=command.asked_by, reason=reason)
+def _log_refused(command: Command, task_id: str | None, reason: str | None, client: str | None = None) -> None:
+    log("task.command_refused", task_id=task_id, verb=command.verb, asked_by=command.asked_by, reason=reason,
+        client=client)

@@ -13,6 +13,7 @@ from daemon.errors import ERRORS, Cause, CourierError, Undelivered
 from daemon.log import log
 from daemon.model.task import Task
 from daemon.spool import Mark, Open, Stopped
+from worker.dispatch.ceiling import Ceiling, ceiling_of
 from worker.dispatch.lane import Lane, Push
 from worker.targets.base import Delivery, Ended, Parcel, Patience, Receipt, Session, Target
 
@@ -74,8 +75,8 @@ class Swept:
 _Message = PushOutcome | Pushed | Swept
 
 
-def delivery_of(task: Task, config: Config) -> Delivery:
-    """What a target needs to know to deliver the task under this configuration."""
+def delivery_of(task: Task, config: Config, ceiling: Ceiling | None = None) -> Delivery:
+    """What a target needs to know to deliver the task under this configuration and, unless it only sweeps, ceiling."""
     upload, rules = task.upload, config.delivery
     return Delivery(
         task_id=upload.task_id, destination=upload.destination, size=upload.size, sha256=upload.sha256,
@@ -84,6 +85,8 @@ def delivery_of(task: Task, config: Config) -> Delivery:
         replace_group=rules.replace_group,
         verify=rules.verify, stopped=rules.stopped, recheck=task.recheck,
         left_part=task.left_part,
+        path_rule=ceiling.path_rule(upload) if ceiling else None,
+        set_id_rule=ceiling.set_id_rule() if ceiling else None,
     )
 
 
@@ -268,20 +271,26 @@ class _Begun:
 
 def _push(pushes: Sequence[Push], hold: _Hold, spool: Open, config: Config) -> Iterator[tuple[Push, PushOutcome]]:
     """Push tasks side by side. Whatever goes wrong is in the outcomes."""
+    ceiling = ceiling_of(config.delivery)
     with contextlib.ExitStack() as opened:
         parcels: dict[str, tuple[_Begun, Parcel]] = {}
         for push in pushes:
             begun = _Begun(push, time.monotonic())
             task = push.task
             log("push.started", task_id=task.task_id, instance=task.destination.instance, path=task.destination.path,
-                size=task.upload.size, attempt=task.attempts + 1)
+                size=task.upload.size, attempt=task.attempts + 1, client=task.upload.client)
+            refusal = ceiling.refusal(task.upload) if ceiling else None
+            if refusal is not None:
+                yield push, begun.outcome("not_allowed", refusal)
+                continue
             try:
                 source = opened.enter_context((spool.open if task.recheck else spool.open_pending)(task.upload))
             except (CourierError, OSError) as error:
                 yield push, _unread(begun, error)
             else:
+                delivery = delivery_of(task, config, ceiling)
                 parcels[task.task_id] = (begun, Parcel(
-                    delivery=delivery_of(task, config), source=source, before_rename=partial(_last_moment, push)))
+                    delivery=delivery, source=source, before_rename=partial(_last_moment, push)))
         while parcels:
             yield from _deliver(parcels, hold, config)
 

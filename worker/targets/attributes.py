@@ -123,11 +123,34 @@ def wanted_directory(delivery: Delivery) -> Wanted:
 
 
 def refuse_unless_replaceable(delivery: Delivery, existing: Attributes | None) -> None:
-    """Raise Undelivered if a file cannot take the place of `existing`."""
+    """Raise Undelivered if a file cannot, or must not, take the place of `existing`."""
     if existing is None or existing.is_link or stat.S_ISREG(existing.mode):
+        _refuse_set_id(delivery, existing)
         return
     code = "target_is_directory" if existing.is_directory else "target_not_regular"
     raise Undelivered(code, f"{where(delivery)}: {what_it_is(existing)} is there")
+
+
+def _refuse_set_id(delivery: Delivery, existing: Attributes | None) -> None:
+    """Raise Undelivered('not_allowed') if the file would give its bytes rights that it must not.
+
+    One that is there keeps its set-id bits if the upload names no mode. And what is written in place has its old ones
+    while the bytes come. The bits that the administrator gives to new files are left to him.
+    """
+    kept = None if existing is None or existing.is_link else Wanted(existing.bits, existing.uid, existing.gid)
+    if delivery.set_id_rule is None or (kept is None and delivery.mode is None):
+        return
+    for has in [wanted(delivery, existing), *([kept] if kept and delivery.replace_group == "in-place" else [])]:
+        reason = delivery.set_id_rule(has.mode, has.uid, has.gid)
+        if reason is not None:
+            raise Undelivered("not_allowed", f"{where(delivery)}: {reason}")
+
+
+def refuse_unless_allowed(delivery: Delivery, path: bytes) -> None:
+    """Raise Undelivered('not_allowed') if the file must not be written at `path`, in which no link is left."""
+    reason = delivery.path_rule and delivery.path_rule(path.decode("utf-8", "surrogateescape"))
+    if reason is not None:
+        raise Undelivered("not_allowed", f"{where(delivery)} leads to {shown(path)}: {reason}")
 
 
 def refuse_unless_trusted(delivery: Delivery, link: Attributes, directory: Attributes, follower: int = ROOT) -> None:

@@ -71,6 +71,11 @@ class Delivery:
     verify: str
     #: "push" or "wait": what to do when the instance is stopped.
     stopped: str
+    #: Why the file must not be written at a path of the instance, all links resolved; it answers None where it may.
+    #: None: it may be written anywhere, and nobody has to find out where a path leads.
+    path_rule: Callable[[str], str | None] | None = None
+    #: Likewise why it must not have a mode, a uid and a gid, because of set-id bits.
+    set_id_rule: Callable[[int, int, int], str | None] | None = None
     #: True: compare with what is there first and push only if it differs.
     recheck: bool = False
     #: True: an earlier attempt may have left its part file, or more.

@@ -146,7 +146,7 @@ class Upkeep:
             self.unspooling = True
         for task in tasks:
             log("task.expired", task_id=task.task_id, instance=task.destination.instance, path=task.destination.path,
-                size=task.upload.size, code=task.error_code)
+                size=task.upload.size, code=task.error_code, client=task.upload.client)
         return len(tasks)
 
     def _give_up(self, now: float) -> int:
@@ -165,7 +165,8 @@ class Upkeep:
             self._queue.give_up(tasks, f"{lane.down_code}: it was down for too long")
             for task in tasks:
                 log("push.failed", task_id=task.task_id, instance=task.destination.instance, code="gave_up",
-                    path=task.destination.path, attempt=task.attempts, detail=lane.down_code)
+                    path=task.destination.path, attempt=task.attempts, detail=lane.down_code,
+                    client=task.upload.client)
             given_up = max(given_up, min(_SLICE, len(tasks)))
         return given_up
 

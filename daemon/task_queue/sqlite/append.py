@@ -14,7 +14,7 @@ from daemon.task_queue.sqlite.batches import chunks
 from daemon.task_queue.sqlite.schema import OUTAGE, TABLE, key_row
 from daemon.task_queue.values import Put, PutOutcome
 
-_ROW: Final = f"(?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE}, ?)"
+_ROW: Final = f"(?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE}, ?, ?)"
 
 
 class QueueAppend(QueueBase):
@@ -48,7 +48,7 @@ class QueueAppend(QueueBase):
         for some in chunks(list(fresh.values())):
             _insert(connection, some, set() if supersede else _behind(connection, some), now)
         replaced = _supersede(connection, fresh.values(), now) if supersede else {}
-        return [earlier or Put(PutOutcome.ACCEPTED, upload.task_id, replaced.get(upload.task_id, []))
+        return [earlier or Put(PutOutcome.ACCEPTED, upload.task_id, replaced.get(upload.task_id, {}))
                 for upload, earlier in zip(uploads, found, strict=True)]
 
     def _claim_key(self, connection: sqlite3.Connection, upload: Upload, fresh: Container[str]) -> Put | None:
@@ -57,7 +57,7 @@ class QueueAppend(QueueBase):
         `fresh` has the ids that get their rows in this transaction.
         """
         known = connection.execute("SELECT task_id, fingerprint FROM keys WHERE instance = ? AND key = ?",
-                                   (upload.destination.instance_key, upload.idempotency_key)).fetchone()
+                                   (upload.destination.instance_key, upload.scoped_key)).fetchone()
         if known is not None and known[0] != upload.task_id:
             if known[1] != upload.fingerprint:
                 return Put(PutOutcome.MISMATCH, known[0])
@@ -102,16 +102,19 @@ def _insert(connection: sqlite3.Connection, uploads: Collection[Upload], behind:
     for upload in uploads:
         to = upload.destination
         values += (upload.to_json(), upload.created_at, State.QUEUED, upload.task_id, to.instance_key, to.digest,
-                   upload.size, now, upload.created_at, *to.clocks, upload.task_id in behind)
+                   upload.size, now, upload.created_at, *to.clocks, upload.task_id in behind,
+                   upload.client)
     connection.execute(
-        f"INSERT INTO {TABLE} (data, timestamp, status, task_id, instance, target, size, updated_at, age_base, behind)"
-        f" VALUES {', '.join([_ROW] * len(uploads))}", values)
+        f"INSERT INTO {TABLE} (data, timestamp, status, task_id, instance, target, size, updated_at, age_base, behind,"
+        f" client) VALUES {', '.join([_ROW] * len(uploads))}", values)
 
 
-def _supersede(connection: sqlite3.Connection, uploads: Collection[Upload], now: float) -> dict[str, list[str]]:
-    """Replace what waits for the destinations of `uploads` by the newest; return the ids replaced by each upload."""
+def _supersede(
+    connection: sqlite3.Connection, uploads: Collection[Upload], now: float,
+) -> dict[str, dict[str, str | None]]:
+    """Replace what waits for the destinations of `uploads` by the newest; return the tasks replaced by each upload."""
     newest = {upload.destination.digest: upload for upload in uploads}
-    replaced: dict[str, list[str]] = {}
+    replaced: dict[str, dict[str, str | None]] = {}
     for some in chunks(list(newest.values())):
         rows = connection.execute(
             f"UPDATE {TABLE} AS old SET status = 6, open = 0, updated_at = ?, error_code = NULL, due_at = NULL,"
@@ -119,7 +122,7 @@ def _supersede(connection: sqlite3.Connection, uploads: Collection[Upload], now:
             " WHERE newer.target = old.target AND newer.open = 1 ORDER BY newer._id DESC LIMIT 1) || '.'"
             f" WHERE target IN ({', '.join('?' * len(some))}) AND open = 1 AND status <> 2 AND _id < ("
             f" SELECT max(newer._id) FROM {TABLE} AS newer WHERE newer.target = old.target AND newer.open = 1)"
-            " RETURNING target, task_id", (now, *(upload.destination.digest for upload in some))).fetchall()
-        for target, task_id in rows:
-            replaced.setdefault(newest[target].task_id, []).append(task_id)
+            " RETURNING target, task_id, client", (now, *(upload.destination.digest for upload in some))).fetchall()
+        for target, task_id, client in rows:
+            replaced.setdefault(newest[target].task_id, {})[task_id] = client
     return replaced

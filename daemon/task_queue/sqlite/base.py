@@ -31,7 +31,7 @@ from daemon.task_queue.sqlite.connect import SET_CACHE, begin, connect
 from daemon.task_queue.sqlite.faults import commit, faults
 from daemon.task_queue.sqlite.form import require_form, schema_number, version_of
 from daemon.task_queue.sqlite.inspection import what_is_foreign
-from daemon.task_queue.sqlite.schema import CREATE, TABLE
+from daemon.task_queue.sqlite.schema import SCHEMAS, TABLE
 from daemon.task_queue.sqlite.versions import SCHEMA_VERSION, STEPS, admit, version_on_disk
 
 #: Steps of SQLite's machine between two notes that an upgrade goes on: some ten milliseconds.
@@ -49,7 +49,7 @@ _UPLOADS_KEPT: Final = 4096
 _LONGEST_KEPT: Final = 1024
 #: What `decode` needs of a row, in its order.
 COLUMNS: Final = ("_id, data, status, attempts, due_at, updated_at, error_code, error_message, "
-                  "spooled, recheck, part, age_base, task_id, instance, target, size")
+                  "spooled, recheck, part, age_base, task_id, instance, target, size, client")
 #: Where the task's id is in such a row.
 TASK_ID: Final = COLUMNS.split(", ").index("task_id")
 #: The fact that says since when the database has known of every upload of its shard. A database without it was
@@ -146,10 +146,15 @@ class QueueBase(persistqueue.SQLiteAckQueue):
         self.quick.execute("PRAGMA synchronous = NORMAL")
 
     def _create(self) -> None:
-        born = (f"INSERT OR IGNORE INTO facts VALUES ('{COMPLETE_FACT}', '{time.time():.3f}');"
-                if self._spool is not None and self._spool.is_empty() else "")
-        self.durable.executescript(
-            f"BEGIN IMMEDIATE; {CREATE} {born} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        """Make a database in one transaction, as all that are older came about: by the steps from version 1."""
+        is_complete = self._spool is not None and self._spool.is_empty()
+        self.durable.executescript(f"BEGIN IMMEDIATE; {SCHEMAS[1]}")
+        for older in range(1, SCHEMA_VERSION):
+            STEPS[older](self.durable)
+        if is_complete:
+            self.durable.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (COMPLETE_FACT, f"{time.time():.3f}"))
+        self.durable.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        self.durable.execute("COMMIT")
 
     def _bring_up_to_date(self) -> None:
         version = version_of(self.durable)
@@ -265,7 +270,7 @@ def decode(row: Sequence[Any]) -> Task:
     order, data, status, attempts, due_at, updated_at, code, message, spooled, recheck, part, age_base, *copies = row
     upload = _upload(data)
     to = upload.destination
-    if copies != [upload.task_id, to.instance_key, to.digest, upload.size]:
+    if copies != [upload.task_id, to.instance_key, to.digest, upload.size, upload.client]:
         raise ValueError("the row's columns and its upload differ")
     if not (is_told(code) and is_told(message)):
         raise ValueError("the row's error is not what it should be")

@@ -9,7 +9,7 @@ from daemon.errors import QueueFault
 from daemon.model.task import State, Task
 from daemon.model.upload import END_OF_TIME_S, first_id_of
 from daemon.task_queue.sqlite.base import COLUMNS, TASK_ID, QueueBase, decode_all
-from daemon.task_queue.sqlite.schema import OUTAGE, TABLE
+from daemon.task_queue.sqlite.schema import OUTAGE, TABLE, index_for
 from daemon.task_queue.values import Change, Command, CommandAnswer, Selection
 
 
@@ -60,12 +60,12 @@ class QueueCommands(QueueBase):
         """
         conditions, values = ["status = ?", "task_id > ?"], [state, after]
         before = None if selection.accepted_before is None else first_id_of(selection.accepted_before)
-        for text, value in (("instance = ?", selection.instance_key), ("task_id < ?", before),
-                            ("_id <= ?", selection.up_to_order)):
+        for text, value in (("instance = ?", selection.instance_key), ("client = ?", selection.client),
+                            ("task_id < ?", before), ("_id <= ?", selection.up_to_order)):
             if value is not None:
                 conditions.append(text)
                 values.append(value)
-        index = "tasks_by_instance" if selection.instance_key else "tasks_by_state"
+        index = index_for(selection.instance_key, selection.client)
         rows = self.read(f"SELECT {COLUMNS} FROM {TABLE} INDEXED BY {index} WHERE {' AND '.join(conditions)}"
                          " ORDER BY task_id LIMIT ?", (*values, limit))
         return decode_all(rows), rows[-1][TASK_ID] if len(rows) == limit else None
@@ -125,7 +125,7 @@ def selection_in(text: str) -> Selection:
     """The selection that a command's row has as JSON. Raises ValueError, TypeError or KeyError when it has none."""
     values = json.loads(text)
     found = Selection(**{**values, "states": tuple(State(state) for state in values["states"])})
-    if not (isinstance(found.instance_key, str | None)
+    if not (isinstance(found.instance_key, str | None) and isinstance(found.client, str | None)
             and _is_number(found.accepted_before, END_OF_TIME_S) and _is_number(found.up_to_order, 2**63)):
         raise ValueError("the selection is not what it should be")
     return found

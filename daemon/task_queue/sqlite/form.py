@@ -61,14 +61,14 @@ def schema_number(connection: sqlite3.Connection, name: str = "main") -> int:
 def what_is_strange(connection: sqlite3.Connection, version: int) -> str | None:
     """What in a database is not as that version makes it, in words, or None.
 
-    One without a version may have some parts, as one has whose making was cut off. Of a newer version, which is
-    refused anyway, nothing is known.
+    One without a version may have some parts of version 1, the only one whose making could be cut off half-way. Of a
+    newer version, which is refused anyway, nothing is known.
     """
     if version > max(SCHEMAS):
         return None
     if version < 0:
         return f"no program makes version {version}"
-    wanted = _made(version or max(SCHEMAS))
+    wanted = _made(version or 1)
     parts = _parts(connection, len(wanted.parts) + 1)
     strange = next((part for part in parts if part not in wanted.parts), None)
     if strange is not None:

@@ -78,12 +78,25 @@ class SqliteIntake:
         return self._current().find(task_id)
 
     def page(
-        self, *, states: frozenset[State] = frozenset(), instance_key: str | None = None, before: str | None = None,
-        limit: int,
+        self, *, states: frozenset[State] = frozenset(), instance_key: str | None = None, client: str | None = None,
+        before: str | None = None, limit: int,
     ) -> list[Task]:
         """Up to `limit` tasks, newest id first, with ids under `before`. Raises QueueFault."""
-        return self._current().page(states=states, instance_key=instance_key, before=before, limit=limit)
+        return self._current().page(
+            states=states, instance_key=instance_key, client=client, before=before, limit=limit)
 
     def totals(self, states: frozenset[State]) -> dict[State, Total]:
         """How many tasks, and of how many bytes, are in each of these states. Raises QueueFault."""
         return self._current().totals(states)
+
+    def client_pending(self, client: str) -> Total:
+        """How many tasks of that client are pending, and of how many bytes. Raises QueueFault."""
+        return self._current().client_pending(client)
+
+    def pending_under(self, client: str) -> Total:
+        """How many tasks of that client and of all under it are pending, and of how many bytes. Raises QueueFault."""
+        return self._current().pending_under(client)
+
+    def instance_keys(self, after: str, limit: int) -> list[str]:
+        """Up to `limit` instances that have tasks, in the order of their keys from `after` on. Raises QueueFault."""
+        return self._current().instance_keys(after, limit)

@@ -7,7 +7,7 @@ from daemon.model.task import FINISHED, State, Task
 from daemon.model.upload import Destination
 from daemon.task_queue.sqlite.base import COLUMNS, TASK_ID, QueueBase, decode, decode_all
 from daemon.task_queue.sqlite.batches import chunks, values
-from daemon.task_queue.sqlite.schema import OUTAGE, TABLE
+from daemon.task_queue.sqlite.schema import OUTAGE, TABLE, index_for
 from daemon.task_queue.values import Standing, Total
 
 #: Rows that are read at once for a page.
@@ -40,20 +40,24 @@ class QueueReads(QueueBase):
         return decode(rows[0]) if rows else None
 
     def page(
-        self, *, states: frozenset[State] = frozenset(), instance_key: str | None = None, before: str | None = None,
-        limit: int,
+        self, *, states: frozenset[State] = frozenset(), instance_key: str | None = None, client: str | None = None,
+        before: str | None = None, limit: int,
     ) -> list[Task]:
         """Up to `limit` tasks, newest id first, with ids under `before`. Damaged rows are left out: fsck has them."""
-        # The tasks of an instance are in order by state.
-        wanted: list[State | None] = [*(states or (State if instance_key else ()))] or [None]
-        tasks = [task for state in wanted for task in self._page(state, instance_key, before, limit)]
+        # The tasks of an instance, and those of a client, are in order by state.
+        everything = instance_key is None and client is None
+        wanted: list[State | None] = [*(states or (() if everything else State))] or [None]
+        tasks = [task for state in wanted for task in self._page(state, instance_key, client, before, limit)]
         return sorted(tasks, key=lambda task: task.task_id, reverse=True)[:limit]
 
-    def _page(self, state: State | None, instance_key: str | None, before: str | None, limit: int) -> list[Task]:
-        index = "" if state is None else f"INDEXED BY {'tasks_by_instance' if instance_key else 'tasks_by_state'}"
+    def _page(
+        self, state: State | None, instance_key: str | None, client: str | None, before: str | None, limit: int,
+    ) -> list[Task]:
+        index = "" if state is None else f"INDEXED BY {index_for(instance_key, client)}"
         tasks: list[Task] = []
         while True:
-            conditions = {"status = ?": state, "instance = ?": instance_key, "task_id < ?": before}
+            conditions = {"status = ?": state, "instance = ?": instance_key, "client = ?": client,
+                          "task_id < ?": before}
             used = {text: value for text, value in conditions.items() if value is not None}
             where = f"WHERE {' AND '.join(used)}" if used else ""
             # A few at a time: what is in damaged rows may be large.
@@ -73,13 +77,26 @@ class QueueReads(QueueBase):
                          f" WHERE status IN ({_numbers(states)}) GROUP BY status")
         return dict.fromkeys(states, Total()) | {State(status): Total(*sums) for status, *sums in rows}
 
+    def client_pending(self, client: str) -> Total:
+        """How many tasks of that client are pending, and of how many bytes."""
+        rows = self.read("SELECT tasks, bytes FROM clients WHERE client = ?", (client,))
+        return Total(*rows[0]) if rows else Total()
+
+    def pending_under(self, client: str) -> Total:
+        """How many tasks of that client and of all under it are pending, and of how many bytes."""
+        # The character after the slash ends the range.
+        [sums] = self.read(
+            "SELECT ifnull(sum(tasks), 0), ifnull(sum(bytes), 0) FROM clients"
+            " WHERE client = ? OR client >= ? AND client < ?", (client, f"{client}/", f"{client}0"))
+        return Total(*sums)
+
     def busiest(self, limit: int) -> tuple[int, list[str]]:
         """How many instances have tasks that are not finished, and up to `limit` of these, those with most first."""
         rows = self.read(f"SELECT instance, count(*) OVER () FROM tally WHERE status IN ({_numbers(_UNFINISHED)})"
                          " AND tasks > 0 GROUP BY instance ORDER BY sum(tasks) DESC, instance LIMIT ?", (limit,))
         return rows[0][1] if rows else 0, [instance for instance, _ in rows]
 
-    def instances(self, after: str, limit: int) -> list[str]:
+    def instance_keys(self, after: str, limit: int) -> list[str]:
         """Up to `limit` instances that have tasks, finished ones too, in the order of their keys from `after` on."""
         return self.step_through(_KNOWN, after, limit)
 

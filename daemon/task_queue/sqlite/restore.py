@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from daemon.errors import QueueFault
+from daemon.model.names import is_client
 from daemon.model.task import FINISHED, State
 from daemon.model.upload import Upload
 from daemon.task_queue.doctor import Restored, Row
@@ -20,6 +21,9 @@ from daemon.task_queue.sqlite.schema import OUTAGE, TABLE, key_row
 #: Uploads to a path with later ids. A damaged row's id may be anything.
 _NEWER: Final = "target = ? AND task_id > ? AND length(task_id) = 36"
 _COUNTS: Final = f"SELECT status, instance, count(*), sum(size) FROM {TABLE} GROUP BY status, instance"
+#: In SQL, with a condition: how many tasks of clients are pending, and of how many bytes.
+_BY_CLIENT: Final = (f"SELECT client, count(*), sum(size) FROM {TABLE} INDEXED BY tasks_by_client"
+                     " WHERE client IS NOT NULL AND status IN (1, 2, 3, 4) AND {} GROUP BY client")
 #: A database of up to this size is read through in well under a second.
 _SMALL_BYTES: Final = 32 * 2**20
 
@@ -55,7 +59,7 @@ class QueueRestore(QueueBase):
             found = self.read("PRAGMA quick_check(1)")[0][0]
             if found != "ok":
                 raise QueueFault("queue_damaged", f"The queue's database: {found}.")
-        for table in (TABLE, "keys", "tally", "commands", "outages", "facts"):
+        for table in (TABLE, "keys", "tally", "clients", "commands", "outages", "facts"):
             self.read(f"SELECT * FROM {table} LIMIT 1")
         self.read(f"SELECT * FROM {TABLE} ORDER BY _id DESC LIMIT 1")
 
@@ -142,11 +146,13 @@ class QueueRestore(QueueBase):
                                        (upload.destination.digest, order)).fetchone()
             if newer and state is State.QUEUED:
                 state, code, message = State.FAILED, "path_moved_on", "The row was damaged and has been mended."
-            connection.execute(f"DELETE FROM {TABLE} WHERE _id = ? OR task_id = ?", (order, upload.task_id))
+            gone = connection.execute(f"DELETE FROM {TABLE} WHERE _id = ? OR task_id = ? RETURNING client",
+                                      (order, upload.task_id)).fetchall()
             _insert(connection, upload, state, now, order)
             connection.execute(f"UPDATE {TABLE} SET error_code = ?, error_message = ? WHERE _id = ?",
                                (code, message, order))
-            _count_again(connection, {instance_key, upload.destination.instance_key})
+            _count_again(connection, {instance_key, upload.destination.instance_key},
+                         {upload.client, *(client for (client,) in gone)})
         return state
 
     def raw(self, order: int) -> str:
@@ -162,30 +168,41 @@ class QueueRestore(QueueBase):
     def counts_fit(self) -> bool:
         """True when the counts that are kept are those of the rows. Looks at every row."""
         kept = "SELECT status, instance, tasks, bytes FROM tally WHERE tasks <> 0"
-        return not self.read(f"SELECT 1 FROM ({_COUNTS} EXCEPT {kept}) UNION ALL"
-                             f" SELECT 1 FROM ({kept} EXCEPT {_COUNTS}) LIMIT 1")
+        return self._are_equal(_COUNTS, kept) and self._are_equal(
+            _BY_CLIENT.format("true"), "SELECT client, tasks, bytes FROM clients WHERE tasks <> 0")
+
+    def _are_equal(self, counted: str, kept: str) -> bool:
+        return not self.read(f"SELECT 1 FROM ({counted} EXCEPT {kept}) UNION ALL"
+                             f" SELECT 1 FROM ({kept} EXCEPT {counted}) LIMIT 1")
 
     def count_again(self) -> None:
         """Count every row anew, durably."""
         with self.write(self.durable, "queue.settle") as connection:
             connection.execute("DELETE FROM tally")
             connection.execute(f"INSERT INTO tally {_COUNTS}")
+            connection.execute("DELETE FROM clients")
+            connection.execute(f"INSERT INTO clients {_BY_CLIENT.format('true')}")
+
 
 def _row(found: Sequence[Any]) -> Row:
     values = dict(zip(COLUMNS.split(", "), found, strict=True))
-    data, code = values["data"], values["error_code"]
+    data, client, code = values["data"], values["client"], values["error_code"]
     return Row(
         order=found[0], task_id=str(values["task_id"]), instance_key=str(values["instance"]), state=values["status"],
+        client=client if isinstance(client, str) and is_client(client) else None,
         error_code=code if is_told(code) else None, task=decode_or_none(found),
         meta_bytes=len(data.encode(errors="replace")) if isinstance(data, str) else len(data or b""))
 
 
-def _count_again(connection: sqlite3.Connection, instance_keys: set[str]) -> None:
-    """Count the rows of instances anew: a damaged row was counted as what it was before."""
+def _count_again(connection: sqlite3.Connection, instance_keys: set[str], clients: set[str | None]) -> None:
+    """Count the rows of instances and clients anew: a damaged row was counted as what it was before."""
     marks = ",".join("?" * len(instance_keys))
     connection.execute(f"DELETE FROM tally WHERE instance IN ({marks})", tuple(instance_keys))
     connection.execute(f"INSERT INTO tally SELECT status, instance, count(*), sum(size) FROM {TABLE}"
                        f" WHERE instance IN ({marks}) GROUP BY status, instance", tuple(instance_keys))
+    marks = ",".join("?" * len(clients))
+    connection.execute(f"DELETE FROM clients WHERE client IN ({marks})", tuple(clients))
+    connection.execute(f"INSERT INTO clients {_BY_CLIENT.format(f'client IN ({marks})')}", tuple(clients))
 
 
 def _insert(
@@ -203,11 +220,11 @@ def _insert(
         connection.execute("INSERT OR IGNORE INTO keys VALUES (?, ?, ?, ?)", key_row(upload))
     return int(connection.execute(
         f"INSERT INTO {TABLE} (_id, data, timestamp, status, task_id, instance, target, size, updated_at, age_base,"
-        " error_code, error_message, outrun, part, behind)"
-        f" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE}, ?, ?, ?, ?,"
+        " error_code, error_message, outrun, part, client, behind)"
+        f" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE}, ?, ?, ?, ?, ?,"
         f" ? AND EXISTS (SELECT 1 FROM {TABLE} WHERE target = ? AND open = 1)) RETURNING _id",
         (order, upload.to_json(), upload.created_at, state, upload.task_id, to.instance_key, to.digest, upload.size,
-         now, upload.created_at, *to.clocks, *lost, part, last, to.digest)).fetchone()[0])
+         now, upload.created_at, *to.clocks, *lost, part, upload.client, last, to.digest)).fetchone()[0])
 
 
 def _put_behind(connection: sqlite3.Connection, orders: Sequence[int]) -> None:

@@ -10,19 +10,25 @@ uploads wait is answered by an index whose size does not depend on what is finis
     tasks_due       which deferred task is due next
     tasks_target    is an older task for this path still to be pushed; is there a newer one
     tasks_by_state, tasks_by_instance    pages for people, in the order of their ids
+    tasks_by_client, tasks_by_both       pages of what one client sent, and of that to one instance; anonymous tasks are
+                    in neither
     tasks_wishes    which tasks are to be cancelled or held as soon as their push has ended
     tasks_unspool, tasks_clear, tasks_expire    what the worker tidies up next
 
 The partial ones must be named (INDEXED BY) where only a state stands beside their own columns: left to itself SQLite
 takes `tasks_by_state`, reads every task of the state and sorts them.
 
-Counts are kept by triggers in `tally`, so that nobody ever counts rows. `open` says that a task is still to be
-pushed (queued, pushing or deferred). It is a column of its own, kept by triggers, because an index on what `status`
-says would be written anew, at a random place, whenever a task is claimed. `wish` is the state that a person wants
-for a task that is being pushed; `outrun` says that a newer task for its path was there, and is cleared. `behind` says
-that an older task for its path is open, so that a claim need not look at it; triggers take it back from the oldest that
-is open. A claim does not rely on it: it may be missing, only the oldest never has it. `part` says that an attempt may
-have left its part file in the instance. A key in `keys` is bound to its instance, and goes with its task.
+Counts are kept by triggers in `tally`, so that nobody ever counts rows; in `clients` those of each client's pending
+tasks. `client` is who sent a task, NULL for an anonymous one: that is counted in `tally` alone.
+
+`open` says that a task is still to be pushed (queued, pushing or deferred). It is a column of its own, kept by
+triggers, because an index on what `status` says would be written anew, at a random place, whenever a task is claimed.
+`wish` is the state that a person wants for a task that is being pushed; `outrun` says that a newer task for its path
+was there, and is cleared. `behind` says that an older task for its path is open, so that a claim need not look at it;
+triggers take it back from the oldest that is open. A claim does not rely on it: it may be missing, only the oldest
+never has it. `part` says that an attempt may have left its part file in the instance.
+
+A key in `keys` is bound to its instance and its client (`Upload.scoped_key`), and goes with its task.
 """
 
 from collections.abc import Mapping
@@ -118,12 +124,42 @@ CREATE TABLE IF NOT EXISTS outages (clock TEXT PRIMARY KEY, seconds REAL NOT NUL
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
-#: Everything that a new database has. `versions` leads an older one there.
-CREATE: Final = f"{_CREATE_TASKS}{'; '.join(CREATE_KEYS)};"
-#: What a database of each version is made of. What an older one was stays as it is for good.
-SCHEMAS: Final[Mapping[int, str]] = {1: _CREATE_TASKS, 2: CREATE}
+CLIENT: Final = "client TEXT"
+_IS_PENDING: Final = "{}.status IN (1, 2, 3, 4)"
+_WAS, _IS = _IS_PENDING.format("OLD"), _IS_PENDING.format("NEW")
+_COUNT: Final = "ON CONFLICT DO UPDATE SET tasks = tasks + excluded.tasks, bytes = bytes + excluded.bytes"
+#: What stands on the column of clients.
+CREATE_CLIENTS: Final = (
+    f"CREATE INDEX IF NOT EXISTS tasks_by_client ON {TABLE} (client, status, task_id) WHERE client IS NOT NULL",
+    f"CREATE INDEX IF NOT EXISTS tasks_by_both ON {TABLE} (client, instance, status, task_id) WHERE client IS NOT NULL",
+    "CREATE TABLE IF NOT EXISTS clients (client TEXT PRIMARY KEY, tasks INTEGER NOT NULL, bytes INTEGER NOT NULL)"
+    " WITHOUT ROWID",
+    f"CREATE TRIGGER IF NOT EXISTS clients_insert AFTER INSERT ON {TABLE} WHEN NEW.client IS NOT NULL AND {_IS} BEGIN"
+    f" INSERT INTO clients VALUES (NEW.client, 1, NEW.size) {_COUNT}; END",
+    f"CREATE TRIGGER IF NOT EXISTS clients_update AFTER UPDATE OF status ON {TABLE}"
+    f" WHEN NEW.client IS NOT NULL AND ({_WAS}) <> ({_IS}) BEGIN"
+    f" INSERT INTO clients VALUES (NEW.client, iif({_IS}, 1, -1), iif({_IS}, NEW.size, -NEW.size)) {_COUNT}; END",
+    f"CREATE TRIGGER IF NOT EXISTS clients_delete AFTER DELETE ON {TABLE} WHEN OLD.client IS NOT NULL AND {_WAS} BEGIN"
+    f" INSERT INTO clients VALUES (OLD.client, -1, -OLD.size) {_COUNT}; END",
+)
+
+_WITH_KEYS: Final = f"{_CREATE_TASKS}{'; '.join(CREATE_KEYS)};"
+_LAST_COLUMN: Final = "part INTEGER NOT NULL DEFAULT 0"
+#: As SQLite writes it down when a column is added.
+_WITH_CLIENTS: Final = (_WITH_KEYS.replace(f"{_LAST_COLUMN})", f"{_LAST_COLUMN}, {CLIENT})")
+                        + f"{'; '.join(CREATE_CLIENTS)};")
+#: What a database of each version is made of. What an older one was stays as it is for good. A new one begins as
+#: version 1, and `versions` leads it on.
+SCHEMAS: Final[Mapping[int, str]] = {1: _CREATE_TASKS, 2: _WITH_KEYS, 3: _WITH_CLIENTS}
 
 
 def key_row(upload: Upload) -> tuple[str, str | None, str, str]:
     """The row of `keys` by which the key of an upload stands for it."""
-    return upload.destination.instance_key, upload.idempotency_key, upload.task_id, upload.fingerprint
+    return upload.destination.instance_key, upload.scoped_key, upload.task_id, upload.fingerprint
+
+
+def index_for(instance_key: str | None, client: str | None) -> str:
+    """The index that has the tasks of a state, and of these where they are asked for, in the order of their ids."""
+    if client is None:
+        return "tasks_by_state" if instance_key is None else "tasks_by_instance"
+    return "tasks_by_client" if instance_key is None else "tasks_by_both"

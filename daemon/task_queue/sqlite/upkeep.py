@@ -160,6 +160,10 @@ class QueueUpkeep(QueueBase):
         if nothing:
             with self.write(self.quick, "queue.unspool") as connection:
                 connection.executemany("DELETE FROM tally WHERE tasks = 0 AND status = ? AND instance = ?", nothing)
+        idle = self.read("SELECT client FROM clients WHERE tasks = 0 LIMIT ?", (_COUNTS_AT_ONCE,))
+        if idle:
+            with self.write(self.quick, "queue.unspool") as connection:
+                connection.executemany("DELETE FROM clients WHERE tasks = 0 AND client = ?", idle)
         self._checkpoint("TRUNCATE")
 
     def reuse_room(self) -> None:

@@ -16,7 +16,7 @@ from daemon.task_queue.sqlite.connect import connect
 from daemon.task_queue.sqlite.faults import faults
 from daemon.task_queue.sqlite.form import require_form, version_of
 from daemon.task_queue.sqlite.inspection import what_is_foreign
-from daemon.task_queue.sqlite.schema import CREATE_KEYS, TABLE, key_row
+from daemon.task_queue.sqlite.schema import CLIENT, CREATE_CLIENTS, CREATE_KEYS, TABLE, key_row
 
 Step = Callable[[sqlite3.Connection], None]
 
@@ -41,8 +41,15 @@ def _keys(texts: Iterator[str | bytes]) -> Iterator[tuple[str, str | None, str, 
         yield key_row(upload)
 
 
+def _tell_clients_apart(connection: sqlite3.Connection) -> None:
+    """2 to 3: a row says who sent its task. All that are there already are of anonymous clients."""
+    connection.execute(f"ALTER TABLE {TABLE} ADD COLUMN {CLIENT}")
+    for statement in CREATE_CLIENTS:
+        connection.execute(statement)
+
+
 #: What leads from each version to the next. A step stays as it is for good.
-STEPS: Final[Mapping[int, Step]] = {1: _keep_keys_beside_tasks}
+STEPS: Final[Mapping[int, Step]] = {1: _keep_keys_beside_tasks, 2: _tell_clients_apart}
 #: The version that this program works with.
 SCHEMA_VERSION: Final = len(STEPS) + 1
 

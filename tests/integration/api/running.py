@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from daemon.spool.file_format import read_meta
 from tests.support.processes import Forked, Launcher
+from tests.support.tokens import without_tokens
 from tests.support.waiting import PATIENCE_S, eventually
 
 
@@ -76,6 +77,7 @@ class Api:
             self._writer = None
         # All that it said is read, too.
         self._reading.join()
+        without_tokens("\n".join([*map(json.dumps, self.events), *self.other_lines]))
         return self._process.status() or 0
 
     def _read_log(self, descriptor: int) -> None:

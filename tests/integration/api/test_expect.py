@@ -20,7 +20,8 @@ REFUSED = [
     ("PUT /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n", 404),
     ("POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n", 400),
     ("PUT /upload HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n", 405),
-    (f"{HEAD}Origin: http://evil.example\r\nContent-Length: 5\r\n", 403),
+    (f"{HEAD}Origin: http://evil.example\r\nContent-Length: 5\r\n", 421),
+    ("PUT http://localhost:{port}/ HTTP/1.1\r\nHost: a\r\nOrigin: http://evil.example\r\nContent-Length: 5\r\n", 403),
     (f"{HEAD}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", 400),
 ]
 
@@ -29,7 +30,7 @@ REFUSED = [
 def test_upload_that_is_refused_gets_its_final_status_alone(shared: Api, head: str, status: int) -> None:
     """Nobody is told to send what the head alone refuses."""
     with shared.raw() as connection:
-        connection.sendall(f"{head}{EXPECT}\r\n".encode())
+        connection.sendall(f"{head}{EXPECT}\r\n".replace("{port}", str(shared.port)).encode())
         received = answer(connection)
         connection.shutdown(socket.SHUT_WR)
         received += until_closed(connection)

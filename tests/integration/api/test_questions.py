@@ -7,7 +7,9 @@ import pytest
 
 from daemon.state.layout import Layout
 from daemon.state.shard_lock import ShardLock
+from daemon.task_queue.sqlite.queue import SqliteQueue
 from tests.integration.api.running import Api
+from tests.support.depot import an_upload
 
 Start = Callable[..., Api]
 
@@ -25,8 +27,8 @@ def test_tasks_are_listed_newest_first_over_all_shards(api: Api) -> None:
     assert listed == made[::-1]
 
 
-def test_tasks_are_listed_by_state_and_instance(start: Start) -> None:
-    """`state` takes one or more states, `instance` a name with or without its remote, `project` its project."""
+def test_tasks_are_listed_by_state_instance_and_client(start: Start) -> None:
+    """`state` takes one or more states, `instance` a name with or without its remote, `project` its project; `client` a sender."""
     api = start(**{"remotes.far": {"endpoint": "https://far:8443", "project": "p2"}})
     for target in ("c1/files/a", "c1/files/a", "c2/files/a", "far%3Ac1/files/a", "c1/files/b?project=other"):
         assert api.ask("PUT", f"/v1/instances/{target}", b"x").status == 202
@@ -42,6 +44,12 @@ def test_tasks_are_listed_by_state_and_instance(start: Start) -> None:
     assert listed("state=superseded") == [("local", "default", "c1", "superseded")]
     assert len(listed("state=queued,superseded")) == 5
     assert listed("state=failed") == []
+    sent = an_upload(client="token:ci")
+    with SqliteQueue(Layout(api.state), sent.destination.shard(2)) as queue:
+        queue.put_many([sent], supersede=True)
+    assert listed("client=token:ci") == [("local", "default", "c1", "queued")]
+    assert listed("client=token:ci&instance=c2") == listed("client=token:ci&state=superseded") == []
+    assert listed("client=token:other") == []
 
 
 @pytest.mark.parametrize("query", [

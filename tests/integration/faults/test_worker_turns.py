@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from daemon import failpoints
-from daemon.config import Config, DeliverySection, Retry, StateSection, TargetSection
+from daemon.config import Config, DeliverySection, Denied, Retry, StateSection, TargetSection
 from daemon.errors import QueueFault, Undelivered
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
@@ -274,6 +274,19 @@ def test_service_manager_is_told_of_the_end_of_a_reload_that_failed(
         said = [manager.recv(4096).decode() for _ in range(2)]
     assert said[0].startswith("RELOADING=1")
     assert said[1] == "READY=1"
+
+
+def test_what_was_queued_before_a_reload_is_held_against_the_ceiling_of_after_it(parts: Parts, config: Config) -> None:
+    """It becomes a dead letter that names the rule, and nothing of its instance is touched."""
+    parts.queue.put_many([UPLOAD], supersede=True)
+    delivery = config.delivery.model_copy(update={"deny": Denied(instances=["C*"])})
+    signal.raise_signal(signal.SIGHUP)
+    run_until(Worker(parts, config, lambda: config.model_copy(update={"delivery": delivery})),
+              lambda: state(parts) is State.FAILED)
+    task = parts.queue.find(UPLOAD.task_id)
+    assert task
+    assert (task.error_code, task.error_message) == ("not_allowed", "delivery.deny.instances has C*")
+    assert not list(config.state.path.glob("instances/*"))
 
 
 def test_reload_goes_on_where_a_directory_has_the_name_of_the_reserve(parts: Parts, config: Config) -> None:

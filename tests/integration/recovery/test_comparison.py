@@ -10,6 +10,7 @@ from daemon.model.upload import bucket_of
 from daemon.recovery.compare import Comparison
 from daemon.spool import Mark
 from daemon.state.quarantine import retire
+from daemon.task_queue import Total
 from tests.integration.recovery.world import World
 from tests.support import rows
 from tests.support.depot import a_state
@@ -350,7 +351,7 @@ def test_second_copy_in_a_wrong_bucket_is_set_aside(world: World) -> None:
 
 _DAMAGES = [
     ("data", "not json"), ("data", b"\xff\x00"), ("data", "{}"), ("instance", "local/default/other"), ("size", 7),
-    ("target", b"?"), ("status", 77), ("status", "?"), ("error_code", b"\xff"), ("error_message", "x" * 500_000),
+    ("target", b"?"), ("client", "token:b"), ("client", None), ("client", b"\xff"), ("status", 77), ("status", "?"), ("error_code", b"\xff"), ("error_message", "x" * 500_000),
 ]
 
 
@@ -358,7 +359,7 @@ _DAMAGES = [
 def test_damaged_row_is_written_anew_from_its_file(world: World, column: str, value: object) -> None:
     """A row that cannot be read, or says two things, is made from the spool again, with its order."""
     before = world.put("/before")
-    upload = world.put()
+    upload = world.put(client="token:a")
     order = world.task(upload).order
     rows.write(world.queue, upload.task_id, **{column: value})
     assert world.compare() == ["row_damaged"]
@@ -367,6 +368,7 @@ def test_damaged_row_is_written_anew_from_its_file(world: World, column: str, va
     assert world.state(before) is State.QUEUED
     assert world.compare() == []
     assert world.tallies_fit()
+    assert world.queue.client_pending("token:a") == Total(1, 4)
 
 
 @pytest.mark.parametrize(("mark", "state"), [(Mark.FAILED, State.FAILED), (Mark.HELD, State.HELD)])
@@ -420,12 +422,12 @@ def test_damaged_row_is_not_pushed_over_a_newer_upload(world: World) -> None:
 
 def test_damaged_row_without_bytes_becomes_a_dead_letter_and_a_note(world: World) -> None:
     """Nothing can be delivered from it; what was left of it is kept, and people are told."""
-    upload = world.put()
+    upload = world.put(client="token:a")
     world.file(upload).unlink()
     rows.write(world.queue, upload.task_id, data="what was it")
     assert world.compare() == ["row_damaged"]
     task = world.task(upload)
-    assert (task.state, task.error_code) == (State.FAILED, "invalid_row")
+    assert (task.state, task.error_code, task.upload.client) == (State.FAILED, "invalid_row", "token:a")
     assert task.destination.instance_key == upload.destination.instance_key
     assert "what was it" in (world.layout.lost_found / world.lost_found()[0]).read_text()
     assert world.tallies_fit()
@@ -486,7 +488,7 @@ def test_reading_comparison_changes_nothing(world: World) -> None:
 
 def test_upload_that_gets_its_row_again_gets_its_key_too(world: World) -> None:
     """A repeat is recognised as one also after the queue was made from the spool, or a row from its file."""
-    lost, damaged = world.write("/a", key="one"), world.put("/b", key="two")
+    lost, damaged = world.write("/a", key="one", client="token:a"), world.put("/b", key="one", client="token:b")
     rows.damage(world.queue, damaged.task_id)
     world.compare()
     for upload in (lost, damaged):

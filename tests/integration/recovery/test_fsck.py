@@ -98,12 +98,14 @@ def test_everything_that_is_wrong_is_reported_and_nothing_is_changed(world: Worl
 
 def test_everything_is_put_right_with_repair(world: World, capsys: Capture) -> None:
     """With --repair the exit code is 0 once all is mended, and a second run finds nothing."""
-    orphan, missing, marked, cut = world.write("/a"), world.put("/b"), world.put("/c"), world.put("/d")
+    orphan, missing = world.write("/a", client="token:a"), world.put("/b", client="token:a")
+    marked, cut = world.put("/c"), world.put("/d")
     world.file(missing).unlink()
     world.spool.mark(marked, Mark.HELD)
     os.truncate(world.file(cut), 3)
     (world.layout.spool / "stray").touch()
-    world.queue.durable.execute("UPDATE tally SET tasks = 77")
+    for table in ("tally", "clients"):
+        world.queue.durable.execute(f"UPDATE {table} SET tasks = 77")
     code, found = _run(world, capsys, repair=True)
     assert (code, _names(found)) == (0, [
         "bytes_missing", "counts_wrong", "file_damaged", "file_stray", "row_missing", "row_outdated"])
@@ -112,6 +114,7 @@ def test_everything_is_put_right_with_repair(world: World, capsys: Capture) -> N
     assert (world.state(missing), world.state(cut)) == (State.FAILED, State.FAILED)
     assert world.state(marked) is State.HELD
     assert world.tallies_fit()
+    assert [task.upload for task in world.queue.page(client="token:a", limit=9)] == [missing, orphan]
     assert _run(world, capsys) == (0, [])
 
 

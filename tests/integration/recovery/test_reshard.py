@@ -47,7 +47,8 @@ def _fill(layout: Layout, shards: int, instances: int = 16, *, files: bool = Fal
     for number in range(instances * 10):
         destination = Destination("local", "default", f"i{number % instances}", f"/f{number // instances % 6}")
         upload = Upload(task_id=str(uuid_utils.uuid7()), destination=destination, size=len(_BODY), sha256=_SHA256,
-                        created_at=time.time(), idempotency_key=f"k{number}" if number % 5 == 0 else None)
+                        created_at=time.time(), idempotency_key=f"k{number}" if number % 5 == 0 else None,
+                        client=f"token:{number % 3}" if number % 3 else None)
         uploads.setdefault(destination.shard(shards), []).append(upload)
         if files:
             incoming = spool.begin()
@@ -57,7 +58,7 @@ def _fill(layout: Layout, shards: int, instances: int = 16, *, files: bool = Fal
         queues[shard].put_many(some, supersede=False)
     for queue in queues:
         queue.add_outages({"": 100.0 * queue.shard, "local": 7.0})
-        for instance_key in queue.instances("", 1000):
+        for instance_key in queue.instance_keys("", 1000):
             _mix(queue, instance_key, rng)
         queue.close()
     spool.close()

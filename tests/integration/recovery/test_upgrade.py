@@ -27,6 +27,8 @@ from tests.support.version_1 import Old
 from tests.support.waiting import eventually
 
 SHARDS = 2
+#: Ends a worker when its database is up to date.
+LAST_STEP = f"queue.upgraded=kill@{SCHEMA_VERSION - 1}"
 
 
 @pytest.fixture
@@ -78,16 +80,18 @@ def test_service_goes_on_with_what_the_version_before_left(service: Service, old
     """Tasks in every state, with and without keys, what people asked for, and what a dead worker was pushing."""
     service.start()
     check(service, old)
-    assert sorted(event["shard"] for event in service.events("queue.upgraded")) == list(range(SHARDS))
+    assert sorted((event["shard"], event["version"]) for event in service.events("queue.upgraded")) == [
+        (shard, version) for shard in range(SHARDS) for version in range(2, SCHEMA_VERSION + 1)]
 
 
-@pytest.mark.parametrize(("step", "left"), [("queue.upgrade", [1, 1]), ("queue.upgraded", [2, 2]), ("keys.remove", [2, 2])])
+@pytest.mark.parametrize(("fault", "left"), [
+    ("queue.upgrade=kill", 1), ("queue.upgraded=kill", 2), (LAST_STEP, SCHEMA_VERSION), ("keys.remove=kill", SCHEMA_VERSION)])
 def test_upgrade_that_is_killed_at_any_step_is_finished_by_the_next_start(
-        service: Service, old: list[Old], step: str, left: list[int]) -> None:
-    """Each shard is of one version or of the other, and the old keys are there as long as one shard needs them."""
-    dead = [_begin_until_it_is_dead_or_serves(service, f"worker-{shard}", f"{step}=kill") for shard in range(SHARDS)]
-    assert dead == ([False, True] if step == "keys.remove" else [True, True])
-    assert versions(service.layout) == left
+        service: Service, old: list[Old], fault: str, left: int) -> None:
+    """Each shard is of one of the versions, whole, and the old keys are there as long as one shard needs them."""
+    dead = [_begin_until_it_is_dead_or_serves(service, f"worker-{shard}", fault) for shard in range(SHARDS)]
+    assert dead == ([False, True] if fault.startswith("keys.remove") else [True, True])
+    assert versions(service.layout) == [left] * SHARDS
     assert service.layout.common_keys.exists()
     keep_running(service, lambda: is_ready(service))
     check(service, old)
@@ -109,7 +113,7 @@ def _begin_until_it_is_dead_or_serves(service: Service, name: str, faults: str) 
 
 def test_upgrade_goes_on_where_one_shard_is_done_and_the_other_is_not(service: Service, old: list[Old]) -> None:
     """Until then the API takes nothing, says why, and keeps the upgrade from nothing."""
-    _begin_until_it_is_dead_or_serves(service, "worker-0", "queue.upgraded=kill")
+    _begin_until_it_is_dead_or_serves(service, "worker-0", LAST_STEP)
     assert versions(service.layout) == [SCHEMA_VERSION, 1]
     service.begin("api")
     eventually(lambda: service.events("api.waiting"), what="the waiting API")

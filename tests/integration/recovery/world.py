@@ -42,20 +42,22 @@ class World:
 
     # --- making ------------------------------------------------------------------------------------------
 
-    def write(self, path: str = "/a", instance: str = "c1", body: bytes = b"body", key: str | None = None) -> Upload:
+    def write(self, path: str = "/a", instance: str = "c1", body: bytes = b"body", key: str | None = None,
+              client: str | None = None) -> Upload:
         """An upload in the spool, without a row."""
         destination = Destination("local", "default", instance, path)
         incoming = self.spool.begin()
         incoming.write(body)
         upload = Upload(task_id=str(uuid_utils.uuid7()), destination=destination, size=len(body), created_at=time.time(),
-                        sha256=hashlib.sha256(body).hexdigest(), idempotency_key=key)
+                        sha256=hashlib.sha256(body).hexdigest(), idempotency_key=key,
+                        client=client)
         incoming.seal(upload).release()
         return upload
 
     def put(self, path: str = "/a", instance: str = "c1", body: bytes = b"body", key: str | None = None, *,
-            state: State = State.QUEUED, supersede: bool = True) -> Upload:
+            client: str | None = None, state: State = State.QUEUED, supersede: bool = True) -> Upload:
         """An upload with its row, in any state but `pushing`, its file marked as it should be."""
-        upload = self.write(path, instance, body, key)
+        upload = self.write(path, instance, body, key, client)
         self.queue.put_many([upload], supersede=supersede)
         if state is not State.QUEUED:
             self.settle(upload, state)

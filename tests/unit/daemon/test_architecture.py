@@ -16,17 +16,18 @@ HOUSES = {"daemon": set[str](), "api": {"daemon"}, "worker": {"daemon"}}
 #: The rooms of each house, from the ground up: a room imports only rooms of lower floors, and itself. A name stands for
 #: all that is below it.
 FLOORS: dict[str, list[set[str]]] = {
-    "daemon": [{"daemon.errors", "daemon.failpoints"}, {"daemon.model"}, {"daemon.config"}, {"daemon.log"}, {"daemon.state"},
-               {"daemon.spool", "daemon.task_queue", "daemon.process"}, {"daemon.recovery"}, {"daemon.cli"}],
-    "api": [{"api.threads"}, {"api.http"}, {"api.live_config"}, {"api.queries"}, {"api.uploads"}, {"api.routes"}, {"api.service"},
+    "daemon": [{"daemon.errors", "daemon.failpoints"}, {"daemon.model"}, {"daemon.config"}, {"daemon.log"}, {"daemon.state"}, {"daemon.delegation"},
+               {"daemon.spool", "daemon.task_queue", "daemon.process", "daemon.access"}, {"daemon.recovery"}, {"daemon.cli"}],
+    "api": [{"api.threads"}, {"api.http"}, {"api.live_config", "api.live_tls"}, {"api.access"}, {"api.queries"}, {"api.uploads"}, {"api.routes"}, {"api.service"},
             {"api.__main__"}],
     "worker": [{"worker.targets"}, {"worker.mailbox", "worker.dispatch"}, {"worker.upkeep", "worker.recovery"},
                {"worker.loop"}, {"worker.assembly"}, {"worker.check", "worker.__main__"}],
 }
 #: The rooms with a door: what is said at the door is all that others see.
-DOORS = {"daemon.task_queue": ("capabilities", "values", "doctor"), "daemon.spool": ("capabilities", "values")}
+DOORS = {"daemon.task_queue": ("capabilities", "values", "doctor"), "daemon.spool": ("capabilities", "values"),
+         "daemon.delegation": ("capabilities", "values")}
 #: Who looks behind a door: recovery, and the commands that check and repair.
-DOCTORS = {"daemon.task_queue": ("daemon/recovery/", "daemon/cli/check.py", "daemon/cli/fsck.py"), "daemon.spool": ()}
+DOCTORS = {"daemon.task_queue": ("daemon/recovery/", "daemon/cli/check.py", "daemon/cli/fsck.py"), "daemon.spool": (), "daemon.delegation": ()}
 SOURCES = sorted(path for house in HOUSES for path in (ROOT / house).rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]
 
@@ -121,10 +122,10 @@ def test_room_is_entered_by_its_door(door: str) -> None:
     assert {name: modules for name, modules in behind.items() if modules} == {}
 
 
-def test_databases_are_opened_by_the_task_queue_alone() -> None:
-    """Closing a shard's database elsewhere in the process would drop SQLite's locks."""
+def test_databases_are_opened_behind_their_doors_alone() -> None:
+    """Closing a database's file elsewhere in the process would drop SQLite's locks; each room opens its own alone."""
     users = {name for path, name in zip(SOURCES, NAMES, strict=True) if "sqlite3" in imports(path)}
-    assert {name for name in users if not name.startswith("daemon/task_queue/sqlite/")} == set()
+    assert {name for name in users if not name.startswith(("daemon/task_queue/sqlite/", "daemon/delegation/sqlite/"))} == set()
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=NAMES)

@@ -2,9 +2,11 @@
 
 import pytest
 
+from daemon.access.token_text import PATTERN
 from daemon.log.events import EVENTS
+from daemon.model.grant import KEYS, Permission
 from daemon.recovery.findings import FINDINGS
-from docs.tables import HERE, errors_page, events_page, logged_fields, recovery_page
+from docs.tables import HERE, access_page, errors_page, events_page, logged_fields, recovery_page
 
 STALE = "run `make docs`"
 
@@ -30,6 +32,14 @@ def test_recovery_page_is_what_the_table_says() -> None:
     page = recovery_page()
     assert (HERE / "recovery.md").read_text() == page, STALE
     assert [name for name in FINDINGS if f"| `{name}` |" not in page] == []
+
+
+def test_access_page_has_every_key_and_every_permission() -> None:
+    """Whoever grants rights finds what each of them means, and what holds without it."""
+    page = (HERE / "access.md").read_text()
+    assert page == access_page(), STALE
+    assert [name for name in [*KEYS, *Permission] if f"| `{name}` |" not in page] == []
+    assert PATTERN in page
 
 
 def test_message_ids_are_all_different() -> None:

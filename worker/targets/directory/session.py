@@ -94,7 +94,7 @@ class DirectorySession:
     def _sweep(self, delivery: Delivery) -> bool:
         removed = False
         with contextlib.ExitStack() as opened:
-            walk = Walk(self._root, replace(delivery, mkdirs=False), opened)
+            walk = Walk(self._root, replace(delivery, mkdirs=False, path_rule=None), opened)
             with contextlib.suppress(FileNotFoundError):
                 removed = walk.find().remove_part()
             return walk.remove_staging() or removed

@@ -3,12 +3,14 @@
 import contextlib
 import errno
 import os
+import posixpath
 from collections import deque
 from typing import Final
 
 from daemon.errors import Undelivered
 from worker.targets.attributes import (
     MAX_LINKS,
+    refuse_unless_allowed,
     refuse_unless_shallow,
     refuse_unless_trusted,
     wanted_directory,
@@ -33,6 +35,8 @@ class Walk:
         self._delivery = delivery
         self._opened = opened
         self._above = [root]
+        #: The names of the directories below the root.
+        self._names: list[bytes] = []
         self._ahead = deque(delivery.destination.path.encode().split(b"/"))
         self._links = 0
         self._staging = delivery.staging_name.encode()
@@ -46,11 +50,13 @@ class Walk:
             last = not any(self._ahead)
             if name == b"..":
                 self._above = self._above[:-1] or self._above
+                self._names = self._names[:-1]
             elif name not in {b"", b"."}:
                 target = None if last and self._delivery.symlinks == "replace" else self._link(name)
                 if target is not None:
                     self._turn(target)
                 elif last and not self._ahead:
+                    refuse_unless_allowed(self._delivery, self._path_to(name))
                     return Entry(self._above[-1], name, self._delivery.part_name.encode())
                 else:
                     self._enter(name)
@@ -76,17 +82,25 @@ class Walk:
             raise Undelivered("too_many_links", f"{where(self._delivery)}: more than {MAX_LINKS} symbolic links")
         if target.startswith(b"/"):
             del self._above[1:]
+            self._names = []
         self._ahead.extendleft(reversed(target.split(b"/")))
 
     def _enter(self, name: bytes) -> None:
         try:
             directory = self._open(name)
         except FileNotFoundError:
-            if not self._delivery.mkdirs:
+            bounded = self._delivery.path_rule is not None
+            # No link comes after what is not there; but a link may have told to leave what would be made.
+            if not self._delivery.mkdirs or (bounded and b".." in self._ahead):
                 raise
+            refuse_unless_allowed(self._delivery, self._path_to(name, *self._ahead))
             self._make(name)
             directory = self._open(name)
         self._above.append(directory)
+        self._names.append(name)
+
+    def _path_to(self, *names: bytes) -> bytes:
+        return posixpath.normpath(b"/" + b"/".join([*self._names, *names]))
 
     def _open(self, name: bytes, above: int | None = None) -> int:
         directory = os.open(name, OPEN_DIRECTORY, dir_fd=self._above[-1] if above is None else above)

@@ -20,6 +20,7 @@ from worker.targets.attributes import (
     ROOT,
     Attributes,
     Wanted,
+    refuse_unless_allowed,
     refuse_unless_exact,
     refuse_unless_replaceable,
     refuse_unless_shallow,
@@ -93,7 +94,12 @@ class FilesApiSession:
         path, existing = self._follow(delivery)
         refuse_unless_replaceable(delivery, existing)
         want = wanted(delivery, existing)
-        if existing is not None and not want.met_by(existing):
+        if delivery.path_rule is not None:
+            path = self._resolved(path)
+            refuse_unless_allowed(delivery, path.encode("utf-8", "surrogateescape"))
+        anew = existing is not None and (not want.met_by(existing) or delivery.set_id_rule is not None)
+        if anew:
+            # Also where set-id bits matter: they are not shown, and what is made anew has none.
             want = wanted_instead(delivery, existing)
         if delivery.recheck and self._is_there(path, delivery, existing, want):
             return Receipt(atomic=False, way="files", unchanged=True)
@@ -104,7 +110,7 @@ class FilesApiSession:
         self._refuse_unless_guarded(posixpath.dirname(path), delivery)
         spool.rewind(source)
         before_rename()
-        self._write(path, delivery, source, want, existing)
+        self._write(path, delivery, source, want, None if anew else existing, anew=anew)
         self._verify(path, delivery, want, source)
         return Receipt(atomic=False, way="files")
 
@@ -168,11 +174,24 @@ class FilesApiSession:
             if self._directory(directory) is None:
                 raise
 
+    def _resolved(self, path: str) -> str:
+        """The path with each link on the way resolved; its last name is left as it is."""
+        *ahead, name = path.split("/")
+        real, links = "/", 0
+        while ahead:
+            real = posixpath.normpath(posixpath.join(real, ahead.pop(0)))
+            found = self._files.look(real)
+            if found is not None and found.is_link:
+                links += 1
+                if links > MAX_LINKS:
+                    raise Undelivered("too_many_links", f"more than {MAX_LINKS} symbolic links in {printable(path)}")
+                real, ahead = "/", [*self._files.link(real).split("/"), *ahead]
+        return posixpath.join(real, name)
+
     def _write(self, path: str, delivery: Delivery, source: BinaryIO, want: Wanted,
-               existing: Attributes | None) -> None:
-        if existing is not None and not want.met_by(existing):
+               existing: Attributes | None, *, anew: bool) -> None:
+        if anew:
             self._files.delete(path)
-            existing = None
         if existing is None:
             self._files.put(path, b"", want)
         if existing is not None or delivery.size:

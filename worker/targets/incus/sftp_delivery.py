@@ -8,6 +8,7 @@ for its writes. So requests may be sent without waiting, except where a write mu
 import contextlib
 import stat
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import BinaryIO
 
 from daemon.errors import Undelivered
@@ -15,6 +16,7 @@ from daemon.model.names import printable
 from worker.targets.attributes import (
     MAX_LINKS,
     Attributes,
+    refuse_unless_allowed,
     refuse_unless_replaceable,
     refuse_unless_trusted,
     shown,
@@ -28,6 +30,7 @@ from worker.targets.incus.sftp_channel import NO_SUCH_FILE, Channel, SftpStatus
 from worker.targets.incus.sftp_in_place import overwrite
 from worker.targets.incus.sftp_part import PartFile, closing_handle, digest
 from worker.targets.incus.sftp_staging import Staging
+from worker.targets.incus.sftp_way import Way, find_way
 from worker.targets.incus.sftp_wire import WireBroken, WireStalled
 
 
@@ -38,6 +41,8 @@ class SftpDelivery:
         self._channel = channel
         self._delivery = delivery
         self._path = delivery.destination.path.encode()
+        #: Where it leads; None where that does not matter.
+        self._way: Way | None = None
         #: True when it may have left its part file.
         self.left_part = False
 
@@ -49,12 +54,22 @@ class SftpDelivery:
                 first, other = self._delivery.by_either_name()
                 # A rename of the last attempt may be on its way: what it would take must not be there again.
                 self._delivery = first if other.part_name in left else other
+            if self._delivery.path_rule is not None:
+                await self._stay_within()
             if self._delivery.recheck and await self._is_there():
                 return Receipt(atomic=True, way="sftp", unchanged=True)
             if self._delivery.replace_group == "in-place" and await self._overwrite(source, before_rename):
                 return Receipt(atomic=False, way="sftp")
             await self._push(source, before_rename)
         return Receipt(atomic=True, way="sftp")
+
+    async def _stay_within(self) -> None:
+        """From now on go by a path without links, which was looked at; a link that is put there is followed no more."""
+        path, _ = await self._find()
+        self._way = await find_way(self._channel, self._delivery, path)
+        self._path = self._way.path
+        self._delivery = replace(self._delivery, symlinks="replace")
+        refuse_unless_allowed(self._delivery, self._path)
 
     async def sweep(self) -> bool:
         """Remove the part file that a killed attempt left; see worker.targets.base.Carrier."""
@@ -93,14 +108,24 @@ class SftpDelivery:
             with _noticing_loss(self._delivery):
                 if want.secret:
                     await part.hide()
+                await self._hold(part.path)
                 await part.fill(source, want)
+                await self._hold(part.path, part.filled)
                 before_rename()
                 await part.rename(path)
+            if self._way is not None and part.filled is not None:
+                await self._way.held(part.filled)
         except BaseException:
             await part.discard()
+            if part.left and self._way is not None and not self._channel.wire.broken:
+                await self._way.remove_astray(part.path.rpartition(b"/")[2])
             raise
         finally:
             self.left_part |= part.left
+
+    async def _hold(self, path: bytes, expected: Attributes | None = None) -> None:
+        if self._way is not None:
+            await self._way.hold(path, expected)
 
     async def _overwrite(self, source: BinaryIO, before_write: Callable[[], None]) -> bool:
         """Write into the file that is there; False if there is none."""
@@ -109,7 +134,7 @@ class SftpDelivery:
             return False
         refuse_unless_replaceable(self._delivery, existing)
         want = wanted(self._delivery, existing)
-        await overwrite(self._channel, self._delivery, path, existing, want, source, before_write)
+        await overwrite(self._channel, self._delivery, path, existing, want, source, before_write, self._way)
         return True
 
     async def _is_there(self) -> bool:

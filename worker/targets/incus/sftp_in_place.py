@@ -9,20 +9,24 @@ from worker.targets.attributes import Attributes, Wanted, refuse_unless_exact, w
 from worker.targets.base import Delivery
 from worker.targets.incus.sftp_channel import Channel
 from worker.targets.incus.sftp_part import closing_handle, digest, write_all
+from worker.targets.incus.sftp_way import Way
 
 
 async def overwrite(
     channel: Channel, delivery: Delivery, path: bytes, existing: Attributes, want: Wanted, source: BinaryIO,
-    before_write: Callable[[], None],
+    before_write: Callable[[], None], way: Way | None,
 ) -> None:
     """Put the bytes of `source` into the file at `path`, which is `existing`; give it mode and owner if it has others.
 
-    Raises Undelivered('verify_failed') when something else is there by now, and for what does not come out right.
+    `way` is that to `path`, if it matters. Raises Undelivered('verify_failed') when something else is there by now, and
+    for what does not come out right; and what `way` raises.
     """
     async with closing_handle(channel, channel.open_to_write(path)) as handle:
         # The server follows a link that a user put there meanwhile: what it leads to is not the file that was seen.
         if await channel.attributes(channel.fstat(handle)) != existing:
             raise Undelivered("verify_failed", f"{where(delivery)}: another file is there than before")
+        if way is not None:
+            await way.hold(path, existing)
         before_write()
         await write_all(channel, handle, source, delivery.size)
         await channel.done(channel.truncate(handle, delivery.size))

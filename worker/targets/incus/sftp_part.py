@@ -10,6 +10,7 @@ from daemon.errors import Undelivered
 from daemon.model.names import MAX_PATH_BYTES
 from worker.targets import source as spool
 from worker.targets.attributes import (
+    Attributes,
     Wanted,
     refuse_unless_exact,
     refuse_unless_shallow,
@@ -41,6 +42,8 @@ class PartFile:
         self._made = False
         self._staging = Staging(channel, delivery)
         self._left = False
+        #: What the server said of it once it was filled.
+        self.filled: Attributes | None = None
         self.path = self._directory + b"/" + delivery.part_name.encode()
         if len(self.path) > MAX_PATH_BYTES:
             raise Undelivered("name_too_long", f"{where(delivery)}: no room for the part file's name beside it")
@@ -84,7 +87,8 @@ class PartFile:
         looked = self._channel.lstat(self.path)
         self._handle = b""
         await self._channel.done(*requests)
-        refuse_unless_exact(self._delivery, want, await self._channel.attributes(looked))
+        self.filled = await self._channel.attributes(looked)
+        refuse_unless_exact(self._delivery, want, self.filled)
 
     async def rename(self, path: bytes) -> None:
         """Give it its name."""

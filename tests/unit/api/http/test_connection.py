@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from hypercorn.protocol.h11 import H11Protocol
 from api.http.connection import Connection, Connections, Http1, IdleTimer
 from api.http.pace import Pace
 from api.http.peers import Shares
+from api.http.refusal_log import RefusalLog
+from daemon.process.listeners import open_doors
 from daemon.process.shared_counts import Column, SharedCounts
 from tests.support.apps import hello
 from tests.support.waiting import PATIENCE_S
@@ -31,8 +34,10 @@ CALLED = [(H11Protocol, "_send_h11_event", 1), (TCPServer, "_initiate_server_clo
 
 async def converse(*sent: bytes) -> list[bytes]:
     """Serve connections that are idle for no time at all; return all that comes on one for each of what is `sent`."""
-    connections = Connections(hello, Shares(lambda: 10, SharedCounts(), Column.CONNECTIONS), lambda: Pace(30.0, 0, 0.01))
-    server = await asyncio.start_server(connections.serve, "127.0.0.1", 0)
+    connections = Connections(hello, Shares(lambda: 10, SharedCounts(), Column.CONNECTIONS), lambda: Pace(30.0, 0, 0.01),
+                              lambda: None, RefusalLog())
+    [door] = open_doors(["127.0.0.1:0"], allow_anonymous=False)
+    server = await asyncio.start_server(partial(connections.serve, door), sock=door.socket)
     answers = []
     for data in sent:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())

@@ -1,12 +1,16 @@
-"""Who holds the places."""
+"""Who is at the other end, and who holds the places."""
 
 import os
+import socket
+from asyncio import StreamWriter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any, NamedTuple, cast
 
 import pytest
 
-from api.http.peers import Shares, network_of
+from api.http.peers import Shares, Via, is_local, network_of, via_of
+from daemon.access.peers import Credentials
 from daemon.process.shared_counts import Column, SharedCounts, create
 
 
@@ -122,3 +126,50 @@ def test_place_that_is_not_due_is_not_taken() -> None:
     assert [shares.take("a"), shares.take("a"), shares.taken] == [True, False, 1]
     shares.count("a")
     assert (shares.taken, shares.full) == (2, True)
+
+
+class Ends(NamedTuple):
+    """The two ends of a connection, as a writer has the first."""
+
+    here: socket.socket
+    there: socket.socket
+
+    def get_extra_info(self, name: str) -> Any:
+        """See asyncio.StreamWriter."""
+        return self.here if name == "socket" else self.here.getpeername()
+
+
+def seen(ends: Ends) -> Via:
+    """What is seen of the other end."""
+    with ends.here, ends.there:
+        return via_of(cast(StreamWriter, ends))
+
+
+def test_user_at_a_unix_socket_is_seen_with_his_groups() -> None:
+    """As he was when he connected."""
+    via = seen(Ends(*socket.socketpair()))
+    assert via == Via(None, Credentials(os.geteuid(), os.getegid(), frozenset(os.getgroups())))
+    assert via.peer == f"uid:{os.geteuid()}"
+
+
+@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_loopback_is_of_this_machine(family: socket.AddressFamily, address: str) -> None:
+    """Whoever comes from there may be any user of it."""
+    with socket.create_server((address, 0), family=family) as server, socket.create_connection(server.getsockname()[:2]) as there:
+        via = seen(Ends(server.accept()[0], there))
+    assert via == Via(address, is_local=True)
+
+
+def test_address_of_this_machine_is_its_own_and_no_other_is() -> None:
+    """Local users reach each listener from it, also one on loopback."""
+    elsewhere = "203.0.113.1"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((elsewhere, 9))
+        except OSError:
+            pytest.skip("this machine has no way to another one")
+        own = probe.getsockname()[0]
+    with socket.socket() as connection:
+        assert [is_local(connection, (address, 1)) for address in (own, "0.0.0.0", elsewhere)] == [True, True, False]
+    with socket.socket(socket.AF_INET6) as connection:
+        assert [is_local(connection, (f"::ffff:{address}", 1, 0, 0)) for address in (own, elsewhere)] == [True, False]

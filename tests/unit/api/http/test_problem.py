@@ -32,6 +32,13 @@ def test_refusal_that_passes_says_when_to_come_back(code: str, wait_s: int) -> N
     assert problem(Rejected(code)).headers == (("Retry-After", str(wait_s)),)
 
 
+def test_refusal_that_knows_better_says_so() -> None:
+    """Its own time replaces that of the table, and its own headers go with it, in both forms."""
+    error = Rejected("rate_limited", retry_after_s=7, headers=[("RateLimit", '"uploads";r=0;t=7')])
+    assert problem(error).headers == plain_problem(error).headers == (
+        ("Retry-After", "7"), ("RateLimit", '"uploads";r=0;t=7'))
+
+
 def test_refusal_that_stays_names_no_time() -> None:
     """Who would only be refused again is not asked to come back."""
     assert problem(Rejected("bad_path")).headers == ()

@@ -22,10 +22,10 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Lines:
     return logged
 
 
-def refuse(log: RefusalLog, number: int, peer: str = "a", code: str = "bad_path") -> None:
+def refuse(log: RefusalLog, number: int, peer: str = "a", code: str = "bad_path", root: str | None = None) -> None:
     """Refuse the uploads 1 to `number`."""
     for path in range(1, number + 1):
-        log.log("upload.rejected", peer=peer, code=code, path=path)
+        log.log("upload.rejected", peer=peer, code=code, root=root, path=path)
 
 
 def on_a_loop(scenario: Callable[[RefusalLog], None], lines: Lines, wanted: int) -> None:
@@ -85,3 +85,14 @@ def test_nothing_is_remembered_of_a_peer_that_is_refused_no_more(lines: Lines) -
                     await asyncio.sleep(0)
 
     asyncio.run(run())
+
+
+def test_those_who_come_by_one_proxy_hide_nothing_of_each_other(lines: Lines) -> None:
+    """Whoever was given rights is told apart from the others, also where all of them have one address."""
+    def scenario(log: RefusalLog) -> None:
+        refuse(log, 100, root="user:mallory")
+        refuse(log, 1, root="user:alice")
+        refuse(log, 100, root="user:mallory")
+
+    on_a_loop(scenario, lines, 3)
+    assert [fields["path"] for _, fields in lines] == [1, 1, 100]

@@ -3,14 +3,17 @@
 import asyncio
 import contextlib
 import os
+import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import pytest
 
 from api.http import listener
 from api.http.pace import Pace
 from api.http.peers import Shares
+from api.http.refusal_log import RefusalLog
 from api.http.server import Hooks, Server
 from daemon.process.listeners import Door
 from daemon.process.shared_counts import Column, SharedCounts, create
@@ -22,11 +25,13 @@ async def nothing() -> None:
     """Reload nothing."""
 
 
-def server_at(door: Door, counts: SharedCounts | None = None) -> Server:
+def server_at(
+    door: Door, counts: SharedCounts | None = None, reload: Callable[[], Coroutine[Any, Any, None]] = nothing,
+) -> Server:
     """A server that drains for a fifth of a second."""
     return Server(hello, [door], Hooks(
         drain_s=lambda: 0.2, connections=Shares(lambda: 100, counts or SharedCounts(), Column.CONNECTIONS),
-        pace=lambda: Pace(30.0, 0, 30.0), running=lambda: 0, stopping=lambda: None, reload=nothing, status=lambda: ""))
+        pace=lambda: Pace(30.0, 0, 30.0), tls=lambda: None, refusals=RefusalLog(), running=lambda: 0, stopping=lambda: None, reload=reload, status=lambda: ""))
 
 
 def after_turns(number: int, action: Callable[[], None]) -> None:
@@ -103,3 +108,28 @@ def test_servers_at_one_door_share_the_connections_evenly(monkeypatch: pytest.Mo
         asyncio.run(asyncio.wait_for(share(Door(listening, "a socket", own=False), both, 20, found), PATIENCE_S))
     os.close(descriptor)
     assert found == [10, 10]
+
+
+def test_signal_that_comes_during_a_reload_is_heard_after_it() -> None:
+    """What was changed since that began would stay unread else, and somebody who was taken off the list stay on it."""
+    begun: list[int] = []
+
+    async def serve(door: Door) -> None:
+        async def reload() -> None:
+            begun.append(len(begun))
+            if len(begun) == 1:
+                # Twice: what one more reload finds, it finds for both.
+                signal.raise_signal(signal.SIGHUP)
+                signal.raise_signal(signal.SIGHUP)
+                await asyncio.sleep(0.01)
+            else:
+                asyncio.get_running_loop().call_soon(server.fail)
+
+        server = server_at(door, reload=reload)
+        after_turns(10, lambda: signal.raise_signal(signal.SIGHUP))
+        asyncio.get_running_loop().call_later(PATIENCE_S, server.fail)
+        await server.run()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        asyncio.run(serve(Door(listening, "a socket", own=False)))
+    assert begun == [0, 1]

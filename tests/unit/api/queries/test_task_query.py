@@ -30,17 +30,17 @@ def test_question_has_defaults_when_nothing_is_asked_for() -> None:
 
 
 def test_question_is_read_from_the_query() -> None:
-    """States, an instance with its remote's project, a limit and a cursor."""
+    """States, an instance with its remote's project, a client, a limit and a cursor."""
     after = task(1).task_id
-    question = read_question(f"state=queued,failed&instance=far:c1&limit=7&after={after}".encode(), CONFIG)
+    question = read_question(f"state=queued,failed&instance=far:c1&client=token:ci&limit=7&after={after}".encode(), CONFIG)
     assert question.states == {State.QUEUED, State.FAILED}
     assert question.instance_key == "far/p2/c1"
-    assert (question.limit, question.after) == (7, after)
+    assert (question.client, question.limit, question.after) == ("token:ci", 7, after)
 
 
 @pytest.mark.parametrize("query", [
     "state=", "state=queued,", "state=QUEUED", "limit=0", "limit=1001", "limit=00001", "limit=-1", "limit=%D9%A1",
-    "after=", "after=x", "project=p", "a=b", "limit=1&limit=2",
+    "after=", "after=x", "project=p", "client=", "client=a%0Ab", "a=b", "limit=1&limit=2",
 ])
 def test_question_is_refused_when_it_makes_no_sense(query: str) -> None:
     """A misspelt question is not answered with something else."""
@@ -86,3 +86,9 @@ def test_task_is_described_with_times_and_error() -> None:
     assert (described["created_at"], described["next_attempt_at"]) == ("2023-11-14T22:13:20.500Z", "2023-11-14T22:13:22.250Z")
     assert (described["state"], described["attempts"]) == ("deferred", 2)
     assert described["error"] == {"code": "stalled", "message": "No."}
+
+
+def test_task_is_described_with_its_client() -> None:
+    """None where nobody can be named."""
+    sent = task(1, upload=replace(task(1).upload, client="token:ci"))
+    assert (describe(sent)["client"], describe(task(2))["client"]) == ("token:ci", None)

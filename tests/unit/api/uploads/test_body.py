@@ -82,3 +82,39 @@ def test_client_that_is_gone_is_nobody_to_tell() -> None:
     """A disconnect is not a refusal."""
     with pytest.raises(ClientGone):
         asyncio.run(gather([b"abc", "gone"], 10))
+
+
+def test_body_that_is_refused_while_it_comes_is_not_waited_for() -> None:
+    """Whoever waits for the rest of it gets the refusal at once, and so does who asks later."""
+
+    async def refused() -> list[str]:
+        body = Body(coming([b"x"]), length=None, max_bytes=100, pace=STEADY)
+        reading = asyncio.create_task(body.pieces(10))
+        while body.received_bytes == 0:
+            await asyncio.sleep(0)
+        body.refuse(Rejected("bad_credential"))
+        codes = []
+        for waiting in (reading, body.pieces(10)):
+            with pytest.raises(Rejected) as caught:
+                await waiting
+            codes.append(caught.value.code)
+        return codes
+
+    assert asyncio.run(refused()) == ["bad_credential"] * 2
+
+
+@pytest.mark.parametrize(("length", "told"), [(None, [3, 2]), (5, [])])
+def test_bytes_that_nobody_announced_are_told_as_they_come(length: int | None, told: list[int]) -> None:
+    """Whoever counts them may end the body by that."""
+    heard: list[int] = []
+
+    async def hear(size: int) -> None:
+        heard.append(size)
+
+    async def read() -> None:
+        body = Body(coming([b"abc", b"de", "end"]), length=length, max_bytes=100, pace=STEADY, unannounced=hear)
+        while not body.ended:
+            await body.pieces(3)
+
+    asyncio.run(read())
+    assert heard == told

@@ -3,9 +3,12 @@
 import pytest
 
 from api.http.parameters import collect, read_flag, read_instance, read_mode, read_owner, read_query, unescape
+from api.uploads.authorize import authorized
 from api.uploads.request import UploadRequest, read_length, read_put, read_upload
+from daemon.access.caller import Caller, Link, anonymous
 from daemon.config import Config, DeliverySection, Remote
 from daemon.errors import Rejected
+from daemon.model.grant import Grant, Permission
 from daemon.model.upload import Destination
 
 CONFIG = Config(incus=Remote(project="work"), remotes={"far": Remote(endpoint="https://far:8443", project="p2")})
@@ -47,14 +50,24 @@ def test_both_doors_read_the_same_destination(instance: str, remote: str, projec
 @pytest.mark.parametrize(("instance", "code"), [
     ("", "bad_instance"), ("-a", "bad_instance"), ("a-", "bad_instance"), ("123", "bad_instance"),
     ("a_b", "bad_instance"), ("a" * 64, "bad_instance"), ("a/b", "bad_instance"), ("a b", "bad_instance"),
-    ("가", "bad_instance"), ("nowhere:c1", "unknown_remote"), (":c1", "unknown_remote"), ("far:", "bad_instance"),
+    ("가", "bad_instance"), (":c1", "unknown_remote"), ("far:", "bad_instance"),
 ])
 def test_instance_is_refused_when_incus_would_refuse_it(instance: str, code: str) -> None:
     """A name that no instance can have is a 400 at both doors."""
     with refused(code):
         upload(x_container_name=instance)
     with refused(code):
-        read_instance(instance, CONFIG)
+        read_instance(instance)
+
+
+def test_remote_that_is_not_configured_is_refused_to_who_may_use_it() -> None:
+    """Whoever is kept to other remotes is not told whether there is one of that name."""
+    kept = Caller(name="a", links=(Link("a", Grant(may=frozenset({Permission.UPLOAD}), remotes=("local",))),))
+    for caller, code in ((anonymous(None), "unknown_remote"), (kept, "remote_not_allowed")):
+        with refused(code):
+            authorized(put("root/a", instance="nowhere:c1"), caller, CONFIG)
+    with refused("remote_not_allowed"):
+        authorized(put("root/a", instance="far:c1"), kept, CONFIG)
 
 
 def test_upload_is_refused_when_a_header_is_missing() -> None:
@@ -154,11 +167,17 @@ def test_mode_owner_and_directories_are_read_at_both_doors() -> None:
 
 
 def test_mkdirs_comes_from_the_configuration_when_it_is_not_said() -> None:
-    """`delivery.mkdirs` is the default."""
+    """`delivery.mkdirs` is the default, for whom no grant says otherwise."""
     config = Config(delivery=DeliverySection(mkdirs=True))
     headers = {b"content-length": [b"1"]}
-    assert read_put("c1", "a", b"", headers, config).mkdirs
-    assert not read_put("c1", "a", b"mkdirs=false", headers, config).mkdirs
+    kept = Caller(name="a", links=(Link("a", Grant(may=frozenset({Permission.UPLOAD}), mkdirs=False)),))
+
+    def made(query: bytes, caller: Caller) -> bool | None:
+        return authorized(read_put("c1", "a", query, headers, config), caller, config).mkdirs
+
+    assert (made(b"", anonymous(None)), made(b"mkdirs=false", anonymous(None)), made(b"", kept)) == (True, False, False)
+    with refused("mkdirs_not_allowed"):
+        made(b"mkdirs=true", kept)
 
 
 @pytest.mark.parametrize("text", ["", "8", "64", "888", "0o644", "10644", "-644", "rw", "٦٤٤", "00644"])
@@ -177,9 +196,9 @@ def test_owner_is_refused_when_it_is_no_id(text: str) -> None:
 
 def test_flag_is_refused_when_it_is_neither_yes_nor_no() -> None:
     """Only true, false, 1 and 0 are understood."""
-    assert read_flag("TRUE", False)
+    assert read_flag("TRUE")
     with refused("bad_flag"):
-        read_flag("yes", False)
+        read_flag("yes")
 
 
 @pytest.mark.parametrize("query", ["mod=0640", "mode", "mode=0640&mode=0600", "a=1", "mode=%FF", "=1", "&"])

@@ -61,6 +61,14 @@ def test_states_are_given_with_commas_or_repeated() -> None:
     assert choose(CONFIG, states=["failed,held", "queued"]).states == {State.FAILED, State.HELD, State.QUEUED}
 
 
+@pytest.mark.parametrize("client", ["", "a\n", "x" * 513])
+def test_client_that_cannot_be_is_refused(client: str) -> None:
+    """No task was sent by it, and a name that was mistyped is not taken for one of nobody."""
+    with pytest.raises(Misused, match="--client"):
+        choose(CONFIG, client=client)
+    assert choose(CONFIG, client="token:ci").client == "token:ci"
+
+
 def test_ids_that_come_twice_count_once() -> None:
     """In the order of the first."""
     first, second = new_id(), new_id()
@@ -69,7 +77,8 @@ def test_ids_that_come_twice_count_once() -> None:
 
 @pytest.mark.parametrize(("chosen", "well"), [
     (Chosen(), False), (Chosen(ids=("x",)), True), (Chosen(states=frozenset({State.FAILED})), True),
-    (Chosen(older_than_s=0.0), True), (Chosen(ids=("x",), older_than_s=1.0), False),
+    (Chosen(older_than_s=0.0), True), (Chosen(client="token:ci"), True),
+    (Chosen(ids=("x",), client="token:ci"), False), (Chosen(ids=("x",), older_than_s=1.0), False),
 ])
 def test_tasks_to_change_are_chosen_in_one_way(chosen: Chosen, well: bool) -> None:
     """Nothing is done to all tasks because somebody forgot to say which."""

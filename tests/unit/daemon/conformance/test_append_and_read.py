@@ -7,7 +7,7 @@ import pytest
 
 from daemon.model.task import FINISHED, PENDING, State
 from daemon.model.upload import Upload
-from daemon.task_queue import Intake, PutOutcome, TaskQueue, Total
+from daemon.task_queue import Change, Intake, PutOutcome, TaskQueue, Total
 from tests.support.depot import an_upload
 from tests.unit.daemon.conformance.doors import (
     KEY,
@@ -26,9 +26,10 @@ from tests.unit.daemon.conformance.doors import (
 
 def test_upload_is_queued_as_it_was_put(intake: Intake) -> None:
     """Everything that was accepted comes back."""
-    upload = an_upload("/ü", mode=0o640, uid=1, gid=2, mkdirs=True, display_name="ü", idempotency_key="k")
+    upload = an_upload("/ü", mode=0o640, uid=1, gid=2, mkdirs=True, display_name="ü", idempotency_key="k",
+                       client="token:ü")
     [answer] = intake.put_many([upload], supersede=True)
-    assert (answer.outcome, answer.task_id, answer.superseded) == (PutOutcome.ACCEPTED, upload.task_id, [])
+    assert (answer.outcome, answer.task_id, answer.superseded) == (PutOutcome.ACCEPTED, upload.task_id, {})
     task = task_of(intake, upload)
     assert (task.upload, task.state, task.attempts, task.spooled) == (upload, State.QUEUED, 0, True)
 
@@ -49,7 +50,7 @@ def test_upload_is_put_once_however_often_it_is_tried(intake: Intake) -> None:
     accept(intake, upload)
     for supersede in (True, False):
         [answer] = intake.put_many([upload], supersede=supersede)
-        assert (answer.outcome, answer.task_id, answer.superseded) == (PutOutcome.DUPLICATE, upload.task_id, [])
+        assert (answer.outcome, answer.task_id, answer.superseded) == (PutOutcome.DUPLICATE, upload.task_id, {})
     assert len(intake.page(limit=9)) == 1
 
 
@@ -62,6 +63,19 @@ def test_key_stands_for_the_upload_that_came_with_it_first(intake: Intake, queue
         [answer] = intake.put_many([upload], supersede=True)
         assert (answer.outcome, answer.task_id) == (outcome, first.task_id)
         assert intake.find(upload.task_id) is None
+
+
+def test_key_stands_for_nothing_of_another_client(intake: Intake) -> None:
+    """It neither replays what the other one sent nor is refused for it, whether the uploads are the same or not."""
+    for data in (b"a", b"b"):
+        uploads = [an_upload(idempotency_key="k", data=data, client=f"token:{data.decode()}{number}") for number in (1, 2)]
+        anonymous = an_upload(idempotency_key=f"k{data.decode()}", data=data)
+        answers = intake.put_many([*uploads, anonymous], supersede=False)
+        assert [answer.outcome for answer in answers] == [PutOutcome.ACCEPTED] * 3
+    [answer] = intake.put_many([an_upload(idempotency_key="k", data=b"b", client="token:b1")], supersede=False)
+    assert answer.outcome is PutOutcome.DUPLICATE
+    [answer] = intake.put_many([an_upload(idempotency_key="k", data=b"a", client="token:b1")], supersede=False)
+    assert answer.outcome is PutOutcome.MISMATCH
 
 
 @pytest.mark.parametrize("state", [State.QUEUED, State.PUSHING, State.DEFERRED, State.HELD, State.FAILED])
@@ -80,11 +94,11 @@ def test_key_of_an_upload_whose_bytes_are_lost_stands_for_the_next(
 def test_newer_upload_replaces_what_waits_for_its_path(intake: Intake, queues: QueueStore, state: State) -> None:
     """Queued and deferred ones are superseded; one that is being pushed, held, failed or finished is not."""
     queue = queues.open()
-    older, elsewhere = bring(queue, an_upload("/f"), state), an_upload("/g")
+    older, elsewhere = bring(queue, an_upload("/f", client="token:a"), state), an_upload("/g")
     accept(queue, elsewhere)
     [answer] = intake.put_many([an_upload("/f")], supersede=True)
     replaced = state in {State.QUEUED, State.DEFERRED}
-    assert answer.superseded == ([older.task_id] if replaced else [])
+    assert answer.superseded == ({older.task_id: "token:a"} if replaced else {})
     assert state_of(queue, older) is (State.SUPERSEDED if replaced else state)
     assert state_of(queue, elsewhere) is State.QUEUED
 
@@ -102,7 +116,7 @@ def test_uploads_replace_nothing_where_all_are_to_be_delivered(intake: Intake) -
     """Without `supersede` each is delivered, one after the other."""
     uploads = [an_upload("/f") for _ in range(3)]
     answers = intake.put_many(uploads, supersede=False)
-    assert [answer.superseded for answer in answers] == [[], [], []]
+    assert [answer.superseded for answer in answers] == [{}, {}, {}]
     assert {state_of(intake, upload) for upload in uploads} == {State.QUEUED}
 
 
@@ -139,6 +153,58 @@ def test_page_is_of_what_was_asked_for_newest_first(intake: Intake, queues: Queu
     assert page(states=frozenset({State.HELD})) == ids(held)[::-1]
     assert page(states=frozenset({State.HELD, State.QUEUED}), instance_key=KEY) == ids([*queued, held[0]])[::-1]
     assert page(instance_key="local/default/c2", before=held[1].task_id) == []
+
+
+def test_page_of_a_client_has_what_it_sent_and_nothing_else(intake: Intake, queues: QueueStore) -> None:
+    """In whatever state, and narrowed by instance and state as any page is."""
+    queue = queues.open()
+    accept(queue, an_upload("/anonymous"), an_upload("/other", client="token:b"))
+    first, held, last = (an_upload("/1", client="token:a"), an_upload("/2", client="token:a"),
+                         an_upload("/3", client="token:a", instance="c2"))
+    bring(queue, first, State.DELIVERED)
+    bring(queue, held, State.HELD)
+    accept(queue, last)
+
+    def page(**question: Any) -> list[str]:
+        return [task.task_id for task in intake.page(**{"limit": 9, "client": "token:a", **question})]
+
+    assert page() == ids([last, held, first])
+    assert page(before=last.task_id, limit=1) == [held.task_id]
+    assert page(instance_key=KEY) == ids([held, first])
+    assert page(states=frozenset({State.DELIVERED, State.QUEUED})) == ids([last, first])
+    assert page(instance_key=KEY, states=frozenset({State.HELD})) == [held.task_id]
+    assert page(client="token:c") == page(client="") == []
+
+
+@pytest.mark.parametrize("state", State)
+def test_pending_tasks_are_counted_for_the_client_that_sent_them(
+    intake: Intake, queues: QueueStore, state: State,
+) -> None:
+    """As long as they are pending, and again when a person has a dead letter tried once more."""
+    queue = queues.open()
+    if state is State.SUPERSEDED:
+        accept(queue, an_upload("/f", client="token:a"), an_upload("/f", client="token:b"), supersede=True)
+    else:
+        bring(queue, an_upload("/f", client="token:a"), state)
+    assert intake.client_pending("token:a") == (Total(1, 5) if state in PENDING else Total())
+    accept(queue, an_upload("/g", b"123", client="token:a"), an_upload("/h", client="token:c"), an_upload("/i"))
+    if state is State.FAILED:
+        [task] = queue.page(states=frozenset({state}), limit=9)
+        queue.change([Change(task=task, state=State.QUEUED)])
+    counted = state in PENDING | {State.FAILED}
+    assert intake.client_pending("token:a") == (Total(2, 8) if counted else Total(1, 3))
+    queue.delete_rows([task.order for task in queue.page(client="token:a", limit=9)])
+    queue.compact()
+    assert (intake.client_pending("token:a"), intake.client_pending("token:c")) == (Total(), Total(1, 5))
+
+
+def test_pending_tasks_of_all_under_a_client_are_counted_with_its_own(intake: Intake, queues: QueueStore) -> None:
+    """Those of others whose names only begin alike are not."""
+    names = ["token:a", "token:a/x", "token:a/x/y", "token:a/\U0010fffd", "token:a-b", "token:a0", "token:a.", "token:", "token:A/x"]
+    accept(queues.open(), *(an_upload(f"/{number}", client=name) for number, name in enumerate(names)))
+    pending = [intake.pending_under(name).tasks for name in ("token:a", "token:a/x", "token:a/x/y", "token:a0", "token:a/", "token:b")]
+    assert pending == [4, 2, 1, 1, 0, 0]
+    assert intake.pending_under("token:a") == Total(4, 20)
 
 
 def test_totals_count_tasks_and_bytes_of_the_states_that_are_asked_for(intake: Intake, queues: QueueStore) -> None:
@@ -189,16 +255,17 @@ def test_busiest_instances_are_those_with_most_tasks_that_are_not_finished(queue
 
 def test_no_instance_is_busy_when_nothing_waits(queue: TaskQueue) -> None:
     """None is counted then, nor named."""
-    assert (queue.busiest(9), queue.instances("", 9), queue.oldest_at()) == ((0, []), [], None)
+    assert (queue.busiest(9), queue.instance_keys("", 9), queue.oldest_at()) == ((0, []), [], None)
 
 
-def test_instances_are_read_page_after_page_in_the_order_of_their_keys(queue: TaskQueue) -> None:
+def test_instances_are_read_page_after_page_in_the_order_of_their_keys(intake: Intake, queues: QueueStore) -> None:
     """Each once, also those whose tasks are all finished."""
+    queue = queues.open()
     for name in ("b", "a", "c"):
         bring(queue, an_upload(instance=name), State.DELIVERED)
     accept(queue, an_upload("/a", instance="b"))
     keys = [f"local/default/{name}" for name in "abc"]
-    assert (queue.instances("", 2), queue.instances(keys[1], 2), queue.instances(keys[2], 2)) == (keys[:2], keys[2:], [])
+    assert [intake.instance_keys(after, 2) for after in ("", keys[1], keys[2])] == [keys[:2], keys[2:], []]
 
 
 def test_putting_and_claiming_see_each_other(queues: QueueStore, queue: TaskQueue) -> None:

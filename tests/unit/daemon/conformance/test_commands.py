@@ -71,17 +71,19 @@ def test_selection_goes_through_a_state_in_pages(queue: TaskQueue) -> None:
 
 
 def test_selection_is_of_what_was_there_and_is_old_enough(queue: TaskQueue) -> None:
-    """Neither what came after the command nor what is too young is meant."""
+    """Neither what came after the command nor what is too young is meant, nor what another client sent."""
     [old] = accept(queue, an_upload("/old", task_id="01000000-0000-7000-8000-000000000000"))
     order = queue.newest_order()
-    [new] = accept(queue, an_upload("/new", instance="c2"))
+    [new] = accept(queue, an_upload("/new", instance="c2", client="token:a"))
 
     def chosen(selection: Selection) -> list[str]:
         return [task.task_id for task in queue.select(selection, State.QUEUED, "", 9)[0]]
 
     assert chosen(Selection()) == ids([old, new])
     assert chosen(Selection(up_to_order=order)) == chosen(Selection(accepted_before=time.time() - 60)) == [old.task_id]
-    assert chosen(Selection(instance_key="local/default/c2")) == [new.task_id]
+    assert chosen(Selection(instance_key="local/default/c2")) == chosen(Selection(client="token:a")) == [new.task_id]
+    assert chosen(Selection(instance_key="local/default/c2", client="token:a")) == [new.task_id]
+    assert chosen(Selection(client="token:b")) == chosen(Selection(instance_key=KEY, client="token:a")) == []
 
 
 def test_change_is_not_made_when_the_task_has_left_its_state(queue: TaskQueue) -> None:
@@ -110,7 +112,7 @@ def test_forced_task_comes_after_what_overtook_it(queue: TaskQueue) -> None:
     queue.change([Change(task=task_of(queue, older), state=State.QUEUED, anew=True)])
     assert not queue.newer_exists(target, task_of(queue, older).order)
     assert claim(queue) == [newer.task_id]
-    assert queue.put_many([an_upload("/f")], supersede=True)[0].superseded == [older.task_id]
+    assert queue.put_many([an_upload("/f")], supersede=True)[0].superseded == {older.task_id: None}
 
 
 @pytest.mark.parametrize("cleared", [True, False])
@@ -130,5 +132,5 @@ def test_deleted_task_is_forgotten_with_its_key(queue: TaskQueue) -> None:
     bring(queue, upload, State.CANCELLED)
     queue.delete_rows([task_of(queue, upload).order])
     assert queue.find(upload.task_id) is None
-    assert queue.instances("", 9) == []
+    assert queue.instance_keys("", 9) == []
     assert queue.put_many([again], supersede=True)[0].task_id == again.task_id

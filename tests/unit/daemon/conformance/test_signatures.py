@@ -10,8 +10,10 @@ from typing import Any, BinaryIO
 
 import pytest
 
+from daemon.delegation import capabilities as delegation_door
+from daemon.delegation import values as delegation_values
 from daemon.errors import Rejected
-from daemon.model import task, upload
+from daemon.model import grant, task, upload
 from daemon.spool import capabilities as spool_door
 from daemon.spool import values as spool_values
 from daemon.task_queue import capabilities as queue_door
@@ -23,8 +25,8 @@ from daemon.task_queue import values as queue_values
 PLAIN = {..., Rejected, bool, int, float, str, bytes, NoneType, BinaryIO, list, dict, tuple, set, frozenset,
          abc.Iterable, abc.Iterator, abc.Sequence, typing.Union, UnionType}
 #: Where tasks, uploads and the values of the doors are defined.
-VALUES = (task, upload, queue_values, queue_doctor, spool_values)
-DOORS = (queue_door, queue_doctor, spool_door)
+VALUES = (grant, task, upload, queue_values, queue_doctor, spool_values, delegation_values)
+DOORS = (queue_door, queue_doctor, spool_door, delegation_door)
 
 
 def capabilities(door: ModuleType) -> list[type]:

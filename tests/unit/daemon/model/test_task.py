@@ -40,7 +40,8 @@ uploads = st.builds(
     mode=st.none() | st.integers(0, 0o7777), uid=st.none() | st.integers(0, 2**32 - 2),
     gid=st.none() | st.integers(0, 2**32 - 2), mkdirs=st.booleans(), display_name=st.text(max_size=20).map(
         lambda text: text.encode(errors="replace").decode()),
-    created_at=st.floats(0, 1e10), idempotency_key=st.none() | st.text("abc!~", min_size=1, max_size=5))
+    created_at=st.floats(0, 1e10), idempotency_key=st.none() | st.text("abc!~", min_size=1, max_size=5),
+    client=st.sampled_from([None, "token:ci", "peer:앨리스"]))
 
 
 @given(uploads)
@@ -70,7 +71,8 @@ def _moved(**values: Any) -> str:
     _changed(uid=2**32 - 1), _changed(uid=-1), _changed(gid=2**32 - 1), _changed(gid="root"),
     _changed(mkdirs=1), _changed(mkdirs="true"), _changed(display_name=None), _changed(display_name=7),
     _changed(display_name="\ud800"), _changed(idempotency_key="\udfff"),
-    _changed(idempotency_key=7), _changed(created_at="now"), _changed(created_at=float("nan")),
+    _changed(idempotency_key="a\nb"), _changed(client=""), _changed(client="x" * 513), _changed(client="a\nb"),
+    _changed(client=7), _changed(client="\u200b"), _changed(idempotency_key=7), _changed(created_at="now"), _changed(created_at=float("nan")),
     _changed(created_at=float("inf")), _changed(created_at=-1), _changed(created_at=10**400), _changed(surprise=1),
     _moved(path="/../x"), _moved(path="x"), _moved(path=7), _moved(path="/\ud800"), _moved(instance="c1#x"),
     _moved(instance=None), _moved(project="a/b"), _moved(remote="a:b"), _moved(remote=""), _moved(more="x"),
@@ -79,6 +81,26 @@ def test_upload_is_refused_when_anything_in_its_json_is_not_legal(text: str | by
     """Whoever can write into the spool or the queue gets a ValueError, and nothing but that, for what is not an upload."""
     with pytest.raises(ValueError, match="not an upload: "):
         Upload.from_json(text)
+
+
+def test_anonymous_upload_is_described_without_a_client() -> None:
+    """Its description has the bytes that it had when no upload had a client, and one of then reads back."""
+    upload = an_upload(idempotency_key="k")
+    assert "client" not in json.loads(upload.to_json())
+    assert Upload.from_json(upload.to_json()).client is None
+    assert json.loads(replace(upload, client="token:ci").to_json())["client"] == "token:ci"
+
+
+def test_key_belongs_to_its_client_whatever_keys_others_choose() -> None:
+    """An anonymous one is the key itself; neither a client's name nor a key can be made to look like both of another."""
+    uploads = [an_upload(client=client, idempotency_key=key) for client in (None, "a", "a:b", "a b", "ab")
+               for key in ("k", "b k", "b:k", "bk", "a k", "a:k", "ak")]
+    for upload in uploads:
+        upload.check()
+    assert len({upload.scoped_key for upload in uploads}) == len(uploads)
+    assert all(upload.scoped_key == upload.idempotency_key for upload in uploads if upload.client is None)
+    assert an_upload(client="a").scoped_key is None
+    assert replace(uploads[0], client="a").fingerprint == uploads[0].fingerprint
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from daemon.config import Config
-from daemon.process.listeners import open_doors
+from daemon.errors import CannotStart
+from daemon.process.listeners import look_at, open_doors
 from daemon.process.serve import welcome
 
 
@@ -39,6 +40,58 @@ def test_loopback_address_is_not_private() -> None:
     door, = open_doors(["127.0.0.1:0"], allow_anonymous=False)
     with door.socket:
         assert not door.private
+
+
+#: Addresses that other machines reach, whether somebody has rights, whether anonymity is wanted, and what is missing.
+REACHED = [
+    ("0.0.0.0:0", True, False, ["listen on tls:0.0.0.0:"]), ("tls:0.0.0.0:0", False, False, ["give rights to somebody"]),
+    ("0.0.0.0:0", False, False, ["give rights to somebody", "listen on tls:0.0.0.0:"]),
+    ("tls:[::]:0", True, False, []), ("0.0.0.0:0", False, True, []), ("127.0.0.1:0", False, False, []),
+    ("tls:127.0.0.1:0", False, False, []),
+]
+
+
+@pytest.mark.parametrize(("address", "identified", "allow_anonymous", "missing"), REACHED)
+def test_address_for_other_machines_needs_tls_and_identities(
+    address: str, identified: bool, allow_anonymous: bool, missing: list[str],
+) -> None:
+    """Or the configuration says in as many words that it needs neither; what is missing is said."""
+    for look in (open_doors, look_at):
+        try:
+            for door in look([address], allow_anonymous=allow_anonymous, identified=identified) or []:
+                door.socket.close()
+            said = ""
+        except CannotStart as error:
+            said = f"{error.code}: {error.detail}"
+        assert said.startswith("unsafe_listen" if missing else "")
+        assert bool(said) is bool(missing)
+        for text in (*missing, *(["api.allow_anonymous = true"] if missing else [])):
+            assert text in said
+
+
+def test_tls_address_is_called_so_and_a_child_is_told() -> None:
+    """The child inherits the descriptor, and knows what is spoken there."""
+    first, = open_doors(["tls:127.0.0.1:0"], allow_anonymous=False)
+    assert first.address == f"tls:127.0.0.1:{first.socket.getsockname()[1]}"
+    assert first.inherited == f"tls:fd://{first.socket.fileno()}"
+    second, = open_doors([first.inherited], allow_anonymous=False)
+    assert (second.tls, second.address) == (True, first.address)
+    first.socket.detach()
+    second.socket.close()
+
+
+def test_no_tls_is_spoken_at_a_unix_socket(tmp_path: Path) -> None:
+    """Also not at one that was passed in."""
+    with _bound(socket.AF_UNIX, str(tmp_path / "s")) as listener, pytest.raises(CannotStart, match="Unix socket"):
+        open_doors([f"tls:fd://{os.dup(listener.fileno())}"], allow_anonymous=False)
+
+
+def test_welcome_has_a_line_to_paste_for_a_tls_address(capsys: pytest.CaptureFixture[str]) -> None:
+    """It says https."""
+    door, = open_doors(["tls:127.0.0.1:0"], allow_anonymous=False)
+    with door.socket as listener:
+        welcome(Config(), [door])
+        assert f"curl -T - https://127.0.0.1:{listener.getsockname()[1]}/v1/" in capsys.readouterr().out
 
 
 def test_welcome_has_a_line_to_paste_for_a_unix_socket_that_was_passed_in(

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from daemon.process.socket_activation import stand_in, take
 
 
@@ -48,3 +50,14 @@ def test_passed_socket_stands_in_for_its_address() -> None:
 def test_every_passed_socket_is_served() -> None:
     """Whoever listens in the service's name gets an answer."""
     assert stand_in(["127.0.0.1:8420"], {"unix:/run/a.sock": 3}) == ["fd://3", "127.0.0.1:8420"]
+
+
+@pytest.mark.parametrize("configured", [["tls:0.0.0.0:8443"], ["tls:fd://3"], ["tls:0.0.0.0:8443", "tls:fd://3"]])
+def test_passed_socket_speaks_tls_where_the_configuration_says_so(configured: list[str]) -> None:
+    """By its address or by its number; it is opened once."""
+    assert stand_in([*configured, "unix:/run/a.sock"], {"0.0.0.0:8443": 3}) == ["tls:fd://3", "unix:/run/a.sock"]
+
+
+def test_passed_socket_that_is_named_by_its_number_is_opened_once() -> None:
+    """It is the same one."""
+    assert stand_in(["fd://3"], {"127.0.0.1:8420": 3}) == ["fd://3"]

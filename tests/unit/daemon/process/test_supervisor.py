@@ -152,9 +152,9 @@ def test_children_are_an_api_for_each_process_and_a_worker_for_each_shard() -> N
     """Each gets the configuration file; the API gets the sockets, and where its processes count together."""
     config = load(None)
     config = config.model_copy(update={"api": config.api.model_copy(update={"processes": 2})})
-    assert api_commands(config, "/etc/x.toml", [7, 8], 9) == [
-        ["api", "--config", "/etc/x.toml", "--listen-fd", "7", "--listen-fd", "8", "--counts", "9:0"],
-        ["api", "--config", "/etc/x.toml", "--listen-fd", "7", "--listen-fd", "8", "--counts", "9:1"]]
+    assert api_commands(config, "/etc/x.toml", ["fd://7", "tls:fd://8"], 9) == [
+        ["api", "--config", "/etc/x.toml", "--listen", "fd://7", "--listen", "tls:fd://8", "--counts", "9:0"],
+        ["api", "--config", "/etc/x.toml", "--listen", "fd://7", "--listen", "tls:fd://8", "--counts", "9:1"]]
     assert worker_commands(config, "/etc/x.toml") == [
         ["worker", "--shard", "0", "--config", "/etc/x.toml"], ["worker", "--shard", "1", "--config", "/etc/x.toml"]]
 

@@ -1,6 +1,7 @@
 import errno
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from daemon.errors import CannotStart
 from daemon.model.upload import BUCKETS
 from daemon.process.exit_status import EXIT_CONFIG, EXIT_FAILED
 from daemon.state.layout import Layout
+from tests.support.identity import User
 
 ROOT = Path(__file__).parents[4]
 #: Where `struct statvfs` has its flags, as os.statvfs_result is built.
@@ -106,6 +108,20 @@ def test_create_is_not_shared_because_of_the_directory_above(tmp_path: Path) -> 
     assert not layout.shared
 
 
+@pytest.mark.root
+def test_what_is_kept_about_access_is_closed_to_a_group_that_shares_the_state() -> None:
+    """One user may let a group into its state; who may do what stays with that user."""
+    user = User(61_001, 61_003)
+    with tempfile.TemporaryDirectory(prefix="courier-shared-") as state:
+        os.chown(state, *user)
+        os.chmod(state, 0o2770)
+        layout = Layout(Path(state))
+        with user.acting():
+            layout.create()
+        assert layout.shared
+        assert [stat.S_IMODE(path.stat().st_mode) & 0o777 for path in (layout.queue, layout.access)] == [0o770, 0o700]
+
+
 def test_installed_directories_are_those_of_the_layout() -> None:
     """What systemd-tmpfiles makes is all that the service needs: where it is installed, it cannot make them itself."""
     state = Path("/var/lib/incus-courier")
@@ -113,6 +129,7 @@ def test_installed_directories_are_those_of_the_layout() -> None:
     layout = Layout(state)
     made = {Path(path) for kind, path, *_ in lines if kind == "d" and Path(path).is_relative_to(state)}
     buckets = {layout.bucket(number) for number in range(BUCKETS)}
-    assert made == {state, layout.spool, layout.queue, layout.locks, layout.bells, layout.lost_found, layout.instances, *buckets}
+    assert made == {state, layout.spool, layout.queue, layout.locks, layout.bells, layout.lost_found, layout.instances,
+                    layout.access, *buckets}
     assert {Path(path) for kind, path, *_ in lines if kind == "f"} == {
         layout.append_lock, layout.migration_lock, layout.schema_lock}

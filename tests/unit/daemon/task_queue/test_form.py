@@ -229,7 +229,8 @@ def test_refused_database_is_not_open_any_more(depot: Depot, monkeypatch: pytest
 
 @pytest.mark.parametrize("asked", [
     "{", "[]", "{}", '{"states": 5}', '{"states": [], "up_to_order": []}', '{"states": [], "up_to_order": 1e300}',
-    '{"states": [], "instance_key": {}}', '{"states": [], "accepted_before": "x"}'])
+    '{"states": [], "instance_key": {}}', '{"states": [], "client": 5}',
+    '{"states": [], "accepted_before": "x"}'])
 def test_command_that_asks_for_nothing_known_has_no_verb(depot: Depot, asked: str) -> None:
     """Its worker refuses it, and goes on; one that could not be put to SQLite would end the worker again and again."""
     depot.queue.durable.execute(

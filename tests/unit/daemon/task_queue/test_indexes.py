@@ -5,6 +5,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def live(queue: SqliteQueue) -> None:
     queue.clear_finished(0.0, 0, 10)
     queue.compact()
     for number in (30, 31):
-        queue.put_many([replace(an_upload(number, "/keyed"), idempotency_key="k")], supersede=True)
+        queue.put_many([replace(an_upload(number, "/keyed"), idempotency_key="k", client="token:a")], supersede=True)
 
 
 def test_daily_work_reads_and_sorts_no_more_than_it_takes_whatever_waits(queue: SqliteQueue) -> None:
@@ -128,9 +129,9 @@ def test_daily_work_reads_and_sorts_no_more_than_it_takes_whatever_waits(queue: 
     assert len(asked) > 20
     assert [(text, plan) for text, plan in plans.items() if any("TEMP B-TREE" in step for step in plan)] == []
     scans = {step for plan in plans.values() for step in plan if step.startswith("SCAN") and not _GIVEN.search(step)}
-    # The counts, a row for each instance and state, once a minute; the wishes; the finished, up to a limit, oldest first; and the ids
+    # The counts, a row for each instance and state and one for each client, once a minute; the wishes; the finished, up to a limit, oldest first; and the ids
     # that were asked for.
-    assert scans == {"SCAN tally", "SCAN tasks_v1 USING INDEX tasks_wishes", "SCAN tasks_v1 USING INDEX tasks_clear",
+    assert scans == {"SCAN tally", "SCAN clients", "SCAN tasks_v1 USING INDEX tasks_wishes", "SCAN tasks_v1 USING INDEX tasks_clear",
                      "SCAN json_each VIRTUAL TABLE INDEX 1:"}
 
 
@@ -161,13 +162,47 @@ def test_instances_cost_no_rows_when_what_waits_is_counted(queue: SqliteQueue) -
 def test_status_fetches_no_more_instances_than_it_shows(queue: SqliteQueue) -> None:
     """The busiest are found where the counts are, and a page of all begins where the one before ended."""
     def ask() -> None:
-        assert len(queue.busiest(10)[1]) == len(queue.instances("", 10)) == 10
+        assert len(queue.busiest(10)[1]) == len(queue.instance_keys("", 10)) == 10
         assert len(queue.standings(queue.busiest(10)[1])) == 10
 
     queue.put_many([an_upload(number, instance=f"c{number}") for number in range(20)], supersede=False)
     few = rows_of(queue, ask)
     queue.put_many([an_upload(number, instance=f"c{number}") for number in range(20, 500)], supersede=False)
     assert rows_of(queue, ask) == few
+
+
+def test_page_of_a_client_costs_nothing_for_what_others_sent(queue: SqliteQueue) -> None:
+    """Nor for what it sent itself to other instances, or has in other states, where those are asked for."""
+    questions: list[dict[str, Any]] = [{}, {"instance_key": KEY}, {"states": frozenset({State.FAILED})},
+                                       {"instance_key": KEY, "states": frozenset({State.FAILED})}]
+
+    def costs() -> list[int]:
+        return [steps_of(queue, partial(queue.page, client="token:a", limit=10, **asked)) for asked in questions]
+
+    def put(numbers: range, client: str | None, instance: str = "c1") -> None:
+        queue.put_many([replace(an_upload(number, f"/{number}", instance), client=client) for number in numbers],
+                       supersede=False)
+
+    put(range(10), "token:a")
+    for numbers, client in ((range(10, 20), None), (range(20, 30), "token:b")):
+        put(numbers, client)
+    costs()
+    few = costs()
+    put(range(100, 500), None)
+    put(range(500, 900), "token:b")
+    assert costs() == few
+    put(range(900, 1300), "token:a", "c2")
+    narrow = costs()
+    assert (narrow[1], narrow[3]) == (few[1], few[3])
+    assert narrow[2] == few[2]
+
+
+def test_anonymous_tasks_are_in_no_index_and_no_count_of_clients(queue: SqliteQueue) -> None:
+    """They cost what they would if there were no clients."""
+    live(queue)
+    assert queue.read("SELECT count(*) FROM tasks_v1 INDEXED BY tasks_by_client WHERE client IS NOT NULL") == [(1,)]
+    assert queue.client_pending("token:a") == Total(1, 1)
+    assert rows_of(queue, lambda: queue.client_pending("token:a")) == 1
 
 
 def test_instances_with_nothing_waiting_cost_nothing_when_what_waits_is_counted(queue: SqliteQueue) -> None:
@@ -211,7 +246,7 @@ def test_older_upload_is_superseded_after_many_deliveries_to_its_path(queue: Sql
         queue.put_many([an_upload(number)], supersede=True)
         queue.settle([Settlement(order=task.order, state=State.DELIVERED, attempts=1) for task in queue.claim(KEY, 9)])
     queue.put_many([an_upload(5)], supersede=True)
-    assert queue.put_many([an_upload(6)], supersede=True)[0].superseded == [an_upload(5).task_id]
+    assert queue.put_many([an_upload(6)], supersede=True)[0].superseded == {an_upload(5).task_id: None}
     assert [task.task_id for task in queue.claim(KEY, 9)] == [an_upload(6).task_id]
 
 

@@ -26,7 +26,7 @@ def test_upload_is_put_once_however_often_it_is_tried(depot: Depot) -> None:
     upload = depot.accept()
     for supersede in (True, False):
         [answer] = depot.queue.put_many([upload], supersede=supersede)
-        assert (answer.outcome, answer.task_id, answer.superseded) == (PutOutcome.DUPLICATE, upload.task_id, [])
+        assert (answer.outcome, answer.task_id, answer.superseded) == (PutOutcome.DUPLICATE, upload.task_id, {})
     assert len(depot.queue.page(limit=10)) == 1
 
 

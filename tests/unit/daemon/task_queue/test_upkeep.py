@@ -5,6 +5,7 @@ import os
 import re
 import sqlite3
 import time
+from itertools import product
 
 import pytest
 
@@ -117,11 +118,13 @@ def test_questions_of_people_read_and_sort_no_more_than_they_show(depot: Depot) 
     depot.accept()
     statements: set[str] = set()
     depot.queue.quick.set_trace_callback(statements.add)
-    for key in (None, KEY):
+    for key, client in product((None, KEY), (None, "token:a")):
         for states in (frozenset(), frozenset({State.QUEUED})):
-            depot.queue.page(states=states, instance_key=key, before="z", limit=10)
-        depot.queue.select(Selection(instance_key=key, accepted_before=4e9, up_to_order=9), State.QUEUED, "", 10)
-    depot.queue.instances("", 10)
+            depot.queue.page(states=states, instance_key=key, client=client, before="z", limit=10)
+        selection = Selection(instance_key=key, client=client, accepted_before=4e9, up_to_order=9)
+        depot.queue.select(selection, State.QUEUED, "", 10)
+    depot.queue.client_pending("token:a")
+    depot.queue.instance_keys("", 10)
     depot.queue.standings([KEY])
     depot.queue.oldest_at()
     depot.queue.totals(frozenset(State))

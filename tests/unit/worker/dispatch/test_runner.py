@@ -8,7 +8,7 @@ from typing import BinaryIO
 import pytest
 
 from daemon import failpoints
-from daemon.config import Config, DeliverySection
+from daemon.config import Allowed, Config, DeliverySection
 from daemon.errors import CourierError, Undelivered
 from daemon.model.upload import Destination
 from daemon.task_queue import BULK_BYTES
@@ -27,6 +27,7 @@ class Counted:
 
     def __init__(self) -> None:
         self.said: list[str] = []
+        self.delivered: list[Delivery] = []
         #: The connection is lost with all that is under way.
         self.loses = False
         #: What it raises when it is to vouch for what was delivered.
@@ -47,6 +48,7 @@ class Counted:
     def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
         """Deliver nothing, while more tasks come."""
         self.said.append("deliver")
+        self.delivered.append(delivery)
         self.meanwhile()
         before_rename()
         return Receipt(atomic=True, way="directory")
@@ -95,6 +97,7 @@ class Work:
         self.lane = Lane(uploads[0].destination, most_bulk=1)
         self.lane.add(depot.claim())
         self.counted = Counted()
+        self.allowed = Allowed()
         self.reported: list[PushOutcome | Swept] = []
         #: How often the session had been asked to vouch when it was told that a task was pushed, and how that ended.
         self.pushed_after: list[int] = []
@@ -102,8 +105,10 @@ class Work:
 
     def run(self, patience: Patience | None = None, per_instance: int = 16) -> None:
         """Push them all."""
-        config = Config(delivery=DeliverySection(per_instance=per_instance))
-        runner.run(self.lane, lambda _: self.counted, self.depot.spool, lambda: config, self._hear, patience or Patience())
+        def config() -> Config:
+            return Config(delivery=DeliverySection(per_instance=per_instance, allow=self.allowed))
+
+        runner.run(self.lane, lambda _: self.counted, self.depot.spool, config, self._hear, patience or Patience())
 
     def _hear(self, *messages: PushOutcome | Pushed | Swept) -> None:
         asked = self.counted.said.count("confirm")
@@ -224,6 +229,32 @@ def test_bulky_task_is_abandoned_too_when_asking_for_what_was_delivered_before_i
         work.run()
     assert len(work.lane.abandoned()) == 2
     assert work.lane.busy() == 0
+
+
+def test_task_above_the_ceiling_is_refused_without_a_word_to_its_instance(depot: Depot) -> None:
+    """With the rules of now: what was queued before they changed is held against them, too."""
+    work = Work(depot, 2)
+    work.allowed = Allowed(instances=["web-*"])
+    work.run()
+    assert work.codes == ["not_allowed", "not_allowed"]
+    assert work.counted.said == []
+
+
+def test_target_is_told_which_path_and_rights_are_above_the_ceiling(depot: Depot) -> None:
+    """It alone knows where a path leads, and what is there; with nothing forbidden it has nothing to ask."""
+    work = Work(depot, 2)
+
+    def reload() -> None:
+        work.allowed = Allowed(paths=["/?"], modes="1777")
+
+    work.counted.meanwhile = reload
+    work.run(per_instance=1)
+    assert work.codes == [None, None]
+    first, second = work.counted.delivered
+    assert (first.path_rule, first.set_id_rule) == (None, None)
+    assert second.path_rule
+    assert second.set_id_rule
+    assert second.path_rule("/etc/x") == "delivery.allow.paths does not have /etc/x"
 
 
 def test_session_that_broke_is_asked_before_it_is_closed(depot: Depot) -> None:

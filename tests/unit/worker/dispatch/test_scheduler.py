@@ -88,7 +88,7 @@ class Floor:
         """One turn of the main loop."""
         while self.ended:
             self.lanes.reap(self.ended.pop())
-        for key in set(self.depot.queue.instances("", 1000)) - self.known - self.untried:
+        for key in set(self.depot.queue.instance_keys("", 1000)) - self.known - self.untried:
             self.prove(key)
         return self.lanes.dispatch(now, lambda remote: remote not in self.away)
 

@@ -1,0 +1,86 @@
+"""What every request passes before its address is looked for: what proxies say, browsers, and who asks."""
+
+from functools import partial
+from typing import Final
+
+from api.access.evidence import evidence_of
+from api.access.identify import NOBODY, Doorkeeper
+from api.access.requester import Requester
+from api.http.browser_origin import Sites, check, from_browser
+from api.http.forwarded import Forwarded, read_forwarded
+from api.http.parameters import collect
+from api.http.problem import refusal
+from api.http.refusal_log import RefusalLog
+from api.http.request_target import scheme_of, split
+from api.http.response import DOOR, FORWARDED, PEER, REQUESTER, VIA, App, Receive, Scope, Send, send_answer
+from api.live_config import LiveConfig
+from daemon.access.caller import Caller
+from daemon.access.token_text import without_secrets
+from daemon.config import Api
+from daemon.errors import Rejected
+from daemon.model.names import printable
+
+#: Whether the process is up: for everybody.
+HEALTH: Final = "/healthz"
+#: Whether it is ready, for everybody; and why not, for who may know.
+READINESS: Final = "/readyz"
+
+
+def entrance(app: App, live: LiveConfig, doorkeeper: Doorkeeper, refusals: RefusalLog) -> App:
+    """Hear proxies that may speak for others, refuse pages of other sites, and find out who asks.
+
+    Find the way by the address as it was sent: an encoded slash separates nothing.
+    """
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        state = scope["state"]
+        authority, path = split(scope["raw_path"])
+        scope["path"] = path.decode("ascii")
+        try:
+            forwarded, scope["headers"] = read_forwarded(scope["headers"], state[VIA], live.proxies)
+            state[FORWARDED] = forwarded
+            if from_browser(scope["headers"]):
+                _check_browser(scope, authority, forwarded, live.config.api)
+        except Rejected as error:
+            refusals.log("request.refused", peer=state[PEER], code=error.code, detail=error.detail)
+            await send_answer(send, refusal(scope["path"], error))
+            return
+        try:
+            if scope["path"] != HEALTH:
+                state[REQUESTER] = await _who(scope, doorkeeper)
+        except Rejected as error:
+            tell_refused(refusals, scope, error.code)
+            await send_answer(send, refusal(scope["path"], error))
+        else:
+            await app(scope, receive, send)
+
+    return serve
+
+
+def tell_refused(
+    refusals: RefusalLog, scope: Scope, code: str, caller: Caller | None = None, **about: str,
+) -> None:
+    """Log that somebody was refused for want of rights, at a bounded rate; without a caller he has none."""
+    state = scope["state"]
+    client, root = (None, None) if caller is None else (caller.name, caller.root)
+    refusals.log("access.refused", peer=state[PEER], code=code, root=root, client=client,
+                 address=state[FORWARDED].address, method=scope["method"],
+                 target=printable(without_secrets(scope["path"])), **about)
+
+
+async def _who(scope: Scope, doorkeeper: Doorkeeper) -> Requester:
+    again = partial(doorkeeper.identify, evidence_of(scope))
+    try:
+        return Requester(await again(), again)
+    except Rejected:
+        # Whether the service is ready is no secret; why it is not, is.
+        if scope["path"] == READINESS:
+            return Requester(NOBODY, again)
+        raise
+
+
+def _check_browser(scope: Scope, authority: bytes | None, forwarded: Forwarded, api: Api) -> None:
+    door = scope["state"][DOOR]
+    sites = Sites("https" if door.tls else "http", door.port, api.hosts, api.origins)
+    asked_for = forwarded.host or (None if authority is None else authority.decode("latin-1"))
+    check(collect(scope["headers"]), asked_for, sites, forwarded.scheme or scheme_of(scope["raw_path"]))

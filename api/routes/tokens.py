@@ -1,0 +1,245 @@
+"""Tokens that somebody makes for a part of his own rights: made, seen and ended by him and by nobody else.
+
+The token is told once, in the answer to its making. Whoever asks for one that is not below him gets the same answer as
+for none.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from api.http.parameters import read_query
+from api.http.response import NOTHING, REQUESTER, Answer, Receive, Scope, json_answer
+from api.live_config import LiveConfig
+from api.threads import joined
+from api.uploads.body import Body
+from daemon.access import token_text
+from daemon.access.caller import Caller
+from daemon.access.children import MAX_LIFETIME_S, hand_on_refusal, is_below
+from daemon.access.decide import decide
+from daemon.delegation import Child, HandOn
+from daemon.errors import Rejected
+from daemon.log import log
+from daemon.model.grant import KEYS, Grant, Permission
+from daemon.model.names import printable
+from daemon.model.text import is_plain
+from daemon.model.view import when
+
+#: Where they are found.
+ADDRESS: Final = "/v1/tokens"
+MAX_BODY_BYTES: Final = 16 * 1024
+MAX_LABEL: Final = 200
+#: Characters of all globs of paths: each upload is held against them, also by clients who look for the slowest ones.
+MAX_PATHS: Final = 2048
+#: Tokens of a page, each of which may be as long as what asked for it.
+MAX_LIMIT: Final = 100
+_PARAMETERS: Final = frozenset({"limit", "after"})
+_NO_PARAMETERS: Final[frozenset[str]] = frozenset()
+_NO_STORE: Final = ("Cache-Control", "no-store")
+#: When it ends is said in one of two ways.
+_EXPIRY: Final[tuple[str, ...]] = ("expires_s", "expires_at")
+#: So much of what is wrong is told.
+_DETAIL_LENGTH: Final = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenWish:
+    """What somebody wants to hand on."""
+
+    grant: Grant
+    #: Seconds since the epoch.
+    expires_at: float
+    label: str = ""
+
+
+class TokenRoutes:
+    """What the addresses of tokens do."""
+
+    def __init__(self, live: LiveConfig, store: HandOn, threads: Executor) -> None:
+        self._live = live
+        self._store = store
+        self._threads = threads
+
+    async def post(self, scope: Scope, receive: Receive) -> Answer:
+        """POST /v1/tokens: hand a part of one's rights on."""
+        caller = _caller(scope)
+        read_query(scope["query_string"], _NO_PARAMETERS)
+        _require_delegate(caller)
+        body = await self._read(scope, receive)
+        return await joined(self._threads.submit(self._make, caller, body))
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+        # The way in lets one length through, or none, and a number.
+        length = next((int(value) for name, value in scope["headers"] if name == b"content-length"), None)
+        body = Body(receive, length=length, max_bytes=MAX_BODY_BYTES, pace=self._live.pace())
+        try:
+            if length is not None and length > MAX_BODY_BYTES:
+                raise Rejected("long_body")
+            return b"".join(await body.pieces(MAX_BODY_BYTES + 1))
+        except Rejected as error:
+            raise Rejected("long_body") if error.code == "too_large" else error from error
+
+    def _make(self, caller: Caller, body: bytes) -> Answer:
+        now = time.time()
+        wish = read_wish(body, now)
+        if (code := hand_on_refusal(caller, wish.grant)) is not None:
+            raise Rejected(code)
+        made = token_text.make()
+        # It ends with the one above it in any case: so it is told so.
+        expires_at = wish.expires_at if caller.expires_at is None else min(wish.expires_at, caller.expires_at)
+        child = Child(key_id=made.key_id, sha256=made.sha256, root=caller.root, parent=caller.name, grant=wish.grant,
+                      made_at=now, expires_at=expires_at, label=wish.label, made_from=caller.address)
+        self._store.put(child, now=now)
+        log("access.token_made", name=child.name, by=caller.name, address=caller.address)
+        return json_answer(201, {**describe_token(child), "token": made.text}, _NO_STORE,
+                           ("Location", f"{ADDRESS}/{child.key_id}"))
+
+    async def get_page(self, scope: Scope, receive: Receive) -> Answer:
+        """GET a page of those below the caller."""
+        caller = _caller(scope)
+        _require_delegate(caller)
+        parameters = read_query(scope["query_string"], _PARAMETERS)
+        return await joined(self._threads.submit(self._page, caller, parameters))
+
+    def _page(self, caller: Caller, parameters: Mapping[str, str]) -> Answer:
+        limit, after = _limit(parameters.get("limit")), parameters.get("after", "")
+        if after and not (is_below(after, caller.name) and is_plain(after)):
+            raise Rejected("bad_query", "`after` is not the name of a token of yours.")
+        found = self._store.below(caller.name, after=after, limit=limit, now=time.time())
+        return json_answer(200, describe_tokens(found, limit), _NO_STORE)
+
+    async def get_one(self, scope: Scope, receive: Receive) -> Answer:
+        """GET one of them."""
+        caller = _caller(scope)
+        _require_delegate(caller)
+        read_query(scope["query_string"], _NO_PARAMETERS)
+        child = await joined(self._threads.submit(self._find, caller, scope["path_params"]["key_id"]))
+        return json_answer(200, describe_token(child), _NO_STORE)
+
+    async def delete(self, scope: Scope, receive: Receive) -> Answer:
+        """DELETE one of them, and so all below it."""
+        caller = _caller(scope)
+        _require_delegate(caller)
+        read_query(scope["query_string"], _NO_PARAMETERS)
+        return await joined(self._threads.submit(self._end, caller, scope["path_params"]["key_id"]))
+
+    def _end(self, caller: Caller, key_id: str) -> Answer:
+        child = self._find(caller, key_id)
+        ended = self._store.revoke(child.name)
+        log("access.token_ended", name=child.name, by=caller.name, address=caller.address, tokens=ended)
+        return NOTHING
+
+    def _find(self, caller: Caller, key_id: str) -> Child:
+        """The living token of that id below the caller. Raises Rejected."""
+        child = self._store.find_below(caller.name, key_id, now=time.time())
+        if child is None:
+            raise Rejected("token_not_found")
+        return child
+
+
+def read_wish(body: bytes, now: float) -> TokenWish:
+    """What a body asks for. Raises Rejected('bad_json' or 'bad_grant')."""
+    given = _read_object(body)
+    expiry = {key: given.pop(key) for key in _EXPIRY if key in given}
+    label = given.pop("label", "")
+    try:
+        unknown = given.keys() - KEYS.keys()
+        if unknown:
+            raise ValueError(f"{min(unknown)}: there is no such key")
+        return TokenWish(grant=_grant(given), expires_at=_expiry(expiry, now), label=_label(label))
+    except ValueError as error:
+        raise Rejected("bad_grant", f"{printable(str(error), _DETAIL_LENGTH)}.") from error
+
+
+def _read_object(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise Rejected("bad_json", f"The body is not legal JSON: {printable(str(error), _DETAIL_LENGTH)}.") from error
+    if not isinstance(found, dict):
+        raise Rejected("bad_json", "The body is not a JSON object.")
+    return found
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number in JSON")
+
+
+def _grant(given: Mapping[str, object]) -> Grant:
+    grant = Grant.read(given)
+    if sum(map(len, grant.paths or ())) > MAX_PATHS:
+        raise ValueError(f"paths: together they have more than {MAX_PATHS} characters")
+    return grant
+
+
+def _expiry(given: Mapping[str, object], now: float) -> float:
+    if len(given) != 1:
+        raise ValueError("expires_s, expires_at: one of the two is needed")
+    [(key, value)] = given.items()
+    left_s = value if key == "expires_s" else _time(value) - now
+    if not isinstance(left_s, int | float) or isinstance(left_s, bool) or not 0 < left_s <= MAX_LIFETIME_S:
+        raise ValueError(f"{key}: must be in the future, by {MAX_LIFETIME_S} seconds at most")
+    return now + left_s
+
+
+def _time(value: object) -> float:
+    try:
+        found = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise ValueError("expires_at: must be a time with its zone, for example 2030-01-31T12:00:00Z")
+    return found.timestamp()
+
+
+def _label(value: object) -> str:
+    if not isinstance(value, str) or len(value) > MAX_LABEL or not is_plain(value):
+        raise ValueError(f"label: must be a text of at most {MAX_LABEL} characters that can be shown")
+    return value
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return MAX_LIMIT
+    if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= MAX_LIMIT):
+        raise Rejected("bad_query", f"`limit` is a number from 1 to {MAX_LIMIT}.")
+    return int(text)
+
+
+def _caller(scope: Scope) -> Caller:
+    caller: Caller = scope["state"][REQUESTER].caller
+    return caller
+
+
+def _require_delegate(caller: Caller) -> None:
+    code = decide(caller, Permission.DELEGATE)
+    if code is not None:
+        raise Rejected(code)
+
+
+def describe_token(child: Child) -> dict[str, Any]:
+    """A token for those above it, without its secret. Times are RFC 3339, in UTC."""
+    return {
+        "id": child.key_id, "name": child.name, "parent": child.parent, "label": child.label,
+        "rights": child.grant.plain(), "made_at": when(child.made_at), "made_from": child.made_from,
+        "expires_at": when(child.expires_at), "used": {"uploads": child.used_uploads, "bytes": child.used_bytes},
+    }
+
+
+def describe_tokens(found: Sequence[Child], limit: int) -> dict[str, Any]:
+    """A page of tokens, with the address of the next one if there may be one."""
+    more = len(found) == limit
+    following = f"{ADDRESS}?{urlencode({'limit': limit, 'after': found[-1].name})}" if more else None
+    return {"tokens": [describe_token(child) for child in found], "next": following}
