@@ -16,7 +16,7 @@ _COLUMNS: Final = ("key_id, sha256, root, parent, grant_json, made_at, expires_a
                    " used.uploads, used.size_bytes")
 _FROM: Final = "FROM children LEFT JOIN used USING (name)"
 #: The names below one: those that begin with it and a separator. The next character after that ends them.
-_BELOW: Final = "name > ?1 || '/' AND name < ?1 || '0'"
+_BELOW: Final = "name > :name || '/' AND name < :name || '0'"
 #: Children that have expired, and are forgotten for each new one.
 _CLEARED_EACH: Final = 100
 
@@ -46,23 +46,28 @@ class SqliteDelegations:
 
     def below(self, name: str, *, after: str = "", limit: int, now: float) -> Sequence[Child]:
         """A page of living children below a name."""
-        asked = f"SELECT {_COLUMNS} {_FROM} WHERE {_BELOW} AND name > ?2 AND expires_at > ?3 ORDER BY name LIMIT ?4"
+        asked = (f"SELECT {_COLUMNS} {_FROM} WHERE {_BELOW} AND name > :after AND expires_at > :now"
+                 " ORDER BY name LIMIT :limit")
+        values = {"name": name, "after": after, "now": now, "limit": limit}
         rows: list[Any] = self._database.read(
-            lambda connection: connection.execute(asked, (name, after, now, limit)).fetchall(), [])
+            lambda connection: connection.execute(asked, values).fetchall(), [])
         return [child for row in rows if (child := _child(row)) is not None]
 
     def find_below(self, name: str, key_id: str, *, now: float) -> Child | None:
         """One of them."""
-        asked = f"SELECT {_COLUMNS} {_FROM} WHERE {_BELOW} AND key_id = ?2 AND expires_at > ?3"
+        asked = f"SELECT {_COLUMNS} {_FROM} WHERE {_BELOW} AND key_id = :key_id AND expires_at > :now"
+        values = {"name": name, "key_id": key_id, "now": now}
         row: Any = self._database.read(
-            lambda connection: connection.execute(asked, (name, key_id, now)).fetchone(), None)
+            lambda connection: connection.execute(asked, values).fetchone(), None)
         return None if row is None else _child(row)
 
     def revoke(self, name: str) -> int:
         """End a child and all below it."""
+        values = {"name": name}
+
         def change(connection: sqlite3.Connection) -> int:
-            ended = connection.execute(f"DELETE FROM children WHERE name = ?1 OR ({_BELOW})", (name,)).rowcount
-            connection.execute(f"DELETE FROM used WHERE name = ?1 OR ({_BELOW})", (name,))
+            ended = connection.execute(f"DELETE FROM children WHERE name = :name OR ({_BELOW})", values).rowcount
+            connection.execute(f"DELETE FROM used WHERE name = :name OR ({_BELOW})", values)
             return ended
 
         return self._database.write(change)
@@ -140,11 +145,13 @@ def _takes(connection: sqlite3.Connection, budget: Budget, uploads: int, size_by
     # A child that ended has no row, and gets none.
     if not budget.is_child:
         connection.execute("INSERT OR IGNORE INTO used VALUES (?, 0, 0)", (budget.name,))
-    most_uploads, most_bytes = _left(budget.max_uploads, uploads), _left(budget.max_total_bytes, size_bytes)
     done = connection.execute(
-        "UPDATE used SET uploads = uploads + ?1, size_bytes = size_bytes + ?2 WHERE name = ?3"
-        " AND (?4 IS NULL OR uploads <= ?4) AND (?5 IS NULL OR size_bytes <= ?5)",
-        (uploads, size_bytes, budget.name, most_uploads, most_bytes))
+        "UPDATE used SET uploads = uploads + :uploads, size_bytes = size_bytes + :size_bytes WHERE name = :name"
+        " AND (:most_uploads IS NULL OR uploads <= :most_uploads)"
+        " AND (:most_bytes IS NULL OR size_bytes <= :most_bytes)",
+        {"name": budget.name, "uploads": uploads, "size_bytes": size_bytes,
+         "most_uploads": _left(budget.max_uploads, uploads),
+         "most_bytes": _left(budget.max_total_bytes, size_bytes)})
     return done.rowcount == 1
 
 

@@ -49,7 +49,8 @@ class Cancelled:
                               cast(Receiver, stub), RefusalLog(), Amounts(self._store, threads))
             taking = asyncio.create_task(uploads.take(
                 lambda config: read_upload(HEADERS, config), self._receive, "peer", Requester(CALLER, self._again)))
-            await self._waits.wait()
+            waiting = asyncio.create_task(self._waits.wait())
+            await asyncio.wait({taking, waiting}, return_when=asyncio.FIRST_COMPLETED)
             taking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await taking
