@@ -54,7 +54,8 @@ class House:
         self.b = Client(api, make_token(api.file, "b", may=both, instances=["db-*"]))
         self.c = Client(api, make_token(api.file, "c", may=["read"]))
         self.own = Client(api, make_token(api.file, "own", may=both, own=True))
-        wait_until(lambda: self.stranger.put("web-1", "/srv/x").status == 401, "the tokens to be in force")
+        # The last one that was made: with it all are.
+        wait_until(lambda: self.own.ask("GET", "/v1/tasks").status == 200, "the tokens to be in force")
 
 
 @pytest.fixture(scope="module")
