@@ -8,7 +8,7 @@ from api.access.identify import Known
 from api.threads import joined
 from daemon.access.caller import Caller
 from daemon.access.children import caller_of
-from daemon.access.token_text import is_same, read
+from daemon.access.token_text import TokenText, is_same
 from daemon.delegation import Recognize
 
 
@@ -19,14 +19,13 @@ class Children:
         self._store = store
         self._threads = threads
 
-    async def find(self, token_text: str, known: Known, evidence: Evidence) -> Caller | None:
+    async def find(self, shown: TokenText, known: Known, evidence: Evidence) -> Caller | None:
         """Who shows that token; None when nobody was handed it, or it has ended.
 
         Raises Rejected('delegation_unreadable').
         """
-        shown = read(token_text)
-        lineage = await joined(self._threads.submit(self._store.lineage, shown.key_id)) if shown else ()
-        if shown is None or not lineage or not is_same(shown.sha256, lineage[0].sha256):
+        lineage = await joined(self._threads.submit(self._store.lineage, shown.key_id))
+        if not lineage or not is_same(shown.sha256, lineage[0].sha256):
             return None
         now = time.time()
         return caller_of(

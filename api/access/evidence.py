@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from api.http.forwarded import Forwarded
-from api.http.response import CERTIFICATE, DOOR, FORWARDED, PEER_CREDENTIALS, Scope
+from api.http.response import CERTIFICATE, DOOR, FORWARDED, VIA, Scope
 from daemon.access.peers import Credentials
 from daemon.model.certificate import ShownCertificate
 from daemon.process.listeners import Door
@@ -39,5 +39,5 @@ def evidence_of(scope: Scope) -> Evidence:
     state = scope["state"]
     return Evidence(
         door=state[DOOR], authorization=[value for name, value in scope["headers"] if name == b"authorization"],
-        credentials=state.get(PEER_CREDENTIALS), certificate=state.get(CERTIFICATE),
+        credentials=state[VIA].credentials, certificate=state.get(CERTIFICATE),
         forwarded=state[FORWARDED])

@@ -17,7 +17,7 @@ from daemon.access.certificates import holder_of
 from daemon.access.openness import strangers_may
 from daemon.access.peers import KnownPeer, find_peer
 from daemon.access.token_file import Tokens
-from daemon.access.token_text import read
+from daemon.access.token_text import TokenText, read
 from daemon.config import Config, ProxyUser
 from daemon.errors import Rejected
 from daemon.model.glob import name_matches
@@ -120,7 +120,7 @@ def _stranger(evidence: Evidence, known: Known) -> Caller:
 
 
 #: Looks for a token in the store of what was handed on.
-FindChild = Callable[[str, Known, Evidence], Awaitable[Caller | None]]
+FindChild = Callable[[TokenText, Known, Evidence], Awaitable[Caller | None]]
 
 
 class Doorkeeper:
@@ -139,9 +139,9 @@ class Doorkeeper:
             text = token_of(evidence) if evidence.authorization else None
             shown = read(text) if text else None
             # An administrator's token is nobody else's, and what else there is may be unreadable just now.
-            if text is None or shown is None or known.tokens.find(shown.key_id) is not None:
+            if shown is None or known.tokens.find(shown.key_id) is not None:
                 raise
-            child = await self._find_child(text, known, evidence)
+            child = await self._find_child(shown, known, evidence)
             if child is None:
                 raise
             return child

@@ -3,18 +3,16 @@
 Guarantees: a file that cannot be read leaves the last good tokens in force, and says so.
 """
 
-import os
 from pathlib import Path
 from typing import Final
 
 from daemon.access.token_file import Tokens, read_tokens
 from daemon.errors import CannotStart
 from daemon.log import log
+from daemon.state.files import stamp_of
 
 #: Seconds between two looks at the file.
 LOOK_S: Final = 0.25
-#: What changes when a file is replaced or written: inode, size, and two times.
-_Look = tuple[int, int, int, int]
 
 
 class LiveTokens:
@@ -27,7 +25,7 @@ class LiveTokens:
         """
         self._file = file
         self._tells = tells
-        self._seen = _look(file)
+        self._seen = stamp_of(file) if file else None
         self.tokens: Tokens = Tokens() if file is None else read_tokens(file)
         self._before = self.tokens
         #: Why the file cannot be read, for people; None while all is well.
@@ -39,7 +37,7 @@ class LiveTokens:
         """Read the file again if it has changed; True when there are other tokens, of which `tell` tells. Blocks."""
         if self._file is None:
             return False
-        seen = _look(self._file)
+        seen = stamp_of(self._file)
         if seen == self._seen and not self._again:
             return False
         self._seen = seen
@@ -78,12 +76,3 @@ def changes(before: Tokens, after: Tokens) -> list[tuple[str, str]]:
     kept = {token.name for token in after.every}
     return told + [("access.token_ended", token.name) for token in before.every
                    if token.revoked_at is None and token.name not in kept]
-
-
-def _look(file: Path | None) -> _Look | None:
-    """What the file looks like now; None when it is not there or cannot be looked at."""
-    try:
-        found = os.stat(file) if file else None
-    except OSError:
-        return None
-    return None if found is None else (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -41,7 +41,7 @@ from api.http.problem import problem, refusal
 from api.http.refusal_log import RefusalLog
 from api.http.request_reader import CONTINUE, Request, RequestReader, events_of
 from api.http.request_target import split
-from api.http.response import ASKER, CERTIFICATE, DOOR, PEER, PEER_CREDENTIALS, VIA, Answer, App, as_http
+from api.http.response import ASKER, CERTIFICATE, DOOR, PEER, VIA, Answer, App, as_http
 from api.http.secure import secure, why_failed
 from api.http.slow_reader import Outflow
 from daemon.errors import Rejected
@@ -317,8 +317,7 @@ class Connection(TCPServer):
 
     async def _read_data(self) -> None:
         state = ConnectionState({
-            DOOR: self.door, VIA: self._via, PEER: self.peer, PEER_CREDENTIALS: self._via.credentials,
-            CERTIFICATE: self._certificate})
+            DOOR: self.door, VIA: self._via, PEER: self.peer, CERTIFICATE: self._certificate})
         protocol = Http1(
             self.app, self.config, self.context, self._task_group, state, self.door.tls, None, None, self.protocol_send,
             is_closing=self.writer.is_closing, begin_head=self.idle_timer.begin_head)

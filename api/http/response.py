@@ -17,8 +17,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 PEER: Final = "peer"
 #: There too: the `api.http.peers.Via` of the connection.
 VIA: Final = "via"
-#: There too: the `daemon.access.peers.Credentials` of who connected to a Unix socket; None elsewhere.
-PEER_CREDENTIALS: Final = "peer credentials"
 #: There too: the `api.http.forwarded.Forwarded`, which has the address that counts.
 FORWARDED: Final = "forwarded"
 #: There too: the `daemon.process.listeners.Door` that the request came in by.

@@ -3,7 +3,7 @@
 import grp
 import os
 import pwd
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,20 +60,19 @@ def find_peer(peers: Sequence[KnownPeer], who: Credentials) -> KnownPeer | None:
 
 def uid_of(user: str) -> int | None:
     """The number of a user by name or number; None where there is none."""
-    if user.isdecimal():
-        return int(user)
-    try:
-        return pwd.getpwnam(user).pw_uid if user else None
-    except KeyError:
-        return None
+    return _number_of(user, lambda name: pwd.getpwnam(name).pw_uid)
 
 
 def gid_of(group: str) -> int | None:
     """The number of a group by name or number; None where there is none."""
-    if group.isdecimal():
-        return int(group)
+    return _number_of(group, lambda name: grp.getgrnam(name).gr_gid)
+
+
+def _number_of(name: str, look_up: Callable[[str], int]) -> int | None:
+    if name.isdecimal():
+        return int(name)
     try:
-        return grp.getgrnam(group).gr_gid if group else None
+        return look_up(name) if name else None
     except KeyError:
         return None
 

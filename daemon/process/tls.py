@@ -5,7 +5,6 @@ only once it was verified. A pair that does not match, or a file that cannot be 
 """
 
 import hashlib
-import os
 import re
 import ssl
 import time
@@ -15,13 +14,11 @@ from typing import Final, cast
 from daemon.config import Config
 from daemon.errors import CannotStart
 from daemon.model.certificate import Name, ShownCertificate, subject_text
+from daemon.state.files import Stamp, stamp_of
 
 #: As many certificates are remembered for the sake of sessions that are taken up again.
 _REMEMBERED: Final = 10_000
 _PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-
-#: What tells that a file has changed: None where there is none.
-Stamp = tuple[int, int, int, int, int] | None
 
 
 class ServerTls:
@@ -134,12 +131,4 @@ def stamps(config: Config) -> dict[str, Stamp]:
     """What tells that a file that `read_tls` reads has changed."""
     tls = config.tls
     named: Iterable[str] = (tls.certificate, tls.key, tls.client_ca, *(entry.ca for entry in config.certificates))
-    return {path: _stamp(tls.file(path)) for path in named if path}
-
-
-def _stamp(path: str) -> Stamp:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return {path: stamp_of(tls.file(path)) for path in named if path}

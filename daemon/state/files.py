@@ -25,6 +25,9 @@ _TOP_DIRECTORY: Final = 0x00020000
 #: What opening a link, a socket, a FIFO that nobody reads, or a directory for writing ends with.
 _NO_FILE: Final = frozenset({errno.ELOOP, errno.ENXIO, errno.EISDIR})
 
+#: What tells that a file was written or replaced; None where there is none, or it cannot be looked at.
+Stamp = tuple[int, int, int, int, int] | None
+
 
 class NotOwn(OSError):
     """Raised for a name that does not lead to a plain file of the service's own."""
@@ -86,6 +89,15 @@ def _open_in(above: int, name: str, whole: Path) -> int:
         return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(whole)) from error
+
+
+def stamp_of(path: str | Path) -> Stamp:
+    """What the file looks like now, links followed: who finds another stamp later reads it again."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def spread(directory: Path) -> None:
