@@ -13,6 +13,7 @@ from api.access.identify import Doorkeeper, Known
 from api.access.live_tokens import LOOK_S
 from api.access.quotas import Quotas
 from api.access.roster import Roster
+from api.following.hub import Hub
 from api.http.peers import Shares
 from api.http.refusal_log import RefusalLog
 from api.http.server import Hooks, Server
@@ -84,6 +85,7 @@ class _Service:
         self._spool = open_spool(layout)
         self._reader = Reader(layout, self._spool, config.queue.shards)
         self._threads = begin_pool(READING_THREADS, "read")
+        self._hub = Hub(self._reader)
         self._storage = Storage(
             layout, config.queue.shards, self._spool, supersede=lambda: self._live.config.delivery.supersedes,
             when_dead=self._fail)
@@ -122,7 +124,7 @@ class _Service:
         """Serve until told to stop."""
         self._storage.start()
         log.gather(asyncio.get_running_loop().call_soon)
-        watching = [asyncio.create_task(self._watch()), asyncio.create_task(self._recheck())]
+        watching = [asyncio.create_task(watch()) for watch in (self._watch, self._recheck, self._hub.watch)]
         if self._tls is not None:
             watching.append(asyncio.create_task(self._tls.watch()))
         for task in watching:
@@ -140,6 +142,7 @@ class _Service:
         self._receiver.close()
         self._backlog.close()
         self._threads.shutdown()
+        self._hub.close()
         self._watching.shutdown()
         self._asking.shutdown()
         self._reader.close()

@@ -14,7 +14,7 @@ from daemon.errors import QueueFault, Rejected
 from daemon.model.task import PENDING, State, Task
 from daemon.spool import Receive, Room
 from daemon.state.layout import Layout
-from daemon.task_queue import Intake, Total, open_intake
+from daemon.task_queue import Happened, Intake, Position, Total, open_intake
 
 #: Tasks that are in memory of each shard while a page is made.
 STEP: Final = 64
@@ -55,6 +55,11 @@ class Reader:
         self._queues = [open_intake(layout, shard, spool) for shard in range(shards)]
         #: What waited in each shard when it could last be read.
         self._pending = [Waiting()] * shards
+
+    @property
+    def shards(self) -> int:
+        """How many shards there are."""
+        return len(self._queues)
 
     def find(self, task_id: str, sees: Callable[[Task], bool]) -> Task | None:
         """The task of that id, or None; every shard is asked, whether it is there and seen or not.
@@ -128,6 +133,22 @@ class Reader:
         """What waits of that client and of all that act under it. Raises as `find`."""
         totals = [self._ask(shard, lambda queue: queue.pending_under(client)) for shard in range(len(self._queues))]
         return Total(sum(total.tasks for total in totals), sum(total.size_bytes for total in totals))
+
+    def beats(self) -> tuple[int, ...]:
+        """Numbers that are others whenever something has happened in a shard. Never blocks."""
+        return tuple(queue.beat() for queue in self._queues)
+
+    def positions(self) -> tuple[Position, ...]:
+        """Where the newest event of each shard is. Raises as `find`."""
+        return tuple(self._ask(shard, lambda queue: queue.position()) for shard in range(len(self._queues)))
+
+    def happened(self, shard: int, after: Position, limit: int) -> Happened:
+        """Up to `limit` events of a shard after a position. Raises as `find`."""
+        return self._ask(shard, lambda queue: queue.happened(after, limit))
+
+    def find_all(self, shard: int, task_ids: Sequence[str]) -> list[Task]:
+        """Those of these tasks that are in a shard, whoever may see them. Raises as `find`."""
+        return self._ask(shard, lambda queue: queue.find_all(task_ids))
 
     def _count(self, shard: int) -> Waiting:
         totals = self._ask(shard, lambda queue: queue.totals(PENDING)).values()

@@ -55,6 +55,24 @@ TRANSITIONS: Final[dict[State, frozenset[State]]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One push of a task that was tried and counted, and how it ended."""
+
+    #: When it ended, in seconds since the epoch.
+    at: float
+    #: How long it took, in seconds.
+    duration_s: float
+    #: The code of its error, and what it said; None when the file is in the instance.
+    code: str | None = None
+    message: str | None = None
+    #: Of a delivery: how it was done, and the permission bits and the owner that the file has now, where that is known.
+    way: str | None = None
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """An upload and how it stands: one row of a shard."""
 
@@ -77,6 +95,8 @@ class Task:
     recheck: bool = False
     #: True when an attempt may have left its part file in the instance.
     left_part: bool = False
+    #: The last attempts, oldest first.
+    history: tuple[Attempt, ...] = ()
 
     @property
     def task_id(self) -> str:

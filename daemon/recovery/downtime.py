@@ -27,6 +27,7 @@ def catch_up(queue: TaskQueue) -> None:
     known = queue.fact(_BOOT_FACT)
     if known not in {None, current}:
         queue.suspect_claims(_MOST_BEGUN)
+        queue.leave_numbers_out()
         rechecked = queue.recheck_unsynced()
         if rechecked:
             log("queue.rechecked", shard=queue.shard, tasks=rechecked)

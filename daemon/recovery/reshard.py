@@ -161,6 +161,7 @@ def _move(
                 source.copy_to(homes[home], instance_keys, progress.add)
             source.forget_moved([key for keys in moving.values() for key in keys], progress.tell)
         for queue in homes.values():
+            queue.begin_epoch()
             queue.note_complete()
             queue.compact()
         emptied = [queue.shard for queue in sources if queue.shard >= new and queue.is_empty()]

@@ -4,7 +4,7 @@
     queue/shard-<n>/data.db       the index of the uploads of one shard (SQLite, WAL)
     queue/shards                  the number of shards in force
     queue/incus-met               there since this machine's Incus was found: it is waited for when it is away
-    locks/, bells/                one file a shard: who serves it; how to wake it
+    locks/, bells/                one file a shard: who serves it; how to wake it; its pulse
     locks/append, locks/migration who appends to the queue, who changes the number of shards
     lost+found/                   what was doubtful and set aside
     access/                       what the API keeps about who may do what
@@ -105,6 +105,10 @@ class Layout:
     def lock(self, shard: int) -> Path:
         """The file whose lock the shard's worker holds."""
         return self.locks / f"shard-{shard:02d}"
+
+    def pulse(self, shard: int) -> Path:
+        """The file that changes whenever something happens in the shard."""
+        return self.bells / f"pulse-{shard:02d}"
 
     def bell(self, shard: int) -> Path:
         """The FIFO that wakes the shard's worker."""

@@ -13,6 +13,8 @@ from daemon.task_queue.values import (
     Change,
     Command,
     CommandAnswer,
+    Happened,
+    Position,
     Put,
     Selection,
     Settled,
@@ -90,6 +92,29 @@ class Read(Find, Protocol):
         """Up to `limit` instances that have tasks, finished ones too, in the order of their keys from `after` on."""
 
 
+class Follow(Protocol):
+    """Learning what happens to tasks, as it happens and afterwards."""
+
+    def beat(self) -> int:
+        """A number that is another one whenever something has happened; it may be late, and is never waited for.
+
+        Never blocks and never raises. Whoever follows asks now and then all the same.
+        """
+
+    def position(self) -> Position:
+        """Where the newest event is: what comes later happened after now."""
+
+    def happened(self, after: Position, limit: int) -> Happened:
+        """Up to `limit` events after a position, oldest first; with `lost` when it is not known what they were.
+
+        Each change of a state is there, once, and in order. A crash of the machine may take back the newest: their
+        numbers are not given again.
+        """
+
+    def find_all(self, task_ids: Sequence[str]) -> list[Task]:
+        """Those of these tasks that are there, as they are now; damaged ones are left out."""
+
+
 class Survey(Protocol):
     """Questions about all instances: for people's commands. An answer is never longer than what was asked for."""
 
@@ -125,11 +150,11 @@ class Ask(Protocol):
         """How many commands are not done yet."""
 
 
-class Intake(Append, Read, Closable, Protocol):
-    """What the API does, without the shard's lock: it takes uploads and answers questions, for as long as it runs."""
+class Intake(Append, Read, Follow, Ask, Closable, Protocol):
+    """What the API does, without the shard's lock, for as long as it runs: it takes uploads, answers, and asks."""
 
 
-class Operate(Read, Survey, Ask, Closable, Protocol):
+class Operate(Read, Follow, Survey, Ask, Closable, Protocol):
     """What people's commands do, without the shard's lock: they look, and ask for something."""
 
     @property
@@ -282,6 +307,9 @@ class Maintain(Alter, Remember, Protocol):
     def forget_answers(self, before: float) -> None:
         """Forget the commands that were done before that time."""
 
+    def forget_events(self, before: float, keep_most: int, limit: int) -> int:
+        """Forget up to `limit` events from before then, or beyond the newest `keep_most`; return how many."""
+
     def compact(self) -> None:
         """Give back room on the disk that is not needed, if that disturbs nobody just now. Nothing else changes."""
 
@@ -306,6 +334,9 @@ class Resume(Clocks, Remember, Protocol):
 
         For after a crash of the machine, which may have undone their claims.
         """
+
+    def leave_numbers_out(self) -> None:
+        """After a crash of the machine: give no event a number, durably, that one may have had that is taken back."""
 
     def recheck_unsynced(self) -> int:
         """Queue again, to be compared, what was delivered before a crash of the machine with its bytes still there.

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from daemon.model.task import State, Task
+from daemon.model.task import Attempt, State, Task
 
 #: Tasks of at least this size are claimed apart, so that they never stand in the way of small ones. An index of every
 #: database holds it: another size is another form of the tables.
@@ -48,6 +48,8 @@ class Settlement:
     part: bool | None = None
     #: So many seconds more do not count towards its age.
     ageless_s: float = 0.0
+    #: How the attempt ended that is to be kept with the task; None when there is nothing to keep.
+    attempt: Attempt | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,40 @@ class Settled:
     def finished(self) -> frozenset[int]:
         """Those that nothing more happens to."""
         return self.superseded | self.cancelled
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in the order of what happened in a shard. Numbers of another epoch say nothing."""
+
+    epoch: str
+    #: The number of the last event before it.
+    seq: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """A task came into a state."""
+
+    seq: int
+    task_id: str
+    state: State
+    #: When, in seconds since the epoch.
+    at: float
+    #: The code of its error, if it has one.
+    code: str | None = None
+
+
+@dataclass(frozen=True)
+class Happened:
+    """What happened after a position."""
+
+    #: Oldest first.
+    events: tuple[Event, ...]
+    #: Where to go on.
+    position: Position
+    #: True when it is not known what happened: the position is of another epoch, or too old. Go on from `position`.
+    lost: bool
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ new one, and puts again what went with the old one.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from daemon.errors import QueueFault
@@ -13,9 +13,10 @@ from daemon.log import log
 from daemon.model.task import State, Task
 from daemon.model.upload import Upload
 from daemon.state.layout import Layout
+from daemon.state.pulse import Pulse
 from daemon.task_queue.capabilities import Bytes
 from daemon.task_queue.sqlite.queue import SqliteQueue
-from daemon.task_queue.values import Put, Total
+from daemon.task_queue.values import Command, CommandAnswer, Happened, Position, Put, Total
 
 #: How often an upload is put again because its database was replaced meanwhile.
 MAX_REPLACEMENTS: Final = 3
@@ -31,12 +32,14 @@ class SqliteIntake:
         self._spool = spool
         self._lock = threading.Lock()
         self._queue: SqliteQueue | None = None
+        self._pulse = Pulse(layout, shard)
 
     def close(self) -> None:
         """Close the connections. May be called again."""
         with self._lock:
             if self._queue is not None:
                 self._queue.close()
+        self._pulse.close()
 
     # --- putting -----------------------------------------------------------------------------------------
 
@@ -100,3 +103,39 @@ class SqliteIntake:
     def instance_keys(self, after: str, limit: int) -> list[str]:
         """Up to `limit` instances that have tasks, in the order of their keys from `after` on. Raises QueueFault."""
         return self._current().instance_keys(after, limit)
+
+    # --- following ---------------------------------------------------------------------------------------
+
+    def beat(self) -> int:
+        """A number that is another one whenever something has happened. Never blocks, never raises."""
+        return self._pulse.last()
+
+    def position(self) -> Position:
+        """Where the newest event is. Raises QueueFault."""
+        return self._current().position()
+
+    def happened(self, after: Position, limit: int) -> Happened:
+        """Up to `limit` events after a position, oldest first. Raises QueueFault."""
+        return self._current().happened(after, limit)
+
+    def find_all(self, task_ids: Sequence[str]) -> list[Task]:
+        """Those of these tasks that are there. Raises QueueFault."""
+        return self._current().find_all(task_ids)
+
+    # --- asking ------------------------------------------------------------------------------------------
+
+    def ask(self, commands: Iterable[Command]) -> list[int]:
+        """Record what a person asks for, durably, and return the numbers. Raises QueueFault."""
+        return self._current().ask(commands)
+
+    def answers(self, numbers: Sequence[int]) -> dict[int, CommandAnswer]:
+        """What became of those of these commands that are still known. Raises QueueFault."""
+        return self._current().answers(numbers)
+
+    def newest_order(self) -> int:
+        """The highest order that was ever given. Raises QueueFault."""
+        return self._current().newest_order()
+
+    def pending_commands(self) -> int:
+        """How many commands are not done yet. Raises QueueFault."""
+        return self._current().pending_commands()

@@ -21,7 +21,7 @@ from daemon.task_queue.sqlite.schema import OUTAGES, TABLE
 _CHUNK: Final = 5000
 #: Everything that a row holds but its order.
 _COLUMNS: Final = ("data, timestamp, status, task_id, instance, target, size, attempts, due_at, updated_at, error_code,"
-                   " error_message, spooled, recheck, age_base, wish, outrun, behind, part, client")
+                   " error_message, spooled, recheck, age_base, wish, outrun, behind, part, client, history")
 _COMMAND: Final = "verb, task_id, filter, force, asked_at, asked_by"
 #: The seconds for which an instance's tasks had to be waited for, as one of two databases knows them.
 _WAITED: Final = (f"(SELECT {OUTAGES} FROM {{}}.outages"

@@ -29,6 +29,9 @@ triggers take it back from the oldest that is open. A claim does not rely on it:
 never has it. `part` says that an attempt may have left its part file in the instance.
 
 A key in `keys` is bound to its instance and its client (`Upload.scoped_key`), and goes with its task.
+
+`history` has the last attempts of a task, as JSON. `events` says when which task came into which state: each change is
+written by triggers, in the transaction that makes it. A number there is never given twice.
 """
 
 from collections.abc import Mapping
@@ -143,14 +146,32 @@ CREATE_CLIENTS: Final = (
     f" INSERT INTO clients VALUES (OLD.client, -1, -OLD.size) {_COUNT}; END",
 )
 
+HISTORY: Final = "history TEXT"
+#: The fact that tells one database of a shard from the next: numbers of events begin anew in each.
+EPOCH_FACT: Final = "epoch"
+#: The time now, in seconds since the epoch.
+_NOW: Final = "(julianday('now') - 2440587.5) * 86400.0"
+_TELL: Final = ("INSERT INTO events (task_id, status, at, code)"
+                f" VALUES (NEW.task_id, NEW.status, {_NOW}, NEW.error_code)")
+#: What is kept of what happened to tasks.
+CREATE_EVENTS: Final = (
+    "CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY AUTOINCREMENT, task_id TEXT NOT NULL,"
+    " status INTEGER NOT NULL, at REAL NOT NULL, code TEXT)",
+    f"CREATE TRIGGER IF NOT EXISTS events_insert AFTER INSERT ON {TABLE} BEGIN {_TELL}; END",
+    f"CREATE TRIGGER IF NOT EXISTS events_update AFTER UPDATE OF status ON {TABLE} WHEN OLD.status <> NEW.status BEGIN"
+    f" {_TELL}; END",
+)
+
 _WITH_KEYS: Final = f"{_CREATE_TASKS}{'; '.join(CREATE_KEYS)};"
 _LAST_COLUMN: Final = "part INTEGER NOT NULL DEFAULT 0"
 #: As SQLite writes it down when a column is added.
 _WITH_CLIENTS: Final = (_WITH_KEYS.replace(f"{_LAST_COLUMN})", f"{_LAST_COLUMN}, {CLIENT})")
                         + f"{'; '.join(CREATE_CLIENTS)};")
+_WITH_EVENTS: Final = (_WITH_CLIENTS.replace(f"{_LAST_COLUMN}, {CLIENT})", f"{_LAST_COLUMN}, {CLIENT}, {HISTORY})")
+                       + f"{'; '.join(CREATE_EVENTS)};")
 #: What a database of each version is made of. What an older one was stays as it is for good. A new one begins as
 #: version 1, and `versions` leads it on.
-SCHEMAS: Final[Mapping[int, str]] = {1: _CREATE_TASKS, 2: _WITH_KEYS, 3: _WITH_CLIENTS}
+SCHEMAS: Final[Mapping[int, str]] = {1: _CREATE_TASKS, 2: _WITH_KEYS, 3: _WITH_CLIENTS, 4: _WITH_EVENTS}
 
 
 def key_row(upload: Upload) -> tuple[str, str | None, str, str]:
