@@ -20,7 +20,8 @@ from api.http.server import Hooks, Server
 from api.live_config import LiveConfig
 from api.live_tls import LiveTls
 from api.queries.reader import Reader, free_bytes
-from api.routes.app import Courier, build
+from api.routes.app import PAGES_AT_ONCE, Courier, build
+from api.routes.endpoint import auditing
 from api.routes.health import Probe
 from api.routes.tokens import TokenRoutes
 from api.threads import joined
@@ -112,7 +113,9 @@ class _Service:
         probe = Probe(layout, self._spool, self._reader, self._admission, lambda: self._roster.trouble)
         courier = Courier(self._live, self._uploads, probe, self._threads, self._refusals)
         tokens = TokenRoutes(self._live, self._delegations, self._asking)
-        app = build(courier, tokens, self._live, doorkeeper, self._refusals, counts)
+        pages, audit = Shares(lambda: PAGES_AT_ONCE, counts, Column.PAGES), auditing(self._refusals)
+        routes = [*courier.routes(pages, audit), *tokens.routes(pages, audit)]
+        app = build(routes, self._live, doorkeeper, self._refusals)
         self._server = Server(app, doors, Hooks(
             drain_s=lambda: self._live.config.api.drain_s,
             connections=Shares(self._max_connections, counts, Column.CONNECTIONS), pace=self._live.pace,

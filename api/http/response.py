@@ -1,6 +1,7 @@
 """Answers as values: what the app says, before anything is sent."""
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -58,6 +59,16 @@ class Answer:
         return Answer(self.status, self.media_type, self.body, self.headers + headers)
 
 
+@dataclass(frozen=True, slots=True)
+class StreamedAnswer:
+    """A response whose body comes piece by piece; `pieces` is closed in any case, and what it raises cuts it off."""
+
+    status: int
+    media_type: str
+    pieces: AsyncGenerator[bytes, None]
+    headers: tuple[tuple[str, str], ...] = ()
+
+
 #: It was done, and there is nothing to say about it.
 NOTHING: Final = Answer(204, TEXT, b"")
 
@@ -77,10 +88,22 @@ def json_bytes(value: Mapping[str, Any]) -> bytes:
     return json_text(value).encode()
 
 
-async def send_answer(send: Send, answer: Answer) -> None:
+async def send_answer(send: Send, answer: Answer | StreamedAnswer) -> None:
     """Send the whole of `answer`. The server leaves the body out when the request was a HEAD."""
+    if isinstance(answer, StreamedAnswer):
+        await _send_pieces(send, answer)
+        return
     await send({"type": "http.response.start", "status": answer.status, "headers": headers_of(answer)})
     await send({"type": "http.response.body", "body": answer.body, "more_body": False})
+
+
+async def _send_pieces(send: Send, answer: StreamedAnswer) -> None:
+    async with aclosing(answer.pieces) as pieces:
+        await send({"type": "http.response.start", "status": answer.status, "headers": [
+            (b"content-type", answer.media_type.encode("ascii")), *_encoded(answer.headers)]})
+        async for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def as_http(answer: Answer) -> bytes:
@@ -95,5 +118,8 @@ def headers_of(answer: Answer) -> list[tuple[bytes, bytes]]:
     headers = [] if answer.status == NOTHING.status else [
         (b"content-type", answer.media_type.encode("ascii")),
         (b"content-length", str(len(answer.body)).encode("ascii"))]
-    headers.extend((name.lower().encode("ascii"), value.encode("latin-1")) for name, value in answer.headers)
-    return headers
+    return [*headers, *_encoded(answer.headers)]
+
+
+def _encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in headers]

@@ -1,13 +1,8 @@
-"""The addresses of the service and their answers. Starlette finds the way; nothing else of it is used."""
+"""The addresses of uploads, tasks and health, and their answers."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Final
-
-from starlette.routing import Route, Router
 
 from api.access.identify import Doorkeeper
 from api.http.early_response import EarlyAnswers
@@ -31,93 +26,24 @@ from api.live_config import LiveConfig
 from api.queries import task_query
 from api.queries.sight import Sight
 from api.routes import health
+from api.routes.endpoint import Audit, Endpoint, Few, Route, find_way
 from api.routes.entrance import HEALTH, READINESS, entrance, tell_refused
-from api.routes.tokens import TokenRoutes
 from api.threads import joined
-from api.uploads.body import ClientGone
 from api.uploads.intake import Uploads
 from api.uploads.receive import Accepted
 from api.uploads.request import UploadRequest, read_put, read_upload, refuse_parameters
 from daemon.access.decide import decide
 from daemon.config import Config
-from daemon.errors import CourierError, Rejected
+from daemon.errors import Rejected
 from daemon.model.grant import Permission
 from daemon.model.names import printable
 from daemon.model.task import Task
 from daemon.model.upload import is_task_id
 from daemon.model.view import describe
-from daemon.process.shared_counts import Column, SharedCounts
 
-Handler = Callable[[Scope, Receive], Awaitable[Answer]]
-Audit = Callable[[Scope, Rejected], None]
-Refuse = Callable[[CourierError], Answer]
-
-#: The statuses of refusals for want of rights.
-REFUSALS_OF_RIGHTS: Final = frozenset({401, 403, 429})
 #: Pages of tasks that are in memory at once, in all processes together, at most a megabyte each.
 PAGES_AT_ONCE: Final = 64
 _NO_PARAMETERS: Final[frozenset[str]] = frozenset()
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """One address: the handler of each method, and how a refusal looks there."""
-
-    methods: Mapping[str, Handler]
-    refuse: Refuse = problem
-    #: The answer to any other method, when it is not a problem.
-    other_method: Answer | None = None
-    #: Told of each refusal.
-    audit: Audit | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        answer: Answer | None = self._mistake
-        try:
-            answer = await self._answer(scope, receive)
-        except Rejected as error:
-            answer = self.refuse(error)
-            if self.audit is not None:
-                self.audit(scope, error)
-        except (ClientGone, asyncio.CancelledError) as gone:
-            answer = None
-            if isinstance(gone, asyncio.CancelledError):
-                raise
-        finally:
-            if answer is not None:
-                await send_answer(send, answer)
-
-    @cached_property
-    def _mistake(self) -> Answer:
-        """What is sent when the handler makes a mistake of ours; the server logs the mistake."""
-        return self.refuse(CourierError("internal"))
-
-    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
-        method = scope["method"]
-        handler = self.methods.get("GET" if method == "HEAD" else method)
-        if handler is not None:
-            return await handler(scope, receive)
-        allowed = ", ".join([*self.methods, *(["HEAD"] if "GET" in self.methods else [])])
-        return (self.other_method or self.refuse(Rejected("method_not_allowed"))).plus(("Allow", allowed))
-
-
-class Few:
-    """An app of large answers: each is in memory until its client has read it, so only a few are made at once."""
-
-    def __init__(self, app: App, shares: Shares) -> None:
-        self._app = app
-        self._shares = shares
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or send it away."""
-        peer = scope["state"][PEER]
-        if not self._shares.take(peer):
-            await send_answer(send, problem(Rejected("too_busy")))
-            return
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            self._shares.give_back(peer)
 
 
 class Courier:
@@ -132,6 +58,18 @@ class Courier:
         self._probe = probe
         self._examiner = health.Examiner(probe, threads)
         self._threads = threads
+
+    def routes(self, pages: Shares, audit: Audit) -> list[Route]:
+        """The addresses; `pages` has the pages that wait to be read in all API processes."""
+        other_method = text_answer(405, "POST method required.")
+        return [
+            Route(UPLOAD, Endpoint({"POST": self.post_upload}, plain_problem, other_method)),
+            Route("/v1/instances/{instance}/files/{path:path}", Endpoint({"PUT": self.put_file})),
+            Route("/v1/tasks/{task_id}", Endpoint({"GET": self.get_task})),
+            Route("/v1/tasks", Few(Endpoint({"GET": self.get_tasks}, audit=audit), pages)),
+            Route(HEALTH, Endpoint({"GET": self.get_health})),
+            Route(READINESS, Endpoint({"GET": self.get_readiness})),
+        ]
 
     async def post_upload(self, scope: Scope, receive: Receive) -> Answer:
         """POST /upload: answer in the sentence that its clients know."""
@@ -212,33 +150,9 @@ class Courier:
         return await joined(self._threads.submit(self._probe.reader.find, task_id, sees))
 
 
-def build(
-    courier: Courier, tokens: TokenRoutes, live: LiveConfig, doorkeeper: Doorkeeper, refusals: RefusalLog,
-    counts: SharedCounts,
-) -> App:
-    """The ASGI app; `counts` has the pages that wait to be read in all API processes."""
-    other_method = text_answer(405, "POST method required.")
-    pages = Shares(lambda: PAGES_AT_ONCE, counts, Column.PAGES)
-    def audit(scope: Scope, error: Rejected) -> None:
-        if error.kind.status in REFUSALS_OF_RIGHTS:
-            tell_refused(refusals, scope, error.code, scope["state"][REQUESTER].caller)
-
-    all_tokens = Endpoint({"GET": tokens.get_page, "POST": tokens.post}, audit=audit)
-    router = Router(
-        [
-            Route(UPLOAD, Endpoint({"POST": courier.post_upload}, plain_problem, other_method)),
-            Route("/v1/instances/{instance}/files/{path:path}", Endpoint({"PUT": courier.put_file})),
-            Route("/v1/tasks/{task_id}", Endpoint({"GET": courier.get_task})),
-            Route("/v1/tasks", Few(Endpoint({"GET": courier.get_tasks}, audit=audit), pages)),
-            Route("/v1/tokens/{key_id}", Endpoint({"GET": tokens.get_one, "DELETE": tokens.delete}, audit=audit)),
-            # Who is slow to send keeps nobody from a page.
-            Route("/v1/tokens", Few(all_tokens, pages), methods=["GET"]),
-            Route("/v1/tokens", all_tokens),
-            Route(HEALTH, Endpoint({"GET": courier.get_health})),
-            Route(READINESS, Endpoint({"GET": courier.get_readiness})),
-        ],
-        redirect_slashes=False, default=_nothing_here)
-    return EarlyAnswers(entrance(router, live, doorkeeper, refusals))
+def build(routes: Sequence[Route], live: LiveConfig, doorkeeper: Doorkeeper, refusals: RefusalLog) -> App:
+    """The ASGI app that has these addresses."""
+    return EarlyAnswers(entrance(find_way(routes, _nothing_here), live, doorkeeper, refusals))
 
 
 async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,8 +14,10 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from api.http.parameters import read_query
+from api.http.peers import Shares
 from api.http.response import NOTHING, REQUESTER, Answer, Receive, Scope, json_answer
 from api.live_config import LiveConfig
+from api.routes.endpoint import Audit, Endpoint, Few, Route
 from api.threads import joined
 from api.uploads.body import Body
 from daemon.access import token_text
@@ -64,6 +66,16 @@ class TokenRoutes:
         self._live = live
         self._store = store
         self._threads = threads
+
+    def routes(self, pages: Shares, audit: Audit) -> list[Route]:
+        """The addresses; `pages` has the pages that wait to be read in all API processes."""
+        all_tokens = Endpoint({"GET": self.get_page, "POST": self.post}, audit=audit)
+        return [
+            Route(f"{ADDRESS}/{{key_id}}", Endpoint({"GET": self.get_one, "DELETE": self.delete}, audit=audit)),
+            # Who is slow to send keeps nobody from a page.
+            Route(ADDRESS, Few(all_tokens, pages), methods=["GET"]),
+            Route(ADDRESS, all_tokens),
+        ]
 
     async def post(self, scope: Scope, receive: Receive) -> Answer:
         """POST /v1/tokens: hand a part of one's rights on."""

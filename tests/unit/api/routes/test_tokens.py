@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 
 from api.access.evidence import Evidence
 from api.access.identify import Doorkeeper
-from api.http.peers import Via
+from api.http.peers import Shares, Via
 from api.http.refusal_log import RefusalLog
 from api.http.response import ASKER, DOOR, PEER, VIA, App, Event, Scope
 from api.live_config import LiveConfig
 from api.routes import tokens as token_routes
-from api.routes.app import Courier, build
+from api.routes.app import build
+from api.routes.endpoint import auditing
 from api.routes.tokens import MAX_BODY_BYTES, TokenRoutes, read_wish
 from daemon.access.caller import Caller, Link, anonymous
 from daemon.access.children import MAX_LIFETIME_S, caller_of
@@ -32,7 +33,7 @@ from daemon.delegation import Delegations, open_delegations
 from daemon.errors import Rejected
 from daemon.model.grant import Grant
 from daemon.model.view import when
-from daemon.process.shared_counts import SharedCounts
+from daemon.process.shared_counts import Column, SharedCounts
 from daemon.state.layout import Layout
 
 GRANT = Grant.read({"may": ["upload", "read", "delegate"]})
@@ -92,9 +93,9 @@ class Api:
 
         doorkeeper = cast(Doorkeeper, SimpleNamespace(identify=identify))
         live = LiveConfig(load(None))
-        courier = SimpleNamespace(**dict.fromkeys(vars(Courier)))
-        tokens = TokenRoutes(live, self.store, threads)
-        return build(cast(Courier, courier), tokens, live, doorkeeper, RefusalLog(), SharedCounts())
+        pages = Shares(lambda: 9, SharedCounts(), Column.PAGES)
+        routes = TokenRoutes(live, self.store, threads).routes(pages, auditing(RefusalLog()))
+        return build(routes, live, doorkeeper, RefusalLog())
 
     def made(self, caller: Caller, **values: object) -> Any:
         """A token that somebody made."""
