@@ -21,8 +21,9 @@ from api.live_config import LiveConfig
 from api.live_tls import LiveTls
 from api.queries.reader import Reader, free_bytes
 from api.routes.app import PAGES_AT_ONCE, Courier, build
-from api.routes.endpoint import auditing
+from api.routes.endpoint import Route, auditing
 from api.routes.health import Probe
+from api.routes.openapi import DescriptionRoutes
 from api.routes.tokens import TokenRoutes
 from api.threads import joined
 from api.uploads.admission import Admission
@@ -70,6 +71,16 @@ async def run(
     return clean and ended
 
 
+def addresses(layout: Layout) -> list[Route]:
+    """The addresses of a service in that state directory, for who describes them; it is made, and never started."""
+    async def made() -> list[Route]:
+        service = _Service(load(None), None, layout, [], SharedCounts())
+        service.close()
+        return service.routes
+
+    return asyncio.run(made())
+
+
 def _warn_about(doors: Sequence[Door], known: Known) -> None:
     """Say where strangers may do everything, and more than a few of them can come in."""
     open_to = [door.address for door in doors if not door.private and known.lets_in_strangers(door)]
@@ -114,8 +125,8 @@ class _Service:
         courier = Courier(self._live, self._uploads, probe, self._threads, self._refusals)
         tokens = TokenRoutes(self._live, self._delegations, self._asking)
         pages, audit = Shares(lambda: PAGES_AT_ONCE, counts, Column.PAGES), auditing(self._refusals)
-        routes = [*courier.routes(pages, audit), *tokens.routes(pages, audit)]
-        app = build(routes, self._live, doorkeeper, self._refusals)
+        self.routes = DescriptionRoutes().routes([*courier.routes(pages, audit), *tokens.routes(pages, audit)])
+        app = build(self.routes, self._live, doorkeeper, self._refusals)
         self._server = Server(app, doors, Hooks(
             drain_s=lambda: self._live.config.api.drain_s,
             connections=Shares(self._max_connections, counts, Column.CONNECTIONS), pace=self._live.pace,

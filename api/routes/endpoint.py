@@ -1,7 +1,7 @@
 """An address: the handler of each of its methods, how a refusal looks there, and who is told of one."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -9,6 +9,7 @@ from typing import Final
 from starlette.routing import Route as Route
 from starlette.routing import Router
 
+from api.http.description import Handler
 from api.http.peers import Shares
 from api.http.problem import problem
 from api.http.refusal_log import RefusalLog
@@ -17,7 +18,6 @@ from api.routes.entrance import tell_refused
 from api.uploads.body import ClientGone
 from daemon.errors import CourierError, Rejected
 
-Handler = Callable[[Scope, Receive], Awaitable[Answer | StreamedAnswer]]
 Audit = Callable[[Scope, Rejected], None]
 Refuse = Callable[[CourierError], Answer]
 
@@ -85,7 +85,7 @@ class Few:
     """An app of large answers: each is in memory until its client has read it, so only a few are made at once."""
 
     def __init__(self, app: App, shares: Shares) -> None:
-        self._app = app
+        self.app = app
         self._shares = shares
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,6 +95,6 @@ class Few:
             await send_answer(send, problem(Rejected("too_busy")))
             return
         try:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
         finally:
             self._shares.give_back(peer)
