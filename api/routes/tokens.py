@@ -63,7 +63,7 @@ _KEYS: Final = {key: saying(SCHEMAS[key], meaning) for key, meaning in MEANINGS.
 #: What `read_wish` reads.
 WISH: Final[Schema] = request("TokenWish", {
     **_KEYS,
-    "expires_s": {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_LIFETIME_S,
+    "expires_s": {"type": "number", "minimum": 1, "maximum": MAX_LIFETIME_S,
                   "description": "seconds until it ends"},
     "expires_at": saying(TIME, "when it ends, with its zone: within 30 days"),
     "label": text("for people", most=MAX_LABEL),
@@ -244,7 +244,8 @@ def read_wish(body: bytes, now: float) -> TokenWish:
 
 def _read_object(body: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(body.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
+        found = json.loads(body.decode("utf-8"), object_pairs_hook=_once, parse_float=_number,
+                           parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise Rejected("bad_json", f"The body is not legal JSON: {printable(str(error), _DETAIL_LENGTH)}.") from error
     if not isinstance(found, dict):
@@ -257,6 +258,12 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a key is there twice")
     return found
+
+
+def _number(text: str) -> float:
+    """In JSON 2.0 is the number 2, a whole one."""
+    found = float(text)
+    return int(found) if found.is_integer() else found
 
 
 def _no_number(text: str) -> float:
@@ -275,8 +282,8 @@ def _expiry(given: Mapping[str, object], now: float) -> float:
         raise ValueError("expires_s, expires_at: one of the two is needed")
     [(key, value)] = given.items()
     left_s = value if key == "expires_s" else _time(value) - now
-    if not isinstance(left_s, int | float) or isinstance(left_s, bool) or not 0 < left_s <= MAX_LIFETIME_S:
-        raise ValueError(f"{key}: must be in the future, by {MAX_LIFETIME_S} seconds at most")
+    if not isinstance(left_s, int | float) or isinstance(left_s, bool) or not 1 <= left_s <= MAX_LIFETIME_S:
+        raise ValueError(f"{key}: must be in the future, by 1 to {MAX_LIFETIME_S} seconds")
     return now + left_s
 
 

@@ -8,13 +8,11 @@ from typing import Final
 from api.http.description import LOCATION, Parameter, Where
 from daemon.model.names import INSTANCE, PROJECT, RELATIVE_PATH, REMOTE
 from daemon.model.schema import Schema, one_of, text
-from daemon.model.upload import MODE
+from daemon.model.upload import MAX_ID, MODE
 
-_MODE: Final = text(pattern=MODE)
-#: A number up to MAX_ID, as far as an expression says that in few words.
-_OWNER: Final = text(pattern="[0-9]{1,9}|[0-3][0-9]{9}")
-#: Letters count in either case.
-_FLAG: Final = one_of(["true", "false", "1", "0"])
+_MODE: Final = text("three or four octal digits", pattern=MODE)
+_OWNER: Final = text(f"a number up to {MAX_ID}", pattern="[0-9]{1,10}")
+_FLAG: Final = text("`true`, `false`, `1` or `0`", pattern="[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]|[01]")
 _INSTANCE: Final = text(pattern=f"(?:{REMOTE}:)?{INSTANCE}")
 _EXISTING_KEEPS: Final = "an existing file keeps its own, a new one gets `delivery.{}`"
 
@@ -55,8 +53,8 @@ FILE_PATH: Final = _header(
     text(pattern=f"/(?:{RELATIVE_PATH}/?)?"), "bad_path", required=True)
 HOST_PATH: Final = _header(
     "X-Host-Path", "the file's original name; its last part is the display name. A backslash separates parts after a"
-    " drive letter (`C:\\`) or in a share (`\\\\server\\`), else it belongs to the name", text(), "bad_name",
-    without="the last part of `X-File-Path`")
+    " drive letter (`C:\\`) or in a share (`\\\\server\\`), else it belongs to the name",
+    text(pattern=r"[^\x00-\x08\x0a-\x1f\x7f]*"), "bad_name", without="the last part of `X-File-Path`")
 FILE_MODE: Final = _header("X-File-Mode", MODE_PARAMETER.meaning, _MODE, "bad_mode", without=MODE_PARAMETER.without)
 FILE_UID: Final = _header("X-File-Uid", UID.meaning, _OWNER, "bad_owner", without=UID.without)
 FILE_GID: Final = _header("X-File-Gid", GID.meaning, _OWNER, "bad_owner", without=GID.without)
