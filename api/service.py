@@ -5,6 +5,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from api.access.amounts import Amounts
@@ -71,14 +72,16 @@ async def run(
     return clean and ended
 
 
-def addresses(layout: Layout) -> list[Route]:
-    """The addresses of a service in that state directory, for who describes them; it is made, and never started."""
-    async def made() -> list[Route]:
+def addresses() -> list[Route]:
+    """The addresses of a service, for who describes them: one is made, with a state of its own, and never started."""
+    async def made(layout: Layout) -> list[Route]:
+        layout.create()
         service = _Service(load(None), None, layout, [], SharedCounts())
         service.close()
         return service.routes
 
-    return asyncio.run(made())
+    with TemporaryDirectory() as directory:
+        return asyncio.run(made(Layout(Path(directory) / "state")))
 
 
 def _warn_about(doors: Sequence[Door], known: Known) -> None:

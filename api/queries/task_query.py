@@ -12,7 +12,17 @@ from api.http.parameters import read_instance, read_query
 from api.http.response import json_bytes
 from daemon.config import Config
 from daemon.errors import Rejected
-from daemon.model.names import INSTANCE, MAX_CLIENT, PROJECT, REMOTE, check_project, is_client, printable
+from daemon.model.names import (
+    INSTANCE,
+    INSTANCE_RULE,
+    MAX_CLIENT,
+    PROJECT,
+    PROJECT_RULE,
+    REMOTE,
+    check_project,
+    is_client,
+    printable,
+)
 from daemon.model.schema import answer, many, one_of, or_null, text
 from daemon.model.task import State, Task
 from daemon.model.upload import TASK_ID, Destination, Upload, is_task_id
@@ -30,10 +40,11 @@ _LIMIT: Final = NumberParameter("limit", MAX_LIMIT, DEFAULT_LIMIT, "how many at 
 #: The parameters that choose tasks.
 FILTERS: Final = (
     Parameter(name="state", meaning="in these states", schema=many(one_of(_STATES), least=1), commas=True),
-    Parameter(name="instance", meaning="of this instance, or `remote:instance`", refuses=(
-        "bad_query", "bad_instance", "unknown_remote"), schema=text(pattern=f"(?:{REMOTE}:)?{INSTANCE}")),
-    Parameter(name="project", meaning="the project of `instance`, with which it goes", schema=text(pattern=PROJECT),
-              without="the remote's `project`", refuses=("bad_project",)),
+    Parameter(name="instance", meaning="of this instance, or `remote:instance`",
+              schema=text(INSTANCE_RULE, pattern=f"(?:{REMOTE}:)?{INSTANCE}"),
+              refuses=("bad_query", "bad_instance", "unknown_remote")),
+    Parameter(name="project", meaning="the project of `instance`, with which it goes", without="the remote's `project`",
+              schema=text(PROJECT_RULE, pattern=PROJECT), refuses=("bad_project",)),
     Parameter(name="client", meaning="sent by this identity", schema=text(least=1, most=MAX_CLIENT)),
 )
 #: The parameters of GET /v1/tasks.

@@ -33,7 +33,7 @@ HEALTH_DESCRIPTION: Final = Description(
 #: What `Readiness.describe` makes.
 READINESS_SCHEMA: Final = answer("Readiness", {
     "ready": saying(YES_OR_NO, "whether uploads can be taken and delivered"),
-    "reasons": many(answer("Reason", {"code": text("stable; docs/errors.md has all of them"),
+    "reasons": many(answer("Reason", {"code": text("stable, for programs"),
                                       "message": text("for people")})),
     "shards": many(answer("Shard", {"shard": whole_number(0),
                                     "worker": or_null(whole_number(1, None, "a process id"))})),

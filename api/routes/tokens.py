@@ -33,9 +33,10 @@ from api.threads import joined
 from api.uploads.body import Body
 from daemon.access import token_text
 from daemon.access.caller import Caller
-from daemon.access.children import MAX_LIFETIME_S, hand_on_refusal, is_below
+from daemon.access.children import MAX_HANDED_ON, MAX_LIFETIME_S, hand_on_refusal, is_below
 from daemon.access.decide import decide
 from daemon.delegation import Child, HandOn
+from daemon.delegation.values import MOST_BELOW
 from daemon.errors import Rejected
 from daemon.log import log
 from daemon.model.grant import KEYS, MEANINGS, SCHEMAS, Grant, Permission
@@ -100,7 +101,9 @@ _SHELL: Final = 'curl -H "Authorization: Bearer $TOKEN" http://127.0.0.1:8420/v1
 MAKING: Final = Description(
     operation_id="makeToken", group=_GROUP, summary="Make a token for a part of one's own rights",
     text="This needs the right `delegate`. At each request the token's rights are cut to those that its maker has then."
-    " It ends with its maker, at its time, or when it is deleted. [access.md](access.md) has what each key means.",
+    " It ends with its maker, at its time, or when it is deleted. Rights are handed on"
+    f" {MAX_HANDED_ON} times at most, and {MOST_BELOW:,} tokens live below one identity at most."
+    " [access.md](access.md) has what each key means.",
     body=Content(schema=WISH, refuses=("bad_json", "bad_grant", "long_body", "bad_length", "too_slow")), outcomes={
         201: Outcome(meaning="It is made.", content=Content(schema=NEW_TOKEN), headers=(LOCATION,), leads=(
             Leads(operation_id="getToken", given={"key_id": "$response.body#/id"}),

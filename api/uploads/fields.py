@@ -6,14 +6,14 @@ Each parameter stands here once, with what is legal; `api.uploads.request` reads
 from typing import Final
 
 from api.http.description import LOCATION, Parameter, Where
-from daemon.model.names import INSTANCE, PROJECT, RELATIVE_PATH, REMOTE
+from daemon.model.names import INSTANCE, INSTANCE_RULE, PROJECT, PROJECT_RULE, RELATIVE_PATH, REMOTE
 from daemon.model.schema import Schema, one_of, text
 from daemon.model.upload import MAX_ID, MODE
 
 _MODE: Final = text("three or four octal digits", pattern=MODE)
 _OWNER: Final = text(f"a number up to {MAX_ID}", pattern="[0-9]{1,10}")
 _FLAG: Final = text("`true`, `false`, `1` or `0`", pattern="[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]|[01]")
-_INSTANCE: Final = text(pattern=f"(?:{REMOTE}:)?{INSTANCE}")
+_INSTANCE: Final = text(INSTANCE_RULE, pattern=f"(?:{REMOTE}:)?{INSTANCE}")
 _EXISTING_KEEPS: Final = "an existing file keeps its own, a new one gets `delivery.{}`"
 
 
@@ -24,7 +24,8 @@ def _header(
                      refuses=(code,))
 
 
-PROJECT_PARAMETER: Final = Parameter(name="project", meaning="the instance's project", schema=text(pattern=PROJECT),
+PROJECT_PARAMETER: Final = Parameter(name="project", meaning="the instance's project",
+                                     schema=text(PROJECT_RULE, pattern=PROJECT),
                                      without="the remote's `project`", refuses=("bad_project",))
 MODE_PARAMETER: Final = Parameter(name="mode", meaning="permission bits, octal", schema=_MODE,
                                   without=_EXISTING_KEEPS.format("mode"), refuses=("bad_mode",))
@@ -43,18 +44,18 @@ INSTANCE_IN_ADDRESS: Final = Parameter(
 #: It may hold slashes, which OpenAPI cannot say of a part of an address.
 PATH_IN_ADDRESS: Final = Parameter(
     name="path", meaning="where to, below the root: normalised UTF-8, no `..`, no `//`, no control characters, no"
-    " `%2F`, no component over 255 bytes", schema=text(pattern=RELATIVE_PATH), place=Where.PATH, required=True,
-    refuses=("bad_path",))
+    " `%2F`, no component over 255 bytes", schema=text("at most 4095 bytes", pattern=RELATIVE_PATH), place=Where.PATH,
+    required=True, refuses=("bad_path",))
 
 CONTAINER_NAME: Final = _header("X-Container-Name", "the instance, or `remote:instance`", _INSTANCE, "bad_instance",
                                 required=True)
 FILE_PATH: Final = _header(
     "X-File-Path", "where to: absolute. If it ends in `/` it is a directory, and the display name is appended",
-    text(pattern=f"/(?:{RELATIVE_PATH}/?)?"), "bad_path", required=True)
+    text("as the path of a PUT, with a slash before it", pattern=f"/(?:{RELATIVE_PATH}/?)?"), "bad_path", required=True)
 HOST_PATH: Final = _header(
     "X-Host-Path", "the file's original name; its last part is the display name. A backslash separates parts after a"
     " drive letter (`C:\\`) or in a share (`\\\\server\\`), else it belongs to the name",
-    text(pattern=r"[^\x00-\x08\x0a-\x1f\x7f]*"), "bad_name", without="the last part of `X-File-Path`")
+    text("any text", pattern=r"[^\x00-\x08\x0a-\x1f\x7f]*"), "bad_name", without="the last part of `X-File-Path`")
 FILE_MODE: Final = _header("X-File-Mode", MODE_PARAMETER.meaning, _MODE, "bad_mode", without=MODE_PARAMETER.without)
 FILE_UID: Final = _header("X-File-Uid", UID.meaning, _OWNER, "bad_owner", without=UID.without)
 FILE_GID: Final = _header("X-File-Gid", GID.meaning, _OWNER, "bad_owner", without=GID.without)
@@ -64,9 +65,9 @@ UPLOAD_HEADERS: Final = (CONTAINER_NAME, FILE_PATH, HOST_PATH, FILE_MODE, FILE_U
 
 IDEMPOTENCY_KEY: Final = _header(
     "Idempotency-Key", "sending the same upload again with the same key gives the same task; a different upload to the"
-    " same instance with it is refused. For another instance it is another key", text(pattern=r"[\x21-\x7e]{1,255}"),
-    "bad_idempotency_key")
-_DIGEST: Final = text(pattern="sha-256=:[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=:|sha-512=:[A-Za-z0-9+/]{85}[AQgw]==:")
+    " same instance with it is refused. For another instance it is another key",
+    text("1 to 255 visible ASCII characters", pattern=r"[\x21-\x7e]{1,255}"), "bad_idempotency_key")
+_DIGEST: Final = text("`sha-256=:BASE64:` or `sha-512=:BASE64:`; with commas, several")
 REPR_DIGEST: Final = _header(
     "Repr-Digest", "a digest of the bytes (RFC 9530), which are refused when they do not have it. Other algorithms are"
     " ignored beside one of these", _DIGEST, "bad_digest")

@@ -21,6 +21,9 @@ MAX_CLIENT: Final = 512
 CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 #: What the names are made of, as expressions that Python and ECMAScript read alike.
 INSTANCE: Final = r"(?![0-9]+$)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+#: The same for people.
+INSTANCE_RULE: Final = "1 to 63 of A-Z a-z 0-9 and -, no hyphen first or last, not digits alone"
+PROJECT_RULE: Final = "1 to 63 of A-Z a-z 0-9 and _ . -, none of the last two first"
 PROJECT: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}"
 REMOTE: Final = PROJECT
 #: A path below the root, but for the lengths in bytes, which no expression counts.

@@ -28,7 +28,7 @@ TASK: Final[Schema] = answer("Task", {
     "updated_at": saying(TIME, "when its state changed last"),
     "next_attempt_at": or_null(saying(TIME, "when a deferred one is tried again")),
     "error": or_null(answer("TaskError", {
-        "code": text("stable; docs/errors.md has all of them"), "message": or_null(text("what it said, for people"))})),
+        "code": text("stable, for programs"), "message": or_null(text("what it said, for people"))})),
 })
 
 

@@ -2,18 +2,15 @@
 
 import json
 import re
-import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
 
 from api.routes.openapi import CODES, SLASHES, document
 from api.service import addresses
-from daemon.state.layout import Layout
 
 _PROBLEM = "application/problem+json"
 
@@ -21,11 +18,8 @@ _PROBLEM = "application/problem+json"
 @cache
 def description() -> dict[str, Any]:
     """The description of the service."""
-    with tempfile.TemporaryDirectory() as directory:
-        layout = Layout(Path(directory) / "state")
-        layout.create()
-        with ThreadPoolExecutor(1) as thread:
-            made: dict[str, Any] = json.loads(json.dumps(document(thread.submit(addresses, layout).result())))
+    with ThreadPoolExecutor(1) as thread:
+        made: dict[str, Any] = json.loads(json.dumps(document(thread.submit(addresses).result())))
     return made
 
 
