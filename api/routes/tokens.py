@@ -35,8 +35,7 @@ from daemon.access import token_text
 from daemon.access.caller import Caller
 from daemon.access.children import MAX_HANDED_ON, MAX_LIFETIME_S, hand_on_refusal, is_below
 from daemon.access.decide import decide
-from daemon.delegation import Child, HandOn
-from daemon.delegation.values import MOST_BELOW
+from daemon.delegation import MOST_BELOW, Child, HandOn
 from daemon.errors import Rejected
 from daemon.log import log
 from daemon.model.grant import KEYS, MEANINGS, SCHEMAS, Grant, Permission

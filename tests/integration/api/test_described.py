@@ -19,9 +19,10 @@ from tests.support.tokens import make_token
 #: What no schema can say: a request of the right form is refused with these words, or a code, all the same.
 UNFORESEEN = (
     # It names a remote that is not configured, or contradicts its body, or what was sent before.
-    b"unknown_remote", b"digest_mismatch", b"bad_digest", b"idempotency_mismatch",
+    b"unknown_remote", b"digest_mismatch", b"bad_digest", b"unchecked_digest", b"idempotency_mismatch",
     # It depends on what else is there.
-    b"[bad_name]", b"`project` goes with `instance`", b"is not the name of a token", b"more than 2048 characters",
+    b"[bad_name]", b"has a control character in it", b"`project` goes with `instance`", b"is not the name of a token",
+    b"more than 2048 characters",
     # It is about numbers in texts, the clock, lengths in bytes, and the characters that can be shown.
     b"is no range of ids", b"is neither an address", b"must be in the future", b"longer than", b"that can be shown",
     b"cannot be the name of a client", b"uid or gid",
