@@ -10,6 +10,7 @@ import schemathesis
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
+from schemathesis.generation import GenerationMode
 
 from api.routes.openapi import SLASHES
 from tests.integration.api.running import Api
@@ -43,7 +44,14 @@ def known(start: Callable[..., Api]) -> Iterator[tuple[Api, str]]:
 
 @schemathesis.hook
 def before_call(context: Any, case: schemathesis.Case[Any], kwargs: dict[str, Any]) -> None:
-    """Send headers in UTF-8, and slashes as what they are where they may be."""
+    """Send headers in UTF-8, and slashes as what they are where they may be; spare what can only be refused."""
+    if case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE:
+        for name in ("Repr-Digest", "Content-Digest"):
+            case.headers.pop(name, None)
+        for values, name, colon in ((case.headers, "X-Container-Name", ":"), (case.path_parameters, "instance", "%3A"),
+                                    (case.query, "instance", ":")):
+            if name in values:
+                values[name] = values[name].rpartition(colon)[2]
     for name, value in case.headers.items():
         case.headers[name] = value if value.isascii() else value.encode(errors="replace").decode("latin-1")
     for parameter in case.operation.definition.raw.get("parameters", []):
@@ -96,14 +104,17 @@ def test_whatever_is_asked_as_described_is_answered_as_described(known: tuple[Ap
     labels = {f"{method.upper()} {address}" for address, methods in description()["paths"].items() for method in methods}
     assert {label for label, _ in seen} | {"GET /v1/openapi.json"} == labels
     assert {label for label, status in seen if status >= 500} <= {"GET /readyz"}
+    assert {("PUT /v1/instances/{instance}/files/{path}", 202), ("GET /v1/tasks/{task_id}", 200)} <= seen
 
 
 @pytest.mark.full
 def test_much_is_asked_as_described_and_answered_as_described(known: tuple[Api, str]) -> None:
     """The same for minutes, each time with other values, and with each value at its bounds."""
-    wrong, seen = failures(*known, {}, {"max-examples": 300})
+    wrong, seen = failures(*known, {}, {"max-examples": 100})
     assert not wrong, "\n".join(wrong)
     assert {label for label, status in seen if status >= 500} <= {"GET /readyz"}
+    # One step led to the other.
+    assert {("GET /v1/tasks/{task_id}", 200), ("GET /v1/tokens/{key_id}", 200), ("DELETE /v1/tokens/{key_id}", 204)} <= seen
 
 
 def test_description_is_for_everybody_and_sent_once(known: tuple[Api, str]) -> None:
