@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 from starlette.routing import Route as Route
 from starlette.routing import Router
@@ -81,11 +81,19 @@ class Endpoint:
         return (self.other_method or self.refuse(Rejected("method_not_allowed"))).plus(("Allow", allowed))
 
 
+@runtime_checkable
+class Around(Protocol):
+    """An app that hands requests of one address to others, and says to which."""
+
+    inside: Sequence[App]
+
+
 class Few:
     """An app of large answers: each is in memory until its client has read it, so only a few are made at once."""
 
     def __init__(self, app: App, shares: Shares) -> None:
-        self.app = app
+        self._app = app
+        self.inside: Sequence[App] = (app,)
         self._shares = shares
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,6 +103,6 @@ class Few:
             await send_answer(send, problem(Rejected("too_busy")))
             return
         try:
-            await self.app(scope, receive, send)
+            await self._app(scope, receive, send)
         finally:
             self._shares.give_back(peer)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from api.http.description import Content, Description, Leads, Operation, Outcome, Parameter, Where
 from api.http.problem import PROBLEM_SCHEMA, UNAUTHORIZED, plain_problem
 from api.http.response import JSON, PROBLEM, TEXT, UNCHANGED, Answer, Receive, Scope, json_bytes
-from api.routes.endpoint import Endpoint, Few, Route
+from api.routes.endpoint import Around, Endpoint, Route
 from api.routes.entrance import CREDENTIAL_REFUSALS, DESCRIPTION, ENTRANCE_REFUSALS
 from daemon import __version__
 from daemon.config import Limits
@@ -91,7 +91,9 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
         for method, operation, endpoint in operations(route):
             groups[operation.group] = None
             described = _operation(route.path, operation, plain=endpoint.refuse is plain_problem)
-            paths.setdefault(address, {})[method.lower()] = _referring(described, schemas)
+            referring = _referring(described, schemas)
+            if paths.setdefault(address, {}).setdefault(method.lower(), referring) != referring:
+                raise ValueError(f"{method} {route.path} is described in two ways")
     return {
         "openapi": "3.1.0",
         "info": {"title": "incus-courier", "version": __version__, "description": _ABOUT,
@@ -107,16 +109,22 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
 
 def operations(route: Route) -> Iterator[tuple[str, Description, Endpoint]]:
     """What an address does: the methods and their descriptions. Raises ValueError when one has none."""
-    endpoint: Any = route.endpoint
-    while isinstance(endpoint, Few):
-        endpoint = endpoint.app
-    if not isinstance(endpoint, Endpoint):
-        raise ValueError(f"{route.path} is no Endpoint")
-    for method, handler in endpoint.methods.items():
-        if not isinstance(handler, Operation):
-            raise ValueError(f"{method} {route.path} does not describe itself")
-        if route.methods is None or method in route.methods:
-            yield method, handler.description, endpoint
+    for endpoint in _endpoints(route.endpoint):
+        if not isinstance(endpoint, Endpoint):
+            raise ValueError(f"{route.path} is no Endpoint")
+        for method, handler in endpoint.methods.items():
+            if not isinstance(handler, Operation):
+                raise ValueError(f"{method} {route.path} does not describe itself")
+            if route.methods is None or method in route.methods:
+                yield method, handler.description, endpoint
+
+
+def _endpoints(app: Any) -> Iterator[Any]:
+    if not isinstance(app, Around):
+        yield app
+        return
+    for one in app.inside:
+        yield from _endpoints(one)
 
 
 def codes(described: Description) -> frozenset[str]:

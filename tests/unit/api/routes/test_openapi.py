@@ -1,6 +1,7 @@
 """The description of the service, and the tables that it is made from."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from api.http.description import Content, Description, Outcome, Parameter, Where
 from api.http.parameters import read_flag, read_mode, read_owner
 from api.http.problem import PROBLEM_SCHEMA, plain_problem
-from api.http.response import Answer, Receive, Scope, text_answer
+from api.http.response import Answer, App, Receive, Scope, Send, text_answer
 from api.routes.endpoint import Endpoint, Route
 from api.routes.openapi import CODES, EXAMPLES, SLASHES, codes, document
 from api.uploads.fields import GID, MKDIRS, MODE_PARAMETER, UID
@@ -90,6 +91,22 @@ def test_address_that_does_not_describe_itself_is_no_address() -> None:
         document([Route("/x", Endpoint({"GET": do}))])
     with pytest.raises(ValueError, match="/x is no Endpoint"):
         document([Route("/x", do)])
+
+
+def test_what_hands_requests_on_is_seen_through() -> None:
+    """An address may have several endpoints, and each of its methods one description."""
+    class Both:
+        def __init__(self, *inside: App) -> None:
+            self.inside: Sequence[App] = inside
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await self.inside[0](scope, receive, send)
+
+    doing = Endpoint({"GET": DOING.by(do)})
+    found = document([Route("/x", Both(doing, Endpoint({"PUT": DOING.by(do), "GET": DOING.by(do)})))])
+    assert set(found["paths"]["/x"]) == {"get", "put"}
+    with pytest.raises(ValueError, match="GET /x is described in two ways"):
+        document([Route("/x", Both(doing, Endpoint({"GET": replace(DOING, summary="Undo it").by(do)})))])
 
 
 def test_description_is_made_of_what_the_address_says() -> None:
