@@ -5,6 +5,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from api.access.amounts import Amounts
@@ -21,8 +22,9 @@ from api.live_config import LiveConfig
 from api.live_tls import LiveTls
 from api.queries.reader import Reader, free_bytes
 from api.routes.app import PAGES_AT_ONCE, Courier, build
-from api.routes.endpoint import auditing
+from api.routes.endpoint import Route, auditing
 from api.routes.health import Probe
+from api.routes.openapi import DescriptionRoutes
 from api.routes.tokens import TokenRoutes
 from api.threads import joined
 from api.uploads.admission import Admission
@@ -70,6 +72,18 @@ async def run(
     return clean and ended
 
 
+def addresses() -> list[Route]:
+    """The addresses of a service, for who describes them: one is made, with a state of its own, and never started."""
+    async def made(layout: Layout) -> list[Route]:
+        layout.create()
+        service = _Service(load(None), None, layout, [], SharedCounts())
+        service.close()
+        return service.routes
+
+    with TemporaryDirectory() as directory:
+        return asyncio.run(made(Layout(Path(directory) / "state")))
+
+
 def _warn_about(doors: Sequence[Door], known: Known) -> None:
     """Say where strangers may do everything, and more than a few of them can come in."""
     open_to = [door.address for door in doors if not door.private and known.lets_in_strangers(door)]
@@ -114,8 +128,8 @@ class _Service:
         courier = Courier(self._live, self._uploads, probe, self._threads, self._refusals)
         tokens = TokenRoutes(self._live, self._delegations, self._asking)
         pages, audit = Shares(lambda: PAGES_AT_ONCE, counts, Column.PAGES), auditing(self._refusals)
-        routes = [*courier.routes(pages, audit), *tokens.routes(pages, audit)]
-        app = build(routes, self._live, doorkeeper, self._refusals)
+        self.routes = DescriptionRoutes().routes([*courier.routes(pages, audit), *tokens.routes(pages, audit)])
+        app = build(self.routes, self._live, doorkeeper, self._refusals)
         self._server = Server(app, doors, Hooks(
             drain_s=lambda: self._live.config.api.drain_s,
             connections=Shares(self._max_connections, counts, Column.CONNECTIONS), pace=self._live.pace,

@@ -4,11 +4,21 @@ from typing import Final
 
 from api.http.response import PROBLEM, Answer, json_answer, text_answer
 from daemon.errors import CourierError
+from daemon.model.schema import Schema, answer, text, whole_number
 
 #: Who asks is not known, or not believed.
 UNAUTHORIZED: Final = 401
 #: The address whose clients read plain text.
 UPLOAD: Final = "/upload"
+
+#: What `problem` makes (RFC 9457).
+PROBLEM_SCHEMA: Final[Schema] = answer("Problem", {
+    "title": text("what is wrong"),
+    "status": whole_number(400, 599, "as in the head of the answer"),
+    "detail": text("what happened this time"),
+    "code": text("stable, for programs"),
+    "hint": text("what to do about it"),
+})
 
 
 def problem(error: CourierError) -> Answer:

@@ -71,6 +71,8 @@ class StreamedAnswer:
 
 #: It was done, and there is nothing to say about it.
 NOTHING: Final = Answer(204, TEXT, b"")
+#: The status of an answer to who has the newest already.
+UNCHANGED: Final = 304
 
 
 def text_answer(status: int, text: str, *headers: tuple[str, str]) -> Answer:
@@ -115,7 +117,7 @@ def as_http(answer: Answer) -> bytes:
 def headers_of(answer: Answer) -> list[tuple[bytes, bytes]]:
     """The headers of `answer` as they go over the wire."""
     # Of what is not there nothing is said (RFC 9110, 8.6).
-    headers = [] if answer.status == NOTHING.status else [
+    headers = [] if answer.status in {NOTHING.status, UNCHANGED} else [
         (b"content-type", answer.media_type.encode("ascii")),
         (b"content-length", str(len(answer.body)).encode("ascii"))]
     return [*headers, *_encoded(answer.headers)]

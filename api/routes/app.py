@@ -26,6 +26,7 @@ from api.live_config import LiveConfig
 from api.queries import task_query
 from api.queries.sight import Sight
 from api.routes import health
+from api.routes.described import LISTING, POSTING, PUTTING, SHOWING
 from api.routes.endpoint import Audit, Endpoint, Few, Route, find_way
 from api.routes.entrance import HEALTH, READINESS, entrance, tell_refused
 from api.threads import joined
@@ -63,12 +64,12 @@ class Courier:
         """The addresses; `pages` has the pages that wait to be read in all API processes."""
         other_method = text_answer(405, "POST method required.")
         return [
-            Route(UPLOAD, Endpoint({"POST": self.post_upload}, plain_problem, other_method)),
-            Route("/v1/instances/{instance}/files/{path:path}", Endpoint({"PUT": self.put_file})),
-            Route("/v1/tasks/{task_id}", Endpoint({"GET": self.get_task})),
-            Route("/v1/tasks", Few(Endpoint({"GET": self.get_tasks}, audit=audit), pages)),
-            Route(HEALTH, Endpoint({"GET": self.get_health})),
-            Route(READINESS, Endpoint({"GET": self.get_readiness})),
+            Route(UPLOAD, Endpoint({"POST": POSTING.by(self.post_upload)}, plain_problem, other_method)),
+            Route("/v1/instances/{instance}/files/{path:path}", Endpoint({"PUT": PUTTING.by(self.put_file)})),
+            Route("/v1/tasks/{task_id}", Endpoint({"GET": SHOWING.by(self.get_task)})),
+            Route("/v1/tasks", Few(Endpoint({"GET": LISTING.by(self.get_tasks)}, audit=audit), pages)),
+            Route(HEALTH, Endpoint({"GET": health.HEALTH_DESCRIPTION.by(self.get_health)})),
+            Route(READINESS, Endpoint({"GET": health.READINESS_DESCRIPTION.by(self.get_readiness)})),
         ]
 
     async def post_upload(self, scope: Scope, receive: Receive) -> Answer:
@@ -138,7 +139,7 @@ class Courier:
 
     async def get_health(self, scope: Scope, receive: Receive) -> Answer:
         """GET /healthz: the process is up."""
-        return json_answer(200, {"status": "up"})
+        return json_answer(200, health.UP)
 
     async def get_readiness(self, scope: Scope, receive: Receive) -> Answer:
         """GET /readyz: whether uploads can be taken and delivered."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl
 
+from api.http.description import Parameter, names
 from api.http.parameters import (
     Headers,
     header,
@@ -20,15 +21,26 @@ from api.http.parameters import (
     unescape,
 )
 from api.uploads.digests import Digest, announced
+from api.uploads.fields import (
+    CONTAINER_NAME,
+    CREATE_DIRS,
+    FILE_GID,
+    FILE_MODE,
+    FILE_PATH,
+    FILE_UID,
+    HOST_PATH,
+    IDEMPOTENCY_KEY,
+    PUT_QUERY,
+)
 from daemon.config import Config
 from daemon.errors import Rejected
 from daemon.model.names import CONTROL, check_path, check_project
 from daemon.model.upload import Destination
 
 #: The parameters that PUT knows.
-PUT_PARAMETERS: Final = frozenset({"project", "mode", "uid", "gid", "mkdirs"})
+PUT_PARAMETERS: Final = names(PUT_QUERY)
 
-_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
+_KEY: Final = re.compile(IDEMPOTENCY_KEY.schema["pattern"])
 #: Content-Encodings that change nothing.
 _PLAIN_CODINGS: Final = {b"identity", b""}
 _FORM: Final = b"multipart/form-data"
@@ -63,9 +75,9 @@ class UploadRequest:
 
 def read_upload(headers: Headers, config: Config) -> UploadRequest:
     """Read a POST /upload: everything is in its headers."""
-    remote, instance = read_instance(header(headers, b"x-container-name", "bad_instance") or "")
-    path = header(headers, b"x-file-path", "bad_path") or ""
-    offered = _last_part(header(headers, b"x-host-path", "bad_name") or "")
+    remote, instance = read_instance(_given(headers, CONTAINER_NAME) or "")
+    path = _given(headers, FILE_PATH) or ""
+    offered = _last_part(_given(headers, HOST_PATH) or "")
     if path.endswith("/"):
         if offered in {"", ".", ".."}:
             raise Rejected("bad_name")
@@ -73,10 +85,10 @@ def read_upload(headers: Headers, config: Config) -> UploadRequest:
     return UploadRequest(
         destination=Destination(remote, config.project_of(remote), instance, check_path(path)),
         display_name=_displayed(offered or path.rsplit("/", 1)[-1]),
-        mode=read_mode(header(headers, b"x-file-mode", "bad_mode")),
-        uid=read_owner(header(headers, b"x-file-uid", "bad_owner")),
-        gid=read_owner(header(headers, b"x-file-gid", "bad_owner")),
-        mkdirs=read_flag(header(headers, b"x-create-dirs", "bad_flag")),
+        mode=read_mode(_given(headers, FILE_MODE)),
+        uid=read_owner(_given(headers, FILE_UID)),
+        gid=read_owner(_given(headers, FILE_GID)),
+        mkdirs=read_flag(_given(headers, CREATE_DIRS)),
         idempotency_key=_idempotency_key(headers), digests=announced(headers), length=read_length(headers))
 
 
@@ -127,6 +139,10 @@ def _check_wholeness(headers: Headers) -> None:
         raise Rejected("bad_condition")
 
 
+def _given(headers: Headers, field: Parameter) -> str | None:
+    return header(headers, field.field, field.refuses[0])
+
+
 def _last_part(host_path: str) -> str:
     """The name of a file at its sender. Outside Windows a backslash is a letter like any other."""
     path = host_path.replace("\\", "/") if _WINDOWS.match(host_path) else host_path
@@ -138,7 +154,7 @@ def _displayed(name: str) -> str:
 
 
 def _idempotency_key(headers: Headers) -> str | None:
-    key = header(headers, b"idempotency-key", "bad_idempotency_key")
+    key = _given(headers, IDEMPOTENCY_KEY)
     if key is not None and not _KEY.fullmatch(key):
         raise Rejected("bad_idempotency_key")
     return key

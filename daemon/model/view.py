@@ -1,9 +1,35 @@
 """A task as people and programs see it."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
-from daemon.model.task import Task
+from daemon.model.schema import TIME, YES_OR_NO, Schema, answer, one_of, or_null, saying, text, whole_number
+from daemon.model.task import State, Task
+from daemon.model.upload import MAX_ID, TASK_ID
+
+#: What `describe` makes.
+TASK: Final[Schema] = answer("Task", {
+    "id": text("stable; later ones sort after earlier ones", pattern=TASK_ID),
+    "state": one_of([state.label for state in State], "how it stands"),
+    "remote": text("the Incus that it goes to"),
+    "project": text("the instance's project"),
+    "instance": text("the instance"),
+    "path": text("where to in the instance: absolute"),
+    "name": text("the file's name at its sender, for people"),
+    "size": whole_number(0, None, "in bytes"),
+    "sha256": text("of the bytes, in hexadecimal", pattern="[0-9a-f]{64}"),
+    "mode": or_null(text("the permission bits that were asked for, octal", pattern="[0-7]{4}")),
+    "uid": or_null(whole_number(0, MAX_ID, "the owner that was asked for")),
+    "gid": or_null(whole_number(0, MAX_ID, "the group that was asked for")),
+    "mkdirs": saying(YES_OR_NO, "whether missing directories are made"),
+    "client": or_null(text("the identity that sent it")),
+    "attempts": whole_number(0, None, "pushes that were tried and counted"),
+    "created_at": saying(TIME, "when it was accepted"),
+    "updated_at": saying(TIME, "when its state changed last"),
+    "next_attempt_at": or_null(saying(TIME, "when a deferred one is tried again")),
+    "error": or_null(answer("TaskError", {
+        "code": text("stable, for programs"), "message": or_null(text("what it said, for people"))})),
+})
 
 
 def describe(task: Task) -> dict[str, Any]:

@@ -220,7 +220,9 @@ def test_nobody_in_particular_hands_nothing_on(api: Api) -> None:
     (b" " * (MAX_BODY_BYTES + 1), "long_body"),
     ({}, "bad_grant"), ({**WISH, "may": []}, "bad_grant"), ({**WISH, "colour": "red"}, "bad_grant"),
     ({"may": ["upload"]}, "bad_grant"), ({**WISH, "expires_at": when(time.time() + 60)}, "bad_grant"),
-    ({**WISH, "expires_s": 0}, "bad_grant"), ({**WISH, "expires_s": True}, "bad_grant"),
+    ({**WISH, "expires_s": 0}, "bad_grant"), ({**WISH, "expires_s": 0.9}, "bad_grant"),
+    ({**WISH, "max_uploads": 1.5}, "bad_grant"), (b'{"may": ["read"], "expires_s": 9, "max_uploads": 1e400}', "bad_grant"),
+    ({**WISH, "expires_s": True}, "bad_grant"),
     ({**WISH, "expires_s": MAX_LIFETIME_S + 1}, "bad_grant"), ({**WISH, "expires_s": 10**400}, "bad_grant"),
     ({**WISH, "max_uploads_s": 10**400}, "bad_grant"), ({**WISH, "label": "\ud800"}, "bad_grant"),
     ({**WISH, "label": "x" * 201}, "bad_grant"), ({**WISH, "may": ["save"]}, "action_not_allowed"),
@@ -232,6 +234,12 @@ def test_what_cannot_be_handed_on_is_refused(api: Api, body: object, code: str) 
     """Each with its code, and nothing is made."""
     assert api.ask(CI, "POST", "/v1/tokens", body).json()["code"] == code
     assert api.store.below("token:ci", limit=1, now=0) == []
+
+
+def test_whole_number_is_one_however_it_is_written(api: Api) -> None:
+    """JSON knows one kind of number: 2.0 and 2e0 are 2."""
+    made = api.ask(CI, "POST", "/v1/tokens", b'{"may": ["upload"], "expires_s": 9.0, "max_uploads": 2.0, "max_total_bytes": 2e3}')
+    assert made.json()["rights"] == {"may": ["upload"], "max_uploads": 2, "max_total_bytes": 2000}
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner, max_size=3)
