@@ -13,7 +13,7 @@ from typing import Final
 
 from api.access.requester import Requester
 from api.following.hub import Hub
-from api.following.view import View, Wanted, first_text, heartbeat_text, reset_text, text_for, told_of
+from api.following.view import EventFilter, View, first_text, heartbeat_text, reset_text, text_for, told_of
 from api.http.response import Receive
 from api.queries.reader import Reader
 from api.threads import joined
@@ -27,7 +27,7 @@ from daemon.task_queue import Happened, Position
 #: A client that is told nothing for so long is sent a comment, so that nothing on the way takes the stream for dead.
 HEARTBEAT_S: Final = 15.0
 #: Between two pieces of one stream: what happens meanwhile is sent at once.
-GATHER_S: Final = 0.05
+GATHER_S: Final = 0.1
 #: What waits in one stream for its client to read. Those who follow the same have the same bytes.
 MOST_WAITING_BYTES: Final = 512 * 1024
 #: Events that are read at once for one client that was away.
@@ -47,7 +47,7 @@ class _Missed(Exception):
 class Stream:
     """One client that follows."""
 
-    def __init__(self, requester: Requester, wanted: Wanted) -> None:
+    def __init__(self, requester: Requester, wanted: EventFilter) -> None:
         self.requester = requester
         self.view = View(wanted, requester.caller)
         self.ended = False

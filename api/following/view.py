@@ -21,7 +21,7 @@ _MISSING: Final = json_text({"detail": "Something may have been missed. Ask for 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class EventFilter:
     """The events that are asked for. What is empty or None does not matter."""
 
     task_ids: frozenset[str] = frozenset()
@@ -33,15 +33,15 @@ class Wanted:
         """True when the event, which is about that task, is asked for."""
         return ((not self.task_ids or event.task_id in self.task_ids)
                 and (not self.states or event.state in self.states)
-                and self.instance_key in {None, task.destination.instance_key}
-                and self.client in {None, task.upload.client})
+                and (self.instance_key is None or self.instance_key == task.destination.instance_key)
+                and (self.client is None or self.client == task.upload.client))
 
 
 @dataclass(frozen=True, slots=True)
 class View:
     """What a caller asks for, and may see."""
 
-    wanted: Wanted
+    wanted: EventFilter
     caller: Caller
 
     def shows(self, event: Event, task: Task) -> bool:

@@ -6,7 +6,7 @@ from typing import Final
 
 from api.following.event_id import from_id
 from api.following.stream import Stream, Streams
-from api.following.view import Wanted
+from api.following.view import EventFilter
 from api.http.parameters import Headers, check_configured, collect, read_query
 from api.http.peers import Shares
 from api.http.response import REQUESTER, Receive, Scope, StreamedAnswer
@@ -34,10 +34,10 @@ _PARAMETERS: Final = frozenset({"task", "instance", "project", "client", "state"
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Subscription:
     """What somebody wants to follow."""
 
-    wanted: Wanted
+    wanted: EventFilter
     instance: Destination | None
     #: The id of the last event that he was told, as he says; empty: he begins.
     last_id: str
@@ -57,19 +57,19 @@ class EventRoutes:
     async def get_events(self, scope: Scope, receive: Receive) -> StreamedAnswer:
         """GET what happens."""
         config = self._live.config
-        question = read_question(scope["query_string"], collect(scope["headers"]), config)
+        asked = read_subscription(scope["query_string"], collect(scope["headers"]), config)
         requester = scope["state"][REQUESTER]
         code = decide(requester.caller, Permission.READ)
         if code is not None:
             raise Rejected(code)
-        if question.instance is not None and Sight(requester.caller).reaches(question.instance.instance_key):
-            check_configured(question.instance.remote, config)
+        if asked.instance is not None and Sight(requester.caller).reaches(asked.instance.instance_key):
+            check_configured(asked.instance.remote, config)
         await self._streams.require_readable()
         if scope["method"] == "HEAD":
             return StreamedAnswer(200, EVENT_STREAM, _nothing(), _HEADERS)
-        after = from_id(question.last_id, self._streams.shards)
-        pieces = self._streams.follow(Stream(requester, question.wanted), after, receive,
-                                      missed=after is None and question.last_id != "")
+        after = from_id(asked.last_id, self._streams.shards)
+        pieces = self._streams.follow(Stream(requester, asked.wanted), after, receive,
+                                      missed=after is None and asked.last_id != "")
         return StreamedAnswer(200, EVENT_STREAM, pieces, _HEADERS)
 
 
@@ -78,16 +78,16 @@ async def _nothing() -> AsyncGenerator[bytes, None]:
         yield piece
 
 
-def read_question(query: bytes, headers: Headers, config: Config) -> Question:
+def read_subscription(query: bytes, headers: Headers, config: Config) -> Subscription:
     """Read the parameters and headers of GET /v1/events. Raises Rejected."""
     parameters = read_query(query, _PARAMETERS)
     instance = read_place(parameters, config)
-    wanted = Wanted(
+    wanted = EventFilter(
         task_ids=_task_ids(parameters.get("task")), states=read_states(parameters.get("state")),
         instance_key=None if instance is None else instance.instance_key, client=read_client(parameters.get("client")))
     # A browser that comes again says the new one in the header; its address is still the old one.
     given = b"".join(headers.get(_LAST_EVENT_ID, ())).decode("latin-1")
-    return Question(wanted, instance, given or parameters.get("last_event_id", ""))
+    return Subscription(wanted, instance, given or parameters.get("last_event_id", ""))
 
 
 def _task_ids(text: str | None) -> frozenset[str]:

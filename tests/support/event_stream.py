@@ -1,6 +1,7 @@
 """An event stream as the HTML standard has it read (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
 
 import json
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,9 +71,10 @@ class Parser:
 class Following:
     """A client that follows over a connection of its own."""
 
-    def __init__(self, response: HTTPResponse) -> None:
+    def __init__(self, response: HTTPResponse, connection: socket.socket) -> None:
         """Its head has come."""
         self.response = response
+        self._connection = connection
         self.parser = Parser()
         self._events: list[Event] = []
 
@@ -84,13 +86,26 @@ class Following:
     def begins(self) -> str:
         """Wait until the client knows where it is; return the id of that."""
         while not self.parser.last_id:
-            assert self._read(), "the stream ended"
+            self.more()
         return self.parser.last_id
+
+    def hang_up(self) -> None:
+        """From another thread: have whoever waits for more find the end."""
+        self._connection.shutdown(socket.SHUT_RDWR)
+
+    def more(self) -> None:
+        """Wait for the next piece."""
+        assert self._read(), "the stream ended"
+
+    def heard(self) -> list[Event]:
+        """The events that have come."""
+        events, self._events = self._events, []
+        return events
 
     def next(self) -> Event:
         """Wait for the next event."""
         while not self._events:
-            assert self._read(), "the stream ended"
+            self.more()
         return self._events.pop(0)
 
     def tasks(self, number: int) -> list[tuple[str, str]]:
@@ -112,6 +127,6 @@ def following(address: str, query: str = "", headers: Mapping[str, str] | None =
         connection.request("GET", f"/v1/events{'?' if query else ''}{query}", headers=dict(headers or {}))
         response = connection.getresponse()
         assert response.status == 200, response.read()
-        yield Following(response)
+        yield Following(response, connection.sock)
     finally:
         connection.close()

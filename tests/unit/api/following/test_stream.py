@@ -14,7 +14,7 @@ from api.access.requester import Requester
 from api.following import stream as module
 from api.following.event_id import from_id
 from api.following.stream import Stream, Streams
-from api.following.view import Wanted
+from api.following.view import EventFilter
 from api.queries.reader import Reader
 from daemon.access.caller import Caller, Link, anonymous
 from daemon.errors import Rejected
@@ -30,7 +30,7 @@ WEB = Caller(name="token:web", links=(Link("token:web", Grant(may=frozenset({Per
 class Client:
     """Somebody who follows."""
 
-    def __init__(self, streams: Streams, wanted: Wanted, caller: Caller, last_id: str) -> None:
+    def __init__(self, streams: Streams, wanted: EventFilter, caller: Caller, last_id: str) -> None:
         self.caller = caller
         self.parser = Parser()
         self.left = asyncio.Event()
@@ -89,9 +89,9 @@ class House:
         self._clients: list[Client] = []
         self._names = itertools.count()
 
-    async def follow(self, wanted: Wanted | None = None, *, caller: Caller | None = None, last_id: str = "") -> Client:
+    async def follow(self, wanted: EventFilter | None = None, *, caller: Caller | None = None, last_id: str = "") -> Client:
         """Follow; with the first piece it is known from where on."""
-        client = Client(self.streams, wanted or Wanted(), caller or anonymous(None), last_id)
+        client = Client(self.streams, wanted or EventFilter(), caller or anonymous(None), last_id)
         self._clients.append(client)
         assert await client.read()
         return client
@@ -170,8 +170,8 @@ def test_follower_is_told_only_what_he_asks_for_and_may_see(depot: Depot) -> Non
         async with at_home(depot) as house:
             [web], [db] = house.put(instance="web-1", client="token:ci"), house.put(instance="db-1")
             everybody, guest = await house.follow(), await house.follow(caller=WEB)
-            asks = [Wanted(task_ids=frozenset({web.task_id})), Wanted(instance_key="local/default/web-1"),
-                    Wanted(client="token:ci"), Wanted(states=frozenset({State.CANCELLED}))]
+            asks = [EventFilter(task_ids=frozenset({web.task_id})), EventFilter(instance_key="local/default/web-1"),
+                    EventFilter(client="token:ci"), EventFilter(states=frozenset({State.CANCELLED}))]
             asking = [await house.follow(wanted) for wanted in asks]
             depot.settle(db, State.FAILED)
             await everybody.hears((db, State.PUSHING), (db, State.FAILED))
