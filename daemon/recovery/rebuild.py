@@ -54,8 +54,8 @@ def open_whole(
     log_lost = died and not notes.has_log(layout, shard)
     with closing(open_checked(layout)) as spool:
         queue, replaced = _open_or_replace(layout, shard, spool, report, damage or _noted(layout, shard))
-        if log_lost and not replaced:
-            # What was told may be taken back, and its numbers with it.
+        if died and not replaced:
+            # If the log is damaged, what was told is taken back, and its numbers with it.
             queue.leave_numbers_out(in_any_case=True)
         if replaced or not queue.is_complete or died:
             budget_s = None if log_lost or replaced or not queue.is_complete else _UNCLEAN_BUDGET_S

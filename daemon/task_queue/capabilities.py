@@ -308,7 +308,7 @@ class Maintain(Alter, Remember, Protocol):
         """Forget the commands that were done before that time."""
 
     def forget_events(self, before: float, keep_most: int, limit: int, not_after: int | None = None) -> int:
-        """Forget up to `limit` events from before then, or beyond about `keep_most`; return how many.
+        """Forget up to `limit` events from before then, or beyond the newest `keep_most`; return how many.
 
         Those with numbers after `not_after` stay.
         """

@@ -23,7 +23,7 @@ _EPOCH: Final = re.compile(r"[0-9a-f]{12}")
 _FACT: Final = "(SELECT value FROM facts WHERE name = ?)"
 _BOUNDS: Final = (f"SELECT {_FACT}, (SELECT min(seq) FROM events),"
                   " coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0),"
-                  f" coalesce(CAST({_FACT} AS INTEGER), 0)")
+                  f" {_FACT}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +32,14 @@ class _Bounds:
     #: The oldest number that is kept, if there is one, and the newest that was given.
     oldest: int | None
     newest: int
-    #: The last of the numbers that were left out last.
-    last_left_out: int
+    #: The last of each stretch of numbers that was left out.
+    left_out: tuple[int, ...]
 
     def reaches_back_to(self, after: Position) -> bool:
         """True when nothing is missing after that position: the event that follows is there, or none was given yet."""
         if after.epoch != self.epoch or after.seq > self.newest:
             return False
-        seq = numbers.settled(after.seq, self.last_left_out)
+        seq = numbers.settled(after.seq, self.left_out)
         return seq == self.newest or (self.oldest is not None and seq + 1 >= self.oldest)
 
 
@@ -71,7 +71,7 @@ class QueueEvents(QueueBase):
             (json.dumps(list(task_ids)),)))
 
     def forget_events(self, before: float, keep_most: int, limit: int, not_after: int | None = None) -> int:
-        """Forget up to `limit` events from before then, or beyond about `keep_most`; return how many.
+        """Forget up to `limit` events from before then, or beyond the newest `keep_most`; return how many.
 
         Those with numbers after `not_after` stay.
         """
@@ -80,7 +80,7 @@ class QueueEvents(QueueBase):
         if not rows:
             return 0
         bounds = self._bounds()
-        beyond = numbers.newest_to_forget(bounds.newest, keep_most, bounds.last_left_out)
+        beyond = numbers.newest_to_forget(bounds.newest, keep_most, bounds.left_out)
         last = max((seq for seq, at in rows if at < before or seq <= beyond), default=None)
         if last is None:
             return 0
@@ -99,10 +99,10 @@ class QueueEvents(QueueBase):
             connection.execute("DELETE FROM events")
 
     def _bounds(self) -> _Bounds:
-        epoch, oldest, newest, last_left_out = self.read(_BOUNDS, (EPOCH_FACT, numbers.FROM_FACT))[0]
+        epoch, oldest, newest, left_out = self.read(_BOUNDS, (EPOCH_FACT, numbers.LEFT_OUT_FACT))[0]
         if not isinstance(epoch, str) or _EPOCH.fullmatch(epoch) is None or not isinstance(newest, int):
             raise QueueFault("queue_damaged", "The queue's database has no epoch.")
-        return _Bounds(epoch, oldest, newest, last_left_out)
+        return _Bounds(epoch, oldest, newest, numbers.read_ends(left_out))
 
 
 def _event(row: Sequence[Any]) -> Event | None:
