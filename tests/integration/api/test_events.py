@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from daemon.model.grant import Grant
+from daemon.state.layout import Layout
+from daemon.task_queue.sqlite.queue import SqliteQueue
 from tests.integration.api.running import Api, wait_until
-from tests.support.event_stream import following
+from tests.support.depot import an_upload
+from tests.support.event_stream import Following, following
 from tests.support.service import Service
 from tests.support.tokens import change_token, make_token, revoke_token
 from tests.support.waiting import eventually
@@ -50,9 +53,17 @@ def test_stream_begins_at_once_and_goes_on_from_whatever_id_it_is_shown(shared: 
         assert shared.ask("GET", f"/v1/events?{query}").code in {"bad_query", "unknown_remote"}, query
 
 
+def come(stack: ExitStack, api: Api) -> Following | None:
+    """Follow, if there is a place."""
+    try:
+        return stack.enter_context(following(address_of(api)))
+    except AssertionError:
+        return None
+
+
 def test_streams_are_bounded_and_those_of_clients_that_are_gone_are_no_more(start: Start) -> None:
-    """Who comes too many is told to come again; whoever leaves, in order or not, makes room at once."""
-    api = start(api={"max_connections": 6})
+    """Who comes too many is told to come again; whoever leaves, in order or not, makes room at once, and so does who reads nothing."""
+    api = start(api={"max_connections": 6, "body_timeout_s": 0.5})
     with ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(following(address_of(api))).begins()
@@ -64,8 +75,18 @@ def test_streams_are_bounded_and_those_of_clients_that_are_gone_are_no_more(star
             wait_until(lambda: raw.recv(4096), "the beginning")
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     wait_until(lambda: api.ask("HEAD", "/v1/events").status == 200, "a place")
+    with api.raw() as raw, following(address_of(api)) as reading:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.sendall(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wait_until(lambda: raw.recv(4096), "the beginning")
+        reading.begins()
+        uploads = [an_upload(f"{('/' + 'x' * 200) * 15}/{number}") for number in range(2000)]
+        with SqliteQueue(Layout(api.state), uploads[0].destination.shard(2)) as queue:
+            queue.put_many(uploads, supersede=False)
+        assert [task_id for task_id, _ in reading.tasks(len(uploads))] == [upload.task_id for upload in uploads]
+        assert api.logged("answer.unread")[0]["waiting_bytes"] < 4 * 2**20
     with ExitStack() as stack:
-        streams = [stack.enter_context(following(address_of(api))) for _ in range(3)]
+        streams = [wait_until(lambda: come(stack, api), "a place") for _ in range(3)]
         starts = [stream.begins() for stream in streams]
         put = api.put("root/x").task_id
         assert [stream.next().task for stream in streams] == [(put, "queued")] * 3
@@ -126,6 +147,8 @@ def test_every_process_tells_everything_once_and_ids_outlive_them_all(tmp_path: 
         service.kill()
         # What the supervisor has started ends by itself.
         eventually(lambda: service.client.get("/healthz") is None)
+        service.settings["api"]["processes"] = 1
+        service.write_config()
         service.start()
         with following(service.address, headers={"Last-Event-ID": start.pop()}) as first, following(
                 service.address, headers={"Last-Event-ID": middle}) as second:
