@@ -140,8 +140,7 @@ def contents(database: Path) -> dict[str, list[Any]]:
     with closing(sqlite3.connect(database)) as connection:
         tables = {table: connection.execute(f"SELECT {columns} FROM {table}").fetchall()
                   for table, columns in {"tasks_v1": _COLUMNS, **dict.fromkeys(_OTHERS, "*")}.items()}
-    beside = {"facts": {"keys", "epoch", "numbers_boot"}, "sqlite_sequence": {"events"}}
-    return {**tables, **{table: [row for row in tables[table] if row[0] not in names] for table, names in beside.items()}}
+    return {**tables, "facts": [row for row in tables["facts"] if row[0] not in {"keys", "epoch", "numbers_boot"}]}
 
 
 def schema(database: Path) -> list[str]:

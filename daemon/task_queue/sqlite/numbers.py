@@ -24,7 +24,6 @@ _REMEMBER: Final = "INSERT OR REPLACE INTO facts VALUES (?, ?)"
 
 def begin(connection: sqlite3.Connection) -> None:
     """The table of events is new: nobody has read a number. Part of a durable transaction."""
-    connection.execute("INSERT INTO sqlite_sequence VALUES ('events', 0)")
     connection.execute(_REMEMBER, (BOOT_FACT, _boot_id()))
 
 
@@ -33,8 +32,11 @@ def leave_out(connection: sqlite3.Connection, *, in_any_case: bool = False) -> N
     boot_id = _boot_id()
     if _fact(connection, BOOT_FACT) == boot_id and not in_any_case:
         return
-    ends = [*read_ends(_fact(connection, LEFT_OUT_FACT)), *connection.execute(
-        "UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'events' RETURNING seq", (LEFT_OUT,)).fetchone()]
+    # SQLite has no row for a table in which nothing ever was, durably.
+    if not connection.execute("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'events'", (LEFT_OUT,)).rowcount:
+        connection.execute("INSERT INTO sqlite_sequence VALUES ('events', ?)", (LEFT_OUT,))
+    ends = [*read_ends(_fact(connection, LEFT_OUT_FACT)),
+            connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()[0]]
     connection.execute(_REMEMBER, (LEFT_OUT_FACT, " ".join(map(str, ends[-_MOST_STRETCHES:]))))
     connection.execute(_REMEMBER, (BOOT_FACT, boot_id))
 

@@ -92,6 +92,14 @@ def test_api_that_is_first_after_a_restart_gives_no_number_again(queues: QueueSt
     assert intake.position().seq == read.seq + 1
 
 
+def test_first_events_of_all_may_be_taken_back_too(queue: TaskQueue) -> None:
+    """Their numbers are not given again either."""
+    start = queue.position()
+    restart_machine(queue)
+    [upload] = accept(queue, an_upload())
+    assert told(queue, start) == told(queue, replace(start, seq=start.seq + 5)) == [(upload.task_id, State.QUEUED)]
+
+
 def test_restart_of_the_machine_makes_nobody_miss_something_when_all_events_are_forgotten(queue: TaskQueue) -> None:
     """Nothing has happened since, so nothing is missing; nor are those of before the restart forgotten sooner."""
     accept(queue, *several(2))
