@@ -63,6 +63,10 @@ class Follower:
         else:
             task_id, self.states[task_id] = event.task
 
+    def was_reset(self, times: int) -> bool:
+        """True when it was told so many times that something may be missing."""
+        return self.resets == times
+
     def check(self, states: Mapping[str, str]) -> None:
         """Wait until the tasks were told to be in these states at last; nothing was missed, and nothing told twice."""
         eventually(lambda: states.items() <= self.states.items(), what=f"{states} to be told: {self.states}")
