@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from api.access.live_tokens import LOOK_S
 from api.access.quotas import Quotas
 from api.access.roster import Roster
 from api.following.hub import Hub
+from api.following.stream import Streams
 from api.http.peers import Shares
 from api.http.refusal_log import RefusalLog
 from api.http.server import Hooks, Server
@@ -23,6 +25,7 @@ from api.live_tls import LiveTls
 from api.queries.reader import Reader, free_bytes
 from api.routes.app import PAGES_AT_ONCE, Courier, build
 from api.routes.endpoint import Route, auditing
+from api.routes.events import STREAMS_SHARE, EventRoutes
 from api.routes.health import Probe
 from api.routes.openapi import DescriptionRoutes
 from api.routes.tokens import TokenRoutes
@@ -101,6 +104,7 @@ class _Service:
         self._reader = Reader(layout, self._spool, config.queue.shards)
         self._threads = begin_pool(READING_THREADS, "read")
         self._hub = Hub(self._reader)
+        self._streams = Streams(self._reader)
         self._storage = Storage(
             layout, config.queue.shards, self._spool, supersede=lambda: self._live.config.delivery.supersedes,
             when_dead=self._fail)
@@ -128,20 +132,25 @@ class _Service:
         courier = Courier(self._live, self._uploads, probe, self._threads, self._refusals)
         tokens = TokenRoutes(self._live, self._delegations, self._asking)
         pages, audit = Shares(lambda: PAGES_AT_ONCE, counts, Column.PAGES), auditing(self._refusals)
-        self.routes = DescriptionRoutes().routes([*courier.routes(pages, audit), *tokens.routes(pages, audit)])
+        events = EventRoutes(self._live, self._streams)
+        streams = Shares(
+            lambda: math.ceil(self._live.config.api.max_connections * STREAMS_SHARE), counts, Column.STREAMS)
+        self.routes = DescriptionRoutes().routes([
+            *courier.routes(pages, audit), *tokens.routes(pages, audit), *events.routes(streams, audit)])
         app = build(self.routes, self._live, doorkeeper, self._refusals)
         self._server = Server(app, doors, Hooks(
             drain_s=lambda: self._live.config.api.drain_s,
             connections=Shares(self._max_connections, counts, Column.CONNECTIONS), pace=self._live.pace,
             tls=lambda: None if self._tls is None else self._tls.current, refusals=self._refusals,
-            running=lambda: self._receiving.own, stopping=self._stop_admitting, reload=self._reload,
-            status=self._status))
+            running=lambda: self._receiving.own, draining=self._streams.end, stopping=self._stop_admitting,
+            reload=self._reload, status=self._status))
 
     async def run(self) -> bool:
         """Serve until told to stop."""
         self._storage.start()
         log.gather(asyncio.get_running_loop().call_soon)
-        watching = [asyncio.create_task(watch()) for watch in (self._watch, self._recheck, self._hub.watch)]
+        watching = [asyncio.create_task(watch()) for watch in (
+            self._watch, self._recheck, self._hub.watch, self._streams.hub.watch)]
         if self._tls is not None:
             watching.append(asyncio.create_task(self._tls.watch()))
         for task in watching:
@@ -160,6 +169,7 @@ class _Service:
         self._backlog.close()
         self._threads.shutdown()
         self._hub.close()
+        self._streams.close()
         self._watching.shutdown()
         self._asking.shutdown()
         self._reader.close()
@@ -177,12 +187,13 @@ class _Service:
                 self._changed.set()
 
     async def _recheck(self) -> None:
-        """End the uploads of who has no rights any more. To ask for what was handed on may take long."""
+        """End the uploads and streams of who has no rights any more. To ask for what was handed on may take long."""
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), RECHECK_S)
             self._changed.clear()
             await self._uploads.recheck()
+            await self._streams.recheck()
 
     def _end_without(self, watching: "asyncio.Task[None]") -> None:
         """End when a mistake of ours has ended what watches: no change would be taken over any more."""

@@ -142,9 +142,9 @@ class Reader:
         """Where the newest event of each shard is. Raises as `find`."""
         return tuple(self._ask(shard, lambda queue: queue.position()) for shard in range(len(self._queues)))
 
-    def happened(self, shard: int, after: Position, limit: int) -> Happened:
-        """Up to `limit` events of a shard after a position. Raises as `find`."""
-        return self._ask(shard, lambda queue: queue.happened(after, limit))
+    def happened(self, shard: int, after: Position, limit: int, *, tasks: bool = False) -> Happened:
+        """Up to `limit` events of a shard after a position, with `tasks` also these. Raises as `find`."""
+        return self._ask(shard, lambda queue: queue.happened(after, limit, tasks=tasks))
 
     def find_all(self, shard: int, task_ids: Sequence[str]) -> list[Task]:
         """Those of these tasks that are in a shard, whoever may see them. Raises as `find`."""

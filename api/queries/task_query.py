@@ -1,7 +1,7 @@
 """Questions about tasks: one, or a page of them, over all shards."""
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final
@@ -98,11 +98,9 @@ def read_question(query: bytes, config: Config) -> Question:
     after = parameters.get("after")
     if after is not None and not is_task_id(after):
         raise Rejected("bad_query", "`after` is not the id of a task.")
-    client = parameters.get("client")
-    if client is not None and not is_client(client):
-        raise Rejected("bad_query", "`client` cannot be the name of a client.")
     return Question(
-        states=_states(parameters.get("state")), instance=_instance(parameters, config), client=client,
+        states=read_states(parameters.get("state")), instance=read_place(parameters, config),
+        client=read_client(parameters.get("client")),
         limit=_LIMIT.read(parameters), after=after, parameters=tuple(parameters.items()))
 
 
@@ -133,7 +131,15 @@ def describe_new(upload: Upload, task_id: str) -> dict[str, Any]:
     return describe(task)
 
 
-def _states(text: str | None) -> frozenset[State]:
+def read_client(text: str | None) -> str | None:
+    """The client that a parameter names. Raises Rejected."""
+    if text is not None and not is_client(text):
+        raise Rejected("bad_query", "`client` cannot be the name of a client.")
+    return text
+
+
+def read_states(text: str | None) -> frozenset[State]:
+    """The states that a parameter names, none for no parameter. Raises Rejected."""
     if text is None:
         return frozenset()
     names = text.split(",")
@@ -144,7 +150,8 @@ def _states(text: str | None) -> frozenset[State]:
     return frozenset(_STATES[name] for name in names)
 
 
-def _instance(parameters: dict[str, str], config: Config) -> Destination | None:
+def read_place(parameters: Mapping[str, str], config: Config) -> Destination | None:
+    """The instance that `instance` and `project` name; its path does not matter. Raises Rejected."""
     given = parameters.get("instance")
     if given is None:
         if "project" in parameters:

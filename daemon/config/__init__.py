@@ -318,6 +318,13 @@ class Retention(Section):
     failed_s: Seconds = 0.0
 
 
+class EventsSection(Section):
+    """[events]: how far back whoever follows tasks can go on."""
+
+    keep_s: Seconds = 86_400.0
+    keep_most: int = Field(default=500_000, ge=0)
+
+
 class Log(Section):
     """[log]: what is written where."""
 
@@ -347,6 +354,7 @@ class Config(BaseSettings):
     delivery: DeliverySection = DeliverySection()
     retry: Retry = Retry()
     retention: Retention = Retention()
+    events: EventsSection = EventsSection()
     log: Log = Log()
 
     @classmethod

@@ -54,10 +54,14 @@ def open_whole(
     log_lost = died and not notes.has_log(layout, shard)
     with closing(open_checked(layout)) as spool:
         queue, replaced = _open_or_replace(layout, shard, spool, report, damage or _noted(layout, shard))
+        if died and not replaced:
+            # If the log is damaged, what was told is taken back, and its numbers with it.
+            queue.leave_numbers_out(in_any_case=True)
         if replaced or not queue.is_complete or died:
             budget_s = None if log_lost or replaced or not queue.is_complete else _UNCLEAN_BUDGET_S
             restored, finished = _compare(queue, spool, shards, supersede=supersede, report=report, budget_s=budget_s)
             if restored and not replaced and (log_lost or not queue.is_complete):
+                queue.begin_epoch()
                 report(Finding(name="log_lost" if queue.is_complete else "queue_emptied", shard=shard, repaired=True))
             if finished:
                 queue.note_complete()

@@ -104,11 +104,11 @@ class Follow(Protocol):
     def position(self) -> Position:
         """Where the newest event is: what comes later happened after now."""
 
-    def happened(self, after: Position, limit: int) -> Happened:
+    def happened(self, after: Position, limit: int, *, tasks: bool = False) -> Happened:
         """Up to `limit` events after a position, oldest first; with `lost` when it is not known what they were.
 
         Each change of a state is there, once, and in order. A crash of the machine may take back the newest: their
-        numbers are not given again.
+        numbers are not given again. With `tasks` it is also told how their tasks stand.
         """
 
     def find_all(self, task_ids: Sequence[str]) -> list[Task]:
@@ -307,8 +307,11 @@ class Maintain(Alter, Remember, Protocol):
     def forget_answers(self, before: float) -> None:
         """Forget the commands that were done before that time."""
 
-    def forget_events(self, before: float, keep_most: int, limit: int) -> int:
-        """Forget up to `limit` events from before then, or beyond the newest `keep_most`; return how many."""
+    def forget_events(self, before: float, keep_most: int, limit: int, not_after: int | None = None) -> int:
+        """Forget up to `limit` events from before then, or beyond the newest `keep_most`; return how many.
+
+        Those with numbers after `not_after` stay.
+        """
 
     def compact(self) -> None:
         """Give back room on the disk that is not needed, if that disturbs nobody just now. Nothing else changes."""
@@ -335,8 +338,11 @@ class Resume(Clocks, Remember, Protocol):
         For after a crash of the machine, which may have undone their claims.
         """
 
-    def leave_numbers_out(self) -> None:
-        """After a crash of the machine: give no event a number, durably, that one may have had that is taken back."""
+    def leave_numbers_out(self, *, in_any_case: bool = False) -> None:
+        """After a restart of the machine: give no event a number, durably, that one had which may be taken back.
+
+        Once for each restart, whoever does it first, also by putting uploads.
+        """
 
     def recheck_unsynced(self) -> int:
         """Queue again, to be compared, what was delivered before a crash of the machine with its bytes still there.

@@ -114,9 +114,9 @@ class SqliteIntake:
         """Where the newest event is. Raises QueueFault."""
         return self._current().position()
 
-    def happened(self, after: Position, limit: int) -> Happened:
-        """Up to `limit` events after a position, oldest first. Raises QueueFault."""
-        return self._current().happened(after, limit)
+    def happened(self, after: Position, limit: int, *, tasks: bool = False) -> Happened:
+        """Up to `limit` events after a position, oldest first; with `tasks` also these. Raises QueueFault."""
+        return self._current().happened(after, limit, tasks=tasks)
 
     def find_all(self, task_ids: Sequence[str]) -> list[Task]:
         """Those of these tasks that are there. Raises QueueFault."""

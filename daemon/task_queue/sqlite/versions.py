@@ -12,6 +12,7 @@ from typing import Final
 from daemon.errors import QueueFault
 from daemon.model.upload import Upload
 from daemon.state.layout import Layout
+from daemon.task_queue.sqlite import numbers
 from daemon.task_queue.sqlite.connect import connect
 from daemon.task_queue.sqlite.faults import faults
 from daemon.task_queue.sqlite.form import require_form, version_of
@@ -63,6 +64,7 @@ def _keep_what_happened(connection: sqlite3.Connection) -> None:
     for statement in CREATE_EVENTS:
         connection.execute(statement)
     connection.execute("INSERT OR REPLACE INTO facts VALUES (?, lower(hex(randomblob(6))))", (EPOCH_FACT,))
+    numbers.begin(connection)
 
 
 #: What leads from each version to the next. A step stays as it is for good.
