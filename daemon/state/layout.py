@@ -69,6 +69,8 @@ class Layout:
         self.schema_lock = self.locks / "schema"
         #: The database of the tokens that clients made for a part of their own rights.
         self.handed_on = self.access / "handed-on"
+        #: What clients chose in order to act on it: a file for each selection.
+        self.selections = self.access / "selections"
 
     def bucket(self, bucket: int) -> Path:
         """The directory of one bucket's uploads."""
