@@ -26,7 +26,7 @@ from api.live_config import LiveConfig
 from api.queries import task_query
 from api.queries.sight import Sight
 from api.routes import health
-from api.routes.endpoint import Audit, Endpoint, Few, Route, find_way
+from api.routes.endpoint import Audit, Endpoint, Few, Handler, Route, find_way
 from api.routes.entrance import HEALTH, READINESS, entrance, tell_refused
 from api.threads import joined
 from api.uploads.intake import Uploads
@@ -59,13 +59,13 @@ class Courier:
         self._examiner = health.Examiner(probe, threads)
         self._threads = threads
 
-    def routes(self, pages: Shares, audit: Audit) -> list[Route]:
-        """The addresses; `pages` has the pages that wait to be read in all API processes."""
+    def routes(self, pages: Shares, audit: Audit, delete: Handler) -> list[Route]:
+        """The addresses; `pages` has the pages that wait to be read in all API processes, `delete` deletes a task."""
         other_method = text_answer(405, "POST method required.")
         return [
             Route(UPLOAD, Endpoint({"POST": self.post_upload}, plain_problem, other_method)),
             Route("/v1/instances/{instance}/files/{path:path}", Endpoint({"PUT": self.put_file})),
-            Route("/v1/tasks/{task_id}", Endpoint({"GET": self.get_task})),
+            Route("/v1/tasks/{task_id}", Endpoint({"GET": self.get_task, "DELETE": delete}, audit=audit)),
             Route("/v1/tasks", Few(Endpoint({"GET": self.get_tasks}, audit=audit), pages)),
             Route(HEALTH, Endpoint({"GET": self.get_health})),
             Route(READINESS, Endpoint({"GET": self.get_readiness})),
