@@ -30,7 +30,12 @@ class TaskAction:
     @property
     def states(self) -> frozenset[State]:
         """The states of tasks that it is for."""
-        return frozenset(VERBS[self.verb]) | (FINISHED if self.verb == "delete" else frozenset())
+        return frozenset(VERBS[self.verb])
+
+    @property
+    def forgets(self) -> frozenset[State]:
+        """The states of tasks whose rows it removes: only where that is asked for."""
+        return FINISHED if self.verb == "delete" else frozenset()
 
     def is_reached(self, state: State) -> bool:
         """True when there is nothing left to do: the task is where the action would have brought it."""
@@ -87,15 +92,16 @@ def check_force(action: TaskAction, *, force: bool) -> bool:
     return force
 
 
-def refusal_of(answer: CommandAnswer) -> Rejected | None:
-    """Why the worker did not do it, for who asked for one task; None when it did."""
+def refusal_of(action: TaskAction, answer: CommandAnswer) -> Rejected | None:
+    """Why the worker did not do it, for who asked for one task; None when it did. Pure."""
     if not answer.refused:
         return None
     code = _REASONS.get(answer.reason or "")
     if code is not None:
         return Rejected(code)
     reason = answer.reason or "not possible"
-    return Rejected("wrong_state", f"{reason[0].upper()}{reason[1:]}.")
+    states = ", ".join(state.label for state in sorted(action.states))
+    return Rejected("wrong_state", f"{reason[0].upper()}{reason[1:]}. What {action.verb} is for: {states}.")
 
 
 def is_passed_over(answer: CommandAnswer) -> bool:

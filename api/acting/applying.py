@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from api.access.requester import Requester
-from api.acting.actions import ACTIONS, TaskAction, is_passed_over, judge
+from api.acting.actions import ACTIONS, is_passed_over, judge
 from api.acting.errands import Errand, Errands
-from api.acting.selections import KeptSelection, Selections, Step, TakenSelection
+from api.acting.selections import FrozenSelection, KeptSelection, Selections, Step, TakenSelection
 from api.queries.reader import Reader
 from api.threads import joined
 from daemon.access.caller import Caller
@@ -41,16 +41,17 @@ class Sifted:
 
 
 def sift(
-    members: Sequence[str], tasks: Sequence[Task], action: TaskAction, caller: Caller, *, force: bool, at: float,
+    selection: FrozenSelection, members: Sequence[str], tasks: Sequence[Task], caller: Caller, at: float,
 ) -> Sifted:
     """What to ask for of some members of a selection, of which `tasks` are still there: rights and states of now count.
 
     Pure.
     """
-    fitting = [task for task in tasks if task.state in action.states]
+    action = ACTIONS[selection.action]
+    fitting = [task for task in tasks if task.state in selection.states]
     may = [task for task in fitting if judge(caller, action.permission, task).code is None]
-    commands = tuple(Command(verb=action.verb, task_id=task.task_id, force=force, asked_by=caller.name, asked_at=at)
-                     for task in may)
+    commands = tuple(Command(verb=action.verb, task_id=task.task_id, force=selection.force, asked_by=caller.name,
+                             asked_at=at) for task in may)
     return Sifted(commands, skipped=len(members) - len(fitting), refused=len(fitting) - len(may))
 
 
@@ -135,8 +136,7 @@ class Applier:
             caller = await self._who(taken, requester)
             at = time.time()
             tasks = await joined(self._threads.submit(self._reader.find_all, shard, members))
-            selection = taken.selection
-            sifted = sift(members, tasks, ACTIONS[selection.action], caller, force=selection.force, at=at)
+            sifted = sift(taken.selection, members, tasks, caller, at)
             step = asked(taken.steps[shard], sifted, at)
             if not sifted.commands:
                 await self._note(taken, shard, done(step, len(members), ()))

@@ -11,7 +11,7 @@ from api.queries.task_query import Question, question_of
 from daemon.config import Config
 from daemon.errors import Rejected
 from daemon.model.names import printable
-from daemon.model.task import Task
+from daemon.model.task import State, Task
 from daemon.model.upload import END_OF_TIME_S, first_id_of
 
 #: Tasks of one selection.
@@ -37,6 +37,11 @@ class PreviewWish:
     question: Question
     #: As it was given.
     filter: dict[str, Any]
+
+    @property
+    def states(self) -> frozenset[State]:
+        """The states in which the tasks are acted on, also where they have moved on meanwhile."""
+        return self.action.states | (self.question.states & self.action.forgets)
 
 
 @dataclass(kw_only=True)
@@ -109,7 +114,7 @@ def _question(chosen: dict[str, Any], action: TaskAction, config: Config) -> Que
         question = question_of(texts, config)
     except Rejected as error:
         raise Rejected("bad_action", error.detail) if error.code == "bad_query" else error from error
-    fitting = question.states & action.states if question.states else action.states
+    fitting = question.states & (action.states | action.forgets) if question.states else action.states
     return replace(question, states=fitting, after=None if before is None else first_id_of(_time(before)))
 
 

@@ -53,6 +53,8 @@ class FrozenSelection:
     #: What is to be done with them, one of `api.acting.actions.ACTIONS`.
     action: str
     force: bool
+    #: The states in which that is done (numbers of `daemon.model.task.State`).
+    states: list[int]
     made_at: float
     #: How they were chosen, as it was given.
     filter: dict[str, Any]

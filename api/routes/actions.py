@@ -61,7 +61,7 @@ class ActionRoutes:
         if not report.complete:
             return _asked(errand, report, caller, now or task)
         [answer] = report.answers.values()
-        refusal = refusal_of(answer)
+        refusal = refusal_of(action, answer)
         if refusal is None:
             return NOTHING if now is None else json_answer(200, view_of(caller, now))
         if now is not None and action.is_reached(now.state):

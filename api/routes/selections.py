@@ -83,8 +83,9 @@ class SelectionRoutes:
         tasks = self._reader.newest(wish.question, Sight(caller)) if wish.question.states else iter(())
         chosen = choose(tasks, self._reader.shards, ended=self._ended.is_set)
         selection = self._selections.put(FrozenSelection(
-            id="", owner=caller.name, root=caller.root, action=wish.action.verb, force=wish.force, made_at=time.time(),
-            filter=wish.filter, members={}, size_bytes=chosen.size_bytes, cut=chosen.cut), chosen.members)
+            id="", owner=caller.name, root=caller.root, action=wish.action.verb, force=wish.force,
+            states=sorted(wish.states), made_at=time.time(), filter=wish.filter, members={},
+            size_bytes=chosen.size_bytes, cut=chosen.cut), chosen.members)
         described = describe_selection(self._selections.find(selection.id, caller.name))
         return json_answer(200, {**described, "samples": [describe(task) for task in chosen.samples]}, _NO_STORE)
 

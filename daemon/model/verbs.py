@@ -17,8 +17,10 @@ VERBS: Final[dict[str, dict[State, State]]] = {
     "flush": {State.DEFERRED: State.QUEUED},
 }
 #: What to do instead, where people are likely to ask.
-_INSTEAD: Final = {("cancel", State.FAILED): "; delete removes a dead letter",
-                   ("delete", State.HELD): "; cancel it", ("delete", State.QUEUED): "; cancel it"}
+_INSTEAD: Final = {
+    ("cancel", State.FAILED): "; delete removes a dead letter", ("retry", State.HELD): "; release it",
+    **dict.fromkeys((("delete", state) for state in (State.QUEUED, State.PUSHING, State.DEFERRED, State.HELD)),
+                    "; cancel it")}
 
 #: Why something is refused although the state of its task would do.
 NEWER_EXISTS: Final = "a newer upload to the same path exists; --force delivers the older bytes over it"

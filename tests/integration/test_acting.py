@@ -1,11 +1,13 @@
 """Acting on tasks over HTTP: one service with a worker, asked as people and programs ask it."""
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from api.acting.selections import Selections, Step
 from tests.support.client import Answer
 from tests.support.service import Service
 from tests.support.tokens import make_token
@@ -64,7 +66,7 @@ class Asked:
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service whose instance c1 is there, for all tests of the module."""
     with Service(tmp_path_factory.mktemp("acting"), {"queue": {"shards": 2}}) as made:
-        for name in ("c1", "c2", "c3"):
+        for name in ("c1", "c2", "c3", "c4"):
             (made.layout.instances / name).mkdir(parents=True)
         # Nothing ever comes into an instance: what is not a dead letter stays deferred.
         yield made.start("push.rename=EIO")
@@ -276,3 +278,49 @@ def test_without_a_worker_it_is_kept_and_done_later(service: Service, root: Aske
     applied: Any = eventually(lambda: (found := root.apply(shown["selection"])).status == 200 and found.json, what="the rest")
     assert applied["changed"] + applied["skipped"] == shown["count"]
     assert {root.state(task) for task in tasks[1:]} == {"cancelled"}
+
+
+@pytest.mark.parametrize("fault", ["selection.note=kill@2", pytest.param("selection.note=kill@1", marks=pytest.mark.slow)])
+def test_whoever_dies_while_it_applies_a_selection_has_nobody_asked_twice(service: Service, root: Asked, fault: str) -> None:
+    """Before the worker is asked, or before its answers are noted: applied again, the rest is done, and each task once."""
+    tasks = [root.dead(f"/dying/{number}", instance="c4") for number in range(3)]
+    wanted = root.preview("retry", force=True, state="failed", instance="c4").json
+    service.kill("api")
+    service.begin("api", fault)
+    service.wait_ready()
+    commanded = len(service.events("task.commanded"))
+    asked = {"selection": wanted["selection"]}
+    assert service.client.request("POST", "/v1/tasks:apply", json.dumps(asked).encode()) is None
+    service.kill("api")
+    service.start()
+    found = root.ask("GET", f"/v1/selections/{wanted['selection']}").json
+    assert (found["state"], found["changed"]) == ("previewed" if fault.endswith("1") else "interrupted", 0)
+    applied = root.apply(wanted["selection"])
+    assert (applied.status, applied.json["changed"]) == (200, wanted["count"])
+    done = [event["task_id"] for event in service.events("task.commanded")[commanded:]]
+    assert len(done) == wanted["count"]
+    assert set(tasks) <= set(done)
+    for task in tasks:
+        root.wait(task, "failed")
+    assert root.apply(root.preview("delete", instance="c4").json["selection"]).status == 200
+
+
+def test_what_was_noted_and_never_asked_is_asked(service: Service, root: Asked) -> None:
+    """A note is written first: the commands may not have come into the queue, or have gone with its database."""
+    task = root.dead("/noted", instance="c4")
+    wanted = root.preview("delete", instance="c4").json
+    taken = Selections(service.layout).take(wanted["selection"], service_name(root))
+    assert taken is not None
+    [shard] = taken.selection.members
+    under_way = root.apply(wanted["selection"])
+    assert (under_way.status, under_way.json["state"]) == (202, "applying")
+    taken.note(shard, Step(asked_at=time.time(), asked_skipped=1))
+    taken.close()
+    assert [root.apply(wanted["selection"]).json[name] for name in ("state", "changed", "skipped")] == ["applied", 1, 0]
+    assert root.state(task) == "cancelled"
+
+
+def service_name(asked: Asked) -> str:
+    """The name that somebody has there."""
+    files = asked.service.layout.selections.iterdir()
+    return str(json.loads(max(files, key=lambda file: file.stat().st_mtime).read_bytes().partition(b"\n")[0])["owner"])
