@@ -7,7 +7,7 @@
     locks/, bells/                one file a shard: who serves it; how to wake it; its pulse
     locks/append, locks/migration who appends to the queue, who changes the number of shards
     lost+found/                   what was doubtful and set aside
-    access/                       what the API keeps about who may do what
+    access/                       what the API keeps about who may do what, and what clients chose to act on
     instances/                    what the `directory` target delivered
 
 Nothing is ever open to the world; elsewhere than in an installed service all of it belongs to one user.
