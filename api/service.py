@@ -129,17 +129,17 @@ class _Service:
         tokens = TokenRoutes(self._live, self._delegations, self._asking)
         pages, audit = Shares(lambda: PAGES_AT_ONCE, counts, Column.PAGES), auditing(self._refusals)
         finder = TaskFinder(self._reader, self._threads, self._refusals)
-        errands = Errands(layout, self._reader, self._acting)
-        actions = ActionRoutes(self._live, errands, finder, self._reader.shards)
+        self._errands = Errands(layout, self._reader, self._acting)
+        act = Shares(lambda: ACTIONS_AT_ONCE, counts, Column.ACTIONS)
+        actions = ActionRoutes(self._live, self._errands, finder, self._reader.shards, act)
         selections = Selections(layout)
-        self._applier = Applier(selections, errands, self._reader, self._acting)
+        self._applier = Applier(selections, self._errands, self._reader, self._acting)
         self._selecting = SelectionRoutes(self._live, self._reader, selections, self._applier, self._choosing)
         contents = ContentRoutes(self._spool, finder, self._fetching)
-        act = Shares(lambda: ACTIONS_AT_ONCE, counts, Column.ACTIONS)
         fetch = Shares(lambda: CONTENTS_AT_ONCE, counts, Column.CONTENTS)
         routes = [
-            *actions.routes(act, audit), *self._selecting.routes(act, audit), *contents.routes(fetch, audit),
-            *courier.routes(pages, audit, actions.handlers()["delete"]), *tokens.routes(pages, audit)]
+            *courier.routes(pages, audit, actions.delete), *tokens.routes(pages, audit), *actions.routes(audit),
+            *self._selecting.routes(act, audit), *contents.routes(fetch, audit)]
         app = build(routes, self._live, doorkeeper, self._refusals)
         self._server = Server(app, doors, Hooks(
             drain_s=lambda: self._live.config.api.drain_s,
@@ -211,7 +211,8 @@ class _Service:
         return 2 * self._live.config.api.max_connections + SPARE_CONNECTIONS
 
     def _stop_admitting(self) -> None:
-        self._admission.draining = True
+        self._admission.draining = self._errands.ending = True
+        self._selecting.end()
 
     def _status(self) -> str:
         return f"{self._receiving.total} uploads running, {self._admission.waiting.tasks} tasks waiting"

@@ -122,7 +122,7 @@ class Applier:
             return
         try:
             for shard, count in taken.selection.members.items():
-                while taken.steps[shard].done < count:
+                while taken.steps[shard].done < count and not self._errands.ending:
                     if not await self._work_batch(taken, shard, requester):
                         break
         finally:

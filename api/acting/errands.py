@@ -52,6 +52,8 @@ class Errands:
         self._layout = layout
         self._reader = reader
         self._threads = threads
+        #: True once the process is to end: nobody waits for an answer any more, as the worker does it all the same.
+        self.ending = False
 
     async def ask(self, shard: int, commands: Sequence[Command]) -> Errand:
         """Ask a shard's worker, durably. Raises Rejected: 'commands_full', 'queue_unreadable' or 'no_room'.
@@ -88,7 +90,7 @@ class Errands:
         while True:
             await asyncio.sleep(pause_s)
             report = await joined(self._threads.submit(self._look, errand))
-            if report.complete or not report.attended or clock() >= until:
+            if report.complete or not report.attended or self.ending or clock() >= until:
                 return report
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S, max(until - clock(), 0))
 

@@ -82,6 +82,8 @@ class SelectionRoutes:
         # Who filters by states of which none fits has chosen nothing.
         tasks = self._reader.newest(wish.question, Sight(caller)) if wish.question.states else iter(())
         chosen = choose(tasks, self._reader.shards, ended=self._ended.is_set)
+        if self._ended.is_set():
+            raise Rejected("draining")
         selection = self._selections.put(FrozenSelection(
             id="", owner=caller.name, root=caller.root, action=wish.action.verb, force=wish.force,
             states=sorted(wish.states), made_at=time.time(), filter=wish.filter, members={},
