@@ -132,7 +132,7 @@ class _Service:
         self._errands = Errands(layout, self._reader, self._acting)
         act = Shares(lambda: ACTIONS_AT_ONCE, counts, Column.ACTIONS)
         actions = ActionRoutes(self._live, self._errands, finder, self._reader.shards, act)
-        selections = Selections(layout)
+        selections = Selections(layout, self._reader.shards)
         self._applier = Applier(selections, self._errands, self._reader, self._acting)
         self._selecting = SelectionRoutes(self._live, self._reader, selections, self._applier, self._choosing)
         contents = ContentRoutes(self._spool, finder, self._fetching)

@@ -58,8 +58,9 @@ class FrozenSelection:
     made_at: float
     #: How they were chosen, as it was given.
     filter: dict[str, Any]
-    #: How many of them each shard has, those without left out.
+    #: How many of them each shard has, those without left out; and how many shards there were.
     members: dict[int, int]
+    shards: int = 1
     size_bytes: int
     #: True when there were more than may be in one, or looking for them took too long.
     cut: bool
@@ -106,10 +107,11 @@ class KeptSelection:
 
 
 class Selections:
-    """The selections under one state directory. May be used from several threads and processes."""
+    """The selections under one state directory of so many shards. May be used from several threads and processes."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, shards: int) -> None:
         self._layout = layout
+        self._shards = shards
 
     def put(self, selection: FrozenSelection, members: Mapping[int, Sequence[str]]) -> FrozenSelection:
         """Keep a selection of these tasks, by shard; return it with its id.
@@ -118,7 +120,7 @@ class Selections:
         'selections_unreadable'.
         """
         counts = {shard: len(ids) for shard, ids in members.items() if ids}
-        made = replace(selection, id=secrets.token_hex(16), members=counts)
+        made = replace(selection, id=secrets.token_hex(16), members=counts, shards=self._shards)
         with _explained():
             self._make_directory()
             self._make_way(made)
@@ -160,7 +162,7 @@ class Selections:
             descriptor = self._layout.open(self._layout.selections / selection_id, flags)
         except FileNotFoundError as error:
             raise Rejected("selection_not_found") from error
-        with _File(selection_id, descriptor) as file:
+        with _File(selection_id, descriptor, self._shards) as file:
             yield file
 
     def _make_directory(self) -> None:
@@ -259,8 +261,9 @@ class TakenSelection:
 class _File:
     """The file of a selection, open."""
 
-    def __init__(self, selection_id: str, descriptor: int) -> None:
+    def __init__(self, selection_id: str, descriptor: int, shards: int) -> None:
         self._id = selection_id
+        self._shards = shards
         self.descriptor = descriptor
         self.members_at = 0
         self._kept = False
@@ -294,14 +297,14 @@ class _File:
         return found
 
     def read(self) -> KeptSelection | None:
-        """The selection; None when it has ended, or is none, or is not written to its end."""
+        """The selection; None when it has ended, is none, was not written to its end, or is of other shards."""
         # Before all else: whoever is at it may be at its end when the steps are read.
         running = is_locked(self.descriptor)
         if os.fstat(self.descriptor).st_nlink == 0 or (self.is_old and not running):
             return None
         head, ends, _ = os.pread(self.descriptor, _HEADER_BYTES, 0).partition(b"\n")
         selection = _selection_in(head)
-        if not ends or selection is None or selection.id != self._id:
+        if not ends or selection is None or (selection.id, selection.shards) != (self._id, self._shards):
             return None
         self.members_at = len(head) + 1
         steps_at = self.members_at + selection.count * _ID_BYTES

@@ -309,7 +309,7 @@ def test_what_was_noted_and_never_asked_is_asked(service: Service, root: Asked) 
     """A note is written first: the commands may not have come into the queue, or have gone with its database."""
     task = root.dead("/noted", instance="c4")
     wanted = root.preview("delete", instance="c4").json
-    taken = Selections(service.layout).take(wanted["selection"], service_name(root))
+    taken = Selections(service.layout, service.shards).take(wanted["selection"], service_name(root))
     assert taken is not None
     [shard] = taken.selection.members
     under_way = root.apply(wanted["selection"])

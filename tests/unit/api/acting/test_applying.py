@@ -60,7 +60,7 @@ class Desk:
 def desk(depot: Depot) -> Iterator[Desk]:
     """The desk of one process."""
     with closing(Reader(depot.layout, depot.spool, 1)) as reader, ThreadPoolExecutor(1) as threads:
-        errands, selections = Errands(depot.layout, reader, threads), Selections(depot.layout)
+        errands, selections = Errands(depot.layout, reader, threads), Selections(depot.layout, 1)
         yield Desk(depot, errands, selections, Applier(selections, errands, reader, threads))
 
 

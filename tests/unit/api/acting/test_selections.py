@@ -29,7 +29,7 @@ def layout(quick_path: Path) -> Layout:
 @pytest.fixture
 def selections(layout: Layout) -> Selections:
     """What keeps them."""
-    return Selections(layout)
+    return Selections(layout, 3)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_members_are_read_as_they_were_put_and_steps_as_they_were_noted(
     taken.close()
     with (layout.selections / made.id).open("ab") as file:
         file.write(b'{"shard": 0, "done": 3')
-    again = Selections(layout).take(made.id, "me")
+    again = Selections(layout, 3).take(made.id, "me")
     assert again is not None
     assert again.steps == {0: Step(done=2, changed=1, skipped=1), 2: Step()}
     assert again.next_members(0, 9) == ids[0][2:]
@@ -94,7 +94,10 @@ def test_one_at_a_time_applies_it(selections: Selections, ids: dict[int, list[st
 
 
 def test_it_is_its_makers_alone_and_ends(layout: Layout, selections: Selections, ids: dict[int, list[str]]) -> None:
-    """For all others it is not there; one that is being applied does not end, and each note gives it new time."""
+    """For all others it is not there. It does not end while it is applied, and each note gives it new time.
+
+    Where the number of shards is another one by now, its members are elsewhere: it has ended.
+    """
     made = selections.put(WISH, ids)
     for wrong in (made.id[::-1], "x", "", "../../tokens"):
         with pytest.raises(Rejected) as error:
@@ -113,8 +116,10 @@ def test_it_is_its_makers_alone_and_ends(layout: Layout, selections: Selections,
     age(layout, made.id, LIFETIME_S + 1)
     with pytest.raises(Rejected):
         selections.find(made.id, "me")
-    selections.put(WISH, ids)
+    newer = selections.put(WISH, ids)
     assert not (layout.selections / made.id).exists()
+    with pytest.raises(Rejected):
+        Selections(layout, 2).find(newer.id, "me")
 
 
 def test_an_identity_keeps_few_and_those_under_one_root_no_more_than_some(
