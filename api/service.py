@@ -15,6 +15,9 @@ from api.access.identify import Doorkeeper, Known
 from api.access.live_tokens import LOOK_S
 from api.access.quotas import Quotas
 from api.access.roster import Roster
+from api.acting.applying import Applier
+from api.acting.errands import Errands
+from api.acting.selections import Selections
 from api.following.hub import Hub
 from api.following.stream import Streams
 from api.http.peers import Shares
@@ -23,11 +26,15 @@ from api.http.server import Hooks, Server
 from api.live_config import LiveConfig
 from api.live_tls import LiveTls
 from api.queries.reader import Reader, free_bytes
+from api.routes.actions import ACTIONS_AT_ONCE, ActionRoutes
 from api.routes.app import PAGES_AT_ONCE, Courier, build
+from api.routes.content import CONTENTS_AT_ONCE, ContentRoutes
 from api.routes.endpoint import Route, auditing
 from api.routes.events import STREAMS_SHARE, EventRoutes
 from api.routes.health import Probe
+from api.routes.one_task import TaskFinder
 from api.routes.openapi import DescriptionRoutes
+from api.routes.selections import SelectionRoutes
 from api.routes.tokens import TokenRoutes
 from api.threads import joined
 from api.uploads.admission import Admission
@@ -50,6 +57,10 @@ from daemon.state.layout import Layout
 READING_THREADS: Final = 2
 #: Threads that look after rights which were handed on: nobody waits there for a long list.
 ACCESS_THREADS: Final = 2
+#: Threads that ask the workers for something, and look for their answers.
+ACTING_THREADS: Final = 2
+#: Threads that read bytes for who fetches them.
+FETCHING_THREADS: Final = 2
 #: Connections besides two for each upload that may run: for questions, and idle ones.
 SPARE_CONNECTIONS: Final = 64
 #: Rights end by themselves, too: the uploads under way are gone through at least so often.
@@ -121,6 +132,9 @@ class _Service:
         self._changed = asyncio.Event()
         self._delegations = open_delegations(layout)
         self._asking = begin_pool(ACCESS_THREADS, "access")
+        self._acting = begin_pool(ACTING_THREADS, "act")
+        self._choosing = begin_pool(1, "choose")
+        self._fetching = begin_pool(FETCHING_THREADS, "fetch")
         doorkeeper = Doorkeeper(lambda: self._roster.known, Children(self._delegations, self._asking).find)
         _warn_about(doors, self._roster.known)
         self._tls = LiveTls(config, self._threads) if any(door.tls for door in doors) else None
@@ -135,8 +149,18 @@ class _Service:
         events = EventRoutes(self._live, self._streams)
         streams = Shares(
             lambda: math.ceil(self._live.config.api.max_connections * STREAMS_SHARE), counts, Column.STREAMS)
+        finder = TaskFinder(self._reader, self._threads, self._refusals)
+        self._errands = Errands(layout, self._reader, self._acting)
+        act = Shares(lambda: ACTIONS_AT_ONCE, counts, Column.ACTIONS)
+        actions = ActionRoutes(self._live, self._errands, finder, self._reader.shards, act)
+        selections = Selections(layout, self._reader.shards)
+        self._applier = Applier(selections, self._errands, self._reader, self._acting)
+        self._selecting = SelectionRoutes(self._live, self._reader, selections, self._applier, self._choosing)
+        contents = ContentRoutes(self._spool, finder, self._fetching)
+        fetch = Shares(lambda: CONTENTS_AT_ONCE, counts, Column.CONTENTS)
         self.routes = DescriptionRoutes().routes([
-            *courier.routes(pages, audit), *tokens.routes(pages, audit), *events.routes(streams, audit)])
+            *courier.routes(pages, audit, actions.delete), *tokens.routes(pages, audit), *events.routes(streams, audit),
+            *actions.routes(audit), *self._selecting.routes(act, audit), *contents.routes(fetch, audit)])
         app = build(self.routes, self._live, doorkeeper, self._refusals)
         self._server = Server(app, doors, Hooks(
             drain_s=lambda: self._live.config.api.drain_s,
@@ -158,6 +182,8 @@ class _Service:
         try:
             return await self._server.run()
         finally:
+            self._selecting.end()
+            await self._applier.end()
             for task in watching:
                 task.cancel()
             self._refusals.close()
@@ -171,7 +197,8 @@ class _Service:
         self._hub.close()
         self._streams.close()
         self._watching.shutdown()
-        self._asking.shutdown()
+        for pool in (self._asking, self._acting, self._choosing, self._fetching):
+            pool.shutdown()
         self._reader.close()
         self._delegations.close()
         ended = self._storage.close()
@@ -208,7 +235,8 @@ class _Service:
         return 2 * self._live.config.api.max_connections + SPARE_CONNECTIONS
 
     def _stop_admitting(self) -> None:
-        self._admission.draining = True
+        self._admission.draining = self._errands.ending = True
+        self._selecting.end()
 
     def _status(self) -> str:
         return f"{self._receiving.total} uploads running, {self._admission.waiting.tasks} tasks waiting"

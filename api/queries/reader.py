@@ -14,7 +14,7 @@ from daemon.errors import QueueFault, Rejected
 from daemon.model.task import PENDING, State, Task
 from daemon.spool import Receive, Room
 from daemon.state.layout import Layout
-from daemon.task_queue import Happened, Intake, Position, Total, open_intake
+from daemon.task_queue import Command, CommandAnswer, Happened, Intake, Position, Total, open_intake
 
 #: Tasks that are in memory of each shard while a page is made.
 STEP: Final = 64
@@ -149,6 +149,26 @@ class Reader:
     def find_all(self, shard: int, task_ids: Sequence[str]) -> list[Task]:
         """Those of these tasks that are in a shard, whoever may see them. Raises as `find`."""
         return self._ask(shard, lambda queue: queue.find_all(task_ids))
+
+    def ask(self, shard: int, commands: Sequence[Command]) -> list[int]:
+        """Ask a shard's worker for something, durably; the numbers of the commands. Raises as `find`."""
+        return self._ask(shard, lambda queue: queue.ask(commands))
+
+    def answers(self, shard: int, numbers: Sequence[int]) -> dict[int, CommandAnswer]:
+        """What became of those of these commands that are still known. Raises as `find`."""
+        return self._ask(shard, lambda queue: queue.answers(numbers))
+
+    def asked(self, shard: int, at: float, by: str) -> dict[str, int]:
+        """The numbers of the commands of exactly that time and name, by the ids of their tasks. Raises as `find`."""
+        return self._ask(shard, lambda queue: queue.asked(at, by))
+
+    def pending_commands(self, shard: int) -> int:
+        """How many commands wait for a shard's worker. Raises as `find`."""
+        return self._ask(shard, lambda queue: queue.pending_commands())
+
+    def epoch(self, shard: int) -> str:
+        """What tells the database of a shard from the one that takes its place. Raises as `find`."""
+        return self._ask(shard, lambda queue: queue.position()).epoch
 
     def _count(self, shard: int) -> Waiting:
         totals = self._ask(shard, lambda queue: queue.totals(PENDING)).values()

@@ -94,7 +94,11 @@ class Question:
 
 def read_question(query: bytes, config: Config) -> Question:
     """Read the parameters of GET /v1/tasks. Raises Rejected."""
-    parameters = read_query(query, PARAMETERS)
+    return question_of(read_query(query, PARAMETERS), config)
+
+
+def question_of(parameters: dict[str, str], config: Config) -> Question:
+    """What parameters ask for, each of which is known. Raises Rejected."""
     after = parameters.get("after")
     if after is not None and not is_task_id(after):
         raise Rejected("bad_query", "`after` is not the id of a task.")

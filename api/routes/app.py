@@ -5,6 +5,7 @@ from concurrent.futures import Executor
 from typing import Any, Final
 
 from api.access.identify import Doorkeeper
+from api.http.description import Handler
 from api.http.early_response import EarlyAnswers
 from api.http.parameters import check_configured, collect, read_query
 from api.http.peers import Shares
@@ -60,13 +61,13 @@ class Courier:
         self._examiner = health.Examiner(probe, threads)
         self._threads = threads
 
-    def routes(self, pages: Shares, audit: Audit) -> list[Route]:
-        """The addresses; `pages` has the pages that wait to be read in all API processes."""
+    def routes(self, pages: Shares, audit: Audit, delete: Handler) -> list[Route]:
+        """The addresses; `pages` has the pages that wait to be read in all API processes, `delete` deletes a task."""
         other_method = text_answer(405, "POST method required.")
         return [
             Route(UPLOAD, Endpoint({"POST": POSTING.by(self.post_upload)}, plain_problem, other_method)),
             Route("/v1/instances/{instance}/files/{path:path}", Endpoint({"PUT": PUTTING.by(self.put_file)})),
-            Route("/v1/tasks/{task_id}", Endpoint({"GET": SHOWING.by(self.get_task)})),
+            Route("/v1/tasks/{task_id}", Endpoint({"GET": SHOWING.by(self.get_task), "DELETE": delete}, audit=audit)),
             Route("/v1/tasks", Few(Endpoint({"GET": LISTING.by(self.get_tasks)}, audit=audit), pages)),
             Route(HEALTH, Endpoint({"GET": health.HEALTH_DESCRIPTION.by(self.get_health)})),
             Route(READINESS, Endpoint({"GET": health.READINESS_DESCRIPTION.by(self.get_readiness)})),

@@ -4,7 +4,6 @@ The token is told once, in the answer to its making. Whoever asks for one that i
 for none.
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -29,8 +28,8 @@ from api.http.peers import Shares
 from api.http.response import NOTHING, REQUESTER, Answer, Receive, Scope, json_answer
 from api.live_config import LiveConfig
 from api.routes.endpoint import Audit, Endpoint, Few, Route
+from api.routes.json_body import read_body, read_object
 from api.threads import joined
-from api.uploads.body import Body
 from daemon.access import token_text
 from daemon.access.caller import Caller
 from daemon.access.children import MAX_HANDED_ON, MAX_LIFETIME_S, hand_on_refusal, is_below
@@ -46,7 +45,6 @@ from daemon.model.view import when
 
 #: Where they are found.
 ADDRESS: Final = "/v1/tokens"
-MAX_BODY_BYTES: Final = 16 * 1024
 MAX_LABEL: Final = 200
 #: Characters of all globs of paths: each upload is held against them, also by clients who look for the slowest ones.
 MAX_PATHS: Final = 2048
@@ -158,19 +156,8 @@ class TokenRoutes:
         caller = _caller(scope)
         read_query(scope["query_string"], _NO_PARAMETERS)
         _require_delegate(caller)
-        body = await self._read(scope, receive)
+        body = await read_body(scope, receive, self._live.pace())
         return await joined(self._threads.submit(self._make, caller, body))
-
-    async def _read(self, scope: Scope, receive: Receive) -> bytes:
-        # The way in lets one length through, or none, and a number.
-        length = next((int(value) for name, value in scope["headers"] if name == b"content-length"), None)
-        body = Body(receive, length=length, max_bytes=MAX_BODY_BYTES, pace=self._live.pace())
-        try:
-            if length is not None and length > MAX_BODY_BYTES:
-                raise Rejected("long_body")
-            return b"".join(await body.pieces(MAX_BODY_BYTES + 1))
-        except Rejected as error:
-            raise Rejected("long_body") if error.code == "too_large" else error from error
 
     def _make(self, caller: Caller, body: bytes) -> Answer:
         now = time.time()
@@ -232,7 +219,7 @@ class TokenRoutes:
 
 def read_wish(body: bytes, now: float) -> TokenWish:
     """What a body asks for. Raises Rejected('bad_json' or 'bad_grant')."""
-    given = _read_object(body)
+    given = read_object(body)
     expiry = {key: given.pop(key) for key in _EXPIRY if key in given}
     label = given.pop("label", "")
     try:
@@ -242,34 +229,6 @@ def read_wish(body: bytes, now: float) -> TokenWish:
         return TokenWish(grant=_grant(given), expires_at=_expiry(expiry, now), label=_label(label))
     except ValueError as error:
         raise Rejected("bad_grant", f"{printable(str(error), _DETAIL_LENGTH)}.") from error
-
-
-def _read_object(body: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(body.decode("utf-8"), object_pairs_hook=_once, parse_float=_number,
-                           parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        raise Rejected("bad_json", f"The body is not legal JSON: {printable(str(error), _DETAIL_LENGTH)}.") from error
-    if not isinstance(found, dict):
-        raise Rejected("bad_json", "The body is not a JSON object.")
-    return found
-
-
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key is there twice")
-    return found
-
-
-def _number(text: str) -> float:
-    """In JSON 2.0 is the number 2, a whole one."""
-    found = float(text)
-    return int(found) if found.is_integer() else found
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number in JSON")
 
 
 def _grant(given: Mapping[str, object]) -> Grant:

@@ -88,6 +88,10 @@ EVENTS: Final[dict[str, LogEvent]] = _table(
     ("target.not_swept", "warning", "A part file may be left over in an instance and could not be removed"),
     # --- what a person asked for --------------------------------------------------------------------------
     ("task.commanded", "info", "A task was changed by a person"),
+    ("task.saved", "info", "Somebody fetches the bytes of a task"),
+    ("content.cut_off", "error", "The bytes of a task are not those that were accepted, or cannot be read; who fetched"
+                                 " them got less than all"),
+    ("selection.interrupted", "warning", "A selection was not applied to its end; it can be applied again"),
     ("task.expired", "warning", "A dead letter was removed: it was kept for retention.failed_s"),
     ("task.command_refused", "warning", "What a person asked for could not be done"),
     # --- the storage --------------------------------------------------------------------------------------

@@ -24,10 +24,11 @@ class Permission(StrEnum):
     #: To see tasks at the destinations that are allowed.
     READ = "read"
     CANCEL = "cancel"
+    #: To hold tasks, and to release them.
     HOLD = "hold"
     RETRY = "retry"
     DELETE = "delete"
-    #: To fetch the bytes of dead letters.
+    #: To fetch the bytes of dead letters, and of tasks that are held.
     SAVE = "save"
     #: To hand on a part of one's own rights.
     DELEGATE = "delegate"

@@ -146,6 +146,12 @@ class Ask(Protocol):
     def answers(self, numbers: Sequence[int]) -> dict[int, CommandAnswer]:
         """What became of those of these commands that are still known, by their numbers."""
 
+    def asked(self, at: float, by: str) -> dict[str, int]:
+        """The numbers of the commands of exactly that time and name that are still known, by the ids of their tasks.
+
+        So whoever does not know whether `ask` was done can find out. It takes longer the more answers are kept.
+        """
+
     def pending_commands(self) -> int:
         """How many commands are not done yet."""
 

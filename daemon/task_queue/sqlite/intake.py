@@ -132,6 +132,10 @@ class SqliteIntake:
         """What became of those of these commands that are still known. Raises QueueFault."""
         return self._current().answers(numbers)
 
+    def asked(self, at: float, by: str) -> dict[str, int]:
+        """The numbers of the commands of exactly that time and name that are still known. Raises QueueFault."""
+        return self._current().asked(at, by)
+
     def newest_order(self) -> int:
         """The highest order that was ever given. Raises QueueFault."""
         return self._current().newest_order()

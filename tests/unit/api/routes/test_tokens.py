@@ -24,7 +24,8 @@ from api.live_config import LiveConfig
 from api.routes import tokens as token_routes
 from api.routes.app import build
 from api.routes.endpoint import auditing
-from api.routes.tokens import MAX_BODY_BYTES, TokenRoutes, read_wish
+from api.routes.json_body import MAX_BODY_BYTES
+from api.routes.tokens import TokenRoutes, read_wish
 from daemon.access.caller import Caller, Link, anonymous
 from daemon.access.children import MAX_LIFETIME_S, caller_of
 from daemon.access.token_text import read
