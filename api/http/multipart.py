@@ -30,7 +30,7 @@ _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
-class Ended(Enum):
+class EndOf(Enum):
     """What has ended."""
 
     PART = "part"
@@ -38,7 +38,7 @@ class Ended(Enum):
 
 
 #: A part begins with its headers, goes on with its bytes, and ends.
-FormEvent = Headers | bytes | Ended
+FormEvent = Headers | bytes | EndOf
 
 
 class MultipartReader:
@@ -59,8 +59,8 @@ class MultipartReader:
                 "on_part_begin": self._begin_part,
                 "on_header_field": self._add_name, "on_header_value": self._add_value,
                 "on_header_end": self._end_header, "on_headers_finished": self._end_headers,
-                "on_part_data": self._add_data, "on_part_end": lambda: self.events.append(Ended.PART),
-                "on_end": lambda: self.events.append(Ended.FORM),
+                "on_part_data": self._add_data, "on_part_end": lambda: self.events.append(EndOf.PART),
+                "on_end": lambda: self.events.append(EndOf.FORM),
             }, max_header_count=MAX_PART_HEADERS, max_header_size=MAX_PART_HEADER_BYTES)
 
     def feed(self, data: bytes) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
-from api.http.multipart import Ended, FormEvent, MultipartReader
+from api.http.multipart import EndOf, FormEvent, MultipartReader
 from api.http.pace import Pace
 from api.http.parameters import Headers
 from api.http.response import Receive
@@ -41,7 +41,7 @@ class FormBody:
 
         Raises Rejected('bad_form', 'long_form', 'too_slow' or 'incomplete_body') and ClientGone.
         """
-        while (event := await self._next()) is not Ended.FORM:
+        while (event := await self._next()) is not EndOf.FORM:
             if isinstance(event, Mapping):
                 self._within = True
                 return event
@@ -53,7 +53,7 @@ class FormBody:
 
         Raises as `next_part` does.
         """
-        piece = await self._next() if self._within else Ended.PART
+        piece = await self._next() if self._within else EndOf.PART
         if not isinstance(piece, bytes):
             self._within = False
             return {"type": "http.request", "body": b"", "more_body": False}
@@ -62,7 +62,7 @@ class FormBody:
 
     async def is_empty(self) -> bool:
         """True when the part that began last has no bytes; none of them is taken. Raises as `next_part` does."""
-        return await self._first() is Ended.PART
+        return await self._first() is EndOf.PART
 
     async def _next(self) -> FormEvent:
         await self._first()
