@@ -79,10 +79,10 @@ class Outcomes:
         """The answer: 202 if a file was accepted, else the first refusal. Raises Rejected when there was no file."""
         if not self.told:
             raise self.end or Rejected("no_file")
+        end = None if self.end is None else describe_problem(self.end)
         if not self.accepted and self.first_refusal is not None:
-            return problem(self.first_refusal, uploads=self.told)
-        return json_answer(202, {
-            "uploads": self.told, "problem": None if self.end is None else describe_problem(self.end)})
+            return problem(self.first_refusal, uploads=self.told, problem=end)
+        return json_answer(202, {"uploads": self.told, "problem": end})
 
 
 class FormRoutes:
