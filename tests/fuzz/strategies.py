@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from urllib.parse import quote
 
 from hypothesis import strategies as st
@@ -61,7 +62,7 @@ def spoils(good: st.SearchStrategy[bytes], most: int = 4) -> st.SearchStrategy[b
 def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
     """The bytes in pieces."""
     ends = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
-    return [data[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(ends)]
 
 
 cuts = st.lists(st.integers(0, 2**20), max_size=4)

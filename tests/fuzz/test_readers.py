@@ -83,12 +83,15 @@ def test_heads_of_uploads(fuzz: Fuzz) -> None:
                 with contextlib.suppress(Rejected):
                     read_head(headers)
                 with contextlib.suppress(Rejected):
-                    written = [one.encode("ascii", "backslashreplace").decode() for one in (instance, path)]
-                    check_request(read_put(*written, query, headers, CONFIG))
+                    check_request(read_put(_as_sent(instance), _as_sent(path), query, headers, CONFIG))
         with contextlib.suppress(Rejected):
             read_question(query, CONFIG)
 
     fuzz(examine)
+
+
+def _as_sent(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode()
 
 
 def test_forms(fuzz: Fuzz) -> None:
