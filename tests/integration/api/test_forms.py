@@ -95,6 +95,14 @@ def test_other_bodies_and_methods_are_refused(shared: Api) -> None:
     assert ADDRESS in shared.put("root/a", form([]), content_type=TYPE).json()["hint"]
 
 
+def test_page_of_another_site_sends_no_form(shared: Api) -> None:
+    """A browser asks nobody before it sends one."""
+    files = [*TO_ROOT, ("f", "a", b"x")]
+    for more in ({"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec_Fetch_Site": "cross-site"}):
+        assert send(shared, files, **more).code == "cross_site"
+    assert send(shared, files, Origin=f"http://127.0.0.1:{shared.port}", Sec_Fetch_Site="same-origin").status == 202
+
+
 @pytest.mark.parametrize("end", ["field", "cut", "chunked", "garbage"])
 def test_form_that_fails_after_two_files_leaves_them_accepted_and_says_why(shared: Api, end: str) -> None:
     """What was whole stays; what was not leaves nothing."""
