@@ -187,5 +187,10 @@ class _Form:
 
     async def _who_now(self, number: int) -> Requester:
         """Who sends the next file: a form takes its time, and rights may end meanwhile. Raises Rejected."""
-        again = self._requester.again
-        return Requester(await again(), again) if number else self._requester
+        if number == 0:
+            return self._requester
+        try:
+            return Requester(await self._requester.again(), self._requester.again)
+        except Rejected as refusal:
+            self._uploads.tell(refusal, self._peer, self._requester)
+            raise

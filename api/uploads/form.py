@@ -7,7 +7,7 @@ Sources: RFC 7578; the HTML standard, "multipart/form-data encoding algorithm", 
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -41,7 +41,7 @@ _TYPE: Final = re.compile(r"multipart/form-data[ \t]*(;.*)?", re.IGNORECASE)
 _DISPOSITION: Final = re.compile(r"form-data[ \t]*(;.*)?", re.IGNORECASE)
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 #: A parameter of a header. A browser writes a backslash as it is, other clients put one before a quote.
-_PARAMETER: Final = re.compile(rf';[ \t]*({_TOKEN})=(?:"((?:[^"\\]|\\.)*)"|"([^"]*)"|([^;"]*))[ \t]*(?=;|\Z)')
+_PARAMETER: Final = re.compile(rf';[ \t]*({_TOKEN})=(?:"((?:[^"\\]|\\.)*)"|"([^"]*)"|([^;" \t]*))[ \t]*(?=;|\Z)')
 _ESCAPED: Final = re.compile(r'\\(["\\])')
 #: What browsers write for what would end a name.
 _BROWSER_ESCAPE: Final = re.compile("%(22|0D|0A)", re.IGNORECASE)
@@ -184,7 +184,7 @@ def read_target(fields: Mapping[str, str], key: str | None, config: Config) -> F
         gid=read_owner(given.get("gid")), mkdirs=read_flag(given.get("mkdirs")), idempotency_key=key)
 
 
-def read_file(target: FormTarget, part: PartHead, number: int, taken: Iterable[str]) -> UploadRequest:
+def read_file(target: FormTarget, part: PartHead, number: int, taken: Collection[str]) -> UploadRequest:
     """What the file that is the `number`th of its form asks for, from 0; `taken` are the paths of those before.
 
     Raises Rejected.

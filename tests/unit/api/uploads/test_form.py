@@ -1,5 +1,6 @@
 """What a form says of its files."""
 
+import contextlib
 from collections.abc import Mapping
 
 import pytest
@@ -94,6 +95,15 @@ def test_part_without_a_legal_disposition_is_refused() -> None:
             part(disposition)
     with refused("bad_form"):
         read_part({})
+
+
+def test_header_of_a_part_is_read_in_a_time_that_grows_with_its_length() -> None:
+    """However it is made; with a pattern that tries everything these would take minutes."""
+    length = 50_000
+    for filler in (" ", "a", "\\", '\\"', "; ", "=", "%22", "; a="):
+        for text in (f"form-data; filename={filler * length}\"x", f'form-data; filename="{filler * length}', f'form-data; filename="{filler * length}" x'):
+            with contextlib.suppress(Rejected):
+                part(text)
 
 
 def test_fields_say_what_the_parameters_of_a_put_say() -> None:
