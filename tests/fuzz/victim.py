@@ -72,6 +72,9 @@ def _is_documented(status: int, rest: bytes) -> bool:
         # To a HEAD.
         return status in {ERRORS[code].status for code in _FROM_500_ON}
     code = _CODE.search(rest)
+    if b'{"ready": false}' in rest:
+        # Strangers are not told why.
+        return True
     return code is not None and (code[1] or code[2]).decode() in _FROM_500_ON
 
 
