@@ -27,8 +27,10 @@ ALL_TESTS := run() { \
     $(PYTEST) -m "$$1" --power-cuts "$$2" tests --ignore tests/integration --ignore tests/unit && exit $$first; \
   }; run
 
+SECONDS ?= 600
+
 .DEFAULT_GOAL := help
-.PHONY: help run incus test test-fast test-full test-pythons test-versions coverage bench lint docs deb install uninstall venv lock clean
+.PHONY: help run incus test test-fast test-full test-pythons test-versions fuzz coverage bench lint docs deb install uninstall venv lock clean
 
 help: ## say what can be made
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -71,6 +73,9 @@ test-pythons: ## unit and integration tests on each supported Python that this m
 
 test-versions: $(STAMP) ## the live tests against Incus 6.0, Incus 7.0 and LXD 5.0 (root, Debian)
 	@scripts/test-versions
+
+fuzz: $(STAMP) ## hostile heads, forms, queries and ranges, for ten minutes (SECONDS=60)
+	@$(PYTEST) -m fuzz --fuzz-seconds $(SECONDS) --timeout 0 tests/fuzz
 
 coverage: $(STAMP) ## how much of the code the unit and integration tests run, in all of their processes
 	@$(BIN)/coverage erase

@@ -31,6 +31,7 @@ from api.routes.app import PAGES_AT_ONCE, Courier, build
 from api.routes.content import CONTENTS_AT_ONCE, ContentRoutes
 from api.routes.endpoint import Route, auditing
 from api.routes.events import STREAMS_SHARE, EventRoutes
+from api.routes.forms import FormRoutes
 from api.routes.health import Probe
 from api.routes.one_task import TaskFinder
 from api.routes.openapi import DescriptionRoutes
@@ -146,6 +147,7 @@ class _Service:
         courier = Courier(self._live, self._uploads, probe, self._threads, self._refusals)
         tokens = TokenRoutes(self._live, self._delegations, self._asking)
         pages, audit = Shares(lambda: PAGES_AT_ONCE, counts, Column.PAGES), auditing(self._refusals)
+        forms = FormRoutes(self._live, self._uploads, courier.describe)
         events = EventRoutes(self._live, self._streams)
         streams = Shares(
             lambda: math.ceil(self._live.config.api.max_connections * STREAMS_SHARE), counts, Column.STREAMS)
@@ -159,8 +161,9 @@ class _Service:
         contents = ContentRoutes(self._spool, finder, self._fetching)
         fetch = Shares(lambda: CONTENTS_AT_ONCE, counts, Column.CONTENTS)
         self.routes = DescriptionRoutes().routes([
-            *courier.routes(pages, audit, actions.delete), *tokens.routes(pages, audit), *events.routes(streams, audit),
-            *actions.routes(audit), *self._selecting.routes(act, audit), *contents.routes(fetch, audit)])
+            *courier.routes(pages, audit, actions.delete), *forms.routes(), *tokens.routes(pages, audit),
+            *events.routes(streams, audit), *actions.routes(audit), *self._selecting.routes(act, audit),
+            *contents.routes(fetch, audit)])
         app = build(self.routes, self._live, doorkeeper, self._refusals)
         self._server = Server(app, doors, Hooks(
             drain_s=lambda: self._live.config.api.drain_s,

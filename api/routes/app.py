@@ -93,10 +93,13 @@ class Courier:
         _, accepted = await self._uploads.take(
             lambda config: read_put(parts["instance"], parts["path"], scope["query_string"], headers, config), receive,
             state[PEER], state[REQUESTER])
+        return json_answer(202, await self.describe(accepted), *self._accepted_headers(accepted, state))
+
+    async def describe(self, accepted: Accepted) -> dict[str, Any]:
+        """The task of an upload that was accepted, as JSON values. Raises Rejected when it cannot be read."""
         # The first upload's task; its bytes may be there before its row is, after a repair.
         task = await self._find(accepted.task_id, lambda _: True) if accepted.replayed else None
-        described = describe(task) if task else task_query.describe_new(accepted.upload, accepted.task_id)
-        return json_answer(202, described, *self._accepted_headers(accepted, state))
+        return describe(task) if task else task_query.describe_new(accepted.upload, accepted.task_id)
 
     def _accepted_headers(self, accepted: Accepted, state: Mapping[str, Any]) -> list[tuple[str, str]]:
         headers = [("Location", f"{task_query.ADDRESS}/{accepted.task_id}")]

@@ -195,7 +195,7 @@ class Api:
         count = 0
         for link in links.iterdir():
             try:
-                count += "/spool/#" in os.readlink(link)
+                count += "/#" in os.readlink(link).partition("/spool/")[2]
             except FileNotFoundError:
                 continue
         return count
