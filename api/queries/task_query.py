@@ -14,7 +14,7 @@ from daemon.errors import Rejected
 from daemon.model.names import check_project, is_client, printable
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload, is_task_id
-from daemon.model.view import describe
+from daemon.model.view import describe, describe_whole
 
 PARAMETERS: Final = frozenset({"state", "instance", "project", "client", "limit", "after"})
 DEFAULT_LIMIT: Final = 100
@@ -98,7 +98,7 @@ def describe_page(tasks: Iterable[Task], question: Question) -> dict[str, Any]:
 def describe_new(upload: Upload, task_id: str) -> dict[str, Any]:
     """A task that was just made for `upload`, for its client."""
     task = Task(order=0, upload=replace(upload, task_id=task_id), state=State.QUEUED, updated_at=upload.created_at)
-    return describe(task)
+    return describe_whole(task)
 
 
 def _states(text: str | None) -> frozenset[State]:

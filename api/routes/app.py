@@ -39,7 +39,7 @@ from daemon.model.grant import Permission
 from daemon.model.names import printable
 from daemon.model.task import Task
 from daemon.model.upload import is_task_id
-from daemon.model.view import describe
+from daemon.model.view import describe_whole
 
 #: Pages of tasks that are in memory at once, in all processes together, at most a megabyte each.
 PAGES_AT_ONCE: Final = 64
@@ -93,7 +93,7 @@ class Courier:
             state[PEER], state[REQUESTER])
         # The first upload's task; its bytes may be there before its row is, after a repair.
         task = await self._find(accepted.task_id, lambda _: True) if accepted.replayed else None
-        described = describe(task) if task else task_query.describe_new(accepted.upload, accepted.task_id)
+        described = describe_whole(task) if task else task_query.describe_new(accepted.upload, accepted.task_id)
         return json_answer(202, described, *self._accepted_headers(accepted, state))
 
     def _accepted_headers(self, accepted: Accepted, state: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -119,7 +119,7 @@ class Courier:
             for code in hidden:
                 tell_refused(self._refusals, scope, code, sight.caller, task_id=task_id)
             raise Rejected("task_not_found")
-        return json_answer(200, describe(task))
+        return json_answer(200, describe_whole(task))
 
     async def get_tasks(self, scope: Scope, receive: Receive) -> Answer:
         """GET a page of tasks."""
