@@ -14,11 +14,13 @@ from api.access.live_tokens import LOOK_S
 from api.access.quotas import Quotas
 from api.access.roster import Roster
 from api.following.hub import Hub
+from api.following.outcomes import Outcomes
 from api.http.peers import Shares
 from api.http.refusal_log import RefusalLog
 from api.http.server import Hooks, Server
 from api.live_config import LiveConfig
 from api.live_tls import LiveTls
+from api.queries.finder import Finder
 from api.queries.reader import Reader, free_bytes
 from api.routes.app import PAGES_AT_ONCE, Courier, build
 from api.routes.endpoint import auditing
@@ -111,7 +113,11 @@ class _Service:
         self._uploads = Uploads(self._live, self._admission, self._backlog, quotas, self._receiver, self._refusals,
                                 Amounts(self._delegations, self._asking))
         probe = Probe(layout, self._spool, self._reader, self._admission, lambda: self._roster.trouble)
-        courier = Courier(self._live, self._uploads, probe, self._threads, self._refusals)
+        finder = Finder(self._reader, self._threads)
+        self._outcomes = Outcomes(
+            self._live, self._hub, self._reader, finder, self._threads,
+            Shares(lambda: self._max_connections() // 2, counts, Column.WAITING))
+        courier = Courier(self._live, self._uploads, probe, self._threads, self._refusals, finder, self._outcomes)
         tokens = TokenRoutes(self._live, self._delegations, self._asking)
         pages, audit = Shares(lambda: PAGES_AT_ONCE, counts, Column.PAGES), auditing(self._refusals)
         routes = [*courier.routes(pages, audit), *tokens.routes(pages, audit)]
@@ -120,8 +126,8 @@ class _Service:
             drain_s=lambda: self._live.config.api.drain_s,
             connections=Shares(self._max_connections, counts, Column.CONNECTIONS), pace=self._live.pace,
             tls=lambda: None if self._tls is None else self._tls.current, refusals=self._refusals,
-            running=lambda: self._receiving.own, stopping=self._stop_admitting, reload=self._reload,
-            status=self._status))
+            running=lambda: self._receiving.own, draining=self._outcomes.end, stopping=self._stop_admitting,
+            reload=self._reload, status=self._status))
 
     async def run(self) -> bool:
         """Serve until told to stop."""

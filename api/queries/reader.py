@@ -150,6 +150,14 @@ class Reader:
         """Those of these tasks that are in a shard, whoever may see them. Raises as `find`."""
         return self._ask(shard, lambda queue: queue.find_all(task_ids))
 
+    def find_each(self, task_ids: Sequence[str]) -> list[Task]:
+        """Those of these tasks that are in any shard, whoever may see them; what cannot be read is left out."""
+        found: list[Task] = []
+        for shard in range(len(self._queues)):
+            with suppress(Rejected):
+                found += self.find_all(shard, task_ids)
+        return found
+
     def _count(self, shard: int) -> Waiting:
         totals = self._ask(shard, lambda queue: queue.totals(PENDING)).values()
         return Waiting(tasks=sum(total.tasks for total in totals), size_bytes=sum(total.size_bytes for total in totals))

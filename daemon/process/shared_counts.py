@@ -31,9 +31,12 @@ class Column(IntEnum):
     #: Uploads that are being received, and their bytes, of callers whose amounts are limited.
     QUOTA_TASKS = 5
     QUOTA_BYTES = 6
+    #: Clients that wait for the outcome of a task.
+    WAITING = 7
 
 
-_HELD: Final = (Column.CONNECTIONS, Column.UPLOADS, Column.PAGES, Column.QUOTA_TASKS, Column.QUOTA_BYTES)
+_HELD: Final = (Column.CONNECTIONS, Column.UPLOADS, Column.PAGES, Column.QUOTA_TASKS, Column.QUOTA_BYTES,
+                Column.WAITING)
 #: Cells are signed 64-bit numbers.
 _FORMAT: Final = "q"
 _CELL_BYTES: Final = 8
