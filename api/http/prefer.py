@@ -6,6 +6,8 @@ from typing import Final
 
 #: More than anybody waits.
 _MOST_DIGITS: Final = 9
+#: What comes after so many bytes is not looked at.
+_MOST_BYTES: Final = 1024
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 #: One preference with its parameters: what stands between two commas. Nothing is tried twice, however it is written.
 _PREFERENCE: Final = re.compile(r'(?:"(?:[^"\\]|\\.)*+"?+|[^",])++')
@@ -21,7 +23,7 @@ def wait_s(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
     values = [value for name, value in headers if name == b"prefer"]
     if not values:
         return None
-    for preference in _PREFERENCE.findall(b",".join(values).decode("latin-1")):
+    for preference in _PREFERENCE.findall(b",".join(values)[:_MOST_BYTES].decode("latin-1")):
         found = _NAME_AND_VALUE.fullmatch(preference)
         if found is not None and found[1].lower() == "wait":
             return _seconds(found[2] or found[3] or "")

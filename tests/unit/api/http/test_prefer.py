@@ -19,7 +19,7 @@ def test_first_wait_counts_wherever_it_stands(values: list[bytes], seconds: int)
 @pytest.mark.parametrize("value", [
     b"", b"wait", b"wait=", b'wait=""', b"wait=x", b"wait=-1", b"wait=1.5", b"wait=+5", "wait=٣".encode(), b"wait=\xb2", b"wait=1 2",
     b"wait 5", b"=5", b'"wait=5"', b"waits=5", b'wait="5', b'a="wait=5', b"wait=x, wait=5", b'"' * 9000, b'"\\' * 5000, b";" * 9000, b"," * 9000,
-    b"respond-async",
+    b"respond-async", b"a," * 1000 + b"wait=5",
 ])
 def test_what_cannot_be_understood_is_as_if_it_were_not_there(value: bytes) -> None:
     """It is a preference, never an error; and of a first one that makes no sense no second one is looked for."""
