@@ -19,12 +19,14 @@ from api.acting.applying import Applier
 from api.acting.errands import Errands
 from api.acting.selections import Selections
 from api.following.hub import Hub
+from api.following.outcomes import Outcomes
 from api.following.stream import Streams
 from api.http.peers import Shares
 from api.http.refusal_log import RefusalLog
 from api.http.server import Hooks, Server
 from api.live_config import LiveConfig
 from api.live_tls import LiveTls
+from api.queries.finder import Finder
 from api.queries.reader import Reader, free_bytes
 from api.routes.actions import ACTIONS_AT_ONCE, ActionRoutes
 from api.routes.app import PAGES_AT_ONCE, Courier, build
@@ -144,21 +146,25 @@ class _Service:
         self._uploads = Uploads(self._live, self._admission, self._backlog, quotas, self._receiver, self._refusals,
                                 Amounts(self._delegations, self._asking))
         probe = Probe(layout, self._spool, self._reader, self._admission, lambda: self._roster.trouble)
-        courier = Courier(self._live, self._uploads, probe, self._threads, self._refusals)
+        finder = Finder(self._reader, self._threads)
+        self._outcomes = Outcomes(
+            self._live, self._hub, self._reader, finder, self._threads,
+            Shares(lambda: self._max_connections() // 2, counts, Column.WAITING))
+        courier = Courier(self._live, self._uploads, probe, self._threads, self._refusals, finder, self._outcomes)
         tokens = TokenRoutes(self._live, self._delegations, self._asking)
         pages, audit = Shares(lambda: PAGES_AT_ONCE, counts, Column.PAGES), auditing(self._refusals)
-        forms = FormRoutes(self._live, self._uploads, courier.describe)
+        forms = FormRoutes(self._live, self._uploads, self._outcomes, courier.describe)
         events = EventRoutes(self._live, self._streams)
         streams = Shares(
             lambda: math.ceil(self._live.config.api.max_connections * STREAMS_SHARE), counts, Column.STREAMS)
-        finder = TaskFinder(self._reader, self._threads, self._refusals)
+        chosen = TaskFinder(finder, self._refusals)
         self._errands = Errands(layout, self._reader, self._acting)
         act = Shares(lambda: ACTIONS_AT_ONCE, counts, Column.ACTIONS)
-        actions = ActionRoutes(self._live, self._errands, finder, self._reader.shards, act)
+        actions = ActionRoutes(self._live, self._errands, chosen, self._reader.shards, act)
         selections = Selections(layout, self._reader.shards)
         self._applier = Applier(selections, self._errands, self._reader, self._acting)
         self._selecting = SelectionRoutes(self._live, self._reader, selections, self._applier, self._choosing)
-        contents = ContentRoutes(self._spool, finder, self._fetching)
+        contents = ContentRoutes(self._spool, chosen, self._fetching)
         fetch = Shares(lambda: CONTENTS_AT_ONCE, counts, Column.CONTENTS)
         self.routes = DescriptionRoutes().routes([
             *courier.routes(pages, audit, actions.delete), *forms.routes(), *tokens.routes(pages, audit),
@@ -169,7 +175,7 @@ class _Service:
             drain_s=lambda: self._live.config.api.drain_s,
             connections=Shares(self._max_connections, counts, Column.CONNECTIONS), pace=self._live.pace,
             tls=lambda: None if self._tls is None else self._tls.current, refusals=self._refusals,
-            running=lambda: self._receiving.own, draining=self._streams.end, stopping=self._stop_admitting,
+            running=lambda: self._receiving.own, draining=self._end_following, stopping=self._stop_admitting,
             reload=self._reload, status=self._status))
 
     async def run(self) -> bool:
@@ -236,6 +242,10 @@ class _Service:
 
     def _max_connections(self) -> int:
         return 2 * self._live.config.api.max_connections + SPARE_CONNECTIONS
+
+    def _end_following(self) -> None:
+        self._streams.end()
+        self._outcomes.end()
 
     def _stop_admitting(self) -> None:
         self._admission.draining = self._errands.ending = True

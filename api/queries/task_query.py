@@ -26,7 +26,7 @@ from daemon.model.names import (
 from daemon.model.schema import answer, many, one_of, or_null, text
 from daemon.model.task import State, Task
 from daemon.model.upload import TASK_ID, Destination, Upload, is_task_id
-from daemon.model.view import TASK, describe
+from daemon.model.view import TASK, describe, describe_whole
 
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
@@ -132,7 +132,7 @@ def describe_page(tasks: Iterable[Task], question: Question) -> dict[str, Any]:
 def describe_new(upload: Upload, task_id: str) -> dict[str, Any]:
     """A task that was just made for `upload`, for its client."""
     task = Task(order=0, upload=replace(upload, task_id=task_id), state=State.QUEUED, updated_at=upload.created_at)
-    return describe(task)
+    return describe_whole(task)
 
 
 def read_client(text: str | None) -> str | None:

@@ -1,10 +1,11 @@
 """POST /v1/uploads: the files of a form, each an upload of its own, and one answer that tells of all of them."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from api.access.requester import Requester
+from api.following.outcomes import Headers, Outcomes
 from api.http.parameters import collect, read_query
 from api.http.problem import describe_problem, problem
 from api.http.response import PEER, REQUESTER, Answer, Receive, Scope, json_answer, json_bytes
@@ -28,7 +29,13 @@ from api.uploads.receive import Accepted
 from daemon.errors import Rejected
 from daemon.model.names import printable
 
-Describe = Callable[[Accepted], Awaitable[dict[str, Any]]]
+
+class Describe(Protocol):
+    """Describes the task of an upload that was accepted, as JSON values."""
+
+    async def __call__(self, accepted: Accepted, requester: Requester, *, waited: bool) -> dict[str, Any]:
+        """As it is now if its outcome was `waited` for. Raises Rejected when it cannot be read."""
+
 
 #: Where they are sent.
 ADDRESS: Final = "/v1/uploads"
@@ -42,22 +49,23 @@ _FILE_ALONE: Final = frozenset({400, 403, 413, 415, 422})
 
 
 @dataclass
-class Outcomes:
+class Report:
     """What became of the files of a form so far."""
 
     #: For each file its name, and its task or its problem.
     told: list[dict[str, Any]] = field(default_factory=list)
-    accepted: int = 0
+    #: What was accepted, by its place in what is told.
+    accepted: dict[int, Accepted] = field(default_factory=dict)
     #: Why the first one was refused that was.
     first_refusal: Rejected | None = None
     #: Why no more was read; None: there was no more.
     end: Rejected | None = None
     size_bytes: int = 0
 
-    def accept(self, filename: str, task: Mapping[str, Any], *, replayed: bool) -> None:
+    def accept(self, filename: str, accepted: Accepted, task: Mapping[str, Any]) -> None:
         """Tell of a file that is safe."""
-        self.accepted += 1
-        self._tell({"filename": filename, "status": 202, "replayed": replayed, "task": task})
+        self.accepted[len(self.told)] = accepted
+        self._tell({"filename": filename, "status": 202, "replayed": accepted.replayed, "task": task})
 
     def refuse(self, filename: str, refusal: Rejected) -> None:
         """Tell of a file of which nothing is kept."""
@@ -88,10 +96,10 @@ class Outcomes:
 class FormRoutes:
     """What the address of forms does."""
 
-    def __init__(self, live: LiveConfig, uploads: Uploads, describe: Describe) -> None:
-        """`describe` gives the task of an upload that was accepted, as JSON values. It raises Rejected."""
+    def __init__(self, live: LiveConfig, uploads: Uploads, outcomes: Outcomes, describe: Describe) -> None:
         self._live = live
         self._uploads = uploads
+        self._outcomes = outcomes
         self._describe = describe
 
     def routes(self) -> list[Route]:
@@ -110,8 +118,19 @@ class FormRoutes:
             self._uploads.tell(refusal, peer, requester)
             raise
         form = _Form(body, head, self._live, self._uploads, self._describe, peer, requester)
-        outcomes = await form.take()
-        return outcomes.answer().plus(*self._uploads.rate_headers(requester.caller))
+        report = await form.take()
+        waited = await self._wait(report, scope, receive)
+        return report.answer().plus(*self._uploads.rate_headers(requester.caller), *waited)
+
+    async def _wait(self, report: Report, scope: Scope, receive: Receive) -> Headers:
+        """Wait for what becomes of its files, if that is wanted and all of it was read; tell of them as they are then."""
+        if report.end is not None or not report.accepted:
+            return ()
+        waited = await self._outcomes.wait(
+            scope, receive, *(accepted.task_id for accepted in report.accepted.values()))
+        for number, accepted in report.accepted.items() if waited else ():
+            report.told[number]["task"] = await self._describe(accepted, scope["state"][REQUESTER], waited=True)
+        return waited
 
 
 class _Form:
@@ -131,13 +150,13 @@ class _Form:
         self._fields = Fields()
         self._target: FormTarget | None = None
         self._paths: set[str] = set()
-        self._outcomes = Outcomes()
+        self._report = Report()
 
-    async def take(self) -> Outcomes:
+    async def take(self) -> Report:
         """Take its files, one after the other. Raises ClientGone; what was whole by then stays accepted."""
-        while self._outcomes.end is None and (found := await self._next_file()) is not None:
+        while self._report.end is None and (found := await self._next_file()) is not None:
             await self._take_file(*found)
-        return self._outcomes
+        return self._report
 
     async def _next_file(self) -> tuple[PartHead, FormTarget] | None:
         """The next file, and where it goes; None when there is none, or the form cannot be read on."""
@@ -147,7 +166,7 @@ class _Form:
             self._uploads.tell(end, self._peer, self._requester)
             if isinstance(end, ClientGone):
                 raise
-            self._outcomes.end = end
+            self._report.end = end
             return None
 
     async def _read_on(self) -> tuple[PartHead, FormTarget] | None:
@@ -156,12 +175,12 @@ class _Form:
             if part.filename is None:
                 await self._read_field(part)
             elif part.filename or not await self._body.is_empty():
-                self._outcomes.check_room()
+                self._report.check_room()
                 self._target = self._target or read_target(
                     self._fields.values, self._head.idempotency_key, self._live.config)
                 return part, self._target
             # Else it is an input of a browser in which no file was chosen.
-        if not self._outcomes.told:
+        if not self._report.told:
             raise Rejected("no_file")
         return None
 
@@ -173,17 +192,18 @@ class _Form:
         self._fields.add(part, value)
 
     async def _take_file(self, part: PartHead, target: FormTarget) -> None:
-        filename, number = printable(part.filename or "", _NAME_LENGTH), len(self._outcomes.told)
+        filename, number = printable(part.filename or "", _NAME_LENGTH), len(self._report.told)
         try:
             request, accepted = await self._uploads.take(
                 lambda _: read_file(target, part, number, self._paths), self._body.receive, self._peer,
                 await self._who_now(number))
             self._paths.add(request.destination.path)
-            self._outcomes.accept(filename, await self._describe(accepted), replayed=accepted.replayed)
+            task = await self._describe(accepted, self._requester, waited=False)
+            self._report.accept(filename, accepted, task)
         except Rejected as refusal:
-            self._outcomes.refuse(filename, refusal)
+            self._report.refuse(filename, refusal)
             if refusal is self._body.refusal:
-                self._outcomes.end = refusal
+                self._report.end = refusal
 
     async def _who_now(self, number: int) -> Requester:
         """Who sends the next file: a form takes its time, and rights may end meanwhile. Raises Rejected."""

@@ -1,13 +1,10 @@
 """The task that an address names, for somebody who wants to do something with it."""
 
-from concurrent.futures import Executor
-
 from api.acting.actions import Verdict, judge
 from api.http.refusal_log import RefusalLog
 from api.http.response import REQUESTER, Scope
-from api.queries.reader import Reader
+from api.queries.finder import Finder
 from api.routes.entrance import tell_refused
-from api.threads import joined
 from daemon.access.caller import Caller
 from daemon.errors import Rejected
 from daemon.model.grant import Permission
@@ -19,9 +16,8 @@ from daemon.model.upload import is_task_id
 class TaskFinder:
     """Finds tasks. To be used on the event loop."""
 
-    def __init__(self, reader: Reader, threads: Executor, refusals: RefusalLog) -> None:
-        self._reader = reader
-        self._threads = threads
+    def __init__(self, finder: Finder, refusals: RefusalLog) -> None:
+        self._finder = finder
         self._refusals = refusals
 
     async def find(self, scope: Scope, permission: Permission) -> Task:
@@ -39,7 +35,7 @@ class TaskFinder:
             refused.extend([verdict] if verdict.code else ())
             return verdict.code is None
 
-        task = await joined(self._threads.submit(self._reader.find, task_id, may))
+        task = await self._finder.find(task_id, may)
         if task is not None:
             return task
         for verdict in refused:
@@ -50,7 +46,7 @@ class TaskFinder:
 
     async def look(self, task_id: str) -> Task | None:
         """That task as it is now, whoever may see it; None when it is gone. Raises Rejected."""
-        return await joined(self._threads.submit(self._reader.find, task_id, lambda _: True))
+        return await self._finder.find(task_id, lambda _: True)
 
 
 def _caller(scope: Scope) -> Caller:

@@ -104,6 +104,7 @@ class Api(Section):
     min_rate_bytes_s: Bytes = 1024
     keep_alive_s: Wait = 75.0
     max_connections: int = Field(default=512, ge=1, le=65536)
+    max_wait_s: int = Field(default=45, ge=0, le=3600)
 
     @property
     def process_count(self) -> int:

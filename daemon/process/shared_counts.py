@@ -33,13 +33,15 @@ class Column(IntEnum):
     QUOTA_BYTES = 6
     #: Streams of what happens to tasks.
     STREAMS = 7
+    #: Clients that wait for the outcome of a task.
+    WAITING = 8
     #: Requests that act on tasks, and files that are being fetched.
-    ACTIONS = 8
-    CONTENTS = 9
+    ACTIONS = 9
+    CONTENTS = 10
 
 
 _HELD: Final = (Column.CONNECTIONS, Column.UPLOADS, Column.PAGES, Column.QUOTA_TASKS, Column.QUOTA_BYTES,
-                Column.STREAMS, Column.ACTIONS, Column.CONTENTS)
+                Column.STREAMS, Column.WAITING, Column.ACTIONS, Column.CONTENTS)
 #: Cells are signed 64-bit numbers.
 _FORMAT: Final = "q"
 _CELL_BYTES: Final = 8
