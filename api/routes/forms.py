@@ -123,7 +123,7 @@ class FormRoutes:
         return report.answer().plus(*self._uploads.rate_headers(requester.caller), *waited)
 
     async def _wait(self, report: Report, scope: Scope, receive: Receive) -> Headers:
-        """Wait for what becomes of its files, if that is wanted and all of it was read; tell of them as they are then."""
+        """Wait for what becomes of its files, if that is wanted, and tell of them as they are then."""
         if report.end is not None or not report.accepted:
             return ()
         waited = await self._outcomes.wait(
