@@ -101,8 +101,9 @@ class Streams:
         self.hub: Final = Hub(reader, tasks=True)
         self._thread = begin_pool(1, "events")
         self._all: set[Stream] = set()
-        #: Up to where all is read that those are told who are not behind. No client is told anything beyond.
+        #: Up to where it was read what happens: no client is told anything beyond.
         self._positions: Positions = ()
+        #: Those who are told what happens from there on; the others read what they missed.
         self._told: set[Stream] = set()
         self._turn = asyncio.Lock()
         self._draining = False

@@ -1,6 +1,5 @@
 """What goes in and out of a shard's queue: plain values, whatever keeps the queue."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -102,7 +101,7 @@ class Happened:
     #: True when it is not known what happened: the position is of another epoch, or too old. Go on from `position`.
     lost: bool
     #: How the tasks of the events stand by now, by their ids, if that was asked for: those that are there and sound.
-    tasks: Mapping[str, Task] = field(default_factory=dict)
+    tasks: dict[str, Task] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
