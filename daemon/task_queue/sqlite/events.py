@@ -11,7 +11,7 @@ from typing import Any, Final
 from daemon.errors import QueueFault
 from daemon.model.task import State, Task
 from daemon.task_queue.sqlite.base import COLUMNS, QueueBase, decode_all
-from daemon.task_queue.sqlite.schema import EPOCH_FACT, TABLE
+from daemon.task_queue.sqlite.schema import CURSOR_FACT, EPOCH_FACT, TABLE
 from daemon.task_queue.values import Event, Happened, Position
 
 #: More events than one crash of the machine can take back.
@@ -39,7 +39,7 @@ class QueueEvents(QueueBase):
             return Happened((), Position(epoch, newest), lost=True)
         rows = self.read("SELECT seq, task_id, status, at, code FROM events WHERE seq > ? ORDER BY seq LIMIT ?",
                          (after.seq, limit))
-        events = tuple(event for row in rows if (event := _event(row)) is not None)
+        events = tuple(event for row in rows if (event := event_of(row)) is not None)
         return Happened(events, Position(epoch, rows[-1][0] if rows else after.seq), lost=False)
 
     def find_all(self, task_ids: Sequence[str]) -> list[Task]:
@@ -54,7 +54,9 @@ class QueueEvents(QueueBase):
         if not rows:
             return 0
         beyond = self._bounds()[2] - keep_most
-        last = max((seq for seq, at in rows if at < before or seq <= beyond), default=None)
+        told = self.told_up_to()
+        last = max((seq for seq, at in rows if (at < before or seq <= beyond) and (told is None or seq <= told.seq)),
+                   default=None)
         if last is None:
             return 0
         with self.write(self.quick, "queue.unspool") as connection:
@@ -70,6 +72,20 @@ class QueueEvents(QueueBase):
         with self.write(self.durable, "queue.settle") as connection:
             connection.execute(f"INSERT OR REPLACE INTO facts VALUES (?, {_NEW_EPOCH})", (EPOCH_FACT,))
             connection.execute("DELETE FROM events")
+            connection.execute(
+                "UPDATE facts SET value = (SELECT value FROM facts WHERE name = ?) || ' ' ||"
+                " coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0) WHERE name = ?",
+                (EPOCH_FACT, CURSOR_FACT))
+
+    def told_up_to(self) -> Position | None:
+        """Up to where webhooks have been told; None where they are not."""
+        rows = self.read("SELECT value FROM facts WHERE name = ?", (CURSOR_FACT,))
+        if not rows:
+            return None
+        epoch, _, seq = str(rows[0][0]).partition(" ")
+        if not (seq.isascii() and seq.isdigit() and len(seq) < 20):
+            raise QueueFault("queue_damaged", "The queue's database: it does not say what webhooks have been told.")
+        return Position(epoch, int(seq))
 
     def _bounds(self) -> tuple[str, int | None, int]:
         epoch, oldest, newest = self.read(_BOUNDS, (EPOCH_FACT,))[0]
@@ -78,7 +94,8 @@ class QueueEvents(QueueBase):
         return epoch, oldest, newest
 
 
-def _event(row: Sequence[Any]) -> Event | None:
+def event_of(row: Sequence[Any]) -> Event | None:
+    """The event of a row: number, task, state, time, code. None when it is damaged."""
     seq, task_id, status, at, code = row
     try:
         return Event(seq=seq, task_id=str(task_id), state=State(status), at=float(at), code=code)
