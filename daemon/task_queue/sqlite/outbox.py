@@ -65,7 +65,7 @@ class QueueOutbox(QueueEvents):
         return _notice(rows[0]) if rows else None
 
     def replay(self, webhook: str, message_id: str | None) -> int:
-        """Have one notice, or without an id all that were given up, sent again from now on; return how many. Durable."""
+        """Have one notice, or without an id all that were given up, sent again; return how many. Durable."""
         now = time.time()
         which, values = ("state = ?", _FAILED) if message_id is None else ("message_id = ?", message_id)
         with self.write(self.durable, "queue.commit") as connection:

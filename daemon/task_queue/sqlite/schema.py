@@ -172,8 +172,8 @@ CREATE_EVENTS: Final = (
 CURSOR_FACT: Final = "webhook_cursor"
 _COUNTED: Final = ("ON CONFLICT DO UPDATE SET pending = pending + excluded.pending,"
                    " delivered = delivered + excluded.delivered, failed = failed + excluded.failed")
-_COUNT_NOTICE: Final = (f"INSERT INTO webhooks (name, pending, delivered, failed) VALUES ({{0}}.webhook, {{1}}({{0}}.state = 1),"
-                        f" {{1}}({{0}}.state = 2), {{1}}({{0}}.state = 3)) {_COUNTED}")
+_COUNT_NOTICE: Final = ("INSERT INTO webhooks (name, pending, delivered, failed) VALUES ({0}.webhook,"
+                        f" {{1}}({{0}}.state = 1), {{1}}({{0}}.state = 2), {{1}}({{0}}.state = 3)) {_COUNTED}")
 #: What webhooks are to be told.
 CREATE_OUTBOX: Final = (
     "CREATE TABLE IF NOT EXISTS outbox (message_id TEXT PRIMARY KEY, webhook TEXT NOT NULL, type TEXT NOT NULL,"
