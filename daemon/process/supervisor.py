@@ -2,8 +2,8 @@
 
 `incus-courier serve` has API processes, workers and the sender as its children; the API's unit, where it is of several
 processes, those of the API. Children end when the supervisor ends, however it ends (`daemon.process.parent_death`).
-They are out of the terminal's reach, so that Ctrl-C is one signal to each of them, and a second Ctrl-C is the second. What they tell
-the service manager the supervisor tells for all of them (`daemon.process.relay`).
+They are out of the terminal's reach, so that Ctrl-C is one signal to each of them, and a second Ctrl-C is the second.
+What they tell the service manager the supervisor tells for all of them (`daemon.process.relay`).
 """
 
 import contextlib

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -99,6 +100,12 @@ def a_test(hook: str, now: float) -> Notice:
     """A message by which a person sees whether a webhook works."""
     return Notice(message_id=new_message_id(now), webhook=hook, type=TEST_TYPE, task_id=None,
                   body=body_of(TEST_TYPE, now, {"webhook": hook}), created_at=now, due_at=now, updated_at=now)
+
+
+def tell_all(queue: Outbox, hooks: Sequence[Hook]) -> None:
+    """Put messages for all events that webhooks were not told. Raises QueueFault."""
+    while tell_more(queue, hooks, time.time()):
+        pass
 
 
 def tell_more(queue: Outbox, hooks: Sequence[Hook], now: float) -> bool:

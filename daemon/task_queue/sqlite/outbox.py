@@ -180,6 +180,11 @@ class QueueOutbox(QueueEvents):
                 connection.executemany("DELETE FROM outbox WHERE message_id = ?", old)
         return len(old) + self._beyond(webhook, state, keep_most, limit - len(old), ("DELETE FROM outbox", ()))
 
+    def drop_notices(self, message_ids: Sequence[str]) -> None:
+        """Forget notices that are somewhere else, durably."""
+        with self.write(self.durable, "queue.settle") as connection:
+            connection.executemany("DELETE FROM outbox WHERE message_id = ?", [(each,) for each in message_ids])
+
     def _beyond(
         self, webhook: str, state: NoticeState, keep_most: int, limit: int, change: tuple[str, tuple[object, ...]],
     ) -> int:
