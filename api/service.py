@@ -24,6 +24,7 @@ from api.routes.app import PAGES_AT_ONCE, Courier, build
 from api.routes.endpoint import auditing
 from api.routes.health import Probe
 from api.routes.tokens import TokenRoutes
+from api.routes.webhooks import WebhookRoutes
 from api.threads import joined
 from api.uploads.admission import Admission
 from api.uploads.backlog import Backlog
@@ -114,7 +115,8 @@ class _Service:
         courier = Courier(self._live, self._uploads, probe, self._threads, self._refusals)
         tokens = TokenRoutes(self._live, self._delegations, self._asking)
         pages, audit = Shares(lambda: PAGES_AT_ONCE, counts, Column.PAGES), auditing(self._refusals)
-        routes = [*courier.routes(pages, audit), *tokens.routes(pages, audit)]
+        webhooks = WebhookRoutes(self._live, self._reader, layout, self._threads)
+        routes = [*courier.routes(pages, audit), *tokens.routes(pages, audit), *webhooks.routes(pages, audit)]
         app = build(routes, self._live, doorkeeper, self._refusals)
         self._server = Server(app, doors, Hooks(
             drain_s=lambda: self._live.config.api.drain_s,
