@@ -135,7 +135,7 @@ class Sender:
         except NoSecret as error:
             return TryAnswer(status=None, detail=f"its secret: {error}")
         sender = self._config.sender
-        return await send(post, sender.allow, self._trust(), sender.timeout_s)
+        return await send(post, sender.allow, self._trust(), sender.try_timeout_s)
 
     def _trust(self) -> ssl.SSLContext:
         if self._tls is None:

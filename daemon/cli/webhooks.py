@@ -108,7 +108,7 @@ def test(config: Config, name: str) -> int:
         queue, message = shards.queues[shard], a_test(name, time.time())
         queue.post([message])
         ring(layout, shard)
-        tried = _wait(lambda: queue.find_notice(message.message_id), config.sender.timeout_s + _MARGIN_S)
+        tried = _wait(lambda: queue.find_notice(message.message_id), config.sender.try_timeout_s + _MARGIN_S)
         if tried is None:
             warn(f"{name}: nobody has tried to send it yet; see: incus-courier webhooks show {message.message_id}")
             return EXIT_FAILED

@@ -333,7 +333,7 @@ class SenderSection(Section):
 
     socket: Annotated[str, RESTART] = ""
     allow: list[Network] = []
-    timeout_s: Wait = 20.0
+    try_timeout_s: Wait = 20.0
 
 
 class Retry(Section):

@@ -187,7 +187,7 @@ class Webhooks:
             if self._up is None:
                 # Only now: where nothing is ever to be told, nobody is asked to listen.
                 self._up = False
-                self._link.open(self._config.sender_socket, self._config.sender.timeout_s + _MARGIN_S)
+                self._link.open(self._config.sender_socket, self._config.sender.try_timeout_s + _MARGIN_S)
             traffic = self._traffic.setdefault(hook.name, _Traffic())
             if self._up and self._stop_at is None and len(traffic.under_way) < traffic.window:
                 self._link.hand_over(self._take_due(hook.name, traffic, now))
