@@ -18,7 +18,7 @@ from daemon.model.grant import MEANINGS, Grant
 from daemon.recovery.findings import FINDINGS
 
 HERE = Path(__file__).resolve().parent
-ROOMS = ("api", "daemon", "worker")
+ROOMS = ("api", "daemon", "sender", "worker")
 
 _ERRORS_HEAD = """# Errors
 

@@ -121,14 +121,11 @@ class Webhooks:
 
     def _tell_of(self, result: NoticeResult, answer: TryAnswer, traffic: _Traffic) -> None:
         notice = result.notice
-        told = {"webhook": notice.webhook, "message_id": notice.message_id, "task_id": notice.task_id,
-                "detail": answer.detail, "attempt": notice.attempts + 1}
-        if answer.taken:
-            traffic.window = min(2 * traffic.window, _MOST_UNDER_WAY)
-            log("webhook.delivered", **told)
-        else:
-            traffic.window = 1
-            log("webhook.given_up" if result.state is NoticeState.FAILED else "webhook.deferred", **told)
+        event = {NoticeState.DELIVERED: "webhook.delivered", NoticeState.PENDING: "webhook.deferred",
+                 NoticeState.FAILED: "webhook.given_up"}[result.state]
+        log(event, webhook=notice.webhook, message_id=notice.message_id, task_id=notice.task_id, detail=answer.detail,
+            attempt=notice.attempts + 1)
+        traffic.window = min(2 * traffic.window, _MOST_UNDER_WAY) if answer.taken else 1
         if traffic.down == answer.taken:
             traffic.down = not answer.taken
             log("webhook.down" if traffic.down else "webhook.up", webhook=notice.webhook, shard=self._shard,
