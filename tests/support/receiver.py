@@ -2,6 +2,7 @@
 
 import ssl
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, NamedTuple, Self
 
@@ -35,6 +36,8 @@ class Receiver:
     def __init__(self, *answers: int | tuple[int, dict[str, str]], tls: ssl.SSLContext | None = None) -> None:
         """Listen on loopback."""
         self.received: list[Received] = []
+        #: Called before each answer.
+        self.before: Callable[[], object] = lambda: None
         self.answers = [*answers] or [204]
         outer = self
 
@@ -45,6 +48,7 @@ class Receiver:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 answer = outer.answers.pop(0) if len(outer.answers) > 1 else outer.answers[0]
                 outer.received.append(Received(self.path, {key.lower(): value for key, value in self.headers.items()}, body))
+                outer.before()
                 status, fields = answer if isinstance(answer, tuple) else (answer, {})
                 self.send_response(status)
                 for name, value in {"Content-Length": "2", **fields}.items():
