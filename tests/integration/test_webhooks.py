@@ -1,10 +1,17 @@
 import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.certificates import Authority
 from tests.support.command import Done, incus_courier
+from tests.support.processes import ROOT
 from tests.support.receiver import SECRET, Receiver
 from tests.support.service import Service
 from tests.support.waiting import eventually
@@ -134,3 +141,36 @@ def test_nothing_is_lost_however_often_everything_is_killed(tmp_path: Path) -> N
         eventually(lambda: told().keys() == expected, 60)
         assert {len(ids) for ids in told().values()} == {1}
         service.stop()
+
+
+@pytest.mark.full
+def test_serve_brings_a_sender_along(tmp_path: Path) -> None:
+    """One command runs all of it: over TLS, again when the sender dies, and it ends in order."""
+    authority = Authority(tmp_path)
+    own = authority.issue()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(own.certificate, own.key)
+    with Receiver(tls=tls) as receiver, hooked(tmp_path, receiver) as service, service.log.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from daemon.cli.main import main; main()", "--config", str(service.config), "serve"],
+            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "SSL_CERT_FILE": str(authority.own.certificate)})
+        eventually(lambda: service.events("api.started") and service.events("worker.started"))
+
+        def started(number: int) -> None:
+            eventually(lambda: len(service.events("sender.started")) == number)
+
+        def arrived(number: int) -> None:
+            paths = {f"/{done}" for done in range(1, number + 1)}
+            eventually(lambda: {each.verified()["data"]["path"] for each in receiver.received} == paths)
+
+        for number in range(1, 4):
+            started(number)
+            assert service.client.put("c1", f"/{number}", b"hello") is not None
+            arrived(number)
+            if number < 3:
+                os.kill(service.events("sender.started")[-1]["pid"], signal.SIGKILL)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+        assert service.events("sender.stopped")
+        assert service.mistakes() == []
