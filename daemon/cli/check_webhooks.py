@@ -37,10 +37,18 @@ def sender_finding(config: Config) -> CheckResult:
     path = config.sender_socket
     try:
         frames.connect(path, _PATIENCE_S).close()
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        if not config.sender.socket:
+            return CheckResult("sender", True, f"{path}: not there now; serve starts it")
+        return _missing(path, error)
     except OSError as error:
-        return CheckResult("sender", False, f"{path}: {error.strerror or error}",
-                           "Start it (incus-courier-sender.socket), and see that sender.socket names its socket.")
+        return _missing(path, error)
     return CheckResult("sender", True, str(path))
+
+
+def _missing(path: Path, error: OSError) -> CheckResult:
+    return CheckResult("sender", False, f"{path}: {error.strerror or error}",
+                       "Start it (incus-courier-sender.socket), and see that sender.socket names its socket.")
 
 
 def _installed(webhook: Webhook) -> Path | None:

@@ -24,6 +24,8 @@ _KEPT: Final = {NoticeState.FAILED: (10_000, 30 * 86400.0), NoticeState.DELIVERE
 #: Between two looks at what has grown old, and at how many at once.
 _TIDY_EVERY_S: Final = 5.0
 _TIDY_AT_ONCE: Final = 500
+#: Between two transactions that put messages: several share one, where uploads come without a pause.
+_REST_S: Final = 0.05
 #: The queue is looked at so often whatever its beat says.
 _LOOK_EVERY_S: Final = 1.0
 #: Beyond the time of one try, before the sender counts as lost.
@@ -62,9 +64,10 @@ class Webhooks:
         #: True while the sender takes messages; None until that was asked for.
         self._up: bool | None = None
         self._said_away = False
-        #: The queue's beat when nothing more was to be told, and when that is looked at again.
+        #: The queue's beat before nothing more was to be told, and when that is looked at again.
         self._seen = -1
         self._look_at = 0.0
+        self._rest_until = 0.0
         self._tidy_at = 0.0
         self._due_at: float | None = None
         #: True until the queue knows whether there are webhooks, and while those that are no more have messages.
@@ -88,24 +91,32 @@ class Webhooks:
             self._abandoned = self._abandoned and self._tidy(hooks)
             return self._abandoned
         self._settle()
-        now = time.monotonic()
-        if self._queue.beat() == self._seen and now < self._look_at and self.next_in_s() != 0.0:
+        now, beat = time.monotonic(), self._queue.beat()
+        if beat == self._seen and now < self._look_at and self.next_in_s() != 0.0:
             return False
-        more = tell_more(self._queue, hooks, time.time())
+        resting = now < self._rest_until
+        more = not resting and tell_more(self._queue, hooks, time.time())
         self._hand_over(hooks)
         if now >= self._tidy_at:
-            self._tidy_at = now + _TIDY_EVERY_S
-            self._tidy(hooks)
+            untidy = self._tidy(hooks)
+            self._tidy_at = now + (0 if untidy else _TIDY_EVERY_S)
+            more |= untidy
+        if resting:
+            return more
+        self._rest_until = now + _REST_S
         if not more:
-            # What this turn has written itself is no news.
-            self._seen, self._look_at = self._queue.beat(), now + _LOOK_EVERY_S
+            # As it was before that: what has happened meanwhile is looked at in the next turn.
+            self._seen, self._look_at = beat, now + _LOOK_EVERY_S
         return more
 
     def next_in_s(self) -> float | None:
-        """In how many seconds a message is due, if one is."""
-        if self._due_at is None or not self._up:
-            return None
-        return max(0.0, self._due_at - time.time())
+        """In how many seconds a message is to be put or sent, if that is known."""
+        waits = []
+        if self._due_at is not None and self._up:
+            waits.append(max(0.0, self._due_at - time.time()))
+        if self._config.webhooks and self._queue.beat() != self._seen:
+            waits.append(max(0.0, self._rest_until - time.monotonic()))
+        return min(waits, default=None)
 
     def tried(self, message: Tried) -> None:
         """Take how a try ended; it is written in the next turn."""

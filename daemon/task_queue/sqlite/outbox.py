@@ -129,8 +129,11 @@ class QueueOutbox(QueueEvents):
         return Happened(events, Position(told.epoch, rows[-1][0] if rows else told.seq), lost=False)
 
     def tell(self, notices: Sequence[Notice], position: Position) -> None:
-        """Put notices and note that webhooks are told up to that position, all or none, durably."""
-        with self.write(self.durable, "queue.settle") as connection:
+        """Put notices and note that webhooks are told up to that position, all or none, durably.
+
+        Where there are none, a crash of the machine may undo it: it is found out again then.
+        """
+        with self.write(self.durable if notices else self.quick, "queue.settle") as connection:
             connection.executemany(_INSERT, map(_row, notices))
             connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (CURSOR_FACT, _told(position)))
 
@@ -215,7 +218,9 @@ def _notice(row: Sequence[Any]) -> Notice | None:
     words = (message_id, webhook, kind, *(() if task_id is None else (task_id,)))
     if not all(isinstance(word, str) and _WORD.fullmatch(word) for word in words):
         return None
-    if not (isinstance(body, str) and len(body) <= MOST_BODY and is_told(detail)):
+    # Each character has to fit into a frame, as JSON in JSON.
+    if not (isinstance(body, str) and len(body) <= MOST_BODY and body.isascii() and body.isprintable()
+            and is_told(detail)):
         return None
     if not all(_time(at) is not None for at in (created_at, due_at, updated_at)):
         return None

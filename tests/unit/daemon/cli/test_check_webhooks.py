@@ -4,7 +4,6 @@ import pytest
 
 from daemon.cli import check_webhooks
 from daemon.config import Config
-from daemon.webhooks import frames
 from sender.service import listen
 from tests.support.receiver import SECRET
 
@@ -39,11 +38,12 @@ def test_secrets_are_looked_at_and_never_shown(tmp_path: Path, monkeypatch: pyte
 def test_sender_that_is_not_there_is_missed(tmp_path: Path) -> None:
     """The line says where it was looked for."""
     config = a_config(tmp_path, SECRET)
+    assert check_webhooks.sender_finding(config).detail == f"{tmp_path}/sender.sock: not there now; serve starts it"
+    config = config.model_copy(update={"sender": config.sender.model_copy(update={"socket": f"{tmp_path}/own.sock"})})
     missing = check_webhooks.sender_finding(config)
-    assert (missing.ok, missing.detail) == (False, f"{tmp_path}/sender.sock: No such file or directory")
+    assert (missing.ok, missing.detail) == (False, f"{tmp_path}/own.sock: No such file or directory")
     listen(config).close()
     assert not check_webhooks.sender_finding(config).ok
     # The name that was left is taken over.
     with listen(config):
         assert check_webhooks.sender_finding(config).ok
-    assert frames.PROTOCOL == 1

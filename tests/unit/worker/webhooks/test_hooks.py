@@ -47,6 +47,7 @@ class Yard:
         self.link = Link()
         self.hooks = Webhooks(0, depot.queue, cast(SenderLink, self.link), config(*names))
         self.log: list[str] = []
+        monkeypatch.setattr(hooks, "_REST_S", 0.0)
         monkeypatch.setattr(hooks, "log", lambda event, **_: self.log.append(event))
 
     def turn(self) -> list[Notice]:
