@@ -83,8 +83,7 @@ class ShardStatus:
     def as_json(self) -> dict[str, Any]:
         """The shard as JSON values."""
         return {"shard": self.shard, "worker": self.worker, "commands": self.commands, "fault": self.fault,
-                **asdict(self.counts), "webhooks": sum(hook.pending for hook in self.webhooks),
-                "instances": [instance.as_json() for instance in self.instances],
+                **asdict(self.counts), "instances": [instance.as_json() for instance in self.instances],
                 "more_instances": self.more_instances}
 
 
