@@ -39,6 +39,7 @@ from api.routes.one_task import TaskFinder
 from api.routes.openapi import DescriptionRoutes
 from api.routes.selections import SelectionRoutes
 from api.routes.tokens import TokenRoutes
+from api.routes.webhooks import WebhookRoutes
 from api.threads import joined
 from api.uploads.admission import Admission
 from api.uploads.backlog import Backlog
@@ -166,10 +167,11 @@ class _Service:
         self._selecting = SelectionRoutes(self._live, self._reader, selections, self._applier, self._choosing)
         contents = ContentRoutes(self._spool, chosen, self._fetching)
         fetch = Shares(lambda: CONTENTS_AT_ONCE, counts, Column.CONTENTS)
+        webhooks = WebhookRoutes(self._live, self._reader, layout, self._threads)
         self.routes = DescriptionRoutes().routes([
             *courier.routes(pages, audit, actions.delete), *forms.routes(), *tokens.routes(pages, audit),
             *events.routes(streams, audit), *actions.routes(audit), *self._selecting.routes(act, audit),
-            *contents.routes(fetch, audit)])
+            *contents.routes(fetch, audit), *webhooks.routes(pages, audit)])
         app = build(self.routes, self._live, doorkeeper, self._refusals)
         self._server = Server(app, doors, Hooks(
             drain_s=lambda: self._live.config.api.drain_s,

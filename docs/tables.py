@@ -22,7 +22,7 @@ from docs.api_page import api_page
 from docs.markdown import table as _table
 
 HERE = Path(__file__).resolve().parent
-ROOMS = ("api", "daemon", "worker")
+ROOMS = ("api", "daemon", "sender", "worker")
 
 _ERRORS_HEAD = """# Errors
 

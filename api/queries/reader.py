@@ -14,7 +14,18 @@ from daemon.errors import QueueFault, Rejected
 from daemon.model.task import PENDING, State, Task
 from daemon.spool import Receive, Room
 from daemon.state.layout import Layout
-from daemon.task_queue import Command, CommandAnswer, Happened, Intake, Position, Total, open_intake
+from daemon.task_queue import (
+    Command,
+    CommandAnswer,
+    Happened,
+    Intake,
+    Notice,
+    NoticeState,
+    Position,
+    Total,
+    WebhookStanding,
+    open_intake,
+)
 
 #: Tasks that are in memory of each shard while a page is made.
 STEP: Final = 64
@@ -169,6 +180,7 @@ class Reader:
     def epoch(self, shard: int) -> str:
         """What tells the database of a shard from the one that takes its place. Raises as `find`."""
         return self._ask(shard, lambda queue: queue.position()).epoch
+
     def find_each(self, task_ids: Sequence[str]) -> list[Task]:
         """Those of these tasks that are in any shard, whoever may see them; what cannot be read is left out."""
         found: list[Task] = []
@@ -176,6 +188,29 @@ class Reader:
             with suppress(Rejected):
                 found += self.find_all(shard, task_ids)
         return found
+
+    def webhook_standings(self) -> list[list[WebhookStanding]]:
+        """How the webhooks stand in each shard. Raises as `find`."""
+        return [self._ask(shard, lambda queue: queue.webhook_standings()) for shard in range(len(self._queues))]
+
+    def notices(self, webhook: str, state: NoticeState | None, before: str | None, limit: int) -> list[Notice]:
+        """Up to `limit` notices to a webhook, newest first, with ids under `before`. Raises as `find`."""
+        found = [notice for shard in range(len(self._queues))
+                 for notice in self._ask(shard, lambda queue: queue.notices(webhook, state, before, limit))]
+        return sorted(found, key=lambda notice: notice.message_id, reverse=True)[:limit]
+
+    def find_notice(self, message_id: str) -> Notice | None:
+        """The notice of that id, or None. Raises as `find`."""
+        for shard in range(len(self._queues)):
+            found = self._ask(shard, lambda queue: queue.find_notice(message_id))
+            if found is not None:
+                return found
+        return None
+
+    def replay(self, webhook: str, message_id: str) -> int | None:
+        """Have a notice sent again; return the shard that it is in, or None when there is none. Raises as `find`."""
+        return next((shard for shard in range(len(self._queues))
+                     if self._ask(shard, lambda queue: queue.replay(webhook, message_id))), None)
 
     def _count(self, shard: int) -> Waiting:
         totals = self._ask(shard, lambda queue: queue.totals(PENDING)).values()

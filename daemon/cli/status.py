@@ -15,6 +15,7 @@ from typing import Any, Final
 from daemon.cli.all_shards import existing, shards_of
 from daemon.cli.format import age
 from daemon.cli.tables import show_table
+from daemon.cli.webhooks import notes_on
 from daemon.config import Config
 from daemon.errors import QueueFault
 from daemon.model.task import State
@@ -22,7 +23,8 @@ from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
 from daemon.process.output import say, say_json
 from daemon.state.layout import Layout
 from daemon.state.shard_lock import holder
-from daemon.task_queue import Operate, Survey, Total, open_existing
+from daemon.task_queue import Operate, Survey, Total, WebhookStanding, open_existing
+from daemon.webhooks.view import describe_webhook, overall
 
 #: The columns of the tables, and the states that each of them counts.
 _COLUMNS: Final = {
@@ -71,6 +73,8 @@ class ShardStatus:
     commands: int = 0
     #: Why the shard's queue cannot be read, or None.
     fault: str | None = None
+    #: How the webhooks stand in it.
+    webhooks: list[WebhookStanding] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
     instances: list[InstanceStatus] = field(default_factory=list)
     #: Other instances in which something waits.
@@ -92,11 +96,13 @@ def status(config: Config, *, limit: int, every: bool, as_json: bool) -> int:
     look = partial(_print_every, as_json=as_json) if every else partial(_find_busiest, limit=limit)
     shards = [_read_shard(layout, shard, look) for shard in shards_of(layout, config)]
     keep_busiest(shards, limit)
+    hooks = overall(config.webhooks, [shard.webhooks for shard in shards])
     problems = list(problems_of(shards))
     if as_json:
-        say_json({"shards": [shard.as_json() for shard in shards], "problems": problems})
+        say_json({"shards": [shard.as_json() for shard in shards],
+                  "webhooks": [describe_webhook(hook) for hook in hooks], "problems": problems})
     else:
-        _print(shards, problems)
+        _print(shards, list(notes_on(hooks)), problems)
     return EXIT_FAILED if problems else EXIT_OK
 
 
@@ -121,6 +127,7 @@ def _read_shard(layout: Layout, shard: int, look: Callable[[ShardStatus, Survey]
 
 def _read_totals(found: ShardStatus, queue: Operate) -> None:
     found.commands = queue.pending_commands()
+    found.webhooks = queue.webhook_standings()
     found.counts = _counts(queue.totals(frozenset().union(*_COLUMNS.values())), queue.oldest_at())
 
 
@@ -181,7 +188,7 @@ def problems_of(shards: list[ShardStatus]) -> Iterator[str]:
 # --- printing ----------------------------------------------------------------------------------------------
 
 
-def _print(shards: list[ShardStatus], problems: list[str]) -> None:
+def _print(shards: list[ShardStatus], notes: list[str], problems: list[str]) -> None:
     if any(shard.instances for shard in shards):
         _show_instances((shard.shard, instance) for shard in shards for instance in shard.instances)
         say()
@@ -190,6 +197,8 @@ def _print(shards: list[ShardStatus], problems: list[str]) -> None:
         say(f"and {more} more instances in which something waits; see: incus-courier status --all")
         say()
     show_table(("shard", "worker", "commands", *_COLUMNS, "bytes", "oldest"), map(_shard_row, shards))
+    for note in notes:
+        say(note)
     for problem in problems:
         say(f"! {problem}")
 

@@ -3,7 +3,7 @@
 Only for the holder of the shard's lock; and only while nobody appends if the database is of an older version, which is
 upgraded. A damaged one is moved to lost+found in one step, never mended in place; the spool holds every upload that is
 not finished, so the rows are made from it again, before anything is delivered. What that loses: attempts and due
-times, pending commands, the history of what is finished.
+times, pending commands, the history of what is finished, and the messages to webhooks that were not sent.
 """
 
 import time

@@ -14,6 +14,9 @@ from daemon.task_queue.values import (
     Command,
     CommandAnswer,
     Happened,
+    Notice,
+    NoticeResult,
+    NoticeState,
     Position,
     Put,
     Selection,
@@ -21,6 +24,7 @@ from daemon.task_queue.values import (
     Settlement,
     Standing,
     Total,
+    WebhookStanding,
 )
 
 
@@ -156,11 +160,37 @@ class Ask(Protocol):
         """How many commands are not done yet."""
 
 
-class Intake(Append, Read, Follow, Ask, Closable, Protocol):
+class WebhookBoard(Protocol):
+    """What webhooks were told and are to be told, and what people decide about that. Writing is durable."""
+
+    def webhook_standings(self) -> list[WebhookStanding]:
+        """How each webhook stands that anything is known of."""
+
+    def notices(self, webhook: str, state: NoticeState | None, before: str | None, limit: int) -> list[Notice]:
+        """Up to `limit` notices to a webhook, newest first, with ids under `before`; damaged ones are left out."""
+
+    def find_notice(self, message_id: str) -> Notice | None:
+        """The notice of that id, or None."""
+
+    def replay(self, webhook: str, message_id: str | None) -> int:
+        """Have a notice, or without an id all that were given up, sent again from now on; return how many.
+
+        The one of that id is sent again however it stands. Raises QueueFault also when it is written, but where no
+        worker looks any more: ask again then. So do the next two.
+        """
+
+    def disable(self, webhook: str, why: str | None) -> None:
+        """Send nothing to a webhook any more, for that reason; None: send to it again. What it is told is kept."""
+
+    def post(self, notices: Sequence[Notice]) -> None:
+        """Put notices that no event is behind."""
+
+
+class Intake(Append, Read, Follow, Ask, WebhookBoard, Closable, Protocol):
     """What the API does, without the shard's lock, for as long as it runs: it takes uploads, answers, and asks."""
 
 
-class Operate(Read, Follow, Survey, Ask, Closable, Protocol):
+class Operate(Read, Follow, Survey, Ask, WebhookBoard, Closable, Protocol):
     """What people's commands do, without the shard's lock: they look, and ask for something."""
 
     @property
@@ -313,10 +343,10 @@ class Maintain(Alter, Remember, Protocol):
     def forget_answers(self, before: float) -> None:
         """Forget the commands that were done before that time."""
 
-    def forget_events(self, before: float, keep_most: int, limit: int, not_after: int | None = None) -> int:
+    def forget_events(self, before: float, keep_most: int, limit: int) -> int:
         """Forget up to `limit` events from before then, or beyond the newest `keep_most`; return how many.
 
-        Those with numbers after `not_after` stay.
+        What webhooks have yet to be told stays.
         """
 
     def compact(self) -> None:
@@ -324,6 +354,40 @@ class Maintain(Alter, Remember, Protocol):
 
     def reuse_room(self) -> None:
         """Room is short: take no more of it than must be, if that disturbs nobody just now. Nothing else changes."""
+
+
+class Outbox(WebhookBoard, Protocol):
+    """Telling webhooks what happens: each event once, under an id that stays, until it is delivered or given up."""
+
+    def follow_for_webhooks(self, wanted: bool) -> None:
+        """Keep what happens from now on until webhooks are told; or not any more. What is so already stays so."""
+
+    def untold(self, limit: int) -> Happened | None:
+        """Up to `limit` events that webhooks have not been told, oldest first; None when they are told nothing.
+
+        With `lost` it is not known what they were.
+        """
+
+    def find_all(self, task_ids: Sequence[str]) -> list[Task]:
+        """Those of these tasks that are there; damaged ones are left out."""
+
+    def tell(self, notices: Sequence[Notice], position: Position) -> None:
+        """Put notices, and note that webhooks are told up to that position, all or none, durably."""
+
+    def due_notices(self, webhook: str, now: float, limit: int) -> list[Notice]:
+        """Up to `limit` pending notices whose time has come, those first that have waited longest."""
+
+    def next_notice_at(self, webhook: str) -> float | None:
+        """When the next pending notice to the webhook is due, in seconds since the epoch, or None."""
+
+    def settle_notices(self, results: Sequence[NoticeResult], now: float) -> None:
+        """Record what became of tries to send notices, all or none, durably."""
+
+    def give_up_notices(self, webhook: str, keep_most: int, limit: int, why: str) -> int:
+        """Give up the oldest pending notices to a webhook beyond `keep_most`, up to `limit`; return how many."""
+
+    def forget_notices(self, webhook: str, state: NoticeState, before: str, keep_most: int, limit: int) -> int:
+        """Forget up to `limit` notices to a webhook with ids under `before`, or beyond `keep_most`; return how many."""
 
 
 class Resume(Clocks, Remember, Protocol):
@@ -357,5 +421,5 @@ class Resume(Clocks, Remember, Protocol):
         """
 
 
-class TaskQueue(Append, Operate, Claim, Settle, Execute, PartFiles, Maintain, Resume, Protocol):
+class TaskQueue(Append, Operate, Claim, Settle, Execute, PartFiles, Maintain, Outbox, Resume, Protocol):
     """One shard's queue, for the holder of the shard's lock."""

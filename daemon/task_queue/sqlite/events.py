@@ -15,7 +15,7 @@ from daemon.model.task import State, Task
 from daemon.model.upload import END_OF_TIME_S
 from daemon.task_queue.sqlite import numbers
 from daemon.task_queue.sqlite.base import COLUMNS, QueueBase, decode_all, is_told
-from daemon.task_queue.sqlite.schema import EPOCH_FACT, TABLE
+from daemon.task_queue.sqlite.schema import CURSOR_FACT, EPOCH_FACT, TABLE
 from daemon.task_queue.values import Event, Happened, Position
 
 _NEW_EPOCH: Final = "lower(hex(randomblob(6)))"
@@ -59,7 +59,7 @@ class QueueEvents(QueueBase):
         bounds = self._bounds()
         if not bounds.reaches_back_to(after):
             return Happened((), Position(bounds.epoch, bounds.newest), lost=True)
-        events = tuple(event for row in rows if (event := _event(row)) is not None)
+        events = tuple(event for row in rows if (event := event_of(row)) is not None)
         found = self.find_all([event.task_id for event in events]) if tasks and events else []
         return Happened(events, Position(bounds.epoch, rows[-1][0] if rows else after.seq), lost=False,
                         tasks={task.task_id: task for task in found})
@@ -70,13 +70,14 @@ class QueueEvents(QueueBase):
             f"SELECT {COLUMNS} FROM {TABLE} WHERE task_id IN (SELECT value FROM json_each(?))",
             (json.dumps(list(task_ids)),)))
 
-    def forget_events(self, before: float, keep_most: int, limit: int, not_after: int | None = None) -> int:
+    def forget_events(self, before: float, keep_most: int, limit: int) -> int:
         """Forget up to `limit` events from before then, or beyond the newest `keep_most`; return how many.
 
-        Those with numbers after `not_after` stay.
+        What webhooks have yet to be told stays.
         """
+        told = self.told_up_to()
         rows = self.read("SELECT seq, at FROM events WHERE seq <= coalesce(?, seq) ORDER BY seq LIMIT ?",
-                         (not_after, limit))
+                         (None if told is None else told.seq, limit))
         if not rows:
             return 0
         bounds = self._bounds()
@@ -97,6 +98,20 @@ class QueueEvents(QueueBase):
         with self.write(self.durable, "queue.settle") as connection:
             connection.execute(f"INSERT OR REPLACE INTO facts VALUES (?, {_NEW_EPOCH})", (EPOCH_FACT,))
             connection.execute("DELETE FROM events")
+            connection.execute(
+                "UPDATE facts SET value = (SELECT value FROM facts WHERE name = ?) || ' ' ||"
+                " coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0) WHERE name = ?",
+                (EPOCH_FACT, CURSOR_FACT))
+
+    def told_up_to(self) -> Position | None:
+        """Up to where webhooks have been told; None where they are not."""
+        rows = self.read("SELECT value FROM facts WHERE name = ?", (CURSOR_FACT,))
+        if not rows:
+            return None
+        epoch, _, seq = str(rows[0][0]).partition(" ")
+        if not (seq.isascii() and seq.isdigit() and len(seq) < 20):
+            raise QueueFault("queue_damaged", "The queue's database: it does not say what webhooks have been told.")
+        return Position(epoch, int(seq))
 
     def _bounds(self) -> _Bounds:
         epoch, oldest, newest, left_out = self.read(_BOUNDS, (EPOCH_FACT, numbers.LEFT_OUT_FACT))[0]
@@ -105,8 +120,8 @@ class QueueEvents(QueueBase):
         return _Bounds(epoch, oldest, newest, numbers.read_ends(left_out))
 
 
-def _event(row: Sequence[Any]) -> Event | None:
-    """The event of a row; None where a damaged row had a state of which there is none, or the row itself is damaged."""
+def event_of(row: Sequence[Any]) -> Event | None:
+    """The event of a row: number, task, state, time, code. None where it, or the row of its task, was damaged."""
     seq, task_id, status, at, code = row
     try:
         sound = isinstance(task_id, str) and is_told(code) and 0 <= at < END_OF_TIME_S

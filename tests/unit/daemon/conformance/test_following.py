@@ -114,15 +114,6 @@ def test_restart_of_the_machine_makes_nobody_miss_something_when_all_events_are_
     assert told(queue, last) == [(upload.task_id, State.QUEUED)]
 
 
-def test_events_that_somebody_needs_are_not_forgotten(queue: TaskQueue) -> None:
-    """Those with later numbers than are given free, however old and many they are."""
-    start = queue.position()
-    accept(queue, *several(3))
-    assert queue.forget_events(before=LATER_S, keep_most=0, limit=9, not_after=start.seq) == 0
-    assert queue.forget_events(before=LATER_S, keep_most=0, limit=9, not_after=start.seq + 2) == 2
-    assert len(told(queue, replace(start, seq=start.seq + 2))) == 1
-
-
 def test_tasks_are_told_with_their_events(queues: QueueStore) -> None:
     """As they stand when that is asked; those that are not there any more are left out."""
     queue, intake = queues.open(), queues.open_intake()
