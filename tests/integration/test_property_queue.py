@@ -177,10 +177,10 @@ class Model:
             self._obey(sorted(chosen, key=lambda known: known.upload.task_id), command)
 
     def _obey(self, chosen: Iterable[Known], command: Command) -> None:
-        decided = [(known, not self.newer_exists(known)) for known in chosen]
+        decided = [(known, self.newer_exists(known)) for known in chosen]
         overtaken: set[Destination] = set()
-        for known, newest in decided:
-            newer = not newest or known.to in overtaken
+        for known, has_newer in decided:
+            newer = has_newer or known.to in overtaken
             becomes = VERBS[command.verb].get(known.state)
             if becomes is State.QUEUED and known.state in OUT_OF_TURN and newer and not command.force:
                 continue
