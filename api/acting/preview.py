@@ -17,7 +17,7 @@ from daemon.model.upload import END_OF_TIME_S, first_id_of
 #: Tasks of one selection.
 MAX_MEMBERS: Final = 100_000
 #: Looking for them ends after so long, with those that were found.
-MAX_LOOKING_S: Final = 30.0
+MAX_LOOKING_S: Final = 60.0
 #: Tasks that a preview shows.
 SAMPLES: Final = 5
 #: After so many tasks the other threads are let go on for a moment.
