@@ -17,7 +17,7 @@ from daemon.model.upload import END_OF_TIME_S, first_id_of
 #: Tasks of one selection.
 MAX_MEMBERS: Final = 100_000
 #: Looking for them ends after so long, with those that were found.
-MAX_LOOKING_S: Final = 30.0
+MAX_LOOKING_S: Final = 60.0
 #: Tasks that a preview shows.
 SAMPLES: Final = 5
 #: After so many tasks the other threads are let go on for a moment.
@@ -48,7 +48,7 @@ class PreviewWish:
 class Choice:
     """The tasks that were found."""
 
-    #: Their ids, by shard, newest first.
+    #: Their ids, by shard, oldest first: of one path the newest is to come last, also where that is forced.
     members: dict[int, list[str]] = field(default_factory=dict)
     size_bytes: int = 0
     samples: list[Task] = field(default_factory=list)
@@ -82,7 +82,10 @@ def read_apply(given: dict[str, Any]) -> str:
 
 
 def choose(tasks: Iterable[Task], shards: int, *, ended: Callable[[], bool] = lambda: False) -> Choice:
-    """Take tasks, up to a number and for a bounded time, or until `ended`. May raise what reading them raises."""
+    """Take tasks, which come newest first, up to a number and for a bounded time, or until `ended`.
+
+    May raise what reading them raises.
+    """
     chosen, until = Choice(), time.monotonic() + MAX_LOOKING_S
     for count, task in enumerate(tasks):
         if count == MAX_MEMBERS or time.monotonic() > until or ended():
@@ -94,6 +97,8 @@ def choose(tasks: Iterable[Task], shards: int, *, ended: Callable[[], bool] = la
             chosen.samples.append(task)
         if count % _BREATH_TASKS == 0:
             time.sleep(_BREATH_S)
+    for members in chosen.members.values():
+        members.reverse()
     return chosen
 
 
