@@ -106,9 +106,9 @@ def first_text(positions: Sequence[Position] | None) -> bytes:
     return f"retry: {RETRY_MS}\n{begins}\n".encode()
 
 
-def heartbeat_text(positions: Sequence[Position] | None) -> bytes:
-    """A comment, with the position if it is another one: what happened meanwhile is no affair of this client."""
-    return b": \n\n" if positions is None else f": \nid: {to_id(positions)}\n\n".encode()
+def heartbeat_text(positions: Sequence[Position]) -> bytes:
+    """A comment, with the position: what happened since the last event is no affair of this client."""
+    return f": \nid: {to_id(positions)}\n\n".encode()
 
 
 def _block(positions: Sequence[Position], name: str, data: str) -> str:

@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Final
 
-from api.following.event_id import from_id
 from api.following.stream import Stream, Streams
 from api.following.view import EventFilter
 from api.http.parameters import Headers, check_configured, collect, read_query
@@ -64,13 +63,8 @@ class EventRoutes:
             raise Rejected(code)
         if asked.instance is not None and Sight(requester.caller).reaches(asked.instance.instance_key):
             check_configured(asked.instance.remote, config)
-        await self._streams.require_readable()
-        if scope["method"] == "HEAD":
-            return StreamedAnswer(200, EVENT_STREAM, _nothing(), _HEADERS)
-        after = from_id(asked.last_id, self._streams.shards)
-        pieces = self._streams.follow(Stream(requester, asked.wanted), after, receive,
-                                      missed=after is None and asked.last_id != "")
-        return StreamedAnswer(200, EVENT_STREAM, pieces, _HEADERS)
+        pieces = await self._streams.begin(Stream(requester, asked.wanted), asked.last_id, receive)
+        return StreamedAnswer(200, EVENT_STREAM, _nothing() if scope["method"] == "HEAD" else pieces, _HEADERS)
 
 
 async def _nothing() -> AsyncGenerator[bytes, None]:
