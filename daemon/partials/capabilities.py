@@ -1,0 +1,102 @@
+"""What can be done with resumable uploads, in small parts.
+
+Whatever keeps them, the values are plain. Every method may block on the disk. Where nothing else is said, it raises
+Rejected('storage_failed'), or Rejected('no_room') where it writes.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from daemon.model.upload import Upload
+from daemon.partials.values import Census, PartialState, Plan
+from daemon.spool import Incoming
+
+
+class Partial(Protocol):
+    """One resumable upload, as the one who holds it sees it: nobody else changes it until it is let go.
+
+    One thread at a time, but for `is_wanted`.
+    """
+
+    @property
+    def upload_id(self) -> str:
+        """Its id."""
+
+    @property
+    def plan(self) -> Plan:
+        """What it is to become."""
+
+    @property
+    def state(self) -> PartialState:
+        """How it stands, durably."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that were stored; those after `state.offset` are not durable yet."""
+
+    def is_wanted(self) -> bool:
+        """True when a newer request waits for it: let it go soon. From any thread."""
+
+    def rewind(self) -> None:
+        """Drop what was stored after `state.offset`."""
+
+    def store(self, pieces: Sequence[bytes]) -> None:
+        """Add bytes."""
+
+    def read(self, offset: int, most: int) -> bytes:
+        """Up to `most` of the bytes that were stored, from `offset` on."""
+
+    def declare(self, length: int) -> None:
+        """Say durably how long it will be."""
+
+    def keep(self, now: float) -> None:
+        """Make what was stored durable, and then that it may be told; of the last byte it is not told before the end.
+
+        `now` is in seconds since the epoch.
+        """
+
+    def choose(self, upload: Upload) -> None:
+        """Say durably what all of it becomes: from now on that, and nothing else. All bytes must be there."""
+
+    def incoming(self) -> Incoming:
+        """What was chosen, to be sealed in the spool. When it is withdrawn from there, its bytes come back here."""
+
+    def conclude(self, task_id: str, now: float) -> None:
+        """Say durably which task stands for it; the bytes that are here are let go."""
+
+    def remove(self) -> None:
+        """Leave nothing of it here, durably."""
+
+    def release(self) -> None:
+        """Let it go. May be called again."""
+
+
+class Partials(Protocol):
+    """The resumable uploads of a service, for all its processes. From any thread."""
+
+    def is_in_place(self) -> bool:
+        """False when what is kept here could not become an upload: nothing can be stored then."""
+
+    def create(self, plan: Plan, length: int | None) -> str:
+        """Make one, durably; return its id, which nobody can guess."""
+
+    def hold(self, upload_id: str, *, patience_s: float) -> Partial | None:
+        """Take hold of one; None when there is none. Whoever holds it is told (`Partial.is_wanted`), and waited for.
+
+        Raises Rejected('upload_busy') when he does not let go in time, or when somebody newer wants it as well.
+        """
+
+    def find(self, upload_id: str) -> tuple[Plan, PartialState] | None:
+        """How one stands, whoever holds it; None when there is none."""
+
+    def census(self) -> Census:
+        """What there is of unfinished ones."""
+
+    def census_under(self, owner: str) -> Census:
+        """What there is of unfinished ones of that name and of all below it."""
+
+    def sweep(self, now: float, expire_s: float) -> Sequence[str]:
+        """Remove what nothing was heard of for so long, and what crashes left; return the ids of unfinished ones."""
+
+    def close(self) -> None:
+        """Let go of everything. May be called again."""
