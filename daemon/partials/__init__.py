@@ -7,7 +7,23 @@ bytes become is durable before anything else is done about it. Nothing here is a
 What keeps them is behind the door: two files each, in `files`.
 """
 
-from daemon.partials.capabilities import Partial, Partials
+from daemon.partials.capabilities import Partial, Partials, Turn
+from daemon.partials.files import FilePartials, count_files
 from daemon.partials.values import Census, PartialState, Phase, Plan
+from daemon.spool import Spool
+from daemon.state.layout import Layout
 
-__all__ = ["Census", "Partial", "PartialState", "Partials", "Phase", "Plan"]
+__all__ = ["Census", "Partial", "PartialState", "Partials", "Phase", "Plan", "Turn", "count", "open_partials"]
+
+
+def open_partials(layout: Layout, spool: Spool) -> Partials:
+    """Open the resumable uploads of a state directory; what is complete goes to `spool`."""
+    return FilePartials(layout, spool)
+
+
+def count(layout: Layout) -> Census:
+    """What there is of unfinished ones, for somebody who may not read them; what is owed is not known then.
+
+    The oldest is the one to which nothing was added for longest. Raises OSError.
+    """
+    return count_files(layout)

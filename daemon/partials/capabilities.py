@@ -46,20 +46,24 @@ class Partial(Protocol):
     def read(self, offset: int, most: int) -> bytes:
         """Up to `most` of the bytes that were stored, from `offset` on."""
 
-    def declare(self, length: int) -> None:
-        """Say durably how long it will be."""
-
-    def keep(self, now: float) -> None:
+    def keep(self, now: float, length: int | None = None) -> None:
         """Make what was stored durable, and then that it may be told; of the last byte it is not told before the end.
 
-        `now` is in seconds since the epoch.
+        `length` is what it is to have, where nobody has said it before. `now` is in seconds since the epoch.
         """
 
     def choose(self, upload: Upload) -> None:
         """Say durably what all of it becomes: from now on that, and nothing else. All bytes must be there."""
 
+    @property
+    def is_taken(self) -> bool:
+        """True when all of it was in the spool and has been taken from there: its task has a row, or had one."""
+
     def incoming(self) -> Incoming:
-        """What was chosen, to be sealed in the spool. When it is withdrawn from there, its bytes come back here."""
+        """What was chosen, to be sealed in the spool. When it is withdrawn from there, its bytes come back here.
+
+        Nothing else is done with its bytes after that, but `conclude`, `remove` and `release`.
+        """
 
     def conclude(self, task_id: str, now: float) -> None:
         """Say durably which task stands for it; the bytes that are here are let go."""
@@ -71,6 +75,20 @@ class Partial(Protocol):
         """Let it go. May be called again."""
 
 
+class Turn(Protocol):
+    """A request's turn to hold an upload: whoever has it is told, and whoever waited before gives up."""
+
+    def take(self) -> Partial | None:
+        """Take hold of it; None: not yet, try again in a moment.
+
+        Raises Rejected('upload_busy') when a newer request wants it as well, and Rejected('upload_not_found') when it
+        has gone.
+        """
+
+    def leave(self) -> None:
+        """Do without it. May be called again, and after it was taken."""
+
+
 class Partials(Protocol):
     """The resumable uploads of a service, for all its processes. From any thread."""
 
@@ -80,17 +98,14 @@ class Partials(Protocol):
     def create(self, plan: Plan, length: int | None) -> str:
         """Make one, durably; return its id, which nobody can guess."""
 
-    def hold(self, upload_id: str, *, patience_s: float) -> Partial | None:
-        """Take hold of one; None when there is none. Whoever holds it is told (`Partial.is_wanted`), and waited for.
-
-        Raises Rejected('upload_busy') when he does not let go in time, or when somebody newer wants it as well.
-        """
+    def want(self, upload_id: str) -> Turn | None:
+        """A turn to hold one; None when there is none. From now on whoever holds it is told to let it go."""
 
     def find(self, upload_id: str) -> tuple[Plan, PartialState] | None:
         """How one stands, whoever holds it; None when there is none."""
 
     def census(self) -> Census:
-        """What there is of unfinished ones."""
+        """What there is of unfinished ones; what others did in the last moment may be missing."""
 
     def census_under(self, owner: str) -> Census:
         """What there is of unfinished ones of that name and of all below it."""
