@@ -123,6 +123,10 @@ class Quotas:
             raise
         return admitted
 
+    def going_on(self, caller: Caller) -> Admitted:
+        """What an upload that was let in before takes while more of it comes: only bytes that nobody announced."""
+        return Admitted(self, _limited_links(caller), _buckets(caller)) if _is_limited(caller) else self._unlimited
+
     def headers(self, caller: Caller) -> Headers:
         """How his rates stand (draft-ietf-httpapi-ratelimit-headers-10): of each policy, where least is left."""
         return self._headers(_buckets(caller)) if _is_limited(caller) else ()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from api.uploads.receive import Accepted
 from daemon.errors import Rejected
 from daemon.model.upload import Upload
 
@@ -23,8 +24,10 @@ class Progress:
     complete: bool = False
     #: The task that stands for it, once complete.
     task_id: str | None = None
-    #: What was accepted; None before.
+    #: What its task is about; None before, and where that is not known any more.
     upload: Upload | None = None
+    #: How it got into the queue; None unless this very request brought it there.
+    accepted: Accepted | None = None
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,10 @@ class Partial(Protocol):
         """Say durably what all of it becomes: from now on that, and nothing else. All bytes must be there."""
 
     @property
+    def is_spooled(self) -> bool:
+        """True when all of it has been in the spool: it is an upload, whose row may be missing."""
+
+    @property
     def is_taken(self) -> bool:
         """True when all of it was in the spool and has been taken from there: its task has a row, or had one."""
 

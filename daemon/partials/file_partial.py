@@ -19,6 +19,8 @@ from daemon.state.files import is_own
 from daemon.state.layout import Layout
 from daemon.state.rename import rename_new
 
+#: More pieces are put together before they are written: the system takes 1024 at once.
+_PIECES: Final = 512
 _FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -35,8 +37,8 @@ class FilePartial:
         self._head = head
         self._record = record
         self._bytes = -1
-        #: True when the bytes are in the spool already.
-        self._is_spooled = False
+        #: True when the bytes have been in the spool.
+        self.is_spooled = False
         self.upload_id = upload_id
         self.plan = plan
         #: Bytes that were stored.
@@ -78,7 +80,7 @@ class FilePartial:
 
     def _open_spooled(self, upload: Upload) -> None:
         """Its bytes were moved: they wait in the spool, or have been taken from there."""
-        self._is_spooled = True
+        self.is_spooled = True
         try:
             self._bytes = self._open(upload.task_id, self._spool.directory(upload.destination.bucket))
         except FileNotFoundError:
@@ -99,7 +101,7 @@ class FilePartial:
     @property
     def is_taken(self) -> bool:
         """True when all of it was in the spool and has left it, or is marked there: its task has a row, or had one."""
-        return self._is_spooled and self._bytes < 0
+        return self.is_spooled and self._bytes < 0
 
     def is_wanted(self) -> bool:
         """True when a newer request waits for it. From any thread."""
@@ -118,7 +120,7 @@ class FilePartial:
         """Add bytes."""
         try:
             failpoints.reach("partials.write")
-            write_all(self._bytes, pieces, self.size)
+            write_all(self._bytes, pieces if len(pieces) <= _PIECES else [b"".join(pieces)], self.size)
         except OSError as error:
             raise rejected(error) from error
         self.size += sum(map(len, pieces))
@@ -160,7 +162,7 @@ class FilePartial:
         descriptor, self._bytes = self._bytes, -1
         try:
             os.fchmod(descriptor, self._layout.file_mode)
-            naming: Naming = _Spooled() if self._is_spooled else _Renamed(self._directory, self.upload_id)
+            naming: Naming = _Spooled() if self.is_spooled else _Renamed(self._directory, self.upload_id)
             return _Whole(descriptor, self._spool.directory, naming, upload)
         except OSError as error:
             os.close(descriptor)
@@ -215,7 +217,7 @@ class _Whole(FileIncoming):
 
     def __init__(self, descriptor: int, directory_of: Callable[[int], int], naming: Naming, upload: Upload) -> None:
         super().__init__(descriptor, directory_of, naming)
-        self.size = self._written_bytes = upload.size
+        self.size = self._written_bytes = self._durable_bytes = upload.size
         # What follows is cut off before it is written anew.
         self._reserved = True
         self._ended = self._synced = isinstance(naming, _Spooled) and ends_with(descriptor, upload)

@@ -126,8 +126,11 @@ class FilePartials:
         head = self._open(upload_id)
         if head is None:
             return None
-        with head:
-            return head.read_plan(), head.read().state
+        try:
+            with head:
+                return head.read_plan(), head.read().state
+        except (OSError, ValueError) as error:
+            raise Rejected("storage_failed", f"A resumable upload: {error}") from error
 
     def _open(self, upload_id: str) -> Head | None:
         if _ID.fullmatch(upload_id) is None:
@@ -173,7 +176,7 @@ class FilePartials:
                     before = known.get(upload_id)
                     found[upload_id] = before if before and before.changed_ns == changed_ns else self._read(
                         upload_id, changed_ns)
-                except (OSError, ValueError, Rejected):
+                except (OSError, Rejected):
                     # It has just gone, or is damaged.
                     continue
         return found
@@ -202,7 +205,7 @@ class FilePartials:
         """Remove one that nothing was heard of since then, unless somebody holds it; True for an unfinished one."""
         try:
             found = self.find(upload_id)
-        except (Rejected, ValueError):
+        except Rejected:
             return self._remove_left(upload_id + HEAD, before)
         if found is None or found[1].changed_at >= before:
             return False

@@ -59,6 +59,8 @@ class FileIncoming:
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._written_bytes = 0
+        #: So many of the first bytes are on the disk.
+        self._durable_bytes = 0
         self._reserved = False
         #: Its description follows its bytes; all of it is on the disk.
         self._ended = False
@@ -149,7 +151,7 @@ class FileIncoming:
     def begin_sync(self, _upload: Upload) -> None:
         """Have it on its way to the disk; wait for nothing."""
         if not self._synced:
-            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(self._descriptor, self._durable_bytes, 0, os.POSIX_FADV_DONTNEED)
 
     def sync(self, _upload: Upload) -> None:
         """Wait until all of it is on the disk."""
