@@ -11,7 +11,7 @@ import pytest
 
 from daemon.errors import Rejected
 from daemon.model.upload import Destination, Upload
-from daemon.partials import Census, Partial, PartialState, Partials, Phase, Plan, count, open_partials
+from daemon.partials import Census, Partial, Partials, PartialState, Phase, Plan, count, open_partials
 from daemon.spool import CheckedSpool, open_checked
 from daemon.state.layout import Layout
 from tests.support.depot import new_id
