@@ -178,10 +178,10 @@ class FilePartial:
 
     def remove(self) -> None:
         """Leave nothing of it here, durably."""
-        failpoints.reach("partials.remove")
-        self._remove(self.upload_id + HEAD)
-        self._remove(self.upload_id)
         try:
+            failpoints.reach("partials.remove")
+            self._remove(self.upload_id + HEAD)
+            self._remove(self.upload_id)
             os.fsync(self._directory)
         except OSError as error:
             raise rejected(error) from error

@@ -2,8 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+import multiprocessing
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Final
 
 from api.access.amounts import Amounts
@@ -23,6 +27,7 @@ from api.uploads.backlog import Backlog
 from api.uploads.receive import Receiver
 from api.uploads.request import UploadRequest
 from api.uploads.storage import Storage
+from daemon import failpoints
 from daemon.access.caller import Caller, Link
 from daemon.config import Config, load
 from daemon.delegation import open_delegations
@@ -32,6 +37,8 @@ from daemon.partials import Partials, open_partials
 from daemon.process.shared_counts import Column, SharedCounts
 from daemon.spool import Spool, open_spool
 from daemon.state.layout import Layout
+from tests.support.bodies import body
+from tests.support.child import PRELOAD
 
 
 @dataclass
@@ -96,8 +103,8 @@ class Kit:
 
 def request(length: int | None, path: str = "/x", **values: Any) -> UploadRequest:
     """What an upload asks for."""
-    asked: dict[str, Any] = {"display_name": "x", "mode": None, "uid": None, "gid": None, "mkdirs": None, "idempotency_key": None,
-             "digests": frozenset()}
+    asked: dict[str, Any] = {"display_name": "x", "mode": None, "uid": None, "gid": None, "mkdirs": None,
+                             "idempotency_key": None, "digests": frozenset()}
     return UploadRequest(destination=Destination("local", "default", "c1", path), length=length, **{**asked, **values})
 
 
@@ -162,3 +169,70 @@ async def kit(
         if await asyncio.to_thread(storage.close):
             partials.close()
             spool.close()
+
+
+# --- a process of its own, to be killed --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a client was told of the upload with the body of that seed."""
+
+    seed: int
+    size: int
+    progress: Progress
+
+
+class Sender:
+    """A process that sends uploads with an engine of its own, and says what it was told of each."""
+
+    _context = multiprocessing.get_context("forkserver")
+
+    def __init__(self, directory: Path, seeds: Sequence[int], sizes: Sequence[int], faults: str = "") -> None:
+        """It sends one upload of each seed and size on the state in `directory`, all at once."""
+        self._context.set_forkserver_preload(list(PRELOAD))
+        self._told, theirs = self._context.Pipe(duplex=False)
+        self.process = self._context.Process(target=_send, args=(directory, seeds, sizes, faults, theirs), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def told(self) -> dict[str, Told]:
+        """The last that it was told of each upload; at the end of the process all of it is here."""
+        told: dict[str, Told] = {}
+        with contextlib.suppress(EOFError):
+            while self._told.poll():
+                one: Told = self._told.recv()
+                told[one.progress.upload_id] = one
+        return told
+
+
+def _send(directory: Path, seeds: Sequence[int], sizes: Sequence[int], faults: str, told: Connection) -> None:
+    async def send() -> None:
+        async with kit(Layout(directory)) as made:
+            failpoints.arm(faults)
+            await asyncio.gather(*(_send_one(made, seed, size, told) for seed, size in zip(seeds, sizes, strict=True)))
+
+    asyncio.run(send())
+
+
+async def _send_one(made: Kit, seed: int, size: int, told: Connection) -> None:
+    data, chance = body(seed, size), random.Random(seed)
+    progress = await made.create(size, path=f"/{seed}")
+    told.send(Told(seed, size, progress))
+    while not progress.complete:
+        end = min(size, progress.offset + chance.randint(1, max(1, size // 2)))
+        progress = await made.append(progress.upload_id, progress.offset, data[progress.offset:end])
+        told.send(Told(seed, size, progress))
+
+
+async def finish(made: Kit, one: Told) -> Progress:
+    """Go on with an upload that a process left, as its client would; nothing that was told may be gone."""
+    data, upload_id = body(one.seed, one.size), one.progress.upload_id
+    looked = await made.look(upload_id)
+    assert looked.offset >= one.progress.offset, f"told {one.progress}, and now {looked}"
+    assert looked.complete or not one.progress.complete
+    done = looked if looked.complete else await made.append(upload_id, looked.offset, data[looked.offset:])
+    assert done.complete
+    assert one.progress.task_id in {None, done.task_id}
+    assert made.bytes_of(done.task_id or "") == data
+    return done
