@@ -87,10 +87,11 @@ class Turns:
 
     async def _watch(self) -> None:
         try:
+            await asyncio.sleep(LOOK_S)
             while self._watched:
-                await asyncio.sleep(LOOK_S)
                 for partial in await joined(self._threads.submit(_wanted, list(self._watched))):
                     self._watched.get(partial, _nothing)()
+                await asyncio.sleep(LOOK_S)
         finally:
             self._watching = None
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import multiprocessing
+import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -191,19 +192,24 @@ class Sender:
     def __init__(self, directory: Path, seeds: Sequence[int], sizes: Sequence[int], faults: str = "") -> None:
         """It sends one upload of each seed and size on the state in `directory`, all at once."""
         self._context.set_forkserver_preload(list(PRELOAD))
+        self._last: dict[str, Told] = {}
         self._told, theirs = self._context.Pipe(duplex=False)
         self.process = self._context.Process(target=_send, args=(directory, seeds, sizes, faults, theirs), daemon=True)
         self.process.start()
         theirs.close()
 
     def told(self) -> dict[str, Told]:
-        """The last that it was told of each upload; at the end of the process all of it is here."""
-        told: dict[str, Told] = {}
+        """The last that it has been told of each upload so far."""
         with contextlib.suppress(EOFError):
             while self._told.poll():
                 one: Told = self._told.recv()
-                told[one.progress.upload_id] = one
-        return told
+                self._last[one.progress.upload_id] = one
+        return self._last
+
+    def send(self, number: int) -> None:
+        """Send it a signal, if it still runs."""
+        if self.process.exitcode is None and self.process.pid is not None:
+            os.kill(self.process.pid, number)
 
 
 def _send(directory: Path, seeds: Sequence[int], sizes: Sequence[int], faults: str, told: Connection) -> None:
