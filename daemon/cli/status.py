@@ -18,6 +18,7 @@ from daemon.cli.tables import show_table
 from daemon.config import Config
 from daemon.errors import QueueFault
 from daemon.model.task import State
+from daemon.partials import count
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
 from daemon.process.output import say, say_json
 from daemon.state.layout import Layout
@@ -83,6 +84,23 @@ class ShardStatus:
                 "more_instances": self.more_instances}
 
 
+@dataclass
+class PartialsStatus:
+    """Resumable uploads that are not finished."""
+
+    number: int = 0
+    #: Bytes that are here.
+    size_bytes: int = 0
+    #: How long the one has been silent to which nothing was added for longest; None when there is none.
+    oldest_age_s: float | None = None
+    #: Why they cannot be counted, or None.
+    fault: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """What there is of them as JSON values."""
+        return asdict(self)
+
+
 def status(config: Config, *, limit: int, every: bool, as_json: bool) -> int:
     """Print how the service stands, with the `limit` instances that have most to do, or with every one.
 
@@ -93,10 +111,12 @@ def status(config: Config, *, limit: int, every: bool, as_json: bool) -> int:
     shards = [_read_shard(layout, shard, look) for shard in shards_of(layout, config)]
     keep_busiest(shards, limit)
     problems = list(problems_of(shards))
+    partials = _read_partials(layout)
     if as_json:
-        say_json({"shards": [shard.as_json() for shard in shards], "problems": problems})
+        say_json({"shards": [shard.as_json() for shard in shards], "partials": partials.as_json(),
+                  "problems": problems})
     else:
-        _print(shards, problems)
+        _print(shards, partials, problems)
     return EXIT_FAILED if problems else EXIT_OK
 
 
@@ -117,6 +137,22 @@ def _read_shard(layout: Layout, shard: int, look: Callable[[ShardStatus, Survey]
     except OSError as error:
         found.fault = f"{error.filename}: {error.strerror}"
     return found
+
+
+def _read_partials(layout: Layout) -> PartialsStatus:
+    try:
+        census = count(layout)
+    except FileNotFoundError:
+        # No version that knows them has started here yet.
+        return PartialsStatus()
+    except OSError as error:
+        return PartialsStatus(fault=f"{error.filename}: {error.strerror}")
+    oldest_age_s = None if census.oldest_at is None else _age_s(census.oldest_at)
+    return PartialsStatus(census.number, census.present_bytes, oldest_age_s)
+
+
+def _age_s(since: float) -> float:
+    return round(max(0.0, time.time() - since), 1)
 
 
 def _read_totals(found: ShardStatus, queue: Operate) -> None:
@@ -152,7 +188,7 @@ def _counts(totals: Mapping[State, Total], oldest_at: float | None) -> Counts:
         tasks={column: sum(totals[state].tasks for state in states & totals.keys())
                for column, states in _COLUMNS.items()},
         size_bytes=sum(total.size_bytes for state, total in totals.items() if state in _KEEPS_BYTES),
-        oldest_age_s=None if oldest_at is None else round(max(0.0, time.time() - oldest_at), 1))
+        oldest_age_s=None if oldest_at is None else _age_s(oldest_at))
 
 
 def keep_busiest(shards: list[ShardStatus], limit: int) -> None:
@@ -181,7 +217,7 @@ def problems_of(shards: list[ShardStatus]) -> Iterator[str]:
 # --- printing ----------------------------------------------------------------------------------------------
 
 
-def _print(shards: list[ShardStatus], problems: list[str]) -> None:
+def _print(shards: list[ShardStatus], partials: PartialsStatus, problems: list[str]) -> None:
     if any(shard.instances for shard in shards):
         _show_instances((shard.shard, instance) for shard in shards for instance in shard.instances)
         say()
@@ -190,6 +226,12 @@ def _print(shards: list[ShardStatus], problems: list[str]) -> None:
         say(f"and {more} more instances in which something waits; see: incus-courier status --all")
         say()
     show_table(("shard", "worker", "commands", *_COLUMNS, "bytes", "oldest"), map(_shard_row, shards))
+    if partials.number:
+        say()
+        say(f"{partials.number} resumable uploads are not finished: {partials.size_bytes} bytes, one silent for"
+            f" {age(partials.oldest_age_s or 0.0)}")
+    if partials.fault is not None:
+        say(f"The resumable uploads cannot be counted: {partials.fault}")
     for problem in problems:
         say(f"! {problem}")
 
