@@ -4,8 +4,6 @@ What a digest has taken in cannot be written down. So the process that has an up
 that has not, or only of a part, reads that part again at the end: once, not with each append.
 """
 
-import base64
-import binascii
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -80,14 +78,3 @@ class Verification:
         """Raise Rejected('checksum_mismatch') unless all that it took has the checksum."""
         if self._digest.digest() != self._expected:
             raise Rejected("checksum_mismatch")
-
-
-def read_checksum(text: str) -> Checksum:
-    """An algorithm, a space, and the digest in base64, as tus writes it. Raises Rejected('bad_checksum')."""
-    algorithm, _, encoded = text.partition(" ")
-    try:
-        checksum = Checksum(algorithm, base64.b64decode(encoded, validate=True))
-    except (binascii.Error, ValueError) as error:
-        raise Rejected("bad_checksum") from error
-    Verification(checksum)
-    return checksum
