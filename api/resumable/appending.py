@@ -10,8 +10,10 @@ from api.resumable.hashing import RunningDigest, Verification
 from daemon.errors import Rejected
 from daemon.partials import Partial
 
-#: Of a long append so much is made durable at once: a crash costs its client no more.
-KEEP_BYTES: Final = 16 * 2**20
+#: What came of a long append is made durable when it is so much, or not so little and so old: a crash costs no more.
+KEEP_BYTES: Final = 64 * 2**20
+KEEP_LEAST_BYTES: Final = 2**20
+KEEP_S: Final = 2.0
 
 
 class Appending:
@@ -29,8 +31,9 @@ class Appending:
         self._length = length
         self._final = final
         self._begun = self._failed = False
-        #: Where what is not durable begins.
+        #: Where what is not durable begins, and since when, on the monotonic clock.
         self._kept = partial.state.offset
+        self._kept_at = time.monotonic()
 
     def write(self, pieces: Sequence[bytes]) -> None:
         """Add some bytes, which may become durable. Raises Rejected('no_room' or 'storage_failed')."""
@@ -43,7 +46,7 @@ class Appending:
                 self._partial.store(pieces)
             finally:
                 hashing.result()
-            if self._verification is None and self._partial.size - self._kept >= KEEP_BYTES:
+            if self._verification is None and is_due(self._partial.size - self._kept, time.monotonic() - self._kept_at):
                 self._keep(self._length)
         except Rejected:
             self._failed = True
@@ -80,10 +83,15 @@ class Appending:
 
     def _keep(self, length: int | None) -> None:
         self._partial.keep(time.time(), length)
-        self._kept = self._partial.size
+        self._kept, self._kept_at = self._partial.size, time.monotonic()
 
     def _hash(self, pieces: Sequence[bytes], *, goes_on: bool) -> None:
         if goes_on:
             self._running.update(pieces)
         if self._verification is not None:
             self._verification.update(pieces)
+
+
+def is_due(size: int, age_s: float) -> bool:
+    """True when so many bytes that are not durable, the first of them so old, are to be made so."""
+    return size >= KEEP_BYTES or (size >= KEEP_LEAST_BYTES and age_s >= KEEP_S)

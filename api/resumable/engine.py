@@ -203,14 +203,14 @@ class Resumable:
 
     async def _add(self, append: "_Append") -> Progress:
         partial, step = append.partial, append.step
-        admitted = self._quotas.going_on(append.requester.caller)
-        if partial.state.length is None:
-            await self._count_more(append, admitted)
         if step.frozen:
             return await self._add_again(append)
         running = self._digests.take(partial.upload_id, partial.plan.digests, partial.state.offset)
         try:
-            await self._receive(append, running, admitted)
+            with self._quotas.going_on(append.requester.caller) as admitted:
+                if partial.state.length is None:
+                    await self._count_more(append, admitted)
+                await self._receive(append, running, admitted)
             if is_whole(partial.size, partial.state.length, final=append.final):
                 return await self._complete(partial, running, append.requester)
         finally:
@@ -271,10 +271,18 @@ class Resumable:
             all_bytes, code = self._most(append.requester.caller)
             most = max(0, all_bytes - append.partial.state.offset)
 
+        waiting = append.partial.state.offset
+
         async def more(size: int) -> None:
-            if admitted is not None:
-                await self._check_fits(0, size)
-                await _never_limited(admitted.more, size)
+            nonlocal waiting
+            if admitted is None:
+                return
+            await self._check_fits(0, size)
+            if admitted.links:
+                # What is on the disk counts as waiting by now.
+                before, waiting = waiting, append.partial.state.offset
+                admitted.expect(0, before - waiting)
+            await _never_limited(admitted.more, size)
 
         return Body(append.receive, length=append.content_length, max_bytes=most, pace=self._live.pace(),
                     too_large=code, unannounced=more)

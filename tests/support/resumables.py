@@ -75,6 +75,7 @@ class Kit:
     partials: Partials
     reader: Reader
     admission: Admission
+    receiver: Receiver
     resumable: Resumable
     cancelled: list[str] = field(default_factory=list)
 
@@ -162,7 +163,7 @@ async def kit(
     completion = Completion(live, threads, storage, admission, amounts, lambda task_id: reader.find(task_id, lambda _: True))
     resumable = Resumable(live, partials, turns, backlog, quotas, receiver, completion, refusals, cancel)
     try:
-        yield Kit(layout, spool, partials, reader, admission, resumable, cancelled)
+        yield Kit(layout, spool, partials, reader, admission, receiver, resumable, cancelled)
     finally:
         refusals.close()
         for part in (receiver, turns, backlog, reader, delegations):

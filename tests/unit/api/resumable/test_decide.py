@@ -2,6 +2,7 @@
 
 import pytest
 
+from api.resumable.appending import is_due
 from api.resumable.decide import AppendStep, is_whole, step_of, told
 from api.resumable.engine import fits
 from api.resumable.sweeping import pause_s
@@ -98,3 +99,10 @@ def test_uploads_fit_up_to_the_limits() -> None:
 def test_sweeps_come_often_enough_for_what_expires(expire_s: float, expected_s: float) -> None:
     """And never all the time."""
     assert pause_s(expire_s) == expected_s
+
+
+@pytest.mark.parametrize(("size", "age_s", "due"), [
+    (64 * 2**20, 0.0, True), (64 * 2**20 - 1, 1.9, False), (2**20, 2.0, True), (2**20 - 1, 60.0, False)])
+def test_long_append_becomes_durable_on_its_way(size: int, age_s: float, due: bool) -> None:
+    """Seldom on a fast line, and after a while on a slow one."""
+    assert is_due(size, age_s) is due
