@@ -8,7 +8,7 @@ queue; completing it again after any crash gives the same task. Another identity
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -233,7 +233,8 @@ class Resumable:
         """All bytes are here already, and one that was not told comes again."""
         partial, most = append.partial, append.step.most or 0
         body = self._body_of(append, None)
-        pieces = await body.pieces(most + 1)
+        with self._under_way(append, body):
+            pieces = await body.pieces(most + 1)
         if append.verification is not None:
             append.verification.update(pieces)
             append.verification.conclude()
@@ -247,10 +248,8 @@ class Resumable:
         body = self._body_of(append, None if append.step.length is not None else admitted)
         appending = Appending(partial, running, append.verification, self._hashing,
                               length=append.step.length, final=append.final)
-        self._running[body] = append.requester, append.request
         try:
-            with self._turns.watched(partial, lambda: body.refuse(Rejected(
-                    "upload_busy", "A newer request wants this upload."))):
+            with self._under_way(append, body):
                 first = await body.pieces(SMALL_BYTES)
                 if not body.announced:
                     append.place.expect(body.received_bytes)
@@ -262,6 +261,15 @@ class Resumable:
         except BaseException:
             await joined(self._threads.submit(appending.cut_off, body.rest()))
             raise
+
+    @contextlib.contextmanager
+    def _under_way(self, append: "_Append", body: Body) -> Iterator[None]:
+        """While the body comes: end it when its sender loses his rights, or a newer request wants the upload."""
+        self._running[body] = append.requester, append.request
+        newer = Rejected("upload_busy", "A newer request wants this upload.")
+        try:
+            with self._turns.watched(append.partial, lambda: body.refuse(newer)):
+                yield
         finally:
             del self._running[body]
 

@@ -176,8 +176,8 @@ def _check_spool(layout: Layout, config: Config) -> str:
     incoming.discard()
     with closing(open_partials(layout, spool)) as partials:
         if not partials.is_in_place():
-            raise CourierError("storage_failed", f"{layout.partials} is no directory on the filesystem of {layout.spool},"
-                                                 " so every resumable upload is refused.")
+            raise CourierError("storage_failed", f"{layout.partials} is no directory on the filesystem of"
+                                                 f" {layout.spool}, so every resumable upload is refused.")
     return f"writable, {_enough(spool.free_bytes(), config) // 2**20} MiB free"
 
 

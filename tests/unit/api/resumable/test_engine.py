@@ -174,6 +174,28 @@ def test_newer_request_ends_the_older_in_another_process(layout: Layout) -> None
     run(layout, happen)
 
 
+def test_request_that_sends_only_the_last_byte_again_is_ended_too(layout: Layout) -> None:
+    """All is there, and it waits for a byte that does not come."""
+    async def happen(made: Kit) -> None:
+        begun, sent = await made.create(3), asyncio.Event()
+        failpoints.arm("queue.insert=EIO")
+        try:
+            await refused(made.append(begun.upload_id, 0, b"abc"))
+        finally:
+            failpoints.arm("")
+
+        async def stall() -> None:
+            sent.set()
+            await asyncio.Event().wait()
+
+        older = asyncio.create_task(made.append(begun.upload_id, 2, coming([], stall), content_length=1))
+        await sent.wait()
+        assert (await made.append(begun.upload_id, 2, b"c")).complete
+        assert (await refused(older)).code == "upload_busy"
+
+    run(layout, happen)
+
+
 def test_who_does_not_let_go_is_not_waited_for_without_a_bound(layout: Layout) -> None:
     """A disk that hangs under one request: the others are told that it is busy."""
     async def happen() -> None:
