@@ -71,7 +71,7 @@ class Appending:
             if self._verification is not None:
                 self._partial.rewind()
                 return
-            if not self._failed:
+            if rest and not self._failed:
                 self.write(rest)
             if self._partial.size > self._kept:
                 self._keep(self._length)

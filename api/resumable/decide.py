@@ -53,6 +53,13 @@ def step_of(
     return AppendStep(known, None if known is None else known - offset, frozen=state.phase is Phase.COMPLETING)
 
 
+def unreserved(state: PartialState, offset: int, content_length: int | None, length: int | None) -> int | None:
+    """How many bytes an append brings or announces that nobody counted before; None: it does not say."""
+    if state.length is not None:
+        return 0
+    return content_length if length is None else max(0, length - offset)
+
+
 def is_whole(size: int, length: int | None, *, final: bool | None) -> bool:
     """True when an upload of which `size` bytes are here is to be completed. Raises Rejected('inconsistent_length').
 

@@ -19,7 +19,7 @@ from api.http.response import Receive
 from api.live_config import LiveConfig
 from api.resumable.appending import Appending
 from api.resumable.completion import Completion, request_of
-from api.resumable.decide import AppendStep, is_whole, step_of, told
+from api.resumable.decide import AppendStep, is_whole, step_of, told, unreserved
 from api.resumable.hashing import Digests, RunningDigest, Verification
 from api.resumable.turns import Turns
 from api.resumable.values import Checksum, Progress
@@ -127,8 +127,8 @@ class Resumable:
             verification = None if checksum is None else Verification(checksum)
             plan, state = await self._find(upload_id, requester)
             request = authorized(request_of(plan, state), requester.caller, self._live.config)
-            unreserved = content_length if state.length is None and length is None else 0
-            with await self._backlog.admit(unreserved, peer, self._live.config.limits) as place:
+            new = unreserved(state, offset, content_length, length)
+            with await self._backlog.admit(new, peer, self._live.config.limits) as place:
                 async with self._turns.held(upload_id) as partial:
                     step = step_of(partial.state, offset, content_length=content_length, length=length, final=final)
                     if step.complete:

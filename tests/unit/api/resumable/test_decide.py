@@ -3,7 +3,7 @@
 import pytest
 
 from api.resumable.appending import is_due
-from api.resumable.decide import AppendStep, is_whole, step_of, told
+from api.resumable.decide import AppendStep, is_whole, step_of, told, unreserved
 from api.resumable.engine import fits
 from api.resumable.sweeping import pause_s
 from api.resumable.values import WrongOffset
@@ -77,6 +77,14 @@ def test_upload_is_completed_by_its_last_byte_or_by_a_word(
 ) -> None:
     """As its protocol has it."""
     assert is_whole(size, length, final=final) is whole
+
+
+def test_only_what_nobody_announced_is_counted_anew() -> None:
+    """The rest counts from the beginning."""
+    assert unreserved(KNOWN, 4, 6, None) == 0
+    assert unreserved(UNKNOWN, 4, 6, None) == 6
+    assert unreserved(UNKNOWN, 4, 6, 20) == 16
+    assert unreserved(UNKNOWN, 4, None, None) is None
 
 
 def test_last_part_that_leaves_bytes_out_is_refused() -> None:

@@ -60,6 +60,7 @@ def test_upload_goes_on_where_it_was_cut_off(layout: Layout) -> None:
         with pytest.raises(ClientGone):
             await made.append(begun.upload_id, 0, coming([DATA[:1000], DATA[1000:200_000]], None, gone=True),
                               content_length=len(DATA))
+        assert made.spool.is_empty()
         return await made.look(begun.upload_id)
 
     async def second(made: Kit, begun: Progress) -> None:
