@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from api.resumable.values import Progress
 from daemon import failpoints
 from daemon.errors import Rejected
 from daemon.model.upload import BUCKETS
 from daemon.spool import open_checked
 from daemon.state.layout import Layout
-from tests.support.resumables import SOMEBODY, Sender, Told, finish, kit
+from tests.support.bodies import body
+from tests.support.resumables import SOMEBODY, Kit, Sender, Told, finish, kit
 
 #: Steps of completing that all uploads take, too.
 _SHARED = ("spool.sync", "spool.dirsync", "queue.insert", "queue.commit", "queue.committed")
@@ -67,6 +69,46 @@ def test_upload_goes_on_after_its_process_was_killed(layout: Layout, fault: str)
             assert made.partials.census().number == len(list(layout.partials.glob("*.head"))) - len(told)
 
     asyncio.run(go_on())
+
+
+async def send_stubbornly(made: Kit) -> Progress:
+    """Send one upload as a client that is told to come again; what it was told never goes back."""
+    data, progress, refused = body(7, SIZE), None, list[Rejected]()
+    while progress is None or not progress.complete:
+        assert all(error.kind.status in {503, 507} for error in refused), refused
+        assert len(refused) < 3, refused
+        try:
+            if progress is None:
+                progress = await made.create(SIZE)
+            progress = await made.append(progress.upload_id, progress.offset, data[progress.offset:progress.offset + 100_000])
+        except Rejected as error:
+            refused.append(error)
+            if progress is not None:
+                looked = await made.look(progress.upload_id)
+                assert looked.offset >= progress.offset
+                progress = looked
+    return progress
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("error", ["ENOSPC", "EIO", "EROFS", "EDQUOT"])
+@pytest.mark.parametrize("step", [step for step in (*failpoints.PARTIAL_STEPS, *_SHARED) if step != "partials.remove"])
+def test_upload_goes_on_after_its_disk_failed(layout: Layout, step: str, error: str) -> None:
+    """Whatever failed, once: the client is told to come again, goes on, and there is one task with all of it."""
+    async def happen() -> None:
+        async with kit(layout) as made:
+            failpoints.arm(f"{step}={error}@1")
+            try:
+                done = await send_stubbornly(made)
+            finally:
+                failpoints.arm("")
+            assert made.bytes_of(done.task_id or "") == body(7, SIZE)
+            assert spooled(layout) == [done.task_id]
+            assert made.reader.waiting().tasks == 1
+            left = {path.name for path in layout.partials.iterdir()} - {f"{done.upload_id}.head"}
+            assert not left or step in {"partials.create", "partials.created"}
+
+    asyncio.run(happen())
 
 
 def test_upload_that_could_not_be_removed_is_still_there(layout: Layout) -> None:
