@@ -6,6 +6,7 @@ which ends with its process. The head is made whole before it has its name, and 
 head was left by a crash.
 """
 
+import contextlib
 import os
 import re
 import secrets
@@ -203,41 +204,29 @@ class FilePartials:
 
     def _expire(self, upload_id: str, before: float) -> bool:
         """Remove one that nothing was heard of since then, unless somebody holds it; True for an unfinished one."""
+        head = None
         try:
-            found = self.find(upload_id)
-        except Rejected:
-            return self._remove_left(upload_id + HEAD, before)
-        if found is None or found[1].changed_at >= before:
-            return False
-        partial = self._take(upload_id)
-        if partial is None:
-            return False
-        try:
-            if partial.state.changed_at >= before:
+            head = self._open(upload_id)
+            # Who holds it is not told: it goes on.
+            if head is None or head.read().state.changed_at >= before or not head.lock():
                 return False
-            partial.remove()
-            return partial.state.phase is Phase.RECEIVING
+            partial = self.take(upload_id, head)
+            # Of no use without its bytes.
+            return self._remove_left(upload_id + HEAD, before) if partial is None else _expired(partial, before)
+        except (OSError, ValueError, Rejected):
+            return self._remove_left(upload_id + HEAD, before)
         finally:
-            partial.release()
-
-    def _take(self, upload_id: str) -> FilePartial | None:
-        """Hold one that nobody holds; None when somebody does, or it has gone."""
-        turn = self.want(upload_id)
-        if turn is None:
-            return None
-        try:
-            return turn.take()
-        except Rejected:
-            return None
-        finally:
-            turn.leave()
+            if head is not None:
+                head.close()
 
     def _remove_left(self, name: str, before: float) -> bool:
-        found = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
-        if found.st_mtime >= before or not stat.S_ISREG(found.st_mode):
-            return False
-        os.unlink(name, dir_fd=self._directory)
-        return True
+        """Remove a file that is as old as that, and of no use; True when it was."""
+        with contextlib.suppress(FileNotFoundError):
+            found = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
+            if found.st_mtime < before and stat.S_ISREG(found.st_mode):
+                os.unlink(name, dir_fd=self._directory)
+                return True
+        return False
 
     def close(self) -> None:
         """Let go of the directory."""
@@ -284,6 +273,17 @@ class FileTurn:
         if self._head is not None:
             self._head.close()
             self._head = None
+
+
+def _expired(partial: FilePartial, before: float) -> bool:
+    try:
+        state = partial.state
+        if state.changed_at >= before:
+            return False
+        partial.remove()
+        return state.phase is Phase.RECEIVING or (state.phase is Phase.COMPLETING and not partial.is_spooled)
+    finally:
+        partial.release()
 
 
 def _sum(some: Sequence[_Known]) -> Census:

@@ -246,6 +246,7 @@ def test_sweep_removes_what_nothing_was_heard_of(kept: Kept) -> None:
     partial = kept.hold(held)
     assert kept.others.sweep(2000.0, 0.0) == []
     assert kept.others.sweep(2011.0, 10.0) == [silent]
+    assert not partial.is_wanted()
     partial.release()
     assert kept.partials.find(silent) is None
     assert kept.partials.find(held) is not None
@@ -255,7 +256,8 @@ def test_sweep_removes_what_crashes_left(kept: Kept) -> None:
     """Bytes without a head are nobody's, and a damaged head is of no use; both only after a while."""
     orphan = kept.layout.partials / ("o" * 22)
     orphan.write_bytes(b"x")
-    damaged = kept.make()
+    damaged, lost = kept.make(), kept.make()
+    (kept.layout.partials / lost).unlink()
     (kept.layout.partials / f"{damaged}.head").write_bytes(b"rubbish" * 2000)
     now = time.time()
     assert kept.partials.sweep(now, 86400.0) == []
