@@ -1,5 +1,6 @@
 """A head that is open: how a resumable upload stands, who wants it, and who has it."""
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -97,11 +98,17 @@ class Head:
         return replace(found, state=replace(found.state, upload=upload))
 
     def write(self, record: Record) -> None:
-        """Write a record, durably."""
+        """Write a record, durably. Raises OSError; the one before it counts then, as far as anybody can see."""
         failpoints.reach("partials.record")
-        os.pwrite(self._descriptor, record_bytes(record), record.at)
-        self._sync()
-        failpoints.reach("partials.recorded")
+        try:
+            os.pwrite(self._descriptor, record_bytes(record), record.at)
+            os.fdatasync(self._descriptor)
+            failpoints.reach("partials.recorded")
+        except OSError:
+            # A sync that failed may not fail again, with nothing written: nobody may tell what is only in memory.
+            with contextlib.suppress(OSError):
+                os.pwrite(self._descriptor, bytes(RECORD_BYTES), record.at)
+            raise
 
     def write_choice(self, plan: Plan, upload: Upload) -> Where:
         """Write what was chosen; it is durable with the record that says where it is."""
@@ -109,9 +116,6 @@ class Head:
         failpoints.reach("partials.choose")
         os.pwrite(self._descriptor, text, where.at)
         return where
-
-    def _sync(self) -> None:
-        os.fdatasync(self._descriptor)
 
     def close(self) -> None:
         """Close it. May be called again."""
