@@ -1,23 +1,35 @@
 """Refusals as answers: RFC 9457 problem details, and plain text for the clients of /upload."""
 
-from typing import Final
+from typing import Any, Final
 
 from api.http.response import PROBLEM, Answer, json_answer, text_answer
 from daemon.errors import CourierError
+from daemon.model.schema import Schema, answer, text, whole_number
 
 #: Who asks is not known, or not believed.
 UNAUTHORIZED: Final = 401
 #: The address whose clients read plain text.
 UPLOAD: Final = "/upload"
 
+#: What `problem` makes (RFC 9457).
+PROBLEM_SCHEMA: Final[Schema] = answer("Problem", {
+    "title": text("what is wrong"),
+    "status": whole_number(400, 599, "as in the head of the answer"),
+    "detail": text("what happened this time"),
+    "code": text("stable, for programs"),
+    "hint": text("what to do about it"),
+})
 
-def problem(error: CourierError) -> Answer:
-    """The refusal as `application/problem+json`, with the stable code and what to do about it."""
+
+def problem(error: CourierError, **members: Any) -> Answer:
+    """The refusal as `application/problem+json`, with the stable code and what to do about it, and further members."""
+    return json_answer(error.kind.status, {**describe_problem(error), **members}, *_headers(error), media_type=PROBLEM)
+
+
+def describe_problem(error: CourierError) -> dict[str, Any]:
+    """The refusal as JSON values, wherever it stands in an answer."""
     kind = error.kind
-    return json_answer(
-        kind.status,
-        {"title": kind.title, "status": kind.status, "detail": error.detail, "code": kind.code, "hint": kind.hint},
-        *_headers(error), media_type=PROBLEM)
+    return {"title": kind.title, "status": kind.status, "detail": error.detail, "code": kind.code, "hint": kind.hint}
 
 
 def plain_problem(error: CourierError) -> Answer:

@@ -24,6 +24,17 @@ from daemon.model.names import printable
 HEALTH: Final = "/healthz"
 #: Whether it is ready, for everybody; and why not, for who may know.
 READINESS: Final = "/readyz"
+#: The description of the service: for everybody.
+DESCRIPTION: Final = "/v1/openapi.json"
+#: Where nobody is asked who he is: what is answered is the same for all.
+_FOR_ALL: Final = frozenset({HEALTH, DESCRIPTION})
+
+#: Codes with which any request may be refused before its address is looked at.
+ENTRANCE_REFUSALS: Final = (
+    "bad_request", "bad_length", "incomplete_body", "unchecked_digest", "bad_forwarded", "cross_site", "unknown_host",
+    "long_head", "unknown_coding", "http_version", "too_busy", "internal")
+#: Codes of who asks, where that is asked.
+CREDENTIAL_REFUSALS: Final = ("no_credential", "bad_credential", "delegation_unreadable")
 
 
 def entrance(app: App, live: LiveConfig, doorkeeper: Doorkeeper, refusals: RefusalLog) -> App:
@@ -46,7 +57,7 @@ def entrance(app: App, live: LiveConfig, doorkeeper: Doorkeeper, refusals: Refus
             await send_answer(send, refusal(scope["path"], error))
             return
         try:
-            if scope["path"] != HEALTH:
+            if scope["path"] not in _FOR_ALL:
                 state[REQUESTER] = await _who(scope, doorkeeper)
         except Rejected as error:
             tell_refused(refusals, scope, error.code)

@@ -7,12 +7,13 @@ from daemon import failpoints
 from daemon.errors import QueueFault
 from daemon.model.task import FINISHED, TRANSITIONS, State
 from daemon.model.upload import Destination, Upload
+from daemon.model.verbs import VERBS
 from daemon.spool import Mark
 from daemon.task_queue import Command, CommandAnswer, Selection
 from tests.support import rows
 from tests.support.depot import Depot, new_id
 from tests.support.lanes import take_one
-from worker.dispatch.commands import VERBS, Commands, Forget, Refused, decide, states_of
+from worker.dispatch.commands import Commands, Forget, Refused, decide, states_of
 from worker.dispatch.lane import Lane
 
 KEY = "local/default/c1"

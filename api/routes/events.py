@@ -1,0 +1,102 @@
+"""Following tasks: a stream of what happens to them (Server-Sent Events, as the HTML standard has them)."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Final
+
+from api.following.event_id import from_id
+from api.following.stream import Stream, Streams
+from api.following.view import EventFilter
+from api.http.parameters import Headers, check_configured, collect, read_query
+from api.http.peers import Shares
+from api.http.response import REQUESTER, Receive, Scope, StreamedAnswer
+from api.live_config import LiveConfig
+from api.queries.sight import Sight
+from api.queries.task_query import read_client, read_place, read_states
+from api.routes.endpoint import Audit, Endpoint, Few, Route
+from daemon.access.decide import decide
+from daemon.config import Config
+from daemon.errors import Rejected
+from daemon.model.grant import Permission
+from daemon.model.names import printable
+from daemon.model.upload import Destination, is_task_id
+
+ADDRESS: Final = "/v1/events"
+#: Tasks that one stream follows by their ids.
+MOST_TASKS: Final = 100
+#: Of what `api.max_connections` allows, streams may hold this part: uploads and questions always find room.
+STREAMS_SHARE: Final = 1 / 2
+EVENT_STREAM: Final = "text/event-stream"
+#: A proxy keeps nothing of it, and holds nothing back.
+_HEADERS: Final = (("Cache-Control", "no-store"), ("X-Accel-Buffering", "no"))
+_LAST_EVENT_ID: Final = b"last-event-id"
+_PARAMETERS: Final = frozenset({"task", "instance", "project", "client", "state", "last_event_id"})
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What somebody wants to follow."""
+
+    wanted: EventFilter
+    instance: Destination | None
+    #: The id of the last event that he was told, as he says; empty: he begins.
+    last_id: str
+
+
+class EventRoutes:
+    """What the address of events does."""
+
+    def __init__(self, live: LiveConfig, streams: Streams) -> None:
+        self._live = live
+        self._streams = streams
+
+    def routes(self, places: Shares, audit: Audit) -> list[Route]:
+        """The address; `places` has the streams of all API processes."""
+        return [Route(ADDRESS, Few(Endpoint({"GET": self.get_events}, audit=audit), places))]
+
+    async def get_events(self, scope: Scope, receive: Receive) -> StreamedAnswer:
+        """GET what happens."""
+        config = self._live.config
+        asked = read_subscription(scope["query_string"], collect(scope["headers"]), config)
+        requester = scope["state"][REQUESTER]
+        code = decide(requester.caller, Permission.READ)
+        if code is not None:
+            raise Rejected(code)
+        if asked.instance is not None and Sight(requester.caller).reaches(asked.instance.instance_key):
+            check_configured(asked.instance.remote, config)
+        await self._streams.require_readable()
+        if scope["method"] == "HEAD":
+            return StreamedAnswer(200, EVENT_STREAM, _nothing(), _HEADERS)
+        after = from_id(asked.last_id, self._streams.shards)
+        pieces = self._streams.follow(Stream(requester, asked.wanted), after, receive,
+                                      missed=after is None and asked.last_id != "")
+        return StreamedAnswer(200, EVENT_STREAM, pieces, _HEADERS)
+
+
+async def _nothing() -> AsyncGenerator[bytes, None]:
+    for piece in list[bytes]():
+        yield piece
+
+
+def read_subscription(query: bytes, headers: Headers, config: Config) -> Subscription:
+    """Read the parameters and headers of GET /v1/events. Raises Rejected."""
+    parameters = read_query(query, _PARAMETERS)
+    instance = read_place(parameters, config)
+    wanted = EventFilter(
+        task_ids=_task_ids(parameters.get("task")), states=read_states(parameters.get("state")),
+        instance_key=None if instance is None else instance.instance_key, client=read_client(parameters.get("client")))
+    # A browser that comes again says the new one in the header; its address is still the old one.
+    given = b"".join(headers.get(_LAST_EVENT_ID, ())).decode("latin-1")
+    return Subscription(wanted, instance, given or parameters.get("last_event_id", ""))
+
+
+def _task_ids(text: str | None) -> frozenset[str]:
+    if text is None:
+        return frozenset()
+    names = text.split(",")
+    wrong = [name for name in names if not is_task_id(name)]
+    if wrong:
+        raise Rejected("bad_query", f"{printable(wrong[0])!r} is not the id of a task.")
+    if len(names) > MOST_TASKS:
+        raise Rejected("bad_query", f"`task` has more than {MOST_TASKS} ids.")
+    return frozenset(names)
