@@ -28,6 +28,10 @@ from api.live_config import LiveConfig
 from api.live_tls import LiveTls
 from api.queries.finder import Finder
 from api.queries.reader import Reader, free_bytes
+from api.resumable.completion import Completion
+from api.resumable.engine import Resumable
+from api.resumable.sweeping import sweep
+from api.resumable.turns import Turns
 from api.routes.actions import ACTIONS_AT_ONCE, ActionRoutes
 from api.routes.app import PAGES_AT_ONCE, Courier, build
 from api.routes.content import CONTENTS_AT_ONCE, ContentRoutes
@@ -47,15 +51,19 @@ from api.uploads.intake import Uploads
 from api.uploads.receive import Receiver
 from api.uploads.storage import Storage
 from daemon import log
+from daemon.access.caller import Caller
 from daemon.config import Config, load
 from daemon.delegation import open_delegations
 from daemon.errors import CannotStart
+from daemon.model.upload import Destination
+from daemon.partials import open_partials
 from daemon.process import sd_notify
 from daemon.process.listeners import Door
 from daemon.process.shared_counts import Column, SharedCounts
 from daemon.process.thread_pools import begin_pool
 from daemon.spool import open_spool
 from daemon.state.layout import Layout
+from daemon.task_queue import Total
 
 #: Threads that answer questions.
 READING_THREADS: Final = 2
@@ -109,6 +117,11 @@ def _warn_about(doors: Sequence[Door], known: Known) -> None:
         log.log("service.open_door", listen=", ".join(open_to), pid=os.getpid())
 
 
+async def _cancel(_caller: Caller, _to: Destination, _task_id: str) -> bool:
+    """Nobody cancels tasks by the end of their uploads yet."""
+    return False
+
+
 class _Service:
     def __init__(
         self, config: Config, file: Path | None, layout: Layout, doors: Sequence[Door], counts: SharedCounts,
@@ -142,10 +155,18 @@ class _Service:
         doorkeeper = Doorkeeper(lambda: self._roster.known, Children(self._delegations, self._asking).find)
         _warn_about(doors, self._roster.known)
         self._tls = LiveTls(config, self._threads) if any(door.tls for door in doors) else None
-        self._backlog = Backlog(self._reader, self._admission)
-        quotas = Quotas(counts, self._reader.pending_under, self._asking)
-        self._uploads = Uploads(self._live, self._admission, self._backlog, quotas, self._receiver, self._refusals,
-                                Amounts(self._delegations, self._asking))
+        self._partials = open_partials(layout, self._spool)
+        self._backlog = Backlog(self._reader, self._admission, self._partials.census)
+        quotas = Quotas(counts, self._pending_under, self._asking)
+        amounts = Amounts(self._delegations, self._asking)
+        self._uploads = Uploads(
+            self._live, self._admission, self._backlog, quotas, self._receiver, self._refusals, amounts)
+        self._turns = Turns(self._partials)
+        self._sweeps = counts.is_first
+        self._resumable = Resumable(
+            self._live, self._partials, self._turns, self._backlog, quotas, self._receiver, Completion(
+                self._live, self._receiver.pools[0], self._storage, self._admission, amounts,
+                lambda task_id: self._reader.find(task_id, lambda _: True)), self._refusals, _cancel)
         probe = Probe(layout, self._spool, self._reader, self._admission, lambda: self._roster.trouble)
         finder = Finder(self._reader, self._threads)
         self._outcomes = Outcomes(
@@ -188,6 +209,8 @@ class _Service:
             self._watch, self._recheck, self._hub.watch, self._streams.hub.watch)]
         if self._tls is not None:
             watching.append(asyncio.create_task(self._tls.watch()))
+        if self._sweeps:
+            watching.append(asyncio.create_task(sweep(self._partials, self._live, self._receiver.pools[0])))
         for task in watching:
             task.add_done_callback(self._end_without)
         try:
@@ -203,6 +226,7 @@ class _Service:
     def close(self) -> bool:
         """Let the threads finish what they were given, then close the files; False if one does not. Blocks."""
         self._receiver.close()
+        self._turns.close()
         self._backlog.close()
         self._threads.shutdown()
         self._hub.close()
@@ -214,6 +238,7 @@ class _Service:
         self._delegations.close()
         ended = self._storage.close()
         if ended:
+            self._partials.close()
             self._spool.close()
         return ended
 
@@ -231,7 +256,14 @@ class _Service:
                 await asyncio.wait_for(self._changed.wait(), RECHECK_S)
             self._changed.clear()
             await self._uploads.recheck()
+            await self._resumable.recheck()
             await self._streams.recheck()
+
+    def _pending_under(self, name: str) -> Total:
+        """What waits of that name and all below it, and what of it is still on its way in resumable uploads."""
+        waiting, partials = self._reader.pending_under(name), self._partials.census_under(name)
+        return Total(waiting.tasks + partials.number,
+                     waiting.size_bytes + partials.present_bytes + partials.owed_bytes)
 
     def _end_without(self, watching: "asyncio.Task[None]") -> None:
         """End when a mistake of ours has ended what watches: no change would be taken over any more."""

@@ -32,6 +32,7 @@ class Body:
         self._waited_s = 0.0
         self._too_large = too_large
         self._refusal: Rejected | None = None
+        self._gathered: list[bytes] = []
         self._limit: asyncio.Timeout | None = None
         self._clock = asyncio.get_running_loop().time
         self.received_bytes = 0
@@ -48,7 +49,7 @@ class Body:
         """
         if self._refusal is not None:
             raise self._refusal
-        pieces: list[bytes] = []
+        pieces = self._gathered = list[bytes]()
         wanted = self.received_bytes + at_least
         moved_at = self._clock()
         try:
@@ -68,7 +69,13 @@ class Body:
             self._limit = None
         if self._unannounced is not None:
             await self._unannounced(sum(map(len, pieces)))
+        self._gathered = []
         return pieces
+
+    def rest(self) -> list[bytes]:
+        """The pieces that had come when `pieces` raised; none after that."""
+        rest, self._gathered = self._gathered, []
+        return rest
 
     def refuse(self, refusal: Rejected) -> None:
         """Take no more of it: whoever reads gets the refusal. What is whole already stays so."""

@@ -18,7 +18,7 @@ from api.uploads.receive import Accepted, Receiver
 from api.uploads.request import UploadRequest
 from daemon.access.caller import Caller
 from daemon.access.decide import decide, largest_file
-from daemon.config import Config, Limits
+from daemon.config import Config
 from daemon.errors import Rejected
 from daemon.log import log
 from daemon.model.grant import Permission
@@ -61,7 +61,7 @@ class Uploads:
         except (Rejected, ClientGone) as end:
             self.tell(end, peer, requester, **_about(request), **self._since(began))
             raise
-        self._log_accepted(accepted, began)
+        log_accepted(accepted, **self._since(began))
         return request, accepted
 
     async def expect(self, length: int | None, peer: str, requester: Requester) -> None:
@@ -72,9 +72,8 @@ class Uploads:
         code = decide(requester.caller, Permission.UPLOAD)
         if code is not None:
             raise Rejected(code)
-        await self._backlog.freshen()
         limits = self._live.config.limits
-        place = await self._admit(min(length or 0, limits.max_upload_bytes), peer, limits)
+        place = await self._backlog.admit(min(length or 0, limits.max_upload_bytes), peer, limits)
         place.end()
 
     def tell(self, end: Rejected | ClientGone, peer: str, requester: Requester, **about: Any) -> None:
@@ -101,10 +100,8 @@ class Uploads:
                     body.refuse(refusal)
 
     async def _take(self, request: UploadRequest, receive: Receive, peer: str, requester: Requester) -> Accepted:
-        config = self._live.config
-        await self._backlog.freshen()
         # The quotas last: what the service itself refuses takes nothing of them.
-        with (await self._admit(request.length, peer, config.limits) as place,
+        with (await self._backlog.admit(request.length, peer, self._live.config.limits) as place,
               await self._quotas.enter(requester.caller, request.length) as admitted):
             # Of a file in a form they are used up as they come.
             size = 0 if request.in_form else request.length
@@ -142,27 +139,19 @@ class Uploads:
                     pace=self._live.pace(), too_large="size_not_allowed" if smaller else "too_large",
                     unannounced=unannounced)
 
-    async def _admit(self, length: int | None, peer: str, limits: Limits) -> Place:
-        try:
-            return self._admission.admit(length, peer, limits)
-        except Rejected as error:
-            if error.code != "backlog_full":
-                raise
-        # Something may be counted twice: nobody is refused for that.
-        await self._backlog.renew()
-        return self._admission.admit(length, peer, limits)
-
-    def _log_accepted(self, accepted: Accepted, began: float) -> None:
-        upload = accepted.upload
-        log("upload.replayed" if accepted.replayed else "upload.accepted", task_id=accepted.task_id,
-            instance=upload.destination.instance, project=upload.destination.project, path=upload.destination.path,
-            size=upload.size, sha256=upload.sha256, client=upload.client, **self._since(began))
-        for task_id, client in accepted.superseded.items():
-            log("upload.superseded", task_id=task_id, by=upload.task_id, instance=upload.destination.instance,
-                path=upload.destination.path, client=client)
-
     def _since(self, began: float) -> dict[str, Any]:
         return {"duration_ms": round((self._clock() - began) * 1000, 2)}
+
+
+def log_accepted(accepted: Accepted, **more: Any) -> None:
+    """Log an upload that is in the queue, and what it replaced."""
+    upload = accepted.upload
+    log("upload.replayed" if accepted.replayed else "upload.accepted", task_id=accepted.task_id,
+        instance=upload.destination.instance, project=upload.destination.project, path=upload.destination.path,
+        size=upload.size, sha256=upload.sha256, client=upload.client, **more)
+    for task_id, client in accepted.superseded.items():
+        log("upload.superseded", task_id=task_id, by=upload.task_id, instance=upload.destination.instance,
+            path=upload.destination.path, client=client)
 
 
 def _about(request: UploadRequest | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,7 @@ from daemon.cli.check_tls import tls_findings
 from daemon.cli.check_webhooks import sender_finding, webhook_findings
 from daemon.config import INSTALLED_FILE, Config
 from daemon.errors import CannotStart, CourierError
+from daemon.partials import open_partials
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
 from daemon.process.isolated import python
 from daemon.process.listeners import look_at
@@ -169,6 +170,10 @@ def _check_spool(layout: Layout, config: Config) -> str:
     incoming = spool.begin()
     incoming.write(b"check")
     incoming.discard()
+    with closing(open_partials(layout, spool)) as partials:
+        if not partials.is_in_place():
+            raise CourierError("storage_failed", f"{layout.partials} is no directory on the filesystem of"
+                                                 f" {layout.spool}, so every resumable upload is refused.")
     return f"writable, {_enough(spool.free_bytes(), config) // 2**20} MiB free"
 
 

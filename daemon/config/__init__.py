@@ -248,6 +248,14 @@ class Limits(Section):
     reserve_bytes: Bytes = 16 * 2**20
 
 
+class UploadsSection(Section):
+    """[uploads]: uploads that go on where they were cut off."""
+
+    expire_s: Wait = 86400.0
+    max_partials: int = Field(default=1000, ge=1)
+    max_partial_bytes: int = Field(default=2**38, ge=1)
+
+
 class Allowed(Section):
     """[delivery.allow]: the worker delivers nothing else, whatever is in the queue."""
 
@@ -388,6 +396,7 @@ class Config(BaseSettings):
     incus: Remote = Remote()
     remotes: dict[RemoteName, Remote] = Field(default_factory=dict)
     limits: Limits = Limits()
+    uploads: UploadsSection = UploadsSection()
     delivery: DeliverySection = DeliverySection()
     webhooks: list[Webhook] = Field(default_factory=list)
     sender: SenderSection = SenderSection()

@@ -71,6 +71,11 @@ EVENTS: Final[dict[str, LogEvent]] = _table(
     ("tls.rejected", "error", "The new certificate cannot be used; the old one stays in force"),
     ("answer.unread", "info", "A client did not read its answer; its connection was closed"),
     ("upload.aborted", "info", "A client went away before its upload was whole"),
+    ("upload.begun", "info", "A resumable upload was made; its bytes are still to come"),
+    ("upload.interrupted", "info", "A client went away while it sent to a resumable upload; what came is kept"),
+    ("upload.ended", "info", "A resumable upload was removed by its client"),
+    ("upload.expired", "info", "Resumable uploads were removed to which nothing was added for uploads.expire_s"),
+    ("partials.failed", "error", "The resumable uploads could not be swept; it is tried again"),
     ("upload.failed", "error", "An upload could not be stored"),
     ("upload.superseded", "info", "A newer upload to the same path replaced one that was pending"),
     # --- a delivery ---------------------------------------------------------------------------------------

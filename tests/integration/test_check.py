@@ -231,6 +231,19 @@ def test_check_is_content_while_the_service_runs(tmp_path: Path) -> None:
     assert done.code == 0, done.out
 
 
+def test_check_fails_where_no_resumable_upload_could_be_completed(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
+    """They are moved into the spool, so their directory has to be on its filesystem, and must be no link."""
+    monkeypatch.setattr("daemon.cli.check._check_remotes", lambda *_: iter(()))
+    layout = Layout(load(file).state.path)
+    layout.create()
+    layout.partials.rmdir()
+    layout.partials.symlink_to(tmp_path)
+    check(load(file), str(file))
+    assert f"FAIL spool: {layout.partials} is no directory on the filesystem" in capsys.readouterr().out
+
+
 def test_check_says_how_the_tokens_stand(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """How many are valid, which end soon or have ended; a file that the API could not take is told with its reason."""
     monkeypatch.setattr("daemon.cli.check._check_remotes", lambda *_: iter(()))

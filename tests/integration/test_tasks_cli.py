@@ -509,6 +509,20 @@ def test_status_shows_what_people_asked_for_and_nobody_did(depot: Depot, shell: 
     assert read_status(shell)[1]["shards"][0]["commands"] == 1
 
 
+def test_status_shows_resumable_uploads_that_are_not_finished(service: Service, depot: Depot, shell: Shell) -> None:
+    """How many, how many bytes are here, and how long one has been silent; nothing at all where there is none."""
+    assert read_status(shell)[1]["partials"] == {"number": 0, "size_bytes": 0, "oldest_age_s": None, "fault": None}
+    assert "resumable" not in shell("status").out
+    silent = service.layout.partials / ("a" * 22)
+    silent.write_bytes(b"12345")
+    (service.layout.partials / f"{silent.name}.head").write_bytes(b"the head")
+    os.utime(silent, (time.time() - 7200, time.time() - 7200))
+    found = read_status(shell)[1]["partials"]
+    assert (found["number"], found["size_bytes"]) == (1, 5)
+    assert found["oldest_age_s"] >= 7200
+    assert "1 resumable uploads are not finished: 5 bytes, one silent for 2" in shell("status").out
+
+
 def test_status_tells_a_shard_that_cannot_be_read_from_the_others(
     service: Service, depot: Depot, shell: Shell,
 ) -> None:

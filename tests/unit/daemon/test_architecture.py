@@ -17,8 +17,8 @@ HOUSES = {"daemon": set[str](), "api": {"daemon"}, "worker": {"daemon"}, "sender
 #: all that is below it.
 FLOORS: dict[str, list[set[str]]] = {
     "daemon": [{"daemon.errors", "daemon.failpoints"}, {"daemon.model"}, {"daemon.config"}, {"daemon.log"}, {"daemon.state"}, {"daemon.delegation"},
-               {"daemon.spool", "daemon.task_queue", "daemon.process", "daemon.access"}, {"daemon.webhooks"}, {"daemon.recovery"}, {"daemon.cli"}],
-    "api": [{"api.threads"}, {"api.http"}, {"api.live_config", "api.live_tls"}, {"api.access"}, {"api.queries"}, {"api.following"}, {"api.uploads"}, {"api.acting"}, {"api.routes"}, {"api.service"},
+               {"daemon.spool", "daemon.task_queue", "daemon.process", "daemon.access"}, {"daemon.webhooks", "daemon.partials"}, {"daemon.recovery"}, {"daemon.cli"}],
+    "api": [{"api.threads"}, {"api.http"}, {"api.live_config", "api.live_tls"}, {"api.access"}, {"api.queries"}, {"api.following"}, {"api.uploads"}, {"api.resumable", "api.acting"}, {"api.routes"}, {"api.service"},
             {"api.__main__"}],
     "worker": [{"worker.targets"}, {"worker.mailbox", "worker.dispatch"}, {"worker.upkeep", "worker.recovery", "worker.webhooks"},
                {"worker.loop"}, {"worker.assembly"}, {"worker.check", "worker.__main__"}],
@@ -26,9 +26,10 @@ FLOORS: dict[str, list[set[str]]] = {
 }
 #: The rooms with a door: what is said at the door is all that others see.
 DOORS = {"daemon.task_queue": ("capabilities", "values", "doctor"), "daemon.spool": ("capabilities", "values"),
-         "daemon.delegation": ("capabilities", "values")}
-#: Who looks behind a door: recovery, and the commands that check and repair.
-DOCTORS = {"daemon.task_queue": ("daemon/recovery/", "daemon/cli/check.py", "daemon/cli/fsck.py"), "daemon.spool": (), "daemon.delegation": ()}
+         "daemon.delegation": ("capabilities", "values"), "daemon.partials": ("capabilities", "values")}
+#: Who looks behind a door: recovery, and the commands that check and repair; and what becomes a file of the spool.
+DOCTORS = {"daemon.task_queue": ("daemon/recovery/", "daemon/cli/check.py", "daemon/cli/fsck.py"), "daemon.spool": ("daemon/partials/",), "daemon.delegation": (),
+           "daemon.partials": ()}
 SOURCES = sorted(path for house in HOUSES for path in (ROOT / house).rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]
 
