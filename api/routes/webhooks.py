@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+from api.http.description import Content, Description, NumberParameter, Outcome, Parameter, Where, names
 from api.http.parameters import read_query
 from api.http.peers import Shares
 from api.http.response import REQUESTER, Answer, Receive, Scope, json_answer
@@ -20,20 +21,55 @@ from daemon.access.decide import decide
 from daemon.errors import Rejected
 from daemon.log import log
 from daemon.model.grant import Permission
+from daemon.model.schema import answer, many, one_of, or_null, text
 from daemon.state.doorbell import ring
 from daemon.state.layout import Layout
 from daemon.task_queue import Notice, NoticeState
-from daemon.webhooks.view import Overall, describe_notice, describe_webhook, overall
+from daemon.webhooks.view import NOTICE, WEBHOOK, Overall, describe_notice, describe_webhook, overall
 
 ADDRESS: Final = "/v1/webhooks"
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
 _NO_STORE: Final = ("Cache-Control", "no-store")
-_PARAMETERS: Final = frozenset({"state", "limit", "after"})
 _NO_PARAMETERS: Final[frozenset[str]] = frozenset()
 _STATES: Final = {state.label: state for state in NoticeState}
 #: No id of a message is longer.
 _ID_LENGTH: Final = 128
+
+_LIMIT: Final = NumberParameter("limit", MAX_LIMIT, DEFAULT_LIMIT, "how many messages at most")
+_PAGE: Final = (
+    Parameter(name="state", meaning="only messages in this state", schema=one_of(_STATES)),
+    _LIMIT,
+    Parameter(name="after", meaning="the id of the last message of the page before",
+              schema={"type": "string", "pattern": "^[ -~]*$", "maxLength": _ID_LENGTH}),
+)
+_NAME: Final = Parameter(name="name", meaning="the webhook", schema={"type": "string"}, place=Where.PATH,
+                         required=True, refuses=("webhook_not_found",))
+_GROUP: Final = "Webhooks"
+_TEXT: Final = ("This needs the right `admin`, without bounds on instances, projects, remotes, paths or own tasks."
+                " [webhooks.md](webhooks.md) has more.")
+_REFUSALS: Final = ("action_not_allowed", "address_not_allowed", "queue_unreadable", "no_room")
+_DELIVERIES: Final = f"curl http://127.0.0.1:8420{ADDRESS}/ops/deliveries"
+SHOWING_ALL: Final = Description(
+    operation_id="listWebhooks", group=_GROUP, summary="See how the webhooks stand", text=_TEXT,
+    outcomes={200: Outcome(meaning="All of them.", content=Content(
+        schema=answer("Webhooks", {"webhooks": many(WEBHOOK)})))},
+    refuses=("bad_query", *_REFUSALS), example=f"curl http://127.0.0.1:8420{ADDRESS}")
+LISTING_MESSAGES: Final = Description(
+    operation_id="listWebhookMessages", group=_GROUP, summary="List what a webhook was told, or is to be told",
+    text=_TEXT, parameters=(_NAME, *_PAGE),
+    outcomes={200: Outcome(meaning="Newest first.", content=Content(schema=answer("WebhookMessages", {
+        "deliveries": many(NOTICE, most=MAX_LIMIT),
+        "next": or_null(text("the address of the next page; null when there is none"))})))},
+    refuses=("too_busy", *_REFUSALS), example=f"{_DELIVERIES}?state=failed")
+REPLAYING: Final = Description(
+    operation_id="replayWebhookMessage", group=_GROUP, summary="Send a message again", text=_TEXT,
+    parameters=(_NAME, Parameter(
+        name="message_id", meaning="the message", schema={"type": "string"}, place=Where.PATH, required=True,
+        refuses=("delivery_not_found",))),
+    outcomes={202: Outcome(meaning="It is sent again from now on.", content=Content(schema=NOTICE))},
+    refuses=("bad_query", *_REFUSALS),
+    example=f"curl -X POST http://127.0.0.1:8420{ADDRESS}/ops/deliveries/msg_1/replay")
 
 
 class WebhookRoutes:
@@ -47,11 +83,12 @@ class WebhookRoutes:
 
     def routes(self, pages: Shares, audit: Audit) -> list[Route]:
         """The addresses; `pages` has the pages that wait to be read in all API processes."""
+        messages = Endpoint({"GET": LISTING_MESSAGES.by(self.get_page)}, audit=audit)
         return [
-            Route(ADDRESS, Endpoint({"GET": self.get_all}, audit=audit)),
-            Route(f"{ADDRESS}/{{name}}/deliveries", Few(Endpoint({"GET": self.get_page}, audit=audit), pages)),
+            Route(ADDRESS, Endpoint({"GET": SHOWING_ALL.by(self.get_all)}, audit=audit)),
+            Route(f"{ADDRESS}/{{name}}/deliveries", Few(messages, pages)),
             Route(f"{ADDRESS}/{{name}}/deliveries/{{message_id}}/replay",
-                  Endpoint({"POST": self.post_replay}, audit=audit)),
+                  Endpoint({"POST": REPLAYING.by(self.post_replay)}, audit=audit)),
         ]
 
     async def get_all(self, scope: Scope, receive: Receive) -> Answer:
@@ -64,7 +101,7 @@ class WebhookRoutes:
     async def get_page(self, scope: Scope, receive: Receive) -> Answer:
         """GET a page of the messages to one webhook, newest first."""
         _require_admin(scope)
-        parameters = read_query(scope["query_string"], _PARAMETERS)
+        parameters = read_query(scope["query_string"], names(_PAGE))
         return await joined(self._threads.submit(self._page, scope["path_params"]["name"], parameters))
 
     async def post_replay(self, scope: Scope, receive: Receive) -> Answer:
@@ -82,7 +119,7 @@ class WebhookRoutes:
             raise Rejected("webhook_not_found")
 
     def _page(self, name: str, parameters: Mapping[str, str]) -> Answer:
-        limit, state, after = _limit(parameters.get("limit")), _state(parameters.get("state")), parameters.get("after")
+        limit, state, after = _LIMIT.read(parameters), _state(parameters.get("state")), parameters.get("after")
         if after is not None and not _is_id(after):
             raise Rejected("bad_query", "`after` is not the id of a message.")
         self._require_known(name)
@@ -139,11 +176,3 @@ def _state(text: str | None) -> NoticeState | None:
     if text not in _STATES:
         raise Rejected("bad_query", f"`state` is one of: {', '.join(_STATES)}.")
     return _STATES[text]
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return DEFAULT_LIMIT
-    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_LIMIT):
-        raise Rejected("bad_query", f"`limit` is a number from 1 to {MAX_LIMIT}.")
-    return int(text)

@@ -2,11 +2,41 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from daemon.config import Webhook
+from daemon.model.schema import TIME, Schema, answer, many, one_of, or_null, saying, text, whole_number
+from daemon.model.upload import TASK_ID
 from daemon.model.view import when
 from daemon.task_queue import Notice, NoticeState, WebhookStanding
+
+#: What `describe_webhook` makes.
+WEBHOOK: Final[Schema] = answer("Webhook", {
+    "name": text("its name"),
+    "url": or_null(text("where to; null for one that is not configured any more")),
+    "events": or_null(many(text("a state that is told"))),
+    "instances": or_null(many(text("a glob: whose tasks are told"))),
+    "pending": whole_number(0, None, "messages that wait to be sent"),
+    "failed": whole_number(0, None, "messages that were given up"),
+    "delivered": whole_number(0, None, "messages that were taken, of those that are kept"),
+    "disabled": or_null(answer("WebhookDisabled", {"at": TIME, "reason": or_null(text("why"))})),
+    "last": or_null(answer("WebhookTry", {
+        "at": TIME, "status": or_null(whole_number(0, None, "the HTTP status")), "detail": or_null(text("in words"))})),
+})
+#: What `describe_notice` makes.
+NOTICE: Final[Schema] = answer("WebhookMessage", {
+    "id": text("the `webhook-id`, the same at each try"),
+    "webhook": text("the name of the webhook"),
+    "type": text("what it tells"),
+    "task_id": or_null(text("the task that it tells of", pattern=TASK_ID)),
+    "state": one_of([state.label for state in NoticeState], "how it stands"),
+    "attempts": whole_number(0, None, "tries that were made"),
+    "created_at": saying(TIME, "when it was put"),
+    "last_at": or_null(saying(TIME, "when it was tried last")),
+    "next_attempt_at": or_null(saying(TIME, "when it is tried next")),
+    "status": or_null(whole_number(0, None, "the HTTP status of the last try")),
+    "detail": or_null(text("what became of the last try, in words")),
+})
 
 
 @dataclass(frozen=True, kw_only=True)
