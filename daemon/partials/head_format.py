@@ -19,10 +19,10 @@ from daemon.model.upload import Destination, Upload
 from daemon.partials.values import PartialState, Phase, Plan
 
 BLOCK_BYTES: Final = 4096
-#: Where it is said who wants the upload, and how long that is.
+#: Extent it is said who wants the upload, and how long that is.
 WANTED_AT: Final = 2 * BLOCK_BYTES
 WANTED_BYTES: Final = 16
-#: Where it is said what the upload is to become.
+#: Extent it is said what the upload is to become.
 PLAN_AT: Final = 3 * BLOCK_BYTES
 #: magic, number, offset, length or -1, when it changed, phase, of what was chosen: where it begins, how long it is, its
 #: CRC-32; the task
@@ -39,7 +39,7 @@ MAX_HEAD_BYTES: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class Extent:
     """Where in the head it says what was chosen; of no bytes before that."""
 
     at: int = 0
@@ -53,11 +53,11 @@ class Record:
 
     number: int
     state: PartialState
-    chosen: Where = Where()
+    chosen: Extent = Extent()
 
     @property
     def at(self) -> int:
-        """Where it belongs."""
+        """Extent it belongs."""
         return self.number % 2 * BLOCK_BYTES
 
 
@@ -80,7 +80,7 @@ def read_record(data: bytes) -> Record | None:
         return None
     return Record(number, PartialState(
         offset=offset, length=None if length < 0 else length, changed_at=changed_at, phase=Phase(phase),
-        task_id=None if task == _NO_TASK else task.decode()), Where(at, size, checksum))
+        task_id=None if task == _NO_TASK else task.decode()), Extent(at, size, checksum))
 
 
 def newest(first: Record | None, second: Record | None) -> Record | None:
@@ -134,13 +134,13 @@ def read_plan(text: bytes) -> Plan:
         raise ValueError(f"not the plan of an upload: {error}") from error
 
 
-def chosen_where(plan: bytes, upload: Upload) -> tuple[Where, bytes]:
-    """Where it is to be said what was chosen, after that plan, and what is to be written there."""
+def chosen_where(plan: bytes, upload: Upload) -> tuple[Extent, bytes]:
+    """Extent it is to be said what was chosen, after that plan, and what is to be written there."""
     text = upload.to_json().encode()
-    return Where(PLAN_AT + TEXT_HEAD_BYTES + len(plan), len(text), zlib.crc32(text)), text
+    return Extent(PLAN_AT + TEXT_HEAD_BYTES + len(plan), len(text), zlib.crc32(text)), text
 
 
-def read_chosen(where: Where, text: bytes) -> Upload | None:
+def read_chosen(where: Extent, text: bytes) -> Upload | None:
     """What was chosen; None when it is not whole, so that nothing has been done about it."""
     return Upload.from_json(text) if len(text) == where.size and zlib.crc32(text) == where.checksum else None
 
