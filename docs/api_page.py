@@ -59,7 +59,9 @@ def _operation(address: str, method: str, operation: Mapping[str, Any], common: 
         parts.append(table(("parameter", "in", "what it is", "legal"), map(_parameter, parameters)))
     if body := operation.get("requestBody"):
         [(media_type, content)] = body["content"].items()
-        parts.append(f"The body: {body['description'] or _kind(content['schema'])} (`{media_type}`).\n")
+        about = [body["description"], _kind(content["schema"]) if "schema" in content else ""]
+        optional = "" if body["required"] else ", which may be left out"
+        parts.append(f"The body{optional}: {', '.join(filter(None, about))} (`{media_type}`).\n")
     answers = [(status, response["description"], _content(response),
                 "; ".join(map(_header, response.get("headers", {}).items())))
                for status, response in operation["responses"].items() if CODES not in response or _is_both(response)]
@@ -91,7 +93,7 @@ def _header(header: tuple[str, Mapping[str, Any]]) -> str:
 
 
 def _content(response: Mapping[str, Any]) -> str:
-    bodies = {media_type: content["schema"] for media_type, content in response.get("content", {}).items()}
+    bodies = {media_type: content.get("schema", {}) for media_type, content in response.get("content", {}).items()}
     return ", ".join(_kind(schema) if "json" in media_type else schema.get("description", media_type)
                      for media_type, schema in bodies.items() if "problem" not in media_type)
 

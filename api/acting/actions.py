@@ -11,9 +11,10 @@ from daemon.access.decide import decide
 from daemon.errors import Rejected
 from daemon.model.grant import Permission
 from daemon.model.names import printable
+from daemon.model.schema import answer
 from daemon.model.task import FINISHED, State, Task
 from daemon.model.verbs import BYTES_STILL_THERE, NEWER_EXISTS, NO_SUCH_TASK, VERBS
-from daemon.model.view import describe
+from daemon.model.view import TASK, describe
 from daemon.task_queue import CommandAnswer
 
 
@@ -65,6 +66,10 @@ def judge(caller: Caller, permission: Permission, task: Task) -> Verdict:
     """Whether `caller` may do with that task what `permission` is for. Who may act on it, or see it, knows of it."""
     code = decide(caller, permission, task.destination, sender=task.upload.client)
     return Verdict(code, sees=code is None or Sight(caller).sees(task))
+
+
+#: What `view_of` makes.
+TASK_VIEW: Final = {"anyOf": [TASK, answer("TaskState", {key: TASK["properties"][key] for key in ("id", "state")})]}
 
 
 def view_of(caller: Caller, task: Task) -> dict[str, Any]:

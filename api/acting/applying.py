@@ -48,7 +48,8 @@ def sift(
     Pure.
     """
     action = ACTIONS[selection.action]
-    fitting = [task for task in tasks if task.state in selection.states]
+    # Of one path the newest is asked for last, and wins.
+    fitting = [task for task in sorted(tasks, key=lambda task: task.order) if task.state in selection.states]
     may = [task for task in fitting if judge(caller, action.permission, task).code is None]
     commands = tuple(Command(verb=action.verb, task_id=task.task_id, force=selection.force, asked_by=caller.name,
                              asked_at=at) for task in may)

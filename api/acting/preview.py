@@ -1,30 +1,43 @@
 """Choosing tasks to act on: what a request asks for, and which tasks that is now."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
 from api.acting.actions import ACTIONS, TaskAction, check_force
-from api.queries.task_query import Question, question_of
+from api.queries.task_query import FILTERS, Question, question_of
 from daemon.config import Config
 from daemon.errors import Rejected
 from daemon.model.names import printable
+from daemon.model.schema import TIME, YES_OR_NO, many, one_of, request, saying, text
 from daemon.model.task import State, Task
 from daemon.model.upload import END_OF_TIME_S, first_id_of
 
 #: Tasks of one selection.
 MAX_MEMBERS: Final = 100_000
 #: Looking for them ends after so long, with those that were found.
-MAX_LOOKING_S: Final = 30.0
+MAX_LOOKING_S: Final = 60.0
 #: Tasks that a preview shows.
 SAMPLES: Final = 5
 #: After so many tasks the other threads are let go on for a moment.
 _BREATH_TASKS: Final = 256
 _BREATH_S: Final = 0.0005
-_KEYS: Final = frozenset({"action", "filter", "force"})
-_FILTERS: Final = frozenset({"state", "instance", "project", "client", "before"})
+_STATE: Final = "|".join(state.label for state in State)
+_STATES: Final = text("with commas in between", pattern=f"(?:{_STATE})(?:,(?:{_STATE}))*")
+#: Which tasks; all of what it says has to be so.
+FILTER: Final = request("TaskFilter", {
+    **{parameter.name: saying(parameter.schema, parameter.meaning) for parameter in FILTERS},
+    "state": {"anyOf": [_STATES, many(_STATES, least=1)], "description": "in these states"},
+    "before": saying(TIME, "accepted before then; with its zone"),
+}, dependentRequired={"project": ["instance"]})
+#: What `read_preview` reads.
+WISH: Final = request("PreviewWish", {
+    "action": one_of(ACTIONS, "what is to be done with them"),
+    "filter": FILTER,
+    "force": saying(YES_OR_NO, "for `retry` and `release`: also where a newer upload to the same path exists"),
+}, required=["action", "filter"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +61,7 @@ class PreviewWish:
 class Choice:
     """The tasks that were found."""
 
-    #: Their ids, by shard, newest first.
+    #: Their ids, by shard, oldest first: of one path the newest is to come last, also where that is forced.
     members: dict[int, list[str]] = field(default_factory=dict)
     size_bytes: int = 0
     samples: list[Task] = field(default_factory=list)
@@ -57,7 +70,7 @@ class Choice:
 
 def read_preview(given: dict[str, Any], config: Config) -> PreviewWish:
     """What a body asks for. Raises Rejected."""
-    _check_keys(given, _KEYS, "")
+    _check_keys(given, WISH["properties"].keys(), "")
     action = ACTIONS.get(given["action"]) if isinstance(given.get("action"), str) else None
     if action is None:
         raise Rejected("bad_action", f"`action` is one of: {', '.join(ACTIONS)}.")
@@ -67,14 +80,14 @@ def read_preview(given: dict[str, Any], config: Config) -> PreviewWish:
     chosen = given.get("filter")
     if not isinstance(chosen, dict):
         raise Rejected("bad_action", "`filter` has to be there: an object, which is empty for all tasks.")
-    _check_keys(chosen, _FILTERS, "filter.")
+    _check_keys(chosen, FILTER["properties"].keys(), "filter.")
     check_force(action, force=force)
     return PreviewWish(action=action, force=force, question=_question(chosen, action, config), filter=chosen)
 
 
 def read_apply(given: dict[str, Any]) -> str:
     """The id of the selection that a body wants applied. Raises Rejected."""
-    _check_keys(given, frozenset({"selection"}), "")
+    _check_keys(given, {"selection"}, "")
     selection = given.get("selection")
     if not isinstance(selection, str):
         raise Rejected("bad_action", "`selection` has to be there: the id that a preview gave.")
@@ -82,7 +95,10 @@ def read_apply(given: dict[str, Any]) -> str:
 
 
 def choose(tasks: Iterable[Task], shards: int, *, ended: Callable[[], bool] = lambda: False) -> Choice:
-    """Take tasks, up to a number and for a bounded time, or until `ended`. May raise what reading them raises."""
+    """Take tasks, which come newest first, up to a number and for a bounded time, or until `ended`.
+
+    May raise what reading them raises.
+    """
     chosen, until = Choice(), time.monotonic() + MAX_LOOKING_S
     for count, task in enumerate(tasks):
         if count == MAX_MEMBERS or time.monotonic() > until or ended():
@@ -94,10 +110,12 @@ def choose(tasks: Iterable[Task], shards: int, *, ended: Callable[[], bool] = la
             chosen.samples.append(task)
         if count % _BREATH_TASKS == 0:
             time.sleep(_BREATH_S)
+    for members in chosen.members.values():
+        members.reverse()
     return chosen
 
 
-def _check_keys(given: dict[str, Any], known: frozenset[str], where: str) -> None:
+def _check_keys(given: dict[str, Any], known: Set[str], where: str) -> None:
     unknown = given.keys() - known
     if unknown:
         raise Rejected("bad_action", f"There is no key '{where}{printable(min(unknown))}' here.")

@@ -11,6 +11,7 @@ Every method blocks on the disk.
 import errno
 import json
 import os
+import re
 import secrets
 import time
 import uuid
@@ -39,6 +40,9 @@ _ID_BYTES: Final = 16
 #: More than the steps of the largest selection have, however often it was begun anew.
 _STEPS_BYTES: Final = 4 * 2**20
 _DIRECTORY_MODE: Final = 0o700
+#: The form of a selection's id.
+SELECTION_ID: Final = "[0-9a-f]{32}"
+_SELECTION_ID: Final = re.compile(SELECTION_ID)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,7 +337,7 @@ def _steps_in(lines: bytes) -> Iterator[tuple[int, Step]]:
 
 
 def _is_id(text: str) -> bool:
-    return len(text) == 32 and all(digit in "0123456789abcdef" for digit in text)
+    return _SELECTION_ID.fullmatch(text) is not None
 
 
 @contextmanager

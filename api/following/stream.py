@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Final
 
 from api.access.requester import Requester
-from api.following.hub import Hub
+from api.following.event_id import from_id
+from api.following.hub import TICK_S, Hub
 from api.following.view import EventFilter, View, first_text, heartbeat_text, reset_text, text_for, told_of
 from api.http.response import Receive
 from api.queries.reader import Reader
@@ -108,33 +109,28 @@ class Streams:
         self._turn = asyncio.Lock()
         self._draining = False
 
-    @property
-    def shards(self) -> int:
-        """How many positions an id has."""
-        return self._reader.shards
+    async def begin(self, stream: Stream, last_id: str, receive: Receive) -> AsyncGenerator[bytes, None]:
+        """All that the client is sent, from after the event of that id on; from now on if there is none.
 
-    async def require_readable(self) -> None:
-        """Raise Rejected unless it can be read what happens."""
-        await joined(self._thread.submit(self._reader.positions))
-
-    async def follow(
-        self, stream: Stream, after: Positions | None, receive: Receive, *, missed: bool = False,
-    ) -> AsyncGenerator[bytes, None]:
-        """All that the client is sent, from after those positions on; None: from now on.
-
-        With `missed` it is told at once that something may be missing. It ends when the client is gone.
+        What is no id is told to have missed something. It ends when the client is gone. Raises Rejected.
         """
+        now = await joined(self._thread.submit(self._reader.positions))
+        after = from_id(last_id, self._reader.shards)
+        if after is not None:
+            return self._follow(stream, after, first_text(None), receive)
+        first = first_text(None) + reset_text(now) if last_id else first_text(now)
+        return self._follow(stream, now, first, receive)
+
+    async def _follow(
+        self, stream: Stream, after: Positions, first: bytes, receive: Receive,
+    ) -> AsyncGenerator[bytes, None]:
         gone = asyncio.create_task(_until_gone(receive))
         gone.add_done_callback(lambda _: stream.end())
-        if self._draining:
-            stream.end()
         try:
-            await self._begin(stream)
-            if after is None:
-                after = self._begin_telling(stream)
-                yield first_text(None) + reset_text(after) if missed else first_text(after)
-            else:
-                yield first_text(None)
+            await self._enter(stream)
+            if self._draining:
+                stream.end()
+            yield first
             while not stream.ended:
                 text, reached = await self._next(stream, after)
                 if stream.ended or stream.behind:
@@ -150,7 +146,7 @@ class Streams:
             log("api.waiting", code=error.code, detail=error.detail)
         finally:
             gone.cancel()
-            self._end(stream)
+            self._leave(stream)
 
     # --- what one client is sent -------------------------------------------------------------------------
 
@@ -174,25 +170,25 @@ class Streams:
                     stream.woken.clear()
                     await stream.woken.wait()
         except TimeoutError:
-            # Where nothing waits, it is told of all that happened.
-            piece = stream.take() or self._heartbeat(after)
+            # Where nothing waits, it was told of all that happened.
+            piece = stream.take() or (heartbeat_text(self._positions), self._positions)
         return piece or (b"", after)
-
-    def _heartbeat(self, after: Positions) -> Piece:
-        now = self._positions
-        return heartbeat_text(None if now == after else now), now
 
     async def _read_on(self, stream: Stream, after: Positions) -> Piece:
         """Some of what the client has missed; with the last of it, it begins to be told what happens."""
         texts = []
-        for shard in range(self.shards):
+        for shard in range(self._reader.shards):
             text, after, full = await self._read(stream, shard, after, self._positions[shard])
             texts.append(text)
             if full:
                 return b"".join(texts), after
+        if any(map(_is_beyond, after, self._positions)):
+            # Another process told the client so, or it has just begun.
+            await asyncio.sleep(TICK_S)
+            return b"".join(texts), after
         # What is left is little; what happens from now on waits meanwhile.
         now = self._begin_telling(stream)
-        for shard in range(self.shards):
+        for shard in range(self._reader.shards):
             before: Positions = ()
             while before != after and after[shard] != now[shard]:
                 before = after
@@ -207,7 +203,8 @@ class Streams:
         return await joined(self._thread.submit(self._page, stream.view, shard, after, up_to))
 
     def _page(self, view: View, shard: int, after: Positions, up_to: Position) -> tuple[bytes, Positions, bool]:
-        happened = _cut(self._reader.happened(shard, after[shard], PAGE, tasks=True), up_to)
+        happened = self._reader.happened(shard, after[shard], PAGE, tasks=True)
+        happened = _cut(happened, after[shard] if _is_beyond(after[shard], up_to) else up_to)
         if happened.lost or any(event.task_id not in happened.tasks for event in happened.events):
             raise _Missed
         text = text_for(view, list(told_of(happened, shard, after)))
@@ -234,14 +231,14 @@ class Streams:
         self._told.add(stream)
         return self._positions
 
-    async def _begin(self, stream: Stream) -> None:
+    async def _enter(self, stream: Stream) -> None:
         """Read what happens for as long as somebody follows. Raises Rejected."""
         async with self._turn:
             if not self._all:
                 self._positions = await self.hub.join(self)
             self._all.add(stream)
 
-    def _end(self, stream: Stream) -> None:
+    def _leave(self, stream: Stream) -> None:
         self._told.discard(stream)
         if stream in self._all:
             self._all.discard(stream)
@@ -276,6 +273,10 @@ class Streams:
         """Wait for the threads to end."""
         self.hub.close()
         self._thread.shutdown()
+
+
+def _is_beyond(position: Position, other: Position) -> bool:
+    return position.epoch == other.epoch and position.seq > other.seq
 
 
 def _moved(positions: Positions, shard: int, position: Position) -> Positions:

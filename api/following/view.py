@@ -7,8 +7,10 @@ from typing import Final
 from api.following.event_id import to_id
 from api.queries.sight import Sight
 from daemon.access.caller import Caller
+from daemon.model.schema import TIME, answer, one_of, or_null, saying, text
 from daemon.model.task import State, Task
 from daemon.model.text import json_text
+from daemon.model.upload import TASK_ID
 from daemon.model.view import when
 from daemon.task_queue import Event, Happened, Position
 
@@ -67,6 +69,20 @@ class Told:
         return self._text
 
 
+#: What `describe_event` makes.
+EVENT: Final = answer("TaskEvent", {
+    "task_id": text(pattern=TASK_ID),
+    "state": one_of([state.label for state in State], "the state that the task came into"),
+    "at": saying(TIME, "when it did"),
+    "error_code": or_null(text("what was the matter, for programs")),
+    "remote": text("the Incus that the task goes to"),
+    "project": text("the instance's project"),
+    "instance": text("the instance"),
+    "path": text("where to in the instance"),
+    "client": or_null(text("the identity that sent it")),
+})
+
+
 def describe_event(event: Event, task: Task) -> dict[str, object]:
     """An event as JSON values. The time is RFC 3339, in UTC."""
     to = task.destination
@@ -106,9 +122,9 @@ def first_text(positions: Sequence[Position] | None) -> bytes:
     return f"retry: {RETRY_MS}\n{begins}\n".encode()
 
 
-def heartbeat_text(positions: Sequence[Position] | None) -> bytes:
-    """A comment, with the position if it is another one: what happened meanwhile is no affair of this client."""
-    return b": \n\n" if positions is None else f": \nid: {to_id(positions)}\n\n".encode()
+def heartbeat_text(positions: Sequence[Position]) -> bytes:
+    """A comment, with the position: what happened since the last event is no affair of this client."""
+    return f": \nid: {to_id(positions)}\n\n".encode()
 
 
 def _block(positions: Sequence[Position], name: str, data: str) -> str:

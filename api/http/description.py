@@ -81,14 +81,18 @@ class Content:
     meaning: str = ""
     #: Codes of errors that are about it.
     refuses: tuple[str, ...] = ()
+    #: Whether a request has to have it.
+    required: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leads:
-    """What an answer leads to: `given` has an expression (OpenAPI, Runtime Expressions) for each parameter there."""
+    """What an answer leads to: an expression (OpenAPI, Runtime Expressions) for each parameter and each key there."""
 
     operation_id: str
-    given: Mapping[str, str]
+    given: Mapping[str, str] = field(default_factory=dict)
+    #: For the body of JSON.
+    body: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,13 +6,16 @@ from typing import Any, Final, Protocol
 
 from api.access.requester import Requester
 from api.following.outcomes import Headers, Outcomes
+from api.http.description import Content, Description, Leads, Outcome
 from api.http.parameters import collect, read_query
-from api.http.problem import describe_problem, problem
+from api.http.problem import PROBLEM_SCHEMA, describe_problem, problem
 from api.http.response import PEER, REQUESTER, Answer, Receive, Scope, json_answer, json_bytes
 from api.live_config import LiveConfig
 from api.routes.endpoint import Endpoint, Route
 from api.uploads.body import ClientGone
+from api.uploads.fields import FORM_ANSWER_HEADERS, FORM_HEADERS, UPLOAD_REFUSALS
 from api.uploads.form import (
+    FORM,
     MAX_FIELD_BYTES,
     Fields,
     FormHead,
@@ -28,6 +31,8 @@ from api.uploads.intake import Uploads
 from api.uploads.receive import Accepted
 from daemon.errors import Rejected
 from daemon.model.names import printable
+from daemon.model.schema import YES_OR_NO, answer, many, or_null, saying, text, whole_number
+from daemon.model.view import WHOLE_TASK
 
 
 class Describe(Protocol):
@@ -46,10 +51,35 @@ _NAME_LENGTH: Final = 255
 _NO_PARAMETERS: Final[frozenset[str]] = frozenset()
 #: The statuses of what is wrong with one file alone, so that the next one may be taken.
 _FILE_ALONE: Final = frozenset({400, 403, 413, 415, 422})
+#: What `Report.answer` makes.
+REPORT: Final = answer("FormReport", {
+    "uploads": saying(many(answer("FormUpload", {
+        "filename": text("as it was sent"),
+        "status": whole_number(202, 599, "202: it is safe on the disk, and will be delivered"),
+        "replayed": saying(YES_OR_NO, "whether it was accepted before"),
+        "task": WHOLE_TASK,
+        "problem": PROBLEM_SCHEMA,
+    }, maybe=["replayed", "task", "problem"])), "the files that were read, in order: each has a task or a problem"),
+    "problem": {**or_null(PROBLEM_SCHEMA), "description": "why no more were read; null: there were no more"},
+})
+POSTING: Final = Description(
+    operation_id="postForm", group="Uploads", summary="Upload the files of a form",
+    text="Each file is an upload of its own. Where none was accepted it is the first refusal, with `uploads` and"
+    " `problem` besides. [forms.md](forms.md) has more.", parameters=FORM_HEADERS,
+    body=Content(media_type="multipart/form-data", schema=FORM, meaning="the fields, and the files after them",
+                 refuses=(
+        "not_a_form", "bad_form", "bad_field", "long_form", "no_file", "same_path", "bad_instance", "bad_path",
+        "bad_name", "bad_project", "bad_mode", "bad_owner", "bad_flag", "bad_digest")),
+    outcomes={202: Outcome(
+        meaning="At least one file was accepted.", content=Content(schema=REPORT), headers=FORM_ANSWER_HEADERS, leads=(
+            Leads(operation_id="getTask", given={"task_id": "$response.body#/uploads/0/task/id"}),))},
+    refuses=(*UPLOAD_REFUSALS, "bad_query"),
+    example="""curl -F instance=web1 -F path=/srv/ -F file=@report.pdf -F file=@annex.pdf \\
+     http://127.0.0.1:8420/v1/uploads""")
 
 
 @dataclass
-class Report:
+class FormReport:
     """What became of the files of a form so far."""
 
     #: For each file its name, and its task or its problem.
@@ -104,7 +134,7 @@ class FormRoutes:
 
     def routes(self) -> list[Route]:
         """The address."""
-        return [Route(ADDRESS, Endpoint({"POST": self.post}))]
+        return [Route(ADDRESS, Endpoint({"POST": POSTING.by(self.post)}))]
 
     async def post(self, scope: Scope, receive: Receive) -> Answer:
         """POST /v1/uploads: take the files of a form, and tell of each what became of it."""
@@ -122,7 +152,7 @@ class FormRoutes:
         waited = await self._wait(report, scope, receive)
         return report.answer().plus(*self._uploads.rate_headers(requester.caller), *waited)
 
-    async def _wait(self, report: Report, scope: Scope, receive: Receive) -> Headers:
+    async def _wait(self, report: FormReport, scope: Scope, receive: Receive) -> Headers:
         """Wait for what becomes of its files, if that is wanted, and tell of them as they are then."""
         if report.end is not None or not report.accepted:
             return ()
@@ -150,9 +180,9 @@ class _Form:
         self._fields = Fields()
         self._target: FormTarget | None = None
         self._paths: set[str] = set()
-        self._report = Report()
+        self._report = FormReport()
 
-    async def take(self) -> Report:
+    async def take(self) -> FormReport:
         """Take its files, one after the other. Raises ClientGone; what was whole by then stays accepted."""
         while self._report.end is None and (found := await self._next_file()) is not None:
             await self._take_file(*found)

@@ -11,6 +11,8 @@ from daemon.errors import Rejected
 from daemon.model.names import printable
 
 MAX_BODY_BYTES: Final = 16 * 1024
+#: Codes with which a body is refused that is too long, too slow, or no JSON.
+BODY_REFUSALS: Final = ("bad_json", "long_body", "bad_length", "too_slow")
 #: So much of what is wrong is told.
 DETAIL_LENGTH: Final = 300
 

@@ -1,6 +1,9 @@
 """The task that an address names, for somebody who wants to do something with it."""
 
+from typing import Final
+
 from api.acting.actions import Verdict, judge
+from api.http.description import Parameter, Where
 from api.http.refusal_log import RefusalLog
 from api.http.response import REQUESTER, Scope
 from api.queries.finder import Finder
@@ -9,8 +12,17 @@ from daemon.access.caller import Caller
 from daemon.errors import Rejected
 from daemon.model.grant import Permission
 from daemon.model.names import printable
+from daemon.model.schema import text
 from daemon.model.task import Task
-from daemon.model.upload import is_task_id
+from daemon.model.upload import TASK_ID, is_task_id
+
+#: In the addresses of a task and of what is done with it.
+TASK_IN_ADDRESS: Final = Parameter(name="task_id", meaning="the task's id", schema=text(pattern=TASK_ID),
+                                   place=Where.PATH, required=True, refuses=("task_not_found",))
+#: Codes with which `TaskFinder.find` refuses, besides.
+FINDING_REFUSALS: Final = (
+    "action_not_allowed", "address_not_allowed", "remote_not_allowed", "project_not_allowed", "instance_not_allowed",
+    "path_not_allowed", "task_not_allowed", "queue_unreadable", "no_room")
 
 
 class TaskFinder:

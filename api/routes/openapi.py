@@ -144,7 +144,7 @@ def _operation(path: str, described: Description, *, plain: bool) -> dict[str, A
         EXAMPLES: [{"lang": "shell", "source": described.example}] if described.example else [],
     }
     if described.body:
-        found["requestBody"] = {"required": True, "description": described.body.meaning,
+        found["requestBody"] = {"required": described.body.required, "description": described.body.meaning,
                                 "content": _content(described.body)}
     if described.for_everybody:
         found["security"] = []
@@ -184,7 +184,8 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
 
 
 def _link(leads: Leads) -> dict[str, Any]:
-    return {"operationId": leads.operation_id, "parameters": dict(leads.given)}
+    found = {"operationId": leads.operation_id, "parameters": dict(leads.given), "requestBody": dict(leads.body)}
+    return {key: value for key, value in found.items() if value}
 
 
 def _refusal(status: int, some: list[str], *, plain: bool) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from api.http.peers import Shares
 from api.http.response import NOTHING, REQUESTER, Answer, Receive, Scope, json_answer
 from api.live_config import LiveConfig
 from api.routes.endpoint import Audit, Endpoint, Few, Route
-from api.routes.json_body import read_body, read_object
+from api.routes.json_body import BODY_REFUSALS, read_body, read_object
 from api.threads import joined
 from daemon.access import token_text
 from daemon.access.caller import Caller
@@ -101,7 +101,7 @@ MAKING: Final = Description(
     " It ends with its maker, at its time, or when it is deleted. Rights are handed on"
     f" {MAX_HANDED_ON} times at most, and {MOST_BELOW:,} tokens live below one identity at most."
     " [access.md](access.md) has what each key means.",
-    body=Content(schema=WISH, refuses=("bad_json", "bad_grant", "long_body", "bad_length", "too_slow")), outcomes={
+    body=Content(schema=WISH, refuses=(*BODY_REFUSALS, "bad_grant")), outcomes={
         201: Outcome(meaning="It is made.", content=Content(schema=NEW_TOKEN), headers=(LOCATION,), leads=(
             Leads(operation_id="getToken", given={"key_id": "$response.body#/id"}),
             Leads(operation_id="endToken", given={"key_id": "$response.body#/id"})))},

@@ -3,6 +3,7 @@
 Each parameter stands here once, with what is legal; `api.uploads.request` reads it.
 """
 
+from dataclasses import replace
 from typing import Final
 
 from api.http.description import LOCATION, Parameter, Where
@@ -12,7 +13,8 @@ from daemon.model.upload import MAX_ID, MODE
 
 _MODE: Final = text("three or four octal digits", pattern=MODE)
 _OWNER: Final = text(f"a number up to {MAX_ID}", pattern="[0-9]{1,10}")
-_FLAG: Final = text("`true`, `false`, `1` or `0`", pattern="[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]|[01]")
+#: What `read_flag` reads.
+FLAG: Final = text("`true`, `false`, `1` or `0`", pattern="[Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]|[01]")
 _INSTANCE: Final = text(INSTANCE_RULE, pattern=f"(?:{REMOTE}:)?{INSTANCE}")
 _EXISTING_KEEPS: Final = "an existing file keeps its own, a new one gets `delivery.{}`"
 
@@ -33,7 +35,7 @@ UID: Final = Parameter(name="uid", meaning="owner, numeric, as seen in the insta
                        without=_EXISTING_KEEPS.format("uid"), refuses=("bad_owner",))
 GID: Final = Parameter(name="gid", meaning="group, likewise", schema=_OWNER, without=_EXISTING_KEEPS.format("gid"),
                        refuses=("bad_owner",))
-MKDIRS: Final = Parameter(name="mkdirs", meaning="make missing directories, down to 128 below the root", schema=_FLAG,
+MKDIRS: Final = Parameter(name="mkdirs", meaning="make missing directories, down to 128 below the root", schema=FLAG,
                           without="`delivery.mkdirs`", refuses=("bad_flag",))
 #: The parameters that PUT knows.
 PUT_QUERY: Final = (PROJECT_PARAMETER, MODE_PARAMETER, UID, GID, MKDIRS)
@@ -59,7 +61,7 @@ HOST_PATH: Final = _header(
 FILE_MODE: Final = _header("X-File-Mode", MODE_PARAMETER.meaning, _MODE, "bad_mode", without=MODE_PARAMETER.without)
 FILE_UID: Final = _header("X-File-Uid", UID.meaning, _OWNER, "bad_owner", without=UID.without)
 FILE_GID: Final = _header("X-File-Gid", GID.meaning, _OWNER, "bad_owner", without=GID.without)
-CREATE_DIRS: Final = _header("X-Create-Dirs", MKDIRS.meaning, _FLAG, "bad_flag", without=MKDIRS.without)
+CREATE_DIRS: Final = _header("X-Create-Dirs", MKDIRS.meaning, FLAG, "bad_flag", without=MKDIRS.without)
 #: The headers that POST /upload knows.
 UPLOAD_HEADERS: Final = (CONTAINER_NAME, FILE_PATH, HOST_PATH, FILE_MODE, FILE_UID, FILE_GID, CREATE_DIRS)
 
@@ -72,16 +74,30 @@ REPR_DIGEST: Final = _header(
     "Repr-Digest", "a digest of the bytes (RFC 9530), which are refused when they do not have it. Other algorithms are"
     " ignored beside one of these", _DIGEST, "bad_digest")
 CONTENT_DIGEST: Final = _header("Content-Digest", "likewise", _DIGEST, "bad_digest")
+#: What `api.http.prefer` reads; what it cannot read is never refused.
+PREFER: Final = Parameter(
+    name="Prefer", meaning="with `wait=N` (RFC 7240) it is answered as soon as the outcome is known, or after N"
+    " seconds, of which there are `api.max_wait_s` at most", schema=text("`wait=N`; all else is ignored"),
+    place=Where.HEADER, without="it is answered at once", refuses=())
 #: The headers of any upload.
-COMMON_HEADERS: Final = (IDEMPOTENCY_KEY, REPR_DIGEST, CONTENT_DIGEST)
+COMMON_HEADERS: Final = (IDEMPOTENCY_KEY, REPR_DIGEST, CONTENT_DIGEST, PREFER)
+#: The headers of any form.
+FORM_HEADERS: Final = (replace(
+    IDEMPOTENCY_KEY, meaning="sending the same form again with the same key gives the same tasks: the key of the first"
+    " file is this one with `/0` behind it, and so on",
+    schema=text("1 to 251 visible ASCII characters", pattern=r"[\x21-\x7e]{1,251}")), PREFER)
 
 _RATE_POLICY: Final = Parameter(name="RateLimit-Policy", meaning="the rates of who sent it, when he has any",
                                 schema=text(), place=Where.HEADER)
 _RATE: Final = Parameter(name="RateLimit", meaning="how much of them is left", schema=text(), place=Where.HEADER)
 REPLAYED: Final = Parameter(name="Idempotency-Replayed", meaning="the key was used before: this is that upload's task",
                             schema=one_of(["true"]), place=Where.HEADER)
+PREFERENCE_APPLIED: Final = Parameter(name="Preference-Applied", schema=text(), place=Where.HEADER,
+                                      meaning="`wait=N`: it was heeded, for N seconds at most")
+#: The headers of the answer to a form of which something was taken.
+FORM_ANSWER_HEADERS: Final = (_RATE_POLICY, _RATE, PREFERENCE_APPLIED)
 #: The headers of the answer to an upload that was taken.
-ACCEPTED_HEADERS: Final = (LOCATION, REPLAYED, _RATE_POLICY, _RATE)
+ACCEPTED_HEADERS: Final = (LOCATION, REPLAYED, *FORM_ANSWER_HEADERS)
 
 #: Codes of what decides about who may upload what.
 RIGHTS_REFUSALS: Final = (

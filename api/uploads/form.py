@@ -14,9 +14,9 @@ from urllib.parse import unquote_to_bytes
 
 from api.http.parameters import Headers, read_flag, read_instance, read_mode, read_owner
 from api.uploads.digests import announced
+from api.uploads.fields import FILE_PATH, INSTANCE_IN_ADDRESS, PUT_QUERY
 from api.uploads.form_body import MAX_FILES
 from api.uploads.request import (
-    PUT_PARAMETERS,
     WINDOWS_PATH,
     UploadRequest,
     displayed,
@@ -27,10 +27,21 @@ from api.uploads.request import (
 from daemon.config import Config
 from daemon.errors import Rejected
 from daemon.model.names import CONTROL, MAX_PATH_BYTES, check_path, check_project, printable
+from daemon.model.schema import answer, many, saying
 from daemon.model.upload import Destination
 
-#: The fields that a form may have.
-FIELDS: Final = PUT_PARAMETERS | {"instance", "path"}
+#: The fields that a form may have, by their names.
+_FIELDS: Final = {
+    "instance": saying(INSTANCE_IN_ADDRESS.schema, INSTANCE_IN_ADDRESS.meaning),
+    "path": saying(FILE_PATH.schema, "where to: absolute. If it ends in `/` it is a directory; files keep their names"),
+    **{parameter.name: saying(parameter.schema, parameter.meaning) for parameter in PUT_QUERY},
+}
+FIELDS: Final = _FIELDS.keys()
+#: A form; files may have any name.
+FORM: Final = answer("Form", {
+    **_FIELDS, "file": saying(many({"type": "string", "format": "binary"}, least=1, most=MAX_FILES),
+                              "the files, by whatever name"),
+}, maybe=[parameter.name for parameter in PUT_QUERY])
 #: No field has more bytes.
 MAX_FIELD_BYTES: Final = MAX_PATH_BYTES
 #: What follows the key of a form, to tell the keys of its files apart.

@@ -29,9 +29,14 @@ def whole_number(low: int, high: int | None = None, meaning: str = "") -> Schema
     return _without_none({"type": "integer", "minimum": low, "maximum": high, "description": meaning or None})
 
 
-def many(of: Schema, *, least: int | None = None) -> Schema:
-    """A list of such values."""
-    return _without_none({"type": "array", "items": of, "minItems": least})
+def number(low: int, meaning: str = "") -> Schema:
+    """A number from there on, whole or not."""
+    return _without_none({"type": "number", "minimum": low, "description": meaning or None})
+
+
+def many(of: Schema, *, least: int | None = None, most: int | None = None) -> Schema:
+    """A list of so many such values."""
+    return _without_none({"type": "array", "items": of, "minItems": least, "maxItems": most})
 
 
 def or_null(schema: Schema) -> Schema:

@@ -1,14 +1,26 @@
 """A task as people and programs see it."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from daemon.model.schema import TIME, YES_OR_NO, Schema, answer, one_of, or_null, saying, text, whole_number
+from daemon.model.schema import (
+    TIME,
+    YES_OR_NO,
+    Schema,
+    answer,
+    many,
+    number,
+    one_of,
+    or_null,
+    saying,
+    text,
+    whole_number,
+)
 from daemon.model.task import OUTCOMES, Attempt, State, Task
 from daemon.model.upload import MAX_ID, TASK_ID
 
-#: What `describe` makes.
-TASK: Final[Schema] = answer("Task", {
+_TASK: Final[Mapping[str, Schema]] = {
     "id": text("stable; later ones sort after earlier ones", pattern=TASK_ID),
     "state": one_of([state.label for state in State], "how it stands"),
     "remote": text("the Incus that it goes to"),
@@ -29,6 +41,33 @@ TASK: Final[Schema] = answer("Task", {
     "next_attempt_at": or_null(saying(TIME, "when a deferred one is tried again")),
     "error": or_null(answer("TaskError", {
         "code": text("stable, for programs"), "message": or_null(text("what it said, for people"))})),
+}
+#: What `describe` makes.
+TASK: Final[Schema] = answer("Task", _TASK)
+_ATTEMPT: Final = answer("Attempt", {
+    "at": saying(TIME, "when it ended"),
+    "duration_s": number(0, "how long it took, in seconds"),
+    "code": or_null(text("what was the matter, for programs; null when the file is in place")),
+    "message": or_null(text("what it said, for people")),
+})
+_RECEIPT: Final = answer("Receipt", {
+    "sha256": text("of the bytes that were accepted, in hexadecimal", pattern="[0-9a-f]{64}"),
+    "size": whole_number(0, None, "in bytes"),
+    "mode": or_null(text("the permission bits that the file has, octal, where they are known", pattern="[0-7]{4}")),
+    "uid": or_null(whole_number(0, MAX_ID, "its owner, likewise")),
+    "gid": or_null(whole_number(0, MAX_ID, "its group, likewise")),
+    "way": or_null(text("how it was delivered")),
+    "client": or_null(text("the identity that sent it")),
+    "attempts": whole_number(0, None, "pushes that were tried and counted"),
+    "accepted_at": TIME,
+    "last_attempt_at": or_null(saying(TIME, "when the last push began")),
+    "delivered_at": or_null(saying(TIME, "when the file was in place")),
+})
+#: What `describe_whole` makes.
+WHOLE_TASK: Final[Schema] = answer("WholeTask", {
+    **_TASK,
+    "history": saying(many(_ATTEMPT), "its last attempts, oldest first"),
+    "receipt": {**or_null(_RECEIPT), "description": "null until it is known what became of the task"},
 })
 
 

@@ -113,13 +113,17 @@ class Commands:
     def _apply(self, wishes: list[tuple[Command, Task]], *, done: bool) -> None:
         """Do what is wished for each task. The commands are answered; they are `done` or have more tasks."""
         changes, refused, forgotten = [], [], []
+        #: Paths over whose newest upload an older one goes: what comes after it in this slice is older than that.
+        overtaken: set[bytes] = set()
         for command, task in wishes:
-            newer = self._queue.newer_exists(task.destination.digest, task.order)
+            target = task.destination.digest
+            newer = target in overtaken or self._queue.newer_exists(target, task.order)
             decision = decide(command.verb, task.state, newer_exists=newer, force=command.force, spooled=task.spooled)
             if isinstance(decision, Refused):
                 refused.append((command, task, decision.reason))
             elif isinstance(decision, State):
-                changes.append((command, self._change(task, decision, anew=newer and command.force)))
+                changes.append((command, change := self._change(task, decision, anew=newer and command.force)))
+                overtaken.update([target] if change.anew else ())
             else:
                 forgotten.append((command, task))
         self._queue.delete_rows(task.order for _, task in forgotten)

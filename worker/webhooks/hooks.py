@@ -170,10 +170,6 @@ class Webhooks:
             return True
         return not self._results and not any(traffic.under_way for traffic in self._traffic.values())
 
-    def close(self) -> None:
-        """Let go of the sender."""
-        self._link.close()
-
     # --- what is written ---------------------------------------------------------------------------------
 
     def _settle(self) -> None:

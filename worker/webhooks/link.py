@@ -4,10 +4,11 @@ import contextlib
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from daemon.task_queue import Notice
 from daemon.webhooks import frames
@@ -43,18 +44,15 @@ class Tried:
     answer: TryAnswer
 
 
-@dataclass(frozen=True)
-class _Close:
-    pass
-
-
 class SenderLink:
-    """Hands notices over. `open`, `hand_over` and `close` are for the main loop; `tell` is called from the thread."""
+    """Hands notices over, for as long as the process runs: a thread ends with it, whatever it waits for.
+
+    `open` and `hand_over` are for the main loop; `tell` is called from the thread.
+    """
 
     def __init__(self, tell: Callable[[Any], None]) -> None:
         self._tell = tell
         self._orders = Inbox()
-        self._ending = threading.Event()
         self._thread: threading.Thread | None = None
         #: What was handed over and is not answered, by number.
         self._open: dict[int, Notice] = {}
@@ -66,8 +64,6 @@ class SenderLink:
         An answer that does not come within `answer_s` after the last one counts as a connection that is lost.
         """
         if self._thread is None:
-            self._ending.clear()
-            self._orders.drain(2**30)
             self._thread = threading.Thread(
                 target=self._run, args=(path, answer_s), name="webhooks", daemon=True)
             self._thread.start()
@@ -76,20 +72,14 @@ class SenderLink:
         """Have notices sent. What becomes of each is told as `Tried`, or of all of them as `SenderLost`."""
         self._orders.put(*notices)
 
-    def close(self) -> None:
-        """Let go of the sender; what is not answered is not waited for. May be called again."""
-        if self._thread is not None:
-            self._ending.set()
-            self._orders.put(_Close())
-            self._thread.join()
-            self._thread = None
-
-    def _run(self, path: Path, answer_s: float) -> None:
+    def _run(self, path: Path, answer_s: float) -> NoReturn:
         delay_s = _FIRST_DELAY_S
-        while not self._ending.is_set():
+        while True:
             try:
                 with contextlib.closing(frames.connect(path, _PATIENCE_S)) as connection:
                     buffer = self._greet(connection)
+                    # What was handed over before the main loop knew of the loss is handed over again.
+                    self._orders.drain(2**30)
                     self._tell(SenderUp())
                     delay_s = _FIRST_DELAY_S
                     self._serve(connection, buffer, answer_s)
@@ -97,12 +87,9 @@ class SenderLink:
                 reason = f"{path}: {error.strerror or error}"
             except BadFrame as error:
                 reason = str(error)
-            else:
-                return
             self._open.clear()
-            self._orders.drain(2**30)
             self._tell(SenderLost(reason))
-            self._ending.wait(delay_s)
+            time.sleep(delay_s)
             delay_s = min(2 * delay_s, _MOST_DELAY_S)
 
     def _greet(self, connection: socket.socket) -> bytearray:
@@ -113,12 +100,12 @@ class SenderLink:
         frames.check_greeting(found)
         return buffer
 
-    def _serve(self, connection: socket.socket, buffer: bytearray, answer_s: float) -> None:
-        """Send what is handed over and tell the answers, until told to end. Raises OSError and BadFrame."""
+    def _serve(self, connection: socket.socket, buffer: bytearray, answer_s: float) -> NoReturn:
+        """Send what is handed over and tell the answers, until OSError or BadFrame is raised."""
         poll = select.poll()
         poll.register(self._orders.fileno(), select.POLLIN)
         poll.register(connection.fileno(), select.POLLIN)
-        while not self._ending.is_set():
+        while True:
             ready = {descriptor for descriptor, _ in poll.poll(answer_s * 1000 if self._open else None)}
             if not ready:
                 raise TimeoutError(None, "the sender does not answer")
@@ -127,10 +114,9 @@ class SenderLink:
                 while (found := _take_frame(buffer)) is not None:
                     self._answered(*frames.read_reply(found))
             for order in self._orders.drain(frames.MOST_OPEN):
-                if isinstance(order, Notice):
-                    self._number += 1
-                    self._open[self._number] = order
-                    connection.sendall(frames.request(self._number, order))
+                self._number += 1
+                self._open[self._number] = order
+                connection.sendall(frames.request(self._number, order))
 
     def _answered(self, number: int, answer: TryAnswer) -> None:
         notice = self._open.pop(number, None)

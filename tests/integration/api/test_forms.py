@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import requests
 
 from tests.integration.api.running import Api, Reply, wait_until
 from tests.support.forms import BOUNDARY, TO_ROOT, TYPE, Part, form
+from tests.support.processes import Spawned
 from tests.support.tokens import make_token, revoke_token
 from tests.support.waiting import PATIENCE_S
 
@@ -204,6 +206,23 @@ def test_form_that_comes_too_slowly_is_ended(start: Callable[..., Api]) -> None:
                                f"Content-Length: {len(body)}\r\n\r\n".encode() + body[:cut])
             found = json.loads(answer.read().partition(b"\r\n\r\n")[2])
         assert ([name for name, _ in told(found)], found["problem"]["code"]) == (names, "too_slow")
+
+
+@pytest.mark.full
+def test_memory_stays_bounded_whatever_a_form_has(start: Callable[..., Api]) -> None:
+    """Two large files and as many small ones as there may be need a few MiB; one file more is not read."""
+    api = start(launcher=Spawned)
+    assert send(api, [*TO_ROOT, ("f", "first", b"x")]).status == 202
+    before = peak = api.memory_bytes()
+    many = [*TO_ROOT, *(("f", f"large-{n}", b"x" * (64 * 2**20)) for n in range(2)), *(("f", f"small-{n}", b"x") for n in range(999))]
+    with ThreadPoolExecutor(1) as client:
+        sending = client.submit(send, api, many)
+        while wait([sending], 0.01).not_done:
+            peak = max(peak, api.memory_bytes())
+    answer = sending.result().json()
+    assert ({one["status"] for one in answer["uploads"]}, len(answer["uploads"])) == ({202}, 1000)
+    assert answer["problem"]["code"] == "long_form"
+    assert peak - before < 30 * 2**20
 
 
 def test_curl_and_requests_send_forms(shared: Api, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests.support.depot import Depot
 from tests.support.tokens import make_token, revoke_token
 
 Start = Callable[..., Api]
-LONG: dict[str, Any] = {"Prefer": "respond-async, wait=40"}
+LONG: dict[str, Any] = {"Prefer": "respond-async, wait=3000"}
 
 
 def accepted(upload: Callable[..., Reply], path: str) -> Reply:
@@ -76,7 +76,7 @@ def test_clients_of_all_processes_learn_the_outcome(
     start: Start, worker: Callable[[Api], Worker], threads: ThreadPoolExecutor,
 ) -> None:
     """Whoever uploaded, and whoever asks; with one place for an upload many wait, for who waits has given his back."""
-    api = start(queue={"shards": 1}, api={"processes": 2, "max_connections": 1})
+    api = start(queue={"shards": 1}, api={"processes": 2, "max_connections": 1, "max_wait_s": 3600})
     bench = worker(api)
 
     uploads = [threads.submit(accepted, api.put, f"root/{number}") for number in range(4)]
@@ -88,10 +88,10 @@ def test_clients_of_all_processes_learn_the_outcome(
     bench.settle(orders, State.DELIVERED, Attempt(at=1e9, duration_s=0.5, way="sftp", mode=0o640, uid=0, gid=7))
     for reply in [future.result() for future in uploads]:
         task = reply.json()
-        assert (reply.status, reply.headers["preference-applied"], task["state"]) == (202, "wait=40", "delivered")
+        assert (reply.status, reply.headers["preference-applied"], task["state"]) == (202, "wait=3000", "delivered")
         assert (task["receipt"]["mode"], task["receipt"]["gid"], len(task["history"])) == ("0640", 7, 1)
     assert (posted.result().status, posted.result().headers["preference-applied"], posted.result().body) == (
-        202, "wait=40", b"File '5' queued for processing on container 'c1'.")
+        202, "wait=3000", b"File '5' queued for processing on container 'c1'.")
     assert [(future.result().status, future.result().json()["state"]) for future in asking] == [(200, "delivered")] * 2
     now = api.put("root/now", Prefer="wait=0")
     assert (now.json()["state"], now.headers["preference-applied"]) == ("queued", "wait=0")
@@ -108,13 +108,13 @@ def test_waiting_ends_with_the_client_with_his_rights_and_with_the_process(
 
     What somebody may see is decided anew when he is answered; an upload is accepted whatever becomes of its sender.
     """
-    api = start(queue={"shards": 1})
+    api = start(queue={"shards": 1}, api={"max_wait_s": 3600})
     bench = worker(api)
     known = api.put("known", Prefer="wait=0").headers["location"]
     bench.claims(1)
     before = api.descriptors()
     with api.raw() as client:
-        client.sendall(b"PUT /v1/instances/c1/files/x HTTP/1.1\r\nHost: localhost\r\nPrefer: wait=40\r\nContent-Length: 1\r\n\r\nx")
+        client.sendall(b"PUT /v1/instances/c1/files/x HTTP/1.1\r\nHost: localhost\r\nPrefer: wait=3000\r\nContent-Length: 1\r\n\r\nx")
         bench.claims(1)
     wait_until(lambda: api.descriptors() <= before + 1, "the connection to be closed")
     token = make_token(api.file, "a", may=["upload", "read"], own=True)

@@ -12,7 +12,7 @@ import pytest
 
 from api.access.requester import Requester
 from api.following import stream as module
-from api.following.event_id import from_id
+from api.following.event_id import to_id
 from api.following.stream import Stream, Streams
 from api.following.view import EventFilter
 from api.queries.reader import Reader
@@ -30,15 +30,18 @@ WEB = Caller(name="token:web", links=(Link("token:web", Grant(may=frozenset({Per
 class Client:
     """Somebody who follows."""
 
-    def __init__(self, streams: Streams, wanted: EventFilter, caller: Caller, last_id: str) -> None:
+    def __init__(self, wanted: EventFilter, caller: Caller) -> None:
         self.caller = caller
         self.parser = Parser()
         self.left = asyncio.Event()
         self.stream = Stream(Requester(caller, self._again), wanted)
-        after = from_id(last_id, streams.shards)
-        self.pieces: AsyncGenerator[bytes, None] = streams.follow(
-            self.stream, after, self._receive, missed=after is None and last_id != "")
+        self.pieces: AsyncGenerator[bytes, None]
         self._events: list[Event] = []
+
+    async def begin(self, streams: Streams, last_id: str) -> None:
+        """Follow; with the first piece it is known from where on."""
+        self.pieces = await streams.begin(self.stream, last_id, self._receive)
+        assert await self.read()
 
     async def _again(self) -> Caller:
         if not self.caller.links:
@@ -91,9 +94,9 @@ class House:
 
     async def follow(self, wanted: EventFilter | None = None, *, caller: Caller | None = None, last_id: str = "") -> Client:
         """Follow; with the first piece it is known from where on."""
-        client = Client(self.streams, wanted or EventFilter(), caller or anonymous(None), last_id)
+        client = Client(wanted or EventFilter(), caller or anonymous(None))
+        await client.begin(self.streams, last_id)
         self._clients.append(client)
-        assert await client.read()
         return client
 
     def put(self, number: int = 1, **values: Any) -> list[Upload]:
@@ -175,9 +178,9 @@ def test_follower_is_told_only_what_he_asks_for_and_may_see(depot: Depot) -> Non
             asking = [await house.follow(wanted) for wanted in asks]
             depot.settle(db, State.FAILED)
             await everybody.hears((db, State.PUSHING), (db, State.FAILED))
-            while guest.parser.comments == 0:
+            while guest.parser.last_id != everybody.parser.last_id:
                 await guest.read()
-            assert guest.parser.last_id == everybody.parser.last_id
+            assert guest.parser.comments > 0
             depot.settle(web, State.CANCELLED)
             for client in (everybody, guest, *asking[:3]):
                 await client.hears((web, State.PUSHING), (web, State.CANCELLED))
@@ -226,6 +229,9 @@ def test_follower_who_falls_behind_reads_what_he_was_not_told(depot: Depot, monk
     async def follow() -> None:
         async with at_home(depot) as house:
             slow, other = await house.follow(), await house.follow()
+            first = queued(*house.put())
+            await slow.hears(*first)
+            await other.hears(*first)
             monkeypatch.setattr(module, "MOST_WAITING_BYTES", 1000)
             some = house.put(9)
             reading = asyncio.create_task(other.hears(*queued(*some)))
@@ -234,6 +240,32 @@ def test_follower_who_falls_behind_reads_what_he_was_not_told(depot: Depot, monk
             await slow.hears(*queued(*some))
             await reading
             await slow.hears(*queued(*house.put()))
+
+    asyncio.run(follow())
+
+
+def test_stream_is_told_nothing_of_before_where_the_process_has_not_read_it_yet(depot: Depot) -> None:
+    """Neither who begins now, nor who comes from another process that is quicker."""
+    async def follow() -> None:
+        with closing(Reader(depot.layout, depot.spool, 1)) as reader, closing(Streams(reader)) as streams:
+            house = House(depot, streams)
+            first = await house.follow()
+            reading = asyncio.create_task(first.read())
+            while not streams._told:
+                await asyncio.sleep(0)
+            before = house.put()
+            clients = [await house.follow(), await house.follow(last_id=to_id([depot.queue.position()]))]
+            hearing = [asyncio.create_task(client.next()) for client in clients]
+            await asyncio.sleep(0)
+            watch = asyncio.create_task(streams.hub.watch())
+            await reading
+            await first.hears(*queued(*before))
+            while len(streams._told) < 3:
+                await asyncio.sleep(0)
+            [now] = house.put()
+            assert [event.task for event in await asyncio.gather(*hearing)] == [(now.task_id, "queued")] * 2
+            await house.close()
+            watch.cancel()
 
     asyncio.run(follow())
 

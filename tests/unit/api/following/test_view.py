@@ -33,9 +33,8 @@ def test_event_is_one_event_whatever_its_task_is_called(name: str) -> None:
 
 
 def test_position_is_told_without_an_event() -> None:
-    """At first, and with a heartbeat when it is another one; with a reset it comes as an event."""
-    for text, last_id in ((first_text(START), to_id(START)), (first_text(None), ""), (heartbeat_text(START), to_id(START)),
-                          (heartbeat_text(None), "")):
+    """At first, and with each heartbeat; with a reset it comes as an event."""
+    for text, last_id in ((first_text(START), to_id(START)), (first_text(None), ""), (heartbeat_text(START), to_id(START))):
         parser = Parser()
         assert parser.feed(text) == []
         assert parser.last_id == last_id

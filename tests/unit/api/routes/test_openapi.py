@@ -54,7 +54,13 @@ def test_operation_is_described_whole(address: str, method: str, operation: dict
         assert response["description"]
         for link in response.get("links", {}).values():
             [there] = [other for _, _, other in OPERATIONS if other["operationId"] == link["operationId"]]
-            assert link["parameters"].keys() <= {parameter["name"] for parameter in there["parameters"]}
+            assert link.get("parameters", {}).keys() <= {parameter["name"] for parameter in there.get("parameters", [])}
+            assert link.get("requestBody", {}).keys() <= _keys_of_body(there)
+
+
+def _keys_of_body(operation: dict[str, Any]) -> set[str]:
+    schemas = [content["schema"] for content in operation.get("requestBody", {}).get("content", {}).values() if "schema" in content]
+    return {key for schema in schemas for key in description()["components"]["schemas"][schema["$ref"].rpartition("/")[2]]["properties"]}
 
 
 @pytest.mark.parametrize("operation", [operation for _, _, operation in OPERATIONS], ids=NAMES)
@@ -80,8 +86,8 @@ def test_every_error_that_a_client_meets_is_described_somewhere() -> None:
     """But for what is said of no operation: that there is none."""
     described = {code for _, _, operation in OPERATIONS for response in operation["responses"].values()
                  for code in response.get(CODES, [])}
-    #: Reasons of GET /readyz, and what becomes of a task.
-    elsewhere = {"not_found", "method_not_allowed", "no_worker", "tokens_unreadable", "task_not_allowed"}
+    #: And for reasons of GET /readyz.
+    elsewhere = {"not_found", "method_not_allowed", "no_worker", "tokens_unreadable"}
     assert {code for code, kind in ERRORS.items() if kind.status} - described == elsewhere
 
 

@@ -35,9 +35,6 @@ class Link:
         """Note them."""
         self.handed += notices
 
-    def close(self) -> None:
-        """Do nothing."""
-
 
 class Yard:
     """The webhooks of a shard, and a clock that a test sets."""
