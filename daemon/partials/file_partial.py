@@ -8,7 +8,7 @@ from typing import Final
 from daemon import failpoints
 from daemon.errors import Rejected
 from daemon.model.upload import Upload
-from daemon.partials.head_format import Record, Extent, tellable
+from daemon.partials.head_format import Extent, Record, tellable
 from daemon.partials.heads import HEAD, Head, next_record
 from daemon.partials.values import PartialState, Phase, Plan
 from daemon.spool import Incoming

@@ -19,10 +19,10 @@ from daemon.model.upload import Destination, Upload
 from daemon.partials.values import PartialState, Phase, Plan
 
 BLOCK_BYTES: Final = 4096
-#: Extent it is said who wants the upload, and how long that is.
+#: Where it is said who wants the upload, and how long that is.
 WANTED_AT: Final = 2 * BLOCK_BYTES
 WANTED_BYTES: Final = 16
-#: Extent it is said what the upload is to become.
+#: Where it is said what the upload is to become.
 PLAN_AT: Final = 3 * BLOCK_BYTES
 #: magic, number, offset, length or -1, when it changed, phase, of what was chosen: where it begins, how long it is, its
 #: CRC-32; the task
@@ -57,7 +57,7 @@ class Record:
 
     @property
     def at(self) -> int:
-        """Extent it belongs."""
+        """Where it belongs."""
         return self.number % 2 * BLOCK_BYTES
 
 
@@ -135,7 +135,7 @@ def read_plan(text: bytes) -> Plan:
 
 
 def chosen_where(plan: bytes, upload: Upload) -> tuple[Extent, bytes]:
-    """Extent it is to be said what was chosen, after that plan, and what is to be written there."""
+    """Where it is to be said what was chosen, after that plan, and what is to be written there."""
     text = upload.to_json().encode()
     return Extent(PLAN_AT + TEXT_HEAD_BYTES + len(plan), len(text), zlib.crc32(text)), text
 
