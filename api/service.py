@@ -16,6 +16,7 @@ from api.access.live_tokens import LOOK_S
 from api.access.quotas import Quotas
 from api.access.roster import Roster
 from api.acting.applying import Applier
+from api.acting.cancelling import Canceller
 from api.acting.errands import Errands
 from api.acting.selections import Selections
 from api.following.hub import Hub
@@ -51,11 +52,9 @@ from api.uploads.intake import Uploads
 from api.uploads.receive import Receiver
 from api.uploads.storage import Storage
 from daemon import log
-from daemon.access.caller import Caller
 from daemon.config import Config, load
 from daemon.delegation import open_delegations
 from daemon.errors import CannotStart
-from daemon.model.upload import Destination
 from daemon.partials import open_partials
 from daemon.process import sd_notify
 from daemon.process.listeners import Door
@@ -117,11 +116,6 @@ def _warn_about(doors: Sequence[Door], known: Known) -> None:
         log.log("service.open_door", listen=", ".join(open_to), pid=os.getpid())
 
 
-async def _cancel(_caller: Caller, _to: Destination, _task_id: str) -> bool:
-    """Nobody cancels tasks by the end of their uploads yet."""
-    return False
-
-
 class _Service:
     def __init__(
         self, config: Config, file: Path | None, layout: Layout, doors: Sequence[Door], counts: SharedCounts,
@@ -163,10 +157,12 @@ class _Service:
             self._live, self._admission, self._backlog, quotas, self._receiver, self._refusals, amounts)
         self._turns = Turns(self._partials)
         self._sweeps = counts.is_first
+        self._errands = Errands(layout, self._reader, self._acting)
         self._resumable = Resumable(
             self._live, self._partials, self._turns, self._backlog, quotas, self._receiver, Completion(
                 self._live, self._receiver.pools[0], self._storage, self._admission, amounts,
-                lambda task_id: self._reader.find(task_id, lambda _: True)), self._refusals, _cancel)
+                lambda task_id: self._reader.find(task_id, lambda _: True)), self._refusals,
+            Canceller(self._errands, self._reader.shards).cancel)
         probe = Probe(layout, self._spool, self._reader, self._admission, lambda: self._roster.trouble)
         finder = Finder(self._reader, self._threads)
         self._outcomes = Outcomes(
@@ -180,7 +176,6 @@ class _Service:
         streams = Shares(
             lambda: math.ceil(self._live.config.api.max_connections * STREAMS_SHARE), counts, Column.STREAMS)
         chosen = TaskFinder(finder, self._refusals)
-        self._errands = Errands(layout, self._reader, self._acting)
         act = Shares(lambda: ACTIONS_AT_ONCE, counts, Column.ACTIONS)
         actions = ActionRoutes(self._live, self._errands, chosen, self._reader.shards, act)
         selections = Selections(layout, self._reader.shards)

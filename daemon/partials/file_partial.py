@@ -8,7 +8,7 @@ from typing import Final
 from daemon import failpoints
 from daemon.errors import Rejected
 from daemon.model.upload import Upload
-from daemon.partials.head_format import Record, Where, tellable
+from daemon.partials.head_format import Extent, Record, tellable
 from daemon.partials.heads import HEAD, Head, next_record
 from daemon.partials.values import PartialState, Phase, Plan
 from daemon.spool import Incoming
@@ -80,7 +80,7 @@ class FilePartial:
         found = os.fstat(self._bytes).st_size
         if found < (state.offset if state.upload is None else state.upload.size):
             # A record whose sync failed was on the disk after all, and nobody had been told.
-            self._record = replace(self._record, chosen=Where(), state=replace(
+            self._record = replace(self._record, chosen=Extent(), state=replace(
                 state, offset=min(state.offset, found), phase=Phase.RECEIVING, upload=None))
         self.size = self.state.offset if self.state.upload is None else self.state.upload.size
 

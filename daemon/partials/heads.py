@@ -19,8 +19,8 @@ from daemon.partials.head_format import (
     TEXT_HEAD_BYTES,
     WANTED_AT,
     WANTED_BYTES,
+    Extent,
     Record,
-    Where,
     chosen_where,
     newest,
     plan_json,
@@ -94,7 +94,7 @@ class Head:
         upload = read_chosen(found.chosen, text)
         if upload is None and found.state.phase is Phase.COMPLETING:
             # The choice was never synced, so nothing came of it.
-            return replace(found, state=replace(found.state, phase=Phase.RECEIVING), chosen=Where())
+            return replace(found, state=replace(found.state, phase=Phase.RECEIVING), chosen=Extent())
         return replace(found, state=replace(found.state, upload=upload))
 
     def write(self, record: Record) -> None:
@@ -110,7 +110,7 @@ class Head:
                 os.pwrite(self._descriptor, bytes(RECORD_BYTES), record.at)
             raise
 
-    def write_choice(self, plan: Plan, upload: Upload) -> Where:
+    def write_choice(self, plan: Plan, upload: Upload) -> Extent:
         """Write what was chosen; it is durable with the record that says where it is."""
         where, text = chosen_where(plan_json(plan), upload)
         failpoints.reach("partials.choose")
@@ -134,6 +134,6 @@ def open_head(directory: int, upload_id: str, owners: Collection[int]) -> Head:
     return Head(descriptor)
 
 
-def next_record(record: Record, state: PartialState, chosen: Where | None = None) -> Record:
+def next_record(record: Record, state: PartialState, chosen: Extent | None = None) -> Record:
     """The record that follows."""
     return Record(record.number + 1, state, record.chosen if chosen is None else chosen)
