@@ -25,9 +25,11 @@ from api.resumable.engine import Resumable
 from api.resumable.sweeping import sweep
 from api.resumable.turns import Turns
 from api.routes.app import PAGES_AT_ONCE, Courier, build
+from api.routes.draft import DraftRoutes
 from api.routes.endpoint import auditing
 from api.routes.health import Probe
 from api.routes.tokens import TokenRoutes
+from api.routes.tus import TusRoutes
 from api.threads import joined
 from api.uploads.admission import Admission
 from api.uploads.backlog import Backlog
@@ -132,10 +134,11 @@ class _Service:
                 self._live, self._receiver.pools[0], self._storage, self._admission, amounts,
                 lambda task_id: self._reader.find(task_id, lambda _: True)), self._refusals, _cancel)
         probe = Probe(layout, self._spool, self._reader, self._admission, lambda: self._roster.trouble)
-        courier = Courier(self._live, self._uploads, probe, self._threads, self._refusals)
+        tus, draft = TusRoutes(self._live, self._resumable), DraftRoutes(self._live, self._resumable)
+        courier = Courier(self._live, self._uploads, probe, self._threads, self._refusals, draft.at_file)
         tokens = TokenRoutes(self._live, self._delegations, self._asking)
         pages, audit = Shares(lambda: PAGES_AT_ONCE, counts, Column.PAGES), auditing(self._refusals)
-        routes = [*courier.routes(pages, audit), *tokens.routes(pages, audit)]
+        routes = [*courier.routes(pages, audit), *tokens.routes(pages, audit), *tus.routes(audit), *draft.routes(audit)]
         app = build(routes, self._live, doorkeeper, self._refusals)
         self._server = Server(app, doors, Hooks(
             drain_s=lambda: self._live.config.api.drain_s,

@@ -51,7 +51,10 @@ class Courier:
 
     def __init__(
         self, live: LiveConfig, uploads: Uploads, probe: health.Probe, threads: Executor, refusals: RefusalLog,
+        at_file: Callable[[App], App],
     ) -> None:
+        """`at_file` adds to the address of a file what is not a whole upload in one request."""
+        self._at_file = at_file
         self._live = live
         self._refusals = refusals
         self._uploads = uploads
@@ -64,7 +67,7 @@ class Courier:
         other_method = text_answer(405, "POST method required.")
         return [
             Route(UPLOAD, Endpoint({"POST": self.post_upload}, plain_problem, other_method)),
-            Route("/v1/instances/{instance}/files/{path:path}", Endpoint({"PUT": self.put_file})),
+            Route("/v1/instances/{instance}/files/{path:path}", self._at_file(Endpoint({"PUT": self.put_file}))),
             Route("/v1/tasks/{task_id}", Endpoint({"GET": self.get_task})),
             Route("/v1/tasks", Few(Endpoint({"GET": self.get_tasks}, audit=audit), pages)),
             Route(HEALTH, Endpoint({"GET": self.get_health})),

@@ -65,14 +65,14 @@ def read_upload(headers: Headers, config: Config) -> UploadRequest:
     """Read a POST /upload: everything is in its headers."""
     remote, instance = read_instance(header(headers, b"x-container-name", "bad_instance") or "")
     path = header(headers, b"x-file-path", "bad_path") or ""
-    offered = _last_part(header(headers, b"x-host-path", "bad_name") or "")
+    offered = last_part(header(headers, b"x-host-path", "bad_name") or "")
     if path.endswith("/"):
         if offered in {"", ".", ".."}:
             raise Rejected("bad_name")
         path += offered
     return UploadRequest(
         destination=Destination(remote, config.project_of(remote), instance, check_path(path)),
-        display_name=_displayed(offered or path.rsplit("/", 1)[-1]),
+        display_name=displayed(offered or path.rsplit("/", 1)[-1]),
         mode=read_mode(header(headers, b"x-file-mode", "bad_mode")),
         uid=read_owner(header(headers, b"x-file-uid", "bad_owner")),
         gid=read_owner(header(headers, b"x-file-gid", "bad_owner")),
@@ -106,7 +106,7 @@ def refuse_parameters(query: bytes) -> None:
 def read_length(headers: Headers) -> int | None:
     """The length of the body as announced, or None when it comes in chunks; `api.http.framing` let in one of both."""
     lengths, encodings = headers.get(b"content-length", []), headers.get(b"transfer-encoding", [])
-    _check_wholeness(headers)
+    check_wholeness(headers)
     if encodings:
         return None
     if not lengths:
@@ -115,7 +115,7 @@ def read_length(headers: Headers) -> int | None:
     return int(lengths[0])
 
 
-def _check_wholeness(headers: Headers) -> None:
+def check_wholeness(headers: Headers) -> None:
     """Refuse a body that is not the file itself, and an upload that is only wanted under a condition."""
     if b"content-range" in headers:
         raise Rejected("bad_range")
@@ -127,13 +127,14 @@ def _check_wholeness(headers: Headers) -> None:
         raise Rejected("bad_condition")
 
 
-def _last_part(host_path: str) -> str:
+def last_part(host_path: str) -> str:
     """The name of a file at its sender. Outside Windows a backslash is a letter like any other."""
     path = host_path.replace("\\", "/") if _WINDOWS.match(host_path) else host_path
     return path.rsplit("/", 1)[-1]
 
 
-def _displayed(name: str) -> str:
+def displayed(name: str) -> str:
+    """A file's name as it is shown to people."""
     return CONTROL.sub("\ufffd", name)[:MAX_DISPLAY_NAME]
 
 
