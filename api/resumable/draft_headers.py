@@ -39,6 +39,11 @@ def interop_of(headers: Headers) -> bytes | None:
     return number[0] if number is not None and len(number) == 1 and number[0] in INTEROPS else None
 
 
+def takes_interim(headers: Headers) -> bool:
+    """False when a proxy says that a head before the answer does not come through."""
+    return headers.get(b"x-interim") != [b"no"]
+
+
 def is_resumable(headers: Headers) -> bool:
     """True when an upload may go on later. Raises Rejected('unknown_interop') when one must that cannot."""
     if COMPLETE not in headers:

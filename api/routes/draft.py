@@ -73,8 +73,9 @@ class DraftRoutes:
             replace(request, length=whole, digests=request.digests if complete else whole_digests(headers)), "",
             state[REQUESTER], state[PEER])
         location = ("Location", _location(scope["path"], progress.upload_id))
-        await state[ASKER].inform(
-            draft_headers.RESUMPTION_SUPPORTED, (INTEROP, interop.decode()), location, self._limit(progress.expires_at))
+        if draft_headers.takes_interim(headers):
+            await state[ASKER].inform(draft_headers.RESUMPTION_SUPPORTED, (INTEROP, interop.decode()), location,
+                                      self._limit(progress.expires_at))
         if not progress.complete:
             progress = await self._engine.append(
                 progress.upload_id, 0, receive, state[REQUESTER], state[PEER], content_length=length,

@@ -68,6 +68,13 @@ def test_client_is_told_where_it_can_go_on_before_its_answer(draft: Draft, metho
     assert (draft.engine.request.destination.path, draft.engine.request.mode, draft.engine.request.length) == ("/srv/a b", 0o640, 3)
 
 
+def test_nothing_comes_before_the_answer_where_a_proxy_says_so(draft: Draft) -> None:
+    """Some take it for the answer; where the upload goes on is said in that, too."""
+    assert draft.ask("PUT", FILE, b"abc", Upload_Complete="?1", X_Interim="no").informed == ()
+    made = draft.ask("PUT", FILE, b"a", Upload_Complete="?0", X_Interim="no")
+    assert (made.informed, urljoin(FILE, made.headers["location"])) == ((), UPLOAD)
+
+
 def test_file_may_come_in_parts(draft: Draft) -> None:
     """Each answer says how the upload stands, and the last is that of any upload."""
     made = draft.ask("POST", FILE, b"a", Upload_Complete="?0", Upload_Length="3")
