@@ -36,6 +36,7 @@ from api.resumable.turns import Turns
 from api.routes.actions import ACTIONS_AT_ONCE, ActionRoutes
 from api.routes.app import PAGES_AT_ONCE, Courier, build
 from api.routes.content import CONTENTS_AT_ONCE, ContentRoutes
+from api.routes.draft import DraftRoutes
 from api.routes.endpoint import Route, auditing
 from api.routes.events import STREAMS_SHARE, EventRoutes
 from api.routes.forms import FormRoutes
@@ -44,6 +45,7 @@ from api.routes.one_task import TaskFinder
 from api.routes.openapi import DescriptionRoutes
 from api.routes.selections import SelectionRoutes
 from api.routes.tokens import TokenRoutes
+from api.routes.tus import TusRoutes
 from api.routes.webhooks import WebhookRoutes
 from api.threads import joined
 from api.uploads.admission import Admission
@@ -168,7 +170,9 @@ class _Service:
         self._outcomes = Outcomes(
             self._live, self._hub, self._reader, finder, self._threads,
             Shares(lambda: self._max_connections() // 2, counts, Column.WAITING))
-        courier = Courier(self._live, self._uploads, probe, self._threads, self._refusals, finder, self._outcomes)
+        tus, draft = TusRoutes(self._live, self._resumable), DraftRoutes(self._live, self._resumable)
+        courier = Courier(self._live, self._uploads, probe, self._threads, self._refusals, finder, self._outcomes,
+                          draft.at_file)
         tokens = TokenRoutes(self._live, self._delegations, self._asking)
         pages, audit = Shares(lambda: PAGES_AT_ONCE, counts, Column.PAGES), auditing(self._refusals)
         forms = FormRoutes(self._live, self._uploads, self._outcomes, courier.describe)
@@ -187,7 +191,7 @@ class _Service:
         self.routes = DescriptionRoutes().routes([
             *courier.routes(pages, audit, actions.delete), *forms.routes(), *tokens.routes(pages, audit),
             *events.routes(streams, audit), *actions.routes(audit), *self._selecting.routes(act, audit),
-            *contents.routes(fetch, audit), *webhooks.routes(pages, audit)])
+            *contents.routes(fetch, audit), *webhooks.routes(pages, audit), *tus.routes(audit), *draft.routes(audit)])
         app = build(self.routes, self._live, doorkeeper, self._refusals)
         self._server = Server(app, doors, Hooks(
             drain_s=lambda: self._live.config.api.drain_s,

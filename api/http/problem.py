@@ -10,6 +10,15 @@ from daemon.model.schema import Schema, answer, text, whole_number
 UNAUTHORIZED: Final = 401
 #: The address whose clients read plain text.
 UPLOAD: Final = "/upload"
+#: Where tus 1.0 is spoken: each answer says so.
+TUS: Final = "/v1/tus/"
+TUS_RESUMABLE: Final = ("Tus-Resumable", "1.0.0")
+#: Where those that came by the IETF's draft go on.
+RESUMABLE: Final = "/v1/resumable/"
+#: The status of what another request has, or what cannot be read just now.
+LOCKED: Final = 423
+_TOO_MANY_REQUESTS: Final = 429
+_INTERNAL_SERVER_ERROR: Final = 500
 
 #: What `problem` makes (RFC 9457).
 PROBLEM_SCHEMA: Final[Schema] = answer("Problem", {
@@ -21,9 +30,17 @@ PROBLEM_SCHEMA: Final[Schema] = answer("Problem", {
 })
 
 
-def problem(error: CourierError, **members: Any) -> Answer:
-    """The refusal as `application/problem+json`, with the stable code and what to do about it, and further members."""
-    return json_answer(error.kind.status, {**describe_problem(error), **members}, *_headers(error), media_type=PROBLEM)
+def problem(
+    error: CourierError, *, status: int | None = None, kind_of: str | None = None, **members: Any,
+) -> Answer:
+    """The refusal as `application/problem+json`, with the stable code, what to do about it, and further members.
+
+    `status` counts instead of the error's own; `kind_of` is its `type`, where somebody else has given it one.
+    """
+    told = error.kind.status if status is None else status
+    kind = {} if kind_of is None else {"type": kind_of}
+    return json_answer(told, {**kind, **describe_problem(error), "status": told, **members}, *_headers(error),
+                       media_type=PROBLEM)
 
 
 def describe_problem(error: CourierError) -> dict[str, Any]:
@@ -38,9 +55,18 @@ def plain_problem(error: CourierError) -> Answer:
     return text_answer(kind.status, f"{error.detail} {kind.hint} [{kind.code}]\n", *_headers(error))
 
 
-def refusal(path: str, error: CourierError) -> Answer:
+def refusal(path: str, error: CourierError, method: str = "") -> Answer:
     """The refusal in the manner of the address `path`."""
-    return plain_problem(error) if path == UPLOAD else problem(error)
+    if path == UPLOAD:
+        return plain_problem(error)
+    asks_how_it_stands = method == "HEAD" and path.startswith((TUS, RESUMABLE))
+    answer = problem(error, status=LOCKED if asks_how_it_stands and passes(error) else None)
+    return answer.plus(TUS_RESUMABLE) if path.startswith(TUS) else answer
+
+
+def passes(error: CourierError) -> bool:
+    """True when it says nothing about what was asked for, and may be otherwise in a moment."""
+    return error.kind.status >= _INTERNAL_SERVER_ERROR or error.kind.status == _TOO_MANY_REQUESTS
 
 
 def _headers(error: CourierError) -> tuple[tuple[str, str], ...]:

@@ -12,17 +12,20 @@ h11 is imported here and nowhere else, and nothing of it that it does not docume
 """
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 import h11
 
 from api.http.framing import fault_around_body, fault_of_head
-from api.http.response import Answer, headers_of
+from api.http.response import Answer, encoded, headers_of
 
 #: The most bytes around the bytes of a file that are read as one.
 MAX_HEAD_BYTES: Final = 16 * 1024
 #: Fields that promise a digest: RFC 9530, RFC 1864, and RFC 3230, which is obsolete.
 DIGEST_FIELDS: Final = frozenset({b"repr-digest", b"content-digest", b"content-md5", b"digest"})
+#: In a trailer nobody checks these either.
+_PROMISES: Final = DIGEST_FIELDS | {b"upload-checksum"}
 VERSIONS: Final = frozenset({b"1.0", b"1.1"})
 
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
@@ -116,7 +119,7 @@ class RequestReader(h11.Connection):
             self._refuse(fault_of_head(self._framing, event.target, event.headers))
         elif type(event) in {h11.Data, h11.EndOfMessage}:
             self._refuse(fault_around_body(self._framing))
-        if type(event) is h11.EndOfMessage and any(name in DIGEST_FIELDS for name, _ in event.headers):
+        if type(event) is h11.EndOfMessage and any(name in _PROMISES for name, _ in event.headers):
             raise self._refused("unchecked_digest")
 
     def _check_version(self, request: Request) -> None:
@@ -145,6 +148,11 @@ class RequestReader(h11.Connection):
             self.receive_data(rest)
             if ended:
                 self.receive_data(b"")
+
+
+def informational(status: int, headers: Iterable[tuple[str, str]]) -> h11.InformationalResponse:
+    """A head that comes before the answer."""
+    return h11.InformationalResponse(status_code=status, headers=encoded(headers))
 
 
 def events_of(answer: Answer, *, is_head: bool) -> tuple[h11.Response, h11.Data, h11.EndOfMessage]:

@@ -48,6 +48,12 @@ class Asker(Protocol):
     async def invite(self) -> None:
         """Tell it to send the body."""
 
+    async def inform(self, status: int, *headers: tuple[str, str]) -> None:
+        """Send it a head before the answer (RFC 9110, 15.2), and tell it to send the body if it waits.
+
+        A client of HTTP/1.0 is told nothing.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -106,7 +112,7 @@ async def send_answer(send: Send, answer: Answer | StreamedAnswer) -> None:
 async def _send_pieces(send: Send, answer: StreamedAnswer) -> None:
     async with aclosing(answer.pieces) as pieces:
         await send({"type": "http.response.start", "status": answer.status, "headers": [
-            (b"content-type", answer.media_type.encode("ascii")), *_encoded(answer.headers)]})
+            (b"content-type", answer.media_type.encode("ascii")), *encoded(answer.headers)]})
         try:
             async for piece in pieces:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -127,8 +133,9 @@ def headers_of(answer: Answer) -> list[tuple[bytes, bytes]]:
     headers = [] if answer.status in {NOTHING.status, UNCHANGED} else [
         (b"content-type", answer.media_type.encode("ascii")),
         (b"content-length", str(len(answer.body)).encode("ascii"))]
-    return [*headers, *_encoded(answer.headers)]
+    return [*headers, *encoded(answer.headers)]
 
 
-def _encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+def encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """Headers as they go over the wire."""
     return [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in headers]

@@ -127,7 +127,7 @@ def read_length(headers: Headers) -> int | None:
 def read_form_length(headers: Headers) -> int | None:
     """The same for the body of a form."""
     lengths, encodings = headers.get(b"content-length", []), headers.get(b"transfer-encoding", [])
-    _check_wholeness(headers)
+    check_wholeness(headers)
     if encodings:
         return None
     if not lengths:
@@ -136,7 +136,7 @@ def read_form_length(headers: Headers) -> int | None:
     return int(lengths[0])
 
 
-def _check_wholeness(headers: Headers) -> None:
+def check_wholeness(headers: Headers) -> None:
     """Refuse a body that is not the file itself, and an upload that is only wanted under a condition."""
     if b"content-range" in headers:
         raise Rejected("bad_range")

@@ -103,6 +103,7 @@ class Api(Section):
     listen: Annotated[list[Address], RESTART] = Field(default=["127.0.0.1:8420"], min_length=1)
     hosts: list[Host] = []
     origins: list[Origin] = []
+    cors_origins: list[Origin] = []
     anonymous: Literal["auto", "none", "all"] = "auto"
     processes: Annotated[int, RESTART] = Field(default=0, ge=0, le=64)
     drain_s: Seconds = 60.0
