@@ -15,6 +15,7 @@ from api.access.requester import Requester
 from api.following.event_id import from_id
 from api.following.hub import TICK_S, Hub
 from api.following.view import EventFilter, View, first_text, heartbeat_text, reset_text, text_for, told_of
+from api.http.client_gone import until_gone
 from api.http.response import Receive
 from api.queries.reader import Reader
 from api.threads import joined
@@ -124,7 +125,7 @@ class Streams:
     async def _follow(
         self, stream: Stream, after: Positions, first: bytes, receive: Receive,
     ) -> AsyncGenerator[bytes, None]:
-        gone = asyncio.create_task(_until_gone(receive))
+        gone = asyncio.create_task(until_gone(receive))
         gone.add_done_callback(lambda _: stream.end())
         try:
             await self._enter(stream)
@@ -290,7 +291,3 @@ def _cut(happened: Happened, up_to: Position) -> Happened:
     events = tuple(event for event in happened.events if event.seq <= up_to.seq)
     return replace(happened, events=events, position=up_to)
 
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
