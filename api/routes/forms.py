@@ -51,7 +51,7 @@ _NAME_LENGTH: Final = 255
 _NO_PARAMETERS: Final[frozenset[str]] = frozenset()
 #: The statuses of what is wrong with one file alone, so that the next one may be taken.
 _FILE_ALONE: Final = frozenset({400, 403, 413, 415, 422})
-#: What `Report.answer` makes.
+#: What `FormReport.answer` makes.
 REPORT: Final = answer("FormReport", {
     "uploads": saying(many(answer("FormUpload", {
         "filename": text("as it was sent"),
@@ -79,7 +79,7 @@ POSTING: Final = Description(
 
 
 @dataclass
-class Report:
+class FormReport:
     """What became of the files of a form so far."""
 
     #: For each file its name, and its task or its problem.
@@ -152,7 +152,7 @@ class FormRoutes:
         waited = await self._wait(report, scope, receive)
         return report.answer().plus(*self._uploads.rate_headers(requester.caller), *waited)
 
-    async def _wait(self, report: Report, scope: Scope, receive: Receive) -> Headers:
+    async def _wait(self, report: FormReport, scope: Scope, receive: Receive) -> Headers:
         """Wait for what becomes of its files, if that is wanted, and tell of them as they are then."""
         if report.end is not None or not report.accepted:
             return ()
@@ -180,9 +180,9 @@ class _Form:
         self._fields = Fields()
         self._target: FormTarget | None = None
         self._paths: set[str] = set()
-        self._report = Report()
+        self._report = FormReport()
 
-    async def take(self) -> Report:
+    async def take(self) -> FormReport:
         """Take its files, one after the other. Raises ClientGone; what was whole by then stays accepted."""
         while self._report.end is None and (found := await self._next_file()) is not None:
             await self._take_file(*found)

@@ -107,7 +107,7 @@ def _failures(recorder: ScenarioRecorder) -> Iterator[str]:
 
 
 def test_whatever_is_asked_as_described_is_answered_as_described(known: tuple[Api, str]) -> None:
-    """Also one step after the other: an upload and its task, a token that is made, seen, ended, and gone."""
+    """Also one step after the other: an upload, its task and what is done with it; a preview that is applied and seen."""
     phases = {"examples": {"enabled": False}, "coverage": {"enabled": False}}
     wrong, seen = failures(*known, phases, {"max-examples": 4, "deterministic": True})
     assert not wrong, "\n".join(wrong)
@@ -115,12 +115,14 @@ def test_whatever_is_asked_as_described_is_answered_as_described(known: tuple[Ap
     labels = {f"{method.upper()} {address}" for address, methods in description()["paths"].items() for method in methods}
     assert {label for label, _ in seen} | {"GET /v1/openapi.json"} == labels
     assert {label for label, status in seen if status >= 500} <= {"GET /readyz"}
-    assert {("PUT /v1/instances/{instance}/files/{path}", 202), ("GET /v1/tasks/{task_id}", 200)} <= seen
+    assert {("PUT /v1/instances/{instance}/files/{path}", 202), ("GET /v1/tasks/{task_id}", 200), ("POST /v1/uploads", 202),
+            ("POST /v1/tasks/{task_id}/cancel", 202), ("POST /v1/tasks:preview", 200), ("POST /v1/tasks:apply", 200),
+            ("GET /v1/selections/{selection}", 200)} <= seen
 
 
 @pytest.mark.full
 def test_much_is_asked_as_described_and_answered_as_described(known: tuple[Api, str]) -> None:
-    """The same for minutes, each time with other values, and with each value at its bounds."""
+    """The same for minutes, each time with other values, and with each value at its bounds; tokens are ended, too."""
     wrong, seen = failures(*known, {}, {"max-examples": 100})
     assert not wrong, "\n".join(wrong)
     assert {label for label, status in seen if status >= 500} <= {"GET /readyz"}
