@@ -169,6 +169,7 @@ class Reader:
     def epoch(self, shard: int) -> str:
         """What tells the database of a shard from the one that takes its place. Raises as `find`."""
         return self._ask(shard, lambda queue: queue.position()).epoch
+
     def find_each(self, task_ids: Sequence[str]) -> list[Task]:
         """Those of these tasks that are in any shard, whoever may see them; what cannot be read is left out."""
         found: list[Task] = []
