@@ -94,8 +94,9 @@ def _header(header: tuple[str, Mapping[str, Any]]) -> str:
 
 def _content(response: Mapping[str, Any]) -> str:
     bodies = {media_type: content.get("schema", {}) for media_type, content in response.get("content", {}).items()}
-    return ", ".join(_kind(schema) if "json" in media_type else schema.get("description", media_type)
-                     for media_type, schema in bodies.items() if "problem" not in media_type)
+    return ", ".join(
+        _kind(schema) if "$ref" in schema or "json" in media_type else schema.get("description", media_type)
+        for media_type, schema in bodies.items() if "problem" not in media_type)
 
 
 def _codes(operation: Mapping[str, Any]) -> Iterator[str]:
@@ -128,6 +129,8 @@ def _kind(schema: Mapping[str, Any]) -> str:
             return " or ".join(dict.fromkeys(map(_kind, some)))
         case {"type": "null"}:
             return "null"
+        case {"contentSchema": of}:
+            return f"{_kind(of)}, as JSON"
         case {"const": value}:
             return f"`{value}`"
         case {"enum": list(values)}:

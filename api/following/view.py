@@ -81,6 +81,13 @@ EVENT: Final = answer("TaskEvent", {
     "path": text("where to in the instance"),
     "client": or_null(text("the identity that sent it")),
 })
+#: What is in a stream, besides comments and lines that are no events.
+STREAMED: Final = answer("StreamedEvent", {
+    "id": text("up to where it is told; means something to this service alone"),
+    "event": one_of([TASK, RESET], "what happened to a task; or that something may have been missed before this"),
+    "data": {"type": "string", "contentMediaType": "application/json",
+             "contentSchema": {"anyOf": [EVENT, answer("Reset", {"detail": text("what to do, for people")})]}},
+})
 
 
 def describe_event(event: Event, task: Task) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Acting on one task: what somebody asks for is on the disk first, then done by the worker, and then answered."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -39,12 +40,14 @@ _ASKED: Final = answer("Asked", {
 })
 _FORCED: Final = Content(schema=request("Force", {"force": saying(YES_OR_NO, _OVER_NEWER)}), required=False,
                          meaning="`force`, which stands here or in the address")
+_WHERE: Final = replace(LOCATION, meaning="the address of the task, which shows when it is done")
 _GROUP: Final = "Acting on tasks"
 
 
 def _described(verb: str, summary: str, example: str) -> Description:
     action = ACTIONS[verb]
     states = ", ".join(f"`{state.label}`" for state in sorted(action.states | action.forgets))
+    reasons = [*(["newer_upload"] if action.forcible else []), *(["bytes_still_there"] if action.forgets else [])]
     return Description(
         operation_id=f"{verb}Task", group=_GROUP, summary=summary, example=example,
         text=f"This needs the right `{action.permission}`, and is for tasks that are {states}. To ask again is safe."
@@ -54,11 +57,11 @@ def _described(verb: str, summary: str, example: str) -> Description:
         outcomes={
             200: Outcome(meaning="It is done. This is the task now; who may not see it is told its state alone.",
                          content=Content(schema=TASK_VIEW)),
-            202: Outcome(meaning="It is kept, and done later.", content=Content(schema=_ASKED), headers=(LOCATION,),
+            202: Outcome(meaning="It is kept, and done later.", content=Content(schema=_ASKED), headers=(_WHERE,),
                          leads=(Leads(operation_id="getTask", given={"task_id": "$response.body#/task/id"}),)),
             204: Outcome(meaning="It is done, and the task is forgotten.")},
         refuses=(*FINDING_REFUSALS, *BODY_REFUSALS, "bad_query", "bad_flag", "bad_action", "too_busy", "wrong_state",
-                 "newer_upload", "bytes_still_there", "commands_full"))
+                 *reasons, "commands_full"))
 
 
 def _posted(verb: str, summary: str) -> Description:

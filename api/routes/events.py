@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from api.following.stream import Stream, Streams
-from api.following.view import EVENT, RESET, TASK, EventFilter
+from api.following.view import STREAMED, EventFilter
 from api.http.description import Content, Description, Outcome, Parameter, Where, names
 from api.http.parameters import Headers, check_configured, collect, read_query
 from api.http.peers import Shares
@@ -45,9 +45,8 @@ FOLLOWING: Final = Description(
     operation_id="followTasks", group="Tasks", summary="What happens to tasks, while it happens",
     text="A stream of Server-Sent Events that does not end by itself. This needs the right `read`; nobody is told of"
     " tasks that he may not see. [following.md](following.md) has more.", parameters=(*_PARAMETERS, _LAST_EVENT_ID),
-    outcomes={200: Outcome(meaning="The stream.", content=Content(media_type=EVENT_STREAM, schema={
-        **text(f"events that are named `{TASK}`, each of whose data is a TaskEvent, and `{RESET}`, before which"
-               " something may have been missed"), "x-event-data": EVENT}))},
+    outcomes={200: Outcome(meaning="The stream. This is one event of it.",
+                           content=Content(media_type=EVENT_STREAM, schema=STREAMED))},
     refuses=("action_not_allowed", "address_not_allowed", "too_busy", "queue_unreadable", "no_room"),
     example="curl -N 'http://127.0.0.1:8420/v1/events?instance=web1'")
 

@@ -51,7 +51,7 @@ _NAME_LENGTH: Final = 255
 _NO_PARAMETERS: Final[frozenset[str]] = frozenset()
 #: The statuses of what is wrong with one file alone, so that the next one may be taken.
 _FILE_ALONE: Final = frozenset({400, 403, 413, 415, 422})
-#: What `Report.answer` makes.
+#: What `FormReport.answer` makes.
 REPORT: Final = answer("FormReport", {
     "uploads": saying(many(answer("FormUpload", {
         "filename": text("as it was sent"),
@@ -64,8 +64,9 @@ REPORT: Final = answer("FormReport", {
 })
 POSTING: Final = Description(
     operation_id="postForm", group="Uploads", summary="Upload the files of a form",
-    text="Each file is an upload of its own. Where none was accepted it is the first refusal, with `uploads` and"
-    " `problem` besides. [forms.md](forms.md) has more.", parameters=FORM_HEADERS,
+    text="Each file is an upload of its own. Fields that are empty are not there. Where no file was accepted the answer"
+    " is the first refusal, with `uploads` and `problem` besides. [forms.md](forms.md) has more.",
+    parameters=FORM_HEADERS,
     body=Content(media_type="multipart/form-data", schema=FORM, meaning="the fields, and the files after them",
                  refuses=(
         "not_a_form", "bad_form", "bad_field", "long_form", "no_file", "same_path", "bad_instance", "bad_path",

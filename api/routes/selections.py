@@ -3,6 +3,7 @@
 import threading
 import time
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any, Final
 
 from api.acting.actions import ACTIONS
@@ -62,6 +63,7 @@ SELECTION: Final = answer("Selection", _SELECTION)
 PREVIEW: Final = answer("Preview", {**_SELECTION, "samples": saying(many(TASK, most=SAMPLES), "some of them")})
 #: What `apply` answers with when it takes longer.
 UNFINISHED: Final = answer("UnfinishedSelection", {**_SELECTION, "detail": text("why, and what to do")})
+_WHERE: Final = replace(LOCATION, meaning="the address of the selection, which shows how far that is")
 _GROUP: Final = "Acting on many tasks"
 _SHELL: Final = "curl -H 'Content-Type: application/json' http://127.0.0.1:8420/v1/tasks"
 _TO_SELECTION: Final = Leads(operation_id="getSelection", given={"selection": "$response.body#/selection"})
@@ -84,7 +86,7 @@ APPLYING: Final = Description(
     body=Content(schema=request("Apply", {"selection": _SELECTION["selection"]}, required=["selection"]), refuses=(
         *BODY_REFUSALS, "bad_action")), outcomes={
         200: Outcome(meaning="All of it is done.", content=Content(schema=SELECTION), leads=(_TO_SELECTION,)),
-        202: Outcome(meaning="It is not done to its end yet.", content=Content(schema=UNFINISHED), headers=(LOCATION,),
+        202: Outcome(meaning="It is not done to its end yet.", content=Content(schema=UNFINISHED), headers=(_WHERE,),
                      leads=(_TO_SELECTION,))},
     refuses=(*_REFUSALS, "bad_query", "selection_not_found", "commands_full"),
     example=f"""{_SHELL}:apply -d '{{"selection": "'$SELECTION'"}}'""")

@@ -27,7 +27,7 @@ from api.uploads.request import (
 from daemon.config import Config
 from daemon.errors import Rejected
 from daemon.model.names import CONTROL, MAX_PATH_BYTES, check_path, check_project, printable
-from daemon.model.schema import answer, many, saying
+from daemon.model.schema import many, request, saying
 from daemon.model.upload import Destination
 
 #: The fields that a form may have, by their names.
@@ -37,11 +37,11 @@ _FIELDS: Final = {
     **{parameter.name: saying(parameter.schema, parameter.meaning) for parameter in PUT_QUERY},
 }
 FIELDS: Final = _FIELDS.keys()
-#: A form; files may have any name.
-FORM: Final = answer("Form", {
+#: A form, as far as that can be said.
+FORM: Final = request("Form", {
     **_FIELDS, "file": saying(many({"type": "string", "format": "binary"}, least=1, most=MAX_FILES),
-                              "the files, by whatever name"),
-}, maybe=[parameter.name for parameter in PUT_QUERY])
+                              "the files, after all else; their fields may have any other name, too"),
+}, required=["instance", "path", "file"])
 #: No field has more bytes.
 MAX_FIELD_BYTES: Final = MAX_PATH_BYTES
 #: What follows the key of a form, to tell the keys of its files apart.

@@ -11,6 +11,7 @@ from daemon.model.task import Attempt, State
 from daemon.task_queue import Settlement
 from tests.integration.api.running import Api, Reply, wait_until
 from tests.support.depot import Depot
+from tests.support.forms import TO_ROOT, TYPE, form
 from tests.support.tokens import make_token, revoke_token
 
 Start = Callable[..., Api]
@@ -83,8 +84,11 @@ def test_clients_of_all_processes_learn_the_outcome(
     orders = bench.claims(4)
     posted = threads.submit(accepted, api.post, "/root/5")
     orders += bench.claims(1)
+    files = form([*TO_ROOT, ("f", "6", b"x"), ("f", "7", b"y")])
+    formed = threads.submit(accepted, lambda address, **headers: api.ask("POST", address, files, Content_Type=TYPE, **headers), "/v1/uploads")
+    orders += bench.claims(2)
     asking = [threads.submit(api.ask, "GET", f"/v1/tasks/{task['id']}", **LONG) for task in api.tasks()[:2]]
-    assert not any(future.done() for future in [*uploads, posted, *asking])
+    assert not any(future.done() for future in [*uploads, posted, formed, *asking])
     bench.settle(orders, State.DELIVERED, Attempt(at=1e9, duration_s=0.5, way="sftp", mode=0o640, uid=0, gid=7))
     for reply in [future.result() for future in uploads]:
         task = reply.json()
@@ -92,6 +96,8 @@ def test_clients_of_all_processes_learn_the_outcome(
         assert (task["receipt"]["mode"], task["receipt"]["gid"], len(task["history"])) == ("0640", 7, 1)
     assert (posted.result().status, posted.result().headers["preference-applied"], posted.result().body) == (
         202, "wait=3000", b"File '5' queued for processing on container 'c1'.")
+    assert [one["task"]["state"] for one in formed.result().json()["uploads"]] == ["delivered"] * 2
+    assert formed.result().headers["preference-applied"] == "wait=3000"
     assert [(future.result().status, future.result().json()["state"]) for future in asking] == [(200, "delivered")] * 2
     now = api.put("root/now", Prefer="wait=0")
     assert (now.json()["state"], now.headers["preference-applied"]) == ("queued", "wait=0")

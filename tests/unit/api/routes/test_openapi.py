@@ -1,7 +1,7 @@
 """The description of the service, and the tables that it is made from."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api.acting.selections import FrozenSelection, KeptSelection, Step
+from api.following.view import EVENT, describe_event
 from api.http.description import Content, Description, Outcome, Parameter, Where
 from api.http.parameters import read_flag, read_mode, read_owner
 from api.http.problem import PROBLEM_SCHEMA, plain_problem
 from api.http.response import Answer, App, Receive, Scope, Send, text_answer
 from api.routes.endpoint import Endpoint, Route
 from api.routes.openapi import CODES, EXAMPLES, SLASHES, codes, document
+from api.routes.selections import SELECTION, describe_selection
 from api.uploads.fields import GID, MKDIRS, MODE_PARAMETER, UID
 from daemon.errors import ERRORS, Rejected
 from daemon.model.grant import KEYS, SCHEMAS, Grant
@@ -29,6 +32,10 @@ from daemon.model.names import (
     check_project,
 )
 from daemon.model.schema import answer, text
+from daemon.model.task import Attempt, State, Task
+from daemon.model.view import TASK, WHOLE_TASK, describe, describe_whole
+from daemon.task_queue import Event
+from tests.support.depot import an_upload
 from tests.support.described import description
 
 OPERATIONS = [(address, method, operation) for address, methods in description()["paths"].items()
@@ -80,6 +87,33 @@ def test_every_schema_is_one_and_names_are_told_apart() -> None:
     for name, schema in description()["components"]["schemas"].items():
         assert schema["title"] == name
         assert jsonschema_rs.meta.is_valid({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema})
+
+
+def closed(schema: Any) -> Any:
+    """The same, with nothing besides what is described."""
+    if isinstance(schema, list):
+        return list(map(closed, schema))
+    if not isinstance(schema, Mapping):
+        return schema
+    more = {"additionalProperties": False} if isinstance(schema.get("properties"), Mapping) else {}
+    return {**{key: closed(value) for key, value in schema.items()}, **more}
+
+
+def test_what_is_made_is_described_and_nothing_else() -> None:
+    """A key that is added to an answer is added to its description."""
+    done = Attempt(at=1e9, duration_s=0.5, way="sftp", mode=0o640, uid=0, gid=7)
+    task = Task(order=1, upload=an_upload("/x"), state=State.FAILED, updated_at=1.0, error_code="stalled", error_message="No.",
+                attempts=2, history=(replace(done, code="stalled", message="No."), done))
+    event = Event(seq=1, task_id=task.task_id, state=State.FAILED, at=1.0, code="stalled")
+    frozen = FrozenSelection(id="0" * 32, owner="", root="", action="retry", force=False, states=[], made_at=1.0,
+                             filter={"state": ["failed", "deferred"], "instance": "far:c1"}, members={0: 2}, size_bytes=3, cut=False)
+    kept = KeptSelection(frozen, {0: Step(done=1, changed=1)}, running=False, expires_at=2.0)
+    for made, schema in (
+        (describe(task), TASK), (describe_whole(task), WHOLE_TASK), (describe_whole(replace(task, state=State.DELIVERED)), WHOLE_TASK),
+        (describe_whole(replace(task, state=State.QUEUED, history=())), WHOLE_TASK), (describe_event(event, task), EVENT),
+        (describe_selection(kept), SELECTION),
+    ):
+        jsonschema_rs.validate(closed(schema), made)
 
 
 def test_every_error_that_a_client_meets_is_described_somewhere() -> None:
