@@ -27,8 +27,10 @@ ALL_TESTS := run() { \
     $(PYTEST) -m "$$1" --power-cuts "$$2" tests --ignore tests/integration --ignore tests/unit && exit $$first; \
   }; run
 
+SECONDS ?= 600
+
 .DEFAULT_GOAL := help
-.PHONY: help run incus test test-fast test-full test-pythons test-versions coverage bench lint docs deb install uninstall venv lock clean
+.PHONY: help run incus test test-fast test-full test-pythons test-versions fuzz coverage bench lint docs deb install uninstall venv lock clean
 
 help: ## say what can be made
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -72,6 +74,9 @@ test-pythons: ## unit and integration tests on each supported Python that this m
 test-versions: $(STAMP) ## the live tests against Incus 6.0, Incus 7.0 and LXD 5.0 (root, Debian)
 	@scripts/test-versions
 
+fuzz: $(STAMP) ## hostile heads, forms, queries and ranges, for ten minutes (SECONDS=60)
+	@$(PYTEST) -m fuzz --fuzz-seconds $(SECONDS) --timeout 0 tests/fuzz
+
 coverage: $(STAMP) ## how much of the code the unit and integration tests run, in all of their processes
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run -m pytest --quick $(PARALLEL)
@@ -81,7 +86,7 @@ coverage: $(STAMP) ## how much of the code the unit and integration tests run, i
 bench: $(STAMP) ## measure the service beside its peers, one of which needs Go (ARGS=--quick, --full or "--only NAME")
 	@$(BIN)/python -m bench $(ARGS)
 
-docs: $(STAMP) ## write errors.md, events.md, recovery.md and the keys of access.md in docs/ from their tables
+docs: $(STAMP) ## write api.md, errors.md, events.md, recovery.md and the keys of access.md in docs/ from their tables
 	@$(BIN)/python -m docs.tables
 
 deb: ## the Debian package for this machine's Python, in dist/

@@ -36,6 +36,9 @@ TOKEN_STEPS: Final = ("tokens.write", "tokens.sync", "tokens.rename", "tokens.di
 #: The steps of an API that changes what was handed on.
 DELEGATION_STEPS: Final = ("delegation.commit", "delegation.committed")
 
+#: The steps of an API that keeps a selection of tasks, and notes how far it is applied.
+SELECTION_STEPS: Final = ("selection.write", "selection.note")
+
 
 @dataclass
 class _Fault:
@@ -50,7 +53,7 @@ def _parse(text: str) -> dict[str, _Fault]:
     for item in text.split():
         step, _, rest = item.partition("=")
         what, _, nth = rest.partition("@")
-        if step not in {*STEPS, *UPGRADE_STEPS, *PARTIAL_STEPS, *TOKEN_STEPS, *DELEGATION_STEPS}:
+        if step not in {*STEPS, *UPGRADE_STEPS, *PARTIAL_STEPS, *TOKEN_STEPS, *DELEGATION_STEPS, *SELECTION_STEPS}:
             raise ValueError(f"{VARIABLE}: there is no step {step!r}")
         plan[step] = _Fault(what, int(nth or 0))
     return plan

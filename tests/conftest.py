@@ -26,6 +26,7 @@ _QUICK_EXAMPLES = 25
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the command line say how often the power is cut, and that it is in a hurry."""
     parser.addoption("--power-cuts", type=int, default=20, metavar="N", help="cut the power N times (20)")
+    parser.addoption("--fuzz-seconds", type=int, default=10, metavar="S", help="fuzz for S seconds in all (10)")
     parser.addoption("--quick", action="store_true", help="fewer random examples, and all state in memory if it has room")
 
 

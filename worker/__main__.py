@@ -53,7 +53,8 @@ def _serve(config: Config, shard: int, reload: partial[Config | None]) -> None:
     layout.create()
     supersede = config.delivery.supersedes
     patience = StartWait(lambda reason: log("worker.waiting", shard=shard, reason=reason))
-    lock = take_shard(layout, shard, config.queue.shards, patience, supersede=supersede, report=tell)
+    lock = take_shard(layout, shard, config.queue.shards, patience, supersede=supersede, report=tell,
+                      webhooks=config.webhooks)
     reserve = Reserve(layout, shard, config.limits.reserve_bytes)
     with nobody_appends(layout, shard, patience):
         queue = begin(layout, shard, reserve, config, patience)

@@ -32,8 +32,10 @@ class Follower(Protocol):
 class Hub:
     """Tells followers. To be used on the event loop."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, *, tasks: bool = False) -> None:
+        """With `tasks` it also tells how the tasks of the events stand."""
         self._reader = reader
+        self._tasks = tasks
         self._thread = begin_pool(1, "follow")
         self._followers: list[Follower] = []
         self._positions: tuple[Position, ...] | None = None
@@ -88,7 +90,8 @@ class Hub:
             if self._positions is None:
                 return False
             before = self._positions
-            happened = await joined(self._thread.submit(self._reader.happened, shard, before[shard], PAGE))
+            happened = await joined(self._thread.submit(
+                self._reader.happened, shard, before[shard], PAGE, tasks=self._tasks))
             if not self._followers:
                 return False
             self._positions = (*before[:shard], happened.position, *before[shard + 1:])

@@ -298,7 +298,8 @@ class Http1(H11Protocol):
             method=request.method.decode("ascii"), raw_path=request.target, state=self.connection_state))
 
     async def _send_error_response(self, status_code: int) -> None:
-        for event in events_of(self._unreadable().plus(("Connection", "close"))):
+        answer = self._unreadable().plus(("Connection", "close"))
+        for event in events_of(answer, is_head=self._reader.is_head):
             await self._send_h11_event(event)
 
     def _unreadable(self) -> Answer:

@@ -1,9 +1,10 @@
 """Refusals as answers: RFC 9457 problem details, and plain text for the clients of /upload."""
 
-from typing import Final
+from typing import Any, Final
 
 from api.http.response import PROBLEM, Answer, json_answer, text_answer
 from daemon.errors import CourierError
+from daemon.model.schema import Schema, answer, text, whole_number
 
 #: Who asks is not known, or not believed.
 UNAUTHORIZED: Final = 401
@@ -19,16 +20,33 @@ LOCKED: Final = 423
 _TOO_MANY_REQUESTS: Final = 429
 _INTERNAL_SERVER_ERROR: Final = 500
 
+#: What `problem` makes (RFC 9457).
+PROBLEM_SCHEMA: Final[Schema] = answer("Problem", {
+    "title": text("what is wrong"),
+    "status": whole_number(400, 599, "as in the head of the answer"),
+    "detail": text("what happened this time"),
+    "code": text("stable, for programs"),
+    "hint": text("what to do about it"),
+})
 
-def problem(error: CourierError, *, status: int | None = None, kind_of: str | None = None) -> Answer:
-    """The refusal as `application/problem+json`, with the stable code and what to do about it.
+
+def problem(
+    error: CourierError, *, status: int | None = None, kind_of: str | None = None, **members: Any,
+) -> Answer:
+    """The refusal as `application/problem+json`, with the stable code, what to do about it, and further members.
 
     `status` counts instead of the error's own; `kind_of` is its `type`, where somebody else has given it one.
     """
-    kind, told = error.kind, error.kind.status if status is None else status
-    said = {"title": kind.title, "status": told, "detail": error.detail, "code": kind.code, "hint": kind.hint}
-    return json_answer(
-        told, said if kind_of is None else {"type": kind_of, **said}, *_headers(error), media_type=PROBLEM)
+    told = error.kind.status if status is None else status
+    kind = {} if kind_of is None else {"type": kind_of}
+    return json_answer(told, {**kind, **describe_problem(error), "status": told, **members}, *_headers(error),
+                       media_type=PROBLEM)
+
+
+def describe_problem(error: CourierError) -> dict[str, Any]:
+    """The refusal as JSON values, wherever it stands in an answer."""
+    kind = error.kind
+    return {"title": kind.title, "status": kind.status, "detail": error.detail, "code": kind.code, "hint": kind.hint}
 
 
 def plain_problem(error: CourierError) -> Answer:

@@ -46,6 +46,8 @@ class RequestReader(h11.Connection):
         super().__init__(h11.SERVER, MAX_HEAD_BYTES)
         #: Why the request is refused, when `next_event` has raised.
         self.code = "bad_request"
+        #: True when the request under way takes no body as its answer (RFC 9110, 9.3.2).
+        self.is_head = False
         #: What was received and is not parsed yet.
         self._unparsed = b""
         #: What came since the last event and does not belong to a file.
@@ -112,6 +114,7 @@ class RequestReader(h11.Connection):
 
     def _check(self, event: Event) -> None:
         if type(event) is h11.Request:
+            self.is_head = event.method == b"HEAD"
             self._check_version(event)
             self._refuse(fault_of_head(self._framing, event.target, event.headers))
         elif type(event) in {h11.Data, h11.EndOfMessage}:
@@ -137,6 +140,7 @@ class RequestReader(h11.Connection):
     def start_next_cycle(self) -> None:
         """Go on with the next request; what came of it already is read anew."""
         rest, ended = self.trailing_data
+        self.is_head = False
         super().start_next_cycle()
         if rest:
             super().__init__(h11.SERVER, MAX_HEAD_BYTES)
@@ -151,7 +155,7 @@ def informational(status: int, headers: Iterable[tuple[str, str]]) -> h11.Inform
     return h11.InformationalResponse(status_code=status, headers=encoded(headers))
 
 
-def events_of(answer: Answer) -> tuple[h11.Response, h11.Data, h11.EndOfMessage]:
-    """The whole of `answer`, for who is refused before the app is asked."""
-    return (h11.Response(status_code=answer.status, headers=headers_of(answer)), h11.Data(data=answer.body),
-            h11.EndOfMessage())
+def events_of(answer: Answer, *, is_head: bool) -> tuple[h11.Response, h11.Data, h11.EndOfMessage]:
+    """The whole of `answer`, for who is refused before the app is asked; its head alone if a HEAD is answered."""
+    return (h11.Response(status_code=answer.status, headers=headers_of(answer)),
+            h11.Data(data=b"" if is_head else answer.body), h11.EndOfMessage())

@@ -34,6 +34,10 @@ PROBLEM: Final = "application/problem+json"
 TEXT: Final = "text/plain; charset=utf-8"
 
 
+class CutOff(Exception):  # noted by who raises it; the client notices the end
+    """Raised by the pieces of an answer that cannot be brought to its end: the connection is closed where it is."""
+
+
 class Asker(Protocol):
     """The client of a request, who may have asked to be told before it sends the body (RFC 9110, 10.1.1)."""
 
@@ -77,6 +81,8 @@ class StreamedAnswer:
 
 #: It was done, and there is nothing to say about it.
 NOTHING: Final = Answer(204, TEXT, b"")
+#: The status of an answer to who has the newest already.
+UNCHANGED: Final = 304
 
 
 def text_answer(status: int, text: str, *headers: tuple[str, str]) -> Answer:
@@ -107,8 +113,11 @@ async def _send_pieces(send: Send, answer: StreamedAnswer) -> None:
     async with aclosing(answer.pieces) as pieces:
         await send({"type": "http.response.start", "status": answer.status, "headers": [
             (b"content-type", answer.media_type.encode("ascii")), *encoded(answer.headers)]})
-        async for piece in pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        try:
+            async for piece in pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except CutOff:
+            return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -121,7 +130,7 @@ def as_http(answer: Answer) -> bytes:
 def headers_of(answer: Answer) -> list[tuple[bytes, bytes]]:
     """The headers of `answer` as they go over the wire."""
     # Of what is not there nothing is said (RFC 9110, 8.6).
-    headers = [] if answer.status == NOTHING.status else [
+    headers = [] if answer.status in {NOTHING.status, UNCHANGED} else [
         (b"content-type", answer.media_type.encode("ascii")),
         (b"content-length", str(len(answer.body)).encode("ascii"))]
     return [*headers, *encoded(answer.headers)]

@@ -30,7 +30,7 @@ class Appending:
         self._hashing = hashing
         self._length = length
         self._final = final
-        self._begun = self._failed = False
+        self._begun = self._failed = self._unsure = False
         #: Where what is not durable begins, and since when, on the monotonic clock.
         self._kept = partial.state.offset
         self._kept_at = time.monotonic()
@@ -68,7 +68,7 @@ class Appending:
     def cut_off(self, rest: Sequence[bytes]) -> None:
         """It ends early, after these bytes: make durable what counts."""
         with contextlib.suppress(Rejected):
-            if self._verification is not None:
+            if self._verification is not None or self._unsure:
                 self._partial.rewind()
                 return
             if rest and not self._failed:
@@ -82,7 +82,10 @@ class Appending:
             self._begun = True
 
     def _keep(self, length: int | None) -> None:
+        # A sync that failed may not fail again, with nothing written: what it was for has to come once more.
+        self._unsure = True
         self._partial.keep(time.time(), length)
+        self._unsure = False
         self._kept, self._kept_at = self._partial.size, time.monotonic()
 
     def _hash(self, pieces: Sequence[bytes], *, goes_on: bool) -> None:

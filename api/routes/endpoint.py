@@ -1,14 +1,15 @@
 """An address: the handler of each of its methods, how a refusal looks there, and who is told of one."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 from starlette.routing import Route as Route
 from starlette.routing import Router
 
+from api.http.description import Handler
 from api.http.peers import Shares
 from api.http.problem import problem
 from api.http.refusal_log import RefusalLog
@@ -17,7 +18,6 @@ from api.routes.entrance import tell_refused
 from api.uploads.body import ClientGone
 from daemon.errors import CourierError, Rejected
 
-Handler = Callable[[Scope, Receive], Awaitable[Answer | StreamedAnswer]]
 Audit = Callable[[Scope, Rejected], None]
 Refuse = Callable[[CourierError], Answer]
 
@@ -81,11 +81,19 @@ class Endpoint:
         return (self.other_method or self.refuse(Rejected("method_not_allowed"))).plus(("Allow", allowed))
 
 
+@runtime_checkable
+class Around(Protocol):
+    """An app that hands requests of one address to others, and says to which."""
+
+    inside: Sequence[App]
+
+
 class Few:
     """An app of large answers: each is in memory until its client has read it, so only a few are made at once."""
 
     def __init__(self, app: App, shares: Shares) -> None:
         self._app = app
+        self.inside: Sequence[App] = (app,)
         self._shares = shares
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -25,6 +25,17 @@ from daemon.model.names import printable
 HEALTH: Final = "/healthz"
 #: Whether it is ready, for everybody; and why not, for who may know.
 READINESS: Final = "/readyz"
+#: The description of the service: for everybody.
+DESCRIPTION: Final = "/v1/openapi.json"
+#: Where nobody is asked who he is: what is answered is the same for all.
+_FOR_ALL: Final = frozenset({HEALTH, DESCRIPTION})
+
+#: Codes with which any request may be refused before its address is looked at.
+ENTRANCE_REFUSALS: Final = (
+    "bad_request", "bad_length", "incomplete_body", "unchecked_digest", "bad_forwarded", "cross_site", "unknown_host",
+    "long_head", "unknown_coding", "http_version", "too_busy", "internal")
+#: Codes of who asks, where that is asked.
+CREDENTIAL_REFUSALS: Final = ("no_credential", "bad_credential", "delegation_unreadable")
 
 
 def entrance(app: App, live: LiveConfig, doorkeeper: Doorkeeper, refusals: RefusalLog) -> App:
@@ -78,7 +89,7 @@ def tell_refused(
 
 def _is_open(method: str, path: str) -> bool:
     """True for what everybody is answered: whether the process is up, and what is spoken at the addresses of tus."""
-    return path == HEALTH or (method == "OPTIONS" and path.startswith(TUS))
+    return path in _FOR_ALL or (method == "OPTIONS" and path.startswith(TUS))
 
 
 async def _who(scope: Scope, doorkeeper: Doorkeeper) -> Requester:

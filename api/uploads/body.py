@@ -4,16 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from api.http.client_gone import ClientGone as ClientGone
 from api.http.pace import Pace
 from api.http.response import Receive
 from daemon.errors import Rejected
 
 #: A deadline is moved once so much of its time has gone by.
 SLACK: Final = 0.05
-
-
-class ClientGone(Exception):  # not an error of ours: there is nobody left to tell
-    """Raised when the client went away before its body was whole: keep nothing, answer nothing."""
 
 
 class Body:
@@ -48,7 +45,7 @@ class Body:
         """The next pieces: `at_least` bytes and a little more, or all that was left when the body ended.
 
         Raises Rejected('too_large', 'too_slow' or 'incomplete_body'), what `refuse` was given, what `unannounced`
-        raises, and ClientGone.
+        raises, and ClientGone: keep nothing then.
         """
         if self._refusal is not None:
             raise self._refusal

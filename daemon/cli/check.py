@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from daemon import config as configuration
 from daemon.access.openness import only_known_may
 from daemon.access.token_file import READERS, TokenState, read_tokens, readers_gid, token_file_of
 from daemon.cli.all_shards import shards_of
+from daemon.cli.check_result import CheckResult
 from daemon.cli.check_tls import tls_findings
+from daemon.cli.check_webhooks import sender_finding, webhook_findings
 from daemon.config import INSTALLED_FILE, Config
 from daemon.errors import CannotStart, CourierError
 from daemon.partials import open_partials
@@ -39,15 +41,6 @@ INSTALLED_CREDENTIALS: Final = Path("/etc/incus-courier/credentials")
 _NAMES_AT_MOST: Final = 10
 
 
-class CheckResult(NamedTuple):
-    """The answer to one question of the check."""
-
-    what: str
-    ok: bool
-    detail: str
-    hint: str = ""
-
-
 def check(config: Config, config_file: str | None) -> int:
     """Print a line for each thing that was looked at; return EXIT_FAILED when one of them is not well."""
     findings = list(_findings(config, config_file))
@@ -65,6 +58,7 @@ def _findings(config: Config, config_file: str | None) -> Iterator[CheckResult]:
     yield from (CheckResult(*finding) for finding in tls_findings(config, installed=installed))
     # Before root gives its power away: only it and the API read them.
     yield _try("tokens", lambda: _check_tokens(token_file_of(configuration.find_file(config_file)), time.time()))
+    yield from webhook_findings(config)
     layout = Layout(config.state.path)
     try:
         owner = identity_to_take(layout)
@@ -76,6 +70,8 @@ def _findings(config: Config, config_file: str | None) -> Iterator[CheckResult]:
     if owner is not None:
         become(owner, layout)
     yield from _check_state(layout, config)
+    if config.webhooks:
+        yield sender_finding(config)
     yield from remotes
 
 

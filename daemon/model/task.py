@@ -40,6 +40,8 @@ class State(IntEnum):
 PENDING: Final = frozenset({State.QUEUED, State.PUSHING, State.DEFERRED, State.HELD})
 #: States after which nothing more happens and the bytes may go.
 FINISHED: Final = frozenset({State.DELIVERED, State.SUPERSEDED, State.CANCELLED})
+#: States in which it is known what became of a task; of a dead letter, until a person decides about it.
+OUTCOMES: Final = FINISHED | {State.FAILED}
 #: Every edge of the state machine; `task_queue` takes no other, and the docs are checked against it.
 TRANSITIONS: Final[dict[State, frozenset[State]]] = {
     State.QUEUED: frozenset({State.PUSHING, State.HELD, State.CANCELLED, State.SUPERSEDED, State.FAILED}),

@@ -8,7 +8,7 @@ from typing import Final
 from daemon import failpoints
 from daemon.errors import Rejected
 from daemon.model.upload import Upload
-from daemon.partials.head_format import Record, tellable
+from daemon.partials.head_format import Extent, Record, tellable
 from daemon.partials.heads import HEAD, Head, next_record
 from daemon.partials.values import PartialState, Phase, Plan
 from daemon.spool import Incoming
@@ -76,11 +76,17 @@ class FilePartial:
             if state.upload is None:
                 raise
             self._open_spooled(state.upload)
-        self.size = state.offset if state.upload is None else state.upload.size
+            return
+        found = os.fstat(self._bytes).st_size
+        if found < (state.offset if state.upload is None else state.upload.size):
+            # A record whose sync failed was on the disk after all, and nobody had been told.
+            self._record = replace(self._record, chosen=Extent(), state=replace(
+                state, offset=min(state.offset, found), phase=Phase.RECEIVING, upload=None))
+        self.size = self.state.offset if self.state.upload is None else self.state.upload.size
 
     def _open_spooled(self, upload: Upload) -> None:
         """Its bytes were moved: they wait in the spool, or have been taken from there."""
-        self.is_spooled = True
+        self.is_spooled, self.size = True, upload.size
         try:
             self._bytes = self._open(upload.task_id, self._spool.directory(upload.destination.bucket))
         except FileNotFoundError:

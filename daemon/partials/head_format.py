@@ -39,7 +39,7 @@ MAX_HEAD_BYTES: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class Extent:
     """Where in the head it says what was chosen; of no bytes before that."""
 
     at: int = 0
@@ -53,7 +53,7 @@ class Record:
 
     number: int
     state: PartialState
-    chosen: Where = Where()
+    chosen: Extent = Extent()
 
     @property
     def at(self) -> int:
@@ -80,7 +80,7 @@ def read_record(data: bytes) -> Record | None:
         return None
     return Record(number, PartialState(
         offset=offset, length=None if length < 0 else length, changed_at=changed_at, phase=Phase(phase),
-        task_id=None if task == _NO_TASK else task.decode()), Where(at, size, checksum))
+        task_id=None if task == _NO_TASK else task.decode()), Extent(at, size, checksum))
 
 
 def newest(first: Record | None, second: Record | None) -> Record | None:
@@ -134,13 +134,13 @@ def read_plan(text: bytes) -> Plan:
         raise ValueError(f"not the plan of an upload: {error}") from error
 
 
-def chosen_where(plan: bytes, upload: Upload) -> tuple[Where, bytes]:
+def chosen_where(plan: bytes, upload: Upload) -> tuple[Extent, bytes]:
     """Where it is to be said what was chosen, after that plan, and what is to be written there."""
     text = upload.to_json().encode()
-    return Where(PLAN_AT + TEXT_HEAD_BYTES + len(plan), len(text), zlib.crc32(text)), text
+    return Extent(PLAN_AT + TEXT_HEAD_BYTES + len(plan), len(text), zlib.crc32(text)), text
 
 
-def read_chosen(where: Where, text: bytes) -> Upload | None:
+def read_chosen(where: Extent, text: bytes) -> Upload | None:
     """What was chosen; None when it is not whole, so that nothing has been done about it."""
     return Upload.from_json(text) if len(text) == where.size and zlib.crc32(text) == where.checksum else None
 

@@ -1,5 +1,6 @@
 """A head that is open: how a resumable upload stands, who wants it, and who has it."""
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -18,8 +19,8 @@ from daemon.partials.head_format import (
     TEXT_HEAD_BYTES,
     WANTED_AT,
     WANTED_BYTES,
+    Extent,
     Record,
-    Where,
     chosen_where,
     newest,
     plan_json,
@@ -93,25 +94,28 @@ class Head:
         upload = read_chosen(found.chosen, text)
         if upload is None and found.state.phase is Phase.COMPLETING:
             # The choice was never synced, so nothing came of it.
-            return replace(found, state=replace(found.state, phase=Phase.RECEIVING), chosen=Where())
+            return replace(found, state=replace(found.state, phase=Phase.RECEIVING), chosen=Extent())
         return replace(found, state=replace(found.state, upload=upload))
 
     def write(self, record: Record) -> None:
-        """Write a record, durably."""
+        """Write a record, durably. Raises OSError; the one before it counts then, as far as anybody can see."""
         failpoints.reach("partials.record")
-        os.pwrite(self._descriptor, record_bytes(record), record.at)
-        self._sync()
-        failpoints.reach("partials.recorded")
+        try:
+            os.pwrite(self._descriptor, record_bytes(record), record.at)
+            os.fdatasync(self._descriptor)
+            failpoints.reach("partials.recorded")
+        except OSError:
+            # A sync that failed may not fail again, with nothing written: nobody may tell what is only in memory.
+            with contextlib.suppress(OSError):
+                os.pwrite(self._descriptor, bytes(RECORD_BYTES), record.at)
+            raise
 
-    def write_choice(self, plan: Plan, upload: Upload) -> Where:
+    def write_choice(self, plan: Plan, upload: Upload) -> Extent:
         """Write what was chosen; it is durable with the record that says where it is."""
         where, text = chosen_where(plan_json(plan), upload)
         failpoints.reach("partials.choose")
         os.pwrite(self._descriptor, text, where.at)
         return where
-
-    def _sync(self) -> None:
-        os.fdatasync(self._descriptor)
 
     def close(self) -> None:
         """Close it. May be called again."""
@@ -130,6 +134,6 @@ def open_head(directory: int, upload_id: str, owners: Collection[int]) -> Head:
     return Head(descriptor)
 
 
-def next_record(record: Record, state: PartialState, chosen: Where | None = None) -> Record:
+def next_record(record: Record, state: PartialState, chosen: Extent | None = None) -> Record:
     """The record that follows."""
     return Record(record.number + 1, state, record.chosen if chosen is None else chosen)

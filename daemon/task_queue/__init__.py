@@ -23,6 +23,7 @@ from daemon.task_queue.capabilities import (
     Intake,
     Maintain,
     Operate,
+    Outbox,
     PartFiles,
     Read,
     Remember,
@@ -30,6 +31,7 @@ from daemon.task_queue.capabilities import (
     Settle,
     Survey,
     TaskQueue,
+    WebhookBoard,
 )
 from daemon.task_queue.sqlite import notes
 from daemon.task_queue.sqlite.connect import BUSY_TIMEOUT_S
@@ -42,6 +44,9 @@ from daemon.task_queue.values import (
     CommandAnswer,
     Event,
     Happened,
+    Notice,
+    NoticeResult,
+    NoticeState,
     Position,
     Put,
     PutOutcome,
@@ -50,6 +55,7 @@ from daemon.task_queue.values import (
     Settlement,
     Standing,
     Total,
+    WebhookStanding,
 )
 
 __all__ = [
@@ -71,7 +77,11 @@ __all__ = [
     "Happened",
     "Intake",
     "Maintain",
+    "Notice",
+    "NoticeResult",
+    "NoticeState",
     "Operate",
+    "Outbox",
     "PartFiles",
     "Position",
     "Put",
@@ -87,6 +97,8 @@ __all__ = [
     "Survey",
     "TaskQueue",
     "Total",
+    "WebhookBoard",
+    "WebhookStanding",
     "open_existing",
     "open_intake",
 ]

@@ -13,7 +13,7 @@ from daemon.cli import status, task_commands
 from daemon.cli.main import main
 from daemon.cli.save import save
 from daemon.errors import Undelivered
-from daemon.model.task import State
+from daemon.model.task import Attempt, State
 from daemon.model.text import is_plain
 from daemon.model.upload import Upload
 from tests.support import rows
@@ -146,6 +146,20 @@ def test_show_says_what_is_wrong_and_what_to_do(depot: Depot, shell: Shell) -> N
     assert done.code == 0
     assert "parent_not_found: no such directory" in done.out
     assert "upload with mkdirs=true" in done.out
+
+
+def test_show_has_the_last_attempts_and_what_became_of_the_file(depot: Depot, shell: Shell) -> None:
+    """As JSON, too."""
+    upload = depot.accept()
+    depot.settle(upload, State.QUEUED, attempt=Attempt(at=1e9, duration_s=2.5, code="stalled", message="no answer"))
+    depot.settle(upload, State.DELIVERED, attempt=Attempt(at=1e9 + 9, duration_s=0.5, way="sftp", mode=0o640, uid=7))
+    done = shell("tasks", "show", upload.task_id)
+    assert "history          2001-09-09T01:46:40.000Z  2.500 s  stalled: no answer\n" in done.out
+    assert "                 2001-09-09T01:46:49.000Z  0.500 s  done\n" in done.out
+    assert "receipt          delivered at 2001-09-09T01:46:49.000Z, mode 0640, uid 7, way sftp\n" in done.out
+    [shown] = shell("tasks", "show", "--json", upload.task_id).json
+    assert [attempt["code"] for attempt in shown["history"]] == ["stalled", None]
+    assert (shown["receipt"]["mode"], shown["receipt"]["attempts"]) == ("0640", 2)
 
 
 def test_show_takes_several_ids_and_tells_those_that_are_not_there(depot: Depot, shell: Shell) -> None:

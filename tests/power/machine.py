@@ -5,10 +5,13 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Self
 
+from daemon.task_queue.sqlite import notes
+from daemon.task_queue.sqlite.numbers import BOOT_FACT
 from daemon.task_queue.sqlite.queue import SqliteQueue
 from tests.live.host import Container
 from tests.power.disks import Disk, snapshot
@@ -44,14 +47,15 @@ class Machine:
         """Start the service on the disks, each of its processes with the plan of faults."""
         for disk in self._disks:
             disk.mount()
-        self.service.start(faults)
-        # The kernel is the same after the next boot, so the queue is made to believe that it runs under an earlier one:
-        # not before the worker has written down the real one.
-        workers = {process.pid for name, process in self.service.processes.items() if name != "api"}
-        eventually(lambda: workers <= {started["pid"] for started in self.service.events("worker.started")})
-        for shard in range(self.service.shards):
-            with SqliteQueue(self.service.layout, shard) as queue:
-                queue.remember("boot_id", "an earlier boot")
+        with ExitStack() as open_meanwhile:
+            # The kernel is the same as before, so the queue is made to believe that it ran under another one. Its log
+            # stays: it is open still when the service opens it.
+            for shard in range(self.service.shards):
+                if notes.exists(self.service.layout, shard):
+                    queue = open_meanwhile.enter_context(SqliteQueue(self.service.layout, shard))
+                    for fact in ("boot_id", BOOT_FACT):
+                        queue.remember(fact, "an earlier boot")
+            self.service.start(faults)
 
     def cut(self) -> None:
         """Lose the power: what is not on the disks at this moment is gone."""

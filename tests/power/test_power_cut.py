@@ -10,6 +10,7 @@ from daemon.model.task import State
 from tests.live.host import Host
 from tests.power.load import Load
 from tests.power.machine import IncusMachine, Machine
+from tests.support.follower import Follower
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.power
@@ -32,14 +33,17 @@ def run_until_cut(machine: Machine, load: Load, chance: random.Random) -> None:
 def lose_power(machine: Machine, chance: random.Random) -> None:
     """Cut the power under load, perhaps once more during the recovery, and check all that was promised."""
     load = Load()
-    machine.boot()
-    run_until_cut(machine, load, chance)
-    machine.boot()
-    if chance.random() < 0.5:
-        threading.Event().wait(chance.uniform(0, _LONGEST_S / 3))
-        machine.cut()
+    with Follower(machine.service.address) as follower:
         machine.boot()
-    machine.service.wait_quiet()
+        eventually(lambda: follower.last_id)
+        run_until_cut(machine, load, chance)
+        machine.boot()
+        if chance.random() < 0.5:
+            threading.Event().wait(chance.uniform(0, _LONGEST_S / 3))
+            machine.cut()
+            machine.boot()
+        machine.service.wait_quiet()
+        follower.check({task.task_id: task.state.label for task in machine.service.tasks()})
     assert load.losses(machine) == []
     assert [task for task in machine.service.tasks() if task.state is State.FAILED] == []
     assert machine.service.spooled() == []

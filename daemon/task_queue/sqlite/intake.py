@@ -16,7 +16,17 @@ from daemon.state.layout import Layout
 from daemon.state.pulse import Pulse
 from daemon.task_queue.capabilities import Bytes
 from daemon.task_queue.sqlite.queue import SqliteQueue
-from daemon.task_queue.values import Command, CommandAnswer, Happened, Position, Put, Total
+from daemon.task_queue.values import (
+    Command,
+    CommandAnswer,
+    Happened,
+    Notice,
+    NoticeState,
+    Position,
+    Put,
+    Total,
+    WebhookStanding,
+)
 
 #: How often an upload is put again because its database was replaced meanwhile.
 MAX_REPLACEMENTS: Final = 3
@@ -114,9 +124,9 @@ class SqliteIntake:
         """Where the newest event is. Raises QueueFault."""
         return self._current().position()
 
-    def happened(self, after: Position, limit: int) -> Happened:
-        """Up to `limit` events after a position, oldest first. Raises QueueFault."""
-        return self._current().happened(after, limit)
+    def happened(self, after: Position, limit: int, *, tasks: bool = False) -> Happened:
+        """Up to `limit` events after a position, oldest first; with `tasks` also these. Raises QueueFault."""
+        return self._current().happened(after, limit, tasks=tasks)
 
     def find_all(self, task_ids: Sequence[str]) -> list[Task]:
         """Those of these tasks that are there. Raises QueueFault."""
@@ -132,6 +142,10 @@ class SqliteIntake:
         """What became of those of these commands that are still known. Raises QueueFault."""
         return self._current().answers(numbers)
 
+    def asked(self, at: float, by: str) -> dict[str, int]:
+        """The numbers of the commands of exactly that time and name that are still known. Raises QueueFault."""
+        return self._current().asked(at, by)
+
     def newest_order(self) -> int:
         """The highest order that was ever given. Raises QueueFault."""
         return self._current().newest_order()
@@ -139,3 +153,29 @@ class SqliteIntake:
     def pending_commands(self) -> int:
         """How many commands are not done yet. Raises QueueFault."""
         return self._current().pending_commands()
+
+    # --- webhooks ----------------------------------------------------------------------------------------
+
+    def webhook_standings(self) -> list[WebhookStanding]:
+        """How each webhook stands that anything is known of. Raises QueueFault."""
+        return self._current().webhook_standings()
+
+    def notices(self, webhook: str, state: NoticeState | None, before: str | None, limit: int) -> list[Notice]:
+        """Up to `limit` notices to a webhook, newest first, with ids under `before`. Raises QueueFault."""
+        return self._current().notices(webhook, state, before, limit)
+
+    def find_notice(self, message_id: str) -> Notice | None:
+        """The notice of that id, or None. Raises QueueFault."""
+        return self._current().find_notice(message_id)
+
+    def replay(self, webhook: str, message_id: str | None) -> int:
+        """Have a notice, or all that were given up, sent again; return how many. Raises QueueFault."""
+        return self._current().replay(webhook, message_id)
+
+    def disable(self, webhook: str, why: str | None) -> None:
+        """Send nothing to a webhook any more, or again. Raises QueueFault."""
+        self._current().disable(webhook, why)
+
+    def post(self, notices: Sequence[Notice]) -> None:
+        """Put notices that no event is behind. Raises QueueFault."""
+        self._current().post(notices)

@@ -59,7 +59,8 @@ class QueueRestore(QueueBase):
             found = self.read("PRAGMA quick_check(1)")[0][0]
             if found != "ok":
                 raise QueueFault("queue_damaged", f"The queue's database: {found}.")
-        for table in (TABLE, "keys", "tally", "clients", "commands", "outages", "facts", "events"):
+        for table in (TABLE, "keys", "tally", "clients", "commands", "outages", "facts", "events", "outbox",
+                      "webhooks"):
             self.read(f"SELECT * FROM {table} LIMIT 1")
         self.read(f"SELECT * FROM {TABLE} ORDER BY _id DESC LIMIT 1")
 

@@ -12,6 +12,7 @@ from typing import Final
 from daemon.errors import QueueFault
 from daemon.model.upload import Upload
 from daemon.state.layout import Layout
+from daemon.task_queue.sqlite import numbers
 from daemon.task_queue.sqlite.connect import connect
 from daemon.task_queue.sqlite.faults import faults
 from daemon.task_queue.sqlite.form import require_form, version_of
@@ -21,6 +22,7 @@ from daemon.task_queue.sqlite.schema import (
     CREATE_CLIENTS,
     CREATE_EVENTS,
     CREATE_KEYS,
+    CREATE_OUTBOX,
     EPOCH_FACT,
     HISTORY,
     TABLE,
@@ -58,11 +60,12 @@ def _tell_clients_apart(connection: sqlite3.Connection) -> None:
 
 
 def _keep_what_happened(connection: sqlite3.Connection) -> None:
-    """3 to 4: what happens to tasks is kept. Of what happened before nothing is known."""
+    """3 to 4: what happens to tasks is kept, and what webhooks are told. Of what happened before nothing is known."""
     connection.execute(f"ALTER TABLE {TABLE} ADD COLUMN {HISTORY}")
-    for statement in CREATE_EVENTS:
+    for statement in (*CREATE_EVENTS, *CREATE_OUTBOX):
         connection.execute(statement)
     connection.execute("INSERT OR REPLACE INTO facts VALUES (?, lower(hex(randomblob(6))))", (EPOCH_FACT,))
+    numbers.begin(connection)
 
 
 #: What leads from each version to the next. A step stays as it is for good.

@@ -4,17 +4,23 @@ import asyncio
 import hashlib
 import shutil
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
+from api.live_config import LiveConfig
+from api.resumable import completion
+from api.resumable import sweeping as sweeping_module
+from api.resumable.sweeping import sweep
 from api.resumable.values import Checksum, Progress, WrongOffset
 from api.uploads.body import ClientGone
 from daemon import failpoints
 from daemon.errors import Rejected
 from daemon.model.grant import Grant, Permission
+from daemon.partials.file_partial import FilePartial
 from daemon.state.layout import Layout
 from tests.support.resumables import Kit, Person, coming, configured, kit
 
@@ -195,6 +201,32 @@ def test_request_that_sends_only_the_last_byte_again_is_ended_too(layout: Layout
         assert (await refused(older)).code == "upload_busy"
 
     run(layout, happen)
+
+
+def test_newer_request_does_not_wait_until_all_is_read_again(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that gets the last byte has not seen the others; what it has read it does not read once more."""
+    async def begin(made: Kit) -> Progress:
+        begun = await made.create(len(DATA))
+        return await made.append(begun.upload_id, 0, DATA[:-1])
+
+    async def end(made: Kit, begun: Progress) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(completion, "_READ_BYTES", 1000)
+            patch.setattr(FilePartial, "is_wanted", lambda _: True)
+            assert (await refused(made.append(begun.upload_id, begun.offset, DATA[-1:]))).code == "upload_busy"
+        read, plain = list[int](), FilePartial.read
+
+        def noted(partial: FilePartial, offset: int, most: int) -> bytes:
+            read.append(offset)
+            return plain(partial, offset, most)
+
+        monkeypatch.setattr(FilePartial, "read", noted)
+        done = await made.append(begun.upload_id, begun.offset, DATA[-1:])
+        assert made.bytes_of(done.task_id or "") == DATA
+        assert read[0] == 32_000
+
+    begun = run(layout, begin)
+    run(layout, lambda made: end(made, begun))
 
 
 def test_who_does_not_let_go_is_not_waited_for_without_a_bound(layout: Layout) -> None:
@@ -425,6 +457,26 @@ def test_upload_whose_sender_loses_his_rights_is_cut_off(layout: Layout) -> None
         assert (await refused(running)).code == "action_not_allowed"
         person.grant = Grant()
         assert (await made.look(begun.upload_id, person)).offset == len(DATA) - 1
+
+    run(layout, happen)
+
+
+def test_silent_uploads_are_swept(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as the process runs, and the log says how many; what is still young stays."""
+    async def happen(made: Kit) -> None:
+        begun, logged = await made.create(3), asyncio.Queue[tuple[str, dict[str, object]]]()
+        monkeypatch.setattr(sweeping_module, "log", lambda event, **fields: logged.put_nowait((event, fields)))
+        live = LiveConfig(configured())
+        with ThreadPoolExecutor(1) as threads:
+            sweeping = asyncio.create_task(sweep(made.partials, live, threads))
+            await asyncio.to_thread(threads.submit(int).result)
+            assert (await made.look(begun.upload_id)).offset == 0
+            sweeping.cancel()
+            live.adopt(configured(uploads={"expire_s": 1e-6}))
+            sweeping = asyncio.create_task(sweep(made.partials, live, threads))
+            assert await logged.get() == ("upload.expired", {"uploads": 1})
+            assert made.partials.find(begun.upload_id) is None
+            sweeping.cancel()
 
     run(layout, happen)
 

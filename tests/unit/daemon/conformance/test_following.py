@@ -5,6 +5,7 @@ from dataclasses import replace
 from daemon.model.task import Attempt, State
 from daemon.task_queue import Change, Follow, Position, Settlement, TaskQueue
 from daemon.task_queue.sqlite.history import MOST_KEPT
+from daemon.task_queue.sqlite.numbers import BOOT_FACT
 from tests.support.depot import an_upload
 from tests.unit.daemon.conformance.doors import (
     KEY,
@@ -16,6 +17,11 @@ from tests.unit.daemon.conformance.doors import (
     several,
     task_of,
 )
+
+
+def restart_machine(queue: TaskQueue) -> None:
+    """Have the queue believe that the machine was restarted since."""
+    queue.remember(BOOT_FACT, "the boot before")
 
 
 def told(queue: Follow, after: Position) -> list[tuple[str, State]]:
@@ -65,9 +71,60 @@ def test_numbers_that_a_crash_may_have_taken_back_are_not_given_again(queue: Tas
     """Who read the last event before it misses nothing that comes after."""
     accept(queue, *several(2))
     last = queue.position()
+    restart_machine(queue)
     queue.leave_numbers_out()
     [upload] = accept(queue, an_upload("/new"))
     assert told(queue, last) == told(queue, replace(last, seq=last.seq + 9)) == [(upload.task_id, State.QUEUED)]
+
+
+def test_api_that_is_first_after_a_restart_gives_no_number_again(queues: QueueStore) -> None:
+    """It takes uploads before the worker is there; numbers are left out once, whoever comes first."""
+    queue = queues.open()
+    accept(queue, *several(2))
+    last = queue.position()
+    restart_machine(queue)
+    intake = queues.open_intake()
+    [upload] = accept(intake, an_upload("/new"))
+    read = intake.position()
+    assert told(queue, last) == told(queue, replace(last, seq=last.seq + 9)) == [(upload.task_id, State.QUEUED)]
+    queue.leave_numbers_out()
+    accept(intake, an_upload("/more"))
+    assert intake.position().seq == read.seq + 1
+
+
+def test_first_events_of_all_may_be_taken_back_too(queue: TaskQueue) -> None:
+    """Their numbers are not given again either."""
+    start = queue.position()
+    restart_machine(queue)
+    [upload] = accept(queue, an_upload())
+    assert told(queue, start) == told(queue, replace(start, seq=start.seq + 5)) == [(upload.task_id, State.QUEUED)]
+
+
+def test_restart_of_the_machine_makes_nobody_miss_something_when_all_events_are_forgotten(queue: TaskQueue) -> None:
+    """Nothing has happened since, so nothing is missing; nor are those of before the restart forgotten sooner."""
+    accept(queue, *several(2))
+    last = queue.position()
+    for _ in range(3):
+        restart_machine(queue)
+        queue.leave_numbers_out()
+    assert queue.forget_events(before=0.0, keep_most=2, limit=9) == 0
+    assert queue.forget_events(before=0.0, keep_most=1, limit=9) == 1
+    assert queue.forget_events(before=LATER_S, keep_most=9, limit=9) == 1
+    [upload] = accept(queue, an_upload("/new"))
+    assert told(queue, last) == [(upload.task_id, State.QUEUED)]
+
+
+def test_tasks_are_told_with_their_events(queues: QueueStore) -> None:
+    """As they stand when that is asked; those that are not there any more are left out."""
+    queue, intake = queues.open(), queues.open_intake()
+    start = intake.position()
+    first, second = bring(queue, an_upload("/1"), State.DELIVERED), bring(queue, an_upload("/2"), State.PUSHING)
+    queue.unspool([task_of(queue, first).order])
+    assert queue.clear_finished(LATER_S, 0, 9) == 1
+    happened = intake.happened(start, 99, tasks=True)
+    assert len(happened.events) == 5
+    assert {task_id: task.state for task_id, task in happened.tasks.items()} == {second.task_id: State.PUSHING}
+    assert not intake.happened(start, 99).tasks
 
 
 def test_last_attempts_are_kept_with_the_task(queue: TaskQueue) -> None:
