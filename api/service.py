@@ -192,7 +192,7 @@ class _Service:
             *courier.routes(pages, audit, actions.delete), *forms.routes(), *tokens.routes(pages, audit),
             *events.routes(streams, audit), *actions.routes(audit), *self._selecting.routes(act, audit),
             *contents.routes(fetch, audit), *webhooks.routes(pages, audit), *tus.routes(audit), *draft.routes(audit)])
-        app = build(self.routes, self._live, doorkeeper, self._refusals)
+        app = build([*self.routes, tus.beside()], self._live, doorkeeper, self._refusals)
         self._server = Server(app, doors, Hooks(
             drain_s=lambda: self._live.config.api.drain_s,
             connections=Shares(self._max_connections, counts, Column.CONNECTIONS), pace=self._live.pace,

@@ -6,6 +6,7 @@ a proxy may put any path in front of both. The answer to its end is that of any 
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -19,6 +20,7 @@ from api.resumable.draft_headers import INTEROP
 from api.resumable.engine import Resumable
 from api.resumable.parts import part_bytes, refuse_digests, whole_digests
 from api.resumable.values import Progress
+from api.routes import described_resumable as described
 from api.routes.endpoint import Audit, Endpoint, Route
 from api.routes.resumable import NO_STORE, added, looked
 from api.uploads.request import read_put
@@ -41,13 +43,16 @@ class DraftRoutes:
 
     def routes(self, audit: Audit) -> list[Route]:
         """The addresses of unfinished uploads."""
-        methods = {"GET": self.get, "PATCH": self.patch, "DELETE": self.delete}
+        methods = {"GET": described.DRAFT_HEAD.by(self.get), "PATCH": described.DRAFT_PATCH.by(self.patch),
+                   "DELETE": described.DRAFT_DELETE.by(self.delete)}
         return [Route(RESUMABLE + "{upload_id}", Endpoint(methods, self.problem, audit=audit))]
 
     def at_file(self, otherwise: App) -> App:
         """The address of a file, where all but the draft's own requests are for `otherwise`."""
-        created = Endpoint({"PUT": self.create, "POST": self.create}, self.problem)
-        return _FileAddress(otherwise, created, Endpoint({"OPTIONS": self.options}))
+        create = described.DRAFT_POST.by(self.create)
+        return _FileAddress(otherwise, Endpoint({"POST": create, "PUT": self.create}, self.problem),
+                            Endpoint({"OPTIONS": described.DRAFT_OPTIONS.by(self.options)}),
+                            Endpoint({"POST": create}, self.problem))
 
     def problem(self, error: CourierError) -> Answer:
         """The refusal with the draft's own type and headers, where it has them."""
@@ -141,8 +146,10 @@ class DraftRoutes:
 class _FileAddress:
     """An app that tells the draft's requests apart, by their headers alone."""
 
-    def __init__(self, otherwise: App, resumable: App, options: App) -> None:
+    def __init__(self, otherwise: App, resumable: App, options: App, described: App) -> None:
+        """`described` is `resumable` without what `otherwise` describes already."""
         self._otherwise = otherwise
+        self.inside: Sequence[App] = (otherwise, described, options)
         self._resumable = resumable
         self._options = options
 

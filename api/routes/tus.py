@@ -8,6 +8,7 @@ to the making of an upload alone.
 """
 
 import contextlib
+from collections.abc import Sequence
 from email.utils import formatdate
 from typing import Final
 
@@ -19,6 +20,7 @@ from api.resumable import tus_headers
 from api.resumable.engine import Resumable
 from api.resumable.parts import part_bytes, refuse_digests
 from api.resumable.values import Progress
+from api.routes import described_resumable as described
 from api.routes.endpoint import Audit, Endpoint, Route
 from api.routes.resumable import NO_STORE, added, looked
 from api.uploads.body import ClientGone
@@ -37,13 +39,15 @@ class TusRoutes:
 
     def routes(self, audit: Audit) -> list[Route]:
         """The addresses."""
-        one = Endpoint({"GET": self.get, "PATCH": self.patch, "DELETE": self.delete, "OPTIONS": self.options},
-                       audit=audit)
-        return [
-            Route(TUS, TusDoor(Endpoint({"POST": self.post, "OPTIONS": self.options}, audit=audit))),
-            Route(TUS + "{upload_id}", TusDoor(one)),
-            Route(TUS.removesuffix("/"), Endpoint({"POST": self.post_beside, "OPTIONS": self.post_beside})),
-        ]
+        every = {"POST": described.TUS_POST.by(self.post), "OPTIONS": described.TUS_OPTIONS.by(self.options)}
+        one = {"GET": described.TUS_HEAD.by(self.get), "PATCH": described.TUS_PATCH.by(self.patch),
+               "DELETE": described.TUS_DELETE.by(self.delete), "OPTIONS": described.TUS_OPTIONS_ONE.by(self.options)}
+        return [Route(TUS, TusDoor(Endpoint(every, audit=audit))),
+                Route(TUS + "{upload_id}", TusDoor(Endpoint(one, audit=audit)))]
+
+    def beside(self) -> Route:
+        """The address that is one slash short: nothing is there, and that is told."""
+        return Route(TUS.removesuffix("/"), Endpoint({"POST": self.post_beside}))
 
     async def options(self, scope: Scope, receive: Receive) -> Answer:
         """OPTIONS: what is spoken here, for everybody."""
@@ -126,6 +130,7 @@ class TusDoor:
 
     def __init__(self, app: App) -> None:
         self._app = app
+        self.inside: Sequence[App] = (app,)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""

@@ -9,7 +9,7 @@ from api.http.refusal_log import RefusalLog
 from api.live_config import LiveConfig
 from api.resumable.engine import Resumable
 from api.resumable.values import Checksum
-from api.routes.endpoint import auditing
+from api.routes.endpoint import Route, auditing
 from api.routes.tus import TusRoutes
 from daemon.config import load
 from daemon.errors import Rejected
@@ -27,7 +27,12 @@ class Tus:
         """Nothing is there yet."""
         self.engine = PretendedEngine()
         live = LiveConfig(load(None))
-        self.addresses = Addresses(live, TusRoutes(live, cast(Resumable, self.engine)).routes(auditing(RefusalLog())))
+        self.addresses = Addresses(live, self.routes(live))
+
+    def routes(self, live: LiveConfig) -> list[Route]:
+        """All of them."""
+        tus = TusRoutes(live, cast(Resumable, self.engine))
+        return [*tus.routes(auditing(RefusalLog())), tus.beside()]
 
     def ask(self, method: str, target: str = f"/v1/tus/{ID}", body: bytes = b"", **headers: str) -> Told:
         """One request of somebody who speaks the version; an empty header is left out."""
