@@ -170,9 +170,9 @@ class _Service:
         self._outcomes = Outcomes(
             self._live, self._hub, self._reader, finder, self._threads,
             Shares(lambda: self._max_connections() // 2, counts, Column.WAITING))
-        tus, draft = TusRoutes(self._live, self._resumable), DraftRoutes(self._live, self._resumable)
-        courier = Courier(self._live, self._uploads, probe, self._threads, self._refusals, finder, self._outcomes,
-                          draft.at_file)
+        courier = Courier(self._live, self._uploads, probe, self._threads, self._refusals, finder, self._outcomes)
+        tus = TusRoutes(self._live, self._resumable, self._outcomes)
+        draft = DraftRoutes(self._live, self._resumable, self._outcomes, courier.describe)
         tokens = TokenRoutes(self._live, self._delegations, self._asking)
         pages, audit = Shares(lambda: PAGES_AT_ONCE, counts, Column.PAGES), auditing(self._refusals)
         forms = FormRoutes(self._live, self._uploads, self._outcomes, courier.describe)
@@ -189,10 +189,10 @@ class _Service:
         fetch = Shares(lambda: CONTENTS_AT_ONCE, counts, Column.CONTENTS)
         webhooks = WebhookRoutes(self._live, self._reader, layout, self._threads)
         self.routes = DescriptionRoutes().routes([
-            *courier.routes(pages, audit, actions.delete), *forms.routes(), *tokens.routes(pages, audit),
+            *courier.routes(pages, audit, actions.delete, draft.at_file), *forms.routes(), *tokens.routes(pages, audit),
             *events.routes(streams, audit), *actions.routes(audit), *self._selecting.routes(act, audit),
             *contents.routes(fetch, audit), *webhooks.routes(pages, audit), *tus.routes(audit), *draft.routes(audit)])
-        app = build([*self.routes, tus.beside()], self._live, doorkeeper, self._refusals)
+        app = build(self.routes, self._live, doorkeeper, self._refusals)
         self._server = Server(app, doors, Hooks(
             drain_s=lambda: self._live.config.api.drain_s,
             connections=Shares(self._max_connections, counts, Column.CONNECTIONS), pace=self._live.pace,

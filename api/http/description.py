@@ -123,6 +123,8 @@ class Description:
     outcomes: Mapping[int, Outcome]
     #: Codes of errors besides those of the parameters, the body, and the way in.
     refuses: tuple[str, ...] = ()
+    #: Where codes in `refuses` have another status than their own: that one.
+    statuses: Mapping[str, int] = field(default_factory=dict)
     #: True when it answers everybody, with a credential or without.
     for_everybody: bool = False
     #: A command that does it, for a shell.

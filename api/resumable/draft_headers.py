@@ -6,10 +6,13 @@ draft-ietf-httpbis-resumable-upload; the syntax is that of RFC 9651.
 """
 
 import re
+from dataclasses import replace
 from typing import Final
 
+from api.http.description import Parameter, Where
 from api.http.parameters import Headers, header
 from daemon.errors import Rejected
+from daemon.model.schema import one_of, text
 
 INTEROP: Final = "Upload-Draft-Interop-Version"
 #: The interop numbers that are spoken.
@@ -29,6 +32,28 @@ PROBLEM_TYPES: Final = {
 
 #: What tells a request of the draft from any other.
 COMPLETE: Final = b"upload-complete"
+_BYTES: Final = text("a number of bytes", pattern="[0-9]{1,15}")
+SPEAKS: Final = Parameter(
+    name=INTEROP, meaning="the version of the draft", schema=one_of(sorted(number.decode() for number in INTEROPS)),
+    place=Where.HEADER, required=True, refuses=("unknown_interop",))
+IS_COMPLETE: Final = Parameter(
+    name="Upload-Complete", meaning="whether the file ends with the body", place=Where.HEADER, required=True,
+    schema=text("`?1` or `?0`", pattern=r"\?[01]"), refuses=("bad_upload_header",))
+LENGTH: Final = Parameter(
+    name="Upload-Length", meaning="the length of the whole file, as soon as it is known", schema=_BYTES,
+    place=Where.HEADER, refuses=("bad_upload_header", "inconsistent_length"))
+OFFSET: Final = Parameter(name="Upload-Offset", meaning="where the part begins", schema=_BYTES, place=Where.HEADER,
+                          required=True, refuses=("bad_upload_header", "wrong_offset"))
+#: What a proxy says through which no head before the answer comes.
+INTERIM: Final = Parameter(name="X-Interim", meaning="`no`: a proxy does not pass a `104` on, so none is sent",
+                           schema=text(), place=Where.HEADER, refuses=())
+#: The same where an upload need not be resumable: only what is said with `Upload-Complete` has to be legal.
+OPTIONAL: Final = (
+    replace(IS_COMPLETE, required=False, without="the upload is not resumable",
+            refuses=("bad_upload_header", "unknown_interop")),
+    replace(SPEAKS, required=False, schema=text("`5` or `6`")), replace(LENGTH, schema=text("a number of bytes")),
+    INTERIM)
+
 _INTEGER: Final = re.compile(r"(0|[1-9][0-9]{0,14}|0[0-9]{1,14})(?:;.*)?")
 _BOOLEAN: Final = re.compile(r"\?([01])(?:;.*)?")
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from api.http.description import Parameter, Where
 from api.http.parameters import Headers, header, read_flag, read_instance, read_mode, read_owner
 from api.resumable.parts import whole_digests
 from api.resumable.values import Checksum
@@ -17,6 +18,7 @@ from api.uploads.request import UploadRequest, displayed, last_part
 from daemon.config import Config
 from daemon.errors import Rejected
 from daemon.model.names import check_path, check_project, printable
+from daemon.model.schema import one_of, text
 from daemon.model.upload import Destination
 
 VERSION: Final = "1.0.0"
@@ -25,6 +27,30 @@ EXTENSIONS: Final = "creation,creation-with-upload,creation-defer-length,termina
 CHECKSUMS: Final = {"sha1": 20, "sha256": 32}
 #: The media type of a part.
 PART: Final = b"application/offset+octet-stream"
+
+#: What each request has to say.
+SPEAKS: Final = Parameter(name="Tus-Resumable", meaning="the version of tus", schema=one_of([VERSION]),
+                          place=Where.HEADER, required=True, refuses=("tus_version",))
+_BYTES: Final = text("a number of bytes", pattern="[0-9]{1,18}")
+LENGTH: Final = Parameter(
+    name="Upload-Length", meaning="the length of the whole file", schema=_BYTES, place=Where.HEADER,
+    refuses=("bad_upload_header", "too_large", "inconsistent_length"), without="`Upload-Defer-Length`")
+DEFER_LENGTH: Final = Parameter(name="Upload-Defer-Length", meaning="the length comes later", schema=one_of(["1"]),
+                                place=Where.HEADER, refuses=("bad_upload_header",), without="`Upload-Length`")
+LATE_LENGTH: Final = Parameter(
+    name="Upload-Length", meaning="the length of the whole file, where it was not said before", schema=_BYTES,
+    place=Where.HEADER, refuses=LENGTH.refuses)
+OFFSET: Final = Parameter(name="Upload-Offset", meaning="where the part begins", schema=_BYTES, place=Where.HEADER,
+                          required=True, refuses=("bad_upload_header", "wrong_offset"))
+CHECKSUM: Final = Parameter(
+    name="Upload-Checksum", meaning="what the part has to have: nothing of it counts otherwise",
+    schema=text("`sha1` or `sha256`, a space, the digest in base64", pattern="(?:sha1|sha256) [A-Za-z0-9+/]+={0,2}"),
+    place=Where.HEADER, refuses=("bad_checksum", "checksum_mismatch"))
+METADATA: Final = Parameter(
+    name="Upload-Metadata", meaning="where the file goes: `instance` and `path`; see docs/resumable.md for more",
+    schema=text("keys, each with a space and its value in base64; commas in between"), place=Where.HEADER,
+    required=True, refuses=("bad_metadata", "bad_instance", "bad_project", "unknown_remote", "bad_path", "bad_name",
+                            "bad_mode", "bad_owner", "bad_flag"))
 
 #: A number of so many digits is the same to everybody, in 64 bits.
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")

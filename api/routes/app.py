@@ -58,10 +58,8 @@ class Courier:
 
     def __init__(
         self, live: LiveConfig, uploads: Uploads, probe: health.Probe, threads: Executor, refusals: RefusalLog,
-        finder: Finder, outcomes: Outcomes, at_file: Callable[[App], App],
+        finder: Finder, outcomes: Outcomes,
     ) -> None:
-        """`at_file` adds to the address of a file what is not a whole upload in one request."""
-        self._at_file = at_file
         self._live = live
         self._finder = finder
         self._outcomes = outcomes
@@ -71,13 +69,16 @@ class Courier:
         self._examiner = health.Examiner(probe, threads)
         self._threads = threads
 
-    def routes(self, pages: Shares, audit: Audit, delete: Handler) -> list[Route]:
-        """The addresses; `pages` has the pages that wait to be read in all API processes, `delete` deletes a task."""
+    def routes(self, pages: Shares, audit: Audit, delete: Handler, at_file: Callable[[App], App]) -> list[Route]:
+        """The addresses; `pages` has the pages that wait to be read in all API processes, `delete` deletes a task.
+
+        `at_file` adds to the address of a file what is not a whole upload in one request.
+        """
         other_method = text_answer(405, "POST method required.")
-        at_file = self._at_file(Endpoint({"PUT": PUTTING.by(self.put_file)}))
+        file = at_file(Endpoint({"PUT": PUTTING.by(self.put_file)}))
         return [
             Route(UPLOAD, Endpoint({"POST": POSTING.by(self.post_upload)}, plain_problem, other_method)),
-            Route("/v1/instances/{instance}/files/{path:path}", at_file),
+            Route("/v1/instances/{instance}/files/{path:path}", file),
             Route("/v1/tasks/{task_id}", Endpoint({"GET": SHOWING.by(self.get_task), "DELETE": delete}, audit=audit)),
             Route("/v1/tasks", Few(Endpoint({"GET": LISTING.by(self.get_tasks)}, audit=audit), pages)),
             Route(HEALTH, Endpoint({"GET": health.HEALTH_DESCRIPTION.by(self.get_health)})),

@@ -5,7 +5,10 @@ from typing import Final
 from api.http.description import Content, Description, Leads, Outcome
 from api.http.response import TEXT
 from api.queries.task_query import PAGE, PAGE_PARAMETERS
+from api.resumable import draft_headers
+from api.routes.draft_described import BEGUN, PUT_HEADERS
 from api.routes.one_task import TASK_IN_ADDRESS
+from api.routes.resumable import CREATION_REFUSALS
 from api.uploads.fields import (
     ACCEPTED_HEADERS,
     COMMON_HEADERS,
@@ -41,11 +44,15 @@ POSTING: Final = Description(
 PUTTING: Final = Description(
     operation_id="putFile", group=_UPLOADS, summary="Upload a file",
     text="The body is the file. A form (`curl -F`) or a `Content-Encoding` is refused. With `Expect: 100-continue` a"
-    " client learns of a refusal before it sends the file.",
-    parameters=(INSTANCE_IN_ADDRESS, PATH_IN_ADDRESS, *PUT_QUERY, *COMMON_HEADERS), body=_FILE, outcomes={202: Outcome(
-        meaning="It is safe on the disk, and will be delivered.", headers=ACCEPTED_HEADERS,
-        leads=(_TO_TASK, *_TO_ACTIONS), content=Content(schema=WHOLE_TASK))},
-    refuses=(*UPLOAD_REFUSALS, "bad_query"), example="curl -T report.pdf"
+    " client learns of a refusal before it sends the file. With `Upload-Complete` it is resumable by the IETF's draft;"
+    " [resumable.md](resumable.md) has more.",
+    parameters=(INSTANCE_IN_ADDRESS, PATH_IN_ADDRESS, *PUT_QUERY, *COMMON_HEADERS, *draft_headers.OPTIONAL), body=_FILE,
+    outcomes={
+        201: BEGUN,
+        202: Outcome(
+            meaning="It is safe on the disk, and will be delivered.", headers=(*ACCEPTED_HEADERS, *PUT_HEADERS),
+            leads=(_TO_TASK, *_TO_ACTIONS), content=Content(schema=WHOLE_TASK))},
+    refuses=CREATION_REFUSALS, example="curl -T report.pdf"
     " 'http://127.0.0.1:8420/v1/instances/web1/files/srv/report.pdf?mode=0640&uid=1000&gid=1000&mkdirs=true'")
 LISTING: Final = Description(
     operation_id="listTasks", group=_TASKS, summary="A page of tasks, newest first",

@@ -8,8 +8,9 @@ a proxy may put any path in front of both. The answer to its end is that of any 
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
+from api.following.outcomes import Outcomes
 from api.http.parameters import Headers, collect, read_query
 from api.http.problem import RESUMABLE, problem
 from api.http.response import ASKER, PEER, REQUESTER, TEXT, Answer, App, Receive, Scope, Send, json_answer, send_answer
@@ -20,9 +21,12 @@ from api.resumable.draft_headers import INTEROP
 from api.resumable.engine import Resumable
 from api.resumable.parts import part_bytes, refuse_digests, whole_digests
 from api.resumable.values import Progress
-from api.routes import described_resumable as described
+from api.routes.described import PUTTING
+from api.routes.draft_described import ADDING, BEGINNING, ENDING, LIMITS, LOOKING
 from api.routes.endpoint import Audit, Endpoint, Route
-from api.routes.resumable import NO_STORE, added, looked
+from api.routes.forms import Describe
+from api.routes.resumable import NO_STORE, added, looked, wait
+from api.uploads.receive import Accepted
 from api.uploads.request import read_put
 from daemon.errors import CourierError, Rejected
 
@@ -37,22 +41,22 @@ class DraftRoutes:
     come after them, and tus-js-client (4.3.1, in node) says of the last part of a file that more comes.
     """
 
-    def __init__(self, live: LiveConfig, engine: Resumable) -> None:
+    def __init__(self, live: LiveConfig, engine: Resumable, outcomes: Outcomes, describe: Describe) -> None:
         self._live = live
         self._engine = engine
+        self._outcomes = outcomes
+        self._describe = describe
 
     def routes(self, audit: Audit) -> list[Route]:
         """The addresses of unfinished uploads."""
-        methods = {"GET": described.DRAFT_HEAD.by(self.get), "PATCH": described.DRAFT_PATCH.by(self.patch),
-                   "DELETE": described.DRAFT_DELETE.by(self.delete)}
+        methods = {
+            "GET": LOOKING.by(self.get), "PATCH": ADDING.by(self.patch), "DELETE": ENDING.by(self.delete)}
         return [Route(RESUMABLE + "{upload_id}", Endpoint(methods, self.problem, audit=audit))]
 
     def at_file(self, otherwise: App) -> App:
         """The address of a file, where all but the draft's own requests are for `otherwise`."""
-        create = described.DRAFT_POST.by(self.create)
-        return _FileAddress(otherwise, Endpoint({"POST": create, "PUT": self.create}, self.problem),
-                            Endpoint({"OPTIONS": described.DRAFT_OPTIONS.by(self.options)}),
-                            Endpoint({"POST": create}, self.problem))
+        created = Endpoint({"PUT": PUTTING.by(self.create), "POST": BEGINNING.by(self.create)}, self.problem)
+        return _FileAddress(otherwise, created, Endpoint({"OPTIONS": LIMITS.by(self.options)}))
 
     def problem(self, error: CourierError) -> Answer:
         """The refusal with the draft's own type and headers, where it has them."""
@@ -85,7 +89,9 @@ class DraftRoutes:
             progress = await self._engine.append(
                 progress.upload_id, 0, receive, state[REQUESTER], state[PEER], content_length=length,
                 final=complete or None)
-        return self._ended(progress) if progress.complete else self._answer(201, progress, location)
+        if progress.complete:
+            return await self._ended(scope, receive, progress)
+        return self._answer(201, progress, location)
 
     async def get(self, scope: Scope, receive: Receive) -> Answer:
         """HEAD or GET: how an upload stands."""
@@ -110,7 +116,9 @@ class DraftRoutes:
         progress = await self._engine.append(
             scope["path_params"]["upload_id"], offset, receive, state[REQUESTER], state[PEER], content_length=length,
             length=whole, final=complete or None)
-        return self._ended(progress) if progress.complete else self._answer(204, progress)
+        if progress.complete:
+            return await self._ended(scope, receive, progress)
+        return self._answer(204, progress)
 
     async def delete(self, scope: Scope, receive: Receive) -> Answer:
         """DELETE: end an upload."""
@@ -132,24 +140,26 @@ class DraftRoutes:
         limit = () if progress.complete else (self._limit(progress.expires_at),)
         return Answer(status, TEXT, b"", (*headers, *_how_it_stands(progress), *length, *limit, NO_STORE))
 
-    def _ended(self, progress: Progress) -> Answer:
+    async def _ended(self, scope: Scope, receive: Receive, progress: Progress) -> Answer:
         """What a PUT of the whole file is answered; no more than the id of a task that is not known any more."""
         assert progress.task_id is not None
-        described = {"id": progress.task_id} if progress.upload is None else task_query.describe_new(
-            progress.upload, progress.task_id)
-        accepted = progress.accepted
-        replayed = (("Idempotency-Replayed", "true"),) if accepted is not None and accepted.replayed else ()
-        return json_answer(202, described, *_how_it_stands(progress), *replayed,
+        waited = await wait(self._outcomes, scope, receive, progress)
+        described: dict[str, Any] = {"id": progress.task_id}
+        if progress.upload is not None:
+            accepted = progress.accepted or Accepted(progress.upload, progress.task_id, {})
+            described = await self._describe(accepted, scope["state"][REQUESTER], waited=bool(waited))
+        replayed = progress.accepted is not None and progress.accepted.replayed
+        return json_answer(202, described, *_how_it_stands(progress), *waited,
+                           *([("Idempotency-Replayed", "true")] if replayed else []),
                            ("Location", f"{task_query.ADDRESS}/{progress.task_id}"))
 
 
 class _FileAddress:
     """An app that tells the draft's requests apart, by their headers alone."""
 
-    def __init__(self, otherwise: App, resumable: App, options: App, described: App) -> None:
-        """`described` is `resumable` without what `otherwise` describes already."""
+    def __init__(self, otherwise: App, resumable: App, options: App) -> None:
+        self.inside: Sequence[App] = (otherwise, resumable, options)
         self._otherwise = otherwise
-        self.inside: Sequence[App] = (otherwise, described, options)
         self._resumable = resumable
         self._options = options
 

@@ -77,8 +77,9 @@ class Endpoint:
         handler = self.methods.get("GET" if method == "HEAD" else method)
         if handler is not None:
             return await handler(scope, receive)
+        other = self.other_method or self.refuse(Rejected("method_not_allowed"))
         allowed = ", ".join([*self.methods, *(["HEAD"] if "GET" in self.methods else [])])
-        return (self.other_method or self.refuse(Rejected("method_not_allowed"))).plus(("Allow", allowed))
+        return other.plus(("Allow", allowed)) if allowed else other
 
 
 @runtime_checkable

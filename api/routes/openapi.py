@@ -129,10 +129,16 @@ def _endpoints(app: Any) -> Iterator[Any]:
 
 def codes(described: Description) -> frozenset[str]:
     """All codes with which the operation may be refused."""
+    return _own_codes(described) | _codes_of_the_way_in(described)
+
+
+def _own_codes(described: Description) -> frozenset[str]:
     own = {code for parameter in described.parameters for code in parameter.refuses}
-    own |= set(described.body.refuses if described.body else ())
-    asked = () if described.for_everybody else CREDENTIAL_REFUSALS
-    return frozenset(own.union(described.refuses, asked, ENTRANCE_REFUSALS))
+    return frozenset(own.union(described.body.refuses if described.body else (), described.refuses))
+
+
+def _codes_of_the_way_in(described: Description) -> frozenset[str]:
+    return frozenset(ENTRANCE_REFUSALS).union(() if described.for_everybody else CREDENTIAL_REFUSALS)
 
 
 def _operation(path: str, described: Description, *, plain: bool) -> dict[str, Any]:
@@ -164,9 +170,11 @@ def _parameter(parameter: Parameter, with_slashes: set[str]) -> dict[str, Any]:
 def _responses(described: Description, *, plain: bool) -> dict[str, Any]:
     found = {status: _outcome(outcome) for status, outcome in described.outcomes.items()}
     of_status: dict[int, list[str]] = {}
-    for code in ERRORS:
-        if code in codes(described):
-            of_status.setdefault(ERRORS[code].status, []).append(code)
+    own, others = _own_codes(described), _codes_of_the_way_in(described)
+    for code, kind in ERRORS.items():
+        statuses = {described.statuses.get(code, kind.status)} if code in own else set()
+        for status in statuses.union([kind.status] if code in others else []):
+            of_status.setdefault(status, []).append(code)
     for status, some in of_status.items():
         refusal = _refusal(status, some, plain=plain)
         other = found.get(status, {})

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from email.utils import formatdate
 from typing import Final
 
+from api.following.outcomes import Outcomes
 from api.http.parameters import collect, read_query
 from api.http.problem import TUS, TUS_RESUMABLE, problem
 from api.http.response import PEER, REQUESTER, TEXT, Answer, App, Event, Receive, Scope, Send, encoded, send_answer
@@ -20,34 +21,36 @@ from api.resumable import tus_headers
 from api.resumable.engine import Resumable
 from api.resumable.parts import part_bytes, refuse_digests
 from api.resumable.values import Progress
-from api.routes import described_resumable as described
 from api.routes.endpoint import Audit, Endpoint, Route
-from api.routes.resumable import NO_STORE, added, looked
+from api.routes.resumable import NO_STORE, added, looked, wait
+from api.routes.tus_described import ADDING, CREATING, ENDING, LOOKING, TELLING, TELLING_THERE
 from api.uploads.body import ClientGone
 from daemon.errors import CourierError, Rejected
 
 _NO_PARAMETERS: Final[frozenset[str]] = frozenset()
 _SAID: Final = encoded((TUS_RESUMABLE, NO_STORE))
+#: Where the last slash was forgotten: what is made there would not be found.
+_BESIDE: Final = problem(Rejected("not_found", f"The address of tus ends in a slash: {TUS}"))
 
 
 class TusRoutes:
     """What the addresses of tus do."""
 
-    def __init__(self, live: LiveConfig, engine: Resumable) -> None:
+    def __init__(self, live: LiveConfig, engine: Resumable, outcomes: Outcomes) -> None:
         self._live = live
         self._engine = engine
+        self._outcomes = outcomes
 
     def routes(self, audit: Audit) -> list[Route]:
         """The addresses."""
-        every = {"POST": described.TUS_POST.by(self.post), "OPTIONS": described.TUS_OPTIONS.by(self.options)}
-        one = {"GET": described.TUS_HEAD.by(self.get), "PATCH": described.TUS_PATCH.by(self.patch),
-               "DELETE": described.TUS_DELETE.by(self.delete), "OPTIONS": described.TUS_OPTIONS_ONE.by(self.options)}
-        return [Route(TUS, TusDoor(Endpoint(every, audit=audit))),
-                Route(TUS + "{upload_id}", TusDoor(Endpoint(one, audit=audit)))]
-
-    def beside(self) -> Route:
-        """The address that is one slash short: nothing is there, and that is told."""
-        return Route(TUS.removesuffix("/"), Endpoint({"POST": self.post_beside}))
+        all_of_them = Endpoint({"POST": CREATING.by(self.post), "OPTIONS": TELLING.by(self.options)}, audit=audit)
+        one = Endpoint({"GET": LOOKING.by(self.get), "PATCH": ADDING.by(self.patch), "DELETE": ENDING.by(self.delete),
+                        "OPTIONS": TELLING_THERE.by(self.options)}, audit=audit)
+        return [
+            Route(TUS, TusDoor(all_of_them)),
+            Route(TUS + "{upload_id}", TusDoor(one)),
+            Route(TUS.removesuffix("/"), Endpoint({}, other_method=_BESIDE)),
+        ]
 
     async def options(self, scope: Scope, receive: Receive) -> Answer:
         """OPTIONS: what is spoken here, for everybody."""
@@ -55,10 +58,6 @@ class TusRoutes:
             ("Tus-Version", tus_headers.VERSION), ("Tus-Extension", tus_headers.EXTENSIONS),
             ("Tus-Max-Size", str(self._live.config.limits.max_upload_bytes)),
             ("Tus-Checksum-Algorithm", ",".join(tus_headers.CHECKSUMS))))
-
-    async def post_beside(self, scope: Scope, receive: Receive) -> Answer:
-        """POST where the last slash was forgotten: what is made there would not be found."""
-        raise Rejected("not_found", f"The address of tus ends in a slash: {TUS}")
 
     async def post(self, scope: Scope, receive: Receive) -> Answer:
         """POST /v1/tus/: make an upload, and take its first part if that came along."""
@@ -81,7 +80,8 @@ class TusRoutes:
                 with contextlib.suppress(CourierError):
                     await self._engine.end(progress.upload_id, state[REQUESTER])
                 raise
-        return _answer(201, progress, ("Location", progress.upload_id))
+        waited = await wait(self._outcomes, scope, receive, progress)
+        return _answer(201, progress, ("Location", progress.upload_id), *waited)
 
     async def get(self, scope: Scope, receive: Receive) -> Answer:
         """HEAD: how an upload stands."""
@@ -107,7 +107,7 @@ class TusRoutes:
             scope["path_params"]["upload_id"], tus_headers.read_offset(headers), receive, state[REQUESTER], state[PEER],
             content_length=part_bytes(headers), length=tus_headers.read_late_length(headers),
             checksum=tus_headers.read_checksum(headers))
-        return _answer(204, progress)
+        return _answer(204, progress, *await wait(self._outcomes, scope, receive, progress))
 
     async def delete(self, scope: Scope, receive: Receive) -> Answer:
         """DELETE: end an upload."""

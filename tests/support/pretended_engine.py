@@ -4,7 +4,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from api.access.requester import Requester
-from api.http.response import Receive
+from api.following.outcomes import Headers
+from api.http.prefer import wait_s
+from api.http.response import Receive, Scope
 from api.resumable.values import Checksum, Progress, WrongOffset
 from api.uploads.request import UploadRequest
 from daemon.errors import Rejected
@@ -14,6 +16,21 @@ ID = "upload-1"
 TASK = "0190a6a0-0000-7000-8000-000000000001"
 #: Friday, 1 January 2100.
 EXPIRES_AT = 4102444800.0
+
+
+@dataclass
+class PretendedOutcomes:
+    """Everything is decided as soon as somebody waits for it."""
+
+    waited_for: list[str] = field(default_factory=list)
+
+    async def wait(self, scope: Scope, receive: Receive, task_id: str) -> Headers:
+        """Note who is waited for, where somebody prefers to."""
+        preferred_s = wait_s(scope["headers"])
+        if preferred_s is None:
+            return ()
+        self.waited_for.append(task_id)
+        return (("Preference-Applied", f"wait={preferred_s}"),)
 
 
 @dataclass

@@ -1,20 +1,24 @@
 """What the IETF's draft of resumable uploads is answered, whatever keeps the uploads."""
 
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urljoin
 
 import pytest
 
+from api.access.requester import Requester
+from api.following.outcomes import Outcomes
 from api.http.refusal_log import RefusalLog
 from api.http.response import Answer, Receive, Scope, text_answer
 from api.live_config import LiveConfig
+from api.queries import task_query
 from api.resumable.engine import Resumable
 from api.routes.draft import DraftRoutes
 from api.routes.endpoint import Endpoint, Route, auditing
+from api.uploads.receive import Accepted
 from daemon.config import load
 from daemon.errors import Rejected
 from tests.support.addresses import Addresses, Told
-from tests.support.pretended_engine import ID, TASK, PretendedEngine
+from tests.support.pretended_engine import ID, TASK, PretendedEngine, PretendedOutcomes
 
 FILE = "/v1/instances/c1/files/srv/a%20b"
 UPLOAD = f"/v1/resumable/{ID}"
@@ -26,14 +30,19 @@ async def plain(scope: Scope, receive: Receive) -> Answer:
     return text_answer(202, "plain")
 
 
+async def describe(accepted: Accepted, requester: Requester, *, waited: bool) -> dict[str, Any]:
+    """Once it was waited for, all is delivered."""
+    return {**task_query.describe_new(accepted.upload, accepted.task_id), **({"state": "delivered"} if waited else {})}
+
+
 class Draft:
     """The addresses, and what stands for the engine behind them."""
 
     def __init__(self) -> None:
         """Nothing is there yet."""
-        self.engine = PretendedEngine()
+        self.engine, self.outcomes = PretendedEngine(), PretendedOutcomes()
         live = LiveConfig(load(None))
-        routes = DraftRoutes(live, cast(Resumable, self.engine))
+        routes = DraftRoutes(live, cast(Resumable, self.engine), cast(Outcomes, self.outcomes), describe)
         file = Route("/v1/instances/{instance}/files/{path:path}", routes.at_file(Endpoint({"PUT": plain})))
         self.addresses = Addresses(live, [file, *routes.routes(auditing(RefusalLog()))])
 
@@ -155,3 +164,13 @@ def test_upload_is_ended_or_is_not_there(draft: Draft) -> None:
     assert draft.ask("HEAD").status == 423
     assert draft.ask("DELETE").status == 204
     assert (draft.ask("HEAD").status, draft.part(b"a", 0, "?0").status, draft.ask("DELETE").status) == (404, 404, 404)
+
+
+def test_outcome_is_waited_for_where_an_upload_ends(draft: Draft) -> None:
+    """By its last part or with all of it at once: the answer is the task as it is then."""
+    made = draft.ask("POST", FILE, b"a", Upload_Complete="?0", Prefer="wait=5")
+    assert ("preference-applied" in made.headers, draft.outcomes.waited_for) == (False, [])
+    last = draft.part(b"bc", 1, "?1", Prefer="wait=5")
+    assert (last.status, last.headers["preference-applied"], last.json["state"]) == (202, "wait=5", "delivered")
+    whole = draft.ask("PUT", FILE, b"abc", Upload_Complete="?1")
+    assert (whole.json["state"], "preference-applied" in whole.headers, draft.outcomes.waited_for) == ("queued", False, [TASK])

@@ -5,16 +5,17 @@ from typing import cast
 
 import pytest
 
+from api.following.outcomes import Outcomes
 from api.http.refusal_log import RefusalLog
 from api.live_config import LiveConfig
 from api.resumable.engine import Resumable
 from api.resumable.values import Checksum
-from api.routes.endpoint import Route, auditing
+from api.routes.endpoint import auditing
 from api.routes.tus import TusRoutes
 from daemon.config import load
 from daemon.errors import Rejected
 from tests.support.addresses import Addresses, Told
-from tests.support.pretended_engine import ID, TASK, PretendedEngine
+from tests.support.pretended_engine import ID, TASK, PretendedEngine, PretendedOutcomes
 
 METADATA = ",".join(f"{key} {b64encode(value).decode()}" for key, value in {"instance": b"c1", "path": b"/srv/a"}.items())
 PART = "application/offset+octet-stream"
@@ -25,14 +26,10 @@ class Tus:
 
     def __init__(self) -> None:
         """Nothing is there yet."""
-        self.engine = PretendedEngine()
+        self.engine, self.outcomes = PretendedEngine(), PretendedOutcomes()
         live = LiveConfig(load(None))
-        self.addresses = Addresses(live, self.routes(live))
-
-    def routes(self, live: LiveConfig) -> list[Route]:
-        """All of them."""
-        tus = TusRoutes(live, cast(Resumable, self.engine))
-        return [*tus.routes(auditing(RefusalLog())), tus.beside()]
+        routes = TusRoutes(live, cast(Resumable, self.engine), cast(Outcomes, self.outcomes))
+        self.addresses = Addresses(live, routes.routes(auditing(RefusalLog())))
 
     def ask(self, method: str, target: str = f"/v1/tus/{ID}", body: bytes = b"", **headers: str) -> Told:
         """One request of somebody who speaks the version; an empty header is left out."""
@@ -167,4 +164,16 @@ def test_forgotten_slash_is_told(tus: Tus) -> None:
     """An address relative to the one without it would lead elsewhere."""
     told = tus.ask("POST", "/v1/tus", Upload_Length="3", Upload_Metadata=METADATA)
     assert (told.status, told.json["detail"]) == (404, "The address of tus ends in a slash: /v1/tus/")
+    assert "allow" not in told.headers
     assert tus.ask("POST", "/v1/tus/?instance=c1", Upload_Length="3", Upload_Metadata=METADATA).code == "bad_query"
+
+
+def test_outcome_is_waited_for_where_an_upload_ends(tus: Tus) -> None:
+    """By its last part or at its making; what is not complete is answered at once."""
+    made = tus.create(Prefer="wait=5")
+    part = tus.ask("PATCH", body=b"ab", Content_Type=PART, Upload_Offset="0", Prefer="wait=5")
+    assert ("preference-applied" in made.headers, "preference-applied" in part.headers, tus.outcomes.waited_for) == (False, False, [])
+    last = tus.ask("PATCH", body=b"c", Content_Type=PART, Upload_Offset="2", Prefer="wait=5")
+    assert (last.status, last.headers["preference-applied"], last.headers["task-id"]) == (204, "wait=5", TASK)
+    whole = tus.create(Upload_Length="0", Prefer="wait=7")
+    assert (whole.status, whole.headers["preference-applied"], tus.outcomes.waited_for) == (201, "wait=7", [TASK, TASK])
