@@ -140,8 +140,8 @@ class Streams:
                 after = reached
                 if text:
                     yield text
-                if stream in self._told:
-                    await asyncio.sleep(GATHER_S)
+                    if stream in self._told:
+                        await asyncio.wait([gone], timeout=GATHER_S)
         except Rejected as error:
             # The client comes again, and is told what is wrong.
             log("api.waiting", code=error.code, detail=error.detail)

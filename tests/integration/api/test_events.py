@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,9 +168,8 @@ def test_two_hundred_clients_come_and_go_and_nothing_is_left_of_them(start: Star
     before = 0
     for turn in range(11):
         with ExitStack() as stack:
-            for number in range(20):
-                stream = stack.enter_context(following(address_of(api), f"instance=c{number}"))
-                stream.begins()
+            for _ in range(20):
+                wait_until(partial(come, stack, api), "a place").begins()
             api.put("root/x")
         if turn == 0:
             wait_until(lambda: api.ask("HEAD", "/v1/events").status == 200, "what is kept open to be open")
