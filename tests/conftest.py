@@ -21,6 +21,9 @@ _MEMORY = Path("/dev/shm")
 _QUICK_BYTES = 2**30
 #: What `--quick` tries of each property, instead of 100.
 _QUICK_EXAMPLES = 25
+#: The umask that the tests were started with.
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -87,3 +90,10 @@ def incus() -> Host:
     host = find_host()
     assert host is not None, NO_INCUS
     return host
+
+
+@pytest.fixture(autouse=True)
+def _same_umask_for_all() -> Iterator[None]:
+    """A test that makes a state directory in its own process shuts nobody out of what the next one makes."""
+    yield
+    os.umask(_UMASK)
