@@ -10,6 +10,9 @@ from enum import Enum
 from os import EX_CONFIG, EX_TEMPFAIL
 from typing import Final
 
+#: From here on a status says that the service is in trouble.
+_INTERNAL_SERVER_ERROR: Final = 500
+
 
 class Action(Enum):
     """What the one who meets the error does next."""
@@ -408,6 +411,11 @@ class CourierError(Exception):
     def code(self) -> str:
         """The stable code of this error."""
         return self.kind.code
+
+    @property
+    def is_ours(self) -> bool:
+        """True when the service is in trouble, not who asks."""
+        return self.kind.status >= _INTERNAL_SERVER_ERROR
 
 
 class Rejected(CourierError):

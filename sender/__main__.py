@@ -8,11 +8,11 @@ import sys
 from functools import partial
 
 from daemon import config as configuration
-from daemon.config import Config
-from daemon.errors import CannotStart, CourierError
+from daemon.errors import CourierError
 from daemon.log import flush, log, setup
 from daemon.process.exit_status import EXIT_OK, end_with
 from daemon.process.parent_death import tie_to_parent
+from daemon.process.reload import load_again
 from daemon.process.socket_activation import take
 from sender.service import Sender, listen
 
@@ -30,20 +30,11 @@ def main() -> int:
         listener = socket.socket(fileno=passed[0]) if passed else listen(config)
         log("sender.started", pid=os.getpid())
         # Never closed: a name that is still being looked up would be waited for.
-        asyncio.new_event_loop().run_until_complete(Sender(config, partial(_reload, file)).run(listener))
+        asyncio.new_event_loop().run_until_complete(Sender(config, partial(load_again, file)).run(listener))
     except (CourierError, OSError) as error:
         return end_with("incus-courier sender", error)
     log("sender.stopped", pid=os.getpid())
     return EXIT_OK
-
-
-def _reload(file: str | None) -> Config | None:
-    """The configuration as it is now; None, and a log line, when it is wrong."""
-    try:
-        return configuration.load(configuration.find_file(file))
-    except CannotStart as error:
-        log("config.rejected", detail=error.detail)
-        return None
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from daemon.config import Config, Webhook
 from daemon.errors import CannotStart
-from daemon.log import log, set_level
+from daemon.log import log
 from daemon.process import sd_notify
 from daemon.webhooks import frames
 from daemon.webhooks.frames import BadFrame
@@ -72,7 +72,6 @@ class Sender:
             self._config = new
             # Who vouches for receivers may have changed, too.
             self._tls = None
-            set_level(new.log.level)
             log("config.reloaded")
         sd_notify.ready()
 

@@ -34,8 +34,6 @@ GATHER_S: Final = 0.1
 MOST_WAITING_BYTES: Final = 512 * 1024
 #: Events that are read at once for one client that was away.
 PAGE: Final = 200
-#: From here on a status says that the service is in trouble, not the client.
-INTERNAL_SERVER_ERROR: Final = 500
 
 Positions = tuple[Position, ...]
 #: What a client is sent next, and up to where that tells it.
@@ -257,7 +255,7 @@ class Streams:
                     raise Rejected(code)
             except Rejected as refusal:
                 # What cannot be looked up at the moment is looked up again.
-                if refusal.kind.status < INTERNAL_SERVER_ERROR:
+                if not refusal.is_ours:
                     stream.end()
             else:
                 if caller != stream.view.caller:

@@ -18,7 +18,6 @@ RESUMABLE: Final = "/v1/resumable/"
 #: The status of what another request has, or what cannot be read just now.
 LOCKED: Final = 423
 _TOO_MANY_REQUESTS: Final = 429
-_INTERNAL_SERVER_ERROR: Final = 500
 
 #: What `problem` makes (RFC 9457).
 PROBLEM_SCHEMA: Final[Schema] = answer("Problem", {
@@ -66,7 +65,7 @@ def refusal(path: str, error: CourierError, method: str = "") -> Answer:
 
 def passes(error: CourierError) -> bool:
     """True when it says nothing about what was asked for, and may be otherwise in a moment."""
-    return error.kind.status >= _INTERNAL_SERVER_ERROR or error.kind.status == _TOO_MANY_REQUESTS
+    return error.is_ours or error.kind.status == _TOO_MANY_REQUESTS
 
 
 def _headers(error: CourierError) -> tuple[tuple[str, str], ...]:

@@ -28,8 +28,9 @@ from api.uploads.admission import Place
 from api.uploads.authorize import authorized
 from api.uploads.backlog import Backlog
 from api.uploads.body import Body, ClientGone
-from api.uploads.intake import INTERNAL_SERVER_ERROR, log_accepted
+from api.uploads.intake import log_accepted
 from api.uploads.receive import SMALL_BYTES, Accepted, Receiver, pump
+from api.uploads.recheck import recheck
 from api.uploads.request import UploadRequest
 from daemon.access.caller import Caller
 from daemon.access.decide import largest_file
@@ -162,13 +163,7 @@ class Resumable:
 
     async def recheck(self) -> None:
         """End the appends under way of who may not make them any more."""
-        for body, (requester, request) in list(self._running.items()):
-            try:
-                authorized(request, await requester.again(), self._live.config)
-            except Rejected as refusal:
-                # What cannot be looked up at the moment is looked up again.
-                if refusal.kind.status < INTERNAL_SERVER_ERROR:
-                    body.refuse(refusal)
+        await recheck(self._running, self._live)
 
     # --- making one ----------------------------------------------------------------------------------------
 

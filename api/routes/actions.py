@@ -10,10 +10,10 @@ from api.acting.errands import Errand, Errands, Report
 from api.http.description import LOCATION, Content, Description, Leads, Operation, Outcome, Parameter, names
 from api.http.parameters import read_query
 from api.http.peers import Shares
-from api.http.response import NOTHING, PEER, REQUESTER, Answer, Receive, Scope, json_answer
+from api.http.response import NOTHING, PEER, Answer, Receive, Scope, json_answer
 from api.live_config import LiveConfig
 from api.queries import task_query
-from api.routes.endpoint import Audit, Endpoint, Route
+from api.routes.endpoint import Audit, Endpoint, Route, caller_in
 from api.routes.json_body import BODY_REFUSALS, read_body, read_object
 from api.routes.one_task import FINDING_REFUSALS, TASK_IN_ADDRESS, TaskFinder
 from api.uploads.fields import FLAG
@@ -119,7 +119,7 @@ class ActionRoutes:
             self._at_once.give_back(peer)
 
     async def _do(self, action: TaskAction, scope: Scope, *, force: bool) -> Answer:
-        task, caller = await self._finder.find(scope, action.permission), _caller(scope)
+        task, caller = await self._finder.find(scope, action.permission), caller_in(scope)
         command = Command(verb=action.verb, task_id=task.task_id, force=force, asked_by=caller.name)
         errand = await self._errands.ask(task.destination.shard(self._shards), [command])
         report = await self._errands.report(errand, PATIENCE_S)
@@ -141,8 +141,3 @@ def _asked(errand: Errand, report: Report, caller: Caller, task: Task) -> Answer
         "status": "asked", "detail": _BUSY if report.attended else _NOBODY_WORKS,
         "command": f"{errand.shard}-{errand.numbers[0]}", "task": view_of(caller, task),
     }, ("Location", f"{task_query.ADDRESS}/{task.task_id}"))
-
-
-def _caller(scope: Scope) -> Caller:
-    caller: Caller = scope["state"][REQUESTER].caller
-    return caller

@@ -16,6 +16,7 @@ from api.http.refusal_log import RefusalLog
 from api.http.response import PEER, REQUESTER, Answer, App, Receive, Scope, Send, StreamedAnswer, send_answer
 from api.routes.entrance import tell_refused
 from api.uploads.body import ClientGone
+from daemon.access.caller import Caller
 from daemon.errors import CourierError, Rejected
 
 Audit = Callable[[Scope, Rejected], None]
@@ -23,6 +24,12 @@ Refuse = Callable[[CourierError], Answer]
 
 #: The statuses of refusals for want of rights.
 REFUSALS_OF_RIGHTS: Final = frozenset({401, 403, 429})
+
+
+def caller_in(scope: Scope) -> Caller:
+    """Who sent the request."""
+    caller: Caller = scope["state"][REQUESTER].caller
+    return caller
 
 
 def find_way(routes: Sequence[Route], otherwise: App) -> App:
@@ -34,7 +41,7 @@ def auditing(refusals: RefusalLog) -> Audit:
     """Log the refusals for want of rights."""
     def audit(scope: Scope, error: Rejected) -> None:
         if error.kind.status in REFUSALS_OF_RIGHTS:
-            tell_refused(refusals, scope, error.code, scope["state"][REQUESTER].caller)
+            tell_refused(refusals, scope, error.code, caller_in(scope))
 
     return audit
 

@@ -5,10 +5,10 @@ from typing import Final
 from api.acting.actions import Verdict, judge
 from api.http.description import Parameter, Where
 from api.http.refusal_log import RefusalLog
-from api.http.response import REQUESTER, Scope
+from api.http.response import Scope
 from api.queries.finder import Finder
+from api.routes.endpoint import caller_in
 from api.routes.entrance import tell_refused
-from daemon.access.caller import Caller
 from daemon.errors import Rejected
 from daemon.model.grant import Permission
 from daemon.model.names import printable
@@ -37,7 +37,7 @@ class TaskFinder:
 
         Raises Rejected: 'task_not_found' also for one that he may not know of; for others the reason why he may not.
         """
-        task_id, caller = scope["path_params"]["task_id"], _caller(scope)
+        task_id, caller = scope["path_params"]["task_id"], caller_in(scope)
         if not is_task_id(task_id):
             raise Rejected("task_not_found", f"{printable(task_id)!r} is not the id of a task.")
         refused: list[Verdict] = []
@@ -59,8 +59,3 @@ class TaskFinder:
     async def look(self, task_id: str) -> Task | None:
         """That task as it is now, whoever may see it; None when it is gone. Raises Rejected."""
         return await self._finder.find(task_id, lambda _: True)
-
-
-def _caller(scope: Scope) -> Caller:
-    caller: Caller = scope["state"][REQUESTER].caller
-    return caller

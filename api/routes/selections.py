@@ -18,7 +18,7 @@ from api.live_config import LiveConfig
 from api.queries import task_query
 from api.queries.reader import Reader
 from api.queries.sight import Sight
-from api.routes.endpoint import Audit, Endpoint, Few, Route
+from api.routes.endpoint import Audit, Endpoint, Few, Route, caller_in
 from api.routes.json_body import BODY_REFUSALS, read_body, read_object
 from api.threads import joined
 from daemon.access.caller import Caller
@@ -128,7 +128,7 @@ class SelectionRoutes:
         """POST /v1/tasks:preview: choose tasks."""
         given = await self._read(scope, receive)
         wish = read_preview(given, self._live.config)
-        caller = _caller(scope)
+        caller = caller_in(scope)
         for permission in (Permission.READ, wish.action.permission):
             if (code := decide(caller, permission)) is not None:
                 raise Rejected(code)
@@ -164,7 +164,7 @@ class SelectionRoutes:
     async def get(self, scope: Scope, receive: Receive) -> Answer:
         """GET how a selection stands."""
         read_query(scope["query_string"], _NO_PARAMETERS)
-        found = await self._applier.find(scope["path_params"]["selection"], _caller(scope).name)
+        found = await self._applier.find(scope["path_params"]["selection"], caller_in(scope).name)
         return json_answer(200, describe_selection(found), _NO_STORE)
 
     async def _read(self, scope: Scope, receive: Receive) -> dict[str, Any]:
@@ -202,8 +202,3 @@ def state_of(found: KeptSelection) -> str:
     if found.running:
         return "applying"
     return "previewed" if all(step == Step() for step in found.steps.values()) else "interrupted"
-
-
-def _caller(scope: Scope) -> Caller:
-    caller: Caller = scope["state"][REQUESTER].caller
-    return caller

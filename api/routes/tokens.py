@@ -25,9 +25,9 @@ from api.http.description import (
 )
 from api.http.parameters import read_query
 from api.http.peers import Shares
-from api.http.response import NOTHING, REQUESTER, Answer, Receive, Scope, json_answer
+from api.http.response import NOTHING, Answer, Receive, Scope, json_answer
 from api.live_config import LiveConfig
-from api.routes.endpoint import Audit, Endpoint, Few, Route
+from api.routes.endpoint import Audit, Endpoint, Few, Route, caller_in
 from api.routes.json_body import BODY_REFUSALS, read_body, read_object
 from api.threads import joined
 from daemon.access import token_text
@@ -153,7 +153,7 @@ class TokenRoutes:
 
     async def post(self, scope: Scope, receive: Receive) -> Answer:
         """POST /v1/tokens: hand a part of one's rights on."""
-        caller = _caller(scope)
+        caller = caller_in(scope)
         read_query(scope["query_string"], _NO_PARAMETERS)
         _require_delegate(caller)
         body = await read_body(scope, receive, self._live.pace())
@@ -176,7 +176,7 @@ class TokenRoutes:
 
     async def get_page(self, scope: Scope, receive: Receive) -> Answer:
         """GET a page of those below the caller."""
-        caller = _caller(scope)
+        caller = caller_in(scope)
         _require_delegate(caller)
         parameters = read_query(scope["query_string"], names(_PAGE_PARAMETERS))
         return await joined(self._threads.submit(self._page, caller, parameters))
@@ -190,7 +190,7 @@ class TokenRoutes:
 
     async def get_one(self, scope: Scope, receive: Receive) -> Answer:
         """GET one of them."""
-        caller = _caller(scope)
+        caller = caller_in(scope)
         _require_delegate(caller)
         read_query(scope["query_string"], _NO_PARAMETERS)
         child = await joined(self._threads.submit(self._find, caller, scope["path_params"]["key_id"]))
@@ -198,7 +198,7 @@ class TokenRoutes:
 
     async def delete(self, scope: Scope, receive: Receive) -> Answer:
         """DELETE one of them, and so all below it."""
-        caller = _caller(scope)
+        caller = caller_in(scope)
         _require_delegate(caller)
         read_query(scope["query_string"], _NO_PARAMETERS)
         return await joined(self._threads.submit(self._end, caller, scope["path_params"]["key_id"]))
@@ -262,11 +262,6 @@ def _label(value: object) -> str:
     if not isinstance(value, str) or len(value) > MAX_LABEL or not is_plain(value):
         raise ValueError(f"label: must be a text of at most {MAX_LABEL} characters that can be shown")
     return value
-
-
-def _caller(scope: Scope) -> Caller:
-    caller: Caller = scope["state"][REQUESTER].caller
-    return caller
 
 
 def _require_delegate(caller: Caller) -> None:

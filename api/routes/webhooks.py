@@ -11,10 +11,10 @@ from urllib.parse import quote, urlencode
 from api.http.description import Content, Description, NumberParameter, Outcome, Parameter, Where, names
 from api.http.parameters import read_query
 from api.http.peers import Shares
-from api.http.response import REQUESTER, Answer, Receive, Scope, json_answer
+from api.http.response import Answer, Receive, Scope, json_answer
 from api.live_config import LiveConfig
 from api.queries.reader import Reader
-from api.routes.endpoint import Audit, Endpoint, Few, Route
+from api.routes.endpoint import Audit, Endpoint, Few, Route, caller_in
 from api.threads import joined
 from daemon.access.caller import Caller
 from daemon.access.decide import decide
@@ -152,7 +152,7 @@ def describe_notices(
 
 
 def _require_admin(scope: Scope) -> Caller:
-    caller: Caller = scope["state"][REQUESTER].caller
+    caller = caller_in(scope)
     # Webhooks are told of everything: whose rights end somewhere may not look.
     code = decide(caller, Permission.ADMIN) or ("action_not_allowed" if _is_bounded(caller) else None)
     if code is not None:

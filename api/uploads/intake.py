@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from api.access.amounts import Amounts, Use
 from api.access.quotas import Admitted, Headers, Quotas
@@ -15,6 +15,7 @@ from api.uploads.authorize import authorized
 from api.uploads.backlog import Backlog
 from api.uploads.body import Body, ClientGone
 from api.uploads.receive import Accepted, Receiver
+from api.uploads.recheck import recheck
 from api.uploads.request import UploadRequest
 from daemon.access.caller import Caller
 from daemon.access.decide import decide, largest_file
@@ -22,9 +23,6 @@ from daemon.config import Config
 from daemon.errors import Rejected
 from daemon.log import log
 from daemon.model.grant import Permission
-
-#: From here on a status says that the service is in trouble, not the client.
-INTERNAL_SERVER_ERROR: Final = 500
 
 
 class Uploads:
@@ -91,13 +89,7 @@ class Uploads:
 
     async def recheck(self) -> None:
         """End the uploads under way of who may not make them any more."""
-        for body, (requester, request) in list(self._running.items()):
-            try:
-                authorized(request, await requester.again(), self._live.config)
-            except Rejected as refusal:
-                # What cannot be looked up at the moment is looked up again.
-                if refusal.kind.status < INTERNAL_SERVER_ERROR:
-                    body.refuse(refusal)
+        await recheck(self._running, self._live)
 
     async def _take(self, request: UploadRequest, receive: Receive, peer: str, requester: Requester) -> Accepted:
         # The quotas last: what the service itself refuses takes nothing of them.

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 import pytest
 
 from api.http.early_response import LINGER_BYTES
-from api.service import SPARE_CONNECTIONS
+from api.live_config import SPARE_CONNECTIONS
 from tests.integration.api.running import Api, wait_until
 from tests.support.waiting import PATIENCE_S
 
