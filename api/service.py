@@ -163,7 +163,7 @@ class _Service:
         self._resumable = Resumable(
             self._live, self._partials, self._turns, self._backlog, quotas, self._receiver, Completion(
                 self._live, self._receiver.pools[0], self._storage, self._admission, amounts,
-                lambda task_id: self._reader.find(task_id, lambda _: True)), self._refusals,
+                lambda task_id: self._reader.find(task_id, lambda _: True), self._reader.newer_known), self._refusals,
             Canceller(self._errands, self._reader.shards).cancel)
         probe = Probe(layout, self._spool, self._reader, self._admission, lambda: self._roster.trouble)
         finder = Finder(self._reader, self._threads)
