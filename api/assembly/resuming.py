@@ -24,7 +24,7 @@ class Resuming:
         self._turns = Turns(stores.partials)
         completion = Completion(
             ground.live, writing, stores.storage, receiving.admission, access.amounts,
-            lambda task_id: stores.reader.find(task_id, lambda _: True))
+            lambda task_id: stores.reader.find(task_id, lambda _: True), stores.reader.newer_known)
         self.engine = Resumable(
             ground.live, stores.partials, self._turns, receiving.backlog, access.quotas, receiving.receiver, completion,
             ground.refusals, acting.canceller.cancel)

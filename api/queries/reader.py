@@ -12,6 +12,7 @@ from api.queries.sight import Sight
 from api.queries.task_query import Question, merge
 from daemon.errors import QueueFault, Rejected
 from daemon.model.task import PENDING, State, Task
+from daemon.model.upload import Upload
 from daemon.spool import Receive, Room
 from daemon.state.layout import Layout
 from daemon.task_queue import (
@@ -89,6 +90,10 @@ class Reader:
         if seen is None and trouble is not None:
             raise trouble
         return seen
+
+    def newer_known(self, upload: Upload) -> bool:
+        """True when an upload to the same path with a later id is in the queue, finished or not. Raises as `find`."""
+        return self._ask(upload.destination.shard(self.shards), lambda queue: queue.newer_known(upload))
 
     def newest(self, question: Question, sight: Sight) -> Iterator[Task]:
         """All tasks that are asked for and seen, newest first, read as they are taken. Raises as `find`."""

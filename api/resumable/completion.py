@@ -1,8 +1,8 @@
 """From all bytes of a resumable upload to its task.
 
 Guarantees: rights are looked at again, as they are now; which task it becomes is on the disk before it is sealed, so
-that completing it again gives the same one, whatever was interrupted; what cannot become a task any more is removed,
-and all else is kept for another try.
+that completing it again makes no second one, whatever was interrupted; ids and rows agree about which upload to a path
+is newer; what cannot become a task any more is removed, and all else is kept for another try.
 """
 
 import time
@@ -18,7 +18,7 @@ from api.resumable.hashing import RunningDigest
 from api.threads import joined, undisturbed
 from api.uploads.admission import Admission
 from api.uploads.authorize import authorized
-from api.uploads.receive import Accepted, new_upload
+from api.uploads.receive import Accepted, chosen_anew, new_upload
 from api.uploads.request import UploadRequest
 from api.uploads.storage import Storage
 from daemon.access.caller import Caller
@@ -31,6 +31,8 @@ from daemon.spool import Incoming
 #: What is read again is looked at in pieces of this size, and between so many of them somebody newer may come.
 _READ_BYTES: Final = 2**20
 _READS: Final = 32
+#: A choice of which nothing came for so long is made anew: who looks for files without rows does not look far back.
+PLACE_S: Final = 30.0
 #: Answers after which an upload cannot become a task any more, however often it is tried.
 _ENDS: Final = frozenset({400, 403, 422})
 
@@ -47,15 +49,16 @@ class Completion:
 
     def __init__(
         self, live: LiveConfig, threads: Executor, storage: Storage, admission: Admission, amounts: Amounts,
-        find: Callable[[str], Task | None],
+        find: Callable[[str], Task | None], newer: Callable[[Upload], bool],
     ) -> None:
-        """`find` tells the task of an id, and blocks: `threads` ask it."""
+        """`find` tells the task of an id, `newer` whether a later one to its path is known. `threads` ask."""
         self._live = live
         self._threads = threads
         self._storage = storage
         self._admission = admission
         self._amounts = amounts
         self._find = find
+        self._newer = newer
 
     async def complete(self, partial: Partial, running: RunningDigest, requester: Requester) -> Accepted | None:
         """The task of an upload of which all bytes are here; None when it turns out to be complete already.
@@ -71,6 +74,7 @@ class Completion:
             if upload is None or not partial.is_spooled:
                 request = authorized(request_of(partial.plan, partial.state), caller, self._live.config)
                 upload = upload or await self._described(partial, request, running)
+            upload = await joined(self._threads.submit(self._in_its_place, partial, upload))
             return await undisturbed(self._commit(partial, upload, caller))
         except Rejected as error:
             if error.kind.status in _ENDS:
@@ -89,6 +93,18 @@ class Completion:
         partial.conclude(task_id, time.time())
         return True
 
+    def _in_its_place(self, partial: Partial, upload: Upload) -> Upload:
+        """The upload as the newest to its path. Raises Rejected('outcome_unknown') when it is not, and cannot be."""
+        if partial.state.upload is None:
+            return upload
+        if partial.is_spooled:
+            if self._newer(upload):
+                raise Rejected("outcome_unknown", "A newer one to its path was accepted: its worker orders them.")
+            return upload
+        # Nobody was told of the choice, and no other trace of it is left.
+        is_fresh = 0 <= time.time() - upload.created_at < PLACE_S
+        return upload if is_fresh and not self._newer(upload) else chosen_anew(upload)
+
     async def _described(self, partial: Partial, request: UploadRequest, running: RunningDigest) -> Upload:
         while running.position < partial.size:
             await joined(self._threads.submit(_read_again, partial, running))
@@ -98,7 +114,7 @@ class Completion:
 
     async def _commit(self, partial: Partial, upload: Upload, caller: Caller) -> Accepted:
         async with self._amounts.using(caller, upload.size) as use:
-            if partial.state.upload is None:
+            if partial.state.upload != upload:
                 await joined(self._threads.submit(partial.choose, upload))
             incoming = await joined(self._threads.submit(_whole, partial, upload))
             use.undecided = True

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -163,3 +163,8 @@ def new_upload(request: UploadRequest, size: int, sha256: str) -> Upload:
         mode=request.mode, uid=request.uid, gid=request.gid, mkdirs=bool(request.mkdirs),
         display_name=request.display_name, created_at=time.time(), idempotency_key=request.idempotency_key,
         client=request.client)
+
+
+def chosen_anew(upload: Upload) -> Upload:
+    """The same bytes as another task, with its place in the order of now."""
+    return replace(upload, task_id=str(uuid_utils.uuid7()), created_at=time.time())

@@ -71,6 +71,9 @@ class Find(Protocol):
 class Read(Find, Protocol):
     """Questions. None of them takes longer because more is finished or waiting."""
 
+    def newer_known(self, upload: Upload) -> bool:
+        """True when an upload to the same path with a later id is in the queue, finished or not."""
+
     def page(
         self, *, states: frozenset[State] = frozenset(), instance_key: str | None = None, client: str | None = None,
         before: str | None = None, limit: int,

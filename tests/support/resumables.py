@@ -160,7 +160,8 @@ async def kit(
         cancelled.append(task_id)
         return cancels
 
-    completion = Completion(live, threads, storage, admission, amounts, lambda task_id: reader.find(task_id, lambda _: True))
+    completion = Completion(live, threads, storage, admission, amounts,
+                            lambda task_id: reader.find(task_id, lambda _: True), reader.newer_known)
     resumable = Resumable(live, partials, turns, backlog, quotas, receiver, completion, refusals, cancel)
     try:
         yield Kit(layout, spool, partials, reader, admission, receiver, resumable, cancelled)

@@ -57,6 +57,8 @@ TASK_ID: Final = COLUMNS.split(", ").index("task_id")
 #: The fact that says since when the database has known of every upload of its shard. A database without it was
 #: made where uploads were already, so another one was lost. Databases have it under this name.
 COMPLETE_FACT: Final = "born"
+#: Uploads to a path with later ids, as a condition in SQL. A damaged row's id may be anything.
+NEWER: Final = "target = ? AND task_id > ? AND length(task_id) = 36"
 
 
 class Deadline:

@@ -90,6 +90,10 @@ class SqliteIntake:
         """The task of that id, or None. Raises ValueError when its row is damaged, and QueueFault."""
         return self._current().find(task_id)
 
+    def newer_known(self, upload: Upload) -> bool:
+        """True when an upload to the same path with a later id is in the queue. Raises QueueFault."""
+        return self._current().newer_known(upload)
+
     def page(
         self, *, states: frozenset[State] = frozenset(), instance_key: str | None = None, client: str | None = None,
         before: str | None = None, limit: int,

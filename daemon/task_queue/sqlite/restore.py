@@ -15,11 +15,9 @@ from daemon.model.names import is_client
 from daemon.model.task import FINISHED, State
 from daemon.model.upload import Upload
 from daemon.task_queue.doctor import Restored, Row
-from daemon.task_queue.sqlite.base import COLUMNS, COMPLETE_FACT, QueueBase, decode_or_none, is_told
+from daemon.task_queue.sqlite.base import COLUMNS, COMPLETE_FACT, NEWER, QueueBase, decode_or_none, is_told
 from daemon.task_queue.sqlite.schema import OUTAGE, TABLE, key_row
 
-#: Uploads to a path with later ids. A damaged row's id may be anything.
-_NEWER: Final = "target = ? AND task_id > ? AND length(task_id) = 36"
 _COUNTS: Final = f"SELECT status, instance, count(*), sum(size) FROM {TABLE} GROUP BY status, instance"
 #: In SQL, with a condition: how many tasks of clients are pending, and of how many bytes.
 _BY_CLIENT: Final = (f"SELECT client, count(*), sum(size) FROM {TABLE} INDEXED BY tasks_by_client"
@@ -47,11 +45,6 @@ class QueueRestore(QueueBase):
         """Which of these ids have a row, and the keys of their instances."""
         marks = ",".join("?" * len(task_ids))
         return dict(self.read(f"SELECT task_id, instance FROM {TABLE} WHERE task_id IN ({marks})", task_ids))
-
-    def newer_known(self, upload: Upload) -> bool:
-        """True when an upload to the same path with a later id has a row."""
-        return bool(self.read(f"SELECT 1 FROM {TABLE} WHERE {_NEWER} LIMIT 1",
-                              (upload.destination.digest, upload.task_id)))
 
     def glance(self) -> None:
         """Look at as much of the database as takes no time. Raises QueueFault('queue_damaged')."""
@@ -92,7 +85,7 @@ class QueueRestore(QueueBase):
         if connection.execute(f"SELECT 1 FROM {TABLE} WHERE task_id = ?", (upload.task_id,)).fetchone():
             return Restored.KNOWN
         target = upload.destination.digest
-        newer = connection.execute(f"SELECT _id, status FROM {TABLE} WHERE {_NEWER} ORDER BY _id",
+        newer = connection.execute(f"SELECT _id, status FROM {TABLE} WHERE {NEWER} ORDER BY _id",
                                    (target, upload.task_id)).fetchall()
         states = {status for _, status in newer}
         if newer and state is State.QUEUED and (supersede or State.DELIVERED in states):

@@ -360,6 +360,67 @@ def test_look_finds_out_that_the_task_is_in_the_queue(layout: Layout) -> None:
     run(layout, happen)
 
 
+async def completed_after_a_newer(made: Kit, fault: str) -> tuple[str, Progress]:
+    """The task that was chosen when the end of an upload failed, and the upload; a newer one came to its path since."""
+    begun = await made.create(3)
+    failpoints.arm(fault)
+    try:
+        await refused(made.append(begun.upload_id, 0, b"old"))
+    finally:
+        failpoints.arm("")
+    known = made.partials.find(begun.upload_id)
+    assert known is not None
+    assert known[1].upload is not None
+    newer = await made.create(3)
+    await made.append(newer.upload_id, 0, b"new")
+    return known[1].upload.task_id, begun
+
+
+def test_upload_that_is_completed_late_takes_its_place_then(layout: Layout) -> None:
+    """A newer one came to its path after its first try: a queue that is rebuilt has both in the order of their answers."""
+    async def happen(made: Kit) -> None:
+        chosen, begun = await completed_after_a_newer(made, "queue.insert=EIO")
+        done = await made.append(begun.upload_id, 2, b"d")
+        assert done.accepted is not None
+        [replaced] = done.accepted.superseded
+        assert (done.task_id or "") > replaced > chosen
+        assert made.bytes_of(done.task_id or "") == b"old"
+        assert made.reader.find(chosen, lambda _: True) is None
+
+    run(layout, happen)
+
+
+def test_old_choice_of_which_nothing_came_is_made_anew(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were its process to die with the file in the spool, the worker looks for the files of the last minute only."""
+    async def happen(made: Kit) -> None:
+        begun = await made.create(3)
+        failpoints.arm("queue.insert=EIO")
+        try:
+            await refused(made.append(begun.upload_id, 0, b"abc"))
+        finally:
+            failpoints.arm("")
+        known = made.partials.find(begun.upload_id)
+        monkeypatch.setattr(completion, "PLACE_S", 0.0)
+        done = await made.append(begun.upload_id, 2, b"c")
+        assert known is not None
+        assert known[1].upload is not None
+        assert (done.task_id or "") > known[1].upload.task_id
+        assert made.bytes_of(done.task_id or "") == b"abc"
+
+    run(layout, happen)
+
+
+def test_upload_in_the_spool_before_a_newer_one_is_left_to_its_worker(layout: Layout) -> None:
+    """It may have its row at any moment, under its old id: its client is told to come again."""
+    async def happen(made: Kit) -> None:
+        chosen, begun = await completed_after_a_newer(made, "spool.dirsync=EIO")
+        error = await refused(made.append(begun.upload_id, 2, b"d"))
+        assert (error.code, error.kind.status) == ("outcome_unknown", 503)
+        assert made.reader.find(chosen, lambda _: True) is None
+
+    run(layout, happen)
+
+
 def test_replaced_database_gives_the_same_task(layout: Layout) -> None:
     """What was chosen is in the upload's own file: all that the queue forgot is asked for again."""
     async def first(made: Kit) -> Progress:
