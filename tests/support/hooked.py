@@ -42,13 +42,18 @@ class HookedService(Service):
         return answer.json
 
 
-def told(receiver: Receiver) -> dict[tuple[str, str], set[str]]:
-    """Under which ids a receiver was told each state of each task."""
-    found: dict[tuple[str, str], set[str]] = {}
-    for received in list(receiver.received):
-        data = received.verified()["data"]
-        found.setdefault((data["task_id"], data["state"]), set()).add(received.message_id)
-    return found
+def told(receiver: Receiver) -> set[tuple[str, str]]:
+    """The tasks of which a receiver was told, with their states."""
+    return {(data["task_id"], data["state"]) for received in list(receiver.received)
+            if (data := received.verified()["data"])}
+
+
+def check_ids(receiver: Receiver) -> None:
+    """What comes again has the id that it had, and what happened has one id: that, its task, state and time."""
+    messages = {(received.message_id, received.body) for received in receiver.received}
+    assert len({message_id for message_id, _ in messages}) == len(messages)
+    happened = [(said["data"]["task_id"], said["type"], said["timestamp"]) for said in map(json.loads, dict(messages).values())]
+    assert len(set(happened)) == len(happened)
 
 
 def outcomes(service: Service) -> set[tuple[str, str]]:
