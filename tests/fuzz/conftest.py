@@ -34,7 +34,7 @@ def fuzz(request: pytest.FixtureRequest) -> Fuzz:
 @pytest.fixture(scope="module")
 def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
     """An API process; at the end it has to be as good as new."""
-    with Api(tmp_path_factory.mktemp("victim"), {"limits": {"max_upload_bytes": 100_000}}, {}) as api:
+    with Api(tmp_path_factory.mktemp("victim"), {"limits": {"max_upload_bytes": 100_000}, "uploads": {"max_partials": 1_000_000}}, {}) as api:
         victim = Victim(api.started())
         yield victim
         victim.check_for_leaks()

@@ -1,7 +1,8 @@
 """What hostile clients send: what is legal, and legal things spoiled."""
 
+import base64
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from urllib.parse import quote
 
@@ -105,3 +106,56 @@ def post(body: bytes, *, chunked: bool, lacks: int, key: str | None) -> bytes:
 
 
 posts = st.builds(post, forms, chunked=st.booleans(), lacks=st.sampled_from([0, 0, 0, -1, 1, 7]), key=st.sampled_from([None, None, "k", "l"]))
+
+#: Stands for the id of the upload that a conversation is about.
+UPLOAD = b"UPLOAD"
+_KEYS = ["instance", "path", "project", "mode", "uid", "gid", "mkdirs", "filename", "relativePath", "filetype", "x", "한", ""]
+_NUMBERS = ["0", "1", "2", "5", "05", "100", "-1", "+1", "1.0", "5;a=b", "999999999999999", "999999999999999999", "9999999999999999999", "x", ""]
+_CHECKSUMS = ["sha1 qvTGHdzF6KLavt4PO0gs2a6pQ00=", "sha256 LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=", "sha1", "md5 x", "sha1 =", "sha256 " + "A" * 200]
+
+
+def _encoded(pairs: Sequence[tuple[str, str | None]], comma: str) -> str:
+    return comma.join(key if value is None else f"{key} {base64.b64encode(value.encode('utf-8', 'surrogatepass')).decode()}" for key, value in pairs)
+
+
+_WHERE = [("instance", "c1"), ("path", "/root/a")]
+_pairs = st.lists(st.tuples(st.sampled_from(_KEYS), st.none() | text), max_size=4)
+#: What tus clients say of a file.
+metadata = spoils(st.builds(_encoded, st.one_of(_pairs, _pairs.map(lambda more: [*_WHERE, *more])), st.sampled_from([",", ", "])).map(str.encode), most=2)
+_number = st.sampled_from(_NUMBERS)
+#: What stands in heads of resumable uploads; the first one of each is legal.
+_SAID: Mapping[str, st.SearchStrategy[str]] = {
+    "Tus-Resumable": st.sampled_from(["1.0.0", "1.0.0", "0.2.2", ""]), "Upload-Length": _number, "Upload-Defer-Length": st.sampled_from(["1", "0"]), "Upload-Offset": _number,
+    "Upload-Checksum": st.sampled_from(_CHECKSUMS), "Upload-Concat": st.just("partial"), "X-HTTP-Method-Override": st.sampled_from(["PATCH", "DELETE", "patch", "PUT"]),
+    "Upload-Draft-Interop-Version": st.sampled_from(["6", "5", "8", "x"]), "Upload-Complete": st.sampled_from(["?0", "?1", "?1;a", "1", "true", ""]), "X-Interim": st.just("no"),
+    "Content-Type": st.sampled_from(["application/offset+octet-stream", "application/partial-upload", "text/plain"]), "Prefer": st.sampled_from(["wait=1", "wait=x"]),
+    "Repr-Digest": st.just(_DIGEST), "Content-Digest": st.just("a"), "Trailer": st.just("Upload-Checksum"), "Idempotency-Key": st.just("k"),
+}
+_said = st.sampled_from(sorted(_SAID)).flatmap(lambda name: st.tuples(st.just(name), _SAID[name]))
+_more = st.lists(_said, max_size=2)
+_TUS = [("Tus-Resumable", "1.0.0")]
+_PART = ("Content-Type", "application/offset+octet-stream")
+_DRAFT = [("Upload-Draft-Interop-Version", "6")]
+_DRAFT_PART = ("Content-Type", "application/partial-upload")
+_methods = st.sampled_from(["HEAD", "GET", "PATCH", "PATCH", "PATCH", "DELETE", "POST", "OPTIONS"])
+
+
+def _asked(method: str, path: str, headers: Sequence[tuple[str, str]], said: bytes | None, body: bytes) -> bytes:
+    """A request about a resumable upload; `said` is its metadata."""
+    head = _head(method, path, b"", [("Host", "localhost"), ("Content-Length", str(len(body))), *headers])
+    return head[:-2] + (b"" if said is None else b"Upload-Metadata: " + said + b"\r\n") + b"\r\n" + body
+
+
+_pieces = st.sampled_from([b"", b"a", b"hello", b"x" * 5000])
+_creations = st.one_of(
+    st.builds(lambda length, more, said, body: _asked("POST", "/v1/tus/", [*_TUS, ("Upload-Length", length), *([_PART] if body else []), *more], said, body), _number, _more, metadata, _pieces),
+    st.builds(lambda complete, more, body: _asked("PUT", "/v1/instances/c1/files/root/a", [*_DRAFT, ("Upload-Complete", complete), *more], None, body), st.sampled_from(["?0", "?1"]), _more, _pieces))
+_appends = st.one_of(
+    st.builds(lambda method, offset, more, body: _asked(method, f"/v1/tus/{UPLOAD.decode()}", [*_TUS, _PART, ("Upload-Offset", offset), *more], None, body), _methods, _number, _more, _pieces),
+    st.builds(lambda method, offset, complete, more, body: _asked(method, f"/v1/resumable/{UPLOAD.decode()}", [*_DRAFT, _DRAFT_PART, ("Upload-Offset", offset), ("Upload-Complete", complete), *more],
+                                                                 None, body), _methods, _number, st.sampled_from(["?0", "?1"]), _more, _pieces))
+#: The making of a resumable upload, and what is asked of it then, one request after the other.
+creations = spoils(_creations, most=2)
+appends = st.lists(spoils(_appends, most=2), min_size=1, max_size=4).map(b"".join)
+#: Any head of a resumable upload.
+resumable_heads = spoils(st.one_of(_creations, _appends))

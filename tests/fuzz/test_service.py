@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fuzz.conftest import Fuzz
-from tests.fuzz.strategies import conversations, cut, cuts, posts
+from tests.fuzz.strategies import UPLOAD, appends, conversations, creations, cut, cuts, posts
 from tests.fuzz.victim import Victim
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.full]
@@ -26,6 +26,17 @@ def test_forms(fuzz: Fuzz, victim: Victim) -> None:
     @given(sent=posts, places=cuts, more=st.just(b"") | conversations)
     def examine(sent: bytes, places: list[int], more: bytes) -> None:
         victim.send([*cut(sent, places), more])
+
+    fuzz(examine)
+    victim.check()
+
+
+def test_resumable_uploads(fuzz: Fuzz, victim: Victim) -> None:
+    """Made and gone on with, by tus and by the IETF's draft, good and spoiled."""
+    @given(first=creations, then=appends, places=cuts)
+    def examine(first: bytes, then: bytes, places: list[int]) -> None:
+        victim.send([first])
+        victim.send(cut(then.replace(UPLOAD, victim.made), places))
 
     fuzz(examine)
     victim.check()

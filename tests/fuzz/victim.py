@@ -18,6 +18,8 @@ _SPARE_DESCRIPTORS: Final = 8
 #: No text of a client is in an answer with its ends of lines.
 _ANSWER: Final = re.compile(rb"HTTP/1\.1 ([0-9]{3}) ?\r\n(.*?)(?=HTTP/1\.1 [0-9]{3} ?\r\n|\Z)", re.DOTALL)
 _CODE: Final = re.compile(rb'"code": "([a-z_]+)"|\[([a-z_]+)\]\n\Z')
+#: Where a resumable upload goes on: its id is the last part.
+_MADE: Final = re.compile(rb"\r\nlocation: (?:[./a-z]*/)?([0-9a-f-]+)\r\nupload-", re.IGNORECASE)
 
 
 class Victim:
@@ -25,6 +27,8 @@ class Victim:
 
     def __init__(self, api: Api) -> None:
         self.api = api
+        #: The id of the resumable upload that was made last.
+        self.made = b"none"
         self._accepted: set[str] = set()
         for _ in range(20):
             self.check()
@@ -39,6 +43,8 @@ class Victim:
             writing.join()
         for status, rest in answers:
             assert _is_documented(int(status), rest), (status, rest)
+            if made := _MADE.search(rest):
+                self.made = made[1]
         return [int(status) for status, _ in answers]
 
     def check(self) -> None:

@@ -1,63 +1,25 @@
-import json
 import os
 import signal
 import ssl
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support.certificates import Authority
-from tests.support.command import Done, incus_courier
+from tests.support.command import incus_courier
+from tests.support.hooked import HookedService
 from tests.support.processes import ROOT
 from tests.support.receiver import SECRET, Receiver
-from tests.support.service import Service
 from tests.support.waiting import eventually
 
 OTHER_SECRET = "whsec_" + "eHh4" * 9
 
 
-class HookedService(Service):
-    """A service that tells a webhook, whose secret is in a file."""
-
-    url = ""
-
-    def write_config(self) -> None:
-        """Write the configuration file."""
-        super().write_config()
-        self.secret.write_text(SECRET)
-        hook = {"name": "ci", "url": self.url, "secret": str(self.secret)}
-        lines = ["[[webhooks]]", *(f"{key} = {json.dumps(value)}" for key, value in hook.items()),
-                 "[sender]", 'allow = ["127.0.0.0/8", "::1"]']
-        self.config.write_text(self.config.read_text() + "\n".join(lines) + "\n")
-
-    @property
-    def secret(self) -> Path:
-        """The file of the secret."""
-        return self.directory / "secret"
-
-    def command(self, *words: str) -> Done:
-        """`incus-courier webhooks WORDS`."""
-        return incus_courier("--config", str(self.config), "webhooks", *words)
-
-    def ask(self, path: str, method: str = "GET") -> Any:
-        """The JSON that the API answers."""
-        answer = self.client.request(method, f"/v1/webhooks{path}")
-        assert answer is not None
-        return answer.json
-
-
-def hooked(directory: Path, receiver: Receiver) -> HookedService:
-    """A service that tells that receiver."""
-    HookedService.url = receiver.url
-    return HookedService(directory)
-
-
 def test_webhook_is_told_what_becomes_of_uploads(tmp_path: Path) -> None:
     """Signed, also when the sender comes late, the webhook refuses, or has gone for a while; people see and help."""
-    with Receiver() as receiver, hooked(tmp_path, receiver) as service:
+    with Receiver() as receiver, HookedService(tmp_path, receiver.url) as service:
         def arrived(number: int) -> list[str]:
             eventually(lambda: len(receiver.received) >= number)
             return [received.verified()["data"].get("path") for received in receiver.received]
@@ -116,7 +78,7 @@ def test_webhook_is_told_what_becomes_of_uploads(tmp_path: Path) -> None:
 @pytest.mark.full
 def test_nothing_is_lost_however_often_everything_is_killed(tmp_path: Path) -> None:
     """Each upload is told at least once, whatever died in between, and always under one id."""
-    with Receiver() as receiver, hooked(tmp_path, receiver) as service:
+    with Receiver() as receiver, HookedService(tmp_path, receiver.url) as service:
         service.start()
         service.begin("sender")
         expected = set()
@@ -150,7 +112,7 @@ def test_serve_brings_a_sender_along(tmp_path: Path) -> None:
     own = authority.issue()
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(own.certificate, own.key)
-    with Receiver(tls=tls) as receiver, hooked(tmp_path, receiver) as service, service.log.open("wb") as log:
+    with Receiver(tls=tls) as receiver, HookedService(tmp_path, receiver.url) as service, service.log.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", "from daemon.cli.main import main; main()", "--config", str(service.config), "serve"],
             cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,

@@ -15,6 +15,7 @@ from daemon.task_queue.sqlite.numbers import BOOT_FACT
 from daemon.task_queue.sqlite.queue import SqliteQueue
 from tests.live.host import Container
 from tests.power.disks import Disk, snapshot
+from tests.support.hooked import HookedService
 from tests.support.service import Service, Settings
 from tests.support.waiting import eventually
 
@@ -25,9 +26,10 @@ _DISK_BYTES = 96 * 2**20
 class Machine:
     """The service, with its state on one disk and a directory with the instances on another."""
 
-    def __init__(self, directory: Path, settings: Settings | None = None) -> None:
-        """A new machine; not booted yet."""
-        self.service = Service(directory, {"queue": {"shards": 2}, **(settings or {})})
+    def __init__(self, directory: Path, settings: Settings | None = None, hook: str = "") -> None:
+        """A new machine; not booted yet. It tells a webhook at the address `hook`, if there is one."""
+        settings = {"queue": {"shards": 2}, **(settings or {})}
+        self.service = HookedService(directory, hook, settings) if hook else Service(directory, settings)
         state = self.service.layout.directory
         self._disks = [Disk(directory / "state.disk", state, _DISK_BYTES), self._instances(directory)]
 
@@ -56,6 +58,8 @@ class Machine:
                     for fact in ("boot_id", BOOT_FACT):
                         queue.remember(fact, "an earlier boot")
             self.service.start(faults)
+        if isinstance(self.service, HookedService):
+            self.service.begin("sender", faults)
 
     def cut(self) -> None:
         """Lose the power: what is not on the disks at this moment is gone."""

@@ -11,6 +11,8 @@ from tests.live.host import Host
 from tests.power.load import Load
 from tests.power.machine import IncusMachine, Machine
 from tests.support.follower import Follower
+from tests.support.hooked import check_ids, outcomes, told
+from tests.support.receiver import Receiver
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.power
@@ -31,7 +33,10 @@ def run_until_cut(machine: Machine, load: Load, chance: random.Random) -> None:
 
 
 def lose_power(machine: Machine, chance: random.Random) -> None:
-    """Cut the power under load, perhaps once more during the recovery, and check all that was promised."""
+    """Cut the power under load, perhaps once more during the recovery, and check all that was promised.
+
+    Somebody follows what happens, and goes on with the last id that he had before the cut.
+    """
     load = Load()
     with Follower(machine.service.address) as follower:
         machine.boot()
@@ -54,6 +59,15 @@ def test_every_acknowledged_upload_is_delivered_when_the_power_was_cut(cut: int,
     """Whole, and never older bytes over newer."""
     with Machine(tmp_path) as machine:
         lose_power(machine, random.Random(cut))
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.full) for seed in range(1, 10))])
+def test_every_outcome_is_told_to_the_webhook_when_the_power_was_cut(seed: int, tmp_path: Path) -> None:
+    """At least once, and the same thing always under one id: that is on the disk before the first message goes."""
+    with Receiver() as receiver, Machine(tmp_path, hook=receiver.url) as machine:
+        lose_power(machine, random.Random(seed))
+        eventually(lambda: outcomes(machine.service) <= told(receiver))
+        check_ids(receiver)
 
 
 @pytest.mark.live

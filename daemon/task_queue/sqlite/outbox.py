@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
+from daemon import failpoints
 from daemon.errors import QueueFault
 from daemon.model.upload import END_OF_TIME_S
 from daemon.task_queue.sqlite.base import is_told
@@ -133,9 +134,10 @@ class QueueOutbox(QueueEvents):
 
         Where there are none, a crash of the machine may undo it: it is found out again then.
         """
-        with self.write(self.durable if notices else self.quick, "queue.settle") as connection:
+        with self.write(self.durable if notices else self.quick, "outbox.tell") as connection:
             connection.executemany(_INSERT, map(_row, notices))
             connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (CURSOR_FACT, _told(position)))
+        failpoints.reach("outbox.told")
 
     def due_notices(self, webhook: str, now: float, limit: int) -> list[Notice]:
         """Up to `limit` pending notices whose time has come, those first that have waited longest."""
@@ -157,7 +159,7 @@ class QueueOutbox(QueueEvents):
 
     def settle_notices(self, results: Sequence[NoticeResult], now: float) -> None:
         """Record what became of tries to send notices, all or none, durably."""
-        with self.write(self.durable, "queue.settle") as connection:
+        with self.write(self.durable, "outbox.settle") as connection:
             for result in results:
                 notice = result.notice
                 connection.execute(
@@ -167,6 +169,7 @@ class QueueOutbox(QueueEvents):
                      notice.attempts))
                 connection.execute("UPDATE webhooks SET last_at = ?, last_status = ?, last_detail = ? WHERE name = ?",
                                    (now, result.status, result.detail, notice.webhook))
+        failpoints.reach("outbox.settled")
 
     def give_up_notices(self, webhook: str, keep_most: int, limit: int, why: str) -> int:
         """Give up the oldest pending notices to a webhook beyond `keep_most`, up to `limit`; return how many."""
