@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.errors import Rejected
+from daemon.errors import CourierError
 from daemon.state.layout import Layout
 from tests.power.disks import Disk, snapshot
 from tests.support.resumables import Sender, Told, finish, kit
@@ -79,7 +79,7 @@ def test_told_bytes_are_lost_when_the_syncs_are_left_out(tmp_path: Path) -> None
             told = cut_power(disk, state, random.Random(attempt), "partials.sync=skip spool.sync=skip")
             disk.mount()
             asyncio.run(go_on(Layout(state), told))
-        except (AssertionError, Rejected):
+        except (AssertionError, CourierError):
             return
         finally:
             eventually(disk.unmount)
