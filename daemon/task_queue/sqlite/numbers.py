@@ -7,11 +7,10 @@ also does when the one before it did not end in order: the write-ahead log may b
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Final
 
-#: The kernel's name for the time since its last boot.
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+from daemon.state.boot import boot_id
+
 #: The facts that say at which boot numbers were left out last, and the last number of each stretch of them.
 BOOT_FACT: Final = "numbers_boot"
 LEFT_OUT_FACT: Final = "numbers_left_out"
@@ -24,13 +23,13 @@ _REMEMBER: Final = "INSERT OR REPLACE INTO facts VALUES (?, ?)"
 
 def begin(connection: sqlite3.Connection) -> None:
     """The table of events is new: nobody has read a number. Part of a durable transaction."""
-    connection.execute(_REMEMBER, (BOOT_FACT, _boot_id()))
+    connection.execute(_REMEMBER, (BOOT_FACT, boot_id() or ""))
 
 
 def leave_out(connection: sqlite3.Connection, *, in_any_case: bool = False) -> None:
-    """Once after each restart of the machine, before any event: part of a durable transaction. Raises OSError."""
-    boot_id = _boot_id()
-    if _fact(connection, BOOT_FACT) == boot_id and not in_any_case:
+    """Once after each restart of the machine, before any event: part of a durable transaction."""
+    current = boot_id()
+    if current is not None and _fact(connection, BOOT_FACT) == current and not in_any_case:
         return
     # SQLite has no row for a table in which nothing ever was, durably.
     if not connection.execute("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'events'", (LEFT_OUT,)).rowcount:
@@ -38,7 +37,7 @@ def leave_out(connection: sqlite3.Connection, *, in_any_case: bool = False) -> N
     ends = [*read_ends(_fact(connection, LEFT_OUT_FACT)),
             connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()[0]]
     connection.execute(_REMEMBER, (LEFT_OUT_FACT, " ".join(map(str, ends[-_MOST_STRETCHES:]))))
-    connection.execute(_REMEMBER, (BOOT_FACT, boot_id))
+    connection.execute(_REMEMBER, (BOOT_FACT, current or ""))
 
 
 def read_ends(fact: object) -> tuple[int, ...]:
@@ -68,6 +67,3 @@ def _fact(connection: sqlite3.Connection, name: str) -> object:
     row = connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
     return None if row is None else row[0]
 
-
-def _boot_id() -> str:
-    return _BOOT_ID.read_text().strip()
