@@ -152,7 +152,8 @@ class _Service:
         _warn_about(doors, self._roster.known)
         self._tls = LiveTls(config, self._threads) if any(door.tls for door in doors) else None
         self._partials = open_partials(layout, self._spool)
-        self._backlog = Backlog(self._reader, self._admission, self._partials.census)
+        self._backlog = Backlog(
+            self._reader, self._admission, lambda: self._partials.census(fresh=True))
         quotas = Quotas(counts, self._pending_under, self._asking)
         amounts = Amounts(self._delegations, self._asking)
         self._uploads = Uploads(
