@@ -20,6 +20,7 @@ from daemon import __version__
 from daemon.model.names import printable
 from daemon.webhooks.schedule import DETAIL_LENGTH, TryAnswer
 from sender.addresses import may_connect
+from sender.names import Names
 
 #: No head of an answer is longer, in bytes.
 _MOST_HEAD: Final = 32 * 1024
@@ -77,11 +78,11 @@ class Post:
         return f"POST {target} HTTP/1.1\r\n{head}\r\n".encode("ascii") + self.body
 
 
-async def send(post: Post, allow: Sequence[str], tls: ssl.SSLContext, timeout_s: float) -> TryAnswer:
+async def send(post: Post, names: Names, allow: Sequence[str], tls: ssl.SSLContext, timeout_s: float) -> TryAnswer:
     """Send it; return how that ended. Nothing that the network does is raised."""
     try:
         async with asyncio.timeout(timeout_s):
-            return await _send(post, allow, tls)
+            return await _send(post, names, allow, tls)
     except TimeoutError:
         return _none(f"no answer within {timeout_s:g} s")
     except NotAllowed as error:
@@ -94,8 +95,8 @@ async def send(post: Post, allow: Sequence[str], tls: ssl.SSLContext, timeout_s:
         return _none(f"{post.host}: {getattr(error, 'strerror', None) or error}")
 
 
-async def _send(post: Post, allow: Sequence[str], tls: ssl.SSLContext) -> TryAnswer:
-    connection = await _connect(post, allow)
+async def _send(post: Post, names: Names, allow: Sequence[str], tls: ssl.SSLContext) -> TryAnswer:
+    connection = await _connect(post, names, allow)
     try:
         reader, writer = await asyncio.open_connection(
             sock=connection, limit=_MOST_HEAD, ssl=tls if post.secure else None,
@@ -114,10 +115,10 @@ async def _send(post: Post, allow: Sequence[str], tls: ssl.SSLContext) -> TryAns
     return TryAnswer(status=status, detail=detail, retry_after_s=retry_after_s(fields.get("retry-after"), time.time()))
 
 
-async def _connect(post: Post, allow: Sequence[str]) -> socket.socket:
+async def _connect(post: Post, names: Names, allow: Sequence[str]) -> socket.socket:
     """A connection to one of the receiver's addresses that may be connected to. Raises NotAllowed and OSError."""
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(post.host, post.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    found = await names.look_up(post.host, post.port)
     allowed = [entry for entry in found if may_connect(str(entry[4][0]), allow)]
     if not allowed:
         where = ", ".join(sorted({str(entry[4][0]) for entry in found})[:_MOST_ADDRESSES])

@@ -13,6 +13,7 @@ import ssl
 import stat
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from daemon.config import Config, Webhook
@@ -24,6 +25,7 @@ from daemon.webhooks.frames import BadFrame
 from daemon.webhooks.schedule import TryAnswer
 from daemon.webhooks.secret_file import NoSecret, secrets_of
 from sender.http_post import Post, send
+from sender.names import MOST_AT_ONCE, Names
 from sender.signing import signed_fields
 
 #: How long a worker may take for its first frame, and what runs may take to end when the sender is told to stop.
@@ -42,6 +44,7 @@ class Sender:
         self._config = config
         self._reload = reload
         self._tls: ssl.SSLContext | None = None
+        self._names = Names()
         self._running: set[asyncio.Task[None]] = set()
         self._readers: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
@@ -49,6 +52,7 @@ class Sender:
     async def run(self, listener: socket.socket) -> None:
         """Serve until told to stop; what is being sent then has a few seconds to end."""
         loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(MOST_AT_ONCE, "names"))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._configure)
@@ -134,7 +138,7 @@ class Sender:
         except NoSecret as error:
             return TryAnswer(status=None, detail=f"its secret: {error}")
         sender = self._config.sender
-        return await send(post, sender.allow, self._trust(), sender.try_timeout_s)
+        return await send(post, self._names, sender.allow, self._trust(), sender.try_timeout_s)
 
     def _trust(self) -> ssl.SSLContext:
         if self._tls is None:

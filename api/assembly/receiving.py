@@ -23,7 +23,7 @@ class Receiving:
             stores.reader.waiting(), Shares(lambda: live.config.api.max_connections, counts, Column.UPLOADS),
             counts.tally(Column.ANNOUNCED_BYTES), counts.tally(Column.UNWRITTEN_BYTES),
             lambda: free_bytes(stores.spool), stores.storage.trouble)
-        self.backlog = Backlog(stores.reader, self.admission, stores.partials.census)
+        self.backlog = Backlog(stores.reader, self.admission, lambda: stores.partials.census(fresh=True))
         self.uploads = Uploads(
             live, self.admission, self.backlog, access.quotas, self.receiver, ground.refusals, access.amounts)
 

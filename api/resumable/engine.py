@@ -170,6 +170,9 @@ class Resumable:
     async def _create(self, request: UploadRequest, metadata: str, requester: Requester, peer: str) -> Progress:
         caller, config = requester.caller, self._live.config
         authorized(request, caller, config)
+        if request.length:
+            # What was announced a moment ago, to any process, is owed: of two none overlooks the other.
+            await self._backlog.renew()
         with (await self._backlog.admit(request.length, peer, config.limits),
               await self._quotas.enter(caller, request.length)):
             await self._check_fits(1, request.length or 0)

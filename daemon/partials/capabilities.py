@@ -108,8 +108,8 @@ class Partials(Protocol):
     def find(self, upload_id: str) -> tuple[Plan, PartialState] | None:
         """How one stands, whoever holds it; None when there is none."""
 
-    def census(self) -> Census:
-        """What there is of unfinished ones; what others did in the last moment may be missing."""
+    def census(self, *, fresh: bool = False) -> Census:
+        """What there is of unfinished ones; unless `fresh`, what others did in the last moment may be missing."""
 
     def census_under(self, owner: str) -> Census:
         """What there is of unfinished ones of that name and of all below it."""

@@ -32,6 +32,8 @@ from daemon.state.room import explained
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{22}")
 #: What is counted may be so old.
 CENSUS_S: Final = 0.2
+#: A head that changed so shortly before it was read may change again without its time telling so.
+_UNSETTLED_NS: Final = 10**9
 #: What a crash left is so old at least; who makes an upload has its head by then.
 LEFT_S: Final = 3600.0
 _OPEN: Final = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -39,7 +41,7 @@ _OPEN: Final = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What was last seen of one upload, and when its head had changed then."""
+    """What was last seen of one upload, and when its head had changed then; 0 where that does not tell changes."""
 
     changed_ns: int
     owner: str
@@ -143,25 +145,29 @@ class FilePartials:
         except OSError as error:
             raise rejected(error) from error
 
-    def census(self) -> Census:
-        """What there is of unfinished ones; it may be `CENSUS_S` old."""
-        return _sum(self._look())
+    def census(self, *, fresh: bool = False) -> Census:
+        """What there is of unfinished ones; unless `fresh` it may be `CENSUS_S` old."""
+        return _sum(self._look(fresh=fresh))
 
     def census_under(self, owner: str) -> Census:
         """What there is of unfinished ones of that name and of all below it."""
         return _sum([one for one in self._look() if one.owner == owner or one.owner.startswith(f"{owner}/")])
 
-    def _look(self) -> list[_Known]:
+    def _look(self, *, fresh: bool = False) -> list[_Known]:
         with self._lock:
-            is_fresh = time.monotonic() - self._counted_at < CENSUS_S
-            known = dict(self._known)
+            began = time.monotonic()
+            is_fresh = not fresh and began - self._counted_at < CENSUS_S
+            before = known = dict(self._known)
         if not is_fresh:
             try:
-                known = self._looked(known)
+                known = self._looked(before)
             except OSError as error:
                 raise rejected(error) from error
             with self._lock:
-                self._known, self._counted_at = known, time.monotonic()
+                # What this process has made meanwhile may be missing.
+                known |= {upload_id: one for upload_id, one in self._known.items()
+                          if upload_id not in before and upload_id not in known}
+                self._known, self._counted_at = known, began
         return [one for one in known.values() if one.state.phase is not Phase.COMPLETE]
 
     def _looked(self, known: dict[str, _Known]) -> dict[str, _Known]:
@@ -187,7 +193,8 @@ class FilePartials:
         if looked is None:
             raise FileNotFoundError(upload_id)
         plan, state = looked
-        return _Known(changed_ns, plan.owner, plan.created_at, state)
+        is_settled = changed_ns < time.time_ns() - _UNSETTLED_NS
+        return _Known(changed_ns if is_settled else 0, plan.owner, plan.created_at, state)
 
     def sweep(self, now: float, expire_s: float) -> Sequence[str]:
         """Remove what nothing was heard of for so long, and what crashes left; return the ids of unfinished ones."""

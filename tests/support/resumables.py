@@ -152,7 +152,7 @@ async def kit(
     admission = Admission(
         reader.waiting(), Shares(lambda: 64, counts, Column.UPLOADS), counts.tally(Column.ANNOUNCED_BYTES),
         counts.tally(Column.UNWRITTEN_BYTES), spool.free_bytes, storage.trouble)
-    backlog = Backlog(reader, admission, partials.census)
+    backlog = Backlog(reader, admission, lambda: partials.census(fresh=True))
     amounts, quotas = Amounts(delegations, threads), Quotas(counts, reader.pending_under, threads)
     cancelled: list[str] = []
 

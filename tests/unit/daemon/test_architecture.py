@@ -22,7 +22,7 @@ FLOORS: dict[str, list[set[str]]] = {
             {"api.__main__"}],
     "worker": [{"worker.targets"}, {"worker.mailbox", "worker.dispatch"}, {"worker.upkeep", "worker.recovery", "worker.webhooks"},
                {"worker.loop"}, {"worker.assembly"}, {"worker.check", "worker.__main__"}],
-    "sender": [{"sender.addresses", "sender.signing"}, {"sender.http_post"}, {"sender.service"}, {"sender.__main__"}],
+    "sender": [{"sender.addresses", "sender.names", "sender.signing"}, {"sender.http_post"}, {"sender.service"}, {"sender.__main__"}],
 }
 #: The rooms with a door: what is said at the door is all that others see.
 DOORS = {"daemon.task_queue": ("capabilities", "values", "doctor"), "daemon.spool": ("capabilities", "values"),

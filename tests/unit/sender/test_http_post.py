@@ -11,6 +11,7 @@ import pytest
 from daemon.webhooks.schedule import TryAnswer
 from sender import http_post
 from sender.http_post import Post, retry_after_s, send
+from sender.names import Names
 from sender.signing import signed_fields
 from tests.support.certificates import Authority
 from tests.support.receiver import SECRET, Receiver
@@ -22,7 +23,11 @@ def post(url: str, allow: list[str] = LOOPBACK, tls: ssl.SSLContext | None = Non
     """Send a signed message."""
     body = b'{"type":"task.delivered","data":{}}'
     fields = signed_fields("msg_1", int(time.time()), body, [b"another", b"ABCDEFGHIJKLMNOPQRSTUVWX"])
-    return asyncio.run(send(Post(url=url, body=body, fields=fields), allow, tls or ssl.create_default_context(), timeout_s))
+    async def sent() -> TryAnswer:
+        one = Post(url=url, body=body, fields=fields)
+        return await send(one, Names(), allow, tls or ssl.create_default_context(), timeout_s)
+
+    return asyncio.run(sent())
 
 
 def test_receiver_finds_the_message_signed() -> None:

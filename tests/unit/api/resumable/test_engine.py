@@ -542,6 +542,21 @@ def test_silent_uploads_are_swept(layout: Layout, monkeypatch: pytest.MonkeyPatc
     run(layout, happen)
 
 
+def test_room_is_promised_once(layout: Layout) -> None:
+    """Uploads that are begun one after the other, in whichever process, never announce more than the disk has."""
+    async def happen(made: Kit) -> None:
+        async with kit(layout) as other:
+            for one in (made, other):
+                one.admission.free_bytes = lambda: 25
+            await made.create(10)
+            await other.create(10)
+            for one in (made, other):
+                assert (await refused(one.create(10))).code == "no_room"
+            assert made.partials.census(fresh=True).owed_bytes == 20
+
+    run(layout, happen)
+
+
 def test_admission_counts_what_is_still_to_come(layout: Layout) -> None:
     """Bytes that were announced are on their way, whether anybody sends them now or not."""
     async def happen(made: Kit) -> None:

@@ -51,6 +51,14 @@ def refused(code: str) -> "pytest.RaisesExc[Rejected]":
     return pytest.raises(Rejected, check=lambda error: error.code == code)
 
 
+def test_key_of_a_creation_is_that_of_its_upload() -> None:
+    """As with PUT: sending the same file again with it makes no second task."""
+    assert creation(WHERE).idempotency_key is None
+    assert creation(WHERE, idempotency_key="k-1").idempotency_key == "k-1"
+    with refused("bad_idempotency_key"):
+        creation(WHERE, idempotency_key="k" * 256)
+
+
 def test_metadata_says_all_that_the_parameters_of_put_say() -> None:
     """The keys have the same names and the same meaning; the length is that of the whole file."""
     request = creation({"instance": "far:web-1", "path": "/srv/가.txt", "project": "p3", "mode": "0640", "uid": "7", "gid": "8", "mkdirs": "true"})

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -238,6 +239,20 @@ def test_census_counts_what_is_not_finished(kept: Kept) -> None:
     found = count(kept.layout)
     assert (found.number, found.present_bytes) == (2, 4)
     assert below
+
+
+def test_census_sees_what_changed_in_the_same_moment(kept: Kept) -> None:
+    """The clock of the disk is coarse: what follows a look at once may have the time of what was looked at."""
+    upload_id = kept.receive(DATA[:4])
+    head = kept.layout.partials / f"{upload_id}.head"
+    seen = head.stat().st_mtime_ns
+    assert kept.others.census(fresh=True).present_bytes == 4
+    held = kept.hold(upload_id)
+    held.store([DATA[4:6]])
+    held.keep(2000.0)
+    held.release()
+    os.utime(head, ns=(seen, seen))
+    assert kept.others.census(fresh=True).present_bytes == 6
 
 
 def test_sweep_removes_what_nothing_was_heard_of(kept: Kept) -> None:
