@@ -74,7 +74,7 @@ test-pythons: ## unit and integration tests on each supported Python that this m
 test-versions: $(STAMP) ## the live tests against Incus 6.0, Incus 7.0 and LXD 5.0 (root, Debian)
 	@scripts/test-versions
 
-fuzz: $(STAMP) ## hostile heads, forms, queries, ranges and metadata of tus, for ten minutes (SECONDS=60)
+fuzz: $(STAMP) ## hostile heads, forms, queries, ranges and resumable uploads, for ten minutes (SECONDS=60)
 	@$(PYTEST) -m fuzz --fuzz-seconds $(SECONDS) --timeout 0 tests/fuzz
 
 coverage: $(STAMP) ## how much of the code the unit and integration tests run, in all of their processes

@@ -32,7 +32,7 @@ PARTIAL_STEPS: Final = (
     "partials.choose", "partials.chosen", "partials.rename", "partials.renamed", "partials.conclude", "partials.remove")
 
 #: The steps of a worker that tells webhooks: what happened becomes messages, and what became of a sending is kept.
-OUTBOX_STEPS: Final = ("outbox.tell", "outbox.told", "outbox.settle", "outbox.settled")
+OUTBOX_STEPS: Final = ("outbox.sync", "outbox.tell", "outbox.told", "outbox.settle", "outbox.settled")
 
 #: The steps of a change of the tokens' file.
 TOKEN_STEPS: Final = ("tokens.write", "tokens.sync", "tokens.rename", "tokens.dirsync")

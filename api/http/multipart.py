@@ -50,6 +50,8 @@ class MultipartReader:
             raise Rejected("bad_form", "The boundary is not legal.")
         #: What has been read, the oldest first, for others to take away.
         self.events: Final[deque[FormEvent]] = deque()
+        #: True once more than empty lines has come.
+        self._begun = False
         self._max_parts = max_parts
         self._parts = 0
         self._headers: dict[bytes, list[bytes]] = {}
@@ -65,6 +67,10 @@ class MultipartReader:
 
     def feed(self, data: bytes) -> None:
         """Read more. Raises Rejected('bad_form' or 'long_form'); what came before that is in `events`."""
+        if not self._begun:
+            # Of what stands behind them the parser would pass over as much as comes in the same piece.
+            data = data.lstrip(b"\r\n")
+            self._begun = data != b""
         try:
             self._parser.write(data)
         except FormParserError as error:

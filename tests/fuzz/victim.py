@@ -3,6 +3,7 @@
 import re
 import socket
 import threading
+from base64 import b64encode
 from collections.abc import Sequence
 from typing import Final
 
@@ -30,9 +31,19 @@ class Victim:
         #: The id of the resumable upload that was made last.
         self.made = b"none"
         self._accepted: set[str] = set()
-        for _ in range(20):
+        # What each shard has open once all that is sent here was done is no leak.
+        for number in range(4):
+            self._use(f"c{number}")
             self.check()
         self._descriptors = api.descriptors()
+
+    def _use(self, instance: str) -> None:
+        metadata = ",".join(f"{key} {b64encode(value.encode()).decode()}" for key, value in [("instance", instance), ("path", "/a")])
+        made = self.api.ask("POST", "/v1/tus/", b"a", Tus_Resumable="1.0.0", Upload_Length="1", Upload_Metadata=metadata,
+                            Prefer="wait=1", Content_Type="application/offset+octet-stream")
+        put = self.api.ask("PUT", f"/v1/instances/{instance}/files/a", b"a")
+        assert (made.status, put.status) == (201, 202)
+        assert self.api.ask("GET", f"/v1/tasks?instance={instance}").status == 200
 
     def send(self, pieces: Sequence[bytes]) -> list[int]:
         """Send pieces on a connection of their own, and then nothing more; return the statuses of the answers."""

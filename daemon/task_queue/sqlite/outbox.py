@@ -134,7 +134,8 @@ class QueueOutbox(QueueEvents):
 
         Where there are none, a crash of the machine may undo it: it is found out again then.
         """
-        with self.write(self.durable if notices else self.quick, "outbox.tell") as connection:
+        durably = notices and failpoints.reach("outbox.sync")
+        with self.write(self.durable if durably else self.quick, "outbox.tell") as connection:
             connection.executemany(_INSERT, map(_row, notices))
             connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (CURSOR_FACT, _told(position)))
         failpoints.reach("outbox.told")

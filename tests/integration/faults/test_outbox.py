@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemon import failpoints
-from tests.support.hooked import HookedService, check_ids, outcomes, told
+from tests.support.hooked import HookedService, keeps_ids, outcomes, told
 from tests.support.processes import Forked
 from tests.support.receiver import Receiver
 from tests.support.waiting import eventually
@@ -63,7 +63,7 @@ def check(directory: Path, cells: list[tuple[str, str]]) -> list[str]:
         eventually(lambda: service.ask("")["webhooks"][0]["pending"] == 0)
         assert len(outcomes(service)) == 2 * len(cells) + 1
         assert {state for _, state in outcomes(service)} == {"delivered", "failed"}
-        check_ids(receiver)
+        assert keeps_ids(receiver)
         assert len({received.message_id for received in receiver.received}) == len(outcomes(service))
         return [received.message_id for received in receiver.received]
 

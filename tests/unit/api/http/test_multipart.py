@@ -81,6 +81,16 @@ def test_what_is_no_form_or_too_much_is_refused(text: str, code: str) -> None:
         events_of([text.encode()])
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+@pytest.mark.parametrize(("begin", "code"), [("", ""), ("\r\n", ""), ("\n\r\r\n", ""), ("x", "bad_form"), ("\r\nx", "bad_form"), ("\r\nx\r\n", "bad_form")])
+def test_empty_lines_may_stand_before_a_form_and_nothing_else(begin: str, code: str, size: int) -> None:
+    """In however many pieces that comes."""
+    sent = begin.encode() + form([("f", "a", b"hello")], boundary="B")
+    parts, ended, refused = outcome([sent[at:at + size] for at in range(0, len(sent), size)])
+    assert (refused, ended) == (code, not code)
+    assert [data for _, data in parts] == ([] if code else [b"hello"])
+
+
 def test_bytes_of_a_part_are_handed_on_as_they_come() -> None:
     """A large file is never in memory as a whole: of each piece at most what may begin a boundary is held back."""
     reader = MultipartReader(BOUNDARY.encode(), max_parts=1)
