@@ -17,14 +17,17 @@ COMPILE := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-u
 SCRIPTS := .ci/run $(filter-out %.py %.8 %/debian,$(wildcard packaging/*)) packaging/debian/postinst packaging/debian/postrm \
            packaging/debian/prerm $(wildcard scripts/*)
 
-# What takes its time comes first, side by side; then what needs the machine for itself. Both are run before either fails.
+# What takes its time comes first, side by side; then what needs the machine for itself and mostly waits, beside the linters.
+# All are run before any fails.
 #   run MARKS POWER_CUTS
 ALL_TESTS := run() { \
     if [ "$$(id -u)" = 0 ]; then scripts/incus-host; fi; \
     echo 'Unit and integration tests, side by side:'; \
     $(PYTEST) -m "$$1" $(PARALLEL); first=$$?; [ $$first -le 1 ] || exit $$first; \
-    echo 'Live, power and system tests, one after the other:'; \
-    $(PYTEST) -m "$$1" --power-cuts "$$2" tests --ignore tests/integration --ignore tests/unit && exit $$first; \
+    nice $(MAKE) --no-print-directory lint & lint=$$!; \
+    echo 'Live, power and system tests, one after the other, and the style and the types meanwhile:'; \
+    $(PYTEST) -m "$$1" --power-cuts "$$2" tests --ignore tests/integration --ignore tests/unit; second=$$?; \
+    wait $$lint && [ $$second -eq 0 ] && exit $$first; \
   }; run
 
 SECONDS ?= 600
@@ -60,10 +63,10 @@ lint: $(STAMP) ## ruff, mypy --strict, shellcheck, and gofmt where it is
 test-fast: $(STAMP) lint ## unit and integration tests in memory, side by side, each fact once, under a minute
 	@$(PYTEST) -m "$(FAST)" --quick $(PARALLEL)
 
-test: $(STAMP) lint ## one path of everything, against a real Incus (which root gets installed), in under ten minutes
+test: $(STAMP) ## one path of everything, against a real Incus (which root gets installed), in under ten minutes
 	@$(ALL_TESTS) "not full" 6
 
-test-full: $(STAMP) lint ## everything, then on every version of Python and Incus that can be had here: an hour
+test-full: $(STAMP) ## everything, then on every version of Python and Incus that can be had here: an hour
 	@$(ALL_TESTS) "" 40
 	@scripts/test-pythons
 	@if [ "$$(id -u)" = 0 ]; then scripts/test-versions; fi
