@@ -183,7 +183,7 @@ def test_status_complains_in_one_line_when_the_state_cannot_be_a_directory(tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0"])
+@pytest.mark.parametrize("address", ["0.0.0.0:0", pytest.param("[::]:0", marks=pytest.mark.full)])
 def test_check_fails_when_other_machines_would_reach_an_address(tmp_path: Path, address: str) -> None:
     """What `serve` would refuse to open is said by the check already; with api.allow_anonymous both are content."""
     service = Service(tmp_path, {"api": {"listen": ["127.0.0.1:0", address]}})

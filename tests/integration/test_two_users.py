@@ -26,7 +26,7 @@ from tests.support.waiting import eventually
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 #: What the API's user may plant. What is opened in the same way as another is tried by `make test-full` alone.
-_PLANTED = [pytest.param(thing, id=name, marks=[] if name in {"directory", "closed", "fifo"} else pytest.mark.full)
+_PLANTED = [pytest.param(thing, id=name, marks=[] if name in {"closed", "fifo"} else pytest.mark.full)
             for name, thing in PLANTS.items()]
 #: What root may ask of a state; the others read it as `status` does.
 _ASKED = [["status"], *(pytest.param(words, marks=pytest.mark.full) for words in (
@@ -248,7 +248,7 @@ def test_command_of_root_ends_whatever_a_front_door_that_was_taken_over_wrote_in
     assert nothing_is_roots(service)
 
 
-@pytest.mark.parametrize("repaired", [True, False])
+@pytest.mark.parametrize("repaired", [pytest.param(True, marks=pytest.mark.full), False])
 def test_nothing_that_the_api_wrote_into_a_database_outlives_the_next_start(service: Service, repaired: bool) -> None:
     """A trigger could say of each upload that it is delivered, and its bytes would go; a view could never end."""
     leave_waiting(service)

@@ -59,11 +59,11 @@ def new_state(directory: Path) -> tuple[Disk, Path]:
     return disk, state
 
 
-def test_every_told_byte_is_there_when_the_power_was_cut(cut: int, tmp_path: Path) -> None:
+def test_every_told_byte_is_there_when_the_power_was_cut(resumable_cut: int, tmp_path: Path) -> None:
     """What is sent again is what was not told, and what was complete has its task."""
     disk, state = new_state(tmp_path)
     try:
-        told = cut_power(disk, state, random.Random(cut))
+        told = cut_power(disk, state, random.Random(resumable_cut))
         disk.mount()
         asyncio.run(go_on(Layout(state), told))
     finally:

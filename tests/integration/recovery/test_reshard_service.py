@@ -45,6 +45,7 @@ def _wait_said(service: Service, event: str, words: str) -> None:
                what=f"{event} with {words!r}")
 
 
+@pytest.mark.full
 def test_backlog_is_delivered_under_another_number_of_shards(service: Service) -> None:
     """Down to one and up to eight at a restart: the newest bytes of every path arrive, and dead letters stay.
 

@@ -98,9 +98,10 @@ def _replace_log_by_fifo(database: Path) -> None:
     os.mkfifo(f"{database}-wal")
 
 
+_LIKE_OTHERS = (_halve, _delete, _lose_log_only, _garble_log, _lead_log_away)
 _DAMAGES = [_garble, _delete_all, _lose_log, _replace_log_by_fifo, *(
-    pytest.param(damage, marks=pytest.mark.slow) for damage in (
-        _halve, _empty, _delete, _lose_log_only, _garble_log, _garble_pages, _lead_away, _lead_log_away))]
+    pytest.param(damage, marks=[pytest.mark.slow, *([pytest.mark.full] if damage in _LIKE_OTHERS else [])])
+    for damage in (_halve, _empty, _delete, _lose_log_only, _garble_log, _garble_pages, _lead_away, _lead_log_away))]
 
 
 def _has_begun_or_ended(service: Service, process: Process) -> bool:
