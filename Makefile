@@ -17,18 +17,23 @@ COMPILE := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-u
 SCRIPTS := .ci/run $(filter-out %.py %.8 %/debian,$(wildcard packaging/*)) packaging/debian/postinst packaging/debian/postrm \
            packaging/debian/prerm $(wildcard scripts/*)
 
-# What takes its time comes first, side by side; then what needs the machine for itself. Both are run before either fails.
+# What takes its time comes first, side by side; then what needs the machine for itself and mostly waits, beside the linters.
+# All are run before any fails.
 #   run MARKS POWER_CUTS
 ALL_TESTS := run() { \
     if [ "$$(id -u)" = 0 ]; then scripts/incus-host; fi; \
     echo 'Unit and integration tests, side by side:'; \
     $(PYTEST) -m "$$1" $(PARALLEL); first=$$?; [ $$first -le 1 ] || exit $$first; \
-    echo 'Live, power and system tests, one after the other:'; \
-    $(PYTEST) -m "$$1" --power-cuts "$$2" tests --ignore tests/integration --ignore tests/unit && exit $$first; \
+    nice $(MAKE) --no-print-directory lint & lint=$$!; \
+    echo 'Live, power and system tests, one after the other, and the style and the types meanwhile:'; \
+    $(PYTEST) -m "$$1" --power-cuts "$$2" tests --ignore tests/integration --ignore tests/unit; second=$$?; \
+    wait $$lint && [ $$second -eq 0 ] && exit $$first; \
   }; run
 
+SECONDS ?= 600
+
 .DEFAULT_GOAL := help
-.PHONY: help run incus test test-fast test-full test-pythons test-versions coverage bench lint docs deb install uninstall venv lock clean
+.PHONY: help run incus test test-fast test-full test-pythons test-versions fuzz coverage bench lint docs deb install uninstall venv lock clean
 
 help: ## say what can be made
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -58,10 +63,10 @@ lint: $(STAMP) ## ruff, mypy --strict, shellcheck, and gofmt where it is
 test-fast: $(STAMP) lint ## unit and integration tests in memory, side by side, each fact once, under a minute
 	@$(PYTEST) -m "$(FAST)" --quick $(PARALLEL)
 
-test: $(STAMP) lint ## one path of everything, against a real Incus (which root gets installed), in under ten minutes
+test: $(STAMP) ## one path of everything, against a real Incus (which root gets installed), in under ten minutes
 	@$(ALL_TESTS) "not full" 6
 
-test-full: $(STAMP) lint ## everything, then on every version of Python and Incus that can be had here: an hour
+test-full: $(STAMP) ## everything, then on every version of Python and Incus that can be had here: an hour
 	@$(ALL_TESTS) "" 40
 	@scripts/test-pythons
 	@if [ "$$(id -u)" = 0 ]; then scripts/test-versions; fi
@@ -72,6 +77,9 @@ test-pythons: ## unit and integration tests on each supported Python that this m
 test-versions: $(STAMP) ## the live tests against Incus 6.0, Incus 7.0 and LXD 5.0 (root, Debian)
 	@scripts/test-versions
 
+fuzz: $(STAMP) ## hostile heads, forms, queries, ranges and resumable uploads, for ten minutes (SECONDS=60)
+	@$(PYTEST) -m fuzz --fuzz-seconds $(SECONDS) --timeout 0 tests/fuzz
+
 coverage: $(STAMP) ## how much of the code the unit and integration tests run, in all of their processes
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run -m pytest --quick $(PARALLEL)
@@ -81,7 +89,7 @@ coverage: $(STAMP) ## how much of the code the unit and integration tests run, i
 bench: $(STAMP) ## measure the service beside its peers, one of which needs Go (ARGS=--quick, --full or "--only NAME")
 	@$(BIN)/python -m bench $(ARGS)
 
-docs: $(STAMP) ## write errors.md, events.md, recovery.md and the keys of access.md in docs/ from their tables
+docs: $(STAMP) ## write api.md, errors.md, events.md, recovery.md and the keys of access.md in docs/ from their tables
 	@$(BIN)/python -m docs.tables
 
 deb: ## the Debian package for this machine's Python, in dist/

@@ -1,8 +1,13 @@
 """The configuration in force, and how it changes while the process runs."""
 
+from typing import Final
+
 from api.http.forwarded import trusted_proxies
 from api.http.pace import Pace
 from daemon.config import Config, reloaded
+
+#: Connections besides two for each upload that may run: for questions, and idle ones.
+SPARE_CONNECTIONS: Final = 64
 
 
 class LiveConfig:
@@ -17,6 +22,10 @@ class LiveConfig:
     def pace(self) -> Pace:
         """How slowly a client may send and read."""
         return self._pace
+
+    def max_connections(self) -> int:
+        """How many connections there may be, in all API processes together."""
+        return 2 * self.config.api.max_connections + SPARE_CONNECTIONS
 
     def adopt(self, new: Config) -> list[str]:
         """Take over from `new` what can change while the process runs; return the keys that wait for a restart.

@@ -1,52 +1,34 @@
 """The API process put together: its parts, the order in which they start, and the order in which they end."""
 
 import asyncio
-import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from tempfile import TemporaryDirectory
 
-from api.access.amounts import Amounts
-from api.access.children import Children
-from api.access.identify import Doorkeeper, Known
-from api.access.live_tokens import LOOK_S
-from api.access.quotas import Quotas
-from api.access.roster import Roster
+from api.assembly.access import Access
+from api.assembly.acting import Acting
+from api.assembly.following import Following
+from api.assembly.ground import Ground, Watch
+from api.assembly.receiving import Receiving
+from api.assembly.resuming import Resuming
+from api.assembly.routes import all_routes
+from api.assembly.stores import Stores
 from api.http.peers import Shares
 from api.http.refusal_log import RefusalLog
 from api.http.server import Hooks, Server
 from api.live_config import LiveConfig
 from api.live_tls import LiveTls
-from api.queries.reader import Reader, free_bytes
-from api.routes.app import Courier, build
-from api.routes.health import Probe
-from api.routes.tokens import TokenRoutes
+from api.routes.app import build
+from api.routes.endpoint import Route
 from api.threads import joined
-from api.uploads.admission import Admission
-from api.uploads.backlog import Backlog
-from api.uploads.intake import Uploads
-from api.uploads.receive import Receiver
-from api.uploads.storage import Storage
 from daemon import log
 from daemon.config import Config, load
-from daemon.delegation import open_delegations
 from daemon.errors import CannotStart
 from daemon.process import sd_notify
 from daemon.process.listeners import Door
 from daemon.process.shared_counts import Column, SharedCounts
 from daemon.process.thread_pools import begin_pool
-from daemon.spool import open_spool
 from daemon.state.layout import Layout
-
-#: Threads that answer questions.
-READING_THREADS: Final = 2
-#: Threads that look after rights which were handed on: nobody waits there for a long list.
-ACCESS_THREADS: Final = 2
-#: Connections besides two for each upload that may run: for questions, and idle ones.
-SPARE_CONNECTIONS: Final = 64
-#: Rights end by themselves, too: the uploads under way are gone through at least so often.
-RECHECK_S: Final = 0.75
 
 
 async def run(
@@ -68,11 +50,16 @@ async def run(
     return clean and ended
 
 
-def _warn_about(doors: Sequence[Door], known: Known) -> None:
-    """Say where strangers may do everything, and more than a few of them can come in."""
-    open_to = [door.address for door in doors if not door.private and known.lets_in_strangers(door)]
-    if open_to:
-        log.log("service.open_door", listen=", ".join(open_to), pid=os.getpid())
+def addresses() -> list[Route]:
+    """The addresses of a service, for who describes them: one is made, with a state of its own, and never started."""
+    async def made(layout: Layout) -> list[Route]:
+        layout.create()
+        service = _Service(load(None), None, layout, [], SharedCounts())
+        service.close()
+        return service.routes
+
+    with TemporaryDirectory() as directory:
+        return asyncio.run(made(Layout(Path(directory) / "state")))
 
 
 class _Service:
@@ -81,55 +68,39 @@ class _Service:
     ) -> None:
         self._file = file
         self._live = LiveConfig(config)
-        self._spool = open_spool(layout)
-        self._reader = Reader(layout, self._spool, config.queue.shards)
-        self._threads = begin_pool(READING_THREADS, "read")
-        self._storage = Storage(
-            layout, config.queue.shards, self._spool, supersede=lambda: self._live.config.delivery.supersedes,
-            when_dead=self._fail)
-        self._receiver = Receiver(self._spool, self._storage)
-        self._receiving = counts.tally(Column.UPLOADS)
-        self._admission = Admission(
-            self._reader.waiting(), Shares(lambda: self._live.config.api.max_connections, counts, Column.UPLOADS),
-            counts.tally(Column.ANNOUNCED_BYTES), counts.tally(Column.UNWRITTEN_BYTES), lambda: free_bytes(self._spool),
-            self._storage.trouble)
         self._refusals = RefusalLog()
-        self._roster = Roster(self._live, layout, file, tells=counts.is_first)
-        self._watching = begin_pool(1, "watch")
-        #: Set when others have rights than before.
-        self._changed = asyncio.Event()
-        self._delegations = open_delegations(layout)
-        self._asking = begin_pool(ACCESS_THREADS, "access")
-        doorkeeper = Doorkeeper(lambda: self._roster.known, Children(self._delegations, self._asking).find)
-        _warn_about(doors, self._roster.known)
-        self._tls = LiveTls(config, self._threads) if any(door.tls for door in doors) else None
-        self._backlog = Backlog(self._reader, self._admission)
-        quotas = Quotas(counts, self._reader.pending_under, self._asking)
-        self._uploads = Uploads(self._live, self._admission, self._backlog, quotas, self._receiver, self._refusals,
-                                Amounts(self._delegations, self._asking))
-        probe = Probe(layout, self._spool, self._reader, self._admission, lambda: self._roster.trouble)
-        courier = Courier(self._live, self._uploads, probe, self._threads, self._refusals)
-        tokens = TokenRoutes(self._live, self._delegations, self._asking)
-        app = build(courier, tokens, self._live, doorkeeper, self._refusals, counts)
+        ground = Ground(self._live, layout, counts, self._refusals)
+        self._stores = Stores(ground, self._fail)
+        self._access = Access(ground, file, doors, self._stores.pending_under)
+        self._following = Following(ground, self._stores)
+        self._receiving = Receiving(ground, self._stores, self._access)
+        self._acting = Acting(ground, self._stores)
+        self._resuming = Resuming(ground, self._stores, self._access, self._receiving, self._acting)
+        self.routes = all_routes(
+            ground, self._stores, self._access, self._following, self._receiving, self._acting, self._resuming)
+        self._tls = LiveTls(config, self._stores.reading) if any(door.tls for door in doors) else None
+        app = build(self.routes, self._live, self._access.doorkeeper, self._refusals)
         self._server = Server(app, doors, Hooks(
             drain_s=lambda: self._live.config.api.drain_s,
-            connections=Shares(self._max_connections, counts, Column.CONNECTIONS), pace=self._live.pace,
+            connections=Shares(self._live.max_connections, counts, Column.CONNECTIONS), pace=self._live.pace,
             tls=lambda: None if self._tls is None else self._tls.current, refusals=self._refusals,
-            running=lambda: self._receiving.own, stopping=self._stop_admitting, reload=self._reload,
-            status=self._status))
+            running=lambda: self._receiving.tally.own, draining=self._following.end, stopping=self._stop_admitting,
+            reload=self._reload, status=self._status))
 
     async def run(self) -> bool:
         """Serve until told to stop."""
-        self._storage.start()
+        self._stores.storage.start()
         log.gather(asyncio.get_running_loop().call_soon)
-        watching = [asyncio.create_task(self._watch()), asyncio.create_task(self._recheck())]
+        watches: list[Watch] = [self._access.watch, self._recheck, *self._following.watches, *self._resuming.watches]
         if self._tls is not None:
-            watching.append(asyncio.create_task(self._tls.watch()))
+            watches.append(self._tls.watch)
+        watching = [asyncio.create_task(watch()) for watch in watches]
         for task in watching:
             task.add_done_callback(self._end_without)
         try:
             return await self._server.run()
         finally:
+            await self._acting.stop()
             for task in watching:
                 task.cancel()
             self._refusals.close()
@@ -137,32 +108,18 @@ class _Service:
 
     def close(self) -> bool:
         """Let the threads finish what they were given, then close the files; False if one does not. Blocks."""
-        self._receiver.close()
-        self._backlog.close()
-        self._threads.shutdown()
-        self._watching.shutdown()
-        self._asking.shutdown()
-        self._reader.close()
-        self._delegations.close()
-        ended = self._storage.close()
-        if ended:
-            self._spool.close()
-        return ended
-
-    async def _watch(self) -> None:
-        """Take over changes of who has rights."""
-        while True:
-            await asyncio.sleep(LOOK_S)
-            if await joined(self._watching.submit(self._roster.look)):
-                self._changed.set()
+        self._receiving.close()
+        self._resuming.close()
+        self._following.close()
+        self._access.close()
+        self._acting.close()
+        # Nothing uses them any more.
+        return self._stores.close()
 
     async def _recheck(self) -> None:
-        """End the uploads of who has no rights any more. To ask for what was handed on may take long."""
-        while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), RECHECK_S)
-            self._changed.clear()
-            await self._uploads.recheck()
+        """End what is under way of who has no rights any more, for as long as the process runs."""
+        await self._access.recheck(
+            self._receiving.uploads.recheck, self._resuming.engine.recheck, self._following.streams.recheck)
 
     def _end_without(self, watching: "asyncio.Task[None]") -> None:
         """End when a mistake of ours has ended what watches: no change would be taken over any more."""
@@ -173,24 +130,22 @@ class _Service:
     def _fail(self) -> None:
         self._server.fail()
 
-    def _max_connections(self) -> int:
-        return 2 * self._live.config.api.max_connections + SPARE_CONNECTIONS
-
     def _stop_admitting(self) -> None:
-        self._admission.draining = True
+        self._receiving.end()
+        self._acting.end()
 
     def _status(self) -> str:
-        return f"{self._receiving.total} uploads running, {self._admission.waiting.tasks} tasks waiting"
+        return f"{self._receiving.tally.total} uploads running, {self._receiving.admission.waiting.tasks} tasks waiting"
 
     async def _reload(self) -> None:
         sd_notify.reloading()
         try:
-            new = await joined(self._threads.submit(load, self._file))
+            new = await joined(self._stores.reading.submit(load, self._file))
         except CannotStart as error:
             log.log("config.rejected", detail=error.detail)
         else:
-            waiting = await joined(self._threads.submit(self._live.adopt, new))
-            await joined(self._watching.submit(self._roster.look))
+            waiting = await joined(self._stores.reading.submit(self._live.adopt, new))
+            await self._access.look()
             log.set_level(new.log.level)
             log.log("config.reloaded", restart_for=", ".join(waiting) or None)
             if self._tls is not None:

@@ -43,6 +43,16 @@ async def joined(work: "Future[Result]") -> Result:
         raise
 
 
+async def undisturbed(work: Coroutine[Any, Any, Result]) -> Result:
+    """Return what `work` returns, or raise what it raises. When cancelled, let it come to its end first."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await _to_the_end(task)
+        raise
+
+
 async def _to_the_end(waiting: "asyncio.Future[Result]") -> None:
     while not waiting.done():
         try:

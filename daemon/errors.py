@@ -10,6 +10,9 @@ from enum import Enum
 from os import EX_CONFIG, EX_TEMPFAIL
 from typing import Final
 
+#: From here on a status says that the service is in trouble.
+_INTERNAL_SERVER_ERROR: Final = 500
+
 
 class Action(Enum):
     """What the one who meets the error does next."""
@@ -122,11 +125,11 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     _reject("bad_path", 400, "The destination path is missing or not legal.",
             "Give an absolute, normalised UTF-8 path: no '..', no control characters, no component over 255 bytes, at most 4095 bytes."),
     _reject("bad_name", 400, "The destination is a directory and no file name came with it.",
-            "Send X-Host-Path with the file's name, or give the whole path."),
+            "Send the file's name, in X-Host-Path or as the filename of its part of a form, or give the whole path."),
     _reject("bad_mode", 400, "The file mode is not legal.", "Give octal digits, for example 0640."),
     _reject("bad_owner", 400, "The uid or gid is not legal.", "Give a number from 0 to 4294967294."),
     _reject("bad_flag", 400, "A yes/no value is not legal.", "Give true or false."),
-    _reject("bad_query", 400, "A query parameter is unknown or not legal.", "See the README for the parameters."),
+    _reject("bad_query", 400, "A query parameter is unknown or not legal.", "See GET /v1/openapi.json, or docs/api.md, for the parameters."),
     _reject("bad_length", 400, "The length of the body is not stated, or in two ways.",
             "Send Content-Length or chunked transfer encoding, not both."),
     _reject("bad_request", 400, "The request is not legal HTTP/1.",
@@ -136,7 +139,18 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
             "Keep the address and the headers together, the trailers, and the line of each chunk within 16 KiB."),
     _reject("unknown_coding", 501, "This transfer coding is not known here.", "Send Content-Length, or chunked alone."),
     _reject("wrapped_body", 415, "The body is not the file itself.",
-            "Send the bytes of the file as they are: no form (as of curl -F), no Content-Encoding."),
+            "Send the bytes of the file as they are, without Content-Encoding; a form (as of curl -F) goes to POST /v1/uploads."),
+    _reject("not_a_form", 415, "The body is not a form.",
+            "Send multipart/form-data, as a browser or curl -F does; a file alone goes to PUT /v1/instances/{instance}/files/{path}."),
+    _reject("bad_form", 400, "The form is not legal.",
+            "Send it as RFC 7578 has it: a Content-Disposition with each part, and the closing boundary at the end."),
+    _reject("bad_field", 400, "A field of the form is not known, not legal, there twice, or comes after a file.",
+            "Send instance, path, project, mode, uid, gid and mkdirs, each once at most, and the files after them."),
+    _reject("long_form", 413, "The form is too long, or too little of it is wanted.",
+            "Send 1000 files at most with one form, and those that were not read with the next one."),
+    _reject("no_file", 400, "There is no file in the form.", "Send at least one part with a filename."),
+    _reject("same_path", 400, "Another file of the form goes to the same path.",
+            "End the path with a slash, so that each file keeps its name, and send files of one name with forms of their own."),
     _reject("bad_condition", 412, "An upload cannot depend on what is in the instance.",
             "Leave If-Match, If-None-Match and If-Unmodified-Since out."),
     _reject("bad_range", 400, "A part of a file cannot be uploaded.",
@@ -150,8 +164,35 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     _reject("idempotency_mismatch", 422, "This idempotency key was used for a different upload.",
             "Use a new key for a new upload."),
     _reject("incomplete_body", 400, "The body ended before the announced length.", "Send it again."),
+    _reject("upload_not_found", 404, "There is no resumable upload with this address.",
+            "It may have expired (uploads.expire_s), or was ended; begin anew."),
+    _reject("upload_busy", 423, "Another request has this upload.",
+            "The newest request gets it. Ask how the upload stands in a moment, and go on from there.", retry_after_s=1),
+    _reject("wrong_offset", 409, "The upload does not stand at this offset.",
+            "Ask how it stands, and go on from there; what was sent was not stored."),
+    _reject("upload_completed", 400, "The upload is complete: nothing can be added to it.", "Begin a new one."),
+    _reject("inconsistent_length", 400, "The length of the upload contradicts what was said or sent before.",
+            "Say the same length each time, and send no more than that."),
+    _reject("beyond_length", 413, "The body goes beyond the length of the upload.",
+            "Send what is missing, or begin anew with another length."),
+    _reject("bad_checksum", 400, "The checksum of this part is not legal, or its algorithm is not known here.",
+            "Send sha1 or sha256, and the digest in base64."),
+    _reject("checksum_mismatch", 460, "The bytes of this part do not have their checksum; nothing of it was kept.",
+            "Send the part again."),
+    _reject("too_many_partials", 503, "Too many resumable uploads are not finished.",
+            "Try again later, or end some; see uploads.max_partials and uploads.max_partial_bytes.", retry_after_s=10),
+    _reject("tus_version", 412, "Only version 1.0.0 of tus is spoken here.", "Send Tus-Resumable: 1.0.0."),
+    _reject("bad_metadata", 400, "The metadata of the upload is not legal.",
+            "Send pairs of a key and a value in base64, with commas in between, each key once; see docs/resumable.md."),
+    _reject("bad_upload_header", 400, "A header of the resumable upload is missing or not legal.", "See the message for which."),
+    _reject("part_type", 415, "The body is not of the type that a part has.",
+            "Send application/offset+octet-stream to tus, application/partial-upload by the IETF's draft."),
+    _reject("bad_override", 400, "A POST does not stand for this method.", "Send PATCH or DELETE in X-HTTP-Method-Override."),
+    _reject("unknown_interop", 400, "Resumable uploads are not spoken in this version of the IETF's draft.",
+            "Send Upload-Draft-Interop-Version: 5 or 6; without it, send the whole file, with Upload-Complete: ?1 or not."),
+    _reject("not_cancellable", 409, "The task of this upload does not wait any more.", "Ask for the task."),
     _reject("too_slow", 408, "The body came too slowly.", "Send it again over a faster line."),
-    _reject("not_found", 404, "There is nothing here.", "See the README for the addresses."),
+    _reject("not_found", 404, "There is nothing here.", "See GET /v1/openapi.json, or docs/api.md, for the addresses."),
     _reject("task_not_found", 404, "There is no task with this id.",
             "It may have been finished and cleared; see retention.delivered_s."),
     _reject("unknown_host", 421, "The request is for a host that this service is not known as.",
@@ -159,7 +200,7 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
             " api.origins."),
     _reject("cross_site", 403, "The request comes from a web page of another site.",
             "Send it from a program, or from a page of the same scheme, host and port; have the site of a proxy added to"
-            " api.origins, which must leave the Host header as it is."),
+            " api.origins, which must leave the Host header as it is, and another site to api.cors_origins."),
     _reject("bad_forwarded", 400, "The proxy names its user in a way that is not legal.",
             "Have it send the header of proxy.user_header once, with 1 to 255 printable characters and no comma, or not at all."),
     _reject("no_credential", 401, "Nobody may do this without a credential.",
@@ -194,6 +235,28 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     _reject("token_not_found", 404, "There is no token with this id.", "It may have ended; ask for those that there are."),
     _reject("too_many_tokens", 429, "Too many tokens live below one identity.", "End some, or wait until some expire."),
     _reject("delegation_too_deep", 403, "Rights are not handed on so often.", "Have them handed on by who has them from fewer."),
+    _reject("bad_action", 400, "What is asked for with tasks is not legal.",
+            "See docs/acting.md for what each address takes: `force` with retry and release, `action`, `filter` and `selection`."),
+    _reject("wrong_state", 409, "The task is not in a state for that.",
+            "The detail says in which state it is. docs/acting.md has the states that each action is for."),
+    _reject("newer_upload", 409, "A newer upload to the same path exists.",
+            "Send force=true if the older bytes are wanted: they are delivered over the newer ones."),
+    _reject("bytes_still_there", 409, "The task is finished, and its bytes are not gone yet.", "Try again in a moment.",
+            retry_after_s=5),
+    _reject("commands_full", 503, "Too much that was asked for waits for the workers.",
+            "Try again later; see whether each shard has a worker.", retry_after_s=10),
+    _reject("bytes_gone", 410, "The task's bytes are not kept any more.", "Ask whoever sent the file for it."),
+    _reject("bytes_unreadable", 503, "The task's bytes cannot be read, or are not those that were accepted.",
+            "The administrator finds more by incus-courier fsck."),
+    _reject("selection_not_found", 404, "There is no selection with this id.",
+            "It ends ten minutes after it was made, or last applied; ask for a new preview."),
+    _reject("too_many_selections", 429, "Too many selections live below one identity.", "Wait until some end.",
+            retry_after_s=60),
+    _reject("selections_unreadable", 503, "Selections cannot be read or written at the moment.",
+            "Try again later; the administrator finds the reason in the journal.", retry_after_s=5),
+    _reject("webhook_not_found", 404, "There is no webhook of this name.", "See GET /v1/webhooks."),
+    _reject("delivery_not_found", 404, "There is no message with this id to that webhook.",
+            "It may have been forgotten; see GET /v1/webhooks/{name}/deliveries."),
     _reject("method_not_allowed", 405, "This address does not take this method.", "See the Allow header."),
     _reject("too_large", 413, "The upload is larger than this service takes.",
             "Send less, or raise limits.max_upload_bytes."),
@@ -348,6 +411,11 @@ class CourierError(Exception):
     def code(self) -> str:
         """The stable code of this error."""
         return self.kind.code
+
+    @property
+    def is_ours(self) -> bool:
+        """True when the service is in trouble, not who asks."""
+        return self.kind.status >= _INTERNAL_SERVER_ERROR
 
 
 class Rejected(CourierError):

@@ -26,10 +26,24 @@ STEPS: Final = (
 #: The steps of a worker that brings the state of an older version up to date.
 UPGRADE_STEPS: Final = ("queue.upgrade", "queue.upgraded", "keys.remove")
 
+#: The steps of a resumable upload, until the spool has it: `spool.dirsync` is the next.
+PARTIAL_STEPS: Final = (
+    "partials.create", "partials.created", "partials.write", "partials.sync", "partials.record", "partials.recorded",
+    "partials.choose", "partials.chosen", "partials.rename", "partials.renamed", "partials.conclude", "partials.remove")
+
+#: The steps of a worker that tells webhooks: what happened becomes messages, and what became of a sending is kept.
+OUTBOX_STEPS: Final = ("outbox.sync", "outbox.tell", "outbox.told", "outbox.settle", "outbox.settled")
+
 #: The steps of a change of the tokens' file.
 TOKEN_STEPS: Final = ("tokens.write", "tokens.sync", "tokens.rename", "tokens.dirsync")
 #: The steps of an API that changes what was handed on.
 DELEGATION_STEPS: Final = ("delegation.commit", "delegation.committed")
+
+#: The steps of an API that keeps a selection of tasks, and notes how far it is applied.
+SELECTION_STEPS: Final = ("selection.write", "selection.note")
+
+_ALL_STEPS: Final = frozenset({
+    *STEPS, *UPGRADE_STEPS, *PARTIAL_STEPS, *OUTBOX_STEPS, *TOKEN_STEPS, *DELEGATION_STEPS, *SELECTION_STEPS})
 
 
 @dataclass
@@ -45,7 +59,7 @@ def _parse(text: str) -> dict[str, _Fault]:
     for item in text.split():
         step, _, rest = item.partition("=")
         what, _, nth = rest.partition("@")
-        if step not in {*STEPS, *UPGRADE_STEPS, *TOKEN_STEPS, *DELEGATION_STEPS}:
+        if step not in _ALL_STEPS:
             raise ValueError(f"{VARIABLE}: there is no step {step!r}")
         plan[step] = _Fault(what, int(nth or 0))
     return plan

@@ -1,4 +1,4 @@
-"""`python -m docs.tables`: write docs/errors.md, docs/events.md and docs/recovery.md from the tables in the code.
+"""`python -m docs.tables`: write api.md, errors.md, events.md and recovery.md in docs/ from the tables in the code.
 
 Of docs/access.md it writes the table of the keys of a grant.
 
@@ -12,13 +12,17 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from api.routes.openapi import document
+from api.service import addresses
 from daemon.errors import ERRORS, Action, ErrorKind
 from daemon.log.events import EVENTS
 from daemon.model.grant import MEANINGS, Grant
 from daemon.recovery.findings import FINDINGS
+from docs.api_page import api_page
+from docs.markdown import table as _table
 
 HERE = Path(__file__).resolve().parent
-ROOMS = ("api", "daemon", "worker")
+ROOMS = ("api", "daemon", "sender", "worker")
 
 _ERRORS_HEAD = """# Errors
 
@@ -193,14 +197,9 @@ def _names(fields: Iterable[str]) -> str:
     return ", ".join(field if field == "…" else f"`{field}`" for field in sorted(fields))
 
 
-def _table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    columns = tuple(columns)
-    lines = [columns, ("---",) * len(columns), *rows]
-    return "".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
-
-
 def main() -> None:
     """Write the pages."""
+    (HERE / "api.md").write_text(api_page(document(addresses())))
     (HERE / "errors.md").write_text(errors_page())
     (HERE / "events.md").write_text(events_page())
     (HERE / "recovery.md").write_text(recovery_page())

@@ -21,11 +21,15 @@ _MEMORY = Path("/dev/shm")
 _QUICK_BYTES = 2**30
 #: What `--quick` tries of each property, instead of 100.
 _QUICK_EXAMPLES = 25
+#: The umask that the tests were started with.
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the command line say how often the power is cut, and that it is in a hurry."""
     parser.addoption("--power-cuts", type=int, default=20, metavar="N", help="cut the power N times (20)")
+    parser.addoption("--fuzz-seconds", type=int, default=10, metavar="S", help="fuzz for S seconds in all (10)")
     parser.addoption("--quick", action="store_true", help="fewer random examples, and all state in memory if it has room")
 
 
@@ -86,3 +90,10 @@ def incus() -> Host:
     host = find_host()
     assert host is not None, NO_INCUS
     return host
+
+
+@pytest.fixture(autouse=True)
+def _same_umask_for_all() -> Iterator[None]:
+    """A test that makes a state directory in its own process shuts nobody out of what the next one makes."""
+    yield
+    os.umask(_UMASK)

@@ -9,11 +9,12 @@ from typing import Final
 from daemon import config as configuration
 from daemon.config import Config
 from daemon.errors import CannotStart, CourierError, QueueFault
-from daemon.log import flush, log, set_level, setup
+from daemon.log import flush, log, setup
 from daemon.process import sd_notify
 from daemon.process.exit_status import EXIT_OK, end_with
 from daemon.process.parent_death import tie_to_parent
 from daemon.process.patience import StartWait
+from daemon.process.reload import load_again
 from daemon.recovery.reshard import take_shard
 from daemon.recovery.upgrade import nobody_appends, remove_common_keys
 from daemon.spool import open_checked
@@ -39,7 +40,7 @@ def main() -> int:
         config = configuration.load(configuration.find_file(arguments.config))
         setup(config.log, "worker")
         sys.setswitchinterval(_SWITCH_S)
-        _serve(config, arguments.shard, partial(_reload, arguments.config))
+        _serve(config, arguments.shard, partial(load_again, arguments.config))
     except (CourierError, OSError) as error:
         return end_with("incus-courier worker", error)
     return EXIT_OK
@@ -53,7 +54,8 @@ def _serve(config: Config, shard: int, reload: partial[Config | None]) -> None:
     layout.create()
     supersede = config.delivery.supersedes
     patience = StartWait(lambda reason: log("worker.waiting", shard=shard, reason=reason))
-    lock = take_shard(layout, shard, config.queue.shards, patience, supersede=supersede, report=tell)
+    lock = take_shard(layout, shard, config.queue.shards, patience, supersede=supersede, report=tell,
+                      webhooks=config.webhooks)
     reserve = Reserve(layout, shard, config.limits.reserve_bytes)
     with nobody_appends(layout, shard, patience):
         queue = begin(layout, shard, reserve, config, patience)
@@ -70,17 +72,6 @@ def _serve(config: Config, shard: int, reload: partial[Config | None]) -> None:
         raise
     lock.release()
     log("worker.stopped", shard=shard, pid=os.getpid())
-
-
-def _reload(file: str | None) -> Config | None:
-    """The configuration as it is now; None, and a log line, when it is wrong."""
-    try:
-        config = configuration.load(configuration.find_file(file))
-    except CannotStart as error:
-        log("config.rejected", detail=error.detail)
-        return None
-    set_level(config.log.level)
-    return config
 
 
 if __name__ == "__main__":

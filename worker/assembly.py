@@ -25,6 +25,8 @@ from worker.targets.base import Patience
 from worker.targets.registry import describe, open_target, remember_incus
 from worker.upkeep.retention import Upkeep
 from worker.upkeep.sync_barrier import Barrier
+from worker.webhooks.hooks import Webhooks
+from worker.webhooks.link import SenderLink
 
 
 def assemble(layout: Layout, queue: Doctor, spool: CheckedSpool, reserve: Reserve, config: Config) -> Parts:
@@ -46,6 +48,7 @@ def assemble(layout: Layout, queue: Doctor, spool: CheckedSpool, reserve: Reserv
         remotes=remotes, settling=settling, sweeping=Sweeping(queue, lanes, remotes, settling),
         commands=Commands(queue, spool, lanes),
         upkeep=Upkeep(queue, spool, barrier, lanes, remotes, outages, reserve, config), outages=outages,
+        webhooks=Webhooks(queue.shard, queue, SenderLink(inbox.put), config),
         recovery=Recovery(layout, queue, spool, config, inbox.put),
         reserve=reserve,
     )

@@ -36,6 +36,8 @@ from worker.mailbox import Inbox
 from worker.recovery.background import ReadThrough, Recovery
 from worker.upkeep.retention import Upkeep
 from worker.upkeep.sync_barrier import Unspooled
+from worker.webhooks.hooks import Webhooks
+from worker.webhooks.link import SenderLost, SenderUp, Tried
 
 #: Longest wait between two turns: what no doorbell announced is found then, and the watchdog is pinged.
 _IDLE_S: Final = 1.0
@@ -84,6 +86,7 @@ class Parts:
     sweeping: Sweeping
     commands: Commands
     upkeep: Upkeep
+    webhooks: Webhooks
     recovery: Recovery
     reserve: Reserve
 
@@ -119,6 +122,9 @@ class Worker:
             ReadThrough: parts.recovery.read_through,
             InstanceChanged: self._instance_changed,
             RemoteConnected: self._remote_connected,
+            Tried: parts.webhooks.tried,
+            SenderUp: parts.webhooks.sender_up,
+            SenderLost: parts.webhooks.sender_lost,
         }
 
     def run(self) -> None:
@@ -207,6 +213,8 @@ class Worker:
             self._claimed = parts.lanes.dispatch(now, parts.remotes.answers)
         else:
             self._drain()
+        # First: what has grown old is told before it is cleared.
+        more |= parts.webhooks.turn()
         more |= parts.upkeep.turn()
         parts.recovery.turn()
         self._tell_status()
@@ -215,7 +223,7 @@ class Worker:
     def _wait_s(self, now: float, due_at: float | None) -> float:
         parts = self._parts
         waits = [_IDLE_S, parts.remotes.next_probe_in_s(), parts.upkeep.next_in_s(), parts.recovery.next_in_s()]
-        waits += [parts.lanes.next_look_in_s(now), None if due_at is None else due_at - now]
+        waits += [parts.webhooks.next_in_s(), parts.lanes.next_look_in_s(now), None if due_at is None else due_at - now]
         return max(0.001, min(wait for wait in waits if wait is not None))
 
     # --- messages ----------------------------------------------------------------------------------------
@@ -282,7 +290,7 @@ class Worker:
         """Have every part work with another configuration. None of them touches the disk or the queue for that."""
         self._config, waiting = reloaded(self._config, new)
         parts = self._parts
-        for part in (parts.lanes, parts.remotes, parts.settling, parts.upkeep, parts.recovery):
+        for part in (parts.lanes, parts.remotes, parts.settling, parts.upkeep, parts.webhooks, parts.recovery):
             part.configure(self._config)
         log("config.reloaded", restart_for=", ".join(waiting) or None)
 
@@ -291,6 +299,7 @@ class Worker:
         sd_notify.stopping(self._config.delivery.drain_s)
         log("worker.draining")
         self._stop_at = time.monotonic() + self._config.delivery.drain_s
+        self._parts.webhooks.begin_drain()
         self._parts.settling.hand_back(self._parts.lanes.close())
 
     def _drain(self) -> None:
@@ -301,7 +310,8 @@ class Worker:
         if self._stop_at is None:
             return False
         overdue = time.monotonic() >= self._stop_at + 2 * _IDLE_S
-        return overdue or (self._parts.lanes.runners == 0 and self._parts.settling.all_written)
+        parts = self._parts
+        return overdue or (parts.lanes.runners == 0 and parts.settling.all_written and parts.webhooks.ended)
 
     def _tell_status(self) -> None:
         now = time.monotonic()

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 
 from api.threads import joined
 from daemon.access.caller import Caller
@@ -25,6 +26,36 @@ class Use:
     #: Set to true when it may be accepted, though whoever waits for that is cut off.
     undecided: bool = False
 
+    async def more(self, size: int) -> None:
+        """Use up `size` bytes that nobody announced. Raises as `Amounts.using` does."""
+
+
+@dataclass(kw_only=True)
+class _Metered(Use):
+    """What it uses up of budgets."""
+
+    store: Meter
+    threads: Executor
+    budgets: Sequence[Budget]
+    size_bytes: int = 0
+
+    async def begin(self, size: int) -> None:
+        await self._reserve(1, size)
+
+    async def more(self, size: int) -> None:
+        if size and any(budget.max_total_bytes is not None for budget in self.budgets):
+            await self._reserve(0, size)
+
+    async def _reserve(self, uploads: int, size: int) -> None:
+        reserve = partial(self.store.reserve, self.budgets, uploads=uploads, size_bytes=size)
+        if not await joined(self.threads.submit(reserve)):
+            raise Rejected("used_up")
+        self.size_bytes += size
+
+    async def give_back(self) -> None:
+        give_back = partial(self.store.give_back, self.budgets, uploads=1, size_bytes=self.size_bytes)
+        await joined(self.threads.submit(give_back))
+
 
 class Amounts:
     """Counts what callers use, for all API processes together."""
@@ -34,7 +65,7 @@ class Amounts:
         self._threads = threads
 
     def using(self, caller: Caller, size: int | None) -> AbstractAsyncContextManager[Use]:
-        """Use up one upload of `size` bytes; what ends with an error that is certain uses up nothing.
+        """Use up one upload of `size` bytes, and of those that are told later; what certainly fails uses up nothing.
 
         Raises Rejected: 'used_up' when not so much is left, 'bad_length' when bytes are counted and nobody said how
         many come, 'delegation_unreadable' or 'no_room' when it cannot be written down.
@@ -44,12 +75,10 @@ class Amounts:
 
     @contextlib.asynccontextmanager
     async def _using(self, budgets: Sequence[Budget], size: int | None) -> AsyncIterator[Use]:
-        use = Use()
         if size is None and any(budget.max_total_bytes is not None for budget in budgets):
             raise Rejected("bad_length", "This credential is for so many bytes: state the length of the body.")
-        size_bytes = size or 0
-        if not await joined(self._threads.submit(self._store.reserve, budgets, uploads=1, size_bytes=size_bytes)):
-            raise Rejected("used_up")
+        use = _Metered(store=self._store, threads=self._threads, budgets=budgets)
+        await use.begin(size or 0)
         is_over = False
         try:
             yield use
@@ -62,4 +91,4 @@ class Amounts:
             raise
         finally:
             if is_over:
-                await joined(self._threads.submit(self._store.give_back, budgets, uploads=1, size_bytes=size_bytes))
+                await use.give_back()

@@ -59,6 +59,7 @@ class Admitted:
     #: What it is counted for: the links with limits on what waits.
     links: Sequence[Link] = ()
     buckets: Sequence[_Bucket] = ()
+    tasks: int = field(default=0, init=False)
     size_bytes: int = field(default=0, init=False)
 
     def __enter__(self) -> "Admitted":
@@ -69,7 +70,7 @@ class Admitted:
 
     def leave(self) -> None:
         """Count it as being received no more."""
-        self.quotas.count(self.links, -1, -self.size_bytes)
+        self.quotas.count(self.links, -self.tasks, -self.size_bytes)
 
     async def more(self, size: int) -> None:
         """Take `size` bytes that nobody announced. Raises Rejected('too_many_pending', 'too_busy' or as the queue)."""
@@ -81,6 +82,7 @@ class Admitted:
     def expect(self, tasks: int, size: int) -> None:
         """Count so much more as being received."""
         self.quotas.count(self.links, tasks, size)
+        self.tasks += tasks
         self.size_bytes += size
 
 
@@ -122,6 +124,13 @@ class Quotas:
             admitted.leave()
             raise
         return admitted
+
+    def going_on(self, caller: Caller) -> Admitted:
+        """What an upload that was let in before takes while more of it comes: only bytes that nobody announced.
+
+        The upload itself counts as waiting.
+        """
+        return Admitted(self, _limited_links(caller), _buckets(caller)) if _is_limited(caller) else self._unlimited
 
     def headers(self, caller: Caller) -> Headers:
         """How his rates stand (draft-ietf-httpapi-ratelimit-headers-10): of each policy, where least is left."""

@@ -1,10 +1,11 @@
-"""Who may speak at a listener: no web page of another origin.
+"""Who may speak at a listener: no web page of another origin, unless it was named.
 
 A browser runs other people's programs. A page of theirs that sends a request here says so in `Origin` or
 `Sec-Fetch-Site`; one that comes by DNS rebinding, where a name of theirs was made to lead to this machine, is
 of this site as far as the browser knows, and only the name in `Host` tells. No page can change these headers.
 A site is a scheme, a host and a port: pages of other ports may be another user's, and cookies do not tell ports apart.
 Programs, which come in their user's name, may use any host. Pure functions of what a request announces.
+The configuration may name other sites whose pages are let in; what they are told is in `api.http.cors`.
 Sources: RFC 9110, 7.4; RFC 6454; Fetch Metadata (W3C).
 """
 
@@ -53,6 +54,8 @@ class Sites:
     names: Collection[str]
     #: Further sites, as browsers name them.
     origins: Collection[str]
+    #: Sites of others whose pages may send here.
+    strangers: Collection[str] = ()
 
 
 def from_browser(headers: Iterable[tuple[bytes, bytes]]) -> bool:
@@ -74,12 +77,23 @@ def check(headers: Headers, authority: str | None, sites: Sites, scheme: str | N
     asked = set() if shown is None else _asked_for(shown, sites, scheme)
     if shown is not None and not asked:
         raise Rejected("unknown_host", f"{printable(shown)!r} is not a name of this service.")
+    if allowed_page(headers, sites.strangers) is not None:
+        return
     for raw in headers.get(b"origin", ()):
         origin = raw.decode("latin-1")
         if _read_origin(origin) not in asked:
             raise Rejected("cross_site", f"The request comes from a page of {printable(origin)!r}.")
     if not {site.lower() for site in headers.get(b"sec-fetch-site", ())} <= _OWN_SITES:
         raise Rejected("cross_site")
+
+
+def allowed_page(headers: Headers, strangers: Collection[str]) -> bytes | None:
+    """The site, as the browser wrote it, whose page has sent this, when it is one of `strangers`; else None."""
+    match headers.get(b"origin", []):
+        case [origin] if strangers:
+            site = _read_origin(origin.decode("latin-1"))
+            return origin if site is not None and site in map(_read_origin, strangers) else None
+    return None
 
 
 def _asked_for(authority: str, sites: Sites, scheme: str | None) -> set[Site]:

@@ -39,7 +39,7 @@ from api.http.pace import Pace
 from api.http.peers import Shares, Via, via_of
 from api.http.problem import problem, refusal
 from api.http.refusal_log import RefusalLog
-from api.http.request_reader import CONTINUE, Request, RequestReader, events_of
+from api.http.request_reader import CONTINUE, Request, RequestReader, events_of, informational
 from api.http.request_target import split
 from api.http.response import ASKER, CERTIFICATE, DOOR, PEER, VIA, Answer, App, as_http
 from api.http.secure import secure, why_failed
@@ -244,6 +244,8 @@ class Http1(H11Protocol):
 
     #: What the request under way is for.
     _target = b""
+    #: The version of HTTP that it speaks.
+    _version = b""
     #: True when the client has said that nothing more comes.
     _ended = False
 
@@ -270,6 +272,14 @@ class Http1(H11Protocol):
         """Tell it to."""
         await self._send_h11_event(CONTINUE)
 
+    async def inform(self, status: int, *headers: tuple[str, str]) -> None:
+        """Send it a head before the answer, and tell it to send the body if it waits; see there, too."""
+        waits = self.waits
+        if self._version == b"1.1":
+            await self._send_h11_event(informational(status, headers))
+        if waits:
+            await self.invite()
+
     async def _check_protocol(self, request: Request) -> None:
         # Nothing is changed to, whatever the request asks for.
         return
@@ -279,6 +289,7 @@ class Http1(H11Protocol):
         if self._is_closing():
             return
         self._target = request.target
+        self._version = request.http_version
         self.stream = HTTPStream(self.app, self.config, self.context, self.task_group, self.ssl, self.client,
                                  self.server, self.stream_send, STREAM_ID)
         self.keep_alive_requests += 1
@@ -287,7 +298,8 @@ class Http1(H11Protocol):
             method=request.method.decode("ascii"), raw_path=request.target, state=self.connection_state))
 
     async def _send_error_response(self, status_code: int) -> None:
-        for event in events_of(self._unreadable().plus(("Connection", "close"))):
+        answer = self._unreadable().plus(("Connection", "close"))
+        for event in events_of(answer, is_head=self._reader.is_head):
             await self._send_h11_event(event)
 
     def _unreadable(self) -> Answer:

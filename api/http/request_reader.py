@@ -12,17 +12,20 @@ h11 is imported here and nowhere else, and nothing of it that it does not docume
 """
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 import h11
 
 from api.http.framing import fault_around_body, fault_of_head
-from api.http.response import Answer, headers_of
+from api.http.response import Answer, encoded, headers_of
 
 #: The most bytes around the bytes of a file that are read as one.
 MAX_HEAD_BYTES: Final = 16 * 1024
 #: Fields that promise a digest: RFC 9530, RFC 1864, and RFC 3230, which is obsolete.
 DIGEST_FIELDS: Final = frozenset({b"repr-digest", b"content-digest", b"content-md5", b"digest"})
+#: In a trailer nobody checks these either.
+_PROMISES: Final = DIGEST_FIELDS | {b"upload-checksum"}
 VERSIONS: Final = frozenset({b"1.0", b"1.1"})
 
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
@@ -43,6 +46,8 @@ class RequestReader(h11.Connection):
         super().__init__(h11.SERVER, MAX_HEAD_BYTES)
         #: Why the request is refused, when `next_event` has raised.
         self.code = "bad_request"
+        #: True when the request under way takes no body as its answer (RFC 9110, 9.3.2).
+        self.is_head = False
         #: What was received and is not parsed yet.
         self._unparsed = b""
         #: What came since the last event and does not belong to a file.
@@ -109,11 +114,12 @@ class RequestReader(h11.Connection):
 
     def _check(self, event: Event) -> None:
         if type(event) is h11.Request:
+            self.is_head = event.method == b"HEAD"
             self._check_version(event)
             self._refuse(fault_of_head(self._framing, event.target, event.headers))
         elif type(event) in {h11.Data, h11.EndOfMessage}:
             self._refuse(fault_around_body(self._framing))
-        if type(event) is h11.EndOfMessage and any(name in DIGEST_FIELDS for name, _ in event.headers):
+        if type(event) is h11.EndOfMessage and any(name in _PROMISES for name, _ in event.headers):
             raise self._refused("unchecked_digest")
 
     def _check_version(self, request: Request) -> None:
@@ -134,6 +140,7 @@ class RequestReader(h11.Connection):
     def start_next_cycle(self) -> None:
         """Go on with the next request; what came of it already is read anew."""
         rest, ended = self.trailing_data
+        self.is_head = False
         super().start_next_cycle()
         if rest:
             super().__init__(h11.SERVER, MAX_HEAD_BYTES)
@@ -143,7 +150,12 @@ class RequestReader(h11.Connection):
                 self.receive_data(b"")
 
 
-def events_of(answer: Answer) -> tuple[h11.Response, h11.Data, h11.EndOfMessage]:
-    """The whole of `answer`, for who is refused before the app is asked."""
-    return (h11.Response(status_code=answer.status, headers=headers_of(answer)), h11.Data(data=answer.body),
-            h11.EndOfMessage())
+def informational(status: int, headers: Iterable[tuple[str, str]]) -> h11.InformationalResponse:
+    """A head that comes before the answer."""
+    return h11.InformationalResponse(status_code=status, headers=encoded(headers))
+
+
+def events_of(answer: Answer, *, is_head: bool) -> tuple[h11.Response, h11.Data, h11.EndOfMessage]:
+    """The whole of `answer`, for who is refused before the app is asked; its head alone if a HEAD is answered."""
+    return (h11.Response(status_code=answer.status, headers=headers_of(answer)),
+            h11.Data(data=b"" if is_head else answer.body), h11.EndOfMessage())

@@ -1,6 +1,7 @@
 """Answers as values: what the app says, before anything is sent."""
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -33,6 +34,10 @@ PROBLEM: Final = "application/problem+json"
 TEXT: Final = "text/plain; charset=utf-8"
 
 
+class CutOff(Exception):  # noted by who raises it; the client notices the end
+    """Raised by the pieces of an answer that cannot be brought to its end: the connection is closed where it is."""
+
+
 class Asker(Protocol):
     """The client of a request, who may have asked to be told before it sends the body (RFC 9110, 10.1.1)."""
 
@@ -42,6 +47,12 @@ class Asker(Protocol):
 
     async def invite(self) -> None:
         """Tell it to send the body."""
+
+    async def inform(self, status: int, *headers: tuple[str, str]) -> None:
+        """Send it a head before the answer (RFC 9110, 15.2), and tell it to send the body if it waits.
+
+        A client of HTTP/1.0 is told nothing.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +69,20 @@ class Answer:
         return Answer(self.status, self.media_type, self.body, self.headers + headers)
 
 
+@dataclass(frozen=True, slots=True)
+class StreamedAnswer:
+    """A response whose body comes piece by piece; `pieces` is closed in any case, and what it raises cuts it off."""
+
+    status: int
+    media_type: str
+    pieces: AsyncGenerator[bytes, None]
+    headers: tuple[tuple[str, str], ...] = ()
+
+
 #: It was done, and there is nothing to say about it.
 NOTHING: Final = Answer(204, TEXT, b"")
+#: The status of an answer to who has the newest already.
+UNCHANGED: Final = 304
 
 
 def text_answer(status: int, text: str, *headers: tuple[str, str]) -> Answer:
@@ -77,10 +100,25 @@ def json_bytes(value: Mapping[str, Any]) -> bytes:
     return json_text(value).encode()
 
 
-async def send_answer(send: Send, answer: Answer) -> None:
+async def send_answer(send: Send, answer: Answer | StreamedAnswer) -> None:
     """Send the whole of `answer`. The server leaves the body out when the request was a HEAD."""
+    if isinstance(answer, StreamedAnswer):
+        await _send_pieces(send, answer)
+        return
     await send({"type": "http.response.start", "status": answer.status, "headers": headers_of(answer)})
     await send({"type": "http.response.body", "body": answer.body, "more_body": False})
+
+
+async def _send_pieces(send: Send, answer: StreamedAnswer) -> None:
+    async with aclosing(answer.pieces) as pieces:
+        await send({"type": "http.response.start", "status": answer.status, "headers": [
+            (b"content-type", answer.media_type.encode("ascii")), *encoded(answer.headers)]})
+        try:
+            async for piece in pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except CutOff:
+            return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def as_http(answer: Answer) -> bytes:
@@ -92,8 +130,12 @@ def as_http(answer: Answer) -> bytes:
 def headers_of(answer: Answer) -> list[tuple[bytes, bytes]]:
     """The headers of `answer` as they go over the wire."""
     # Of what is not there nothing is said (RFC 9110, 8.6).
-    headers = [] if answer.status == NOTHING.status else [
+    headers = [] if answer.status in {NOTHING.status, UNCHANGED} else [
         (b"content-type", answer.media_type.encode("ascii")),
         (b"content-length", str(len(answer.body)).encode("ascii"))]
-    headers.extend((name.lower().encode("ascii"), value.encode("latin-1")) for name, value in answer.headers)
-    return headers
+    return [*headers, *encoded(answer.headers)]
+
+
+def encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """Headers as they go over the wire."""
+    return [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in headers]

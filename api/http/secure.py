@@ -14,6 +14,8 @@ from daemon.process.tls import ServerTls
 
 #: What waits to be sent before an answer has to wait: as much as without TLS.
 _WRITE_BUFFER_BYTES: Final = 64 * 1024
+#: What all connections are read into: as much as asyncio reads at once.
+_READ_BUFFER: Final = bytearray(256 * 1024)
 #: How long asyncio lets a handshake and a farewell take: who is too slow is cut off before, here and by `Outflow`.
 _NO_LIMIT_S: Final = 2.0**31
 
@@ -43,6 +45,7 @@ async def secure(plain: asyncio.StreamWriter, tls: ServerTls, *, timeout_s: floa
             plain.transport, protocol, tls.context, server_side=True, ssl_handshake_timeout=_NO_LIMIT_S,
             ssl_shutdown_timeout=_NO_LIMIT_S)
     assert transport is not None  # only for a connection that was lost before it began
+    _share_buffer(plain.transport)
     transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
     protocol.connection_made(transport)
     writer = _Writer(transport, protocol, reader, plain)
@@ -52,6 +55,16 @@ async def secure(plain: asyncio.StreamWriter, tls: ServerTls, *, timeout_s: floa
         transport.abort()
         raise
     return Secured(reader, writer, certificate)
+
+
+def _share_buffer(beneath: asyncio.WriteTransport) -> None:
+    """Have asyncio read into memory that all connections share: it keeps 256 KiB for each of them.
+
+    What was read is taken from there before anything else happens. Where asyncio names it otherwise, nothing changes.
+    """
+    protocol = vars(beneath.get_protocol())
+    if "_ssl_buffer" in protocol and "_ssl_buffer_view" in protocol:
+        protocol["_ssl_buffer"], protocol["_ssl_buffer_view"] = _READ_BUFFER, memoryview(_READ_BUFFER)
 
 
 def why_failed(error: OSError) -> tuple[str, str | None] | None:

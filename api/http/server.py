@@ -55,6 +55,8 @@ class Hooks:
     refusals: RefusalLog
     #: How many uploads are being received.
     running: Callable[[], int]
+    #: Told at the signal: what only waits is to end at once.
+    draining: Callable[[], None]
     stopping: Callable[[], None]
     reload: Callable[[], Coroutine[Any, Any, None]]
     #: A line on how the service is doing.
@@ -95,6 +97,7 @@ class Server:
         await self._stopping.wait()
         sd_notify.stopping(self._hooks.drain_s())
         log("api.draining", uploads=self._hooks.running())
+        self._hooks.draining()
         await self._stop_accepting(listeners, servers)
         await self._drain()
         turning.cancel()

@@ -12,9 +12,21 @@ from api.queries.sight import Sight
 from api.queries.task_query import Question, merge
 from daemon.errors import QueueFault, Rejected
 from daemon.model.task import PENDING, State, Task
+from daemon.model.upload import Upload
 from daemon.spool import Receive, Room
 from daemon.state.layout import Layout
-from daemon.task_queue import Intake, Total, open_intake
+from daemon.task_queue import (
+    Command,
+    CommandAnswer,
+    Happened,
+    Intake,
+    Notice,
+    NoticeState,
+    Position,
+    Total,
+    WebhookStanding,
+    open_intake,
+)
 
 #: Tasks that are in memory of each shard while a page is made.
 STEP: Final = 64
@@ -56,6 +68,11 @@ class Reader:
         #: What waited in each shard when it could last be read.
         self._pending = [Waiting()] * shards
 
+    @property
+    def shards(self) -> int:
+        """How many shards there are."""
+        return len(self._queues)
+
     def find(self, task_id: str, sees: Callable[[Task], bool]) -> Task | None:
         """The task of that id, or None; every shard is asked, whether it is there and seen or not.
 
@@ -73,6 +90,10 @@ class Reader:
         if seen is None and trouble is not None:
             raise trouble
         return seen
+
+    def newer_known(self, upload: Upload) -> bool:
+        """True when an upload to the same path with a later id is in the queue, finished or not. Raises as `find`."""
+        return self._ask(upload.destination.shard(self.shards), lambda queue: queue.newer_known(upload))
 
     def newest(self, question: Question, sight: Sight) -> Iterator[Task]:
         """All tasks that are asked for and seen, newest first, read as they are taken. Raises as `find`."""
@@ -128,6 +149,73 @@ class Reader:
         """What waits of that client and of all that act under it. Raises as `find`."""
         totals = [self._ask(shard, lambda queue: queue.pending_under(client)) for shard in range(len(self._queues))]
         return Total(sum(total.tasks for total in totals), sum(total.size_bytes for total in totals))
+
+    def beats(self) -> tuple[int, ...]:
+        """Numbers that are others whenever something has happened in a shard. Never blocks."""
+        return tuple(queue.beat() for queue in self._queues)
+
+    def positions(self) -> tuple[Position, ...]:
+        """Where the newest event of each shard is. Raises as `find`."""
+        return tuple(self._ask(shard, lambda queue: queue.position()) for shard in range(len(self._queues)))
+
+    def happened(self, shard: int, after: Position, limit: int, *, tasks: bool = False) -> Happened:
+        """Up to `limit` events of a shard after a position, with `tasks` also these. Raises as `find`."""
+        return self._ask(shard, lambda queue: queue.happened(after, limit, tasks=tasks))
+
+    def find_all(self, shard: int, task_ids: Sequence[str]) -> list[Task]:
+        """Those of these tasks that are in a shard, whoever may see them. Raises as `find`."""
+        return self._ask(shard, lambda queue: queue.find_all(task_ids))
+
+    def ask(self, shard: int, commands: Sequence[Command]) -> list[int]:
+        """Ask a shard's worker for something, durably; the numbers of the commands. Raises as `find`."""
+        return self._ask(shard, lambda queue: queue.ask(commands))
+
+    def answers(self, shard: int, numbers: Sequence[int]) -> dict[int, CommandAnswer]:
+        """What became of those of these commands that are still known. Raises as `find`."""
+        return self._ask(shard, lambda queue: queue.answers(numbers))
+
+    def asked(self, shard: int, at: float, by: str) -> dict[str, int]:
+        """The numbers of the commands of exactly that time and name, by the ids of their tasks. Raises as `find`."""
+        return self._ask(shard, lambda queue: queue.asked(at, by))
+
+    def pending_commands(self, shard: int) -> int:
+        """How many commands wait for a shard's worker. Raises as `find`."""
+        return self._ask(shard, lambda queue: queue.pending_commands())
+
+    def epoch(self, shard: int) -> str:
+        """What tells the database of a shard from the one that takes its place. Raises as `find`."""
+        return self._ask(shard, lambda queue: queue.position()).epoch
+
+    def find_each(self, task_ids: Sequence[str]) -> list[Task]:
+        """Those of these tasks that are in any shard, whoever may see them; what cannot be read is left out."""
+        found: list[Task] = []
+        for shard in range(len(self._queues)):
+            with suppress(Rejected):
+                found += self.find_all(shard, task_ids)
+        return found
+
+    def webhook_standings(self) -> list[list[WebhookStanding]]:
+        """How the webhooks stand in each shard. Raises as `find`."""
+        return [self._ask(shard, lambda queue: queue.webhook_standings()) for shard in range(len(self._queues))]
+
+    def notices(self, webhook: str, state: NoticeState | None, before: str | None, limit: int) -> list[Notice]:
+        """Up to `limit` notices to a webhook, newest first, with ids under `before`. Raises as `find`."""
+        found = [notice for shard in range(len(self._queues))
+                 for notice in self._ask(shard, lambda queue: queue.notices(webhook, state, before, limit))]
+        return sorted(found, key=lambda notice: notice.message_id, reverse=True)[:limit]
+
+    def find_notice(self, message_id: str) -> Notice | None:
+        """The notice of that id, or None. Raises as `find`."""
+        for shard in range(len(self._queues)):
+            found = self._ask(shard, lambda queue: queue.find_notice(message_id))
+            if found is not None:
+                return found
+        return None
+
+    def replay(self, webhook: str, message_id: str) -> int | None:
+        """Have a notice sent again; return the shard that it is in, or None when there is none. Raises as `find`."""
+        return next((shard for shard in range(len(self._queues))
+                     if self._ask(shard, lambda queue: queue.replay(webhook, message_id))), None)
 
     def _count(self, shard: int) -> Waiting:
         totals = self._ask(shard, lambda queue: queue.totals(PENDING)).values()

@@ -1,22 +1,33 @@
 """Questions about tasks: one, or a page of them, over all shards."""
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from api.http.description import NumberParameter, Parameter, names
 from api.http.parameters import read_instance, read_query
 from api.http.response import json_bytes
 from daemon.config import Config
 from daemon.errors import Rejected
-from daemon.model.names import check_project, is_client, printable
+from daemon.model.names import (
+    INSTANCE,
+    INSTANCE_RULE,
+    MAX_CLIENT,
+    PROJECT,
+    PROJECT_RULE,
+    REMOTE,
+    check_project,
+    is_client,
+    printable,
+)
+from daemon.model.schema import answer, many, one_of, or_null, text
 from daemon.model.task import State, Task
-from daemon.model.upload import Destination, Upload, is_task_id
-from daemon.model.view import describe
+from daemon.model.upload import TASK_ID, Destination, Upload, is_task_id
+from daemon.model.view import TASK, describe, describe_whole
 
-PARAMETERS: Final = frozenset({"state", "instance", "project", "client", "limit", "after"})
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
 #: A page of tasks ends once it has so many bytes, though more tasks were asked for: their paths may be long.
@@ -25,6 +36,27 @@ MAX_PAGE_BYTES: Final = 2**20
 ADDRESS: Final = "/v1/tasks"
 
 _STATES: Final = {state.label: state for state in State}
+_LIMIT: Final = NumberParameter("limit", MAX_LIMIT, DEFAULT_LIMIT, "how many at most")
+#: The parameters that choose tasks.
+FILTERS: Final = (
+    Parameter(name="state", meaning="in these states", schema=many(one_of(_STATES), least=1), commas=True),
+    Parameter(name="instance", meaning="of this instance, or `remote:instance`",
+              schema=text(INSTANCE_RULE, pattern=f"(?:{REMOTE}:)?{INSTANCE}"),
+              refuses=("bad_query", "bad_instance", "unknown_remote")),
+    Parameter(name="project", meaning="the project of `instance`, with which it goes", without="the remote's `project`",
+              schema=text(PROJECT_RULE, pattern=PROJECT), refuses=("bad_project",)),
+    Parameter(name="client", meaning="sent by this identity", schema=text(least=1, most=MAX_CLIENT)),
+)
+#: The parameters of GET /v1/tasks.
+PAGE_PARAMETERS: Final = (*FILTERS, _LIMIT, Parameter(
+    name="after", meaning="older than this task: `next` of the page before has it", schema=text(pattern=TASK_ID)))
+PARAMETERS: Final = names(PAGE_PARAMETERS)
+
+#: What `describe_page` makes.
+PAGE: Final = answer("TaskPage", {
+    "tasks": many(TASK),
+    "next": or_null(text("the address of the next page, if there may be one")),
+})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +94,18 @@ class Question:
 
 def read_question(query: bytes, config: Config) -> Question:
     """Read the parameters of GET /v1/tasks. Raises Rejected."""
-    parameters = read_query(query, PARAMETERS)
+    return question_of(read_query(query, PARAMETERS), config)
+
+
+def question_of(parameters: dict[str, str], config: Config) -> Question:
+    """What parameters ask for, each of which is known. Raises Rejected."""
     after = parameters.get("after")
     if after is not None and not is_task_id(after):
         raise Rejected("bad_query", "`after` is not the id of a task.")
-    client = parameters.get("client")
-    if client is not None and not is_client(client):
-        raise Rejected("bad_query", "`client` cannot be the name of a client.")
     return Question(
-        states=_states(parameters.get("state")), instance=_instance(parameters, config), client=client,
-        limit=_limit(parameters.get("limit")), after=after, parameters=tuple(parameters.items()))
+        states=read_states(parameters.get("state")), instance=read_place(parameters, config),
+        client=read_client(parameters.get("client")),
+        limit=_LIMIT.read(parameters), after=after, parameters=tuple(parameters.items()))
 
 
 def merge(pages: Iterable[Iterable[Task]]) -> Iterator[Task]:
@@ -98,10 +132,18 @@ def describe_page(tasks: Iterable[Task], question: Question) -> dict[str, Any]:
 def describe_new(upload: Upload, task_id: str) -> dict[str, Any]:
     """A task that was just made for `upload`, for its client."""
     task = Task(order=0, upload=replace(upload, task_id=task_id), state=State.QUEUED, updated_at=upload.created_at)
-    return describe(task)
+    return describe_whole(task)
 
 
-def _states(text: str | None) -> frozenset[State]:
+def read_client(text: str | None) -> str | None:
+    """The client that a parameter names. Raises Rejected."""
+    if text is not None and not is_client(text):
+        raise Rejected("bad_query", "`client` cannot be the name of a client.")
+    return text
+
+
+def read_states(text: str | None) -> frozenset[State]:
+    """The states that a parameter names, none for no parameter. Raises Rejected."""
     if text is None:
         return frozenset()
     names = text.split(",")
@@ -112,7 +154,8 @@ def _states(text: str | None) -> frozenset[State]:
     return frozenset(_STATES[name] for name in names)
 
 
-def _instance(parameters: dict[str, str], config: Config) -> Destination | None:
+def read_place(parameters: Mapping[str, str], config: Config) -> Destination | None:
+    """The instance that `instance` and `project` name; its path does not matter. Raises Rejected."""
     given = parameters.get("instance")
     if given is None:
         if "project" in parameters:
@@ -120,11 +163,3 @@ def _instance(parameters: dict[str, str], config: Config) -> Destination | None:
         return None
     remote, instance = read_instance(given)
     return Destination(remote, check_project(parameters.get("project", config.project_of(remote))), instance, "/")
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return DEFAULT_LIMIT
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:5]) <= MAX_LIMIT and len(text) <= 4):
-        raise Rejected("bad_query", f"`limit` is a number from 1 to {MAX_LIMIT}.")
-    return int(text)

@@ -1,15 +1,14 @@
-"""The addresses of the service and their answers. Starlette finds the way; nothing else of it is used."""
+"""The addresses of uploads, tasks and health, and their answers."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Final
 
-from starlette.routing import Route, Router
-
 from api.access.identify import Doorkeeper
+from api.access.requester import Requester
+from api.following.outcomes import Outcomes
+from api.http.description import Handler
 from api.http.early_response import EarlyAnswers
 from api.http.parameters import check_configured, collect, read_query
 from api.http.peers import Shares
@@ -29,95 +28,29 @@ from api.http.response import (
 )
 from api.live_config import LiveConfig
 from api.queries import task_query
+from api.queries.finder import Finder
 from api.queries.sight import Sight
 from api.routes import health
+from api.routes.described import LISTING, POSTING, PUTTING, SHOWING
+from api.routes.endpoint import Audit, Endpoint, Few, Route, find_way
 from api.routes.entrance import HEALTH, READINESS, entrance, tell_refused
-from api.routes.tokens import TokenRoutes
 from api.threads import joined
-from api.uploads.body import ClientGone
 from api.uploads.intake import Uploads
 from api.uploads.receive import Accepted
 from api.uploads.request import UploadRequest, read_put, read_upload, refuse_parameters
+from daemon.access.caller import Caller
 from daemon.access.decide import decide
 from daemon.config import Config
-from daemon.errors import CourierError, Rejected
+from daemon.errors import Rejected
 from daemon.model.grant import Permission
 from daemon.model.names import printable
-from daemon.model.task import Task
+from daemon.model.task import OUTCOMES, Task
 from daemon.model.upload import is_task_id
-from daemon.model.view import describe
-from daemon.process.shared_counts import Column, SharedCounts
+from daemon.model.view import describe_whole
 
-Handler = Callable[[Scope, Receive], Awaitable[Answer]]
-Audit = Callable[[Scope, Rejected], None]
-Refuse = Callable[[CourierError], Answer]
-
-#: The statuses of refusals for want of rights.
-REFUSALS_OF_RIGHTS: Final = frozenset({401, 403, 429})
 #: Pages of tasks that are in memory at once, in all processes together, at most a megabyte each.
 PAGES_AT_ONCE: Final = 64
 _NO_PARAMETERS: Final[frozenset[str]] = frozenset()
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """One address: the handler of each method, and how a refusal looks there."""
-
-    methods: Mapping[str, Handler]
-    refuse: Refuse = problem
-    #: The answer to any other method, when it is not a problem.
-    other_method: Answer | None = None
-    #: Told of each refusal.
-    audit: Audit | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        answer: Answer | None = self._mistake
-        try:
-            answer = await self._answer(scope, receive)
-        except Rejected as error:
-            answer = self.refuse(error)
-            if self.audit is not None:
-                self.audit(scope, error)
-        except (ClientGone, asyncio.CancelledError) as gone:
-            answer = None
-            if isinstance(gone, asyncio.CancelledError):
-                raise
-        finally:
-            if answer is not None:
-                await send_answer(send, answer)
-
-    @cached_property
-    def _mistake(self) -> Answer:
-        """What is sent when the handler makes a mistake of ours; the server logs the mistake."""
-        return self.refuse(CourierError("internal"))
-
-    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
-        method = scope["method"]
-        handler = self.methods.get("GET" if method == "HEAD" else method)
-        if handler is not None:
-            return await handler(scope, receive)
-        allowed = ", ".join([*self.methods, *(["HEAD"] if "GET" in self.methods else [])])
-        return (self.other_method or self.refuse(Rejected("method_not_allowed"))).plus(("Allow", allowed))
-
-
-class Few:
-    """An app of large answers: each is in memory until its client has read it, so only a few are made at once."""
-
-    def __init__(self, app: App, shares: Shares) -> None:
-        self._app = app
-        self._shares = shares
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or send it away."""
-        peer = scope["state"][PEER]
-        if not self._shares.take(peer):
-            await send_answer(send, problem(Rejected("too_busy")))
-            return
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            self._shares.give_back(peer)
 
 
 class Courier:
@@ -125,13 +58,32 @@ class Courier:
 
     def __init__(
         self, live: LiveConfig, uploads: Uploads, probe: health.Probe, threads: Executor, refusals: RefusalLog,
+        finder: Finder, outcomes: Outcomes,
     ) -> None:
         self._live = live
+        self._finder = finder
+        self._outcomes = outcomes
         self._refusals = refusals
         self._uploads = uploads
         self._probe = probe
         self._examiner = health.Examiner(probe, threads)
         self._threads = threads
+
+    def routes(self, pages: Shares, audit: Audit, delete: Handler, at_file: Callable[[App], App]) -> list[Route]:
+        """The addresses; `pages` has the pages that wait to be read in all API processes, `delete` deletes a task.
+
+        `at_file` adds to the address of a file what is not a whole upload in one request.
+        """
+        other_method = text_answer(405, "POST method required.")
+        file = at_file(Endpoint({"PUT": PUTTING.by(self.put_file)}))
+        return [
+            Route(UPLOAD, Endpoint({"POST": POSTING.by(self.post_upload)}, plain_problem, other_method)),
+            Route("/v1/instances/{instance}/files/{path:path}", file),
+            Route("/v1/tasks/{task_id}", Endpoint({"GET": SHOWING.by(self.get_task), "DELETE": delete}, audit=audit)),
+            Route("/v1/tasks", Few(Endpoint({"GET": LISTING.by(self.get_tasks)}, audit=audit), pages)),
+            Route(HEALTH, Endpoint({"GET": health.HEALTH_DESCRIPTION.by(self.get_health)})),
+            Route(READINESS, Endpoint({"GET": health.READINESS_DESCRIPTION.by(self.get_readiness)})),
+        ]
 
     async def post_upload(self, scope: Scope, receive: Receive) -> Answer:
         """POST /upload: answer in the sentence that its clients know."""
@@ -143,9 +95,10 @@ class Courier:
 
         state = scope["state"]
         request, accepted = await self._uploads.take(read, receive, state[PEER], state[REQUESTER])
+        waited = await self._outcomes.wait(scope, receive, accepted.task_id)
         sentence = (f"File '{request.display_name}' queued for processing"
                     f" on container '{request.destination.instance}'.")
-        return text_answer(202, sentence, *self._accepted_headers(accepted, state))
+        return text_answer(202, sentence, *self._accepted_headers(accepted, state), *waited)
 
     async def put_file(self, scope: Scope, receive: Receive) -> Answer:
         """PUT a file into an instance: answer with its task."""
@@ -153,10 +106,29 @@ class Courier:
         _, accepted = await self._uploads.take(
             lambda config: read_put(parts["instance"], parts["path"], scope["query_string"], headers, config), receive,
             state[PEER], state[REQUESTER])
-        # The first upload's task; its bytes may be there before its row is, after a repair.
-        task = await self._find(accepted.task_id, lambda _: True) if accepted.replayed else None
-        described = describe(task) if task else task_query.describe_new(accepted.upload, accepted.task_id)
-        return json_answer(202, described, *self._accepted_headers(accepted, state))
+        waited = await self._outcomes.wait(scope, receive, accepted.task_id)
+        described = await self.describe(accepted, state[REQUESTER], waited=bool(waited))
+        return json_answer(202, described, *self._accepted_headers(accepted, state), *waited)
+
+    async def describe(self, accepted: Accepted, requester: Requester, *, waited: bool) -> dict[str, Any]:
+        """The task of an upload that was accepted, as JSON values; as it is now if its outcome was `waited` for.
+
+        Raises Rejected when a task that was there before cannot be read.
+        """
+        task = None
+        if waited:
+            task = await self._find_own(accepted.task_id, requester)
+        elif accepted.replayed:
+            # The first upload's task; its bytes may be there before its row is, after a repair.
+            task = await self._finder.find(accepted.task_id, lambda _: True)
+        return describe_whole(task) if task else task_query.describe_new(accepted.upload, accepted.task_id)
+
+    async def _find_own(self, task_id: str, requester: Requester) -> Task | None:
+        """The task of who sent it a while ago; None when nobody would know him any more, or it cannot be read."""
+        with contextlib.suppress(Rejected):
+            await requester.again()
+            return await self._finder.find(task_id, lambda _: True)
+        return None
 
     def _accepted_headers(self, accepted: Accepted, state: Mapping[str, Any]) -> list[tuple[str, str]]:
         headers = [("Location", f"{task_query.ADDRESS}/{accepted.task_id}")]
@@ -169,19 +141,36 @@ class Courier:
         task_id = scope["path_params"]["task_id"]
         if not is_task_id(task_id):
             raise Rejected("task_not_found", f"{printable(task_id)!r} is not the id of a task.")
-        sight, hidden = Sight(scope["state"][REQUESTER].caller), list[str]()
+        requester = scope["state"][REQUESTER]
+        task = await self._find_seen(task_id, requester.caller, scope)
+        waited = () if task.state in OUTCOMES else await self._outcomes.wait(scope, receive, task_id)
+        if waited:
+            task = await self._find_seen(task_id, await self._still(requester, scope), scope)
+        return json_answer(200, describe_whole(task), *waited)
+
+    async def _still(self, requester: Requester, scope: Scope) -> Caller:
+        """Who asks, by now. Raises Rejected as at the first time."""
+        try:
+            return await requester.again()
+        except Rejected as error:
+            tell_refused(self._refusals, scope, error.code)
+            raise
+
+    async def _find_seen(self, task_id: str, caller: Caller, scope: Scope) -> Task:
+        """The task, if the caller may see it. Raises Rejected('task_not_found')."""
+        sight, hidden = Sight(caller), list[str]()
 
         def sees(task: Task) -> bool:
             code = sight.refusal(task)
             hidden.extend([code] if code else ())
             return code is None
 
-        task = await self._find(task_id, sees)
+        task = await self._finder.find(task_id, sees)
         if task is None:
             for code in hidden:
                 tell_refused(self._refusals, scope, code, sight.caller, task_id=task_id)
             raise Rejected("task_not_found")
-        return json_answer(200, describe(task))
+        return task
 
     async def get_tasks(self, scope: Scope, receive: Receive) -> Answer:
         """GET a page of tasks."""
@@ -200,7 +189,7 @@ class Courier:
 
     async def get_health(self, scope: Scope, receive: Receive) -> Answer:
         """GET /healthz: the process is up."""
-        return json_answer(200, {"status": "up"})
+        return json_answer(200, health.UP)
 
     async def get_readiness(self, scope: Scope, receive: Receive) -> Answer:
         """GET /readyz: whether uploads can be taken and delivered."""
@@ -208,37 +197,9 @@ class Courier:
         may_know = decide(scope["state"][REQUESTER].caller, Permission.METRICS) is None
         return json_answer(readiness.status, readiness.describe(reasons=may_know))
 
-    async def _find(self, task_id: str, sees: Callable[[Task], bool]) -> Task | None:
-        return await joined(self._threads.submit(self._probe.reader.find, task_id, sees))
-
-
-def build(
-    courier: Courier, tokens: TokenRoutes, live: LiveConfig, doorkeeper: Doorkeeper, refusals: RefusalLog,
-    counts: SharedCounts,
-) -> App:
-    """The ASGI app; `counts` has the pages that wait to be read in all API processes."""
-    other_method = text_answer(405, "POST method required.")
-    pages = Shares(lambda: PAGES_AT_ONCE, counts, Column.PAGES)
-    def audit(scope: Scope, error: Rejected) -> None:
-        if error.kind.status in REFUSALS_OF_RIGHTS:
-            tell_refused(refusals, scope, error.code, scope["state"][REQUESTER].caller)
-
-    all_tokens = Endpoint({"GET": tokens.get_page, "POST": tokens.post}, audit=audit)
-    router = Router(
-        [
-            Route(UPLOAD, Endpoint({"POST": courier.post_upload}, plain_problem, other_method)),
-            Route("/v1/instances/{instance}/files/{path:path}", Endpoint({"PUT": courier.put_file})),
-            Route("/v1/tasks/{task_id}", Endpoint({"GET": courier.get_task})),
-            Route("/v1/tasks", Few(Endpoint({"GET": courier.get_tasks}, audit=audit), pages)),
-            Route("/v1/tokens/{key_id}", Endpoint({"GET": tokens.get_one, "DELETE": tokens.delete}, audit=audit)),
-            # Who is slow to send keeps nobody from a page.
-            Route("/v1/tokens", Few(all_tokens, pages), methods=["GET"]),
-            Route("/v1/tokens", all_tokens),
-            Route(HEALTH, Endpoint({"GET": courier.get_health})),
-            Route(READINESS, Endpoint({"GET": courier.get_readiness})),
-        ],
-        redirect_slashes=False, default=_nothing_here)
-    return EarlyAnswers(entrance(router, live, doorkeeper, refusals))
+def build(routes: Sequence[Route], live: LiveConfig, doorkeeper: Doorkeeper, refusals: RefusalLog) -> App:
+    """The ASGI app that has these addresses."""
+    return EarlyAnswers(entrance(find_way(routes, _nothing_here), live, doorkeeper, refusals))
 
 
 async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:

@@ -6,10 +6,11 @@ from typing import Final
 from api.access.evidence import evidence_of
 from api.access.identify import NOBODY, Doorkeeper
 from api.access.requester import Requester
-from api.http.browser_origin import Sites, check, from_browser
+from api.http.browser_origin import Sites, allowed_page, check, from_browser
+from api.http.cors import is_preflight, preflight_answer, telling
 from api.http.forwarded import Forwarded, read_forwarded
-from api.http.parameters import collect
-from api.http.problem import refusal
+from api.http.parameters import Headers, collect
+from api.http.problem import TUS, refusal
 from api.http.refusal_log import RefusalLog
 from api.http.request_target import scheme_of, split
 from api.http.response import DOOR, FORWARDED, PEER, REQUESTER, VIA, App, Receive, Scope, Send, send_answer
@@ -24,6 +25,17 @@ from daemon.model.names import printable
 HEALTH: Final = "/healthz"
 #: Whether it is ready, for everybody; and why not, for who may know.
 READINESS: Final = "/readyz"
+#: The description of the service: for everybody.
+DESCRIPTION: Final = "/v1/openapi.json"
+#: Where nobody is asked who he is: what is answered is the same for all.
+_FOR_ALL: Final = frozenset({HEALTH, DESCRIPTION})
+
+#: Codes with which any request may be refused before its address is looked at.
+ENTRANCE_REFUSALS: Final = (
+    "bad_request", "bad_length", "incomplete_body", "unchecked_digest", "bad_forwarded", "cross_site", "unknown_host",
+    "long_head", "unknown_coding", "http_version", "too_busy", "internal")
+#: Codes of who asks, where that is asked.
+CREDENTIAL_REFUSALS: Final = ("no_credential", "bad_credential", "delegation_unreadable")
 
 
 def entrance(app: App, live: LiveConfig, doorkeeper: Doorkeeper, refusals: RefusalLog) -> App:
@@ -40,17 +52,24 @@ def entrance(app: App, live: LiveConfig, doorkeeper: Doorkeeper, refusals: Refus
             forwarded, scope["headers"] = read_forwarded(scope["headers"], state[VIA], live.proxies)
             state[FORWARDED] = forwarded
             if from_browser(scope["headers"]):
-                _check_browser(scope, authority, forwarded, live.config.api)
+                headers = collect(scope["headers"])
+                page = allowed_page(headers, live.config.api.cors_origins)
+                if page is not None:
+                    send = telling(send, page)
+                _check_browser(scope, headers, authority, forwarded, live.config.api)
+                if page is not None and is_preflight(scope["method"], headers):
+                    await send_answer(send, preflight_answer())
+                    return
         except Rejected as error:
             refusals.log("request.refused", peer=state[PEER], code=error.code, detail=error.detail)
-            await send_answer(send, refusal(scope["path"], error))
+            await send_answer(send, refusal(scope["path"], error, scope["method"]))
             return
         try:
-            if scope["path"] != HEALTH:
+            if not _is_open(scope["method"], scope["path"]):
                 state[REQUESTER] = await _who(scope, doorkeeper)
         except Rejected as error:
             tell_refused(refusals, scope, error.code)
-            await send_answer(send, refusal(scope["path"], error))
+            await send_answer(send, refusal(scope["path"], error, scope["method"]))
         else:
             await app(scope, receive, send)
 
@@ -68,6 +87,11 @@ def tell_refused(
                  target=printable(without_secrets(scope["path"])), **about)
 
 
+def _is_open(method: str, path: str) -> bool:
+    """True for what everybody is answered: whether the process is up, and what is spoken at the addresses of tus."""
+    return path in _FOR_ALL or (method == "OPTIONS" and path.startswith(TUS))
+
+
 async def _who(scope: Scope, doorkeeper: Doorkeeper) -> Requester:
     again = partial(doorkeeper.identify, evidence_of(scope))
     try:
@@ -79,8 +103,10 @@ async def _who(scope: Scope, doorkeeper: Doorkeeper) -> Requester:
         raise
 
 
-def _check_browser(scope: Scope, authority: bytes | None, forwarded: Forwarded, api: Api) -> None:
+def _check_browser(
+    scope: Scope, headers: Headers, authority: bytes | None, forwarded: Forwarded, api: Api,
+) -> None:
     door = scope["state"][DOOR]
-    sites = Sites("https" if door.tls else "http", door.port, api.hosts, api.origins)
+    sites = Sites("https" if door.tls else "http", door.port, api.hosts, api.origins, api.cors_origins)
     asked_for = forwarded.host or (None if authority is None else authority.decode("latin-1"))
-    check(collect(scope["headers"]), asked_for, sites, forwarded.scheme or scheme_of(scope["raw_path"]))
+    check(headers, asked_for, sites, forwarded.scheme or scheme_of(scope["raw_path"]))

@@ -9,17 +9,42 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final
 
+from api.http.description import Content, Description, Outcome
 from api.queries.reader import Reader, free_bytes
 from api.threads import OneAtATime, joined
 from api.uploads.admission import Admission
 from daemon.config import Config
 from daemon.errors import CourierError, Rejected
+from daemon.model.schema import YES_OR_NO, answer, many, or_null, saying, text, whole_number
 from daemon.spool import Receive
 from daemon.state.layout import Layout
 from daemon.state.shard_lock import holder
 
 #: Whoever asks is answered within so many seconds.
 ANSWERS_WITHIN_S: Final = 5.0
+
+#: What GET /healthz says.
+UP: Final = {"status": "up"}
+_UP: Final = Content(schema=answer("Health", {"status": {"const": UP["status"]}}))
+HEALTH_DESCRIPTION: Final = Description(
+    operation_id="getHealth", group="The service", summary="Whether the process is up", for_everybody=True,
+    example="curl http://127.0.0.1:8420/healthz", outcomes={200: Outcome(meaning="It is.", content=_UP)})
+
+#: What `Readiness.describe` makes.
+READINESS_SCHEMA: Final = answer("Readiness", {
+    "ready": saying(YES_OR_NO, "whether uploads can be taken and delivered"),
+    "reasons": many(answer("Reason", {"code": text("stable, for programs"),
+                                      "message": text("for people")})),
+    "shards": many(answer("Shard", {"shard": whole_number(0),
+                                    "worker": or_null(whole_number(1, None, "a process id"))})),
+}, maybe=["reasons", "shards"])
+_READINESS: Final = Content(schema=READINESS_SCHEMA)
+READINESS_DESCRIPTION: Final = Description(
+    operation_id="getReadiness", group="The service", summary="Whether uploads can be taken and delivered",
+    text="Everybody is told whether it is ready. The reasons, and which shard has a worker, are for who has the right"
+    " `metrics`.", for_everybody=True, example="curl http://127.0.0.1:8420/readyz", outcomes={
+        200: Outcome(meaning="They can.", content=_READINESS),
+        503: Outcome(meaning="Something stands in the way.", content=_READINESS)})
 
 
 @dataclass(frozen=True)

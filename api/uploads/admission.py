@@ -14,6 +14,7 @@ from api.http.peers import Shares
 from api.queries.reader import Waiting
 from daemon.config import Limits
 from daemon.errors import Rejected
+from daemon.partials import Census
 from daemon.process.shared_counts import SharedCount
 
 #: Seconds after which the counts of the backlog are taken again.
@@ -97,6 +98,8 @@ class Admission:
     free_bytes: Callable[[], int]
     #: Why nothing can be stored, for people; None while all is well.
     trouble: Callable[[], str | None] = lambda: None
+    #: Resumable uploads that are not finished: their bytes are on their way, too.
+    partials: Census = field(default_factory=Census)
     #: What this process accepted since then.
     since: Waiting = field(default_factory=Waiting)
     draining: bool = False
@@ -132,16 +135,22 @@ class Admission:
 
         self.announced.add(size)
         place = Place(
-            self.unwritten, lambda: leaves_room(self.free_bytes(), self.unwritten.total, limits), give_back)
+            self.unwritten, lambda: leaves_room(self.free_bytes(), self._unwritten_bytes, limits), give_back)
         place.owe(size)
         return place
 
     def _check(self, limits: Limits) -> None:
+        partials = self.partials
         load = Load(
-            uploads=self.shares.taken, announced_bytes=self.announced.total, unwritten_bytes=self.unwritten.total)
+            uploads=self.shares.taken, unwritten_bytes=self._unwritten_bytes,
+            announced_bytes=self.announced.total + partials.present_bytes + partials.owed_bytes)
         code = refusal(limits=limits, waiting=self.waiting, load=load, free_bytes=self.free_bytes())
         if code is not None:
             raise Rejected(code)
+
+    @property
+    def _unwritten_bytes(self) -> int:
+        return self.unwritten.total + self.partials.owed_bytes
 
     def accepted(self, size: int) -> None:
         """Count one task of `size` bytes more in the backlog, until it is counted there."""

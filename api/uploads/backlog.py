@@ -1,11 +1,15 @@
 """Keeps the door's counts fresh: taken only while uploads come, by a thread of their own that no question holds up."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
-from api.queries.reader import Reader
+from api.queries.reader import Reader, Waiting
 from api.threads import OneAtATime, joined
-from api.uploads.admission import SNAPSHOT_S, Admission
+from api.uploads.admission import SNAPSHOT_S, Admission, Place
+from daemon.config import Limits
+from daemon.errors import Rejected
+from daemon.partials import Census
 from daemon.process.thread_pools import begin_pool
 
 #: Counts older than this are not used: an upload after a pause waits for new ones.
@@ -15,8 +19,10 @@ MAX_AGE_S: Final = 2.0
 class Backlog:
     """Asked before each upload."""
 
-    def __init__(self, reader: Reader, admission: Admission) -> None:
+    def __init__(self, reader: Reader, admission: Admission, census: Callable[[], Census] = Census) -> None:
+        """`census` tells what there is of resumable uploads; it may raise Rejected."""
         self._reader = reader
+        self._census = census
         self._thread = begin_pool(1, "count")
         self._admission = admission
         self._clock = asyncio.get_running_loop().time
@@ -32,6 +38,18 @@ class Backlog:
         if age_s > MAX_AGE_S:
             await asyncio.shield(taking)
 
+    async def admit(self, length: int | None, peer: str, limits: Limits) -> Place:
+        """The place of an upload, decided with counts that are fresh; see `Admission.admit`."""
+        await self.freshen()
+        try:
+            return self._admission.admit(length, peer, limits)
+        except Rejected as error:
+            if error.code != "backlog_full":
+                raise
+        # Something may be counted twice: nobody is refused for that.
+        await self.renew()
+        return self._admission.admit(length, peer, limits)
+
     async def renew(self) -> None:
         """Take counts that begin after now: nothing is counted twice then."""
         if (running := self._taking.running) is not None:
@@ -44,5 +62,15 @@ class Backlog:
 
     async def _take(self) -> None:
         began, before = self._clock(), self._admission.since
-        self._admission.refresh(await joined(self._thread.submit(self._reader.waiting)), before)
+        counted, census = await joined(self._thread.submit(self._count))
+        self._admission.refresh(counted, before)
+        self._admission.partials = census or self._admission.partials
         self._taken_at = began
+
+    def _count(self) -> tuple[Waiting, Census | None]:
+        try:
+            census = self._census()
+        except Rejected:
+            # The last one counts on.
+            census = None
+        return self._reader.waiting(), census

@@ -4,16 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from api.http.client_gone import ClientGone as ClientGone
 from api.http.pace import Pace
 from api.http.response import Receive
 from daemon.errors import Rejected
 
 #: A deadline is moved once so much of its time has gone by.
 SLACK: Final = 0.05
-
-
-class ClientGone(Exception):  # not an error of ours: there is nobody left to tell
-    """Raised when the client went away before its body was whole: keep nothing, answer nothing."""
 
 
 class Body:
@@ -35,6 +32,7 @@ class Body:
         self._waited_s = 0.0
         self._too_large = too_large
         self._refusal: Rejected | None = None
+        self._gathered: list[bytes] = []
         self._limit: asyncio.Timeout | None = None
         self._clock = asyncio.get_running_loop().time
         self.received_bytes = 0
@@ -47,11 +45,11 @@ class Body:
         """The next pieces: `at_least` bytes and a little more, or all that was left when the body ended.
 
         Raises Rejected('too_large', 'too_slow' or 'incomplete_body'), what `refuse` was given, what `unannounced`
-        raises, and ClientGone.
+        raises, and ClientGone: keep nothing then.
         """
         if self._refusal is not None:
             raise self._refusal
-        pieces: list[bytes] = []
+        pieces = self._gathered = list[bytes]()
         wanted = self.received_bytes + at_least
         moved_at = self._clock()
         try:
@@ -71,7 +69,13 @@ class Body:
             self._limit = None
         if self._unannounced is not None:
             await self._unannounced(sum(map(len, pieces)))
+        self._gathered = []
         return pieces
+
+    def rest(self) -> list[bytes]:
+        """The pieces that had come when `pieces` raised; none after that."""
+        rest, self._gathered = self._gathered, []
+        return rest
 
     def refuse(self, refusal: Rejected) -> None:
         """Take no more of it: whoever reads gets the refusal. What is whole already stays so."""

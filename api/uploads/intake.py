@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from api.access.amounts import Amounts, Use
 from api.access.quotas import Admitted, Headers, Quotas
@@ -15,15 +15,14 @@ from api.uploads.authorize import authorized
 from api.uploads.backlog import Backlog
 from api.uploads.body import Body, ClientGone
 from api.uploads.receive import Accepted, Receiver
+from api.uploads.recheck import recheck
 from api.uploads.request import UploadRequest
 from daemon.access.caller import Caller
-from daemon.access.decide import largest_file
-from daemon.config import Config, Limits
+from daemon.access.decide import decide, largest_file
+from daemon.config import Config
 from daemon.errors import Rejected
 from daemon.log import log
-
-#: From here on a status says that the service is in trouble, not the client.
-INTERNAL_SERVER_ERROR: Final = 500
+from daemon.model.grant import Permission
 
 
 class Uploads:
@@ -53,21 +52,36 @@ class Uploads:
         """
         began = self._clock()
         request = None
-        caller = requester.caller
-        who: dict[str, Any] = {"peer": peer, "root": caller.root, "client": caller.name, "address": caller.address}
         try:
             request = read(self._live.config)
-            request = authorized(request, caller, self._live.config)
+            request = authorized(request, requester.caller, self._live.config)
             accepted = await self._take(request, receive, peer, requester)
-        except Rejected as error:
-            self._refusals.log("upload.rejected", **who, code=error.code, detail=error.detail, **_about(request),
-                               **self._since(began))
+        except (Rejected, ClientGone) as end:
+            self.tell(end, peer, requester, **_about(request), **self._since(began))
             raise
-        except ClientGone:
-            self._refusals.log("upload.aborted", **who, **_about(request), **self._since(began))
-            raise
-        self._log_accepted(accepted, began)
+        log_accepted(accepted, **self._since(began))
         return request, accepted
+
+    async def expect(self, length: int | None, peer: str, requester: Requester) -> None:
+        """Look, before the first byte of `length`, whether an upload would be let in; nothing is kept of that.
+
+        Raises Rejected.
+        """
+        code = decide(requester.caller, Permission.UPLOAD)
+        if code is not None:
+            raise Rejected(code)
+        limits = self._live.config.limits
+        place = await self._backlog.admit(min(length or 0, limits.max_upload_bytes), peer, limits)
+        place.end()
+
+    def tell(self, end: Rejected | ClientGone, peer: str, requester: Requester, **about: Any) -> None:
+        """Log what ended an upload, or what should have become some."""
+        caller = requester.caller
+        who: dict[str, Any] = {"peer": peer, "root": caller.root, "client": caller.name, "address": caller.address}
+        if isinstance(end, Rejected):
+            self._refusals.log("upload.rejected", **who, code=end.code, detail=end.detail, **about)
+        else:
+            self._refusals.log("upload.aborted", **who, **about)
 
     def rate_headers(self, caller: Caller) -> Headers:
         """What his answers say about his rates."""
@@ -75,21 +89,15 @@ class Uploads:
 
     async def recheck(self) -> None:
         """End the uploads under way of who may not make them any more."""
-        for body, (requester, request) in list(self._running.items()):
-            try:
-                authorized(request, await requester.again(), self._live.config)
-            except Rejected as refusal:
-                # What cannot be looked up at the moment is looked up again.
-                if refusal.kind.status < INTERNAL_SERVER_ERROR:
-                    body.refuse(refusal)
+        await recheck(self._running, self._live)
 
     async def _take(self, request: UploadRequest, receive: Receive, peer: str, requester: Requester) -> Accepted:
-        config = self._live.config
-        await self._backlog.freshen()
         # The quotas last: what the service itself refuses takes nothing of them.
-        with (await self._admit(request.length, peer, config.limits) as place,
+        with (await self._backlog.admit(request.length, peer, self._live.config.limits) as place,
               await self._quotas.enter(requester.caller, request.length) as admitted):
-            async with self._amounts.using(requester.caller, request.length) as use:
+            # Of a file in a form they are used up as they come.
+            size = 0 if request.in_form else request.length
+            async with self._amounts.using(requester.caller, size) as use:
                 accepted = await self._receive(request, receive, requester, place, admitted, use)
                 use.nothing = accepted.replayed
         return accepted
@@ -98,7 +106,7 @@ class Uploads:
         self, request: UploadRequest, receive: Receive, requester: Requester, place: Place, admitted: Admitted,
         use: Use,
     ) -> Accepted:
-        body = self._body_of(request, receive, requester.caller, admitted)
+        body = self._body_of(request, receive, requester.caller, admitted, use)
         self._running[body] = requester, request
         try:
             accepted = await self._receiver.take(request, body, place)
@@ -109,35 +117,33 @@ class Uploads:
             self._admission.accepted(accepted.upload.size)
         return accepted
 
-    def _body_of(self, request: UploadRequest, receive: Receive, caller: Caller, admitted: Admitted) -> Body:
+    def _body_of(
+        self, request: UploadRequest, receive: Receive, caller: Caller, admitted: Admitted, use: Use,
+    ) -> Body:
+        async def unannounced(size: int) -> None:
+            await admitted.more(size)
+            await use.more(size)
+
         own = largest_file(caller)
         most = self._live.config.limits.max_upload_bytes
         smaller = own is not None and own < most
         return Body(receive, length=request.length, max_bytes=own if own is not None and smaller else most,
                     pace=self._live.pace(), too_large="size_not_allowed" if smaller else "too_large",
-                    unannounced=admitted.more)
-
-    async def _admit(self, length: int | None, peer: str, limits: Limits) -> Place:
-        try:
-            return self._admission.admit(length, peer, limits)
-        except Rejected as error:
-            if error.code != "backlog_full":
-                raise
-        # Something may be counted twice: nobody is refused for that.
-        await self._backlog.renew()
-        return self._admission.admit(length, peer, limits)
-
-    def _log_accepted(self, accepted: Accepted, began: float) -> None:
-        upload = accepted.upload
-        log("upload.replayed" if accepted.replayed else "upload.accepted", task_id=accepted.task_id,
-            instance=upload.destination.instance, project=upload.destination.project, path=upload.destination.path,
-            size=upload.size, sha256=upload.sha256, client=upload.client, **self._since(began))
-        for task_id, client in accepted.superseded.items():
-            log("upload.superseded", task_id=task_id, by=upload.task_id, instance=upload.destination.instance,
-                path=upload.destination.path, client=client)
+                    unannounced=unannounced)
 
     def _since(self, began: float) -> dict[str, Any]:
         return {"duration_ms": round((self._clock() - began) * 1000, 2)}
+
+
+def log_accepted(accepted: Accepted, **more: Any) -> None:
+    """Log an upload that is in the queue, and what it replaced."""
+    upload = accepted.upload
+    log("upload.replayed" if accepted.replayed else "upload.accepted", task_id=accepted.task_id,
+        instance=upload.destination.instance, project=upload.destination.project, path=upload.destination.path,
+        size=upload.size, sha256=upload.sha256, client=upload.client, **more)
+    for task_id, client in accepted.superseded.items():
+        log("upload.superseded", task_id=task_id, by=upload.task_id, instance=upload.destination.instance,
+            path=upload.destination.path, client=client)
 
 
 def _about(request: UploadRequest | None) -> dict[str, Any]:

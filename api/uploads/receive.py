@@ -9,7 +9,8 @@ while the next batch is being read; it holds up no small one.
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -60,6 +61,11 @@ class Receiver:
         self._threads = begin_pool(THREADS, "spool")
         self._hashing = begin_pool(HASHING_THREADS, "hash")
 
+    @property
+    def pools(self) -> tuple[Executor, Executor]:
+        """The threads that write large bodies, and those that hash them."""
+        return self._threads, self._hashing
+
     async def take(self, request: UploadRequest, body: Body, place: Place) -> Accepted:
         """Receive `body` and make it an upload. From its return on it is never lost.
 
@@ -100,7 +106,7 @@ class Receiver:
             if body.announced:
                 # Its room is kept.
                 place.owe(0)
-            await self._pump(partial(self._write, incoming, check), first, body, place)
+            await pump(self._threads, partial(self._write, incoming, check), first, body, place)
             completed = await joined(self._threads.submit(_complete, incoming, check, request))
         except BaseException:
             self._threads.submit(incoming.discard)
@@ -115,20 +121,21 @@ class Receiver:
         finally:
             hashing.result()
 
-    async def _pump(
-        self, write: Callable[[Sequence[bytes]], None], first: Sequence[bytes], body: Body, place: Place,
-    ) -> None:
-        """Read a batch while the one before is being written; come back when no thread writes any more."""
-        writing = self._threads.submit(write, first)
-        try:
-            while not body.ended:
-                batch = await body.pieces(BATCH_BYTES)
-                await joined(writing)
-                if not body.announced:
-                    place.expect(sum(map(len, batch)))
-                writing = self._threads.submit(write, batch)
-        finally:
+
+async def pump(
+    threads: Executor, write: Callable[[Sequence[bytes]], None], first: Sequence[bytes], body: Body, place: Place,
+) -> None:
+    """Read a batch while the one before is being written; come back when no thread writes any more."""
+    writing = threads.submit(write, first)
+    try:
+        while not body.ended:
+            batch = await body.pieces(BATCH_BYTES)
             await joined(writing)
+            if not body.announced:
+                place.expect(sum(map(len, batch)))
+            writing = threads.submit(write, batch)
+    finally:
+        await joined(writing)
 
 
 def _hash(incoming: Incoming, check: Check, pieces: Sequence[bytes]) -> None:
@@ -146,8 +153,18 @@ def _complete(incoming: Incoming, check: Check, request: UploadRequest) -> tuple
 def _upload_of(incoming: Incoming, check: Check, request: UploadRequest) -> Upload:
     sha256 = incoming.hexdigest()
     check.conclude(sha256)
+    return new_upload(request, incoming.size, sha256)
+
+
+def new_upload(request: UploadRequest, size: int, sha256: str) -> Upload:
+    """What the bytes become that were received for a request: a new task, with its place in the order of now."""
     return Upload(
-        task_id=str(uuid_utils.uuid7()), destination=request.destination, size=incoming.size, sha256=sha256,
+        task_id=str(uuid_utils.uuid7()), destination=request.destination, size=size, sha256=sha256,
         mode=request.mode, uid=request.uid, gid=request.gid, mkdirs=bool(request.mkdirs),
         display_name=request.display_name, created_at=time.time(), idempotency_key=request.idempotency_key,
         client=request.client)
+
+
+def chosen_anew(upload: Upload) -> Upload:
+    """The same bytes as another task, with its place in the order of now."""
+    return replace(upload, task_id=str(uuid_utils.uuid7()), created_at=time.time())

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl
 
+from api.http.description import Parameter, names
 from api.http.parameters import (
     Headers,
     header,
@@ -20,22 +21,33 @@ from api.http.parameters import (
     unescape,
 )
 from api.uploads.digests import Digest, announced
+from api.uploads.fields import (
+    CONTAINER_NAME,
+    CREATE_DIRS,
+    FILE_GID,
+    FILE_MODE,
+    FILE_PATH,
+    FILE_UID,
+    HOST_PATH,
+    IDEMPOTENCY_KEY,
+    PUT_QUERY,
+)
 from daemon.config import Config
 from daemon.errors import Rejected
 from daemon.model.names import CONTROL, check_path, check_project
 from daemon.model.upload import Destination
 
 #: The parameters that PUT knows.
-PUT_PARAMETERS: Final = frozenset({"project", "mode", "uid", "gid", "mkdirs"})
+PUT_PARAMETERS: Final = names(PUT_QUERY)
 
-_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
+_KEY: Final = re.compile(IDEMPOTENCY_KEY.schema["pattern"])
 #: Content-Encodings that change nothing.
 _PLAIN_CODINGS: Final = {b"identity", b""}
 _FORM: Final = b"multipart/form-data"
 #: Headers that make a PUT depend on what is there (RFC 9110, 13.1).
 _CONDITIONS: Final = frozenset({b"if-match", b"if-none-match", b"if-unmodified-since"})
 #: A path as Windows has it: after a drive's letter, or of another machine (UNC).
-_WINDOWS: Final = re.compile(r"[A-Za-z]:[/\\]|\\\\")
+WINDOWS_PATH: Final = re.compile(r"[A-Za-z]:[/\\]|\\\\")
 #: A display name is cut to this many characters.
 MAX_DISPLAY_NAME: Final = 255
 
@@ -55,29 +67,31 @@ class UploadRequest:
     idempotency_key: str | None
     #: Digests that the body must have.
     digests: frozenset[Digest]
-    #: Content-Length, or None for a chunked body.
+    #: Content-Length, or None for a chunked body and in a form.
     length: int | None
     #: The name of the identity that sends it; None for an anonymous one.
     client: str | None = None
+    #: True for a file of a form, whose length nobody can state.
+    in_form: bool = False
 
 
 def read_upload(headers: Headers, config: Config) -> UploadRequest:
     """Read a POST /upload: everything is in its headers."""
-    remote, instance = read_instance(header(headers, b"x-container-name", "bad_instance") or "")
-    path = header(headers, b"x-file-path", "bad_path") or ""
-    offered = _last_part(header(headers, b"x-host-path", "bad_name") or "")
+    remote, instance = read_instance(_given(headers, CONTAINER_NAME) or "")
+    path = _given(headers, FILE_PATH) or ""
+    offered = last_part(_given(headers, HOST_PATH) or "")
     if path.endswith("/"):
         if offered in {"", ".", ".."}:
             raise Rejected("bad_name")
         path += offered
     return UploadRequest(
         destination=Destination(remote, config.project_of(remote), instance, check_path(path)),
-        display_name=_displayed(offered or path.rsplit("/", 1)[-1]),
-        mode=read_mode(header(headers, b"x-file-mode", "bad_mode")),
-        uid=read_owner(header(headers, b"x-file-uid", "bad_owner")),
-        gid=read_owner(header(headers, b"x-file-gid", "bad_owner")),
-        mkdirs=read_flag(header(headers, b"x-create-dirs", "bad_flag")),
-        idempotency_key=_idempotency_key(headers), digests=announced(headers), length=read_length(headers))
+        display_name=displayed(offered or path.rsplit("/", 1)[-1]),
+        mode=read_mode(_given(headers, FILE_MODE)),
+        uid=read_owner(_given(headers, FILE_UID)),
+        gid=read_owner(_given(headers, FILE_GID)),
+        mkdirs=read_flag(_given(headers, CREATE_DIRS)),
+        idempotency_key=idempotency_key(headers), digests=announced(headers), length=read_length(headers))
 
 
 def read_put(instance: str, path: str, query: bytes, headers: Headers, config: Config) -> UploadRequest:
@@ -93,7 +107,7 @@ def read_put(instance: str, path: str, query: bytes, headers: Headers, config: C
         mode=read_mode(parameters.get("mode")),
         uid=read_owner(parameters.get("uid")), gid=read_owner(parameters.get("gid")),
         mkdirs=read_flag(parameters.get("mkdirs")),
-        idempotency_key=_idempotency_key(headers), digests=announced(headers), length=read_length(headers))
+        idempotency_key=idempotency_key(headers), digests=announced(headers), length=read_length(headers))
 
 
 def refuse_parameters(query: bytes) -> None:
@@ -105,8 +119,15 @@ def refuse_parameters(query: bytes) -> None:
 
 def read_length(headers: Headers) -> int | None:
     """The length of the body as announced, or None when it comes in chunks; `api.http.framing` let in one of both."""
+    if any(kind.lower().startswith(_FORM) for kind in headers.get(b"content-type", [])):
+        raise Rejected("wrapped_body", "The body is a form.")
+    return read_form_length(headers)
+
+
+def read_form_length(headers: Headers) -> int | None:
+    """The same for the body of a form."""
     lengths, encodings = headers.get(b"content-length", []), headers.get(b"transfer-encoding", [])
-    _check_wholeness(headers)
+    check_wholeness(headers)
     if encodings:
         return None
     if not lengths:
@@ -115,30 +136,34 @@ def read_length(headers: Headers) -> int | None:
     return int(lengths[0])
 
 
-def _check_wholeness(headers: Headers) -> None:
+def check_wholeness(headers: Headers) -> None:
     """Refuse a body that is not the file itself, and an upload that is only wanted under a condition."""
     if b"content-range" in headers:
         raise Rejected("bad_range")
     if not {coding.lower() for coding in headers.get(b"content-encoding", [])} <= _PLAIN_CODINGS:
         raise Rejected("wrapped_body", "The body has a Content-Encoding.")
-    if any(kind.lower().startswith(_FORM) for kind in headers.get(b"content-type", [])):
-        raise Rejected("wrapped_body", "The body is a form.")
     if not _CONDITIONS.isdisjoint(headers):
         raise Rejected("bad_condition")
 
 
-def _last_part(host_path: str) -> str:
+def _given(headers: Headers, field: Parameter) -> str | None:
+    return header(headers, field.field, field.refuses[0])
+
+
+def last_part(host_path: str) -> str:
     """The name of a file at its sender. Outside Windows a backslash is a letter like any other."""
-    path = host_path.replace("\\", "/") if _WINDOWS.match(host_path) else host_path
+    path = host_path.replace("\\", "/") if WINDOWS_PATH.match(host_path) else host_path
     return path.rsplit("/", 1)[-1]
 
 
-def _displayed(name: str) -> str:
+def displayed(name: str) -> str:
+    """The name of a file as it is kept, for people."""
     return CONTROL.sub("\ufffd", name)[:MAX_DISPLAY_NAME]
 
 
-def _idempotency_key(headers: Headers) -> str | None:
-    key = header(headers, b"idempotency-key", "bad_idempotency_key")
+def idempotency_key(headers: Headers) -> str | None:
+    """The key of a request, or None. Raises Rejected('bad_idempotency_key')."""
+    key = _given(headers, IDEMPOTENCY_KEY)
     if key is not None and not _KEY.fullmatch(key):
         raise Rejected("bad_idempotency_key")
     return key

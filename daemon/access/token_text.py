@@ -27,7 +27,9 @@ PATTERN: Final = rf"{PREFIX}_[0-9A-Za-z]{{{ID_LENGTH}}}_[0-9A-Za-z]{{{_SECRET_LE
 
 _WHOLE: Final = re.compile(PATTERN)
 _SHOWN: Final = re.compile(rf"({PREFIX}_[0-9A-Za-z]{{{ID_LENGTH}}})_[0-9A-Za-z]+")
-_ID: Final = re.compile(rf"[0-9A-Za-z]{{{ID_LENGTH}}}")
+#: The form of an id.
+ID: Final = rf"[0-9A-Za-z]{{{ID_LENGTH}}}"
+_ID: Final = re.compile(ID)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 

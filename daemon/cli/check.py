@@ -9,18 +9,21 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from daemon import config as configuration
 from daemon.access.openness import only_known_may
 from daemon.access.token_file import READERS, TokenState, read_tokens, readers_gid, token_file_of
 from daemon.cli.all_shards import shards_of
+from daemon.cli.check_result import CheckResult
 from daemon.cli.check_tls import tls_findings
+from daemon.cli.check_webhooks import sender_finding, webhook_findings
 from daemon.config import INSTALLED_FILE, Config
 from daemon.errors import CannotStart, CourierError
+from daemon.partials import open_partials
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
 from daemon.process.isolated import python
 from daemon.process.listeners import look_at
@@ -36,15 +39,6 @@ from daemon.task_queue.sqlite.versions import look_over
 INSTALLED_CREDENTIALS: Final = Path("/etc/incus-courier/credentials")
 #: Tokens that are named in one line.
 _NAMES_AT_MOST: Final = 10
-
-
-class CheckResult(NamedTuple):
-    """The answer to one question of the check."""
-
-    what: str
-    ok: bool
-    detail: str
-    hint: str = ""
 
 
 def check(config: Config, config_file: str | None) -> int:
@@ -64,6 +58,7 @@ def _findings(config: Config, config_file: str | None) -> Iterator[CheckResult]:
     yield from (CheckResult(*finding) for finding in tls_findings(config, installed=installed))
     # Before root gives its power away: only it and the API read them.
     yield _try("tokens", lambda: _check_tokens(token_file_of(configuration.find_file(config_file)), time.time()))
+    yield from webhook_findings(config)
     layout = Layout(config.state.path)
     try:
         owner = identity_to_take(layout)
@@ -75,6 +70,8 @@ def _findings(config: Config, config_file: str | None) -> Iterator[CheckResult]:
     if owner is not None:
         become(owner, layout)
     yield from _check_state(layout, config)
+    if config.webhooks:
+        yield sender_finding(config)
     yield from remotes
 
 
@@ -173,6 +170,10 @@ def _check_spool(layout: Layout, config: Config) -> str:
     incoming = spool.begin()
     incoming.write(b"check")
     incoming.discard()
+    with closing(open_partials(layout, spool)) as partials:
+        if not partials.is_in_place():
+            raise CourierError("storage_failed", f"{layout.partials} is no directory on the filesystem of"
+                                                 f" {layout.spool}, so every resumable upload is refused.")
     return f"writable, {_enough(spool.free_bytes(), config) // 2**20} MiB free"
 
 

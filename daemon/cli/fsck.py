@@ -5,13 +5,14 @@ needs the lock of each shard, so its worker must be stopped; a shard that is ser
 """
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
 from daemon.cli.all_shards import existing
-from daemon.config import Config
+from daemon.config import Config, Webhook
 from daemon.errors import Action, CannotStart, QueueFault
 from daemon.log import setup
 from daemon.model.upload import BUCKETS
@@ -39,7 +40,8 @@ def fsck(config: Config, *, repair: bool, as_json: bool) -> int:
     Raises CannotStart when there is no state, QueueFault and OSError when it cannot be read or written.
     """
     setup(config.log, "fsck")
-    run = _Run(existing(config), supersede=config.delivery.supersedes, repair=repair, as_json=as_json)
+    run = _Run(existing(config), supersede=config.delivery.supersedes, webhooks=config.webhooks, repair=repair,
+               as_json=as_json)
     run.everything(config.queue.shards)
     return run.ended()
 
@@ -51,8 +53,11 @@ def _note(text: str) -> None:
 class _Run:
     """One run: what it found, printed as it is found."""
 
-    def __init__(self, layout: Layout, *, supersede: bool, repair: bool, as_json: bool) -> None:
+    def __init__(
+        self, layout: Layout, *, supersede: bool, webhooks: Sequence[Webhook], repair: bool, as_json: bool,
+    ) -> None:
         self._layout = layout
+        self._webhooks = webhooks
         self._supersede = supersede
         self._repair = repair
         self._as_json = as_json
@@ -112,7 +117,8 @@ class _Run:
     def _finish_move(self, target: int) -> None:
         reason: str | None = "it was not asked for"
         if self._repair:
-            reason = reshard.migrate(self._layout, target, supersede=self._supersede, report=self._tell)
+            reason = reshard.migrate(self._layout, target, supersede=self._supersede, report=self._tell,
+                                     webhooks=self._webhooks)
             if reason:
                 _note(reason)
         self._tell(Finding(name="move_unfinished", detail=f"to {target} shards", repaired=reason is None))
@@ -142,7 +148,8 @@ class _Run:
         strangers = sum(self._strangers(shard, shards) for shard in range(shards))
         if not strangers:
             return
-        reason = reshard.gather(self._layout, shards, supersede=self._supersede, report=self._tell)
+        reason = reshard.gather(self._layout, shards, supersede=self._supersede, report=self._tell,
+                                webhooks=self._webhooks)
         if reason is None:
             self._tell(Finding(name="row_misplaced", detail=f"tasks of {strangers} instances", repaired=True))
         else:

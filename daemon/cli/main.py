@@ -67,7 +67,7 @@ def load_for_state(config: str | None = None) -> Config:
 
 @app.command()
 def serve(config: ConfigOption = None) -> None:
-    """Run the whole service in the foreground: the API and a worker for each shard."""
+    """Run the whole service in the foreground: the API, a worker for each shard, and the sender of webhooks."""
     from daemon.access.openness import only_known_may
     from daemon.process.serve import serve as run
 
@@ -90,6 +90,13 @@ def worker(
     """Run the worker of one shard."""
     load(config)
     _become("worker", "--shard", str(shard), *_file_option())
+
+
+@app.command()
+def sender(config: ConfigOption = None) -> None:
+    """Run the process that sends webhooks."""
+    load(config)
+    _become("sender", *_file_option())
 
 
 @app.command()
@@ -311,6 +318,76 @@ def rotate_token(
     from daemon.cli import token
 
     raise SystemExit(token.rotate(_config_file(config), name, keep=keep, as_json=json))
+
+
+webhooks = typer.Typer(no_args_is_help=True, help="Look at what webhooks are told, and have it sent again.")
+app.add_typer(webhooks, name="webhooks")
+
+HookArgument = Annotated[str, typer.Argument(metavar="NAME", help="The webhook's name.")]
+
+
+@webhooks.command("list")
+def list_webhooks(json: JsonOption = False, config: ConfigOption = None) -> None:
+    """List webhooks: what waits for each, what was given up, and how its last message fared."""
+    from daemon.cli import webhooks
+
+    raise SystemExit(webhooks.list_webhooks(load_for_state(config), as_json=json))
+
+
+@webhooks.command("show")
+def show_webhook(
+    what: Annotated[str, typer.Argument(metavar="NAME|ID", help="A webhook, or one message.")],
+    state: Annotated[str | None, typer.Option(
+        "--state", metavar="STATE", help="Only messages that are pending, delivered or failed.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
+    after: Annotated[str | None, typer.Option(metavar="ID", help="Go on after this message.")] = None,
+    json: JsonOption = False, config: ConfigOption = None,
+) -> None:
+    """Show the messages to a webhook, newest first; or all of one message."""
+    from daemon.cli import webhooks
+
+    raise SystemExit(webhooks.show(load_for_state(config), what, state=state, limit=limit, after=after, as_json=json))
+
+
+@webhooks.command()
+def replay(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Messages to send again.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All that were given up.")] = False,
+    webhook: Annotated[str | None, typer.Option("--webhook", metavar="NAME", help="Only those to this one.")] = None,
+    json: JsonOption = False, config: ConfigOption = None,
+) -> None:
+    """Send messages again, each under the id that it has."""
+    from daemon.cli import webhooks
+
+    loaded = load_for_state(config)
+    raise SystemExit(webhooks.replay(loaded, ids or (), failed=failed, webhook=webhook, as_json=json))
+
+
+@webhooks.command()
+def enable(name: HookArgument, config: ConfigOption = None) -> None:
+    """Send to a webhook again, what has waited first."""
+    _switch(name, config, on=True)
+
+
+@webhooks.command()
+def disable(name: HookArgument, config: ConfigOption = None) -> None:
+    """Send nothing to a webhook until it is enabled; what happens is kept for it."""
+    _switch(name, config, on=False)
+
+
+@webhooks.command("test")
+def try_webhook(name: HookArgument, config: ConfigOption = None) -> None:
+    """Send a message of the type webhook.test, and say how it fared."""
+    from daemon.cli import webhooks
+
+    raise SystemExit(webhooks.test(load_for_state(config), name))
+
+
+def _switch(name: str, config: str | None, *, on: bool) -> NoReturn:
+    from daemon.cli import webhooks
+
+    asked_by = invoking_user()
+    raise SystemExit(webhooks.switch(load_for_state(config), name, on=on, asked_by=asked_by))
 
 
 def _config_file(config: str | None) -> Path | None:

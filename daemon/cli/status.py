@@ -15,14 +15,17 @@ from typing import Any, Final
 from daemon.cli.all_shards import existing, shards_of
 from daemon.cli.format import age
 from daemon.cli.tables import show_table
+from daemon.cli.webhooks import notes_on
 from daemon.config import Config
 from daemon.errors import QueueFault
 from daemon.model.task import State
+from daemon.partials import count
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
 from daemon.process.output import say, say_json
 from daemon.state.layout import Layout
 from daemon.state.shard_lock import holder
-from daemon.task_queue import Operate, Survey, Total, open_existing
+from daemon.task_queue import Operate, Survey, Total, WebhookStanding, open_existing
+from daemon.webhooks.view import describe_webhook, overall
 
 #: The columns of the tables, and the states that each of them counts.
 _COLUMNS: Final = {
@@ -71,6 +74,8 @@ class ShardStatus:
     commands: int = 0
     #: Why the shard's queue cannot be read, or None.
     fault: str | None = None
+    #: How the webhooks stand in it.
+    webhooks: list[WebhookStanding] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
     instances: list[InstanceStatus] = field(default_factory=list)
     #: Other instances in which something waits.
@@ -83,6 +88,23 @@ class ShardStatus:
                 "more_instances": self.more_instances}
 
 
+@dataclass
+class PartialsStatus:
+    """Resumable uploads that are not finished."""
+
+    number: int = 0
+    #: Bytes that are here.
+    size_bytes: int = 0
+    #: How long the one has been silent to which nothing was added for longest; None when there is none.
+    oldest_age_s: float | None = None
+    #: Why they cannot be counted, or None.
+    fault: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """What there is of them as JSON values."""
+        return asdict(self)
+
+
 def status(config: Config, *, limit: int, every: bool, as_json: bool) -> int:
     """Print how the service stands, with the `limit` instances that have most to do, or with every one.
 
@@ -92,11 +114,14 @@ def status(config: Config, *, limit: int, every: bool, as_json: bool) -> int:
     look = partial(_print_every, as_json=as_json) if every else partial(_find_busiest, limit=limit)
     shards = [_read_shard(layout, shard, look) for shard in shards_of(layout, config)]
     keep_busiest(shards, limit)
+    hooks = overall(config.webhooks, [shard.webhooks for shard in shards])
     problems = list(problems_of(shards))
+    partials = _read_partials(layout)
     if as_json:
-        say_json({"shards": [shard.as_json() for shard in shards], "problems": problems})
+        say_json({"shards": [shard.as_json() for shard in shards], "partials": partials.as_json(),
+                  "webhooks": [describe_webhook(hook) for hook in hooks], "problems": problems})
     else:
-        _print(shards, problems)
+        _print(shards, [*notes_on(hooks), *_notes_on_partials(partials)], problems)
     return EXIT_FAILED if problems else EXIT_OK
 
 
@@ -119,8 +144,25 @@ def _read_shard(layout: Layout, shard: int, look: Callable[[ShardStatus, Survey]
     return found
 
 
+def _read_partials(layout: Layout) -> PartialsStatus:
+    try:
+        census = count(layout)
+    except FileNotFoundError:
+        # No version that knows them has started here yet.
+        return PartialsStatus()
+    except OSError as error:
+        return PartialsStatus(fault=f"{error.filename}: {error.strerror}")
+    oldest_age_s = None if census.oldest_at is None else _age_s(census.oldest_at)
+    return PartialsStatus(census.number, census.present_bytes, oldest_age_s)
+
+
+def _age_s(since: float) -> float:
+    return round(max(0.0, time.time() - since), 1)
+
+
 def _read_totals(found: ShardStatus, queue: Operate) -> None:
     found.commands = queue.pending_commands()
+    found.webhooks = queue.webhook_standings()
     found.counts = _counts(queue.totals(frozenset().union(*_COLUMNS.values())), queue.oldest_at())
 
 
@@ -152,7 +194,7 @@ def _counts(totals: Mapping[State, Total], oldest_at: float | None) -> Counts:
         tasks={column: sum(totals[state].tasks for state in states & totals.keys())
                for column, states in _COLUMNS.items()},
         size_bytes=sum(total.size_bytes for state, total in totals.items() if state in _KEEPS_BYTES),
-        oldest_age_s=None if oldest_at is None else round(max(0.0, time.time() - oldest_at), 1))
+        oldest_age_s=None if oldest_at is None else _age_s(oldest_at))
 
 
 def keep_busiest(shards: list[ShardStatus], limit: int) -> None:
@@ -178,10 +220,18 @@ def problems_of(shards: list[ShardStatus]) -> Iterator[str]:
         yield f"{dead} dead letters; see: incus-courier tasks list --state failed"
 
 
+def _notes_on_partials(partials: PartialsStatus) -> Iterator[str]:
+    if partials.number:
+        yield (f"{partials.number} resumable uploads are not finished: {partials.size_bytes} bytes, one silent for"
+               f" {age(partials.oldest_age_s or 0.0)}")
+    if partials.fault is not None:
+        yield f"The resumable uploads cannot be counted: {partials.fault}"
+
+
 # --- printing ----------------------------------------------------------------------------------------------
 
 
-def _print(shards: list[ShardStatus], problems: list[str]) -> None:
+def _print(shards: list[ShardStatus], notes: list[str], problems: list[str]) -> None:
     if any(shard.instances for shard in shards):
         _show_instances((shard.shard, instance) for shard in shards for instance in shard.instances)
         say()
@@ -190,6 +240,8 @@ def _print(shards: list[ShardStatus], problems: list[str]) -> None:
         say(f"and {more} more instances in which something waits; see: incus-courier status --all")
         say()
     show_table(("shard", "worker", "commands", *_COLUMNS, "bytes", "oldest"), map(_shard_row, shards))
+    for note in notes:
+        say(note)
     for problem in problems:
         say(f"! {problem}")
 

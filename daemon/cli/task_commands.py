@@ -52,14 +52,14 @@ class Reply:
 
 def ask(config: Config, chosen: Chosen, command: Command, *, wait: bool) -> list[Reply]:
     """Ask for it and return what became of it. Raises CannotStart and QueueFault."""
-    with open_all(config) as shards, _lease(config):
+    with open_all(config) as shards, lease(config):
         if chosen.ids:
             return _ask_by_id(config, shards, chosen.ids, command, wait=wait)
         return _ask_by_kind(config, shards, chosen, command, wait=wait)
 
 
 @contextmanager
-def _lease(config: Config) -> Iterator[None]:
+def lease(config: Config) -> Iterator[None]:
     """Keep the number of shards from being changed meanwhile."""
     layout = Layout(config.state.path)
     found = shard_count.read(layout)

@@ -5,7 +5,7 @@ Exit codes: EXIT_OK when all was done (or asked for, where no worker runs), EXIT
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from daemon.errors import ERRORS
 from daemon.model.names import printable
 from daemon.model.task import Task
 from daemon.model.upload import first_id_of
-from daemon.model.view import describe
+from daemon.model.view import describe, describe_whole
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK, Misused
 from daemon.process.output import say, say_json, warn
 from daemon.spool import open_spool
@@ -60,7 +60,7 @@ def show(config: Config, ids: Sequence[str], *, as_json: bool) -> int:
                 warn(f"{task_id}: {task}")
                 complete = False
             elif as_json:
-                _print_json([describe(task)])
+                _print_json([describe_whole(task)])
             else:
                 _print_task(task)
         return _code(complete and _tell_faults(shards))
@@ -103,7 +103,9 @@ def _row(task: Task, config: Config) -> list[object]:
 
 
 def _print_task(task: Task) -> None:
-    for key, value in describe(task).items():
+    described = describe_whole(task)
+    history, receipt = described.pop("history"), described.pop("receipt")
+    for key, value in described.items():
         if isinstance(value, dict):
             say(f"{key:16} {value['code']}: {value['message'] or ''}")
             hint = ERRORS[value["code"]].hint if value["code"] in ERRORS else ""
@@ -111,7 +113,17 @@ def _print_task(task: Task) -> None:
                 say(f"{'':16} {hint}")
         elif value not in {None, ""}:
             say(f"{key:16} {value}")
+    for number, attempt in enumerate(history):
+        ended = "done" if attempt["code"] is None else f"{attempt['code']}: {attempt['message'] or ''}"
+        say(f"{'' if number else 'history':16} {attempt['at']}  {attempt['duration_s']:.3f} s  {ended}")
+    if receipt is not None and receipt["delivered_at"] is not None:
+        say(f"{'receipt':16} {_sum_up(receipt)}")
     say()
+
+
+def _sum_up(receipt: Mapping[str, Any]) -> str:
+    known = [f"{key} {receipt[key]}" for key in ("mode", "uid", "gid", "way") if receipt[key] is not None]
+    return ", ".join([f"delivered at {receipt['delivered_at']}", *known])
 
 
 def _sentence(reply: Reply, command: Command) -> str:

@@ -5,9 +5,11 @@
 """
 
 import os
+from collections.abc import Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -31,6 +33,7 @@ from daemon.config import environment as variables
 from daemon.config import validators as values
 from daemon.errors import CannotStart
 from daemon.model.grant import KEYS, Grant
+from daemon.model.task import State
 from daemon.model.upload import MAX_ID
 
 #: Where an installed service has its configuration.
@@ -60,6 +63,10 @@ PathGlob = Annotated[str, AfterValidator(values.path_glob)]
 Ids = Annotated[str, AfterValidator(values.ids)]
 Project = Annotated[str, AfterValidator(values.project)]
 RemoteName = Annotated[str, AfterValidator(values.remote_name)]
+WebhookUrl = Annotated[str, AfterValidator(values.webhook_url)]
+WebhookSecret = Annotated[str, AfterValidator(values.webhook_secret)]
+Network = Annotated[str, AfterValidator(values.network)]
+StateLabel = Annotated[str, AfterValidator(values.state_label)]
 Uid = Annotated[int, Field(ge=0, le=MAX_ID)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Wait = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -96,6 +103,7 @@ class Api(Section):
     listen: Annotated[list[Address], RESTART] = Field(default=["127.0.0.1:8420"], min_length=1)
     hosts: list[Host] = []
     origins: list[Origin] = []
+    cors_origins: list[Origin] = []
     anonymous: Literal["auto", "none", "all"] = "auto"
     processes: Annotated[int, RESTART] = Field(default=0, ge=0, le=64)
     drain_s: Seconds = 60.0
@@ -104,6 +112,7 @@ class Api(Section):
     min_rate_bytes_s: Bytes = 1024
     keep_alive_s: Wait = 75.0
     max_connections: int = Field(default=512, ge=1, le=65536)
+    max_wait_s: int = Field(default=45, ge=0, le=3600)
 
     @property
     def process_count(self) -> int:
@@ -240,6 +249,14 @@ class Limits(Section):
     reserve_bytes: Bytes = 16 * 2**20
 
 
+class UploadsSection(Section):
+    """[uploads]: uploads that go on where they were cut off."""
+
+    expire_s: Wait = 86400.0
+    max_partials: int = Field(default=1000, ge=1)
+    max_partial_bytes: int = Field(default=2**38, ge=1)
+
+
 class Allowed(Section):
     """[delivery.allow]: the worker delivers nothing else, whatever is in the queue."""
 
@@ -300,6 +317,35 @@ class DeliverySection(Section):
         return int(self.dir_mode, 8)
 
 
+class Webhook(Section):
+    """One of [[webhooks]]: who is told what happens to tasks."""
+
+    name: HolderName
+    url: WebhookUrl
+    secret: WebhookSecret = Field(repr=False)
+    events: list[StateLabel] = Field(default=[State.DELIVERED.label, State.FAILED.label], min_length=1)
+    instances: list[NameGlob] = Field(default=["*"], min_length=1)
+
+    @property
+    def shown_url(self) -> str:
+        """The address for people, without its query: that may hold a secret."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}{parts.path}{'?…' if parts.query else ''}"
+
+    @property
+    def secret_file(self) -> Path | None:
+        """The file of its secrets, with $CREDENTIALS_DIRECTORY filled in where systemd set it; None: it has none."""
+        return None if self.secret.startswith("whsec_") else Path(_credential(self.secret))
+
+
+class SenderSection(Section):
+    """[sender]: the process that sends webhooks."""
+
+    socket: Annotated[str, RESTART] = ""
+    allow: list[Network] = []
+    try_timeout_s: Wait = 20.0
+
+
 class Retry(Section):
     """[retry]: when a transient failure is tried again, and when it is given up."""
 
@@ -316,6 +362,13 @@ class Retention(Section):
     delivered_s: Seconds = 604_800.0
     delivered_max: int = Field(default=100_000, ge=0)
     failed_s: Seconds = 0.0
+
+
+class EventsSection(Section):
+    """[events]: how far back whoever follows tasks can go on."""
+
+    keep_s: Seconds = 86_400.0
+    keep_most: int = Field(default=500_000, ge=0)
 
 
 class Log(Section):
@@ -344,9 +397,13 @@ class Config(BaseSettings):
     incus: Remote = Remote()
     remotes: dict[RemoteName, Remote] = Field(default_factory=dict)
     limits: Limits = Limits()
+    uploads: UploadsSection = UploadsSection()
     delivery: DeliverySection = DeliverySection()
+    webhooks: list[Webhook] = Field(default_factory=list)
+    sender: SenderSection = SenderSection()
     retry: Retry = Retry()
     retention: Retention = Retention()
+    events: EventsSection = EventsSection()
     log: Log = Log()
 
     @classmethod
@@ -367,11 +424,19 @@ class Config(BaseSettings):
 
     @model_validator(mode="after")
     def _names_are_one_holders(self) -> "Config":
-        for section, holders in (("certificates", self.certificates), ("peers", self.peers), ("users", self.users)):
-            names = [holder.name for holder in holders]
+        named: tuple[tuple[str, Sequence[Holder | Webhook]], ...] = (
+            ("certificates", self.certificates), ("peers", self.peers), ("users", self.users),
+            ("webhooks", self.webhooks))
+        for section, holders in named:
+            names = [str(getattr(holder, "name", "")) for holder in holders]
             if len(set(names)) < len(names):
                 raise ValueError(f"{section}: two have the same name")
         return self
+
+    @property
+    def sender_socket(self) -> Path:
+        """Where the sender listens: the configured path, else in the state directory; absolute."""
+        return Path(self.sender.socket).absolute() if self.sender.socket else self.state.path / "sender.sock"
 
     def remote(self, name: str) -> Remote | None:
         """The remote of that name, or None. `local` is the [incus] section."""
@@ -438,7 +503,8 @@ def _explain(error: ValidationError, file: Path | None) -> str:
         key = ".".join(str(part) for part in problem["loc"] if part != "[key]")
         if problem["type"] == "extra_forbidden":
             message = f"there is no such key{_nearest(problem['loc'])}"
-        else:
+        elif problem["loc"][0] != "webhooks":
+            # What belongs to a webhook may be its secret.
             message += f" (it is {problem['input']!r})"
         lines.append(f"  {key}: {message}{variables.origin(problem['loc'])}")
     return "\n".join(lines)

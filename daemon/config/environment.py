@@ -35,5 +35,5 @@ def _check_json(variable: str, text: str) -> None:
     try:
         json.loads(text)
     except ValueError as error:
-        raise ValueError(f"the variable {variable} must be JSON, for example '[\"127.0.0.1:8420\"]'"
-                         f" (it is {text!r})") from error
+        told = "" if "whsec_" in text else f" (it is {text!r})"
+        raise ValueError(f"the variable {variable} must be JSON, for example '[\"127.0.0.1:8420\"]'{told}") from error

@@ -1,19 +1,28 @@
 """What the values of the configuration may look like: pure checks that say what would be right."""
 
+import base64
 import ipaddress
 import re
 from typing import Final
+from urllib.parse import urlsplit
 
 from daemon.errors import Rejected
 from daemon.model.glob import check_name_glob, check_path_glob
 from daemon.model.grant import KEYS
 from daemon.model.names import check_project, check_remote
+from daemon.model.task import State
 from daemon.model.upload import is_mode
 
 #: The name of the remote that [incus] describes.
 LOCAL: Final = "local"
 #: Highest TCP port.
 _MAX_PORT: Final = 65535
+#: Longest address of a webhook, in characters.
+_MAX_URL: Final = 2048
+#: Secrets of one webhook while they are changed, and how long each is, in bytes (Standard Webhooks).
+_MOST_SECRETS: Final = 4
+_LEAST_SECRET: Final = 24
+_LONGEST_SECRET: Final = 64
 
 _LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
@@ -125,6 +134,74 @@ def account(text: str) -> str:
         # The machine's databases cannot even be asked for it.
         raise ValueError("must be the name or the number of a user or a group")
     return text
+
+
+def webhook_url(text: str) -> str:
+    """Return `text` if a webhook can be reached by it; raise ValueError if not."""
+    wrong = "must be an http:// or https:// URL with a host, without user, password and fragment"
+    if not (text.isascii() and text.isprintable()) or " " in text or len(text) > _MAX_URL:
+        raise ValueError(f"{wrong}, of visible ASCII characters")
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(wrong) from error
+    if parts.scheme not in {"http", "https"} or not host or port == 0 or "@" in parts.netloc or "#" in text:
+        raise ValueError(wrong)
+    if not (_HOST.fullmatch(host) or _is_address(host)):
+        raise ValueError(wrong)
+    return text
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(text))
+    except ValueError:
+        return False
+
+
+def webhook_secret(text: str) -> str:
+    """Return `text` if it is secrets with spaces between, or a path to a file of them; raise ValueError if not."""
+    if text.startswith("whsec_"):
+        read_secrets(text)
+    elif not text.startswith(("/", "$CREDENTIALS_DIRECTORY/")):
+        raise ValueError("must be a path to a file of secrets, absolute or below $CREDENTIALS_DIRECTORY,"
+                         " or whsec_BASE64")
+    return text
+
+
+def read_secrets(text: str) -> list[bytes]:
+    """The secrets in `text`, newest first: each whsec_BASE64 of 24 to 64 bytes. Raises ValueError; it tells none."""
+    words = text.split()
+    if not 1 <= len(words) <= _MOST_SECRETS:
+        raise ValueError(f"must have 1 to {_MOST_SECRETS} secrets")
+    return [_secret(word) for word in words]
+
+
+def _secret(word: str) -> bytes:
+    try:
+        found = base64.b64decode(word.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        found = b""
+    if not (word.startswith("whsec_") and _LEAST_SECRET <= len(found) <= _LONGEST_SECRET):
+        raise ValueError(f"a secret is whsec_BASE64 of {_LEAST_SECRET} to {_LONGEST_SECRET} bytes")
+    return found
+
+
+def state_label(text: str) -> str:
+    """Return `text` if it is the name of a state of a task; raise ValueError if not."""
+    labels = [state.label for state in State]
+    if text not in labels:
+        raise ValueError(f"must be one of: {', '.join(labels)}")
+    return text
+
+
+def network(text: str) -> str:
+    """Return `text` if it is an address or a network; raise ValueError if not."""
+    try:
+        return str(ipaddress.ip_network(text, strict=False))
+    except ValueError as error:
+        raise ValueError("must be an address or a network such as 10.0.0.0/8") from error
 
 
 def name_glob(text: str) -> str:

@@ -22,8 +22,8 @@ from daemon.model.text import escaped, escaped_json, is_plain
 _PRIORITY: Final = {"debug": "7", "info": "6", "warning": "4", "error": "3"}
 _RANK: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 #: The fields that a person reading the sentence wants to see in it, in this order.
-_IN_SENTENCE: Final = ("lines", "instance", "path", "size", "code", "detail", "listen", "shard", "reason", "verb",
-                      "asked_by")
+_IN_SENTENCE: Final = ("lines", "webhook", "instance", "path", "size", "code", "detail", "listen", "shard", "reason",
+                      "verb", "asked_by")
 
 _ENCODE: Final = json.JSONEncoder(ensure_ascii=False, default=repr).encode
 

@@ -12,8 +12,9 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final
 
-from daemon.model.glob import check_name_glob, check_path_glob
-from daemon.model.upload import MAX_ID, MAX_MODE, is_mode
+from daemon.model.glob import MAX_GLOB, check_name_glob, check_path_glob
+from daemon.model.schema import YES_OR_NO, Schema, many, one_of, text, whole_number
+from daemon.model.upload import MAX_ID, MAX_MODE, MODE, is_mode
 
 
 class Permission(StrEnum):
@@ -23,10 +24,11 @@ class Permission(StrEnum):
     #: To see tasks at the destinations that are allowed.
     READ = "read"
     CANCEL = "cancel"
+    #: To hold tasks, and to release them.
     HOLD = "hold"
     RETRY = "retry"
     DELETE = "delete"
-    #: To fetch the bytes of dead letters.
+    #: To fetch the bytes of dead letters, and of tasks that are held.
     SAVE = "save"
     #: To hand on a part of one's own rights.
     DELEGATE = "delegate"
@@ -114,6 +116,16 @@ def _plain(key: str, value: Any) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
+_NAME_GLOBS: Final = many(text(pattern=r"[^/\x00-\x1f\x7f-\x9f]+", most=MAX_GLOB), least=1)
+_PATH_GLOBS: Final = many(text(pattern=r"(?:/(?:\*\*|(?!\.{1,2}(?:/|$))(?![^/]*\*\*)[^/\x00-\x1f\x7f-\x9f]+)(?=/|$))+",
+                               most=MAX_GLOB), least=1)
+_RANGES: Final = many(text(pattern=r"[0-9]{1,10}(?:-[0-9]{1,10})?"), least=1)
+_RATE: Final[Schema] = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 2**63}
+_NETWORKS: Final = many({"anyOf": [{"const": UNIX}, {"type": "string", "format": "ipv4"},
+                                   {"type": "string", "format": "ipv6"},
+                                   text(pattern=r"[0-9a-fA-F.:]+/[0-9]{1,3}")]}, least=1)
+
+
 def _texts(value: object) -> list[str]:
     if not isinstance(value, list | tuple) or not value or not all(isinstance(text, str) for text in value):
         raise ValueError("must be a list of texts, and not empty")
@@ -196,6 +208,16 @@ KEYS: Final[Mapping[str, Callable[[object], Any]]] = {
     "max_uploads_s": _rate, "max_bytes_s": _rate, "max_pending_tasks": _count(1), "max_pending_bytes": _count(1),
     "max_uploads": _count(1), "max_total_bytes": _count(1), "modes": _modes, "uids": _ids, "gids": _ids,
     "mkdirs": _flag, "addresses": _networks,
+}
+
+#: What its plain value looks like.
+SCHEMAS: Final[Mapping[str, Schema]] = {
+    "may": many(one_of(Permission), least=1), "own": YES_OR_NO, "instances": _NAME_GLOBS, "projects": _NAME_GLOBS,
+    "remotes": _NAME_GLOBS, "paths": _PATH_GLOBS, "max_file_bytes": whole_number(0, 2**63 - 1),
+    "max_uploads_s": _RATE, "max_bytes_s": _RATE, "max_pending_tasks": whole_number(1, 2**63 - 1),
+    "max_pending_bytes": whole_number(1, 2**63 - 1), "max_uploads": whole_number(1, 2**63 - 1),
+    "max_total_bytes": whole_number(1, 2**63 - 1), "modes": text(pattern=MODE), "uids": _RANGES, "gids": _RANGES,
+    "mkdirs": YES_OR_NO, "addresses": _NETWORKS,
 }
 
 #: What each key means, for people. A key that is not given has the default of `Grant`.

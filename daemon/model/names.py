@@ -19,28 +19,38 @@ MAX_CLIENT: Final = 512
 
 #: A control character: Unicode's category Cc.
 CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_INSTANCE: Final = re.compile(r"(?!\d+\Z)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\Z")
-_PROJECT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}\Z")
-_REMOTE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}\Z")
+#: What the names are made of, as expressions that Python and ECMAScript read alike.
+INSTANCE: Final = r"(?![0-9]+$)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+#: The same for people.
+INSTANCE_RULE: Final = "1 to 63 of A-Z a-z 0-9 and -, no hyphen first or last, not digits alone"
+PROJECT_RULE: Final = "1 to 63 of A-Z a-z 0-9 and _ . -, none of the last two first"
+PROJECT: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}"
+REMOTE: Final = PROJECT
+#: A path below the root, but for the lengths in bytes, which no expression counts.
+RELATIVE_PATH: Final = (r"(?:(?!\.{1,2}(?:/|$))[^/\x00-\x1f\x7f-\x9f]{1,255}/)*"
+                        r"(?!\.{1,2}$)[^/\x00-\x1f\x7f-\x9f]{1,255}")
+_INSTANCE: Final = re.compile(INSTANCE)
+_PROJECT: Final = re.compile(PROJECT)
+_REMOTE: Final = re.compile(REMOTE)
 
 
 def check_instance(name: str) -> str:
     """Return `name` if Incus would take it as an instance's name; raise Rejected('bad_instance') if not."""
-    if not _INSTANCE.match(name):
+    if not _INSTANCE.fullmatch(name):
         raise Rejected("bad_instance", f"{printable(name)!r} is not a legal instance name.")
     return name
 
 
 def check_project(name: str) -> str:
     """Return `name` if it can be a project's name; raise Rejected('bad_project') if not."""
-    if not _PROJECT.match(name) or name in {".", ".."}:
+    if not _PROJECT.fullmatch(name) or name in {".", ".."}:
         raise Rejected("bad_project", f"{printable(name)!r} is not a legal project name.")
     return name
 
 
 def check_remote(name: str) -> str:
     """Return `name` if it can be a remote's name; raise Rejected('unknown_remote') if not."""
-    if not _REMOTE.match(name):
+    if not _REMOTE.fullmatch(name):
         raise Rejected("unknown_remote", f"{printable(name)!r} is not a legal remote name.")
     return name
 

@@ -40,6 +40,8 @@ class State(IntEnum):
 PENDING: Final = frozenset({State.QUEUED, State.PUSHING, State.DEFERRED, State.HELD})
 #: States after which nothing more happens and the bytes may go.
 FINISHED: Final = frozenset({State.DELIVERED, State.SUPERSEDED, State.CANCELLED})
+#: States in which it is known what became of a task; of a dead letter, until a person decides about it.
+OUTCOMES: Final = FINISHED | {State.FAILED}
 #: Every edge of the state machine; `task_queue` takes no other, and the docs are checked against it.
 TRANSITIONS: Final[dict[State, frozenset[State]]] = {
     State.QUEUED: frozenset({State.PUSHING, State.HELD, State.CANCELLED, State.SUPERSEDED, State.FAILED}),
@@ -52,6 +54,24 @@ TRANSITIONS: Final[dict[State, frozenset[State]]] = {
     State.SUPERSEDED: frozenset(),
     State.CANCELLED: frozenset(),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One push of a task that was tried and counted, and how it ended."""
+
+    #: When it ended, in seconds since the epoch.
+    at: float
+    #: How long it took, in seconds.
+    duration_s: float
+    #: The code of its error, and what it said; None when the file is in the instance.
+    code: str | None = None
+    message: str | None = None
+    #: Of a delivery: how it was done, and the permission bits and the owner that the file has now, where that is known.
+    way: str | None = None
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +97,8 @@ class Task:
     recheck: bool = False
     #: True when an attempt may have left its part file in the instance.
     left_part: bool = False
+    #: The last attempts, oldest first.
+    history: tuple[Attempt, ...] = ()
 
     @property
     def task_id(self) -> str:

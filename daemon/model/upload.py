@@ -12,14 +12,18 @@ from daemon.model.names import check_instance, check_path, check_project, check_
 
 #: Permission bits, with setuid, setgid and the sticky bit.
 MAX_MODE: Final = 0o7777
-_MODE: Final = re.compile(r"0?[0-7]{3}|[0-7]{4}")
+#: Permission bits as text.
+MODE: Final = r"0?[0-7]{3}|[0-7]{4}"
+_MODE: Final = re.compile(MODE)
 #: The highest uid and gid; the next number means "leave it" to chown(2).
 MAX_ID: Final = 2**32 - 2
 #: The largest number that SQLite stores.
 _MAX_SIZE: Final = 2**63 - 1
 #: The end of the year 9999, after which no date has four digits.
 END_OF_TIME_S: Final = 253_402_300_800
-_TASK_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+#: The form of a task id.
+TASK_ID: Final = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_TASK_ID: Final = re.compile(TASK_ID)
 _ENCODE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 #: Neither a client's name nor a key can hold it.

@@ -31,9 +31,17 @@ class Column(IntEnum):
     #: Uploads that are being received, and their bytes, of callers whose amounts are limited.
     QUOTA_TASKS = 5
     QUOTA_BYTES = 6
+    #: Streams of what happens to tasks.
+    STREAMS = 7
+    #: Clients that wait for the outcome of a task.
+    WAITING = 8
+    #: Requests that act on tasks, and files that are being fetched.
+    ACTIONS = 9
+    CONTENTS = 10
 
 
-_HELD: Final = (Column.CONNECTIONS, Column.UPLOADS, Column.PAGES, Column.QUOTA_TASKS, Column.QUOTA_BYTES)
+_HELD: Final = (Column.CONNECTIONS, Column.UPLOADS, Column.PAGES, Column.QUOTA_TASKS, Column.QUOTA_BYTES,
+                Column.STREAMS, Column.WAITING, Column.ACTIONS, Column.CONTENTS)
 #: Cells are signed 64-bit numbers.
 _FORMAT: Final = "q"
 _CELL_BYTES: Final = 8

@@ -1,9 +1,9 @@
 """The supervisor of a service of several processes: children that are started again when they die.
 
-`incus-courier serve` has API processes and workers as its children; the API's unit, where it is of several processes,
-those of the API. Children end when the supervisor ends, however it ends (`daemon.process.parent_death`). They are out
-of the terminal's reach, so that Ctrl-C is one signal to each of them, and a second Ctrl-C is the second. What they tell
-the service manager the supervisor tells for all of them (`daemon.process.relay`).
+`incus-courier serve` has API processes, workers and the sender as its children; the API's unit, where it is of several
+processes, those of the API. Children end when the supervisor ends, however it ends (`daemon.process.parent_death`).
+They are out of the terminal's reach, so that Ctrl-C is one signal to each of them, and a second Ctrl-C is the second.
+What they tell the service manager the supervisor tells for all of them (`daemon.process.relay`).
 """
 
 import contextlib
@@ -61,6 +61,11 @@ def worker_commands(config: Config, config_file: str | None) -> list[list[str]]:
     return [["worker", "--shard", str(shard), *_file(config_file)] for shard in range(config.queue.shards)]
 
 
+def sender_commands(config: Config, config_file: str | None) -> list[list[str]]:
+    """The module and the arguments of the sender, where there are webhooks."""
+    return [["sender", *_file(config_file)]] if config.webhooks else []
+
+
 def _file(config_file: str | None) -> list[str]:
     return ["--config", config_file] if config_file else []
 
@@ -91,7 +96,7 @@ class Supervisor:
         self._inherited = (*(door.socket.fileno() for door in doors), counts_fd)
         drains_s = [config.api.drain_s, *([config.delivery.drain_s] if with_workers else [])]
         self._drain_s = max(drains_s)
-        workers = worker_commands(config, config_file) if with_workers else []
+        workers = worker_commands(config, config_file) + sender_commands(config, config_file) if with_workers else []
         addresses = [door.inherited for door in doors]
         self._children = [_Child(words[0], words)
                           for words in api_commands(config, config_file, addresses, counts_fd) + workers]

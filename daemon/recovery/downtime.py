@@ -2,14 +2,12 @@
 
 import re
 import time
-from pathlib import Path
 from typing import Final
 
 from daemon.log import log
+from daemon.state.boot import boot_id
 from daemon.task_queue import Remember, TaskQueue
 
-#: The kernel's name for the time since its last boot.
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _BOOT_FACT: Final = "boot_id"
 _ALIVE_FACT: Final = "alive_at"
 #: Seconds since the epoch, up to the year 2286.
@@ -23,15 +21,16 @@ def catch_up(queue: TaskQueue) -> None:
 
     Only for the holder of the shard's lock; safe to repeat. Raises QueueFault.
     """
-    current = _BOOT_ID.read_text().strip()
+    current = boot_id()
     known = queue.fact(_BOOT_FACT)
-    if known not in {None, current}:
+    if known is not None and (current is None or known != current):
         queue.suspect_claims(_MOST_BEGUN)
+        queue.leave_numbers_out()
         rechecked = queue.recheck_unsynced()
         if rechecked:
             log("queue.rechecked", shard=queue.shard, tasks=rechecked)
     if known != current:
-        queue.remember(_BOOT_FACT, current)
+        queue.remember(_BOOT_FACT, current or "")
     alive_at = _time_in(queue.fact(_ALIVE_FACT))
     if alive_at is not None:
         queue.add_outages({"": max(0.0, time.time() - alive_at)})

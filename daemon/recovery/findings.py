@@ -32,7 +32,8 @@ def _table(*rows: tuple[str, str, str, str]) -> dict[str, FindingKind]:
 FINDINGS: Final[dict[str, FindingKind]] = _table(
     # --- a shard's database -------------------------------------------------------------------------------
     ("queue_damaged", "A shard's database is damaged, or has something in it that this program did not make.",
-     "It is moved to lost+found and rebuilt from the spool.",
+     "It is moved to lost+found and rebuilt from the spool. Lost are then the messages to webhooks that were not sent, "
+     "and which webhook is disabled.",
      "Check the disk, or find out who made what the message names. Ask again for what people had asked of tasks and "
      "was not done; retry or release with --force the dead letters and held uploads whose bytes are still wanted."),
     ("queue_emptied", "A shard's database is new although there are uploads in the spool.",

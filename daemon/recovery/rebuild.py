@@ -3,7 +3,7 @@
 Only for the holder of the shard's lock; and only while nobody appends if the database is of an older version, which is
 upgraded. A damaged one is moved to lost+found in one step, never mended in place; the spool holds every upload that is
 not finished, so the rows are made from it again, before anything is delivered. What that loses: attempts and due
-times, pending commands, the history of what is finished.
+times, pending commands, the history of what is finished, and the messages to webhooks that were not sent.
 """
 
 import time
@@ -54,10 +54,14 @@ def open_whole(
     log_lost = died and not notes.has_log(layout, shard)
     with closing(open_checked(layout)) as spool:
         queue, replaced = _open_or_replace(layout, shard, spool, report, damage or _noted(layout, shard))
+        if died and not replaced:
+            # If the log is damaged, what was told is taken back, and its numbers with it.
+            queue.leave_numbers_out(in_any_case=True)
         if replaced or not queue.is_complete or died:
             budget_s = None if log_lost or replaced or not queue.is_complete else _UNCLEAN_BUDGET_S
             restored, finished = _compare(queue, spool, shards, supersede=supersede, report=report, budget_s=budget_s)
             if restored and not replaced and (log_lost or not queue.is_complete):
+                queue.begin_epoch()
                 report(Finding(name="log_lost" if queue.is_complete else "queue_emptied", shard=shard, repaired=True))
             if finished:
                 queue.note_complete()

@@ -9,7 +9,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from daemon.errors import CannotStart
@@ -28,10 +28,12 @@ from daemon.state.shard_lock import ShardLock, pid_in
 from daemon.task_queue.sqlite import notes
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from daemon.task_queue.sqlite.versions import is_older
+from daemon.webhooks.telling import Hook, tell_all
 
 
 def take_shard(
     layout: Layout, shard: int, shards: int, patience: StartWait, *, supersede: bool, report: Callable[[Finding], None],
+    webhooks: Sequence[Hook] = (),
 ) -> ShardLock:
     """Take the lock of a shard under `shards` shards; move the queue to that number first if it has another.
 
@@ -46,7 +48,7 @@ def take_shard(
             if lock is not None:
                 lock.release()
             continue
-        reason = migrate(layout, shards, supersede=supersede, report=report)
+        reason = migrate(layout, shards, supersede=supersede, report=report, webhooks=webhooks)
         if reason is not None:
             patience.wait(reason)
 
@@ -66,9 +68,12 @@ def _try_lock(layout: Layout, shard: int) -> ShardLock | None:
 
 
 def migrate(
-    layout: Layout, shards: int, *, supersede: bool, report: Callable[[Finding], None],
+    layout: Layout, shards: int, *, supersede: bool, report: Callable[[Finding], None], webhooks: Sequence[Hook] = (),
 ) -> str | None:
-    """Move the queue to `shards` shards, if that is possible now: None when it is done, else what must happen first."""
+    """Move the queue to `shards` shards, if that is possible now: None when it is done, else what must happen first.
+
+    What `webhooks` have not been told yet is put into their outboxes first; these move, too.
+    """
     with _alone(layout) as holder:
         if holder is not None:
             return f"Process {holder} moves the queue to another number of shards, or waits to."
@@ -79,7 +84,7 @@ def migrate(
                 reason = _take_everything(layout, max(found.in_force, target), held)
                 if reason is not None:
                     return f"The queue is to be moved from {found.in_force} shards to {target}: {reason}"
-                _move(layout, found, target, supersede=supersede, report=report)
+                _move(layout, found, target, supersede=supersede, report=report, webhooks=webhooks)
             found = ShardCount(target)
         return None
 
@@ -99,13 +104,16 @@ def upgrade(
 
 
 def gather(
-    layout: Layout, shards: int, *, supersede: bool, report: Callable[[Finding], None],
+    layout: Layout, shards: int, *, supersede: bool, report: Callable[[Finding], None], webhooks: Sequence[Hook] = (),
 ) -> str | None:
-    """Move tasks that are in other shards than theirs, if that is possible now: None when it is done, else why not."""
+    """Move tasks that are in other shards than theirs, if that is possible now: None when it is done, else why not.
+
+    `webhooks` as for `migrate`.
+    """
     with ExitStack() as held:
         reason = _take_everything(layout, shards, held)
         if reason is None:
-            _move(layout, ShardCount(shards), shards, supersede=supersede, report=report)
+            _move(layout, ShardCount(shards), shards, supersede=supersede, report=report, webhooks=webhooks)
         return reason
 
 
@@ -142,6 +150,7 @@ def _take_everything(layout: Layout, shards: int, held: ExitStack) -> str | None
 
 def _move(
     layout: Layout, found: ShardCount, new: int, *, supersede: bool, report: Callable[[Finding], None],
+    webhooks: Sequence[Hook],
 ) -> None:
     began, old = time.monotonic(), found.in_force
     with ExitStack() as opened:
@@ -153,6 +162,10 @@ def _move(
         homes |= {queue.shard: queue for queue in sources}
         for queue in homes.values():
             catch_up(queue)
+        if found.moving_to is None:
+            # Later the events are those of the copying.
+            for queue in sources:
+                tell_all(queue, webhooks)
         shard_count.record(layout, ShardCount(old, moving_to=new))
         progress = _Progress()
         for source in sources:
@@ -160,7 +173,12 @@ def _move(
             for home, instance_keys in moving.items():
                 source.copy_to(homes[home], instance_keys, progress.add)
             source.forget_moved([key for keys in moving.values() for key in keys], progress.tell)
+        for source in sources:
+            if source.shard >= new:
+                source.move_outbox(homes[source.shard % new])
+        _keep_disabled(list(homes.values()))
         for queue in homes.values():
+            queue.begin_epoch()
             queue.note_complete()
             queue.compact()
         emptied = [queue.shard for queue in sources if queue.shard >= new and queue.is_empty()]
@@ -171,6 +189,18 @@ def _move(
         _remove(layout, shard)
     sync_directory(layout.queue)
     log("queue.resharded", old=old, new=new, tasks=progress.rows, duration_ms=round((time.monotonic() - began) * 1000))
+
+
+def _keep_disabled(queues: Sequence[SqliteDoctor]) -> None:
+    """What is disabled in one shard is in all of them."""
+    standings = {queue.shard: {found.name: found for found in queue.webhook_standings()} for queue in queues}
+    disabled = {name: found.disabled_why for each in standings.values() for name, found in each.items()
+                if found.disabled_at is not None}
+    for queue in queues:
+        for name, why in disabled.items():
+            known = standings[queue.shard].get(name)
+            if known is None or known.disabled_at is None:
+                queue.disable(name, why or "")
 
 
 def _remove(layout: Layout, shard: int) -> None:

@@ -5,7 +5,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from daemon import failpoints
 from daemon.errors import Rejected
@@ -18,17 +18,49 @@ _HELD_BYTES: Final = 256 * 1024
 _HELD_PIECES: Final = 512
 
 
+class Naming(Protocol):
+    """How a file that is on the disk gets its name in a bucket's directory, and how that is taken back."""
+
+    #: A descriptor of the directory that it leaves, and comes back to; None when it has no name before.
+    origin: int | None
+
+    def name(self, descriptor: int, directory: int, task_id: str) -> None:
+        """Give the open file its name in the directory. Raises OSError; it has none there then."""
+
+    def take_back(self, directory: int, task_id: str) -> None:
+        """Take the name from it. Raises OSError; it stays then."""
+
+
+class _Linked(Naming):
+    """An unnamed file is linked; when that is taken back, nothing is left of it."""
+
+    origin = None
+
+    def name(self, descriptor: int, directory: int, task_id: str) -> None:
+        failpoints.reach("spool.link")
+        os.link(f"/proc/self/fd/{descriptor}", task_id, dst_dir_fd=directory, follow_symlinks=True)
+
+    def take_back(self, directory: int, task_id: str) -> None:
+        os.unlink(task_id, dir_fd=directory)
+
+
+_LINKED: Final = _Linked()
+
+
 class FileIncoming:
     """An upload that is being received; see `daemon.spool.Incoming`. Every method may block on the disk."""
 
-    def __init__(self, descriptor: int, directory_of: Callable[[int], int]) -> None:
-        """`descriptor` is of an unnamed file; `directory_of` gives a descriptor of a bucket's directory."""
+    def __init__(self, descriptor: int, directory_of: Callable[[int], int], naming: Naming = _LINKED) -> None:
+        """`descriptor` is of a file without a name in a bucket; `directory_of` gives one of a bucket's directory."""
         self._directory_of = directory_of
+        self._naming = naming
         self._descriptor = descriptor
         self._digest = hashlib.sha256()
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._written_bytes = 0
+        #: So many of the first bytes are on the disk.
+        self._durable_bytes = 0
         self._reserved = False
         #: Its description follows its bytes; all of it is on the disk.
         self._ended = False
@@ -71,7 +103,7 @@ class FileIncoming:
 
     def _write_held(self) -> None:
         failpoints.reach("spool.write")
-        _write_all(self._descriptor, self._held, self._written_bytes)
+        write_all(self._descriptor, self._held, self._written_bytes)
         self._written_bytes += self._held_bytes
         self._held.clear()
         self._held_bytes = 0
@@ -119,7 +151,7 @@ class FileIncoming:
     def begin_sync(self, _upload: Upload) -> None:
         """Have it on its way to the disk; wait for nothing."""
         if not self._synced:
-            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(self._descriptor, self._durable_bytes, 0, os.POSIX_FADV_DONTNEED)
 
     def sync(self, _upload: Upload) -> None:
         """Wait until all of it is on the disk."""
@@ -131,9 +163,8 @@ class FileIncoming:
         """Lock it and give it its name."""
         fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         directory = self._directory_of(upload.destination.bucket)
-        failpoints.reach("spool.link")
-        os.link(f"/proc/self/fd/{self._descriptor}", upload.task_id, dst_dir_fd=directory, follow_symlinks=True)
-        sealed = FileSealed(upload, self._descriptor, directory)
+        self._naming.name(self._descriptor, directory, upload.task_id)
+        sealed = FileSealed(upload, self._descriptor, directory, self._naming)
         self._descriptor = -1
         return sealed
 
@@ -145,6 +176,12 @@ class FileSealed:
     upload: Upload
     _descriptor: int
     directory: int
+    naming: Naming = _LINKED
+
+    @property
+    def directories(self) -> tuple[int, ...]:
+        """The directories in which a name came or went; the new one first."""
+        return (self.directory,) if self.naming.origin is None else (self.directory, self.naming.origin)
 
     def release(self) -> None:
         """Let go of the file; it stays."""
@@ -185,15 +222,20 @@ def _try(
 
 def _sync_directories(answers: Sequence[Answer]) -> list[Answer]:
     """Make the names durable; who has one in a directory for which that fails may have it or not."""
-    failed = _sync_each(answer.directory for answer in answers if isinstance(answer, FileSealed))
-    return [answer if isinstance(answer, Rejected) else _unless(failed.get(answer.directory), answer)
+    failed = _sync_each(answer for answer in answers if isinstance(answer, FileSealed))
+    return [answer if isinstance(answer, Rejected) else _unless(_first_of(failed, answer), answer)
             for answer in answers]
 
 
-def _sync_each(directories: Iterable[int]) -> dict[int, Rejected]:
-    """Sync directories, each once; return those for which that failed."""
+def _first_of(failed: dict[int, Rejected], sealed: FileSealed) -> Rejected | None:
+    found = (failed[directory] for directory in sealed.directories if directory in failed)
+    return next(found, None) if failed else None
+
+
+def _sync_each(some: Iterable[FileSealed]) -> dict[int, Rejected]:
+    """Sync the directories of uploads, each once; return those for which that failed."""
     failed: dict[int, Rejected] = {}
-    for directory in dict.fromkeys(directories):
+    for directory in dict.fromkeys(directory for sealed in some for directory in sealed.directories):
         try:
             if failpoints.reach("spool.dirsync"):
                 os.fsync(directory)
@@ -211,22 +253,23 @@ def _unless(failure: Rejected | None, sealed: FileSealed) -> Answer:
 
 def withdraw_all(sealed: Sequence[FileSealed]) -> list[Rejected | None]:
     """Take uploads back together, and answer for each; see `daemon.spool.Receive.withdraw_all`."""
-    stayed = {one.upload.task_id: error for one in sealed if (error := _unlink(one)) is not None}
-    failed = _sync_each(one.directory for one in sealed)
+    stayed = {one.upload.task_id: error for one in sealed if (error := _take_back(one)) is not None}
+    failed = _sync_each(sealed)
     for one in sealed:
         one.release()
-    return [stayed.get(one.upload.task_id) or failed.get(one.directory) for one in sealed]
+    return [stayed.get(one.upload.task_id) or _first_of(failed, one) for one in sealed]
 
 
-def _unlink(sealed: FileSealed) -> Rejected | None:
+def _take_back(sealed: FileSealed) -> Rejected | None:
     try:
-        os.unlink(sealed.upload.task_id, dir_fd=sealed.directory)
+        sealed.naming.take_back(sealed.directory, sealed.upload.task_id)
     except OSError as error:
         return Rejected("outcome_unknown", f"The spool: {error.strerror}.")
     return None
 
 
-def _write_all(descriptor: int, pieces: Sequence[bytes], at: int) -> None:
+def write_all(descriptor: int, pieces: Sequence[bytes], at: int) -> None:
+    """Write all of the pieces, at most IOV_MAX of them, from there on. Raises OSError."""
     written = os.pwritev(descriptor, pieces, at)
     if written < sum(map(len, pieces)):
         # A filling disk shows first as a short write.

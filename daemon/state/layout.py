@@ -4,10 +4,11 @@
     queue/shard-<n>/data.db       the index of the uploads of one shard (SQLite, WAL)
     queue/shards                  the number of shards in force
     queue/incus-met               there since this machine's Incus was found: it is waited for when it is away
-    locks/, bells/                one file a shard: who serves it; how to wake it
+    locks/, bells/                one file a shard: who serves it; how to wake it; its pulse
     locks/append, locks/migration who appends to the queue, who changes the number of shards
     lost+found/                   what was doubtful and set aside
-    access/                       what the API keeps about who may do what
+    access/                       what the API keeps about who may do what, and what clients chose to act on
+    partials/<upload id>          the bytes of a resumable upload that is not finished; `.head` is how it stands
     instances/                    what the `directory` target delivered
 
 Nothing is ever open to the world; elsewhere than in an installed service all of it belongs to one user.
@@ -22,6 +23,8 @@ can rename or replace them:
     queue/shard-<n>/              made by the worker, for both to write in: SQLite's files come and go there
     lost+found/, instances/       the worker's
     access/                       the API's, closed to its group: the worker neither reads nor makes who may do what
+    partials/                     the API's, its files closed to its group, which may count them: the worker takes
+                                  nothing from there
 
 Root becomes the worker's user (`daemon.process.privileges`) before it works there.
 """
@@ -60,6 +63,7 @@ class Layout:
         self.lost_found = directory / "lost+found"
         self.instances = directory / "instances"
         self.access = directory / "access"
+        self.partials = directory / "partials"
         #: Where the first version kept the idempotency keys of all shards.
         self.common_keys = self.queue / "keys"
         self.shards_file = self.queue / SHARDS_FILE
@@ -69,6 +73,8 @@ class Layout:
         self.schema_lock = self.locks / "schema"
         #: The database of the tokens that clients made for a part of their own rights.
         self.handed_on = self.access / "handed-on"
+        #: What clients chose in order to act on it: a file for each selection.
+        self.selections = self.access / "selections"
 
     def bucket(self, bucket: int) -> Path:
         """The directory of one bucket's uploads."""
@@ -105,6 +111,10 @@ class Layout:
     def lock(self, shard: int) -> Path:
         """The file whose lock the shard's worker holds."""
         return self.locks / f"shard-{shard:02d}"
+
+    def pulse(self, shard: int) -> Path:
+        """The file that changes whenever something happens in the shard."""
+        return self.bells / f"pulse-{shard:02d}"
 
     def bell(self, shard: int) -> Path:
         """The FIFO that wakes the shard's worker."""
@@ -181,7 +191,8 @@ class Layout:
             os.umask(0o007 if self.shared else 0o077)
             made = self._make_spool()
             # Not `any` alone: all of them are to be made.
-            if any([made, *map(self._make, self._directories()), self._make(self.access, 0o700)]):
+            if any([made, *map(self._make, self._directories()), self._make(self.access, 0o700),
+                    self._make(self.partials, 0o750)]):
                 for path in (self.directory, self.spool, self.queue):
                     sync_directory(path)
         except OSError as error:
@@ -226,7 +237,7 @@ class Layout:
 
     def check_roots(self) -> None:
         """Raise CannotStart('unsafe_state') when root is not alone here: another user or a group has a part of it."""
-        parts = (path.lstat() for path in (*self._directories(), self.access) if os.path.lexists(path))
+        parts = (path.lstat() for path in (*self._directories(), self.access, self.partials) if os.path.lexists(path))
         if any(found.st_uid != 0 for found in parts) or (os.path.isdir(self.directory) and self.shared):
             raise CannotStart("unsafe_state", f"state.directory {self.directory}: a part of it belongs to others, and"
                                               " whose it is cannot be told: root does not work in it")

@@ -1,24 +1,15 @@
 """The lock by which one worker serves a shard.
 
-An open-file-description lock: it ends with its process, whatever ends it, and needs no clock and no
-heartbeat. The locked file is never replaced. Asking who holds it does not take it.
+The lock of an open file (`daemon.state.file_lock`): it ends with its process, whatever ends it, and needs no clock and
+no heartbeat. The locked file is never replaced. Asking who holds it does not take it.
 """
 
-import fcntl
 import os
-import struct
-from typing import Final
 
 from daemon.errors import CannotStart
+from daemon.state.file_lock import is_locked, try_lock
 from daemon.state.layout import Layout
 from daemon.state.room import NO_ROOM
-
-#: struct flock of Linux on 64-bit machines: type, whence, start, length, pid (fcntl(2)).
-_FLOCK: Final = struct.Struct("hhqqi4x")
-
-
-def _request(kind: int) -> bytes:
-    return _FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0)
 
 
 class ShardLock:
@@ -32,13 +23,10 @@ class ShardLock:
     def acquire(self) -> None:
         """Take the lock. Raises CannotStart('shard_taken') saying which process holds it."""
         descriptor = self._layout.open_made(self._layout.lock(self._shard))
-        try:
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _request(fcntl.F_WRLCK))
-        except BlockingIOError as error:
+        if not try_lock(descriptor):
             holder = pid_in(descriptor)
             os.close(descriptor)
-            who = f"Shard {self._shard} is served by process {holder or '(unknown)'}."
-            raise CannotStart("shard_taken", who) from error
+            raise CannotStart("shard_taken", f"Shard {self._shard} is served by process {holder or '(unknown)'}.")
         self._descriptor = descriptor
         try:
             os.ftruncate(descriptor, 0)
@@ -62,8 +50,7 @@ def holder(layout: Layout, shard: int) -> int | None:
     except FileNotFoundError:
         return None
     try:
-        answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _request(fcntl.F_WRLCK))
-        return None if _FLOCK.unpack(answer)[0] == fcntl.F_UNLCK else pid_in(descriptor)
+        return pid_in(descriptor) if is_locked(descriptor) else None
     finally:
         os.close(descriptor)
 

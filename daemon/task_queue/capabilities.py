@@ -13,12 +13,18 @@ from daemon.task_queue.values import (
     Change,
     Command,
     CommandAnswer,
+    Happened,
+    Notice,
+    NoticeResult,
+    NoticeState,
+    Position,
     Put,
     Selection,
     Settled,
     Settlement,
     Standing,
     Total,
+    WebhookStanding,
 )
 
 
@@ -65,6 +71,9 @@ class Find(Protocol):
 class Read(Find, Protocol):
     """Questions. None of them takes longer because more is finished or waiting."""
 
+    def newer_known(self, upload: Upload) -> bool:
+        """True when an upload to the same path with a later id is in the queue, finished or not."""
+
     def page(
         self, *, states: frozenset[State] = frozenset(), instance_key: str | None = None, client: str | None = None,
         before: str | None = None, limit: int,
@@ -88,6 +97,29 @@ class Read(Find, Protocol):
 
     def instance_keys(self, after: str, limit: int) -> list[str]:
         """Up to `limit` instances that have tasks, finished ones too, in the order of their keys from `after` on."""
+
+
+class Follow(Protocol):
+    """Learning what happens to tasks, as it happens and afterwards."""
+
+    def beat(self) -> int:
+        """A number that is another one whenever something has happened; it may be late, and is never waited for.
+
+        Never blocks and never raises. Whoever follows asks now and then all the same.
+        """
+
+    def position(self) -> Position:
+        """Where the newest event is: what comes later happened after now."""
+
+    def happened(self, after: Position, limit: int, *, tasks: bool = False) -> Happened:
+        """Up to `limit` events after a position, oldest first; with `lost` when it is not known what they were.
+
+        Each change of a state is there, once, and in order. A crash of the machine may take back the newest: their
+        numbers are not given again. With `tasks` it is also told how their tasks stand.
+        """
+
+    def find_all(self, task_ids: Sequence[str]) -> list[Task]:
+        """Those of these tasks that are there, as they are now; damaged ones are left out."""
 
 
 class Survey(Protocol):
@@ -121,15 +153,47 @@ class Ask(Protocol):
     def answers(self, numbers: Sequence[int]) -> dict[int, CommandAnswer]:
         """What became of those of these commands that are still known, by their numbers."""
 
+    def asked(self, at: float, by: str) -> dict[str, int]:
+        """The numbers of the commands of exactly that time and name that are still known, by the ids of their tasks.
+
+        So whoever does not know whether `ask` was done can find out. It takes longer the more answers are kept.
+        """
+
     def pending_commands(self) -> int:
         """How many commands are not done yet."""
 
 
-class Intake(Append, Read, Closable, Protocol):
-    """What the API does, without the shard's lock: it takes uploads and answers questions, for as long as it runs."""
+class WebhookBoard(Protocol):
+    """What webhooks were told and are to be told, and what people decide about that. Writing is durable."""
+
+    def webhook_standings(self) -> list[WebhookStanding]:
+        """How each webhook stands that anything is known of."""
+
+    def notices(self, webhook: str, state: NoticeState | None, before: str | None, limit: int) -> list[Notice]:
+        """Up to `limit` notices to a webhook, newest first, with ids under `before`; damaged ones are left out."""
+
+    def find_notice(self, message_id: str) -> Notice | None:
+        """The notice of that id, or None."""
+
+    def replay(self, webhook: str, message_id: str | None) -> int:
+        """Have a notice, or without an id all that were given up, sent again from now on; return how many.
+
+        The one of that id is sent again however it stands. Raises QueueFault also when it is written, but where no
+        worker looks any more: ask again then. So do the next two.
+        """
+
+    def disable(self, webhook: str, why: str | None) -> None:
+        """Send nothing to a webhook any more, for that reason; None: send to it again. What it is told is kept."""
+
+    def post(self, notices: Sequence[Notice]) -> None:
+        """Put notices that no event is behind."""
 
 
-class Operate(Read, Survey, Ask, Closable, Protocol):
+class Intake(Append, Read, Follow, Ask, WebhookBoard, Closable, Protocol):
+    """What the API does, without the shard's lock, for as long as it runs: it takes uploads, answers, and asks."""
+
+
+class Operate(Read, Follow, Survey, Ask, WebhookBoard, Closable, Protocol):
     """What people's commands do, without the shard's lock: they look, and ask for something."""
 
     @property
@@ -282,11 +346,51 @@ class Maintain(Alter, Remember, Protocol):
     def forget_answers(self, before: float) -> None:
         """Forget the commands that were done before that time."""
 
+    def forget_events(self, before: float, keep_most: int, limit: int) -> int:
+        """Forget up to `limit` events from before then, or beyond the newest `keep_most`; return how many.
+
+        What webhooks have yet to be told stays.
+        """
+
     def compact(self) -> None:
         """Give back room on the disk that is not needed, if that disturbs nobody just now. Nothing else changes."""
 
     def reuse_room(self) -> None:
         """Room is short: take no more of it than must be, if that disturbs nobody just now. Nothing else changes."""
+
+
+class Outbox(WebhookBoard, Protocol):
+    """Telling webhooks what happens: each event once, under an id that stays, until it is delivered or given up."""
+
+    def follow_for_webhooks(self, wanted: bool) -> None:
+        """Keep what happens from now on until webhooks are told; or not any more. What is so already stays so."""
+
+    def untold(self, limit: int) -> Happened | None:
+        """Up to `limit` events that webhooks have not been told, oldest first; None when they are told nothing.
+
+        With `lost` it is not known what they were.
+        """
+
+    def find_all(self, task_ids: Sequence[str]) -> list[Task]:
+        """Those of these tasks that are there; damaged ones are left out."""
+
+    def tell(self, notices: Sequence[Notice], position: Position) -> None:
+        """Put notices, and note that webhooks are told up to that position, all or none, durably."""
+
+    def due_notices(self, webhook: str, now: float, limit: int) -> list[Notice]:
+        """Up to `limit` pending notices whose time has come, those first that have waited longest."""
+
+    def next_notice_at(self, webhook: str) -> float | None:
+        """When the next pending notice to the webhook is due, in seconds since the epoch, or None."""
+
+    def settle_notices(self, results: Sequence[NoticeResult], now: float) -> None:
+        """Record what became of tries to send notices, all or none, durably."""
+
+    def give_up_notices(self, webhook: str, keep_most: int, limit: int, why: str) -> int:
+        """Give up the oldest pending notices to a webhook beyond `keep_most`, up to `limit`; return how many."""
+
+    def forget_notices(self, webhook: str, state: NoticeState, before: str, keep_most: int, limit: int) -> int:
+        """Forget up to `limit` notices to a webhook with ids under `before`, or beyond `keep_most`; return how many."""
 
 
 class Resume(Clocks, Remember, Protocol):
@@ -307,6 +411,12 @@ class Resume(Clocks, Remember, Protocol):
         For after a crash of the machine, which may have undone their claims.
         """
 
+    def leave_numbers_out(self, *, in_any_case: bool = False) -> None:
+        """After a restart of the machine: give no event a number, durably, that one had which may be taken back.
+
+        Once for each restart, whoever does it first, also by putting uploads.
+        """
+
     def recheck_unsynced(self) -> int:
         """Queue again, to be compared, what was delivered before a crash of the machine with its bytes still there.
 
@@ -314,5 +424,5 @@ class Resume(Clocks, Remember, Protocol):
         """
 
 
-class TaskQueue(Append, Operate, Claim, Settle, Execute, PartFiles, Maintain, Resume, Protocol):
+class TaskQueue(Append, Operate, Claim, Settle, Execute, PartFiles, Maintain, Outbox, Resume, Protocol):
     """One shard's queue, for the holder of the shard's lock."""

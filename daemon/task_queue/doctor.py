@@ -49,9 +49,6 @@ class Restore(Protocol):
     def instances_of(self, task_ids: Sequence[str]) -> dict[str, str]:
         """Which of these ids have a row, and the keys of their instances."""
 
-    def newer_known(self, upload: Upload) -> bool:
-        """True when an upload to the same path with a later id has a row."""
-
     def restore(self, found: Sequence[tuple[Upload, State]], *, supersede: bool) -> list[Restored]:
         """Give uploads that were found in the spool their rows again, older ones first, all or none, durably.
 

@@ -1,10 +1,10 @@
 """What goes in and out of a shard's queue: plain values, whatever keeps the queue."""
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import Final
 
-from daemon.model.task import State, Task
+from daemon.model.task import Attempt, State, Task
 
 #: Tasks of at least this size are claimed apart, so that they never stand in the way of small ones. An index of every
 #: database holds it: another size is another form of the tables.
@@ -48,6 +48,8 @@ class Settlement:
     part: bool | None = None
     #: So many seconds more do not count towards its age.
     ageless_s: float = 0.0
+    #: How the attempt ended that is to be kept with the task; None when there is nothing to keep.
+    attempt: Attempt | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,110 @@ class Settled:
     def finished(self) -> frozenset[int]:
         """Those that nothing more happens to."""
         return self.superseded | self.cancelled
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in the order of what happened in a shard. Numbers of another epoch say nothing."""
+
+    epoch: str
+    #: The number of the last event before it.
+    seq: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """A task came into a state."""
+
+    seq: int
+    task_id: str
+    state: State
+    #: When, in seconds since the epoch.
+    at: float
+    #: The code of its error, if it has one.
+    code: str | None = None
+
+
+@dataclass(frozen=True)
+class Happened:
+    """What happened after a position."""
+
+    #: Oldest first.
+    events: tuple[Event, ...]
+    #: Where to go on.
+    position: Position
+    #: True when it is not known what happened: the position is of another epoch, or too old. Go on from `position`.
+    lost: bool
+    #: How the tasks of the events stand by now, by their ids, if that was asked for: those that are there and sound.
+    tasks: dict[str, Task] = field(default_factory=dict)
+
+
+class NoticeState(IntEnum):
+    """How a notice stands."""
+
+    PENDING = 1
+    DELIVERED = 2
+    #: Given up; it is kept for a while, and can be sent again.
+    FAILED = 3
+
+    @property
+    def label(self) -> str:
+        """The name that people and clients see."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """One message to one webhook: what is to be sent, and how that stands. Times are in seconds since the epoch."""
+
+    #: Stays the same however often it is sent. Later ones have greater ids.
+    message_id: str
+    #: The name of the webhook.
+    webhook: str
+    type: str
+    #: None for a message that is about no task.
+    task_id: str | None
+    #: What is sent: JSON.
+    body: str
+    created_at: float
+    state: NoticeState = NoticeState.PENDING
+    #: Tries that were made since it was put, or put again.
+    attempts: int = 0
+    #: When it is to be tried next.
+    due_at: float = 0.0
+    updated_at: float = 0.0
+    #: The HTTP status and the words of the last try.
+    status: int | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoticeResult:
+    """What became of one try to send a notice."""
+
+    #: As it was when it was tried; nothing is written where it is another by now.
+    notice: Notice
+    state: NoticeState
+    due_at: float
+    status: int | None
+    detail: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebhookStanding:
+    """How a webhook stands in a shard. Times are in seconds since the epoch."""
+
+    name: str
+    pending: int = 0
+    delivered: int = 0
+    failed: int = 0
+    #: Since when nothing is sent to it, and why; None: it is not disabled.
+    disabled_at: float | None = None
+    disabled_why: str | None = None
+    #: When it was tried last, and the HTTP status and the words of that try.
+    last_at: float | None = None
+    last_status: int | None = None
+    last_detail: str | None = None
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ def test_status_complains_in_one_line_when_the_state_cannot_be_a_directory(tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0"])
+@pytest.mark.parametrize("address", ["0.0.0.0:0", pytest.param("[::]:0", marks=pytest.mark.full)])
 def test_check_fails_when_other_machines_would_reach_an_address(tmp_path: Path, address: str) -> None:
     """What `serve` would refuse to open is said by the check already; with api.allow_anonymous both are content."""
     service = Service(tmp_path, {"api": {"listen": ["127.0.0.1:0", address]}})
@@ -229,6 +229,19 @@ def test_check_is_content_while_the_service_runs(tmp_path: Path) -> None:
         service = Service(tmp_path, {"api": {"listen": [f"127.0.0.1:{taken.getsockname()[1]}"]}})
         done = incus_courier("--config", str(service.config), "check")
     assert done.code == 0, done.out
+
+
+def test_check_fails_where_no_resumable_upload_could_be_completed(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
+    """They are moved into the spool, so their directory has to be on its filesystem, and must be no link."""
+    monkeypatch.setattr("daemon.cli.check._check_remotes", lambda *_: iter(()))
+    layout = Layout(load(file).state.path)
+    layout.create()
+    layout.partials.rmdir()
+    layout.partials.symlink_to(tmp_path)
+    check(load(file), str(file))
+    assert f"FAIL spool: {layout.partials} is no directory on the filesystem" in capsys.readouterr().out
 
 
 def test_check_says_how_the_tokens_stand(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

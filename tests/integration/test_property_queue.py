@@ -178,7 +178,9 @@ class Model:
 
     def _obey(self, chosen: Iterable[Known], command: Command) -> None:
         decided = [(known, self.newer_exists(known)) for known in chosen]
-        for known, newer in decided:
+        overtaken: set[Destination] = set()
+        for known, has_newer in decided:
+            newer = has_newer or known.to in overtaken
             becomes = VERBS[command.verb].get(known.state)
             if becomes is State.QUEUED and known.state in OUT_OF_TURN and newer and not command.force:
                 continue
@@ -188,6 +190,8 @@ class Model:
                 known.wish = becomes
             elif becomes is not None:
                 self.change(known, becomes, anew=newer and command.force)
+                # Who is asked for next comes after it, as if one had been done after the other.
+                overtaken.update([known.to] if newer and command.force and becomes is State.QUEUED else [])
 
     def change(self, known: Known, state: State, *, anew: bool = False) -> None:
         """A person's, or a rule's, decision."""

@@ -13,7 +13,7 @@ from daemon.cli import status, task_commands
 from daemon.cli.main import main
 from daemon.cli.save import save
 from daemon.errors import Undelivered
-from daemon.model.task import State
+from daemon.model.task import Attempt, State
 from daemon.model.text import is_plain
 from daemon.model.upload import Upload
 from tests.support import rows
@@ -146,6 +146,20 @@ def test_show_says_what_is_wrong_and_what_to_do(depot: Depot, shell: Shell) -> N
     assert done.code == 0
     assert "parent_not_found: no such directory" in done.out
     assert "upload with mkdirs=true" in done.out
+
+
+def test_show_has_the_last_attempts_and_what_became_of_the_file(depot: Depot, shell: Shell) -> None:
+    """As JSON, too."""
+    upload = depot.accept()
+    depot.settle(upload, State.QUEUED, attempt=Attempt(at=1e9, duration_s=2.5, code="stalled", message="no answer"))
+    depot.settle(upload, State.DELIVERED, attempt=Attempt(at=1e9 + 9, duration_s=0.5, way="sftp", mode=0o640, uid=7))
+    done = shell("tasks", "show", upload.task_id)
+    assert "history          2001-09-09T01:46:40.000Z  2.500 s  stalled: no answer\n" in done.out
+    assert "                 2001-09-09T01:46:49.000Z  0.500 s  done\n" in done.out
+    assert "receipt          delivered at 2001-09-09T01:46:49.000Z, mode 0640, uid 7, way sftp\n" in done.out
+    [shown] = shell("tasks", "show", "--json", upload.task_id).json
+    assert [attempt["code"] for attempt in shown["history"]] == ["stalled", None]
+    assert (shown["receipt"]["mode"], shown["receipt"]["attempts"]) == ("0640", 2)
 
 
 def test_show_takes_several_ids_and_tells_those_that_are_not_there(depot: Depot, shell: Shell) -> None:
@@ -493,6 +507,20 @@ def test_status_shows_what_people_asked_for_and_nobody_did(depot: Depot, shell: 
     upload = depot.failed()
     shell("tasks", "retry", upload.task_id)
     assert read_status(shell)[1]["shards"][0]["commands"] == 1
+
+
+def test_status_shows_resumable_uploads_that_are_not_finished(service: Service, depot: Depot, shell: Shell) -> None:
+    """How many, how many bytes are here, and how long one has been silent; nothing at all where there is none."""
+    assert read_status(shell)[1]["partials"] == {"number": 0, "size_bytes": 0, "oldest_age_s": None, "fault": None}
+    assert "resumable" not in shell("status").out
+    silent = service.layout.partials / ("a" * 22)
+    silent.write_bytes(b"12345")
+    (service.layout.partials / f"{silent.name}.head").write_bytes(b"the head")
+    os.utime(silent, (time.time() - 7200, time.time() - 7200))
+    found = read_status(shell)[1]["partials"]
+    assert (found["number"], found["size_bytes"]) == (1, 5)
+    assert found["oldest_age_s"] >= 7200
+    assert "1 resumable uploads are not finished: 5 bytes, one silent for 2" in shell("status").out
 
 
 def test_status_tells_a_shard_that_cannot_be_read_from_the_others(

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from daemon.model.upload import Destination
+from daemon.partials import Plan, open_partials
+from daemon.spool import open_spool
 from daemon.state.layout import Layout
 from tests.support import version_1
 from tests.support.command import Done, incus_courier
+from tests.support.depot import an_upload
 from tests.support.foreign import plant
 from tests.support.identity import User
 from tests.support.plants import PLANTS, Plant
@@ -23,7 +26,7 @@ from tests.support.waiting import eventually
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 #: What the API's user may plant. What is opened in the same way as another is tried by `make test-full` alone.
-_PLANTED = [pytest.param(thing, id=name, marks=[] if name in {"directory", "closed", "fifo"} else pytest.mark.full)
+_PLANTED = [pytest.param(thing, id=name, marks=[] if name in {"closed", "fifo"} else pytest.mark.full)
             for name, thing in PLANTS.items()]
 #: What root may ask of a state; the others read it as `status` does.
 _ASKED = [["status"], *(pytest.param(words, marks=pytest.mark.full) for words in (
@@ -245,7 +248,7 @@ def test_command_of_root_ends_whatever_a_front_door_that_was_taken_over_wrote_in
     assert nothing_is_roots(service)
 
 
-@pytest.mark.parametrize("repaired", [True, False])
+@pytest.mark.parametrize("repaired", [pytest.param(True, marks=pytest.mark.full), False])
 def test_nothing_that_the_api_wrote_into_a_database_outlives_the_next_start(service: Service, repaired: bool) -> None:
     """A trigger could say of each upload that it is delivered, and its bytes would go; a view could never end."""
     leave_waiting(service)
@@ -394,3 +397,37 @@ def test_state_of_an_older_version_is_kept_and_made_safe(service: Service) -> No
     service.start()
     wait_delivered(service, range(8))
     assert command(service, "fsck").code == 0
+
+
+def test_worker_counts_resumable_uploads_and_takes_nothing_from_them(service: Service) -> None:
+    """Their bytes are the API's alone until they are whole; then the worker reads them where all uploads are."""
+    layout, upload = service.layout, an_upload("/r", b"hello")
+    plan = Plan(
+        destination=upload.destination, display_name="", mode=None, uid=None, gid=None, mkdirs=None, idempotency_key=None,
+        digests=frozenset(), owner="anonymous", metadata="", created_at=1.0)
+    with API.acting():
+        spool = open_spool(layout)
+        partials = open_partials(Layout(layout.directory), spool)
+        upload_id = partials.create(plan, 5)
+        turn = partials.want(upload_id)
+        assert turn is not None
+        partial = turn.take()
+        assert partial is not None
+        partial.store([b"hello"])
+        partial.keep(2.0)
+    bytes_of = layout.partials / upload_id
+    assert not WORKER.may(lambda: bytes_of.open("rb"))
+    assert not WORKER.may(lambda: (layout.partials / f"{upload_id}.head").open("r+b"))
+    assert not WORKER.may(bytes_of.unlink)
+    assert not WORKER.may((layout.partials / "planted").touch)
+    done = command(service, "status", "--json")
+    assert (done.json[0]["partials"]["number"], done.json[0]["partials"]["size_bytes"]) == (1, 5)
+    with API.acting():
+        partial.choose(upload)
+        partial.incoming().seal(upload).release()
+        partial.release()
+        spool.close()
+        partials.close()
+    spooled = layout.bucket(upload.destination.bucket) / upload.task_id
+    assert WORKER.may(lambda: spooled.open("r+b").close())
+    assert WORKER.may(spooled.unlink)

@@ -5,14 +5,16 @@ import pytest
 from tests.power import disks
 from tests.support.packages import provide
 
-#: Of so many cuts one more is made with a real Incus.
+#: For so many cuts one more is made with a real Incus, and one while resumable uploads come.
 _INCUS_EVERY = 5
+_RESUMABLE_EVERY = 3
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that takes a `cut`, or an `incus_cut`, once for each of them."""
+    """Run a test that takes a `cut`, or one of another kind, once for each of them."""
     cuts = metafunc.config.getoption("--power-cuts")
-    for name, count in (("cut", cuts), ("incus_cut", -(-cuts // _INCUS_EVERY))):
+    for name, count in (("cut", cuts), ("incus_cut", -(-cuts // _INCUS_EVERY)),
+                        ("resumable_cut", -(-cuts // _RESUMABLE_EVERY))):
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, range(count))
 

@@ -5,13 +5,17 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Self
 
+from daemon.task_queue.sqlite import notes
+from daemon.task_queue.sqlite.numbers import BOOT_FACT
 from daemon.task_queue.sqlite.queue import SqliteQueue
 from tests.live.host import Container
 from tests.power.disks import Disk, snapshot
+from tests.support.hooked import HookedService
 from tests.support.service import Service, Settings
 from tests.support.waiting import eventually
 
@@ -22,9 +26,10 @@ _DISK_BYTES = 96 * 2**20
 class Machine:
     """The service, with its state on one disk and a directory with the instances on another."""
 
-    def __init__(self, directory: Path, settings: Settings | None = None) -> None:
-        """A new machine; not booted yet."""
-        self.service = Service(directory, {"queue": {"shards": 2}, **(settings or {})})
+    def __init__(self, directory: Path, settings: Settings | None = None, hook: str = "") -> None:
+        """A new machine; not booted yet. It tells a webhook at the address `hook`, if there is one."""
+        settings = {"queue": {"shards": 2}, **(settings or {})}
+        self.service = HookedService(directory, hook, settings) if hook else Service(directory, settings)
         state = self.service.layout.directory
         self._disks = [Disk(directory / "state.disk", state, _DISK_BYTES), self._instances(directory)]
 
@@ -44,14 +49,17 @@ class Machine:
         """Start the service on the disks, each of its processes with the plan of faults."""
         for disk in self._disks:
             disk.mount()
-        self.service.start(faults)
-        # The kernel is the same after the next boot, so the queue is made to believe that it runs under an earlier one:
-        # not before the worker has written down the real one.
-        workers = {process.pid for name, process in self.service.processes.items() if name != "api"}
-        eventually(lambda: workers <= {started["pid"] for started in self.service.events("worker.started")})
-        for shard in range(self.service.shards):
-            with SqliteQueue(self.service.layout, shard) as queue:
-                queue.remember("boot_id", "an earlier boot")
+        with ExitStack() as open_meanwhile:
+            # The kernel is the same as before, so the queue is made to believe that it ran under another one. Its log
+            # stays: it is open still when the service opens it.
+            for shard in range(self.service.shards):
+                if notes.exists(self.service.layout, shard):
+                    queue = open_meanwhile.enter_context(SqliteQueue(self.service.layout, shard))
+                    for fact in ("boot_id", BOOT_FACT):
+                        queue.remember(fact, "an earlier boot")
+            self.service.start(faults)
+        if isinstance(self.service, HookedService):
+            self.service.begin("sender", faults)
 
     def cut(self) -> None:
         """Lose the power: what is not on the disks at this moment is gone."""

@@ -1,4 +1,4 @@
-"""The inside of a forked process: it becomes `python -m api` or `python -m worker`, and takes orders about faults."""
+"""The inside of a forked process: it becomes `python -m api`, `worker` or `sender`, and takes orders about faults."""
 
 import os
 import runpy
@@ -13,7 +13,7 @@ from tests.support.identity import User
 #: The variable that says as which user and group (UID:GID) a process runs, if not as the one who tests.
 USER = "COURIER_TEST_USER"
 #: What the server of forks imports once for all.
-PRELOAD = ("pytest", "structlog", "api.__main__", "worker.__main__", "tests.support.child", "tests.support.frozen")
+PRELOAD = ("pytest", "structlog", "api.__main__", "worker.__main__", "sender.__main__", "tests.support.child", "tests.support.frozen")
 
 
 def run(arguments: list[str], environment: dict[str, str], log: str, orders: Connection) -> None:

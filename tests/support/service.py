@@ -94,7 +94,7 @@ class Service:
         return self
 
     def begin(self, name: str, faults: str = "") -> Process:
-        """Start `api` or `worker-N` and wait for nothing."""
+        """Start `api`, `worker-N` or `sender` and wait for nothing."""
         module, _, shard = name.partition("-")
         arguments = [module, "--config", str(self.config), *(["--shard", shard] if shard else [])]
         self.processes[name] = self._launch(arguments, {failpoints.VARIABLE: faults}, self.log)
@@ -113,7 +113,7 @@ class Service:
     def _workers_serve(self) -> bool:
         """True when each worker has said that it began: it holds its shard's lock before that."""
         begun = {event["pid"] for event in self.events("worker.started")}
-        return all(process.pid in begun for name, process in self.processes.items() if name != "api")
+        return all(process.pid in begun for name, process in self.processes.items() if name.startswith("worker"))
 
     def kill(self, *names: str) -> None:
         """End processes (all, if none is named) with SIGKILL."""

@@ -36,7 +36,8 @@ def tidy(state: Path) -> None:
 
 def loosen(state: Path) -> None:
     """Make the directories what they were before: either user could rename all but its owner's, and add whatever it liked."""
-    shutil.rmtree(state / "access")
+    for later in ("access", "partials"):
+        shutil.rmtree(state / later)
     for path in (state, *state.rglob("*")):
         if path.is_dir() and path.name != "instances":
             owner = API.uid if path.name == "spool" or "spool" in path.parts or "shard" in path.name else 0

@@ -136,11 +136,11 @@ def build(directory: Path, shards: int) -> list[Old]:
 
 
 def contents(database: Path) -> dict[str, list[Any]]:
-    """Every row of every table that version 1 had, in its columns, but for the note about the common database of keys."""
+    """Every row of every table that version 1 had, in its columns, but for what upgrades note or forget beside them."""
     with closing(sqlite3.connect(database)) as connection:
         tables = {table: connection.execute(f"SELECT {columns} FROM {table}").fetchall()
                   for table, columns in {"tasks_v1": _COLUMNS, **dict.fromkeys(_OTHERS, "*")}.items()}
-    return {**tables, "facts": [row for row in tables["facts"] if row[0] != "keys"]}
+    return {**tables, "facts": [row for row in tables["facts"] if row[0] not in {"keys", "epoch", "numbers_boot"}]}
 
 
 def schema(database: Path) -> list[str]:

@@ -103,6 +103,7 @@ def test_package_has_nothing_of_the_machine_that_made_it(unpacked: Path) -> None
     assert found.stdout == ""
 
 
+@pytest.mark.full
 def test_service_lives_through_upgrade_removal_and_return(
     fresh_machine: Machine, older_package: Path, package: Path, instance: Container, stopped_instance: Container,
 ) -> None:

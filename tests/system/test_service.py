@@ -21,7 +21,8 @@ STATE = "/var/lib/incus-courier"
 TOKENS = "/etc/incus-courier/tokens.json"
 #: The directories that neither user may replace, and in which one of them at most makes things.
 _OWNERS = {STATE: "root", f"{STATE}/spool": "root", **{f"{STATE}/{name}": "incus-courier-worker" for name in (
-    "queue", "locks", "bells", "lost+found", "instances")}, f"{STATE}/access": "incus-courier-api"}
+    "queue", "locks", "bells", "lost+found", "instances")},
+           **{f"{STATE}/{name}": "incus-courier-api" for name in ("access", "partials")}}
 
 
 def events(machine: Machine, *matches: str) -> list[str]:
@@ -226,7 +227,7 @@ def test_state_belongs_to_the_two_users_and_nobody_else(machine: Machine, load: 
             assert user == _OWNERS.get(path, user), line
             group_bits = {f"{STATE}/instances": "--S", f"{STATE}/access": "---"}.get(path)
             assert mode[4:7] == (group_bits or ("r-s" if path in _OWNERS else "rws")), line
-        elif not path.startswith((f"{STATE}/spool/", f"{STATE}/access/")):
+        elif not path.startswith(tuple(f"{STATE}/{name}/" for name in ("spool", "access", "partials"))):
             assert mode[4:6] == "rw", line
 
 

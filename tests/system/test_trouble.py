@@ -1,15 +1,20 @@
 """What the installed service goes through: kills, hangs, restarts, a reboot, a full disk. Every 202 is delivered."""
 
 import random
+import socket
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from tests.live.host import Container
+from tests.support import node_clients
+from tests.support.bodies import digest, pieces
+from tests.support.cut_line import CutLine
 from tests.support.waiting import eventually
 from tests.system.load import Load
-from tests.system.machine import CONFIG, PATIENCE_S, Machine, ask
+from tests.system.machine import CONFIG, PATIENCE_S, Connection, Machine, ask
 
 pytestmark = [pytest.mark.system, pytest.mark.live, pytest.mark.timeout(600)]
 
@@ -186,6 +191,36 @@ def test_uploads_go_on_after_the_disk_was_full(small_disk: Machine, stopped_inst
 
     eventually(accepted_again, PATIENCE_S, "room for uploads again")
     load.wait_delivered()
+
+
+@pytest.mark.full
+def test_upload_of_a_gigabyte_goes_on_after_a_reboot(machine: Machine, stopped_instance: Container, tmp_path: Path) -> None:
+    """By tus-js-client as it is: nothing that was answered is sent again."""
+    node_clients.install()
+    source = tmp_path / "file"
+    with source.open("wb") as file:
+        file.writelines(pieces(1, 2**30))
+
+    def reach() -> socket.socket:
+        # While it boots it has no door.
+        connection = Connection(machine.door)
+        connection.connect()
+        return connection.sock
+
+    with CutLine(reach) as line:
+        process = node_clients.begin({
+            "endpoint": f"http://127.0.0.1:{line.port}/v1/tus/", "source": str(source), "options": {"chunkSize": 2**24},
+            "metadata": node_clients.metadata(stopped_instance.name, "/root/large"), "retryDelays": [1000] * 90})
+        eventually(lambda: len(line.parts) > 20, PATIENCE_S, "a third of it")
+        machine.reboot(force=True)
+        machine.wait_active(API, *WORKERS)
+        out, err = process.communicate(timeout=3 * PATIENCE_S)
+    assert '"taskId"' in out, (out, err)
+    status, tasks = ask(machine.door, "GET", f"/v1/tasks?instance={stopped_instance.name}")
+    assert (status, [task["sha256"] for task in tasks["tasks"]]) == (200, [digest(1, 2**30)])
+    begun = [part.offset for part in line.parts]
+    assert begun == sorted(begun)
+    assert line.sent_again_bytes() <= 2**24
 
 
 @pytest.mark.parametrize("force", [False, True])

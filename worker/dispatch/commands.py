@@ -6,6 +6,7 @@ from typing import Final
 
 from daemon.log import log
 from daemon.model.task import FINISHED, State, Task
+from daemon.model.verbs import BYTES_STILL_THERE, NEWER_EXISTS, NO_SUCH_TASK, VERBS, wrong_state
 from daemon.spool import Mark, SetMark
 from daemon.task_queue import Change, Command, CommandAnswer, Execute, Selection
 from worker.dispatch.marks import mark
@@ -13,19 +14,6 @@ from worker.dispatch.scheduler import Lanes
 
 #: Tasks changed in one turn of the main loop.
 _SLICE: Final = 200
-
-#: The states in which a verb applies, and the state it leads to.
-VERBS: Final[dict[str, dict[State, State]]] = {
-    "retry": {State.FAILED: State.QUEUED, State.DEFERRED: State.QUEUED},
-    "cancel": dict.fromkeys((State.QUEUED, State.PUSHING, State.DEFERRED, State.HELD), State.CANCELLED),
-    "hold": dict.fromkeys((State.QUEUED, State.PUSHING, State.DEFERRED), State.HELD),
-    "release": {State.HELD: State.QUEUED},
-    "delete": {State.FAILED: State.CANCELLED},
-    "flush": {State.DEFERRED: State.QUEUED},
-}
-#: What to do instead, where people are likely to ask.
-_INSTEAD: Final = {("cancel", State.FAILED): "; delete removes a dead letter",
-                   ("delete", State.HELD): "; cancel it", ("delete", State.QUEUED): "; cancel it"}
 
 
 @dataclass(frozen=True)
@@ -45,12 +33,12 @@ def decide(
 ) -> State | Refused | Forget:
     """What `verb` does to a task in `state`: the state that it leads to, or why it does not apply."""
     if verb == "delete" and state in FINISHED:
-        return Refused("its bytes are not gone yet; try again in a moment") if spooled else Forget()
+        return Refused(BYTES_STILL_THERE) if spooled else Forget()
     target = VERBS[verb].get(state)
     if target is None:
-        return Refused(f"cannot {verb} a task that is {state.label}{_INSTEAD.get((verb, state), '')}")
+        return Refused(wrong_state(verb, state))
     if target is State.QUEUED and state in {State.FAILED, State.HELD} and newer_exists and not force:
-        return Refused("a newer upload to the same path exists; --force delivers the older bytes over it")
+        return Refused(NEWER_EXISTS)
     return target
 
 
@@ -91,7 +79,7 @@ class Commands:
 
     def _work_singles(self, commands: list[Command]) -> None:
         found = [(command, self._find(command)) for command in commands]
-        self._answer_all([command for command, task in found if task is None], "there is no such task")
+        self._answer_all([command for command, task in found if task is None], NO_SUCH_TASK)
         self._apply([(command, task) for command, task in found if task], done=True)
 
     def _find(self, command: Command) -> Task | None:
@@ -125,13 +113,17 @@ class Commands:
     def _apply(self, wishes: list[tuple[Command, Task]], *, done: bool) -> None:
         """Do what is wished for each task. The commands are answered; they are `done` or have more tasks."""
         changes, refused, forgotten = [], [], []
+        #: Paths over whose newest upload an older one goes: what comes after it in this slice is older than that.
+        overtaken: set[bytes] = set()
         for command, task in wishes:
-            newer = self._queue.newer_exists(task.destination.digest, task.order)
+            target = task.destination.digest
+            newer = target in overtaken or self._queue.newer_exists(target, task.order)
             decision = decide(command.verb, task.state, newer_exists=newer, force=command.force, spooled=task.spooled)
             if isinstance(decision, Refused):
                 refused.append((command, task, decision.reason))
             elif isinstance(decision, State):
-                changes.append((command, self._change(task, decision, anew=newer and command.force)))
+                changes.append((command, change := self._change(task, decision, anew=newer and command.force)))
+                overtaken.update([target] if change.anew else ())
             else:
                 forgotten.append((command, task))
         self._queue.delete_rows(task.order for _, task in forgotten)

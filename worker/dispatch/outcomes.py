@@ -9,7 +9,7 @@ from daemon.config import Config
 from daemon.errors import ERRORS, Action, Cause, Scope
 from daemon.log import log
 from daemon.model.names import printable
-from daemon.model.task import FINISHED, State, Task
+from daemon.model.task import FINISHED, Attempt, State, Task
 from daemon.spool import Mark, SetMark
 from daemon.task_queue import Settle, Settled, Settlement
 from worker.dispatch.marks import mark
@@ -143,7 +143,21 @@ def _settlement(outcome: PushOutcome, decision: Decision) -> Settlement:
     return Settlement(order=outcome.task.order, state=decision.state, attempts=decision.attempts,
                       due_at=decision.due_at, error_code=decision.code or None,
                       error_message=printable(decision.message, _MESSAGE_LENGTH) or None, part=_part(outcome),
-                      ageless_s=decision.ageless_s)
+                      ageless_s=decision.ageless_s, attempt=_attempt(outcome, decision))
+
+
+def _attempt(outcome: PushOutcome, decision: Decision) -> Attempt | None:
+    """What is kept of a push; None of one that does not count: why a task waits, its error says."""
+    if decision.attempts == outcome.task.attempts:
+        return None
+    if outcome.code is not None:
+        return Attempt(at=outcome.at, duration_s=outcome.seconds, code=outcome.code,
+                       message=printable(outcome.detail, _MESSAGE_LENGTH) or None)
+    receipt = outcome.receipt
+    if receipt is None:
+        return Attempt(at=outcome.at, duration_s=outcome.seconds)
+    return Attempt(at=outcome.at, duration_s=outcome.seconds, way=receipt.way, mode=receipt.mode, uid=receipt.uid,
+                   gid=receipt.gid)
 
 
 def _part(outcome: PushOutcome) -> bool | None:

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -44,6 +44,8 @@ class PushOutcome:
     detail: str = ""
     receipt: Receipt | None = None
     seconds: float = 0.0
+    #: When it ended, in seconds since the epoch.
+    at: float = field(default_factory=time.time)
     #: Its part file may still be in the instance.
     left_part: bool = False
     #: Its file's name says that it is held.

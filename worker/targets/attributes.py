@@ -6,7 +6,7 @@ from typing import Final
 
 from daemon.errors import Undelivered
 from daemon.model.names import printable
-from worker.targets.base import Delivery
+from worker.targets.base import Delivery, Receipt
 
 #: Links that are followed before it is called a loop; Linux's own number (MAXSYMLINKS).
 MAX_LINKS: Final = 40
@@ -177,6 +177,14 @@ def refuse_unless_exact(delivery: Delivery, want: Wanted, found: Attributes) -> 
         "verify_failed",
         f"{where(delivery)}: expected {delivery.size} bytes {want.mode:04o} {want.uid}:{want.gid}, "
         f"found {what_it_is(found)} of {found.size} bytes {found.bits:04o} {found.uid}:{found.gid}")
+
+
+def receipt_for(
+    found: Attributes, way: str, *, atomic: bool = False, unchanged: bool = False, whole_mode: bool = True,
+) -> Receipt:
+    """The receipt for a file that was last `found` so; without `whole_mode` some of its bits are hidden."""
+    return Receipt(atomic=atomic, way=way, unchanged=unchanged, mode=found.bits if whole_mode else None,
+                   uid=found.uid, gid=found.gid)
 
 
 def where(delivery: Delivery) -> str:

@@ -108,6 +108,11 @@ class Receipt:
     way: str
     #: True when `recheck` found the right bytes there already.
     unchanged: bool = False
+    #: The permission bits and the owner that the file had when it was last looked at, as seen in the instance; None
+    #: where they are not shown: the files API hides some bits of a file that was there before.
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

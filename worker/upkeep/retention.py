@@ -28,6 +28,8 @@ _BARRIER_EVERY_S: Final = 0.5
 _KEPT_EVERY_S: Final = 5.0
 #: Rows cleared, or given up, in one turn of the main loop.
 _SLICE: Final = 500
+#: Events forgotten in one turn: they cost less than a row.
+_EVENTS: Final = 2000
 #: A task that is due in more than so many times the longest delay was put off before the clock was set back.
 _LATEST: Final = 2
 #: Instances that are down whose tasks may have to be given up, looked at at once.
@@ -135,9 +137,11 @@ class Upkeep:
         if cleared:
             log("queue.cleared", tasks=cleared)
         self._queue.forget_answers(now - _ANSWERS_S)
+        events = self._config.events
+        forgotten = self._queue.forget_events(now - events.keep_s, events.keep_most, _EVENTS)
         dropped = self._drop_dead_letters(now - keep.failed_s) if keep.failed_s else 0
         released = self._queue.release_late(now + _LATEST * self._config.retry.max_delay_s, _SLICE)
-        return max(cleared, dropped, released, self._give_up(now)) == _SLICE
+        return max(cleared, dropped, released, self._give_up(now)) == _SLICE or forgotten == _EVENTS
 
     def _drop_dead_letters(self, before: float) -> int:
         tasks = self._queue.old_dead_letters(before, _SLICE)

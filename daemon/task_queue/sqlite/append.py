@@ -9,6 +9,7 @@ from typing import Final
 from daemon import failpoints
 from daemon.model.task import FINISHED, State
 from daemon.model.upload import Upload
+from daemon.task_queue.sqlite import numbers
 from daemon.task_queue.sqlite.base import QueueBase
 from daemon.task_queue.sqlite.batches import chunks
 from daemon.task_queue.sqlite.schema import OUTAGE, TABLE, key_row
@@ -20,6 +21,9 @@ _ROW: Final = f"(?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE}, ?, ?)"
 class QueueAppend(QueueBase):
     """What the API may do: put uploads."""
 
+    #: True once it is known that no event gets a number from before a restart of the machine.
+    _numbers_are_new = False
+
     def put_many(self, uploads: Sequence[Upload], *, supersede: bool) -> list[Put]:
         """Put uploads in one durable transaction, and return what became of each, in their order.
 
@@ -27,7 +31,10 @@ class QueueAppend(QueueBase):
         superseded if `supersede`. Raises QueueFault.
         """
         with self.write(self.durable, "queue.commit") as connection:
+            if not self._numbers_are_new:
+                numbers.leave_out(connection)
             answers = self._put_all(connection, uploads, supersede, time.time())
+        self._numbers_are_new = True
         failpoints.reach("queue.committed")
         return answers
 

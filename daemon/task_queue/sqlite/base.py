@@ -25,11 +25,13 @@ from daemon.log import log
 from daemon.model.task import State, Task
 from daemon.model.upload import END_OF_TIME_S, Upload
 from daemon.state.layout import Layout, inode
+from daemon.state.pulse import Pulse
 from daemon.task_queue.capabilities import Bytes
 from daemon.task_queue.sqlite.alone import alone
 from daemon.task_queue.sqlite.connect import SET_CACHE, begin, connect
 from daemon.task_queue.sqlite.faults import commit, faults
 from daemon.task_queue.sqlite.form import require_form, schema_number, version_of
+from daemon.task_queue.sqlite.history import from_json
 from daemon.task_queue.sqlite.inspection import what_is_foreign
 from daemon.task_queue.sqlite.schema import SCHEMAS, TABLE
 from daemon.task_queue.sqlite.versions import SCHEMA_VERSION, STEPS, admit, version_on_disk
@@ -49,12 +51,14 @@ _UPLOADS_KEPT: Final = 4096
 _LONGEST_KEPT: Final = 1024
 #: What `decode` needs of a row, in its order.
 COLUMNS: Final = ("_id, data, status, attempts, due_at, updated_at, error_code, error_message, "
-                  "spooled, recheck, part, age_base, task_id, instance, target, size, client")
+                  "spooled, recheck, part, age_base, history, task_id, instance, target, size, client")
 #: Where the task's id is in such a row.
 TASK_ID: Final = COLUMNS.split(", ").index("task_id")
 #: The fact that says since when the database has known of every upload of its shard. A database without it was
 #: made where uploads were already, so another one was lost. Databases have it under this name.
 COMPLETE_FACT: Final = "born"
+#: Uploads to a path with later ids, as a condition in SQL. A damaged row's id may be anything.
+NEWER: Final = "target = ? AND task_id > ? AND length(task_id) = 36"
 
 
 class Deadline:
@@ -101,6 +105,7 @@ class QueueBase(persistqueue.SQLiteAckQueue):
         #: Tasks of claims that failed: whether they are claimed is not known.
         self._doubtful: list[Task] = []
         self._deadline = Deadline()
+        self._pulse = Pulse(layout, shard)
         with self.faults():
             layout.make_shard(shard)
             foreign = what_is_foreign(layout, shard)
@@ -214,6 +219,7 @@ class QueueBase(persistqueue.SQLiteAckQueue):
                     connection.execute("ROLLBACK")
                 raise
             commit(connection, self._directory)
+            self._pulse.beat()
 
     def require_same_schema(self, connection: sqlite3.Connection, name: str = "main") -> None:
         """Raise QueueFault('queue_damaged') unless the schema is the one that was looked at: it may have triggers.
@@ -251,6 +257,11 @@ class QueueBase(persistqueue.SQLiteAckQueue):
                 if connection is not None:
                     connection.close()
             self._getter = self._putter = None
+            self._pulse.close()
+
+    def beat(self) -> int:
+        """A number that is another one whenever something has happened. Never blocks, never raises."""
+        return self._pulse.last()
 
     def __enter__(self) -> Self:
         return self
@@ -267,7 +278,8 @@ def _open(connection: sqlite3.Connection | None) -> sqlite3.Connection:
 
 def decode(row: Sequence[Any]) -> Task:
     """The task of a row of COLUMNS. Raises ValueError when the row is damaged, or its columns belie its upload."""
-    order, data, status, attempts, due_at, updated_at, code, message, spooled, recheck, part, age_base, *copies = row
+    order, data, status, attempts, due_at, updated_at, code, message, spooled, recheck, part, age_base, *others = row
+    history, *copies = others
     upload = _upload(data)
     to = upload.destination
     if copies != [upload.task_id, to.instance_key, to.digest, upload.size, upload.client]:
@@ -279,7 +291,7 @@ def decode(row: Sequence[Any]) -> Task:
     return Task(
         order=order, upload=upload, state=State(status), attempts=attempts, due_at=due_at,
         updated_at=updated_at, error_code=code, error_message=message, spooled=bool(spooled),
-        recheck=bool(recheck), left_part=bool(part), age_base=age_base,
+        recheck=bool(recheck), left_part=bool(part), age_base=age_base, history=from_json(history),
     )
 
 

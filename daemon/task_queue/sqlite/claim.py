@@ -11,6 +11,7 @@ from daemon.errors import QueueFault
 from daemon.model.task import State, Task
 from daemon.task_queue.sqlite.base import COLUMNS, QueueBase, decode, decode_all
 from daemon.task_queue.sqlite.batches import chunks, values
+from daemon.task_queue.sqlite.history import APPENDED, to_json
 from daemon.task_queue.sqlite.schema import TABLE
 from daemon.task_queue.values import BULK_BYTES, Settled, Settlement
 
@@ -189,13 +190,14 @@ class QueueWork(QueueBase):
 
 def _write_down(connection: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> None:
     rows = [(s.order, s.state, s.state in _OPEN, s.attempts, s.error_code, s.error_message, s.due_at, s.spooled, s.part,
-             s.ageless_s) for s in settlements]
+             s.ageless_s, to_json(s.attempt)) for s in settlements]
     connection.execute(
         f"UPDATE {TABLE} SET status = column2, open = column3, attempts = coalesce(column4, attempts),"
         " error_code = column5, error_message = column6, due_at = column7, spooled = column8,"
         " part = coalesce(column9, part), outrun = outrun OR (column5 IS 'order_unknown' AND NOT column3),"
-        " recheck = recheck AND column2 IN (1, 3), wish = NULL, age_base = age_base + column10, updated_at = ?"
-        f" FROM ({values(len(rows), 10)}) WHERE _id = column1 AND status = 2",
+        " recheck = recheck AND column2 IN (1, 3), wish = NULL, age_base = age_base + column10,"
+        f" history = {APPENDED.format('column11')}, updated_at = ?"
+        f" FROM ({values(len(rows), 11)}) WHERE _id = column1 AND status = 2",
         [now, *(value for row in rows for value in row)])
 
 

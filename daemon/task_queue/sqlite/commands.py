@@ -53,6 +53,11 @@ class QueueCommands(QueueBase):
                     number=number, changed=changed, refused=refused, reason=reason, done=bool(done))
         return found
 
+    def asked(self, at: float, by: str) -> dict[str, int]:
+        """The numbers of the commands of exactly that time and name that are still known, by the ids of their tasks."""
+        return dict(self.read("SELECT task_id, id FROM commands WHERE asked_at = ? AND asked_by = ?"
+                              " AND task_id IS NOT NULL ORDER BY id", (at, by)))
+
     def select(self, selection: Selection, state: State, after: str, limit: int) -> tuple[list[Task], str | None]:
         """Up to `limit` of the selected tasks in one state, in the order of their ids, with ids over `after`.
 

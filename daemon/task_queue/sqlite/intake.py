@@ -5,7 +5,7 @@ new one, and puts again what went with the old one.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from daemon.errors import QueueFault
@@ -13,9 +13,20 @@ from daemon.log import log
 from daemon.model.task import State, Task
 from daemon.model.upload import Upload
 from daemon.state.layout import Layout
+from daemon.state.pulse import Pulse
 from daemon.task_queue.capabilities import Bytes
 from daemon.task_queue.sqlite.queue import SqliteQueue
-from daemon.task_queue.values import Put, Total
+from daemon.task_queue.values import (
+    Command,
+    CommandAnswer,
+    Happened,
+    Notice,
+    NoticeState,
+    Position,
+    Put,
+    Total,
+    WebhookStanding,
+)
 
 #: How often an upload is put again because its database was replaced meanwhile.
 MAX_REPLACEMENTS: Final = 3
@@ -31,12 +42,14 @@ class SqliteIntake:
         self._spool = spool
         self._lock = threading.Lock()
         self._queue: SqliteQueue | None = None
+        self._pulse = Pulse(layout, shard)
 
     def close(self) -> None:
         """Close the connections. May be called again."""
         with self._lock:
             if self._queue is not None:
                 self._queue.close()
+        self._pulse.close()
 
     # --- putting -----------------------------------------------------------------------------------------
 
@@ -77,6 +90,10 @@ class SqliteIntake:
         """The task of that id, or None. Raises ValueError when its row is damaged, and QueueFault."""
         return self._current().find(task_id)
 
+    def newer_known(self, upload: Upload) -> bool:
+        """True when an upload to the same path with a later id is in the queue. Raises QueueFault."""
+        return self._current().newer_known(upload)
+
     def page(
         self, *, states: frozenset[State] = frozenset(), instance_key: str | None = None, client: str | None = None,
         before: str | None = None, limit: int,
@@ -100,3 +117,69 @@ class SqliteIntake:
     def instance_keys(self, after: str, limit: int) -> list[str]:
         """Up to `limit` instances that have tasks, in the order of their keys from `after` on. Raises QueueFault."""
         return self._current().instance_keys(after, limit)
+
+    # --- following ---------------------------------------------------------------------------------------
+
+    def beat(self) -> int:
+        """A number that is another one whenever something has happened. Never blocks, never raises."""
+        return self._pulse.last()
+
+    def position(self) -> Position:
+        """Where the newest event is. Raises QueueFault."""
+        return self._current().position()
+
+    def happened(self, after: Position, limit: int, *, tasks: bool = False) -> Happened:
+        """Up to `limit` events after a position, oldest first; with `tasks` also these. Raises QueueFault."""
+        return self._current().happened(after, limit, tasks=tasks)
+
+    def find_all(self, task_ids: Sequence[str]) -> list[Task]:
+        """Those of these tasks that are there. Raises QueueFault."""
+        return self._current().find_all(task_ids)
+
+    # --- asking ------------------------------------------------------------------------------------------
+
+    def ask(self, commands: Iterable[Command]) -> list[int]:
+        """Record what a person asks for, durably, and return the numbers. Raises QueueFault."""
+        return self._current().ask(commands)
+
+    def answers(self, numbers: Sequence[int]) -> dict[int, CommandAnswer]:
+        """What became of those of these commands that are still known. Raises QueueFault."""
+        return self._current().answers(numbers)
+
+    def asked(self, at: float, by: str) -> dict[str, int]:
+        """The numbers of the commands of exactly that time and name that are still known. Raises QueueFault."""
+        return self._current().asked(at, by)
+
+    def newest_order(self) -> int:
+        """The highest order that was ever given. Raises QueueFault."""
+        return self._current().newest_order()
+
+    def pending_commands(self) -> int:
+        """How many commands are not done yet. Raises QueueFault."""
+        return self._current().pending_commands()
+
+    # --- webhooks ----------------------------------------------------------------------------------------
+
+    def webhook_standings(self) -> list[WebhookStanding]:
+        """How each webhook stands that anything is known of. Raises QueueFault."""
+        return self._current().webhook_standings()
+
+    def notices(self, webhook: str, state: NoticeState | None, before: str | None, limit: int) -> list[Notice]:
+        """Up to `limit` notices to a webhook, newest first, with ids under `before`. Raises QueueFault."""
+        return self._current().notices(webhook, state, before, limit)
+
+    def find_notice(self, message_id: str) -> Notice | None:
+        """The notice of that id, or None. Raises QueueFault."""
+        return self._current().find_notice(message_id)
+
+    def replay(self, webhook: str, message_id: str | None) -> int:
+        """Have a notice, or all that were given up, sent again; return how many. Raises QueueFault."""
+        return self._current().replay(webhook, message_id)
+
+    def disable(self, webhook: str, why: str | None) -> None:
+        """Send nothing to a webhook any more, or again. Raises QueueFault."""
+        self._current().disable(webhook, why)
+
+    def post(self, notices: Sequence[Notice]) -> None:
+        """Put notices that no event is behind. Raises QueueFault."""
+        self._current().post(notices)

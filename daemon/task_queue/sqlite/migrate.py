@@ -15,20 +15,21 @@ from daemon.model.upload import bucket_of
 from daemon.task_queue.sqlite.base import QueueBase
 from daemon.task_queue.sqlite.commands import selection_in
 from daemon.task_queue.sqlite.connect import BUSY_TIMEOUT_S
+from daemon.task_queue.sqlite.outbox import QueueOutbox
 from daemon.task_queue.sqlite.schema import OUTAGES, TABLE
 
 #: Rows in one transaction.
 _CHUNK: Final = 5000
 #: Everything that a row holds but its order.
 _COLUMNS: Final = ("data, timestamp, status, task_id, instance, target, size, attempts, due_at, updated_at, error_code,"
-                   " error_message, spooled, recheck, age_base, wish, outrun, behind, part, client")
+                   " error_message, spooled, recheck, age_base, wish, outrun, behind, part, client, history")
 _COMMAND: Final = "verb, task_id, filter, force, asked_at, asked_by"
 #: The seconds for which an instance's tasks had to be waited for, as one of two databases knows them.
 _WAITED: Final = (f"(SELECT {OUTAGES} FROM {{}}.outages"
                   " WHERE clock IN ('', substr(instance, 1, instr(instance, '/') - 1), instance))")
 
 
-class QueueMoving(QueueBase):
+class QueueMoving(QueueOutbox):
     """What a migration does with the shard that it moves tasks out of."""
 
     def homes(self, shards: int) -> dict[int, list[str]]:
@@ -84,6 +85,13 @@ class QueueMoving(QueueBase):
                         f"DELETE FROM {TABLE} WHERE _id IN (SELECT _id FROM {TABLE} JOIN moving USING (instance)"
                         " ORDER BY _id LIMIT ?)", (_CHUNK,)).rowcount
                 told(deleted)
+
+    def move_outbox(self, home: QueueOutbox) -> None:
+        """Move the messages to webhooks to another shard. Raises QueueFault."""
+        for standing in self.webhook_standings():
+            while notices := self.notices(standing.name, None, None, _CHUNK):
+                home.post(notices)
+                self.drop_notices([notice.message_id for notice in notices])
 
     def is_empty(self) -> bool:
         """True when the shard has no tasks."""

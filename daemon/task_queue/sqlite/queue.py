@@ -3,9 +3,10 @@
 from daemon.task_queue.sqlite.append import QueueAppend
 from daemon.task_queue.sqlite.claim import QueueWork
 from daemon.task_queue.sqlite.commands import QueueCommands
+from daemon.task_queue.sqlite.outbox import QueueOutbox
 from daemon.task_queue.sqlite.reads import QueueReads
 from daemon.task_queue.sqlite.upkeep import QueueUpkeep
 
 
-class SqliteQueue(QueueAppend, QueueReads, QueueWork, QueueCommands, QueueUpkeep):
+class SqliteQueue(QueueAppend, QueueReads, QueueOutbox, QueueWork, QueueCommands, QueueUpkeep):
     """One shard's queue. Its methods may be called from several threads."""

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from daemon.model.task import FINISHED, State, Task
-from daemon.model.upload import Destination
-from daemon.task_queue.sqlite.base import COLUMNS, TASK_ID, QueueBase, decode, decode_all
+from daemon.model.upload import Destination, Upload
+from daemon.task_queue.sqlite.base import COLUMNS, NEWER, TASK_ID, QueueBase, decode, decode_all
 from daemon.task_queue.sqlite.batches import chunks, values
 from daemon.task_queue.sqlite.schema import OUTAGE, TABLE, index_for
 from daemon.task_queue.values import Standing, Total
@@ -38,6 +38,11 @@ class QueueReads(QueueBase):
         """The task of that id, or None. Raises ValueError when its row is damaged."""
         rows = self.read(f"SELECT {COLUMNS} FROM {TABLE} WHERE task_id = ?", (task_id,))
         return decode(rows[0]) if rows else None
+
+    def newer_known(self, upload: Upload) -> bool:
+        """True when an upload to the same path with a later id has a row."""
+        return bool(self.read(f"SELECT 1 FROM {TABLE} WHERE {NEWER} LIMIT 1",
+                              (upload.destination.digest, upload.task_id)))
 
     def page(
         self, *, states: frozenset[State] = frozenset(), instance_key: str | None = None, client: str | None = None,

@@ -15,11 +15,9 @@ from daemon.model.names import is_client
 from daemon.model.task import FINISHED, State
 from daemon.model.upload import Upload
 from daemon.task_queue.doctor import Restored, Row
-from daemon.task_queue.sqlite.base import COLUMNS, COMPLETE_FACT, QueueBase, decode_or_none, is_told
+from daemon.task_queue.sqlite.base import COLUMNS, COMPLETE_FACT, NEWER, QueueBase, decode_or_none, is_told
 from daemon.task_queue.sqlite.schema import OUTAGE, TABLE, key_row
 
-#: Uploads to a path with later ids. A damaged row's id may be anything.
-_NEWER: Final = "target = ? AND task_id > ? AND length(task_id) = 36"
 _COUNTS: Final = f"SELECT status, instance, count(*), sum(size) FROM {TABLE} GROUP BY status, instance"
 #: In SQL, with a condition: how many tasks of clients are pending, and of how many bytes.
 _BY_CLIENT: Final = (f"SELECT client, count(*), sum(size) FROM {TABLE} INDEXED BY tasks_by_client"
@@ -48,18 +46,14 @@ class QueueRestore(QueueBase):
         marks = ",".join("?" * len(task_ids))
         return dict(self.read(f"SELECT task_id, instance FROM {TABLE} WHERE task_id IN ({marks})", task_ids))
 
-    def newer_known(self, upload: Upload) -> bool:
-        """True when an upload to the same path with a later id has a row."""
-        return bool(self.read(f"SELECT 1 FROM {TABLE} WHERE {_NEWER} LIMIT 1",
-                              (upload.destination.digest, upload.task_id)))
-
     def glance(self) -> None:
         """Look at as much of the database as takes no time. Raises QueueFault('queue_damaged')."""
         if os.stat(self.layout.database(self.shard)).st_size <= _SMALL_BYTES:
             found = self.read("PRAGMA quick_check(1)")[0][0]
             if found != "ok":
                 raise QueueFault("queue_damaged", f"The queue's database: {found}.")
-        for table in (TABLE, "keys", "tally", "clients", "commands", "outages", "facts"):
+        for table in (TABLE, "keys", "tally", "clients", "commands", "outages", "facts", "events", "outbox",
+                      "webhooks"):
             self.read(f"SELECT * FROM {table} LIMIT 1")
         self.read(f"SELECT * FROM {TABLE} ORDER BY _id DESC LIMIT 1")
 
@@ -91,7 +85,7 @@ class QueueRestore(QueueBase):
         if connection.execute(f"SELECT 1 FROM {TABLE} WHERE task_id = ?", (upload.task_id,)).fetchone():
             return Restored.KNOWN
         target = upload.destination.digest
-        newer = connection.execute(f"SELECT _id, status FROM {TABLE} WHERE {_NEWER} ORDER BY _id",
+        newer = connection.execute(f"SELECT _id, status FROM {TABLE} WHERE {NEWER} ORDER BY _id",
                                    (target, upload.task_id)).fetchall()
         states = {status for _, status in newer}
         if newer and state is State.QUEUED and (supersede or State.DELIVERED in states):

@@ -29,6 +29,15 @@ triggers take it back from the oldest that is open. A claim does not rely on it:
 never has it. `part` says that an attempt may have left its part file in the instance.
 
 A key in `keys` is bound to its instance and its client (`Upload.scoped_key`), and goes with its task.
+
+`outbox` has the messages to webhooks: those that are to be sent, those that were, and those that were given up.
+`webhooks` counts them, by triggers, and says which webhook is disabled. Its questions have indexes, too:
+
+    outbox_due      which message to this webhook is to be sent next
+    outbox_by_state pages for people, and the oldest of a state
+
+`history` has the last attempts of a task, as JSON. `events` says when which task came into which state: each change is
+written by triggers, in the transaction that makes it. A number there is never given twice.
 """
 
 from collections.abc import Mapping
@@ -143,14 +152,56 @@ CREATE_CLIENTS: Final = (
     f" INSERT INTO clients VALUES (OLD.client, -1, -OLD.size) {_COUNT}; END",
 )
 
+HISTORY: Final = "history TEXT"
+#: The fact that tells one database of a shard from the next: numbers of events begin anew in each.
+EPOCH_FACT: Final = "epoch"
+#: The time now, in seconds since the epoch.
+_NOW: Final = "(julianday('now') - 2440587.5) * 86400.0"
+_TELL: Final = ("INSERT INTO events (task_id, status, at, code)"
+                f" VALUES (NEW.task_id, NEW.status, {_NOW}, NEW.error_code)")
+#: What is kept of what happened to tasks.
+CREATE_EVENTS: Final = (
+    "CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY AUTOINCREMENT, task_id TEXT NOT NULL,"
+    " status INTEGER NOT NULL, at REAL NOT NULL, code TEXT)",
+    f"CREATE TRIGGER IF NOT EXISTS events_insert AFTER INSERT ON {TABLE} BEGIN {_TELL}; END",
+    f"CREATE TRIGGER IF NOT EXISTS events_update AFTER UPDATE OF status ON {TABLE} WHEN OLD.status <> NEW.status BEGIN"
+    f" {_TELL}; END",
+)
+
+#: The fact that says up to which event webhooks have been told: an epoch and a number. Without it nothing is told.
+CURSOR_FACT: Final = "webhook_cursor"
+_COUNTED: Final = ("ON CONFLICT DO UPDATE SET pending = pending + excluded.pending,"
+                   " delivered = delivered + excluded.delivered, failed = failed + excluded.failed")
+_COUNT_NOTICE: Final = ("INSERT INTO webhooks (name, pending, delivered, failed) VALUES ({0}.webhook,"
+                        f" {{1}}({{0}}.state = 1), {{1}}({{0}}.state = 2), {{1}}({{0}}.state = 3)) {_COUNTED}")
+#: What webhooks are to be told.
+CREATE_OUTBOX: Final = (
+    "CREATE TABLE IF NOT EXISTS outbox (message_id TEXT PRIMARY KEY, webhook TEXT NOT NULL, type TEXT NOT NULL,"
+    " task_id TEXT, body TEXT NOT NULL, created_at REAL NOT NULL, state INTEGER NOT NULL,"
+    " attempts INTEGER NOT NULL, due_at REAL NOT NULL, updated_at REAL NOT NULL, status INTEGER, detail TEXT)",
+    "CREATE INDEX IF NOT EXISTS outbox_due ON outbox (webhook, due_at) WHERE state = 1",
+    "CREATE INDEX IF NOT EXISTS outbox_by_state ON outbox (webhook, state, message_id)",
+    "CREATE TABLE IF NOT EXISTS webhooks (name TEXT PRIMARY KEY, pending INTEGER NOT NULL DEFAULT 0,"
+    " delivered INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, disabled_at REAL, disabled_why TEXT,"
+    " last_at REAL, last_status INTEGER, last_detail TEXT) WITHOUT ROWID",
+    "CREATE TRIGGER IF NOT EXISTS outbox_insert AFTER INSERT ON outbox BEGIN"
+    f" {_COUNT_NOTICE.format('NEW', '+')}; END",
+    "CREATE TRIGGER IF NOT EXISTS outbox_update AFTER UPDATE OF state ON outbox WHEN OLD.state <> NEW.state BEGIN"
+    f" {_COUNT_NOTICE.format('OLD', '-')}; {_COUNT_NOTICE.format('NEW', '+')}; END",
+    "CREATE TRIGGER IF NOT EXISTS outbox_delete AFTER DELETE ON outbox BEGIN"
+    f" {_COUNT_NOTICE.format('OLD', '-')}; END",
+)
+
 _WITH_KEYS: Final = f"{_CREATE_TASKS}{'; '.join(CREATE_KEYS)};"
 _LAST_COLUMN: Final = "part INTEGER NOT NULL DEFAULT 0"
 #: As SQLite writes it down when a column is added.
 _WITH_CLIENTS: Final = (_WITH_KEYS.replace(f"{_LAST_COLUMN})", f"{_LAST_COLUMN}, {CLIENT})")
                         + f"{'; '.join(CREATE_CLIENTS)};")
+_WITH_EVENTS: Final = (_WITH_CLIENTS.replace(f"{_LAST_COLUMN}, {CLIENT})", f"{_LAST_COLUMN}, {CLIENT}, {HISTORY})")
+                       + f"{'; '.join((*CREATE_EVENTS, *CREATE_OUTBOX))};")
 #: What a database of each version is made of. What an older one was stays as it is for good. A new one begins as
 #: version 1, and `versions` leads it on.
-SCHEMAS: Final[Mapping[int, str]] = {1: _CREATE_TASKS, 2: _WITH_KEYS, 3: _WITH_CLIENTS}
+SCHEMAS: Final[Mapping[int, str]] = {1: _CREATE_TASKS, 2: _WITH_KEYS, 3: _WITH_CLIENTS, 4: _WITH_EVENTS}
 
 
 def key_row(upload: Upload) -> tuple[str, str | None, str, str]:

@@ -12,11 +12,22 @@ from typing import Final
 from daemon.errors import QueueFault
 from daemon.model.upload import Upload
 from daemon.state.layout import Layout
+from daemon.task_queue.sqlite import numbers
 from daemon.task_queue.sqlite.connect import connect
 from daemon.task_queue.sqlite.faults import faults
 from daemon.task_queue.sqlite.form import require_form, version_of
 from daemon.task_queue.sqlite.inspection import what_is_foreign
-from daemon.task_queue.sqlite.schema import CLIENT, CREATE_CLIENTS, CREATE_KEYS, TABLE, key_row
+from daemon.task_queue.sqlite.schema import (
+    CLIENT,
+    CREATE_CLIENTS,
+    CREATE_EVENTS,
+    CREATE_KEYS,
+    CREATE_OUTBOX,
+    EPOCH_FACT,
+    HISTORY,
+    TABLE,
+    key_row,
+)
 
 Step = Callable[[sqlite3.Connection], None]
 
@@ -48,8 +59,17 @@ def _tell_clients_apart(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def _keep_what_happened(connection: sqlite3.Connection) -> None:
+    """3 to 4: what happens to tasks is kept, and what webhooks are told. Of what happened before nothing is known."""
+    connection.execute(f"ALTER TABLE {TABLE} ADD COLUMN {HISTORY}")
+    for statement in (*CREATE_EVENTS, *CREATE_OUTBOX):
+        connection.execute(statement)
+    connection.execute("INSERT OR REPLACE INTO facts VALUES (?, lower(hex(randomblob(6))))", (EPOCH_FACT,))
+    numbers.begin(connection)
+
+
 #: What leads from each version to the next. A step stays as it is for good.
-STEPS: Final[Mapping[int, Step]] = {1: _keep_keys_beside_tasks, 2: _tell_clients_apart}
+STEPS: Final[Mapping[int, Step]] = {1: _keep_keys_beside_tasks, 2: _tell_clients_apart, 3: _keep_what_happened}
 #: The version that this program works with.
 SCHEMA_VERSION: Final = len(STEPS) + 1
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from daemon.spool.file_format import read_meta
+from tests.support.described import undescribed
 from tests.support.processes import Forked, Launcher
 from tests.support.tokens import without_tokens
 from tests.support.waiting import PATIENCE_S, eventually
@@ -138,9 +139,12 @@ class Api:
                 connection.putheader(name.replace("_", "-"), value.encode() if isinstance(value, str) else value)
             connection.endheaders(body, encode_chunked=chunked)
             response = connection.getresponse()
-            return Reply(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+            reply = Reply(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
         finally:
             connection.close()
+        # Whatever a test is about: what clients get is what they were told that they may get.
+        assert undescribed(method, target, reply.status, reply.headers, reply.body) is None
+        return reply
 
     def put(self, path: str, body: bytes | Iterator[bytes] = b"x", query: str = "", **headers: str) -> "Reply":
         """PUT `body` to `path`, as it stands in the address, in the instance c1."""
@@ -191,7 +195,7 @@ class Api:
         count = 0
         for link in links.iterdir():
             try:
-                count += "/spool/#" in os.readlink(link)
+                count += "/#" in os.readlink(link).partition("/spool/")[2]
             except FileNotFoundError:
                 continue
         return count

@@ -117,6 +117,19 @@ def test_method_in_small_letters_is_another_method(shared: Api, method: str) -> 
     assert converse(shared, request.encode()) == (405, "method_not_allowed")
 
 
+def test_head_that_cannot_be_read_is_refused_without_a_body(shared: Api) -> None:
+    """Also one that others would read; nothing of it is a mistake of the service."""
+    with shared.raw() as connection:
+        connection.sendall(b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n")
+        head, _, body = until_closed(connection).partition(b"\r\n\r\n")
+    assert (head.split(b" ")[1], body) == (b"400", b"")
+    with shared.raw() as connection:
+        connection.sendall(b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\ngarbage\r\n\r\n")
+        assert until_closed(connection).count(b'"code": "bad_request"') == 1
+    assert shared.ask("GET", "/healthz").status == 200
+    assert [event for event in shared.events if event["event"] == "api.error"] == []
+
+
 @pytest.mark.parametrize("version", ["0.9", "1.2", "2.0", "3.0"])
 def test_other_versions_are_refused(shared: Api, version: str) -> None:
     """HTTP/1.0 and HTTP/1.1 are spoken, and nothing else."""

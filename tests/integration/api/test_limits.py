@@ -16,7 +16,7 @@ from contextlib import ExitStack
 import pytest
 
 from api.http.early_response import LINGER_BYTES
-from api.service import SPARE_CONNECTIONS
+from api.live_config import SPARE_CONNECTIONS
 from tests.integration.api.running import Api, wait_until
 from tests.support.waiting import PATIENCE_S
 
@@ -421,7 +421,7 @@ def test_connection_is_used_again_after_an_early_answer_to_a_short_body(shared: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reading", [True, False])
+@pytest.mark.parametrize("reading", [pytest.param(True, marks=pytest.mark.full), False])
 def test_a_hundred_early_answers_leak_nothing(start: Start, reading: bool) -> None:
     """Connections, descriptors and memory are back after 100 refusals in the middle of bodies that never end."""
     api = start(limits={"max_upload_bytes": 2 * LINGER_BYTES}, api={"max_connections": 200})

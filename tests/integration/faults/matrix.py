@@ -12,6 +12,7 @@ from daemon.model.task import PENDING, State, Task
 from daemon.model.upload import BUCKETS
 from daemon.spool.inspect import FileSpoolCheck
 from tests.support.client import Answer
+from tests.support.follower import Follower
 from tests.support.processes import Forked
 from tests.support.service import Service
 from tests.support.waiting import eventually
@@ -77,8 +78,9 @@ class Seen:
 
 def carry_out(cells: Sequence[tuple[str, str]], variant: Variant, directory: Path) -> dict[tuple[str, str], Seen]:
     """Meet each fault at its step with an upload, then end and start the service; return what was seen of each."""
-    with Service(directory) as service:
+    with Service(directory) as service, Follower(service.address) as follower:
         service.start()
+        eventually(lambda: follower.last_id)
         meetings = {(step, fault): _Cell(service, step, fault, variant) for step, fault in cells}
         for (_, fault), meeting in meetings.items():
             meeting.meet()
@@ -89,6 +91,7 @@ def carry_out(cells: Sequence[tuple[str, str]], variant: Variant, directory: Pat
         service.stop()
         service.start()
         _wait_for(service.quiet)
+        follower.check({task.task_id: task.state.label for task in service.tasks()})
         service.stop()
         assert not service.mistakes(), service.mistakes()
         assert not service.part_files(), service.part_files()

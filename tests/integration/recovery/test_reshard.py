@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import uuid_utils
 
+from daemon.config import Webhook
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
 from daemon.recovery import reshard
@@ -24,8 +25,9 @@ from daemon.state.shard_lock import ShardLock, holder
 from daemon.task_queue import Change, Command, Selection, Settlement
 from daemon.task_queue.sqlite import migrate
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
+from daemon.webhooks.telling import tell_all
 from tests.support import rows
-from tests.support.depot import a_state
+from tests.support.depot import a_state, an_upload
 
 _BODY = b"body"
 _SHA256 = hashlib.sha256(_BODY).hexdigest()
@@ -152,6 +154,37 @@ def test_counts_and_keys_fit_after_the_move(layout: Layout) -> None:
         assert put.task_id == upload.task_id
     for queue in queues:
         queue.close()
+
+
+def test_webhooks_are_told_of_everything_once(layout: Layout) -> None:
+    """What was not told yet is put into the outbox first, which moves, too; what was disabled stays so everywhere."""
+    hook = Webhook(name="ci", url="https://a.example/", secret="/none", events=["failed"])
+    for shard in range(4):
+        with SqliteDoctor(layout, shard) as queue:
+            queue.follow_for_webhooks(True)
+            queue.disable("other", "410" if shard == 3 else None)
+    _fill(layout, 4)
+    failed = {task_id for task_id, task in _all(layout).items() if task.state is State.FAILED}
+    assert failed
+    assert reshard.migrate(layout, 3, supersede=False, report=lambda finding: None, webhooks=[hook]) is None
+    told: list[str | None] = []
+    for shard in range(3):
+        with SqliteDoctor(layout, shard) as queue:
+            tell_all(queue, [hook])
+            told += [notice.task_id for notice in queue.due_notices("ci", 4e9, 999)]
+            standings = {standing.name: standing for standing in queue.webhook_standings()}
+            assert standings["other"].disabled_why == "410"
+            upload = _upload_for(shard)
+            queue.put_many([upload], supersede=False)
+            happened = queue.untold(9)
+            assert happened is not None
+            assert [event.task_id for event in happened.events] == [upload.task_id]
+    assert sorted(map(str, told)) == sorted(failed)
+
+
+def _upload_for(shard: int) -> Upload:
+    return an_upload("/new", instance=next(
+        f"n{number}" for number in range(99) if Destination("local", "default", f"n{number}", "/").shard(3) == shard))
 
 
 def test_wishes_and_what_was_outrun_go_along(layout: Layout) -> None:

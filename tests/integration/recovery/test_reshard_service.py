@@ -1,5 +1,6 @@
 """Another number of shards at a restart, with real processes that all start at once."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from daemon.model.task import State
 from daemon.state import shard_count
 from daemon.state.shard_count import ShardCount
 from tests.integration.recovery.restarting import is_ready, keep_running
+from tests.support.follower import Follower
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
@@ -43,19 +45,25 @@ def _wait_said(service: Service, event: str, words: str) -> None:
                what=f"{event} with {words!r}")
 
 
+@pytest.mark.full
 def test_backlog_is_delivered_under_another_number_of_shards(service: Service) -> None:
-    """Down to one and up to eight at a restart: the newest bytes of every path arrive, and dead letters stay."""
-    with service:
+    """Down to one and up to eight at a restart: the newest bytes of every path arrive, and dead letters stay.
+
+    Who follows is told each time that he may have missed something.
+    """
+    with service, Follower(service.address) as follower:
         service.start()
+        eventually(lambda: follower.last_id)
         failed = service.client.put("c1", "/no/parent", b"x", mkdirs="false")
         assert failed is not None
         eventually(lambda: [task for task in service.tasks() if task.state is State.FAILED], what="the dead letter")
         service.kill("worker-0", "worker-1", "worker-2", "worker-3")
         sent = _upload(service, range(60))
         service.stop()
-        for shards in (1, 8):
+        for number, shards in enumerate((1, 8), start=1):
             _configure(service, shards)
             keep_running(service, lambda: is_ready(service))
+            eventually(partial(follower.was_reset, number))
             service.wait_quiet()
             assert {where: service.delivered(*where) for where in sent} == sent
             assert service.client.task(failed.task_id)["state"] == "failed"

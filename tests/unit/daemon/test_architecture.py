@@ -12,22 +12,24 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 #: Each house and the houses that it may import besides itself.
-HOUSES = {"daemon": set[str](), "api": {"daemon"}, "worker": {"daemon"}}
+HOUSES = {"daemon": set[str](), "api": {"daemon"}, "worker": {"daemon"}, "sender": {"daemon"}}
 #: The rooms of each house, from the ground up: a room imports only rooms of lower floors, and itself. A name stands for
 #: all that is below it.
 FLOORS: dict[str, list[set[str]]] = {
     "daemon": [{"daemon.errors", "daemon.failpoints"}, {"daemon.model"}, {"daemon.config"}, {"daemon.log"}, {"daemon.state"}, {"daemon.delegation"},
-               {"daemon.spool", "daemon.task_queue", "daemon.process", "daemon.access"}, {"daemon.recovery"}, {"daemon.cli"}],
-    "api": [{"api.threads"}, {"api.http"}, {"api.live_config", "api.live_tls"}, {"api.access"}, {"api.queries"}, {"api.uploads"}, {"api.routes"}, {"api.service"},
+               {"daemon.spool", "daemon.task_queue", "daemon.process", "daemon.access"}, {"daemon.webhooks", "daemon.partials"}, {"daemon.recovery"}, {"daemon.cli"}],
+    "api": [{"api.threads"}, {"api.http"}, {"api.live_config", "api.live_tls"}, {"api.access"}, {"api.queries"}, {"api.following"}, {"api.uploads"}, {"api.resumable", "api.acting"}, {"api.routes"}, {"api.assembly"}, {"api.service"},
             {"api.__main__"}],
-    "worker": [{"worker.targets"}, {"worker.mailbox", "worker.dispatch"}, {"worker.upkeep", "worker.recovery"},
+    "worker": [{"worker.targets"}, {"worker.mailbox", "worker.dispatch"}, {"worker.upkeep", "worker.recovery", "worker.webhooks"},
                {"worker.loop"}, {"worker.assembly"}, {"worker.check", "worker.__main__"}],
+    "sender": [{"sender.addresses", "sender.names", "sender.signing"}, {"sender.http_post"}, {"sender.service"}, {"sender.__main__"}],
 }
 #: The rooms with a door: what is said at the door is all that others see.
 DOORS = {"daemon.task_queue": ("capabilities", "values", "doctor"), "daemon.spool": ("capabilities", "values"),
-         "daemon.delegation": ("capabilities", "values")}
-#: Who looks behind a door: recovery, and the commands that check and repair.
-DOCTORS = {"daemon.task_queue": ("daemon/recovery/", "daemon/cli/check.py", "daemon/cli/fsck.py"), "daemon.spool": (), "daemon.delegation": ()}
+         "daemon.delegation": ("capabilities", "values"), "daemon.partials": ("capabilities", "values")}
+#: Who looks behind a door: recovery, and the commands that check and repair; and what becomes a file of the spool.
+DOCTORS = {"daemon.task_queue": ("daemon/recovery/", "daemon/cli/check.py", "daemon/cli/fsck.py"), "daemon.spool": ("daemon/partials/",), "daemon.delegation": (),
+           "daemon.partials": ()}
 SOURCES = sorted(path for house in HOUSES for path in (ROOT / house).rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]
 

@@ -16,6 +16,7 @@ from daemon.errors import CannotStart
 ROOT = Path(__file__).parents[3]
 DOCUMENTED = ROOT / "config.toml"
 KEY = re.compile(r"(?P<key>[a-z_]+) = (?P<value>.+)")
+HOOK = "[[webhooks]]\nname = 'a'\nurl = 'https://a.example/'\nsecret = '/etc/hook'"
 DEFAULT = re.compile(r"(?:^|[. ])Default: (?P<value>.+)\.$")
 
 
@@ -135,7 +136,7 @@ def test_documented_remote_is_complete_and_legal(tmp_path: Path) -> None:
 def test_config_without_a_file_is_the_defaults() -> None:
     """No file is needed: every key has a default."""
     assert load(None).model_dump() == {
-        **defaults(), "remotes": {}, "certificates": [], "peers": [], "users": []}
+        **defaults(), "remotes": {}, "certificates": [], "peers": [], "users": [], "webhooks": []}
 
 
 def test_config_numbers_written_in_whole_seconds_are_seconds(tmp_path: Path) -> None:
@@ -171,6 +172,13 @@ def test_config_numbers_written_in_whole_seconds_are_seconds(tmp_path: Path) -> 
     ("[[peers]]\nname = 'a'\nuser = 'a'\nmay = ['upload']\npaths = ['/a/../b']", "peers.0: paths: '/a/../b' is no glob"),
     ("[[peers]]\nname = 'a/b'\nuser = 'a'\nmay = ['upload']", "peers.0.name: a name has 1 to 63"),
     ("[[users]]\nname = 'a'\nmay = ['upload']\n[[users]]\nname = 'a'\nmay = ['read']", "users: two have the same name"),
+    (HOOK.replace("https", "ftp"), "webhooks.0.url: must be an http:// or https:// URL"),
+    (HOOK.replace("//", "//me:secret@"), "webhooks.0.url: must be an http:// or https:// URL"),
+    (HOOK.replace("/etc", "etc"), "webhooks.0.secret: must be a path"),
+    (HOOK.replace("/etc/hook", "whsec_c2hvcnQ="), "webhooks.0.secret: a secret is whsec_BASE64 of 24 to 64 bytes"),
+    (f"{HOOK}\nevents = ['gone']", "webhooks.0.events.0: must be one of: queued,"),
+    (f"{HOOK}\n{HOOK}", "webhooks: two have the same name"),
+    ("[sender]\nallow = ['intern']", "sender.allow.0: must be an address or a network"),
     ("[[certificates]]\nname = 'a'\nfingerprint = 'abc'\nmay = ['upload']", "certificates.0.fingerprint: must be the SHA-256"),
     ("[[certificates]]\nname = 'a'\nsubject = 'CN=a'\nmay = ['upload']", "certificates.0: give either fingerprint, or ca"),
     ("[delivery.allow]\npaths = ['srv']", "delivery.allow.paths.0: 'srv' is no glob of a path"),
@@ -309,3 +317,11 @@ def test_key_is_found_among_the_credentials_that_systemd_handed_over(
     if directory is not None:
         monkeypatch.setenv("CREDENTIALS_DIRECTORY", directory)
     assert Remote().file(path) == expected
+
+
+def test_no_complaint_tells_a_secret(tmp_path: Path) -> None:
+    """What is wrong with a webhook is named without its values: a person reads it, and the journal keeps it."""
+    secret = "whsec_" + "QUJD" * 9
+    told = complaint(tmp_path, f"[[webhooks]]\nurl = 'https://a.example/{secret}'\nsecret = '{secret}QQ'\nx = 1")
+    assert "whsec_Q" not in told
+    assert all(key in told for key in ("webhooks.0.name", "webhooks.0.secret", "webhooks.0.x"))

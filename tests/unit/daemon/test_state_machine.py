@@ -9,11 +9,12 @@ import pytest
 
 from daemon.model.task import TRANSITIONS, State
 from daemon.model.upload import Upload
+from daemon.model.verbs import VERBS
 from daemon.spool import Mark
 from daemon.task_queue import Change, Settlement
 from tests.support import rows
 from tests.support.depot import Depot, an_upload
-from worker.dispatch.commands import VERBS, decide
+from worker.dispatch.commands import decide
 
 Uploads = dict[State, Upload]
 EDGES = {(was, became) for was, some in TRANSITIONS.items() for became in some}

@@ -1,12 +1,16 @@
 """The pages in docs/ against the tables in the code."""
 
+import re
+
 import pytest
 
 from daemon.access.token_text import PATTERN
 from daemon.log.events import EVENTS
 from daemon.model.grant import KEYS, Permission
 from daemon.recovery.findings import FINDINGS
+from docs.api_page import api_page
 from docs.tables import HERE, access_page, errors_page, events_page, logged_fields, recovery_page
+from tests.support.described import description
 
 STALE = "run `make docs`"
 
@@ -15,6 +19,16 @@ STALE = "run `make docs`"
 def fields() -> dict[str, set[str]]:
     """The fields of each event, as found in the code."""
     return logged_fields()
+
+
+def test_api_page_is_what_the_addresses_say() -> None:
+    """Every address is documented with its parameters, its answers and its errors."""
+    page = (HERE / "api.md").read_text()
+    assert page == api_page(description()), STALE
+    assert [f"### {method.upper()} {address}" for address, methods in description()["paths"].items() for method in methods
+            if f"### {method.upper()} {address}\n" not in page] == []
+    for name in re.findall(r"\]\(#(\w+)\)", page):
+        assert f"\n### {name}\n" in page.lower()
 
 
 def test_errors_page_is_what_the_table_says() -> None:

@@ -15,8 +15,10 @@ ACCESS_LIST: Final = "system.posix_acl_access"
 _PIECE_BYTES: Final = 256 * 1024
 
 
-def fill(part: int, delivery: Delivery, source: BinaryIO, want: Wanted, access_list: bytes | None) -> None:
-    """Make the open file what the delivery says, byte for byte.
+def fill(
+    part: int, delivery: Delivery, source: BinaryIO, want: Wanted, access_list: bytes | None,
+) -> Attributes:
+    """Make the open file what the delivery says, byte for byte; return what it is then.
 
     Raises OSError, and Undelivered when the file is not what was wanted.
     """
@@ -29,9 +31,11 @@ def fill(part: int, delivery: Delivery, source: BinaryIO, want: Wanted, access_l
     if access_list:
         os.setxattr(part, ACCESS_LIST, access_list)
     os.fchmod(part, want.mode)
-    refuse_unless_exact(delivery, want, attributes_of(os.fstat(part)))
+    found = attributes_of(os.fstat(part))
+    refuse_unless_exact(delivery, want, found)
     if delivery.verify == "digest":
         spool.refuse_unless_same(spool.digest(contents(part)), source, delivery)
+    return found
 
 
 def own(file: int, delivery: Delivery, want: Wanted) -> Wanted:

@@ -5,17 +5,20 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from daemon.errors import Undelivered
 from daemon.model.names import printable
 from worker.targets import source as spool
-from worker.targets.attributes import Attributes, Wanted, refuse_unless_replaceable, wanted, where
+from worker.targets.attributes import Attributes, Wanted, receipt_for, refuse_unless_replaceable, wanted, where
 from worker.targets.base import Delivery, Ended, Parcel, Receipt, one_by_one
 from worker.targets.directory.content import OPEN_FILE, contents, fill
 from worker.targets.directory.entry import Entry
 from worker.targets.directory.walk import Walk
 from worker.targets.error_codes import classify_oserror
+
+#: As receipts name it.
+_WAY: Final = "directory"
 
 
 class DirectorySession:
@@ -41,22 +44,20 @@ class DirectorySession:
                     self._sweep(delivery)
                 entry = self._find(delivery, opened)
                 existing = entry.look()
-                if delivery.recheck and _is_there(entry, delivery, existing):
-                    return Receipt(atomic=True, way="directory", unchanged=True)
+                if delivery.recheck and existing and _is_there(entry, delivery, existing):
+                    return receipt_for(existing, _WAY, atomic=True, unchanged=True)
                 refuse_unless_replaceable(delivery, existing)
                 want = wanted(delivery, existing)
             if delivery.replace_group == "in-place" and existing and not existing.is_link:
-                _overwrite(entry, delivery, source, want, before_rename)
-                return Receipt(atomic=False, way="directory")
-            self._replace(entry, delivery, source, want, before_rename)
-        return Receipt(atomic=True, way="directory")
+                return receipt_for(_overwrite(entry, delivery, source, want, before_rename), _WAY)
+            return receipt_for(self._replace(entry, delivery, source, want, before_rename), _WAY, atomic=True)
 
     def deliver_all(self, parcels: Sequence[Parcel]) -> Iterator[Ended]:
         """Deliver one file after the other; see worker.targets.base.Carrier."""
         return one_by_one(self, parcels)
 
     def _replace(self, entry: Entry, delivery: Delivery, source: BinaryIO, want: Wanted,
-                 before_rename: Callable[[], None]) -> None:
+                 before_rename: Callable[[], None]) -> Attributes:
         with contextlib.ExitStack() as opened:
             with _explained(delivery):
                 entry.remove_part()
@@ -64,10 +65,11 @@ class DirectorySession:
                 opened.callback(os.close, part)
             try:
                 with _explained(delivery):
-                    fill(part, delivery, source, want, entry.access_list())
+                    found = fill(part, delivery, source, want, entry.access_list())
                 before_rename()
                 with _explained(delivery):
                     entry.rename_part(delivery)
+                return found
             except BaseException:
                 # The failure that led here is the one to report; what is left is removed later.
                 self.left_part = True
@@ -101,18 +103,18 @@ class DirectorySession:
 
 
 def _overwrite(entry: Entry, delivery: Delivery, source: BinaryIO, want: Wanted,
-               before_write: Callable[[], None]) -> None:
+               before_write: Callable[[], None]) -> Attributes:
     with contextlib.ExitStack() as opened:
         with _explained(delivery):
             file = entry.open_seen(delivery, os.O_RDWR)
             opened.callback(os.close, file)
         before_write()
         with _explained(delivery):
-            fill(file, delivery, source, want, None)
+            return fill(file, delivery, source, want, None)
 
 
-def _is_there(entry: Entry, delivery: Delivery, found: Attributes | None) -> bool:
-    if found is None or not stat.S_ISREG(found.mode) or found.size != delivery.size:
+def _is_there(entry: Entry, delivery: Delivery, found: Attributes) -> bool:
+    if not stat.S_ISREG(found.mode) or found.size != delivery.size:
         return False
     if not wanted(delivery, found).met_by(found):
         return False

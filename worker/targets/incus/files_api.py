@@ -20,6 +20,7 @@ from worker.targets.attributes import (
     ROOT,
     Attributes,
     Wanted,
+    receipt_for,
     refuse_unless_allowed,
     refuse_unless_exact,
     refuse_unless_replaceable,
@@ -34,6 +35,8 @@ from worker.targets.base import Delivery, Ended, Parcel, Receipt, one_by_one
 from worker.targets.incus.rest import Files
 
 _PIECE_BYTES: Final = 256 * 1024
+#: As receipts name it.
+_WAY: Final = "files"
 
 
 class FilesApiSession:
@@ -101,8 +104,8 @@ class FilesApiSession:
         if anew:
             # Also where set-id bits matter: they are not shown, and what is made anew has none.
             want = wanted_instead(delivery, existing)
-        if delivery.recheck and self._is_there(path, delivery, existing, want):
-            return Receipt(atomic=False, way="files", unchanged=True)
+        if delivery.recheck and existing and self._is_there(path, delivery, existing, want):
+            return receipt_for(existing, _WAY, unchanged=True, whole_mode=False)
         if want.special:
             raise Undelivered("permission_denied", f"{where(delivery)}: setuid and setgid can only be set by SFTP")
         if existing is None:
@@ -111,8 +114,9 @@ class FilesApiSession:
         spool.rewind(source)
         before_rename()
         self._write(path, delivery, source, want, None if anew else existing, anew=anew)
-        self._verify(path, delivery, want, source)
-        return Receipt(atomic=False, way="files")
+        found = self._verify(path, delivery, want, source)
+        # A file that was there before may have set-id bits, which the API does not show; one that was made has none.
+        return receipt_for(found, _WAY, whole_mode=existing is None or anew)
 
     def _follow(self, delivery: Delivery) -> tuple[str, Attributes | None]:
         path = delivery.destination.path
@@ -197,16 +201,17 @@ class FilesApiSession:
         if existing is not None or delivery.size:
             self._files.put(path, _Exactly(source, delivery.size) if delivery.size else b"", want)
 
-    def _verify(self, path: str, delivery: Delivery, want: Wanted, source: BinaryIO) -> None:
+    def _verify(self, path: str, delivery: Delivery, want: Wanted, source: BinaryIO) -> Attributes:
         found = self._files.look(path)
         if found is None:
             raise Undelivered("verify_failed", f"{where(delivery)}: it is not there after it was written")
         refuse_unless_exact(delivery, want, found)
         if delivery.verify == "digest":
             spool.refuse_unless_same(spool.digest(self._files.read(path)), source, delivery)
+        return found
 
-    def _is_there(self, path: str, delivery: Delivery, found: Attributes | None, want: Wanted) -> bool:
-        if found is None or found.size != delivery.size or not want.met_by(found):
+    def _is_there(self, path: str, delivery: Delivery, found: Attributes, want: Wanted) -> bool:
+        if found.size != delivery.size or not want.met_by(found):
             return False
         return spool.digest(self._files.read(path)) == delivery.sha256
 

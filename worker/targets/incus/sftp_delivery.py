@@ -9,13 +9,14 @@ import contextlib
 import stat
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from daemon.errors import Undelivered
 from daemon.model.names import printable
 from worker.targets.attributes import (
     MAX_LINKS,
     Attributes,
+    receipt_for,
     refuse_unless_allowed,
     refuse_unless_replaceable,
     refuse_unless_trusted,
@@ -32,6 +33,9 @@ from worker.targets.incus.sftp_part import PartFile, closing_handle, digest
 from worker.targets.incus.sftp_staging import Staging
 from worker.targets.incus.sftp_way import Way, find_way
 from worker.targets.incus.sftp_wire import WireBroken, WireStalled
+
+#: As receipts name it.
+_WAY: Final = "sftp"
 
 
 class SftpDelivery:
@@ -56,12 +60,12 @@ class SftpDelivery:
                 self._delivery = first if other.part_name in left else other
             if self._delivery.path_rule is not None:
                 await self._stay_within()
-            if self._delivery.recheck and await self._is_there():
-                return Receipt(atomic=True, way="sftp", unchanged=True)
-            if self._delivery.replace_group == "in-place" and await self._overwrite(source, before_rename):
-                return Receipt(atomic=False, way="sftp")
-            await self._push(source, before_rename)
-        return Receipt(atomic=True, way="sftp")
+            if self._delivery.recheck and (found := await self._find_delivered()):
+                return receipt_for(found, _WAY, atomic=True, unchanged=True)
+            if self._delivery.replace_group == "in-place" and (
+                    found := await self._overwrite(source, before_rename)):
+                return receipt_for(found, _WAY)
+            return receipt_for(await self._push(source, before_rename), _WAY, atomic=True)
 
     async def _stay_within(self) -> None:
         """From now on go by a path without links, which was looked at; a link that is put there is followed no more."""
@@ -88,7 +92,7 @@ class SftpDelivery:
         staged = await Staging(self._channel, self._delivery).remove(path)
         return removed | ({self._delivery.staging_name} if staged else set())
 
-    async def _push(self, source: BinaryIO, before_rename: Callable[[], None]) -> None:
+    async def _push(self, source: BinaryIO, before_rename: Callable[[], None]) -> Attributes:
         path = self._path
         looked = self._channel.lstat(path)
         part = PartFile(self._channel, self._delivery, path)
@@ -113,8 +117,9 @@ class SftpDelivery:
                 await self._hold(part.path, part.filled)
                 before_rename()
                 await part.rename(path)
-            if self._way is not None and part.filled is not None:
+            if self._way is not None:
                 await self._way.held(part.filled)
+            return part.filled
         except BaseException:
             await part.discard()
             if part.left and self._way is not None and not self._channel.wire.broken:
@@ -127,24 +132,25 @@ class SftpDelivery:
         if self._way is not None:
             await self._way.hold(path, expected)
 
-    async def _overwrite(self, source: BinaryIO, before_write: Callable[[], None]) -> bool:
-        """Write into the file that is there; False if there is none."""
+    async def _overwrite(self, source: BinaryIO, before_write: Callable[[], None]) -> Attributes | None:
+        """Write into the file that is there, and return what it is then; None if there is none."""
         path, existing = await self._find()
         if existing is None or existing.is_link:
-            return False
+            return None
         refuse_unless_replaceable(self._delivery, existing)
         want = wanted(self._delivery, existing)
-        await overwrite(self._channel, self._delivery, path, existing, want, source, before_write, self._way)
-        return True
+        return await overwrite(self._channel, self._delivery, path, existing, want, source, before_write, self._way)
 
-    async def _is_there(self) -> bool:
+    async def _find_delivered(self) -> Attributes | None:
+        """What is there, if it is what was to be delivered already."""
         path, found = await self._find()
         if found is None or not stat.S_ISREG(found.mode) or found.size != self._delivery.size:
-            return False
+            return None
         if not wanted_instead(self._delivery, found).met_by(found):
-            return False
+            return None
         async with closing_handle(self._channel, self._channel.open(path)) as handle:
-            return await digest(self._channel, handle, self._delivery.size) == self._delivery.sha256
+            same = await digest(self._channel, handle, self._delivery.size) == self._delivery.sha256
+        return found if same else None
 
     async def _find(self) -> tuple[bytes, Attributes | None]:
         found = await self._existing(self._channel.lstat(self._path))

@@ -15,11 +15,11 @@ from worker.targets.incus.sftp_way import Way
 async def overwrite(
     channel: Channel, delivery: Delivery, path: bytes, existing: Attributes, want: Wanted, source: BinaryIO,
     before_write: Callable[[], None], way: Way | None,
-) -> None:
+) -> Attributes:
     """Put the bytes of `source` into the file at `path`, which is `existing`; give it mode and owner if it has others.
 
-    `way` is that to `path`, if it matters. Raises Undelivered('verify_failed') when something else is there by now, and
-    for what does not come out right; and what `way` raises.
+    Returns what it is then. `way` is that to `path`, if it matters. Raises Undelivered('verify_failed') when something
+    else is there by now, and for what does not come out right; and what `way` raises.
     """
     async with closing_handle(channel, channel.open_to_write(path)) as handle:
         # The server follows a link that a user put there meanwhile: what it leads to is not the file that was seen.
@@ -33,6 +33,8 @@ async def overwrite(
         # Not unless it must be: with an access list the group's bits are its mask.
         if not want.met_by(await channel.attributes(channel.fstat(handle))):
             await channel.done(channel.chown(handle, want.uid, want.gid), channel.chmod(handle, want.mode))
-        refuse_unless_exact(delivery, want, await channel.attributes(channel.fstat(handle)))
+        found = await channel.attributes(channel.fstat(handle))
+        refuse_unless_exact(delivery, want, found)
         if delivery.verify == "digest":
             spool.refuse_unless_same(await digest(channel, handle, delivery.size), source, delivery)
+        return found

@@ -42,8 +42,7 @@ class PartFile:
         self._made = False
         self._staging = Staging(channel, delivery)
         self._left = False
-        #: What the server said of it once it was filled.
-        self.filled: Attributes | None = None
+        self._filled: Attributes | None = None
         self.path = self._directory + b"/" + delivery.part_name.encode()
         if len(self.path) > MAX_PATH_BYTES:
             raise Undelivered("name_too_long", f"{where(delivery)}: no room for the part file's name beside it")
@@ -52,6 +51,12 @@ class PartFile:
     def left(self) -> bool:
         """True from when something of it may be there until it is known to be gone."""
         return self._left or self._staging.left
+
+    @property
+    def filled(self) -> Attributes:
+        """What the server said of it once it was filled."""
+        assert self._filled is not None  # `fill` came back
+        return self._filled
 
     async def create(self) -> None:
         """Make it, removing one that an earlier attempt left, and the directories above it if they are wanted."""
@@ -87,8 +92,8 @@ class PartFile:
         looked = self._channel.lstat(self.path)
         self._handle = b""
         await self._channel.done(*requests)
-        self.filled = await self._channel.attributes(looked)
-        refuse_unless_exact(self._delivery, want, self.filled)
+        self._filled = await self._channel.attributes(looked)
+        refuse_unless_exact(self._delivery, want, self._filled)
 
     async def rename(self, path: bytes) -> None:
         """Give it its name."""

@@ -42,8 +42,7 @@ class Cancelled:
 
     async def happen(self) -> None:
         """Take it, and cut it off."""
-        stub = SimpleNamespace(freshen=self._nothing, take=self._take, enter=self._enter, more=None)
-        stub.admit = lambda *_: contextlib.nullcontext()
+        stub = SimpleNamespace(admit=self._admit, take=self._take, enter=self._enter, more=None)
         with ThreadPoolExecutor(1) as threads:
             uploads = Uploads(LiveConfig(load(None)), cast(Admission, stub), cast(Backlog, stub), cast(Quotas, stub),
                               cast(Receiver, stub), RefusalLog(), Amounts(self._store, threads))
@@ -55,8 +54,8 @@ class Cancelled:
             with contextlib.suppress(asyncio.CancelledError):
                 await taking
 
-    async def _nothing(self) -> None:
-        return
+    async def _admit(self, *_: object) -> Any:
+        return contextlib.nullcontext()
 
     async def _again(self) -> Caller:
         return CALLER

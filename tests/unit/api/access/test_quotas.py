@@ -148,6 +148,19 @@ async def test_what_is_received_and_what_waits_are_within_the_limit_together(wor
 
 
 @in_loop
+async def test_upload_that_goes_on_counts_only_the_bytes_that_come(world: World) -> None:
+    """It is one of those that wait already; when it pauses, nothing of it is left."""
+    ci = caller("token:ci", Grant(max_pending_tasks=1, max_pending_bytes=100))
+    world.queue = lambda _: Total(1, 40)
+    with world.first.going_on(ci) as admitted:
+        await admitted.more(60)
+        with pytest.raises(Rejected, match="waits to be delivered"):
+            await admitted.more(1)
+    world.queue = lambda _: Total(0, 40)
+    assert await code_of(world.second, ci, 60) == ""
+
+
+@in_loop
 async def test_upload_that_is_queued_meanwhile_is_never_overlooked_and_refuses_nobody(world: World) -> None:
     """The queue is asked after what is being received is counted, and once more if both had it."""
     ci = caller("token:ci", Grant(max_pending_tasks=2))

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from api.http.connection import Connection, Connections, Http1, IdleTimer
 from api.http.pace import Pace
 from api.http.peers import Shares
 from api.http.refusal_log import RefusalLog
+from api.http.response import ASKER, App, Receive, Scope, Send, send_answer, text_answer
 from daemon.process.listeners import open_doors
 from daemon.process.shared_counts import Column, SharedCounts
 from tests.support.apps import hello
@@ -32,9 +34,9 @@ NAMES = [f"{theirs.__name__}.{name}" for _, theirs, name in HOOKS]
 CALLED = [(H11Protocol, "_send_h11_event", 1), (TCPServer, "_initiate_server_close", 0)]
 
 
-async def converse(*sent: bytes) -> list[bytes]:
+async def converse(*sent: bytes, app: App = hello) -> list[bytes]:
     """Serve connections that are idle for no time at all; return all that comes on one for each of what is `sent`."""
-    connections = Connections(hello, Shares(lambda: 10, SharedCounts(), Column.CONNECTIONS), lambda: Pace(30.0, 0, 0.01),
+    connections = Connections(app, Shares(lambda: 10, SharedCounts(), Column.CONNECTIONS), lambda: Pace(30.0, 0, 0.01),
                               lambda: None, RefusalLog())
     [door] = open_doors(["127.0.0.1:0"], allow_anonymous=False)
     server = await asyncio.start_server(partial(connections.serve, door), sock=door.socket)
@@ -91,3 +93,22 @@ def test_hypercorn_has_what_is_called_here(theirs: type, name: str, arguments: i
     assert method is not None, f"Hypercorn has no {theirs.__name__}.{name} any more: change api.http.connection"
     taken = len(inspect.signature(method).parameters) - 1
     assert taken == arguments, f"Hypercorn's {theirs.__name__}.{name} takes {taken} arguments now: change api.http.connection"
+
+
+async def informing(scope: Scope, receive: Receive, send: Send) -> None:
+    """Say something before the answer."""
+    await scope["state"][ASKER].inform(104, ("Location", "a"))
+    await send_answer(send, text_answer(200, "hello"))
+
+
+@pytest.mark.parametrize(("request_head", "heads"), [
+    (b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", [b"104", b"200"]),
+    (b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n", [b"104", b"100", b"200"]),
+    (b"PUT / HTTP/1.0\r\nContent-Length: 0\r\n\r\n", [b"200"]),
+    (b"PUT / HTTP/1.0\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n", [b"200"]),
+])
+def test_head_comes_before_the_answer_where_the_version_has_that(request_head: bytes, heads: list[bytes]) -> None:
+    """Who waits to be told to send the body is told that, too; HTTP/1.0 has one head for each request."""
+    [told] = asyncio.run(converse(request_head, app=informing))
+    assert re.findall(rb"HTTP/1\.1 (\d+) ", told) == heads
+    assert (b"HTTP/1.1 104 \r\nlocation: a\r\n\r\n" in told) == (b"104" in heads)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -130,6 +130,26 @@ def test_app_knows_the_certificate_of_its_client(authority: Authority, tls: dict
     assert set(gate.schemes) == {"https"}
     gate, _ = asked(authority, Config.model_validate({"tls": tls}), lambda port: conversation(port, client_context(authority, signed)))
     assert gate.shown == [None]
+
+
+def test_connections_are_read_into_the_same_memory(authority: Authority, tls: dict[str, str]) -> None:
+    """Else each would keep 256 KiB, and ten thousand that only wait more than there is."""
+    async def run() -> None:
+        gate = Gate()
+        async with serving(gate, Config.model_validate({"tls": tls})) as (connections, port):
+            clients = [await asyncio.open_connection(
+                "127.0.0.1", port, ssl=client_context(authority), server_hostname="localhost") for _ in range(3)]
+            protocols = [connection.outflow._beneath.get_protocol() for connection in connections._open.values()
+                         if connection.outflow._beneath is not None]
+            buffers = [cast(asyncio.BufferedProtocol, protocol).get_buffer(-1) for protocol in protocols]
+            assert len({id(cast(memoryview, buffer).obj) for buffer in buffers}) == 1
+            for number, (_, writer) in enumerate(clients):
+                writer.write(ASK.replace(b"Host: a", b"Host: %d" % number))
+            for reader, writer in clients:
+                assert (await reader.readuntil(b"hello")).startswith(b"HTTP/1.1 200 ")
+                writer.close()
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

@@ -31,7 +31,8 @@ def server_at(
     """A server that drains for a fifth of a second."""
     return Server(hello, [door], Hooks(
         drain_s=lambda: 0.2, connections=Shares(lambda: 100, counts or SharedCounts(), Column.CONNECTIONS),
-        pace=lambda: Pace(30.0, 0, 30.0), tls=lambda: None, refusals=RefusalLog(), running=lambda: 0, stopping=lambda: None, reload=reload, status=lambda: ""))
+        pace=lambda: Pace(30.0, 0, 30.0), tls=lambda: None, refusals=RefusalLog(), running=lambda: 0,
+        draining=lambda: None, stopping=lambda: None, reload=reload, status=lambda: ""))
 
 
 def after_turns(number: int, action: Callable[[], None]) -> None:

@@ -9,9 +9,9 @@ from api.http.response import json_bytes
 from api.queries.task_query import MAX_PAGE_BYTES, Question, describe_page, merge, read_question
 from daemon.config import Config, Remote
 from daemon.errors import Rejected
-from daemon.model.task import State, Task
+from daemon.model.task import Attempt, State, Task
 from daemon.model.upload import Destination, Upload
-from daemon.model.view import describe
+from daemon.model.view import describe, describe_whole
 
 CONFIG = Config(remotes={"far": Remote(endpoint="https://far:8443", project="p2")})
 
@@ -86,6 +86,28 @@ def test_task_is_described_with_times_and_error() -> None:
     assert (described["created_at"], described["next_attempt_at"]) == ("2023-11-14T22:13:20.500Z", "2023-11-14T22:13:22.250Z")
     assert (described["state"], described["attempts"]) == ("deferred", 2)
     assert described["error"] == {"code": "stalled", "message": "No."}
+
+
+def test_task_by_itself_is_described_with_its_last_attempts_and_a_receipt() -> None:
+    """The receipt comes with the outcome: what the file has become, as far as that is known, and when. Lists have neither."""
+    failed = Attempt(at=1_700_000_002.0, duration_s=1.5, code="stalled", message="No.")
+    waits = describe_whole(task(1, state=State.DEFERRED, attempts=1, history=(failed,)))
+    assert waits["history"] == [
+        {"at": "2023-11-14T22:13:22.000Z", "duration_s": 1.5, "code": "stalled", "message": "No."}]
+    assert waits["receipt"] is None
+    done = Attempt(at=1_700_000_009.0, duration_s=0.25, way="sftp", mode=0o640, uid=0, gid=5)
+    sent = replace(task(1).upload, client="token:ci")
+    delivered = describe_whole(task(1, upload=sent, state=State.DELIVERED, attempts=2, history=(failed, done)))
+    assert delivered["receipt"] == {
+        "sha256": sent.sha256, "size": sent.size, "mode": "0640", "uid": 0, "gid": 5, "way": "sftp", "attempts": 2,
+        "client": "token:ci", "accepted_at": delivered["created_at"], "last_attempt_at": "2023-11-14T22:13:28.750Z",
+        "delivered_at": "2023-11-14T22:13:29.000Z"}
+    nobody_knows = describe_whole(task(1, state=State.DELIVERED, updated_at=1_700_000_003.0))["receipt"]
+    assert (nobody_knows["delivered_at"], nobody_knows["last_attempt_at"], nobody_knows["mode"]) == (
+        "2023-11-14T22:13:23.000Z", None, None)
+    dead = describe_whole(task(1, state=State.FAILED, attempts=1, history=(failed,)))["receipt"]
+    assert (dead["delivered_at"], dead["last_attempt_at"]) == (None, "2023-11-14T22:13:20.500Z")
+    assert not {"history", "receipt"} & describe(task(1)).keys()
 
 
 def test_task_is_described_with_its_client() -> None:

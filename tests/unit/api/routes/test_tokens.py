@@ -17,13 +17,15 @@ from hypothesis import strategies as st
 
 from api.access.evidence import Evidence
 from api.access.identify import Doorkeeper
-from api.http.peers import Via
+from api.http.peers import Shares, Via
 from api.http.refusal_log import RefusalLog
 from api.http.response import ASKER, DOOR, PEER, VIA, App, Event, Scope
 from api.live_config import LiveConfig
 from api.routes import tokens as token_routes
-from api.routes.app import Courier, build
-from api.routes.tokens import MAX_BODY_BYTES, TokenRoutes, read_wish
+from api.routes.app import build
+from api.routes.endpoint import auditing
+from api.routes.json_body import MAX_BODY_BYTES
+from api.routes.tokens import TokenRoutes, read_wish
 from daemon.access.caller import Caller, Link, anonymous
 from daemon.access.children import MAX_LIFETIME_S, caller_of
 from daemon.access.token_text import read
@@ -32,7 +34,7 @@ from daemon.delegation import Delegations, open_delegations
 from daemon.errors import Rejected
 from daemon.model.grant import Grant
 from daemon.model.view import when
-from daemon.process.shared_counts import SharedCounts
+from daemon.process.shared_counts import Column, SharedCounts
 from daemon.state.layout import Layout
 
 GRANT = Grant.read({"may": ["upload", "read", "delegate"]})
@@ -92,9 +94,9 @@ class Api:
 
         doorkeeper = cast(Doorkeeper, SimpleNamespace(identify=identify))
         live = LiveConfig(load(None))
-        courier = SimpleNamespace(**dict.fromkeys(vars(Courier)))
-        tokens = TokenRoutes(live, self.store, threads)
-        return build(cast(Courier, courier), tokens, live, doorkeeper, RefusalLog(), SharedCounts())
+        pages = Shares(lambda: 9, SharedCounts(), Column.PAGES)
+        routes = TokenRoutes(live, self.store, threads).routes(pages, auditing(RefusalLog()))
+        return build(routes, live, doorkeeper, RefusalLog())
 
     def made(self, caller: Caller, **values: object) -> Any:
         """A token that somebody made."""
@@ -219,7 +221,9 @@ def test_nobody_in_particular_hands_nothing_on(api: Api) -> None:
     (b" " * (MAX_BODY_BYTES + 1), "long_body"),
     ({}, "bad_grant"), ({**WISH, "may": []}, "bad_grant"), ({**WISH, "colour": "red"}, "bad_grant"),
     ({"may": ["upload"]}, "bad_grant"), ({**WISH, "expires_at": when(time.time() + 60)}, "bad_grant"),
-    ({**WISH, "expires_s": 0}, "bad_grant"), ({**WISH, "expires_s": True}, "bad_grant"),
+    ({**WISH, "expires_s": 0}, "bad_grant"), ({**WISH, "expires_s": 0.9}, "bad_grant"),
+    ({**WISH, "max_uploads": 1.5}, "bad_grant"), (b'{"may": ["read"], "expires_s": 9, "max_uploads": 1e400}', "bad_grant"),
+    ({**WISH, "expires_s": True}, "bad_grant"),
     ({**WISH, "expires_s": MAX_LIFETIME_S + 1}, "bad_grant"), ({**WISH, "expires_s": 10**400}, "bad_grant"),
     ({**WISH, "max_uploads_s": 10**400}, "bad_grant"), ({**WISH, "label": "\ud800"}, "bad_grant"),
     ({**WISH, "label": "x" * 201}, "bad_grant"), ({**WISH, "may": ["save"]}, "action_not_allowed"),
@@ -231,6 +235,12 @@ def test_what_cannot_be_handed_on_is_refused(api: Api, body: object, code: str) 
     """Each with its code, and nothing is made."""
     assert api.ask(CI, "POST", "/v1/tokens", body).json()["code"] == code
     assert api.store.below("token:ci", limit=1, now=0) == []
+
+
+def test_whole_number_is_one_however_it_is_written(api: Api) -> None:
+    """JSON knows one kind of number: 2.0 and 2e0 are 2."""
+    made = api.ask(CI, "POST", "/v1/tokens", b'{"may": ["upload"], "expires_s": 9.0, "max_uploads": 2.0, "max_total_bytes": 2e3}')
+    assert made.json()["rights"] == {"may": ["upload"], "max_uploads": 2, "max_total_bytes": 2000}
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner, max_size=3)

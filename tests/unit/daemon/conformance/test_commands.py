@@ -48,6 +48,16 @@ def test_answers_add_up_and_the_first_reason_stays(queue: TaskQueue) -> None:
     assert (queue.commands(9), queue.pending_commands()) == ([], 0)
 
 
+def test_whoever_does_not_know_whether_he_asked_finds_out(queues: QueueStore, queue: TaskQueue) -> None:
+    """Commands are found by their exact time and name, answered or not, as long as they are known."""
+    given = [Command(verb="hold", task_id=task, asked_by=by, asked_at=at)
+             for task, by, at in (("a", "me", 7.1), ("b", "me", 7.1), ("c", "you", 7.1), ("d", "me", 7.2))]
+    numbers = queue.ask([*given, Command(verb="hold", selection=Selection(), asked_by="me", asked_at=7.1)])
+    queue.change([], [CommandAnswer(number=numbers[0])])
+    assert queue.asked(7.1, "me") == queues.open_intake().asked(7.1, "me") == dict(zip("ab", numbers, strict=False))
+    assert queue.asked(7.3, "me") == {}
+
+
 def test_answers_are_forgotten_and_open_commands_are_not(queue: TaskQueue) -> None:
     """Nobody asks for an old answer any more."""
     done, waiting = queue.ask([Command(verb="retry", task_id="a"), Command(verb="hold", task_id="b")])

@@ -14,6 +14,8 @@ from daemon.delegation import capabilities as delegation_door
 from daemon.delegation import values as delegation_values
 from daemon.errors import Rejected
 from daemon.model import grant, task, upload
+from daemon.partials import capabilities as partials_door
+from daemon.partials import values as partials_values
 from daemon.spool import capabilities as spool_door
 from daemon.spool import values as spool_values
 from daemon.task_queue import capabilities as queue_door
@@ -25,8 +27,8 @@ from daemon.task_queue import values as queue_values
 PLAIN = {..., Rejected, bool, int, float, str, bytes, NoneType, BinaryIO, list, dict, tuple, set, frozenset,
          abc.Iterable, abc.Iterator, abc.Sequence, typing.Union, UnionType}
 #: Where tasks, uploads and the values of the doors are defined.
-VALUES = (grant, task, upload, queue_values, queue_doctor, spool_values, delegation_values)
-DOORS = (queue_door, queue_doctor, spool_door, delegation_door)
+VALUES = (grant, task, upload, queue_values, queue_doctor, spool_values, delegation_values, partials_values)
+DOORS = (queue_door, queue_doctor, spool_door, delegation_door, partials_door)
 
 
 def capabilities(door: ModuleType) -> list[type]:

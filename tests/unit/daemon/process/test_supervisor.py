@@ -11,9 +11,9 @@ from site import getsitepackages as site_packages
 
 import pytest
 
-from daemon.config import load
+from daemon.config import Config, load
 from daemon.process.exit_status import EXIT_CONFIG, EXIT_OK
-from daemon.process.supervisor import api_commands, cause_of, restart_delay_s, worker_commands
+from daemon.process.supervisor import api_commands, cause_of, restart_delay_s, sender_commands, worker_commands
 from tests.support.waiting import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[4]
@@ -157,6 +157,10 @@ def test_children_are_an_api_for_each_process_and_a_worker_for_each_shard() -> N
         ["api", "--config", "/etc/x.toml", "--listen", "fd://7", "--listen", "tls:fd://8", "--counts", "9:1"]]
     assert worker_commands(config, "/etc/x.toml") == [
         ["worker", "--shard", "0", "--config", "/etc/x.toml"], ["worker", "--shard", "1", "--config", "/etc/x.toml"]]
+    hook = {"name": "ci", "url": "https://a.example/", "secret": "/etc/secret"}
+    assert sender_commands(config, None) == []
+    assert sender_commands(Config.model_validate({"webhooks": [hook]}), "/etc/x.toml") == [
+        ["sender", "--config", "/etc/x.toml"]]
 
 
 @pytest.mark.parametrize(("deaths", "delay_s"), [(1, 0.2), (2, 0.4), (3, 0.8), (6, 6.4), (7, 10.0), (100_000, 10.0)])

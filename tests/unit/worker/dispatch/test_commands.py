@@ -7,12 +7,13 @@ from daemon import failpoints
 from daemon.errors import QueueFault
 from daemon.model.task import FINISHED, TRANSITIONS, State
 from daemon.model.upload import Destination, Upload
+from daemon.model.verbs import VERBS
 from daemon.spool import Mark
 from daemon.task_queue import Command, CommandAnswer, Selection
 from tests.support import rows
 from tests.support.depot import Depot, new_id
 from tests.support.lanes import take_one
-from worker.dispatch.commands import VERBS, Commands, Forget, Refused, decide, states_of
+from worker.dispatch.commands import Commands, Forget, Refused, decide, states_of
 from worker.dispatch.lane import Lane
 
 KEY = "local/default/c1"
@@ -291,3 +292,11 @@ def test_task_whose_push_has_just_ended_is_cancelled_when_that_is_settled(
     ask(depot, commands, "cancel", upload)
     depot.queue.resume(supersede=True)
     assert depot.state(upload) is State.CANCELLED
+
+
+def test_of_several_forced_at_once_the_newest_comes_last(depot: Depot, commands: Commands) -> None:
+    """As if one had been done after the other: what is asked for last is pushed last, and its bytes stay."""
+    older, newer = depot.failed("/x"), depot.failed("/x")
+    assert [answer.changed for answer in ask(depot, commands, "retry", older, newer, force=True)] == [1, 1]
+    orders = [depot.task(upload).order for upload in (older, newer)]
+    assert orders == sorted(orders)

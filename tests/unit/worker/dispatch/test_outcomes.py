@@ -6,7 +6,7 @@ import pytest
 from daemon import failpoints
 from daemon.config import Config, load
 from daemon.errors import QueueFault
-from daemon.model.task import State, Task
+from daemon.model.task import Attempt, State, Task
 from daemon.spool import Mark
 from daemon.task_queue import Change
 from tests.support import rows
@@ -179,6 +179,43 @@ def test_reason_is_kept_as_text_that_can_be_shown_and_stored(desk: Desk) -> None
     assert message is not None
     assert message.isprintable()
     assert len(message) < 1100
+
+
+def test_each_push_that_counts_is_kept_with_its_task(desk: Desk) -> None:
+    """When it ended, how long it took, and what was the matter; of a delivery how, and what the file has now."""
+    [task] = desk.claim()
+    desk.settling.take([PushOutcome(task, "target_full", "no \udcff room\n", seconds=2.5, at=1e9)])
+    desk.settling.flush()
+    failed = Attempt(at=1e9, duration_s=2.5, code="target_full", message=r"no \udcff room\n")
+    assert desk.now(task).history == (failed,)
+    desk.depot.queue.promote_due(time.time() + 1000, 10)
+    [task] = desk.depot.claim()
+    receipt = Receipt(atomic=True, way="sftp", mode=0o640, uid=0, gid=5)
+    desk.settling.take([PushOutcome(task, None, receipt=receipt, seconds=0.25, at=1e9 + 60)])
+    desk.settling.flush()
+    delivered = Attempt(at=1e9 + 60, duration_s=0.25, way="sftp", mode=0o640, uid=0, gid=5)
+    assert desk.now(task).history == (failed, delivered)
+
+
+def test_attempt_that_was_the_last_one_keeps_its_own_reason(depot: Depot) -> None:
+    """That it was given up is the task's error."""
+    desk = Desk(depot, retry={"max_attempts": 1})
+    [task] = desk.claim()
+    desk.end(task, "target_full")
+    found = desk.now(task)
+    assert (found.error_code, [attempt.code for attempt in found.history]) == ("gave_up", ["target_full"])
+
+
+@pytest.mark.parametrize("outcome", [
+    {"code": "agent_down"}, {"code": "hidden_when_stopped"}, {"code": "stalled", "hurried": True}, {"code": "cancelled"},
+    {"code": "stalled", "bystander": True}, {"code": "order_unknown"},
+])
+def test_push_that_does_not_count_pushes_no_attempt_out(desk: Desk, outcome: dict[str, Any]) -> None:
+    """One that waits is tried again and again: why, its error says."""
+    [task] = desk.claim()
+    desk.settling.take([PushOutcome(task, **outcome)])
+    desk.settling.flush()
+    assert desk.now(task).history == ()
 
 
 # --- what outcomes tell about their destinations -----------------------------------------------------------

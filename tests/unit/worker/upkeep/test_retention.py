@@ -1,5 +1,6 @@
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -136,6 +137,21 @@ def test_barrier_has_one_batch_at_a_time(depot: Depot, monkeypatch: pytest.Monke
     eventually(lambda: messages)
     barrier.done()
     assert not barrier.busy
+
+
+@pytest.mark.parametrize(("events", "kept"), [({"keep_s": 0.0}, 0), ({"keep_most": 4}, 4), ({}, 6)])
+def test_events_are_forgotten_when_they_are_old_or_too_many(
+    depot: Depot, monkeypatch: pytest.MonkeyPatch, events: dict[str, object], kept: int,
+) -> None:
+    """In small steps, as far as it has to be."""
+    monkeypatch.setattr(retention, "_EVENTS", 1)
+    start = depot.queue.position()
+    for number in range(6):
+        depot.accept(f"/{number}")
+    Yard(depot, events=events).turn()
+    newest = depot.queue.position()
+    assert depot.queue.happened(replace(start, seq=max(start.seq, newest.seq - kept - 1)), 9).lost is (kept < 6)
+    assert len(depot.queue.happened(replace(start, seq=newest.seq - kept), 9).events) == kept
 
 
 def test_finished_rows_are_cleared_when_their_time_is_over(depot: Depot) -> None:

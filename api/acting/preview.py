@@ -1,0 +1,151 @@
+"""Choosing tasks to act on: what a request asks for, and which tasks that is now."""
+
+import time
+from collections.abc import Callable, Iterable, Set
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final
+
+from api.acting.actions import ACTIONS, TaskAction, check_force
+from api.queries.task_query import FILTERS, Question, question_of
+from daemon.config import Config
+from daemon.errors import Rejected
+from daemon.model.names import printable
+from daemon.model.schema import TIME, YES_OR_NO, many, one_of, request, saying, text
+from daemon.model.task import State, Task
+from daemon.model.upload import END_OF_TIME_S, first_id_of
+
+#: Tasks of one selection.
+MAX_MEMBERS: Final = 100_000
+#: Looking for them ends after so long, with those that were found.
+MAX_LOOKING_S: Final = 60.0
+#: Tasks that a preview shows.
+SAMPLES: Final = 5
+#: After so many tasks the other threads are let go on for a moment.
+_BREATH_TASKS: Final = 256
+_BREATH_S: Final = 0.0005
+_STATE: Final = "|".join(state.label for state in State)
+_STATES: Final = text("with commas in between", pattern=f"(?:{_STATE})(?:,(?:{_STATE}))*")
+#: Which tasks; all of what it says has to be so.
+FILTER: Final = request("TaskFilter", {
+    **{parameter.name: saying(parameter.schema, parameter.meaning) for parameter in FILTERS},
+    "state": {"anyOf": [_STATES, many(_STATES, least=1)], "description": "in these states"},
+    "before": saying(TIME, "accepted before then; with its zone"),
+}, dependentRequired={"project": ["instance"]})
+#: What `read_preview` reads.
+WISH: Final = request("PreviewWish", {
+    "action": one_of(ACTIONS, "what is to be done with them"),
+    "filter": FILTER,
+    "force": saying(YES_OR_NO, "for `retry` and `release`: also where a newer upload to the same path exists"),
+}, required=["action", "filter"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewWish:
+    """What somebody wants to see before it is done."""
+
+    action: TaskAction
+    force: bool
+    #: Which tasks are asked for; its states are those that fit the action.
+    question: Question
+    #: As it was given.
+    filter: dict[str, Any]
+
+    @property
+    def states(self) -> frozenset[State]:
+        """The states in which the tasks are acted on, also where they have moved on meanwhile."""
+        return self.action.states | (self.question.states & self.action.forgets)
+
+
+@dataclass(kw_only=True)
+class Choice:
+    """The tasks that were found."""
+
+    #: Their ids, by shard, oldest first: of one path the newest is to come last, also where that is forced.
+    members: dict[int, list[str]] = field(default_factory=dict)
+    size_bytes: int = 0
+    samples: list[Task] = field(default_factory=list)
+    cut: bool = False
+
+
+def read_preview(given: dict[str, Any], config: Config) -> PreviewWish:
+    """What a body asks for. Raises Rejected."""
+    _check_keys(given, WISH["properties"].keys(), "")
+    action = ACTIONS.get(given["action"]) if isinstance(given.get("action"), str) else None
+    if action is None:
+        raise Rejected("bad_action", f"`action` is one of: {', '.join(ACTIONS)}.")
+    force = given.get("force", False)
+    if not isinstance(force, bool):
+        raise Rejected("bad_action", "`force` is true or false.")
+    chosen = given.get("filter")
+    if not isinstance(chosen, dict):
+        raise Rejected("bad_action", "`filter` has to be there: an object, which is empty for all tasks.")
+    _check_keys(chosen, FILTER["properties"].keys(), "filter.")
+    check_force(action, force=force)
+    return PreviewWish(action=action, force=force, question=_question(chosen, action, config), filter=chosen)
+
+
+def read_apply(given: dict[str, Any]) -> str:
+    """The id of the selection that a body wants applied. Raises Rejected."""
+    _check_keys(given, {"selection"}, "")
+    selection = given.get("selection")
+    if not isinstance(selection, str):
+        raise Rejected("bad_action", "`selection` has to be there: the id that a preview gave.")
+    return selection
+
+
+def choose(tasks: Iterable[Task], shards: int, *, ended: Callable[[], bool] = lambda: False) -> Choice:
+    """Take tasks, which come newest first, up to a number and for a bounded time, or until `ended`.
+
+    May raise what reading them raises.
+    """
+    chosen, until = Choice(), time.monotonic() + MAX_LOOKING_S
+    for count, task in enumerate(tasks):
+        if count == MAX_MEMBERS or time.monotonic() > until or ended():
+            chosen.cut = True
+            break
+        chosen.members.setdefault(task.destination.shard(shards), []).append(task.task_id)
+        chosen.size_bytes += task.upload.size
+        if len(chosen.samples) < SAMPLES:
+            chosen.samples.append(task)
+        if count % _BREATH_TASKS == 0:
+            time.sleep(_BREATH_S)
+    for members in chosen.members.values():
+        members.reverse()
+    return chosen
+
+
+def _check_keys(given: dict[str, Any], known: Set[str], where: str) -> None:
+    unknown = given.keys() - known
+    if unknown:
+        raise Rejected("bad_action", f"There is no key '{where}{printable(min(unknown))}' here.")
+
+
+def _question(chosen: dict[str, Any], action: TaskAction, config: Config) -> Question:
+    """The question of a filter. Raises Rejected."""
+    texts = {key: ",".join(value) if key == "state" and _is_list(value) else value for key, value in chosen.items()}
+    for key, value in texts.items():
+        if not isinstance(value, str):
+            raise Rejected("bad_action", f"`filter.{key}` has to be a text{' or a list of texts' * (key == 'state')}.")
+    before = texts.pop("before", None)
+    try:
+        question = question_of(texts, config)
+    except Rejected as error:
+        raise Rejected("bad_action", error.detail) if error.code == "bad_query" else error from error
+    fitting = question.states & (action.states | action.forgets) if question.states else action.states
+    return replace(question, states=fitting, after=None if before is None else first_id_of(_time(before)))
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(text, str) for text in value)
+
+
+def _time(text: str) -> float:
+    try:
+        found = datetime.fromisoformat(text)
+        seconds = found.timestamp() if found.tzinfo is not None else -1.0
+    except (ValueError, OverflowError):
+        seconds = -1.0
+    if not 0 <= seconds < END_OF_TIME_S:
+        raise Rejected("bad_action", "`filter.before` is a time with its zone, for example 2030-01-31T12:00:00Z.")
+    return seconds
