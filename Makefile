@@ -60,7 +60,7 @@ lint: $(STAMP) ## ruff, mypy --strict, shellcheck, and gofmt where it is
 	@$(BIN)/shellcheck --external-sources --source-path=SCRIPTDIR $(SCRIPTS)
 	@if command -v gofmt >/dev/null; then ! gofmt -l bench/peer | grep .; fi
 
-test-fast: $(STAMP) lint ## unit and integration tests in memory, side by side, each fact once, under a minute
+test-fast: $(STAMP) lint ## unit and integration tests in memory, side by side, each fact once, in two minutes
 	@$(PYTEST) -m "$(FAST)" --quick $(PARALLEL)
 
 test: $(STAMP) ## one path of everything, against a real Incus (which root gets installed), in under ten minutes
