@@ -64,7 +64,7 @@ test-fast: $(STAMP) lint ## unit and integration tests in memory, side by side, 
 	@$(PYTEST) -m "$(FAST)" --quick $(PARALLEL)
 
 test: $(STAMP) ## one path of everything, against a real Incus (which root gets installed), in under ten minutes
-	@$(ALL_TESTS) "not full" 6
+	@$(ALL_TESTS) "not full" 4
 
 test-full: $(STAMP) ## everything, then on every version of Python and Incus that can be had here: an hour
 	@$(ALL_TESTS) "" 40

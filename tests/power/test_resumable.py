@@ -70,6 +70,7 @@ def test_every_told_byte_is_there_when_the_power_was_cut(resumable_cut: int, tmp
         eventually(disk.unmount)
 
 
+@pytest.mark.full
 def test_told_bytes_are_lost_when_the_syncs_are_left_out(tmp_path: Path) -> None:
     """The control: without the sync before the offset is told, this test sees losses."""
     for attempt in range(_CONTROL_CUTS):

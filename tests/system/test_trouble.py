@@ -27,6 +27,7 @@ DOOR_UNIT = "incus-courier-api.socket"
 STATE = "/var/lib/incus-courier"
 
 
+@pytest.mark.full
 def test_uploads_survive_kills_of_everything_at_random(machine: Machine, load: Load) -> None:
     """Any process may be killed at any time, while uploads come in: what got its 202 is delivered whole."""
     chosen = random.Random(8420)
@@ -63,6 +64,7 @@ def _runs_anew(machine: Machine, unit: str, invocation: str) -> bool:
     return machine.show(unit, "InvocationID") != invocation and machine.active(unit)
 
 
+@pytest.mark.full
 def test_work_goes_on_when_workers_hang(machine: Machine, load: Load) -> None:
     """A worker that does not turn any more is ended by the watchdog, and its successor delivers."""
     machine.write("/run/systemd/system/incus-courier-worker@.service.d/test.conf", "[Service]\nWatchdogSec=2s\n")
@@ -96,6 +98,7 @@ def test_hung_journal_blocks_no_upload_and_loses_no_event(machine: Machine, load
     eventually(lambda: set(load.promised.values()) <= delivered(), PATIENCE_S, "all events are in the journal")
 
 
+@pytest.mark.full
 def test_wrong_configuration_ends_the_service_without_a_loop(machine: Machine, load: Load) -> None:
     """Exit status 78 is final: nothing is started again, the door closes, and mending it is one restart."""
     machine.configure(processes=-1)
@@ -143,7 +146,8 @@ def test_missing_state_directory_ends_the_service_with_the_way_out(machine: Mach
     machine.systemctl("start", TARGET)
 
 
-@pytest.mark.parametrize("often", [1, pytest.param(4, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("often", [1, 4])
 def test_number_of_workers_follows_the_number_of_shards(machine: Machine, load: Load, often: int) -> None:
     """A restart of the target starts as many workers as there are shards, and stops those too many, however often."""
     third = "incus-courier-worker@2.service"
@@ -223,7 +227,7 @@ def test_upload_of_a_gigabyte_goes_on_after_a_reboot(machine: Machine, stopped_i
     assert line.sent_again_bytes() <= 2**24
 
 
-@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("force", [pytest.param(False, marks=pytest.mark.full), True])
 def test_uploads_survive_a_reboot(machine: Machine, stopped_instance: Container, force: bool) -> None:
     """The machine is started anew with uploads pending: all comes back by itself, and they are delivered."""
     load = Load(machine, stopped_instance)
