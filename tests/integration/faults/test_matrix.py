@@ -15,7 +15,7 @@ There is no other outcome: never torn, never stuck, never bytes that nobody owns
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -50,8 +50,15 @@ ROWS = {words[0]: [" ".join(words[i:i + 2]) for i in range(1, 11, 2)]
         for words in (line.split() for line in TABLE.strip().splitlines()[1:])}
 CELLS = {(step, fault): ROWS[step][FAULTS.index(fault)] for step in ROWS for fault in FAULTS}
 
-#: In the order of the table; faults that differ in their number only are slow.
-_EVERY_CELL = [pytest.param(*cell, marks=[] if cell[1] in {"ENOSPC", "kill"} else pytest.mark.slow) for cell in CELLS]
+#: What faults that differ in their number only are marked with.
+_MARKS = {"EIO": [pytest.mark.slow], "EROFS": [pytest.mark.full], "EDQUOT": [pytest.mark.full]}
+
+
+def _params(cells: Iterable[tuple[str, str]]) -> list[Any]:
+    """The cells, in the order of the table."""
+    return [pytest.param(*cell, marks=_MARKS.get(cell[1], [])) for cell in cells]
+
+
 #: One hop to the disk, claimed among the small ones.
 SMALL = Variant(size=1000)
 #: Streamed to the disk, claimed among the bulky ones.
@@ -102,7 +109,7 @@ def test_matrix_has_a_row_for_every_step_in_order() -> None:
 
 
 @pytest.mark.parametrize("variant", [SMALL], ids=["small"])
-@pytest.mark.parametrize(("step", "fault"), _EVERY_CELL)
+@pytest.mark.parametrize(("step", "fault"), _params(CELLS))
 def test_upload_ends_as_the_table_says_when_a_step_fails(
     matrix: Matrix, step: str, fault: str, variant: Variant,
 ) -> None:
@@ -112,7 +119,7 @@ def test_upload_ends_as_the_table_says_when_a_step_fails(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", [BULKY], ids=["bulky"])
-@pytest.mark.parametrize(("step", "fault"), [cell for cell in CELLS if cell[0] not in BARRIER_STEPS])
+@pytest.mark.parametrize(("step", "fault"), _params(cell for cell in CELLS if cell[0] not in BARRIER_STEPS))
 def test_large_upload_ends_as_the_table_says_when_a_step_fails(
     matrix: Matrix, step: str, fault: str, variant: Variant,
 ) -> None:
@@ -122,7 +129,7 @@ def test_large_upload_ends_as_the_table_says_when_a_step_fails(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", [SECOND], ids=["second"])
-@pytest.mark.parametrize(("step", "fault"), [cell for cell in CELLS if cell[0] in TAKEN_TWICE])
+@pytest.mark.parametrize(("step", "fault"), _params(cell for cell in CELLS if cell[0] in TAKEN_TWICE))
 def test_upload_ends_as_the_table_says_when_a_step_fails_the_second_time(
     matrix: Matrix, step: str, fault: str, variant: Variant,
 ) -> None:
