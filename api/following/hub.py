@@ -5,6 +5,7 @@ queue is read only when something has happened; to be safe also now and then.
 """
 
 import asyncio
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 from api.queries.reader import Reader
@@ -65,18 +66,21 @@ class Hub:
     async def watch(self) -> None:
         """Tell what happens, for as long as the process runs."""
         clock = asyncio.get_running_loop().time
-        seen: tuple[int, ...] = ()
+        seen = self._reader.beats()
         look_at = 0.0
         while True:
             await self._wanted.wait()
-            beats = self._reader.beats()
-            if beats != seen or clock() >= look_at:
-                seen, look_at = beats, clock() + LOOK_S
-                await self._look()
+            beats, now = self._reader.beats(), clock()
+            if now >= look_at:
+                look_at = now + LOOK_S
+                await self._look(range(self._reader.shards))
+            else:
+                await self._look([shard for shard, beat in enumerate(beats) if beat != seen[shard]])
+            seen = beats
             await asyncio.sleep(TICK_S)
 
-    async def _look(self) -> None:
-        for shard in range(self._reader.shards):
+    async def _look(self, shards: Iterable[int]) -> None:
+        for shard in shards:
             try:
                 while await self._tell_page(shard):
                     pass
