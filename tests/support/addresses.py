@@ -1,11 +1,10 @@
 """The addresses of the API, asked without a network."""
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 from api.access.evidence import Evidence
 from api.access.identify import Doorkeeper
@@ -17,26 +16,14 @@ from api.routes.app import build
 from api.routes.endpoint import Route
 from daemon.access.caller import Caller, anonymous
 from daemon.errors import Rejected
+from tests.support.client import Answer
 
 
 @dataclass(frozen=True)
-class Told:
+class Told(Answer):
     """An answer, and the heads that came before it."""
 
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
     informed: Sequence[tuple[int, Mapping[str, str]]] = ()
-
-    @property
-    def json(self) -> Any:
-        """The body, read as JSON."""
-        return json.loads(self.body)
-
-    @property
-    def code(self) -> str:
-        """The code of a refusal; empty for anything else."""
-        return self.json["code"] if self.headers.get("content-type") == "application/problem+json" else ""
 
 
 @dataclass

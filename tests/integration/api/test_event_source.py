@@ -1,7 +1,6 @@
 """Following tasks with a browser's own client, as Node has it."""
 
 import json
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +32,6 @@ def eventsource() -> list[str]:
 
 
 @pytest.mark.full
-@pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node here")
 def test_browser_that_loses_its_stream_misses_nothing_even_before_the_first_event(start: Start, tmp_path: Path) -> None:
     """It comes again by itself, with the position that it was given without an event; then with that of an event."""
     api = start()

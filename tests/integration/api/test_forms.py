@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Sequence
@@ -239,7 +238,6 @@ def test_curl_and_requests_send_forms(shared: Api, tmp_path: Path) -> None:
     assert [path for _, path in told(answer.json())] == [f"/root/{name}" for name in NAMES[:3]]
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="node is not here")
 def test_page_sends_a_form(shared: Api) -> None:
     """By the FormData and fetch that browsers have; a chunked body."""
     node = subprocess.run(["node", "-e", NODE, f"http://127.0.0.1:{shared.port}{ADDRESS}", *NAMES], capture_output=True, check=True, timeout=PATIENCE_S)
