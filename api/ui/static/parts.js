@@ -6,6 +6,9 @@ import { link } from "./router.js";
 import { instanceName } from "./server.js";
 import { texts } from "./texts.js";
 
+// More of a name than fits into a line.
+const LINE = 300;
+
 /** The name of an instance, with what tells it from others of that name. */
 export function instanceLabel({ remote, project, instance }) {
   const prefix = [remote && remote !== "local" ? `${remote}:` : "", project && project !== "default" ? `${project}/` : ""];
@@ -25,7 +28,7 @@ export function toInstance(place) {
 export function pathLine(path) {
   const cut = path.lastIndexOf("/") + 1;
   return h("span", { class: "path", title: plain(path) },
-    foreign(plain(path.slice(0, cut), 600), { class: "dir" }), foreign(plain(path.slice(cut), 300), { class: "base" }));
+    foreign(path.slice(0, Math.min(cut, LINE)), { class: "dir" }), foreign(path.slice(cut, cut + LINE), { class: "base" }));
 }
 
 export function taskLink(task) {

@@ -38,10 +38,10 @@ export function badge(state) {
 // Where each state stands, on a wide page and on a narrow one, and the ways between them.
 const WIDE = { size: [760, 176], box: [112, 34],
   at: { accepted: [56, 88], held: [206, 26], queued: [206, 88], pushing: [376, 88], deferred: [376, 150],
-        delivered: [556, 26], failed: [556, 150], superseded: [704, 26], cancelled: [704, 150] } };
+        delivered: [556, 26], failed: [556, 150], superseded: [704, 26], cancelled: [704, 150] }, aside: [704, 92] };
 const NARROW = { size: [330, 316], box: [100, 34],
   at: { accepted: [54, 22], queued: [54, 106], held: [54, 196], pushing: [165, 106], deferred: [165, 196],
-        delivered: [276, 22], failed: [276, 106], superseded: [276, 196], cancelled: [276, 280] } };
+        delivered: [276, 22], failed: [276, 106], superseded: [276, 196], cancelled: [276, 280] }, aside: [276, 242] };
 const WAYS = [["accepted", "queued"], ["queued", "pushing"], ["queued", "held"], ["pushing", "deferred"],
   ["pushing", "delivered"], ["pushing", "failed"]];
 
@@ -54,7 +54,7 @@ export function wayOf(task) {
     drawn(WIDE, "wide", been, task.state), drawn(NARROW, "narrow", been, task.state));
 }
 
-function drawn({ size: [width, height], box: [w, high], at }, name, been, current) {
+function drawn({ size: [width, height], box: [w, high], at, aside: [ax, ay] }, name, been, current) {
   const edge = ([x, y], [tx, ty]) => {
     // From the side of a box that faces the other one.
     const [dx, dy] = [tx - x, ty - y];
@@ -70,5 +70,6 @@ function drawn({ size: [width, height], box: [w, high], at }, name, been, curren
     class: `node ${state}${been.has(state) ? " been" : ""}${state === current ? " current" : ""}` },
     h("rect", { x: x - w / 2, y: y - high / 2, width: w, height: high, rx: high / 2 }),
     h("text", { x, y: y + 4.5, "text-anchor": "middle" }, state === "accepted" ? texts.accepted : state)));
-  return h("svg", { viewBox: `0 0 ${width} ${height}`, class: name, "aria-hidden": "true", focusable: "false" }, ways, boxes);
+  return h("svg", { viewBox: `0 0 ${width} ${height}`, class: name, "aria-hidden": "true", focusable: "false" }, ways, boxes,
+    h("text", { x: ax, y: ay, "text-anchor": "middle", class: "aside" }, texts.task.any_time));
 }

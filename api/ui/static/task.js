@@ -37,7 +37,7 @@ function view(app, task, why) {
       h("h1", { tabindex: "-1", class: "file-name" }, foreign(task.path.slice(cut) || task.path)), badge(task.state)),
     h("p", { class: "whole-path" }, foreign(task.path), h("span", { class: "faint" }, ` ${words.to} `), instanceLink(task)),
     h("div", { class: "buttons" }, offer(app, verbs, { kind: "one", tasks: [task] }),
-      KEPT.includes(task.state) && app.may("save") && h("a", { class: "button", href: `${address(task.id)}/content`, download: "" }, words.save)),
+      KEPT.includes(task.state) && app.may("save") && h("a", { class: "button small", href: `${address(task.id)}/content`, download: "" }, words.save)),
     why ? explanation(why) : task.error && h("div", { class: "notice" }, h("p", {}, errorWords(task.error))),
     h("section", { "aria-labelledby": "way" }, h("h2", { id: "way" }, words.way), wayOf(task),
       h("p", { class: "faint" }, words.way_text(task.state, texts.states[task.state]),
@@ -64,7 +64,7 @@ function view(app, task, why) {
 function receipt(found) {
   return h("section", { "aria-labelledby": "receipt" }, h("h2", { id: "receipt" }, words.receipt), facts([
     found.delivered_at && [words.delivered, [clock(found.delivered_at), " · ", ago(found.delivered_at)]],
-    found.delivered_at && [texts.why.since, span(Math.max(0, (Date.parse(found.delivered_at) - Date.parse(found.accepted_at)) / 1000))],
+    found.delivered_at && [words.whole, span(Math.max(0, (Date.parse(found.delivered_at) - Date.parse(found.accepted_at)) / 1000))],
     found.last_attempt_at && [words.last_attempt, clock(found.last_attempt_at)],
     [words.tries, number(found.attempts)],
     found.way && [words.wayed, found.way],

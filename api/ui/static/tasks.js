@@ -118,7 +118,7 @@ function filterForm(filters) {
     const address = link("tasks", chosen);
     if (address !== location.pathname + location.search) go(address, { stay: true, ...options });
   };
-  const field = (key, props) => h("div", { key, class: `field ${key}` }, h("label", { for: `f-${key}` }, words[key]),
+  const field = (key, props) => h("div", { key, class: "field" }, h("label", { for: `f-${key}` }, words[key]),
     h("input", { id: `f-${key}`, name: key, value: filters[key] ?? "", type: "text", spellcheck: "false", autocapitalize: "off", ...props }));
   const chosen = new Set((filters.state ?? "").split(","));
   const more = ["project", "client", "error", "since", "until"];
@@ -168,13 +168,15 @@ export function taskTable(app, rows, { caption, marks = false, place = true }) {
         type: "checkbox", "aria-label": words.mark_all, checked: marked > 0 && marked === rows.length,
         indeterminate: marked > 0 && marked < rows.length, onchange: (event) => marking(rows, event.target.checked) }))),
       h("th", { scope: "col", class: "state" }, words.state), h("th", { scope: "col", class: "file" }, words.where),
+      place && h("th", { scope: "col", class: "place" }, words.instance),
       h("th", { scope: "col", class: "number size" }, words.size), h("th", { scope: "col", class: "number at" }, words.accepted),
       h("th", { scope: "col", class: "client" }, words.who))),
     h("tbody", {}, rows.map((row) => h("tr", { key: row.id, class: row.gone ? "gone" : app.marks.has(row.id) ? "marked" : null },
       marks && h("td", { class: "mark" }, h("label", { class: "hit" }, h("input", { type: "checkbox", checked: app.marks.has(row.id),
         "aria-label": words.mark_one(plain(row.path, 80)), onchange: (event) => marking([row], event.target.checked) }))),
       h("td", { class: "state" }, row.gone ? h("span", { class: "faint" }, words.gone) : badge(row.state)),
-      h("td", { class: "file" }, taskLink(row), h("div", { class: "under" }, place ? instanceLink(row) : null, trouble(row))),
+      h("td", { class: "file" }, taskLink(row), h("div", { class: "under" }, place ? h("span", { class: "place-under" }, instanceLink(row)) : null, trouble(row))),
+      place && h("td", { class: "place" }, instanceLink(row)),
       h("td", { class: "number size" }, bytes(row.size)),
       h("td", { class: "number at" }, ago(row.created_at)),
       h("td", { class: "client" }, row.client ? foreign(plain(row.client, 80)) : h("span", { class: "nil" }, "–"))))));
