@@ -16,6 +16,7 @@ export function actionsPage(app, { after = "" }) {
   const query = new URLSearchParams({ limit: LIMIT, ...(after && { after }) });
   return {
     title: words.title, nav: "actions", key: `actions ${after}`, every_ms: 5000,
+    follow: () => "state=held,cancelled",
     async load(signal) {
       found = await ask(`/v1/actions?${query}`, { signal });
     },

@@ -13,6 +13,9 @@ import { texts } from "./texts.js";
 
 const words = texts.instance;
 const SHOWN = 20;
+// As `GET /v1/instances` has them.
+const BOUNDS_S = [300, 900, 3600, 14400, 43200, 86400, 259200];
+const MOST = 1000;
 
 export function instancePage(app, name, { project = "" }) {
   let found, lane, dead;
@@ -39,8 +42,8 @@ export function instancePage(app, name, { project = "" }) {
           [words.held, number(count("held"))], [words.dead_count, number(count("failed"))], [words.delivered, number(count("delivered"))]],
         { class: "facts strip" }),
         found.waiting ? scrolling(words.ages, h("table", { class: "heat-table" }, h("caption", {}, words.ages),
-          h("thead", {}, h("tr", {}, ageHeads(found.bounds_s ?? []))),
-          h("tbody", {}, h("tr", {}, cells(found.ages, found.most ?? 1000))))) : null,
+          h("thead", {}, h("tr", {}, ageHeads(found.bounds_s ?? BOUNDS_S))),
+          h("tbody", {}, h("tr", {}, cells(found.ages, found.most ?? MOST))))) : null,
         part(app, "lane", words.lane, lane.tasks, ["hold", "release", "cancel"], { ...place }, words.nothing),
         dead.tasks.length ? part(app, "dead", words.dead, dead.tasks, ["retry", "delete"], { ...place, state: "failed" }) : null,
         h("p", {}, h("a", { href: link("tasks", place) }, words.all)),
