@@ -8,6 +8,7 @@ from playwright.sync_api import Route, expect
 
 from tests.browser.looking import Look, findings
 from tests.browser.stand_in import EVERYTHING, answering
+from tests.support.client import Client
 from tests.support.service import Service
 from tests.support.tokens import make_token, revoke_token
 from tests.support.waiting import eventually
@@ -28,7 +29,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def test_session_begins_with_a_token_and_ends_with_it_in_every_tab(look: Look, service: Service) -> None:
     """A wrong token is told; a right one leads to the page that was asked for; signing out, and a revoked token, end all."""
     token = make_token(service.config, "ada", may=["read"])
-    eventually(lambda: (answer := service.client.get("/v1/tasks")) is not None and answer.status == 401, what="the token")
+    client = Client(look.address.removeprefix("http://"))
+    eventually(lambda: (answer := client.get("/v1/tasks")) is not None and answer.status == 401, what="the token")
 
     def who(route: Route) -> None:
         answer = route.fetch(url=f"{look.address}/v1/tasks?limit=1")

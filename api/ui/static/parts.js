@@ -37,7 +37,7 @@ export function taskLink(task) {
 
 /** A table that scrolls by itself where the page is too narrow, also by keys. */
 export function scrolling(label, table) {
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, table);
+  return h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": label }, table);
 }
 
 export function facts(pairs, props = {}) {

@@ -36,6 +36,8 @@ export function signIn(app) {
       h("h1", { id: "sign-in", tabindex: "-1" }, unseeing ? words.no_right : words.title),
       h("p", { class: "faint" }, unseeing ? words.no_right_text : words.lead),
       unseeing && app.me.name && h("p", {}, foreign(app.me.name)),
+      // For who keeps passwords in the browser.
+      h("input", { type: "text", name: "username", autocomplete: "username", value: texts.product, hidden: true }),
       h("label", { for: "token" }, unseeing ? words.other : words.token),
       h("input", { id: "token", name: "token", type: "password", autocomplete: "current-password", required: true,
                    spellcheck: "false", autocapitalize: "off", "aria-describedby": problem ? "problem" : null,

@@ -5,7 +5,6 @@ from api.access.session import beginning, ending, is_same_origin, session_token
 from api.http.forwarded import Forwarded
 from api.http.peers import Via
 from api.http.response import DOOR, FORWARDED, VIA
-from daemon.process.listeners import Door
 
 COOKIE = (b"cookie", b"theme=dark; incus-courier-session=abc; other=incus-courier-session=x")
 OWN = (b"sec-fetch-site", b"same-origin")
@@ -45,7 +44,7 @@ def test_two_sessions_are_none() -> None:
 def test_what_a_request_shows_openly_counts_before_its_session() -> None:
     """An Authorization header wins over the cookie, so that programs in a browser are who they say."""
     def authorization(*headers: tuple[bytes, bytes]) -> list[bytes]:
-        state = {DOOR: Door("127.0.0.1:1", None, False), VIA: Via("127.0.0.1"), FORWARDED: Forwarded("127.0.0.1")}
+        state = {DOOR: None, VIA: Via("127.0.0.1"), FORWARDED: Forwarded("127.0.0.1")}
         return list(evidence_of({"method": "GET", "headers": list(headers), "state": state}).authorization)
 
     assert authorization(COOKIE, OWN) == [b"Bearer abc"]

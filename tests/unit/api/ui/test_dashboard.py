@@ -70,11 +70,11 @@ def test_folder_has_another_name_when_any_file_changes(tmp_path: Path) -> None:
 
 def test_root_leads_a_browser_there_and_stays_as_it_was_for_programs(addresses: Addresses) -> None:
     """Only who wants to see a page is led on."""
-    led = addresses.ask("GET", "/", **BROWSER)
+    led = addresses.ask("GET", "/", b"", **BROWSER)
     assert (led.status, led.headers["location"]) == (302, "/ui/")
     assert addresses.ask("GET", "/ui").headers["location"] == "/ui/"
     assert addresses.ask("GET", "/", Accept="*/*").code == "no_credential"
-    assert addresses.ask("POST", "/", **BROWSER).code == "no_credential"
+    assert addresses.ask("POST", "/", b"", **BROWSER).code == "no_credential"
     assert addresses.ask("POST", "/ui/").headers["allow"] == "GET, HEAD"
 
 
@@ -83,9 +83,9 @@ def test_without_the_key_there_is_no_dashboard(addresses: Addresses) -> None:
     api = addresses.live.config.api.model_copy(update={"ui": False})
     addresses.live.config = addresses.live.config.model_copy(update={"api": api})
     asked = [("GET", "/ui/"), ("GET", "/"), ("POST", "/ui/session"), ("GET", "/ui")]
-    assert {addresses.ask(method, path, **BROWSER, **OWN).code for method, path in asked} == {"no_credential"}
+    assert {addresses.ask(method, path, b"", **BROWSER, **OWN).code for method, path in asked} == {"no_credential"}
     addresses.refused = None
-    assert {addresses.ask(method, path, **BROWSER, **OWN).code for method, path in asked} == {"not_found"}
+    assert {addresses.ask(method, path, b"", **BROWSER, **OWN).code for method, path in asked} == {"not_found"}
 
 
 def test_a_page_of_this_service_signs_in_and_out(addresses: Addresses) -> None:
@@ -93,12 +93,12 @@ def test_a_page_of_this_service_signs_in_and_out(addresses: Addresses) -> None:
     addresses.refused = None
     begun = addresses.ask("POST", "/ui/session", b'{"token": " secret "}', **OWN)
     assert (begun.status, begun.headers["set-cookie"].split(";")[0]) == (204, "incus-courier-session=secret")
-    ended = addresses.ask("DELETE", "/ui/session", **OWN)
+    ended = addresses.ask("DELETE", "/ui/session", b"", **OWN)
     assert (ended.status, "Max-Age=0" in ended.headers["set-cookie"]) == (204, True)
-    for other in ({}, {"Sec_Fetch_Site": "same-site"}, {"Sec_Fetch_Site": "none"}):
+    for other in (dict[str, str](), {"Sec_Fetch_Site": "same-site"}, {"Sec_Fetch_Site": "none"}):
         refused = addresses.ask("POST", "/ui/session", b'{"token": "secret"}', **other)
         assert (refused.code, "set-cookie" in refused.headers) == ("cross_site", False)
-        assert addresses.ask("DELETE", "/ui/session", **other).code == "cross_site"
+        assert addresses.ask("DELETE", "/ui/session", b"", **other).code == "cross_site"
     for body in (b"", b"[]", b'{"token": 1}', b'{"token": "a", "more": 1}'):
         assert addresses.ask("POST", "/ui/session", body, **OWN).code == "bad_json"
     addresses.refused = Rejected("bad_credential")
