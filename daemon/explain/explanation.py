@@ -1,0 +1,95 @@
+"""What an explanation says, for a terminal and for programs."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from daemon.model.names import printable
+from daemon.model.text import escaped
+from daemon.model.view import when
+from daemon.state.activity import Pushing
+
+_MINUTE_S: Final = 60
+_HOUR_S: Final = 3600
+_DAY_S: Final = 86400
+_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
+_STEP: Final = 1024
+#: So much of a path is shown in a line.
+_PATH_LENGTH: Final = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """Why a task, or what waits for an instance, is not delivered yet. Times are in seconds since the epoch."""
+
+    #: True when something else than its turn keeps it back, and no person wished that.
+    stuck: bool
+    #: One or two sentences: how it stands.
+    summary: str
+    #: Since when it stands so, where that is known.
+    since: float | None = None
+    #: The last error: its code, what it said, and what to do about it.
+    code: str | None = None
+    message: str | None = None
+    hint: str | None = None
+    #: What has to happen for it to go on; '' when nothing is to come.
+    unblocks: str = ""
+    next_try_at: float | None = None
+    #: What is being pushed into the instance now.
+    pushing: tuple[Pushing, ...] = ()
+    #: Of a task: how many tasks of its instance come before it, as far as they were counted. Of an instance: how many
+    #: tasks are not finished.
+    waiting: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The explanation as JSON values. Times are RFC 3339, in UTC."""
+        error = {"code": self.code, "message": self.message, "hint": self.hint} if self.code else None
+        return {
+            "stuck": self.stuck, "summary": self.summary, "since": _when(self.since), "error": error,
+            "unblocks": self.unblocks, "next_try_at": _when(self.next_try_at),
+            "pushing": [{"task_id": file.task_id, "path": file.path, "size_bytes": file.size_bytes,
+                         "sent_bytes": file.sent_bytes, "since": _when(file.since)} for file in self.pushing],
+            "waiting": self.waiting,
+        }
+
+    def as_text(self, now: float) -> list[str]:
+        """The explanation as lines for a terminal; nothing in them can colour, move or forge anything."""
+        told = [("", self.summary)]
+        if self.since is not None:
+            told.append(("since", f"{_when(self.since)} ({length(now - self.since)} ago)"))
+        if self.code:
+            told.append(("error", f"{self.code}: {self.message}" if self.message else self.code))
+        told += [("what to do", self.hint or ""), ("goes on", self.unblocks)]
+        if self.next_try_at is not None:
+            left_s = self.next_try_at - now
+            told.append(("next try", f"{_when(self.next_try_at)} (in {length(left_s)})" if left_s > 0 else "now"))
+        told += [("pushing now", progress(file, now)) for file in self.pushing]
+        return [escaped(f"{name + ':':13}{text}" if name else text) for name, text in told if text]
+
+
+def progress(file: Pushing, now: float) -> str:
+    """How far a push is, in words."""
+    done = f"{size(file.sent_bytes)} of {size(file.size_bytes)}" if file.sent_bytes else size(file.size_bytes)
+    return f"{printable(file.path, _PATH_LENGTH)}, {done}, for {length(now - file.since)}"
+
+
+def length(seconds: float) -> str:
+    """A length of time in one unit."""
+    whole = max(0, round(seconds))
+    for unit_s, unit in ((_DAY_S, "d"), (_HOUR_S, "h"), (_MINUTE_S, "m")):
+        if whole >= 2 * unit_s:
+            return f"{whole // unit_s}{unit}"
+    return f"{whole}s"
+
+
+def size(size_bytes: int) -> str:
+    """A number of bytes in one unit."""
+    shown = float(size_bytes)
+    for unit in _UNITS:
+        if shown < _STEP or unit == _UNITS[-1]:
+            return f"{shown:.0f} {unit}" if unit == "B" else f"{shown:.1f} {unit}"
+        shown /= _STEP
+    raise AssertionError
+
+
+def _when(seconds: float | None) -> str | None:
+    return None if seconds is None else when(seconds)
