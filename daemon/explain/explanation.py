@@ -6,13 +6,9 @@ from typing import Any, Final
 from daemon.model.names import printable
 from daemon.model.text import escaped
 from daemon.model.view import when
+from daemon.model.words import age, amount
 from daemon.state.activity import Pushing
 
-_MINUTE_S: Final = 60
-_HOUR_S: Final = 3600
-_DAY_S: Final = 86400
-_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
-_STEP: Final = 1024
 #: So much of a path is shown in a line.
 _PATH_LENGTH: Final = 200
 
@@ -55,40 +51,21 @@ class Explanation:
         """The explanation as lines for a terminal; nothing in them can colour, move or forge anything."""
         told = [("", self.summary)]
         if self.since is not None:
-            told.append(("since", f"{_when(self.since)} ({length(now - self.since)} ago)"))
+            told.append(("since", f"{_when(self.since)} ({age(now - self.since)} ago)"))
         if self.code:
             told.append(("error", f"{self.code}: {self.message}" if self.message else self.code))
         told += [("what to do", self.hint or ""), ("goes on", self.unblocks)]
         if self.next_try_at is not None:
             left_s = self.next_try_at - now
-            told.append(("next try", f"{_when(self.next_try_at)} (in {length(left_s)})" if left_s > 0 else "now"))
+            told.append(("next try", f"{_when(self.next_try_at)} (in {age(left_s)})" if left_s > 0 else "now"))
         told += [("pushing now", progress(file, now)) for file in self.pushing]
         return [escaped(f"{name + ':':13}{text}" if name else text) for name, text in told if text]
 
 
 def progress(file: Pushing, now: float) -> str:
     """How far a push is, in words."""
-    done = f"{size(file.sent_bytes)} of {size(file.size_bytes)}" if file.sent_bytes else size(file.size_bytes)
-    return f"{printable(file.path, _PATH_LENGTH)}, {done}, for {length(now - file.since)}"
-
-
-def length(seconds: float) -> str:
-    """A length of time in one unit."""
-    whole = max(0, round(seconds))
-    for unit_s, unit in ((_DAY_S, "d"), (_HOUR_S, "h"), (_MINUTE_S, "m")):
-        if whole >= 2 * unit_s:
-            return f"{whole // unit_s}{unit}"
-    return f"{whole}s"
-
-
-def size(size_bytes: int) -> str:
-    """A number of bytes in one unit."""
-    shown = float(size_bytes)
-    for unit in _UNITS:
-        if shown < _STEP or unit == _UNITS[-1]:
-            return f"{shown:.0f} {unit}" if unit == "B" else f"{shown:.1f} {unit}"
-        shown /= _STEP
-    raise AssertionError
+    done = f"{amount(file.sent_bytes)} of {amount(file.size_bytes)}" if file.sent_bytes else amount(file.size_bytes)
+    return f"{printable(file.path, _PATH_LENGTH)}, {done}, for {age(now - file.since)}"
 
 
 def _when(seconds: float | None) -> str | None:

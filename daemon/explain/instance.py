@@ -36,6 +36,9 @@ def explain_instance(
     """
     waiting = sum(standing.totals[state].tasks for state in PENDING & standing.totals.keys())
     failed = standing.totals[State.FAILED].tasks if State.FAILED in standing.totals else 0
+    if service.code is not None:
+        # What waits cannot be told.
+        return service_trouble(service, now) or Explanation(stuck=True, summary="")
     if waiting:
         found = _whole(standing, now, service, name) or _single(oldest, now, service, name, others=others)
         found = replace(found, summary=f"{_tasks(waiting)} {_be(waiting, 'waits', 'wait')}. {found.summary}".strip())

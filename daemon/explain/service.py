@@ -3,21 +3,16 @@
 import os
 from contextlib import suppress
 
-from daemon.errors import CannotStart
+from daemon.errors import CannotStart, QueueFault
 from daemon.explain.facts import ServiceFacts
 from daemon.state import activity, shard_count
 from daemon.state.layout import Layout
 from daemon.state.shard_lock import holder
 
 
-def read_service(layout: Layout, shard: int, *, code: str | None = None, message: str | None = None) -> ServiceFacts:
-    """What is known of a shard: a few small files are read.
-
-    `code` and `message` say why its queue cannot be used, where who asks has found that.
-    """
-    moving = _moving(layout)
-    if moving is not None:
-        code, message = moving
+def read_service(layout: Layout, shard: int, *, fault: QueueFault | None = None) -> ServiceFacts:
+    """What is known of a shard: a few small files are read. `fault` is why its queue cannot be read, if it cannot."""
+    code, message = _moving(layout) or ((fault.code, fault.detail) if fault is not None else (None, None))
     try:
         worker = holder(layout, shard)
     except OSError as error:

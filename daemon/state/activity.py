@@ -103,8 +103,15 @@ class Publisher:
     def __init__(self, layout: Layout, shard: int) -> None:
         self._layout = layout
         self._path = layout.activity(shard)
+        self._log = layout.log(shard)
         self._descriptor = -1
         self._number = 0
+
+    def log_bytes(self) -> int:
+        """How long the write-ahead log of the shard's database is; 0 where there is none."""
+        with suppress(OSError):
+            return os.lstat(self._log).st_size
+        return 0
 
     def publish(self, activity: Activity) -> None:
         """Tell what the worker is doing, in place of what it told the time before last."""
