@@ -104,15 +104,23 @@ def pushing_to(service: ServiceFacts, instance_key: str) -> tuple[Pushing, ...]:
 
 def instance_unblocks(code: str, name: str) -> str:
     """What has to happen where all of an instance waits."""
-    kind = kind_of(code)
-    if kind is not None and kind.action is Action.WAIT:
-        return "It goes on by itself as soon as the instance can be reached."
-    return f"It is tried again by itself; at once with: incus-courier tasks flush --instance {shlex.quote(name)}"
+    return _by_itself(code) or (
+        f"It is tried again by itself; at once with: incus-courier tasks flush --instance {shlex.quote(name)}")
 
 
 def task_unblocks(task: Task) -> str:
-    """What has to happen where one task waits alone, after its error."""
-    kind = kind_of(task.error_code)
-    if kind is not None and kind.action is Action.WAIT and kind.cause is not Cause.HERE and kind.scope is Scope.TASK:
-        return "It goes on by itself when the instance starts."
-    return f"It is tried again by itself; at once with: incus-courier tasks retry {task.task_id}"
+    """What has to happen after a task's own last error."""
+    return _by_itself(task.error_code) or (
+        f"It is tried again by itself; at once with: incus-courier tasks retry {task.task_id}")
+
+
+def _by_itself(code: str | None) -> str | None:
+    """What has to happen where waiting is all that can be done; None where trying again may help."""
+    kind = kind_of(code)
+    if kind is None or kind.action is not Action.WAIT:
+        return None
+    if kind.cause is Cause.HERE:
+        return "It goes on by itself when that is over."
+    return {Scope.TASK: "It goes on by itself when the instance starts.",
+            Scope.INSTANCE: "It goes on by itself as soon as the instance can be reached.",
+            Scope.REMOTE: "It goes on by itself as soon as the remote answers."}[kind.scope]
