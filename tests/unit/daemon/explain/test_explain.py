@@ -22,19 +22,22 @@ OLDER = an_upload("/x", created_at=NOW - 700)
 
 def a_task(state: State = State.QUEUED, code: str | None = None, message: str | None = None, **values: Any) -> Task:
     """A task, and what became of it so far."""
-    return Task(**{"order": 1, "upload": UPLOAD, "state": state, "updated_at": NOW - 60, "error_code": code,
-                   "error_message": message} | values)
+    known: dict[str, Any] = {"order": 1, "upload": UPLOAD, "state": state, "updated_at": NOW - 60, "error_code": code,
+                             "error_message": message}
+    return Task(**known | values)
 
 
 def doing(**values: Any) -> Activity:
     """What a worker tells that is well."""
-    return Activity(**{"at": NOW - 0.5, "pid": 7, "started_at": NOW - 900, "lanes": 1, "keeps": 1, "threads": 1,
-                       "sessions": 1, "stalled": 0} | values)
+    known: dict[str, Any] = {"at": NOW - 0.5, "pid": 7, "started_at": NOW - 900, "lanes": 1, "keeps": 1, "threads": 1,
+                             "sessions": 1, "stalled": 0}
+    return Activity(**known | values)
 
 
 def service(activity: Activity | None = None, **values: Any) -> ServiceFacts:
     """A shard and its worker, which runs."""
-    return ServiceFacts(**{"shard": 3, "worker": 7, "worker_since": NOW - 900, "activity": activity or doing()} | values)
+    known: dict[str, Any] = {"shard": 3, "worker": 7, "worker_since": NOW - 900, "activity": activity or doing()}
+    return ServiceFacts(**known | values)
 
 
 def away(code: str = "incus_unreachable") -> ServiceFacts:

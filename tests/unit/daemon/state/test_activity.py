@@ -17,6 +17,11 @@ from daemon.state.layout import Layout
 from daemon.state.shard_lock import ShardLock
 
 KEY = "local/default/c1"
+#: What has to be there, and what must not be.
+LEAST = {"at": 1, "pid": 1, "started_at": 1, "lanes": 0, "keeps": 0, "threads": 0, "sessions": 0, "stalled": 0}
+WRONG: list[dict[str, Any]] = [
+    {"at": "1"}, {"at": True}, {"at": 1e300}, {"at": -1}, {"lanes": 1.5}, {"lanes": None}, {"code": 1}, {"remotes": {}},
+    {"remotes": [1]}, {"remotes": [{}]}, {"remotes": [{"remote": "x", "up": 1, "since": 1}]}]
 
 
 def told(**values: Any) -> Activity:
@@ -102,9 +107,7 @@ def test_longest_lists_are_cut_and_it_is_told_how_much_is_missing(layout: Layout
 
 @pytest.mark.parametrize("text", [
     "", "{}", "[]", "null", "[" * 20_000, '{"at": NaN}', "\xff",
-    *(json.dumps({"at": 1, "pid": 1, "started_at": 1, "lanes": 0, "keeps": 0, "threads": 0, "sessions": 0, "stalled": 0} | wrong)
-      for wrong in ({"at": "1"}, {"at": True}, {"at": 1e300}, {"at": -1}, {"lanes": 1.5}, {"lanes": None}, {"code": 1},
-                    {"remotes": {}}, {"remotes": [1]}, {"remotes": [{}]}, {"remotes": [{"remote": "x", "up": 1, "since": 1}]})),
+    *(json.dumps(LEAST | wrong) for wrong in WRONG),
 ])
 def test_what_makes_no_sense_is_nothing(layout: Layout, publisher: Publisher, text: str) -> None:
     """Whoever reads believes nothing that is not of its type, and does not fail."""
