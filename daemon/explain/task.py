@@ -85,7 +85,7 @@ def _own(task: Task, service: ServiceFacts) -> Explanation | None:
     kind = kind_of(task.error_code)
     told = service.activity
     # Where the worker could not name all instances that are left alone, this may be one of them.
-    unsure = told is not None and told.more > 0 and kind is not None and kind.scope is not Scope.TASK
+    unsure = told is not None and told.more_blocked > 0 and kind is not None and kind.scope is not Scope.TASK
     if task.state is not State.DEFERRED and not unsure:
         return None
     waits = kind is not None and kind.action is Action.WAIT

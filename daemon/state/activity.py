@@ -10,7 +10,7 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar, get_args, get_type_hints
 
 from daemon.state.files import NotOwn
@@ -26,6 +26,7 @@ _MAGIC: Final = b"courier1"
 _NUMBER: Final = struct.Struct("<Q")
 #: What is later than this is no time, in seconds since the epoch.
 _LATEST: Final = 1e11
+_ENCODE: Final = json.JSONEncoder(default=vars, separators=(",", ":")).encode
 
 Value = TypeVar("Value")
 
@@ -93,8 +94,9 @@ class Activity:
     remotes: tuple[RemoteStanding, ...] = ()
     pushing: tuple[Pushing, ...] = ()
     blocked: tuple[Blocked, ...] = ()
-    #: How many entries of these lists are left out, because there are too many.
+    #: How many entries of these lists are left out, because there are too many; and how many of these are instances.
     more: int = 0
+    more_blocked: int = 0
 
 
 class Publisher:
@@ -205,7 +207,7 @@ def _read_slot(found: bytes) -> tuple[int, bytes] | None:
 
 def _text(activity: Activity) -> bytes:
     """The activity as JSON that goes into a slot: the longest list is cut in half until it does."""
-    while len(text := json.dumps(asdict(activity), separators=(",", ":")).encode()) > SLOT_BYTES - _HEAD.size:
+    while len(text := _ENCODE(vars(activity)).encode()) > SLOT_BYTES - _HEAD.size:
         activity = _shorter(activity)
     return text
 
@@ -214,8 +216,9 @@ def _shorter(activity: Activity) -> Activity:
     lists: dict[str, Sequence[Any]] = {name: getattr(activity, name) for name in ("remotes", "pushing", "blocked")}
     name = max(lists, key=lambda name: len(lists[name]))
     kept = lists[name][:len(lists[name]) // 2]
-    cut: dict[str, Any] = {name: kept, "more": activity.more + len(lists[name]) - len(kept)}
-    return replace(activity, **cut)
+    left_out = len(lists[name]) - len(kept)
+    cut: dict[str, Any] = {name: kept, "more": activity.more + left_out}
+    return replace(activity, **cut, more_blocked=activity.more_blocked + (left_out if name == "blocked" else 0))
 
 
 def _check(hint: Any) -> Callable[[Any], Any]:

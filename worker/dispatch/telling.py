@@ -37,6 +37,7 @@ def describe(
         message=None if message is None else printable(message, _MESSAGE_LENGTH), wal_bytes=wal_bytes,
         remotes=tuple(remotes.standings(now)), pushing=tuple(map(_pushing, told)),
         blocked=tuple(map(_blocked, down)), more=more + len(pushes) - len(told),
+        more_blocked=more,
     )
 
 

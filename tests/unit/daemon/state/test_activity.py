@@ -102,6 +102,7 @@ def test_longest_lists_are_cut_and_it_is_told_how_much_is_missing(layout: Layout
     assert found is not None
     assert found.pushing[0].path == "/" + "\u202e" * 4000
     assert len(found.pushing) + len(found.blocked) + found.more == 250
+    assert len(found.blocked) + found.more_blocked == 150
     assert layout.activity(0).stat().st_size <= 2 * SLOT_BYTES
 
 
