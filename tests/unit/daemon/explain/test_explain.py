@@ -3,10 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
+import jsonschema_rs
 import pytest
 
 from daemon.errors import ERRORS
-from daemon.explain import Ahead, Explanation, ServiceFacts, explain_instance, explain_task
+from daemon.explain import EXPLANATION, Ahead, Explanation, ServiceFacts, explain_instance, explain_task
 from daemon.model.task import Attempt, State, Task
 from daemon.model.text import is_plain
 from daemon.state.activity import Activity, Blocked, Pushing, RemoteStanding
@@ -139,6 +140,9 @@ REASONS: dict[str, tuple[Task, ServiceFacts, Ahead, bool, str | None, str, str, 
     "next": (a_task(), service(), Ahead(), False, None, "It waits for its turn. It is the next one", "Nothing", None, NOW - 600),
     "one of many": (a_task(), service(), Ahead(tasks=42), False, None, "It waits for its turn. 42 of its instance come before it.",
                     "Nothing", None, NOW - 600),
+    "one of many instances": (a_task(), service(doing(lanes=64)), Ahead(), False, None,
+                              "It waits for its turn. It is the next one of its instance. The worker has 64 instances in hand.",
+                              "Nothing", None, NOW - 600),
     "one of very many": (a_task(), service(), Ahead(tasks=200), False, None, "It waits for its turn. 200 or more", "Nothing", None,
                          NOW - 600),
     "error of another version": (a_task(State.FAILED, "moon_phase", "it is full"), service(), Ahead(), True, "moon_phase",
@@ -267,6 +271,8 @@ def test_explanation_is_written_as_json_with_times_for_people() -> None:
                      "since": "2033-05-18T03:33:18.000Z"}],
         "waiting": 0}
     nothing = explained(a_task(State.CANCELLED)).as_json()
+    for made in (found.as_json(), nothing):
+        jsonschema_rs.validate(dict(EXPLANATION), made)
     assert (nothing["error"], nothing["next_try_at"], nothing["pushing"]) == (None, None, [])
 
 
