@@ -1,16 +1,28 @@
 """Working off a shard's queue: claim, settle, hand back. Only for the worker that holds the shard's lock."""
 
+import json
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from daemon import failpoints
 from daemon.errors import QueueFault
-from daemon.model.task import State, Task
+from daemon.model.counters import (
+    DELIVERED_BYTES,
+    END_TO_END_SECONDS,
+    PUSH_SECONDS,
+    Key,
+    attempts,
+    finished,
+    observed,
+)
+from daemon.model.task import OUTCOMES, State, Task
 from daemon.task_queue.sqlite.base import COLUMNS, QueueBase, decode, decode_all
 from daemon.task_queue.sqlite.batches import chunks, values
+from daemon.task_queue.sqlite.counters import count
 from daemon.task_queue.sqlite.history import APPENDED, to_json
 from daemon.task_queue.sqlite.schema import TABLE
 from daemon.task_queue.values import BULK_BYTES, Settled, Settlement
@@ -124,13 +136,14 @@ class QueueWork(QueueBase):
             asked = list(settlements)
             granted = [_grant(settlement, wishes.get(settlement.order)) for settlement in asked]
             otherwise = {after.order for before, after in zip(asked, granted, strict=True) if after is not before}
-            for some in chunks(granted):
-                _write_down(connection, some, now)
+            written = sum(_write_down(connection, some, now) for some in chunks(granted))
             waiting = [s.order for s in granted if s.state in {State.QUEUED, State.DEFERRED}] if supersede else []
             superseded = [order for order in waiting if connection.execute(
                 f"UPDATE {TABLE} SET status = 6, due_at = NULL, error_code = NULL,"
                 " error_message = 'A newer upload replaced it.'"
                 f" WHERE _id = ? AND status IN (1, 3) AND {_NEWER_EXISTS}", (order,)).rowcount]
+            settled = granted if written == len(granted) else _those_written(connection, granted, now)
+            count(connection, _counted(connection, settled, len(superseded), now))
         failpoints.reach("queue.settled")
         wished = {s.order: s.state for s in granted if s.order in otherwise}
         return Settled(superseded=frozenset(superseded),
@@ -152,10 +165,12 @@ class QueueWork(QueueBase):
             connection.execute(
                 f"UPDATE {TABLE} SET behind = 0 WHERE _id IN ("
                 f" SELECT _id FROM {TABLE} AS mine INDEXED BY tasks_behind WHERE behind = 1 AND NOT {_OLDER_IS_OPEN})")
-            return int(connection.execute(
+            left = connection.execute(
                 f"UPDATE {TABLE} SET status = CASE WHEN wish IS NOT NULL THEN wish"
                 f" WHEN ? AND {_NEWER_EXISTS} THEN 6 ELSE 1 END, wish = NULL, part = 1, updated_at = ?"
-                " WHERE status = 2", (supersede, time.time())).rowcount)
+                " WHERE status = 2 RETURNING status", (supersede, time.time())).fetchall()
+            count(connection, Counter(finished(State(status)) for (status,) in left if status in OUTCOMES))
+        return len(left)
 
     def promote_due(self, now: float, limit: int) -> int:
         """Queue again up to `limit` deferred tasks whose time has come; return how many."""
@@ -188,17 +203,54 @@ class QueueWork(QueueBase):
                 (value, limit)).rowcount)
 
 
-def _write_down(connection: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> None:
+def _write_down(connection: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> int:
+    """Write settlements into the rows of tasks that are being pushed; return how many."""
     rows = [(s.order, s.state, s.state in _OPEN, s.attempts, s.error_code, s.error_message, s.due_at, s.spooled, s.part,
              s.ageless_s, to_json(s.attempt)) for s in settlements]
-    connection.execute(
+    return connection.execute(
         f"UPDATE {TABLE} SET status = column2, open = column3, attempts = coalesce(column4, attempts),"
         " error_code = column5, error_message = column6, due_at = column7, spooled = column8,"
         " part = coalesce(column9, part), outrun = outrun OR (column5 IS 'order_unknown' AND NOT column3),"
         " recheck = recheck AND column2 IN (1, 3), wish = NULL, age_base = age_base + column10,"
         f" history = {APPENDED.format('column11')}, updated_at = ?"
         f" FROM ({values(len(rows), 11)}) WHERE _id = column1 AND status = 2",
-        [now, *(value for row in rows for value in row)])
+        [now, *(value for row in rows for value in row)]).rowcount
+
+
+def _those_written(
+    connection: sqlite3.Connection, settlements: Sequence[Settlement], now: float,
+) -> list[Settlement]:
+    """Those whose tasks were being pushed: others may be settled already, or gone."""
+    orders = {order for (order,) in connection.execute(
+        f"SELECT _id FROM {TABLE} WHERE _id IN (SELECT value FROM json_each(?)) AND updated_at = ?",
+        (json.dumps([settlement.order for settlement in settlements]), now))}
+    return [settlement for settlement in settlements if settlement.order in orders]
+
+
+def _counted(
+    connection: sqlite3.Connection, settlements: Sequence[Settlement], superseded: int, now: float,
+) -> dict[Key, float]:
+    """What counters grow by when these are settled."""
+    grown: Counter[Key] = Counter()
+    for settlement in settlements:
+        if settlement.attempt is not None:
+            grown[attempts(settlement.state.label, settlement.attempt.code or "")] += 1
+        if settlement.state in OUTCOMES:
+            grown[finished(settlement.state)] += 1
+    if superseded:
+        grown[finished(State.SUPERSEDED)] += superseded
+    pushed = observed(PUSH_SECONDS, [s.attempt.duration_s for s in settlements if s.attempt is not None])
+    delivered = [settlement.order for settlement in settlements if settlement.state is State.DELIVERED]
+    return {**grown, **pushed, **(_delivered(connection, delivered, now) if delivered else {})}
+
+
+def _delivered(connection: sqlite3.Connection, orders: Sequence[int], now: float) -> dict[Key, float]:
+    # One row, whatever the number of tasks (`batches`).
+    size_bytes, accepted = connection.execute(
+        f"SELECT sum(size), json_group_array(timestamp) FROM {TABLE} WHERE _id IN (SELECT value FROM json_each(?))",
+        (json.dumps(orders),)).fetchone()
+    ages = [max(0.0, now - at) for at in json.loads(accepted)]
+    return {DELIVERED_BYTES: size_bytes or 0, **observed(END_TO_END_SECONDS, ages)}
 
 
 def _decode_or_fail(connection: sqlite3.Connection, row: Sequence[Any]) -> Task | None:
@@ -208,6 +260,7 @@ def _decode_or_fail(connection: sqlite3.Connection, row: Sequence[Any]) -> Task 
         connection.execute(
             f"UPDATE {TABLE} SET status = 9, error_code = 'invalid_row', error_message = ? WHERE _id = ?",
             (f"The row is damaged: {error}", row[0]))
+        count(connection, {finished(State.FAILED): 1})
         return None
 
 

@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from daemon.model.upload import bucket_of
 from daemon.task_queue.sqlite.base import QueueBase
-from daemon.task_queue.sqlite.commands import selection_in
 from daemon.task_queue.sqlite.connect import BUSY_TIMEOUT_S
 from daemon.task_queue.sqlite.outbox import QueueOutbox
 from daemon.task_queue.sqlite.schema import OUTAGES, TABLE
+from daemon.task_queue.sqlite.selection import selection_in
 
 #: Rows in one transaction.
 _CHUNK: Final = 5000

@@ -53,7 +53,7 @@ class QueueRestore(QueueBase):
             if found != "ok":
                 raise QueueFault("queue_damaged", f"The queue's database: {found}.")
         for table in (TABLE, "keys", "tally", "clients", "commands", "outages", "facts", "events", "outbox",
-                      "webhooks"):
+                      "webhooks", "counters", "actions"):
             self.read(f"SELECT * FROM {table} LIMIT 1")
         self.read(f"SELECT * FROM {TABLE} ORDER BY _id DESC LIMIT 1")
 

@@ -34,7 +34,7 @@ def queue(tmp_path: Path) -> Iterator[SqliteQueue]:
 def an_upload(number: int, path: str = "/x", instance: str = "c1") -> Upload:
     """An upload whose id says its number."""
     return Upload(task_id=f"00000000-0000-7000-8000-{number:012d}",
-                  destination=Destination(LOCAL, "default", instance, path), size=1, sha256="0" * 64, created_at=time.time())
+                  destination=Destination(LOCAL, "default", instance, path), size=1, sha256="0" * 64, created_at=1e9)
 
 
 def steps_of(queue: SqliteQueue, work: Callable[[], object]) -> int:
