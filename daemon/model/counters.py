@@ -7,10 +7,10 @@ one for the sum.
 
 import re
 from bisect import bisect_left
-from collections import Counter as Tally
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from typing import Final
 
 from daemon.model.task import State
@@ -83,11 +83,13 @@ FAMILIES: Final[Mapping[str, Family]] = {family.name: family for family in (
 KEPT_NAMES: Final = frozenset(name for family in FAMILIES.values() for name in family.names)
 
 
+@cache
 def attempts(outcome: str, code: str) -> Key:
     """The counter of attempts that ended so; the code is '' where there was no error."""
     return "attempts_total", f"code={code},outcome={outcome}"
 
 
+@cache
 def finished(state: State) -> Key:
     """The counter of tasks that came into that state."""
     return "tasks_finished_total", f"state={state.label}"
@@ -100,15 +102,15 @@ def webhook_attempts(outcome: str) -> Key:
 
 def observed(family: Family, values: Iterable[float]) -> dict[Key, float]:
     """What a histogram's counters grow by when these values are observed."""
-    bounds, labels = family.bounds, _BUCKETS[family.name]
-    buckets: Tally[int] = Tally()
+    keys, bounds = _BUCKETS[family.name], family.bounds
+    grown: dict[Key, float] = {}
     total = 0.0
     for value in values:
-        buckets[bisect_left(bounds, value)] += 1
+        key = keys[bisect_left(bounds, value)]
+        grown[key] = grown.get(key, 0) + 1
         total += value
-    grown: dict[Key, float] = {labels[bucket]: number for bucket, number in buckets.items()}
     if grown:
-        grown[f"{family.name}_sum", ""] = total
+        grown[_SUMS[family.name]] = total
     return grown
 
 
@@ -121,6 +123,8 @@ def _plain(bound: float) -> str:
 
 
 _BUCKETS: Final = {family.name: _bucket_keys(family) for family in FAMILIES.values() if family.kind is Kind.HISTOGRAM}
+
+_SUMS: Final = {name: (f"{name}_sum", "") for name in _BUCKETS}
 
 
 def buckets(family: Family, values: Mapping[Key, float]) -> list[tuple[str, float]]:

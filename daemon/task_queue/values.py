@@ -5,6 +5,7 @@ from enum import Enum, IntEnum
 from typing import Any, Final
 
 from daemon.model.task import Attempt, State, Task
+from daemon.model.upload import Upload
 
 #: Tasks of at least this size are claimed apart, so that they never stand in the way of small ones. An index of every
 #: database holds it: another size is another form of the tables.
@@ -52,6 +53,8 @@ class Settlement:
     ageless_s: float = 0.0
     #: How the attempt ended that is to be kept with the task; None when there is nothing to keep.
     attempt: Attempt | None = None
+    #: The upload, by which the bytes and the time of a delivery are counted.
+    upload: Upload | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

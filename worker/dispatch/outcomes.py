@@ -143,7 +143,7 @@ def _settlement(outcome: PushOutcome, decision: Decision) -> Settlement:
     return Settlement(order=outcome.task.order, state=decision.state, attempts=decision.attempts,
                       due_at=decision.due_at, error_code=decision.code or None,
                       error_message=printable(decision.message, _MESSAGE_LENGTH) or None, part=_part(outcome),
-                      ageless_s=decision.ageless_s, attempt=_attempt(outcome, decision))
+                      ageless_s=decision.ageless_s, attempt=_attempt(outcome, decision), upload=outcome.task.upload)
 
 
 def _attempt(outcome: PushOutcome, decision: Decision) -> Attempt | None:

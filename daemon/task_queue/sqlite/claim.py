@@ -34,6 +34,7 @@ _GRANTED: Final = {
 }
 #: States of a task that is still to be pushed.
 _OPEN: Final = frozenset({State.QUEUED, State.PUSHING, State.DEFERRED})
+_SUPERSEDED: Final = finished(State.SUPERSEDED)
 _OLDER_IS_OPEN: Final = (f"EXISTS (SELECT 1 FROM {TABLE} AS older"
                          " WHERE older.target = mine.target AND older.open = 1 AND older._id < mine._id)")
 _PART_IS_LEFT: Final = (f"EXISTS (SELECT 1 FROM {TABLE} AS other INDEXED BY tasks_left"
@@ -143,7 +144,7 @@ class QueueWork(QueueBase):
                 " error_message = 'A newer upload replaced it.'"
                 f" WHERE _id = ? AND status IN (1, 3) AND {_NEWER_EXISTS}", (order,)).rowcount]
             settled = granted if written == len(granted) else _those_written(connection, granted, now)
-            count(connection, _counted(connection, settled, len(superseded), now))
+            count(connection, _counted(settled, len(superseded), now))
         failpoints.reach("queue.settled")
         wished = {s.order: s.state for s in granted if s.order in otherwise}
         return Settled(superseded=frozenset(superseded),
@@ -227,30 +228,29 @@ def _those_written(
     return [settlement for settlement in settlements if settlement.order in orders]
 
 
-def _counted(
-    connection: sqlite3.Connection, settlements: Sequence[Settlement], superseded: int, now: float,
-) -> dict[Key, float]:
+def _counted(settlements: Sequence[Settlement], superseded: int, now: float) -> dict[Key, float]:
     """What counters grow by when these are settled."""
-    grown: Counter[Key] = Counter()
+    grown: dict[Key, float] = {}
+    pushed: list[float] = []
+    delivered: list[float] = []
+    size_bytes = 0
+    ends = Counter([(s.state, s.attempt and (s.attempt.code or "")) for s in settlements])
+    for (state, code), number in ends.items():
+        if code is not None:
+            grown[attempts(state.label, code)] = number
+        if state in OUTCOMES:
+            grown[finished(state)] = grown.get(finished(state), 0) + number
+    if superseded:
+        grown[_SUPERSEDED] = grown.get(_SUPERSEDED, 0) + superseded
     for settlement in settlements:
         if settlement.attempt is not None:
-            grown[attempts(settlement.state.label, settlement.attempt.code or "")] += 1
-        if settlement.state in OUTCOMES:
-            grown[finished(settlement.state)] += 1
-    if superseded:
-        grown[finished(State.SUPERSEDED)] += superseded
-    pushed = observed(PUSH_SECONDS, [s.attempt.duration_s for s in settlements if s.attempt is not None])
-    delivered = [settlement.order for settlement in settlements if settlement.state is State.DELIVERED]
-    return {**grown, **pushed, **(_delivered(connection, delivered, now) if delivered else {})}
-
-
-def _delivered(connection: sqlite3.Connection, orders: Sequence[int], now: float) -> dict[Key, float]:
-    # One row, whatever the number of tasks (`batches`).
-    size_bytes, accepted = connection.execute(
-        f"SELECT sum(size), json_group_array(timestamp) FROM {TABLE} WHERE _id IN (SELECT value FROM json_each(?))",
-        (json.dumps(orders),)).fetchone()
-    ages = [max(0.0, now - at) for at in json.loads(accepted)]
-    return {DELIVERED_BYTES: size_bytes or 0, **observed(END_TO_END_SECONDS, ages)}
+            pushed.append(settlement.attempt.duration_s)
+        if settlement.state is State.DELIVERED and settlement.upload is not None:
+            size_bytes += settlement.upload.size
+            delivered.append(max(0.0, now - settlement.upload.created_at))
+    if size_bytes:
+        grown[DELIVERED_BYTES] = size_bytes
+    return {**grown, **observed(PUSH_SECONDS, pushed), **observed(END_TO_END_SECONDS, delivered)}
 
 
 def _decode_or_fail(connection: sqlite3.Connection, row: Sequence[Any]) -> Task | None:

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator, Mapping
+from functools import cache
 from math import isfinite
 from typing import Final
 
@@ -17,9 +18,12 @@ _MOST: Final = 10_000
 def count(connection: sqlite3.Connection, grown: Mapping[Key, float]) -> None:
     """Add to counters, as part of a transaction."""
     if grown:
-        connection.execute(
-            f"INSERT INTO counters {values(len(grown), 3)} ON CONFLICT DO UPDATE SET value = value + excluded.value",
-            [value for (name, labels), number in grown.items() for value in (name, labels, number)])
+        connection.execute(_add(len(grown)), [value for key, number in grown.items() for value in (*key, number)])
+
+
+@cache
+def _add(number: int) -> str:
+    return f"INSERT INTO counters {values(number, 3)} ON CONFLICT DO UPDATE SET value = value + excluded.value"
 
 
 class QueueCounters(QueueBase):
