@@ -198,6 +198,8 @@ CREATE_OUTBOX: Final = (
 )
 
 ACTION: Final = "action TEXT"
+#: What makes events count from now on, as rows of `counters`; the parameters are their name and labels.
+EVENTS_BEFORE: Final = "SELECT ?, ?, -seq FROM main.sqlite_sequence WHERE name = 'events'"
 #: Sums that only grow, and what people did.
 CREATE_COUNTERS: Final = (
     "CREATE TABLE IF NOT EXISTS counters (name TEXT, labels TEXT, value REAL NOT NULL, PRIMARY KEY (name, labels))"

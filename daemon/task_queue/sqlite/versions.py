@@ -27,6 +27,7 @@ from daemon.task_queue.sqlite.schema import (
     CREATE_KEYS,
     CREATE_OUTBOX,
     EPOCH_FACT,
+    EVENTS_BEFORE,
     HISTORY,
     TABLE,
     key_row,
@@ -76,7 +77,7 @@ def _count_for_good(connection: sqlite3.Connection) -> None:
     connection.execute(f"ALTER TABLE commands ADD COLUMN {ACTION}")
     for statement in CREATE_COUNTERS:
         connection.execute(statement)
-    connection.execute("INSERT INTO counters SELECT ?, ?, -seq FROM sqlite_sequence WHERE name = 'events'", EVENTS)
+    connection.execute(f"INSERT INTO counters {EVENTS_BEFORE}", EVENTS)
 
 
 #: What leads from each version to the next. A step stays as it is for good.
