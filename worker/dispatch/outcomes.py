@@ -144,7 +144,7 @@ def _settlement(outcome: PushOutcome, decision: Decision) -> Settlement:
     return Settlement(order=outcome.task.order, state=decision.state, attempts=decision.attempts,
                       due_at=decision.due_at, error_code=decision.code or None,
                       error_message=printable(decision.message, _MESSAGE_LENGTH) or None, part=_part(outcome),
-                      ageless_s=decision.ageless_s, attempt=_attempt(outcome, decision))
+                      ageless_s=decision.ageless_s, attempt=_attempt(outcome, decision), upload=outcome.task.upload)
 
 
 def _attempt(outcome: PushOutcome, decision: Decision) -> Attempt | None:
@@ -173,10 +173,10 @@ def _log_otherwise(tasks: Iterable[Task], settled: Settled) -> None:
     for task in tasks:
         if task.order in settled.superseded:
             log("upload.superseded", task_id=task.task_id, instance=task.destination.instance,
-                path=task.destination.path, client=task.upload.client)
+                path=task.destination.path, client=task.upload.client, traceparent=task.upload.traceparent)
         elif task.order in settled.cancelled:
             log("push.cancelled", task_id=task.task_id, instance=task.destination.instance,
-                path=task.destination.path, client=task.upload.client)
+                path=task.destination.path, client=task.upload.client, traceparent=task.upload.traceparent)
 
 
 _EVENTS = {State.DELIVERED: "push.delivered", State.CANCELLED: "push.cancelled", State.FAILED: "push.failed",
@@ -191,8 +191,8 @@ def _log(outcome: PushOutcome, decision: Decision) -> None:
         size=task.upload.size, attempt=decision.attempts, duration_ms=round(outcome.seconds * 1000, 1),
         code=decision.code or None, detail=decision.message or None, due_at=decision.due_at,
         way=receipt.way if receipt else None, unchanged=True if receipt and receipt.unchanged else None,
-        client=task.upload.client,
+        client=task.upload.client, traceparent=task.upload.traceparent,
     )
     if receipt and not receipt.atomic:
         log("push.not_atomic", task_id=task.task_id, instance=task.destination.instance, path=task.destination.path,
-            client=task.upload.client)
+            client=task.upload.client, traceparent=task.upload.traceparent)

@@ -284,7 +284,8 @@ def _push(pushes: Sequence[Push], hold: _Hold, spool: Open, config: Config) -> I
             begun = _Begun(push, time.monotonic())
             task = push.task
             log("push.started", task_id=task.task_id, instance=task.destination.instance, path=task.destination.path,
-                size=task.upload.size, attempt=task.attempts + 1, client=task.upload.client)
+                size=task.upload.size, attempt=task.attempts + 1, client=task.upload.client,
+                traceparent=task.upload.traceparent)
             refusal = ceiling.refusal(task.upload) if ceiling else None
             if refusal is not None:
                 yield push, begun.outcome("not_allowed", refusal)
