@@ -18,6 +18,8 @@ from daemon import __version__
 
 #: How long nothing may move before a request is given up, in seconds: longer than a slow disk takes to sync.
 PATIENCE_S: Final = 120.0
+#: How long it may take to connect, in seconds.
+_CONNECT_S: Final = 15.0
 #: The longest answer that is read, in bytes.
 _MAX_ANSWER_BYTES: Final = 32 * 2**20
 #: What was tried may be tried again.
@@ -139,8 +141,11 @@ class HttpClient:
         length: int | None, patience_s: float | None,
     ) -> Response:
         try:
-            self._send(method, path, headers, body, length, patience_s)
-            return _read(self._connection.getresponse())
+            whole = self._send(method, path, headers, body, length, patience_s)
+            response = _read(self._connection.getresponse())
+            if not whole:
+                self.close()
+            return response
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise _no_answer(error) from error
@@ -151,7 +156,8 @@ class HttpClient:
     def _send(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | Iterable[bytes] | None,
         length: int | None, patience_s: float | None,
-    ) -> None:
+    ) -> bool:
+        """True when all of it went out; False when the other side has ended that, and its answer is to be read."""
         self._connect(self._patience_s if patience_s is None else patience_s)
         connection = self._connection
         connection.putrequest(method, self.address.base + path)
@@ -159,7 +165,7 @@ class HttpClient:
             connection.putheader(name, value)
         if body is None:
             connection.endheaders()
-            return
+            return True
         known = len(body) if isinstance(body, bytes) else length
         connection.putheader("Content-Length", str(known))
         try:
@@ -168,13 +174,13 @@ class HttpClient:
                 connection.send(piece)
         except (BrokenPipeError, ConnectionResetError):
             # A refusal ends the sending; it can be read all the same.
-            if connection.sock is None:
-                raise
+            return False
+        return True
 
     def _connect(self, patience_s: float) -> None:
         connection = self._connection
         if connection.sock is None:
-            connection.timeout = patience_s
+            connection.timeout = min(patience_s, _CONNECT_S)
             connection.connect()
         with self._lock:
             if self._aborted:
