@@ -13,14 +13,11 @@ from daemon import __version__
 from daemon import config as configuration
 from daemon.cli.grant_options import GRANT_OPTIONS
 from daemon.config import Config
-from daemon.errors import CourierError
-from daemon.process.exit_status import EXIT_FAILED, EXIT_USAGE, Misused, Unable, end_with
+from daemon.process.entry import run_to_exit
 from daemon.process.isolated import python
-from daemon.process.output import flush as flush_output
-from daemon.process.output import say, warn
+from daemon.process.output import say
 from daemon.process.privileges import drop_to_owner, invoking_user
 from daemon.state.layout import Layout
-from daemon.state.room import NO_ROOM
 
 app = typer.Typer(
     name="incus-courier", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -438,39 +435,6 @@ def _become(module: str, *arguments: str) -> NoReturn:
     os.execv(command[0], command)
 
 
-def _run() -> None:
-    try:
-        app()
-    finally:
-        # Here, where a disk that has no room for it is told of.
-        flush_output()
-
-
-def _drop_output() -> None:
-    """Let go of what could not be written: nothing is to be said of it once more at the end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def main() -> None:
-    """The entry point of the installed command."""
-    try:
-        _run()
-    except CourierError as error:
-        raise SystemExit(end_with("incus-courier", error)) from None
-    except Misused as error:
-        warn(f"incus-courier: {error}")
-        raise SystemExit(EXIT_USAGE) from None
-    except Unable as error:
-        warn(f"incus-courier: {error}")
-        raise SystemExit(EXIT_FAILED) from None
-    except BrokenPipeError:
-        # Whoever read the output has seen enough.
-        _drop_output()
-        raise SystemExit(EXIT_FAILED) from None
-    except OSError as error:
-        if error.filename is None and error.errno not in NO_ROOM:
-            raise
-        _drop_output()
-        hint = "; run it as root or as the service's user" if isinstance(error, PermissionError) else ""
-        warn(f"incus-courier: {error.filename or 'standard output'}: {error.strerror}{hint}")
-        raise SystemExit(EXIT_FAILED) from None
+    """Run what was typed."""
+    run_to_exit(app)
