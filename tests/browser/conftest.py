@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.browser.looking import CHROMIUM, Look
+from tests.browser.looking import Look
+from tests.conftest import CHROMIUM, NO_CHROMIUM
 from tests.support.service import Service
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     """Debian's own Chromium, without its sandbox, which root cannot have."""
+    assert CHROMIUM.exists(), NO_CHROMIUM
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
         yield browser

@@ -10,8 +10,6 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 from tests.browser.stand_in import stand_in
 from tests.support.service import Service
 
-#: Debian's; `apt-get install chromium` brings it.
-CHROMIUM: Final = Path("/usr/bin/chromium")
 AXE: Final = Path(__file__).parent / "axe-core" / "axe.min.js"
 PHONE: Final = {"viewport": {"width": 360, "height": 740}}
 #: What a browser says of every answer that is a refusal, and of a service that is away: no page can keep it from that.

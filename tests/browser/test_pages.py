@@ -14,7 +14,7 @@ from tests.browser.stand_in import ERROR, EVERYTHING, answering, counts, explana
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.browser]
 
 EVIL = "/missing/<img src=x onerror=alert(1)>\u202egpj.exe"
 LONG = "/" + "/".join("d" * 200 for _ in range(20)) + "/name"

@@ -13,7 +13,7 @@ from tests.support.service import Service
 from tests.support.tokens import make_token, revoke_token
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.browser]
 
 
 @pytest.fixture(scope="module")

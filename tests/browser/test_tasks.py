@@ -11,7 +11,7 @@ from tests.browser.test_pages import failed, put
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.browser]
 
 
 def state(service: Service, task_id: str) -> str:

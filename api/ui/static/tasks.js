@@ -19,6 +19,7 @@ const FINAL = new Set(["delivered", "superseded", "cancelled"]);
 const TYPING_MS = 450;
 // Rows that left the filter are asked for one by one: so many at once.
 const MOST_SINGLE = 8;
+const MOST_EMPTY = 20;
 /** The page before each page, by where they begin. */
 const newer = new Map();
 
@@ -46,7 +47,9 @@ export function tasksPage(app, query, before) {
       return event.state === "deferred";
     },
     async load(signal) {
-      const found = await ask(`/v1/tasks?${new URLSearchParams({ ...filters, ...(after && { after }), limit: LIMIT })}`, { signal });
+      let found = await ask(`/v1/tasks?${new URLSearchParams({ ...filters, ...(after && { after }), limit: LIMIT })}`, { signal });
+      // A page may be empty because others were passed over for long.
+      for (let tries = 0; !found.tasks.length && found.next && tries < MOST_EMPTY; tries += 1) found = await ask(found.next, { signal });
       if (!page.fetched || !page.rows.length) {
         page.rows = found.tasks;
         page.next = found.next;
