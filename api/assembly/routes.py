@@ -10,6 +10,7 @@ from api.assembly.receiving import Receiving
 from api.assembly.resuming import Resuming
 from api.assembly.stores import Stores
 from api.http.peers import Shares
+from api.routes import me
 from api.routes.actions import ACTIONS_AT_ONCE, ActionRoutes
 from api.routes.app import PAGES_AT_ONCE, Courier
 from api.routes.content import CONTENTS_AT_ONCE, ContentRoutes
@@ -46,6 +47,7 @@ def all_routes(
     return DescriptionRoutes().routes([
         *courier.routes(pages, audit, actions.delete, draft.at_file),
         *FormRoutes(live, receiving.uploads, outcomes, courier.describe).routes(),
+        *me.routes(audit),
         *TokenRoutes(live, access.delegations, access.asking).routes(pages, audit),
         *EventRoutes(live, following.streams).routes(streams, audit),
         *actions.routes(audit),
