@@ -6,23 +6,30 @@ Every method blocks on the disk: call it from a thread. A reader never waits for
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from heapq import nlargest
 from typing import Final, TypeVar
 
 from api.queries.sight import Sight
 from api.queries.task_query import Question, merge
 from daemon.errors import QueueFault, Rejected
-from daemon.model.task import PENDING, State, Task
-from daemon.model.upload import Upload
+from daemon.model.counters import Key
+from daemon.model.task import FINISHED, PENDING, State, Task
+from daemon.model.upload import Upload, bucket_of
 from daemon.spool import Receive, Room
 from daemon.state.layout import Layout
 from daemon.task_queue import (
+    MOST_LOOKED_AT,
+    ActionRecord,
     Command,
     CommandAnswer,
+    FoundTasks,
     Happened,
     Intake,
     Notice,
     NoticeState,
     Position,
+    Standing,
+    TaskQuestion,
     Total,
     WebhookStanding,
     open_intake,
@@ -34,6 +41,8 @@ STEP: Final = 64
 WALKS_AT_ONCE: Final = 64
 #: Names of instances that are read at once.
 KEYS_AT_ONCE: Final = 512
+#: Tasks that a search looks at in one place at least, of however many places.
+LEAST_LOOKED_AT: Final = 500
 
 Result = TypeVar("Result")
 
@@ -58,6 +67,10 @@ def free_bytes(spool: Room) -> int:
         return spool.free_bytes()
     except OSError as error:
         raise Rejected("storage_failed", f"The spool: {error.strerror}.") from error
+
+
+def _unfinished(standing: Standing) -> int:
+    return sum(total.tasks for state, total in standing.totals.items() if state not in FINISHED)
 
 
 class Reader:
@@ -97,12 +110,34 @@ class Reader:
 
     def newest(self, question: Question, sight: Sight) -> Iterator[Task]:
         """All tasks that are asked for and seen, newest first, read as they are taken. Raises as `find`."""
+        walks = [self._walk(shard, wanted, question.after) for shard, wanted in self._places(question, sight)]
+        return filter(sight.sees, merge(walks))
+
+    def search(self, question: Question, sight: Sight) -> FoundTasks:
+        """The next tasks that are asked for and seen, newest first, up to the question's limit. Raises as `find`.
+
+        It takes a bounded time: there may be more though fewer are found, or none. `next_before` says where to go on.
+        """
+        places = self._places(question, sight)
+        most = max(LEAST_LOOKED_AT, MOST_LOOKED_AT // max(1, len(places)))
+        found = [self._look(shard, wanted, question.after, question.limit, most) for shard, wanted in places]
+        # Of one that was not looked through to the end, nothing is known below.
+        last = max((each.next_before for each in found if each.next_before is not None), default=None)
+        known = merge([task for task in each.tasks if last is None or task.task_id >= last] for each in found)
+        seen = list(filter(sight.sees, known))
+        if len(seen) > question.limit:
+            seen = seen[:question.limit]
+            last = seen[-1].task_id
+        return FoundTasks(tuple(seen), last)
+
+    def _places(self, question: Question, sight: Sight) -> list[tuple[int, TaskQuestion]]:
+        """The shards, and what is to be looked for in each, so that no more is read than may be seen."""
         client = question.client or sight.sender
         if sight.sender not in {None, client}:
-            return iter(())
-        walks = [self._walk(shard, question.states, key, client, question.after)
-                 for shard in question.shards(len(self._queues)) for key in self._instances(shard, question, sight)]
-        return filter(sight.sees, merge(walks))
+            return []
+        return [(shard, TaskQuestion(states=question.states, instance_key=key, client=client, path=question.path,
+                                     error=question.error, since=question.since, until=question.until))
+                for shard in question.shards(len(self._queues)) for key in self._instances(shard, question, sight)]
 
     def _instances(self, shard: int, question: Question, sight: Sight) -> Sequence[str | None]:
         """The instances whose tasks are to be looked through, or None for all at once."""
@@ -119,18 +154,16 @@ class Reader:
             after = keys[-1]
         return reached
 
-    def _walk(
-        self, shard: int, states: frozenset[State], instance_key: str | None, client: str | None, before: str | None,
-    ) -> Iterator[Task]:
-        while tasks := self._step(shard, states, instance_key, client, before):
-            yield from tasks
-            before = tasks[-1].task_id
+    def _walk(self, shard: int, wanted: TaskQuestion, before: str | None) -> Iterator[Task]:
+        while True:
+            found = self._look(shard, wanted, before, STEP, MOST_LOOKED_AT)
+            yield from found.tasks
+            if found.next_before is None:
+                return
+            before = found.next_before
 
-    def _step(
-        self, shard: int, states: frozenset[State], instance_key: str | None, client: str | None, before: str | None,
-    ) -> list[Task]:
-        return self._ask(shard, lambda queue: queue.page(
-            states=states, instance_key=instance_key, client=client, before=before, limit=STEP))
+    def _look(self, shard: int, wanted: TaskQuestion, before: str | None, limit: int, most: int) -> FoundTasks:
+        return self._ask(shard, lambda queue: queue.search(wanted, before, limit, most))
 
     def _keys(self, shard: int, after: str) -> list[str]:
         return self._ask(shard, lambda queue: queue.instance_keys(after, KEYS_AT_ONCE))
@@ -149,6 +182,75 @@ class Reader:
         """What waits of that client and of all that act under it. Raises as `find`."""
         totals = [self._ask(shard, lambda queue: queue.pending_under(client)) for shard in range(len(self._queues))]
         return Total(sum(total.tasks for total in totals), sum(total.size_bytes for total in totals))
+
+    def busiest(self, limit: int) -> tuple[int, list[str]]:
+        """How many instances have tasks that are not finished, and up to `limit` of these, those with most first.
+
+        Raises as `find`, and so do the next four.
+        """
+        found = [self._ask(shard, lambda queue: queue.busiest(limit)) for shard in range(len(self._queues))]
+        standings = self.standings([key for _, keys in found for key in keys])
+        first = nlargest(limit, standings, key=_unfinished)
+        return sum(number for number, _ in found), [standing.instance_key for standing in first]
+
+    def standings(self, instance_keys: Sequence[str]) -> list[Standing]:
+        """How each of these instances stands, in the same order."""
+        return self._by_instance(instance_keys, lambda queue, keys: queue.standings(keys))
+
+    def ages(
+        self, instance_keys: Sequence[str], bounds_s: Sequence[float], now: float, most: int,
+    ) -> list[tuple[int, ...]]:
+        """For each of these instances, how many of its tasks that are not finished are how old (`Survey.ages`)."""
+        return self._by_instance(instance_keys, lambda queue, keys: queue.ages(keys, bounds_s, now, most))
+
+    def oldest_at(self) -> float | None:
+        """When the oldest task that is not finished was accepted (seconds since the epoch), or None."""
+        found = (self._ask(shard, lambda queue: queue.oldest_at()) for shard in range(len(self._queues)))
+        return min((at for at in found if at is not None), default=None)
+
+    def totals(self, states: frozenset[State]) -> dict[State, Total]:
+        """How many tasks, and of how many bytes, are in each of these states."""
+        found = [self._ask(shard, lambda queue: queue.totals(states)) for shard in range(len(self._queues))]
+        return {state: Total(sum(each[state].tasks for each in found), sum(each[state].size_bytes for each in found))
+                for state in states}
+
+    def counters(self) -> dict[Key, float]:
+        """The sums that only grow, of all shards together, by their names and labels. Raises as `find`."""
+        sums: dict[Key, float] = {}
+        for shard in range(len(self._queues)):
+            for counter in self._ask(shard, lambda queue: queue.counters()):
+                key = counter.name, counter.labels
+                sums[key] = sums.get(key, 0.0) + counter.value
+        return sums
+
+    def actions(self, before: str | None, limit: int, by: str | None = None) -> list[ActionRecord]:
+        """Up to `limit` actions, newest first, with ids under `before`; with `by` those of that name alone.
+
+        One of which several shards have parts is one. Raises as `find`.
+        """
+        whole: dict[str, ActionRecord] = {}
+        for shard in range(len(self._queues)):
+            for part in self._ask(shard, lambda queue: queue.actions(before, limit, by)):
+                known = whole.get(part.action_id)
+                whole[part.action_id] = part if known is None else known + part
+        return [whole[action_id] for action_id in sorted(whole, reverse=True)[:limit]]
+
+    def _by_instance(
+        self, instance_keys: Sequence[str], question: Callable[[Intake, Sequence[str]], Sequence[Result]],
+    ) -> list[Result]:
+        """The answers to a question about instances, each asked where it is, in their order."""
+        homes: dict[int, list[str]] = {}
+        for key in instance_keys:
+            homes.setdefault(bucket_of(key) % self.shards, []).append(key)
+        answers: dict[str, Result] = {}
+        for shard, keys in homes.items():
+            answers |= zip(keys, self._ask_about(shard, keys, question), strict=True)
+        return [answers[key] for key in instance_keys]
+
+    def _ask_about(
+        self, shard: int, keys: Sequence[str], question: Callable[[Intake, Sequence[str]], Sequence[Result]],
+    ) -> Sequence[Result]:
+        return self._ask(shard, lambda queue: question(queue, keys))
 
     def beats(self) -> tuple[int, ...]:
         """Numbers that are others whenever something has happened in a shard. Never blocks."""

@@ -68,6 +68,11 @@ class Question:
     instance: Destination | None = None
     #: The client whose tasks are wanted.
     client: str | None = None
+    #: What their paths have, the code of their error, and when they were accepted: as in `TaskQuestion`.
+    path: str | None = None
+    error: str | None = None
+    since: float | None = None
+    until: float | None = None
     limit: int = DEFAULT_LIMIT
     #: The id of the last task of the page before.
     after: str | None = None

@@ -36,7 +36,7 @@ from api.routes.endpoint import Audit, Endpoint, Few, Route, find_way
 from api.routes.entrance import HEALTH, READINESS, entrance, tell_refused
 from api.threads import joined
 from api.uploads.intake import Uploads
-from api.uploads.receive import Accepted
+from api.uploads.receive import Accepted, traced
 from api.uploads.request import UploadRequest, read_put, read_upload, refuse_parameters
 from daemon.access.caller import Caller
 from daemon.access.decide import decide
@@ -133,7 +133,7 @@ class Courier:
     def _accepted_headers(self, accepted: Accepted, state: Mapping[str, Any]) -> list[tuple[str, str]]:
         headers = [("Location", f"{task_query.ADDRESS}/{accepted.task_id}")]
         replayed = [("Idempotency-Replayed", "true")] if accepted.replayed else []
-        return [*headers, *replayed, *self._uploads.rate_headers(state[REQUESTER].caller)]
+        return [*headers, *replayed, *traced(accepted.upload), *self._uploads.rate_headers(state[REQUESTER].caller)]
 
     async def get_task(self, scope: Scope, receive: Receive) -> Answer:
         """GET one task."""
