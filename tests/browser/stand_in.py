@@ -15,6 +15,8 @@ BOUNDS_S: Final = (300, 900, 3600, 14400, 43200, 86400, 259200)
 EVERYTHING: Final[Mapping[str, Any]] = {
     "name": None, "anonymous": True, "kind": "anonymous", "may": [str(each) for each in Permission], "instances": None, "paths": None,
     "projects": None, "remotes": None, "own": False, "sees_all": True, "expires_at": None}
+ADDRESSES: Final = {"me": "**/v1/me", "overview": "**/v1/overview", "instances": "**/v1/instances?*", "instance": "**/v1/instances/*",
+                    "explanation": "**/v1/tasks/*/explanation", "actions": "**/v1/actions?*"}
 ERROR: Final = {"code": "remote_unreachable", "message": "The remote edge does not answer.", "hint": "Start Incus there."}
 
 
@@ -47,6 +49,11 @@ def overview(**changed: object) -> dict[str, Any]:
         **changed}
 
 
+def one_instance(row: dict[str, Any]) -> dict[str, Any]:
+    """What `GET /v1/instances/{name}` answers."""
+    return {**row, "now": when(time.time()), "bounds_s": list(BOUNDS_S), "most": 1000, "explanation": explanation()}
+
+
 def explanation(**changed: object) -> dict[str, Any]:
     """Why something is stuck."""
     now = time.time()
@@ -62,13 +69,6 @@ def answering(value: object, status: int = 200) -> Callable[[Route], None]:
 
 
 def stand_in(context: BrowserContext, **answers: object) -> None:
-    """Have the browser be answered so: by `me`, `overview`, `instances`, `instance`, `explanation` or `actions`."""
-    addresses = {"me": "**/v1/me", "overview": "**/v1/overview", "instances": "**/v1/instances?*", "instance": "**/v1/instances/*",
-                 "explanation": "**/v1/tasks/*/explanation", "actions": "**/v1/actions?*"}
-    row = instance("db", (1, 2, 0, 0, 0, 0, 0, 1000), why="The instance is stopped.", failed=1)
-    usual: dict[str, object] = {
-        "me": EVERYTHING, "overview": overview(), "instances": instances(row, instance("web", (5, 0, 0, 0, 0, 0, 0, 0))),
-        "instance": {**row, "explanation": explanation()}, "explanation": explanation(), "actions": {"actions": [], "next": None}}
-    for name, value in {**usual, **answers}.items():
-        if value is not None:
-            context.route(addresses[name], value if callable(value) else answering(value))
+    """Have the browser be answered so, where the names are those of functions here; all else is the service's own."""
+    for name, value in answers.items():
+        context.route(ADDRESSES[name], value if callable(value) else answering(value))

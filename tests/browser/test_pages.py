@@ -10,13 +10,24 @@ from playwright.sync_api import Page, expect
 
 from daemon.model.view import when
 from tests.browser.looking import PHONE, Look, findings, is_wider_than_the_window
-from tests.browser.stand_in import ERROR, EVERYTHING, answering, counts, explanation, instance, instances, overview
+from tests.browser.stand_in import (
+    ERROR,
+    EVERYTHING,
+    answering,
+    counts,
+    explanation,
+    instance,
+    instances,
+    one_instance,
+    overview,
+)
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.full, pytest.mark.browser]
 
 EVIL = "/missing/<img src=x onerror=alert(1)>\u202egpj.exe"
+DB = instance("db", (1, 2, 0, 0, 0, 0, 0, 1000), why="The instance is stopped.", failed=1)
 LONG = "/" + "/".join("d" * 200 for _ in range(20)) + "/name"
 
 
@@ -43,7 +54,8 @@ def test_page_is_open_to_everybody(look: Look, service: Service, options: Mappin
                          "tasks": 3, "changed": 2, "refused": 1, "done_at": when(time.time())}], "next": None}
     trouble = overview(problems=[{**ERROR, "instance": None}], counts=counts(queued=3, failed=2), remotes=[
         {"remote": "edge", "up": False, "since": when(time.time()), "error": ERROR, "next_try_at": when(time.time() + 60)}])
-    page = look.context(answers={"actions": done, "overview": trouble}, **options).new_page()
+    page = look.context(answers={"actions": done, "overview": trouble, "instances": instances(DB), "instance": one_instance(DB),
+                                 "explanation": explanation()}, **options).new_page()
     for path in ("", "instances", "instances/db", "tasks?state=failed", *(f"tasks/{one}" for one in ids), "actions", "nowhere/at/all"):
         page.goto(path)
         expect(page.get_by_text("Loading")).to_have_count(0)
@@ -85,8 +97,7 @@ def test_worker_that_is_down_and_an_incus_that_is_away_are_seen_at_once(look: Lo
     away = overview(
         shards=[missing], remotes=[{"remote": "edge", "up": False, "since": when(time.time() - 90), "error": ERROR, "next_try_at": None}],
         problems=[{"code": "no_worker", "message": "Shard 0 has no worker.", "hint": "Start it.", "instance": None}, {**ERROR, "instance": None}])
-    rows = instances(instance("db", (0, 0, 0, 0, 0, 0, 0, 7), why="The instance is stopped."))
-    page = look.context(answers={"overview": away, "instances": rows}).new_page()
+    page = look.context(answers={"overview": away, "instances": instances(DB), "instance": one_instance(DB)}).new_page()
     page.goto("")
     expect(page.get_by_role("heading", level=1)).to_have_text("3 things need you")
     for text in ("Shard 0 has no worker.", "Start it.", "The remote edge does not answer.", "The instance is stopped.", "The database is damaged."):
@@ -124,7 +135,7 @@ def test_log_command_is_copied_also_without_tls(look: Look, service: Service) ->
 
 def test_service_that_goes_away_is_told_and_comes_back_by_itself(look: Look) -> None:
     """What was seen last stays, and says how old it is; the page goes on as soon as there is an answer."""
-    context = look.context(answers={"instances": instances()})
+    context = look.context(answers={"overview": overview(), "instances": instances()})
     page = context.new_page()
     page.goto("")
     expect(page.get_by_role("heading", level=1)).to_have_text("Nothing is stuck")
@@ -177,7 +188,8 @@ def test_colours_are_as_somebody_chose(look: Look) -> None:
 
 def test_nobody_is_shown_what_he_may_not_see(look: Look) -> None:
     """Who sees a part is told so and sees that part; who sees nothing is told what is missing."""
-    context = look.context(answers={"me": {**EVERYTHING, "sees_all": False, "may": ["read"]}, "overview": answering({"code": "action_not_allowed"}, 403)})
+    context = look.context(answers={"me": {**EVERYTHING, "sees_all": False, "may": ["read"]}, "overview": answering({"code": "action_not_allowed"}, 403),
+                                    "instances": instances(DB)})
     page = context.new_page()
     page.goto("")
     expect(page.get_by_role("main")).to_contain_text("You see the tasks that your rights reach")

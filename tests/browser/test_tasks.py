@@ -93,6 +93,10 @@ def test_one_task_is_acted_on_from_its_page(page: Page, service: Service) -> Non
     dialog.get_by_role("button", name="Close").click()
     expect(page.locator(".title-row")).to_contain_text("cancelled")
     expect(page.get_by_role("button", name="Retry")).to_have_count(0)
+    page.get_by_role("link", name="Actions", exact=True).click()
+    done = page.get_by_role("row").filter(has=page.get_by_role("link", name=task_id))
+    expect(done).to_contain_text("Delete")
+    expect(done).to_contain_text("1 changed")
 
 
 def test_marked_tasks_stay_marked_and_are_acted_on(page: Page, service: Service) -> None:

@@ -34,7 +34,7 @@ export function heatTable({ bounds_s, most, instances }) {
       h("th", { scope: "row" }, instanceLink(row)),
       h("td", { class: "number strong" }, number(row.waiting)),
       cells(row.ages, most),
-      h("td", { class: "number" }, row.oldest_age_s === null ? "–" : age(row.oldest_age_s)),
+      h("td", { class: "number" }, !row.waiting || row.oldest_age_s === null ? "–" : age(row.oldest_age_s)),
       h("td", { class: row.counts.failed?.tasks ? "number bad" : "number nil" }, number(row.counts.failed?.tasks ?? 0))))));
 }
 

@@ -38,7 +38,7 @@ export function instancePage(app, name, { project = "" }) {
           h("p", { class: "faint" }, [found.remote && words.remote(found.remote), found.project && words.project(found.project)]
             .filter(Boolean).map((text, index) => [index ? " · " : "", foreign(text)]))),
         found.explanation && explanation(found.explanation),
-        facts([[words.waiting, number(found.waiting)], [words.oldest, found.oldest_age_s === null ? "–" : age(found.oldest_age_s)],
+        facts([[words.waiting, number(found.waiting)], [words.oldest, !found.waiting || found.oldest_age_s === null ? "–" : age(found.oldest_age_s)],
           [words.held, number(count("held"))], [words.dead_count, number(count("failed"))], [words.delivered, number(count("delivered"))]],
         { class: "facts strip" }),
         found.waiting ? scrolling(words.ages, h("table", { class: "heat-table" }, h("caption", {}, words.ages),

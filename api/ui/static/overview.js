@@ -13,6 +13,8 @@ import { texts } from "./texts.js";
 const words = texts.overview;
 const POINTS = 360;
 const SHOWN_INSTANCES = 12;
+// The problem that leads to the list of them.
+const DEAD = "dead_letters";
 
 export function overviewPage(app) {
   let found, instances;
@@ -32,25 +34,24 @@ export function overviewPage(app) {
 function bounded(instances) {
   const stuck = instances.instances.filter((row) => row.stuck);
   return [h("h1", { tabindex: "-1" }, headline(stuck.length)), h("p", { class: "lead" }, words.bounded),
-    needs([], stuck, 0), holdups(instances)];
+    needs([], stuck), holdups(instances)];
 }
 
 function view(found, instances) {
   const stuck = instances.instances.filter((row) => row.stuck);
   const failed = found.counts.failed?.tasks ?? 0;
   // What is said of an instance stands once.
-  const said = new Set(stuck.map((row) => row.name));
-  const problems = found.problems.filter((problem) => !problem.instance || !said.has(problem.instance));
+  const said = new Set(found.problems.map((problem) => problem.instance));
+  const unsaid = stuck.filter((row) => !said.has(row.name));
   const waiting = UNFINISHED.reduce((sum, state) => sum + (found.counts[state]?.tasks ?? 0), 0);
-  const down = found.remotes.filter((remote) => !remote.up);
+  const matters = found.problems.length + unsaid.length;
   return [
-    h("h1", { tabindex: "-1", class: problems.length + stuck.length + failed ? "alarm" : "calm" },
-      headline(problems.length + stuck.length + (failed ? 1 : 0))),
+    h("h1", { tabindex: "-1", class: matters ? "alarm" : "calm" }, headline(matters)),
     h("p", { class: "lead" }, waiting ? words.waiting(texts.tasks(waiting), age(found.oldest_age_s ?? 0)) : words.quiet),
-    needs(problems, stuck, failed),
+    needs(found.problems, unsaid),
     tiles(found, waiting, failed),
     holdups(instances),
-    h("div", { class: "columns" }, states(found), h("div", {}, disk(found), shards(found), remotes(found, down))),
+    h("div", { class: "columns" }, states(found), h("div", {}, disk(found), shards(found), remotes(found))),
   ];
 }
 
@@ -58,17 +59,17 @@ function headline(count) {
   return count ? words.stuck(count) : words.nothing_stuck;
 }
 
-function needs(problems, stuck, failed) {
-  if (!problems.length && !stuck.length && !failed) return null;
+function needs(problems, stuck) {
+  if (!problems.length && !stuck.length) return null;
   return h("ul", { class: "needs", key: "needs" },
     problems.map((one) => h("li", { key: `${one.code} ${one.instance}` },
       h("p", {}, one.instance ? h("a", { href: toInstance(named(one.instance)), class: "strong" }, foreign(one.instance)) : null,
-        one.instance ? " " : null, foreign(one.message), " ", h("code", { class: "code" }, foreign(one.code))),
+        one.instance ? " " : null,
+        one.code === DEAD ? h("a", { href: link("tasks", { state: "failed" }), class: "strong" }, foreign(one.message)) : foreign(one.message),
+        " ", h("code", { class: "code" }, foreign(one.code))),
       one.hint && h("p", { class: "faint" }, foreign(one.hint)))),
     stuck.map((row) => h("li", { key: `stuck ${row.name} ${row.project}` },
-      h("p", {}, h("span", { class: "strong" }, instanceLink(row)), " ", foreign(row.why ?? "")))),
-    failed ? h("li", { key: "failed" }, h("p", {},
-      h("a", { href: link("tasks", { state: "failed" }), class: "strong" }, words.dead(failed)), " ", words.dead_why)) : null);
+      h("p", {}, h("span", { class: "strong" }, instanceLink(row)), " ", foreign(row.why ?? "")))));
 }
 
 /** The parts of `[remote:][project/]instance`. */
@@ -88,14 +89,18 @@ function tiles(found, waiting, failed) {
     h("span", { class: "tile-axis faint number", "aria-hidden": "true" }, h("span", {}, words.last_hour),
       h("span", {}, words.highest(top(values, unit)))));
   return h("ul", { class: "tiles", key: "tiles" },
-    tile("in", words.uploads, rate(rates.uploads_s), words.per_s, words.bytes_s(bytes(rates.upload_bytes_s)), history.uploads, "in", link("tasks")),
-    tile("out", words.deliveries, rate(rates.deliveries_s), words.per_s, words.bytes_s(bytes(rates.delivery_bytes_s)), history.deliveries, "out",
+    tile("in", words.uploads, perSecond(rates.uploads_s), words.per_s, bytesPerSecond(rates.upload_bytes_s), history.uploads, "in", link("tasks")),
+    tile("out", words.deliveries, perSecond(rates.deliveries_s), words.per_s, bytesPerSecond(rates.delivery_bytes_s), history.deliveries, "out",
       link("tasks", { state: "delivered" })),
     tile("waiting", words.waiting_label, short(waiting), null,
-      found.oldest_age_s === null ? words.nobody_waits : words.oldest(age(found.oldest_age_s)), history.waiting, "wait",
+      !waiting || found.oldest_age_s === null ? words.nobody_waits : words.oldest(age(found.oldest_age_s)), history.waiting, "wait",
       link("tasks", { state: UNFINISHED.join(",") })),
     tile("failed", words.failed_label, short(failed), null, bytes(counts.failed?.bytes ?? 0), history.failed, "dead", link("tasks", { state: "failed" })));
 }
+
+// Nothing is known of a rate right after a start.
+const perSecond = (value) => value === null ? "–" : rate(value);
+const bytesPerSecond = (value) => value === null ? "" : words.bytes_s(bytes(value));
 
 function top(values, unit) {
   const highest = Math.max(0, ...values.filter((one) => one !== null));
