@@ -64,7 +64,7 @@ def come(stack: ExitStack, api: Api) -> Following | None:
 
 def test_streams_are_bounded_and_those_of_clients_that_are_gone_are_no_more(start: Start) -> None:
     """Who comes too many is told to come again; whoever leaves, in order or not, makes room at once, and so does who reads nothing."""
-    api = start(api={"max_connections": 6, "body_timeout_s": 0.5})
+    api = start(api={"max_connections": 6, "body_timeout_s": 2.0})
     with ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(following(address_of(api))).begins()

@@ -42,6 +42,10 @@ def service(tmp_path: Path) -> Service:
 
 def _garble(database: Path) -> None:
     database.write_bytes(os.urandom(8192))
+    log = Path(f"{database}-wal")
+    if log.exists():
+        # Somebody has it open: what he read just then may have kept it from being emptied, and it hides the damage.
+        log.write_bytes(os.urandom(log.stat().st_size))
 
 
 def _halve(database: Path) -> None:
