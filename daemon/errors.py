@@ -27,6 +27,8 @@ class Action(Enum):
     DEAD_LETTER = "dead-letter"
     #: The process cannot go on: tell the administrator and exit.
     STOP = "stop"
+    #: `incus-courier push` does not send this file; it goes on with the others.
+    LEAVE = "leave"
 
 
 class Scope(Enum):
@@ -111,6 +113,10 @@ def _dead_letter(code: str, title: str, hint: str, *, cause: Cause = Cause.OTHER
 
 def _stop(code: str, title: str, hint: str, *, exit_status: int = 1) -> ErrorKind:
     return ErrorKind(code=code, action=Action.STOP, title=title, hint=hint, exit_status=exit_status)
+
+
+def _leave(code: str, title: str, hint: str) -> ErrorKind:
+    return ErrorKind(code=code, action=Action.LEAVE, title=title, hint=hint)
 
 
 #: The table. Keys are the stable codes.
@@ -278,6 +284,19 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     _reject("outcome_unknown", 503, "Whether the upload was stored could not be decided.",
             "It will be delivered whole or not at all. Send it again if it must arrive; repeating is safe."),
     _reject("internal", 500, "The service made a mistake.", "Please report it with the log's lines."),
+    # --- a file that `incus-courier push` does not send, or whose outcome it does not know ------------------
+    _leave("empty_directory", "The folder is empty: there is no file to send.", "Make the folder in the instance by other means if it is needed."),
+    _leave("is_directory", "This is a folder.", "Push it with -r."),
+    _leave("link_not_followed", "This is a symbolic link, and links are not made in instances.", "Send what it leads to: -H follows links that are named, -L all."),
+    _leave("link_loop", "This link leads back to a folder above it.", "Name what is wanted by itself."),
+    _leave("not_a_file", "This is a device, a socket or a pipe, not a file.", "Leave it out; what a pipe gives is pushed with - from standard input."),
+    _leave("unreadable_file", "The file cannot be read.", "See the message."),
+    _leave("file_changed", "The file changed while it was sent, so it was not sent.", "Push it again when nobody writes to it."),
+    _leave("no_server", "The service cannot be reached.", "Name it with --server or $INCUS_COURIER_SERVER, and see whether it runs."),
+    _leave("bad_answer", "The answer is not one of this service.", "See whether --server leads to it, and what a proxy in between does."),
+    _leave("interrupted", "It was interrupted.", "Give the same command again: it goes on where it was."),
+    _leave("outcome_unseen", "The file was accepted, and what became of it cannot be seen.", "Use a credential with the right read to wait for outcomes."),
+    _leave("undecided", "The file was accepted, and is not in the instance yet.", "It is delivered when that can be done. Give the same command again to go on waiting."),
     # --- a delivery that did not work ---------------------------------------------------------------------
     _wait("incus_unreachable", "Incus does not answer.",
           "Start Incus; the tasks go on by themselves.", scope=Scope.REMOTE, cause=Cause.LOST),
@@ -291,6 +310,9 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     _wait("hidden_when_stopped", "The instance is stopped, and something will be mounted over this path when it starts.",
           "Start it; the tasks go on by themselves. Its other paths are delivered meanwhile."),
     _reject("cancelled", 0, "A person cancelled the task.", "Nothing to do."),
+    _wait("worker_silent", "The shard's worker runs, and has told nothing for a while: it hangs.",
+          "See its log, and whether its disk hangs. systemd starts it anew after half a minute; else end it and start it.",
+          cause=Cause.HERE),
     _wait("shutdown", "The worker was told to stop.", "Nothing to do.", cause=Cause.HERE),
     _retry("instance_not_found", "There is no such instance.",
            "Create it; the tasks go on as soon as it appears.", scope=Scope.INSTANCE, cause=Cause.GONE),

@@ -22,7 +22,7 @@ from docs.api_page import api_page
 from docs.markdown import table as _table
 
 HERE = Path(__file__).resolve().parent
-ROOMS = ("api", "daemon", "sender", "worker")
+ROOMS = ("api", "client", "daemon", "sender", "worker")
 
 _ERRORS_HEAD = """# Errors
 
@@ -35,6 +35,7 @@ Made by `make docs` from `daemon/errors.py`. A code never changes its meaning.
 | wait | the other side is away: the task waits for it, nothing counts and nothing ages |
 | dead-letter | trying again cannot help: the bytes are kept for a person |
 | stop | the process cannot go on; it tells the administrator and exits |
+| leave | `incus-courier push` does not send the file; it goes on with the others |
 """
 
 #: A section of the page: its title, a note, the rows that belong there, and the columns that only these have.
@@ -44,10 +45,13 @@ _SECTIONS: Final[tuple[tuple[str, str, Callable[[ErrorKind], bool], dict[str, Ca
      {"status": lambda kind: kind.status, "Retry-After": lambda kind: kind.retry_after_s or ""}),
     ("A delivery that did not work", "These are in a task's `error`, and in the log. What else would only meet the same"
      " error is left alone meanwhile: nothing, the instance's other tasks, or all of the remote's.",
-     lambda kind: kind.status == 0 and kind.action is not Action.STOP, {"concerns": lambda kind: kind.scope.value}),
+     lambda kind: kind.status == 0 and kind.action not in {Action.STOP, Action.LEAVE},
+     {"concerns": lambda kind: kind.scope.value}),
     ("A process that cannot go on", "These end a process, or keep it from starting. After 78 the service manager does"
      " not start it again.", lambda kind: kind.status == 0 and kind.action is Action.STOP,
      {"exit status": lambda kind: kind.exit_status}),
+    ("A file that is not sent", "`incus-courier push` tells these of a file ([push.md](push.md)).",
+     lambda kind: kind.action is Action.LEAVE, {}),
 )
 
 _EVENTS_HEAD = """# Events

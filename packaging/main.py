@@ -1,5 +1,5 @@
 """What /usr/bin/incus-courier runs."""
 
-from daemon.cli.main import main
+from client.main import main
 
 main()

@@ -1,22 +1,10 @@
 """How times and names are shown to people."""
 
-from typing import Final
-
 from daemon.config import LOCAL, Config
 from daemon.model.upload import Destination
+from daemon.model.words import age
 
-_MINUTE_S: Final = 60
-_HOUR_S: Final = 3600
-_DAY_S: Final = 86400
-
-
-def age(seconds: float) -> str:
-    """A length of time in one unit, as `tasks --older-than` takes it."""
-    whole = max(0, round(seconds))
-    for unit_s, unit in ((_DAY_S, "d"), (_HOUR_S, "h"), (_MINUTE_S, "m")):
-        if whole >= 2 * unit_s:
-            return f"{whole // unit_s}{unit}"
-    return f"{whole}s"
+__all__ = ["age", "instance_name"]
 
 
 def instance_name(to: Destination, config: Config) -> str:

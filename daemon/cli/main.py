@@ -13,14 +13,11 @@ from daemon import __version__
 from daemon import config as configuration
 from daemon.cli.grant_options import GRANT_OPTIONS
 from daemon.config import Config
-from daemon.errors import CourierError
-from daemon.process.exit_status import EXIT_FAILED, EXIT_USAGE, Misused, Unable, end_with
+from daemon.process.entry import run_to_exit
 from daemon.process.isolated import python
-from daemon.process.output import flush as flush_output
-from daemon.process.output import say, warn
+from daemon.process.output import say
 from daemon.process.privileges import drop_to_owner, invoking_user
 from daemon.state.layout import Layout
-from daemon.state.room import NO_ROOM
 
 app = typer.Typer(
     name="incus-courier", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -120,6 +117,19 @@ def status(
     from daemon.cli.status import status as run
 
     raise SystemExit(run(load_for_state(config), limit=limit, every=every, as_json=json))
+
+
+@app.command()
+def explain(
+    what: Annotated[str, typer.Argument(
+        metavar="ID|INSTANCE", help="A task, or an instance: [REMOTE:][PROJECT/]NAME.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, in one line.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Say why a task, or what waits for an instance, is not delivered yet. Fails when it is stuck."""
+    from daemon.cli.explain import explain as run
+
+    raise SystemExit(run(load_for_state(config), what, as_json=json))
 
 
 @app.command()
@@ -425,39 +435,6 @@ def _become(module: str, *arguments: str) -> NoReturn:
     os.execv(command[0], command)
 
 
-def _run() -> None:
-    try:
-        app()
-    finally:
-        # Here, where a disk that has no room for it is told of.
-        flush_output()
-
-
-def _drop_output() -> None:
-    """Let go of what could not be written: nothing is to be said of it once more at the end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def main() -> None:
-    """The entry point of the installed command."""
-    try:
-        _run()
-    except CourierError as error:
-        raise SystemExit(end_with("incus-courier", error)) from None
-    except Misused as error:
-        warn(f"incus-courier: {error}")
-        raise SystemExit(EXIT_USAGE) from None
-    except Unable as error:
-        warn(f"incus-courier: {error}")
-        raise SystemExit(EXIT_FAILED) from None
-    except BrokenPipeError:
-        # Whoever read the output has seen enough.
-        _drop_output()
-        raise SystemExit(EXIT_FAILED) from None
-    except OSError as error:
-        if error.filename is None and error.errno not in NO_ROOM:
-            raise
-        _drop_output()
-        hint = "; run it as root or as the service's user" if isinstance(error, PermissionError) else ""
-        warn(f"incus-courier: {error.filename or 'standard output'}: {error.strerror}{hint}")
-        raise SystemExit(EXIT_FAILED) from None
+    """Run what was typed."""
+    run_to_exit(app)

@@ -108,7 +108,7 @@ def _with_task(shards: AllShards, reply: Reply, task_id: str) -> Reply:
 def _ask_by_kind(config: Config, shards: AllShards, chosen: Chosen, command: Command, *, wait: bool) -> list[Reply]:
     before = None if chosen.older_than_s is None else time.time() - chosen.older_than_s
     home = None if chosen.instance is None else chosen.instance.shard(shards.number)
-    refused = [Reply(shard=shard, outcome="refused", reason=fault) for shard, fault in shards.faults.items()
+    refused = [Reply(shard=shard, outcome="refused", reason=fault.detail) for shard, fault in shards.faults.items()
                if home in {None, shard}]
     asked = {}
     # One action, whatever the number of shards.

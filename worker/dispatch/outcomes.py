@@ -110,7 +110,7 @@ class Settling:
         destination, code = outcome.task.destination, outcome.code or ""
         scope = ERRORS[code].scope if code else Scope.TASK
         if scope is Scope.REMOTE:
-            if self._remotes.note_down(destination.remote, code):
+            if self._remotes.note_down(destination.remote, code, outcome.detail):
                 log("target.down", remote=destination.remote, code=code, detail=outcome.detail)
             return [task for each in self._lanes.active() if each.destination.remote == destination.remote
                     for task in each.hand_back()]
@@ -122,7 +122,8 @@ class Settling:
             elif lane.down_until is not None and now < lane.down_until:
                 # It was under way when the instance went down, and was no probe.
                 return []
-            return self._lanes.note_down(destination, code, self._probe_at(code, lane.failures + 1 if lane else 1, now))
+            return self._lanes.note_down(destination, code, self._probe_at(code, lane.failures + 1 if lane else 1, now),
+                                         outcome.detail)
         if self._lanes.health.note_up(destination):
             log("target.up", instance=destination.instance, project=destination.project, remote=destination.remote)
         return []

@@ -12,7 +12,7 @@ from daemon.errors import ERRORS, Action, CourierError, ErrorKind, Scope
 from daemon.log.events import EVENTS, LogEvent
 
 ROOT = Path(__file__).parents[3]
-SOURCES = sorted(path for room in ("daemon", "api", "worker", "sender") for path in (ROOT / room).rglob("*.py"))
+SOURCES = sorted(path for room in ("daemon", "api", "worker", "sender", "client") for path in (ROOT / room).rglob("*.py"))
 
 
 @cache

@@ -1,0 +1,130 @@
+"""`--wait`: until it is known what became of each file that was accepted."""
+
+import threading
+import time
+from collections import deque
+from random import random
+from typing import Final
+
+from client.http import HttpClient, NoAnswer
+from client.push.outcomes import PushedFile, decided, unsent
+from client.push.plan import PlannedFile
+from client.push.unsent import Unsent
+from client.retry import passes, pause_s
+
+#: For how long the service is asked to wait with its answer, in seconds; it may answer earlier.
+_WAIT_S: Final = 30
+#: Between two questions where it did not wait.
+_PAUSE_S: Final = 1.0
+#: What a question says that is no use to be asked again.
+_BLIND: Final = frozenset({401, 403, 404})
+
+
+class Waiting:
+    """The files whose outcomes are waited for. For several threads."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        """Ends early when `stop` is set."""
+        self._stop = stop
+        self._lock = threading.Condition()
+        self._tasks: deque[tuple[PlannedFile, str]] = deque()
+        self._asked = 0
+        self._no_more = False
+        self._deadline: float | None = None
+
+    def add(self, file: PlannedFile, task_id: str) -> None:
+        """One more."""
+        with self._lock:
+            self._tasks.append((file, task_id))
+            self._lock.notify()
+
+    def no_more(self, timeout_s: float | None) -> None:
+        """All that was sent is accepted: from now on it is waited for so long at most; None: without an end."""
+        with self._lock:
+            self._no_more = True
+            self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
+            self._lock.notify_all()
+
+    def wake(self) -> None:
+        """Have those that wait look at `stop`."""
+        with self._lock:
+            self._lock.notify_all()
+
+    def take(self) -> tuple[PlannedFile, str] | None:
+        """One to ask about; None when there is none left."""
+        with self._lock:
+            while not self._tasks:
+                if self._stop.is_set() or (self._no_more and not self._asked):
+                    return None
+                self._lock.wait()
+            self._asked += 1
+            return self._tasks.popleft()
+
+    def give_back(self, file: PlannedFile, task_id: str, *, decided: bool) -> None:
+        """What was taken was asked about; unless it is decided, it is asked again later."""
+        with self._lock:
+            self._asked -= 1
+            if not decided:
+                self._tasks.append((file, task_id))
+            self._lock.notify_all()
+
+    def rest(self) -> list[tuple[PlannedFile, str]]:
+        """Those that nobody asked about; there are none then."""
+        with self._lock:
+            left = list(self._tasks)
+            self._tasks.clear()
+            return left
+
+    @property
+    def left_s(self) -> float | None:
+        """How long it is still waited; None: without an end."""
+        with self._lock:
+            return None if self._deadline is None else self._deadline - time.monotonic()
+
+
+class Waiter:
+    """Asks about one file after the other. For one thread."""
+
+    def __init__(self, waiting: Waiting, client: HttpClient, stop: threading.Event) -> None:
+        self._waiting = waiting
+        self._client = client
+        self._stop = stop
+        self._tries = 0
+
+    def ask(self, file: PlannedFile, task_id: str) -> PushedFile | None:
+        """What became of a file; None when that is not known yet, after a while."""
+        left_s = self._waiting.left_s
+        if self._stop.is_set():
+            return unsent(file, Unsent("undecided"), task_id=task_id)
+        wait_s = _WAIT_S if left_s is None else max(0, min(_WAIT_S, round(left_s)))
+        found = self._ask(file, task_id, wait_s)
+        left_s = self._waiting.left_s
+        if found is None and (self._stop.is_set() or (left_s is not None and left_s <= 0)):
+            return unsent(file, Unsent("undecided"), task_id=task_id)
+        return found
+
+    def _ask(self, file: PlannedFile, task_id: str, wait_s: int) -> PushedFile | None:
+        response = None
+        try:
+            response = self._client.request(
+                "GET", f"/v1/tasks/{task_id}", headers={"Prefer": f"wait={wait_s}"}, patience_s=wait_s + 60.0)
+        except NoAnswer as error:
+            if not error.passes:
+                return unsent(file, Unsent("no_server", f"{error}."), task_id=task_id)
+        if response is None or passes(response):
+            self._tries += 1
+            self._pause(pause_s(self._tries, response, random()))
+            return None
+        self._tries = 0
+        task = response.json() if response.status == 200 else None
+        if isinstance(task, dict):
+            found = decided(file, task)
+            if found is None and "preference-applied" not in response.headers:
+                self._pause(_PAUSE_S)
+            return found
+        reason = Unsent("outcome_unseen") if response.status in _BLIND else Unsent.refused(response)
+        return unsent(file, reason, task_id=task_id)
+
+    def _pause(self, seconds: float) -> None:
+        left_s = self._waiting.left_s
+        self._stop.wait(seconds if left_s is None else max(0.0, min(seconds, left_s)))
