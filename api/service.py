@@ -9,6 +9,7 @@ from api.assembly.access import Access
 from api.assembly.acting import Acting
 from api.assembly.following import Following
 from api.assembly.ground import Ground, Watch
+from api.assembly.overseeing import Overseeing
 from api.assembly.receiving import Receiving
 from api.assembly.resuming import Resuming
 from api.assembly.routes import all_routes
@@ -77,8 +78,10 @@ class _Service:
         self._receiving = Receiving(ground, self._stores, self._access)
         self._acting = Acting(ground, self._stores)
         self._resuming = Resuming(ground, self._stores, self._access, self._receiving, self._acting)
+        self._overseeing = Overseeing(ground, self._stores, self._access, self._receiving)
         self.routes = all_routes(
-            ground, self._stores, self._access, self._following, self._receiving, self._acting, self._resuming)
+            ground, self._stores, self._access, self._following, self._receiving, self._acting, self._resuming,
+            self._overseeing)
         self._tls = LiveTls(config, self._stores.reading) if any(door.tls for door in doors) else None
         app = build(self.routes, self._live, self._access.doorkeeper, self._refusals)
         self._server = Server(app, doors, Hooks(
@@ -92,7 +95,8 @@ class _Service:
         """Serve until told to stop."""
         self._stores.storage.start()
         log.gather(asyncio.get_running_loop().call_soon)
-        watches: list[Watch] = [self._access.watch, self._recheck, *self._following.watches, *self._resuming.watches]
+        watches: list[Watch] = [self._access.watch, self._recheck, *self._following.watches, *self._resuming.watches,
+                                *self._overseeing.watches]
         if self._tls is not None:
             watches.append(self._tls.watch)
         watching = [asyncio.create_task(watch()) for watch in watches]
@@ -110,6 +114,7 @@ class _Service:
     def close(self) -> bool:
         """Let the threads finish what they were given, then close the files; False if one does not. Blocks."""
         self._receiving.close()
+        self._overseeing.close()
         self._resuming.close()
         self._following.close()
         self._access.close()
