@@ -10,8 +10,9 @@ from heapq import nlargest
 from typing import Final, TypeVar
 
 from api.queries.sight import Sight
-from api.queries.task_query import Question, merge
+from api.queries.task_query import Looked, Question, merge
 from daemon.errors import QueueFault, Rejected
+from daemon.explain import Ahead, oldest_of, tasks_ahead
 from daemon.model.counters import Key
 from daemon.model.task import FINISHED, PENDING, State, Task
 from daemon.model.upload import Upload, bucket_of
@@ -61,6 +62,17 @@ class Waiting:
         return Waiting(tasks=self.tasks - other.tasks, size_bytes=self.size_bytes - other.size_bytes)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShardCounts:
+    """What is counted in one shard."""
+
+    totals: dict[State, Total]
+    #: When its oldest task that is not finished was accepted, in seconds since the epoch.
+    oldest_at: float | None
+    #: The sums that only grow.
+    counters: dict[Key, float]
+
+
 def free_bytes(spool: Room) -> int:
     """Room for uploads on the disk. Raises Rejected('storage_failed')."""
     try:
@@ -108,27 +120,15 @@ class Reader:
         """True when an upload to the same path with a later id is in the queue, finished or not. Raises as `find`."""
         return self._ask(upload.destination.shard(self.shards), lambda queue: queue.newer_known(upload))
 
-    def newest(self, question: Question, sight: Sight) -> Iterator[Task]:
-        """All tasks that are asked for and seen, newest first, read as they are taken. Raises as `find`."""
-        walks = [self._walk(shard, wanted, question.after) for shard, wanted in self._places(question, sight)]
-        return filter(sight.sees, merge(walks))
+    def newest(self, question: Question, sight: Sight) -> Iterator[Looked]:
+        """All tasks that are asked for and seen, newest first, read as they are taken. Raises as `find`.
 
-    def search(self, question: Question, sight: Sight) -> FoundTasks:
-        """The next tasks that are asked for and seen, newest first, up to the question's limit. Raises as `find`.
-
-        It takes a bounded time: there may be more though fewer are found, or none. `next_before` says where to go on.
+        Between them comes how far it was looked, where others were passed over: each step takes a bounded time.
         """
         places = self._places(question, sight)
         most = max(LEAST_LOOKED_AT, MOST_LOOKED_AT // max(1, len(places)))
-        found = [self._look(shard, wanted, question.after, question.limit, most) for shard, wanted in places]
-        # Of one that was not looked through to the end, nothing is known below.
-        last = max((each.next_before for each in found if each.next_before is not None), default=None)
-        known = merge([task for task in each.tasks if last is None or task.task_id >= last] for each in found)
-        seen = list(filter(sight.sees, known))
-        if len(seen) > question.limit:
-            seen = seen[:question.limit]
-            last = seen[-1].task_id
-        return FoundTasks(tuple(seen), last)
+        walks = [self._walk(shard, wanted, question.after, most) for shard, wanted in places]
+        return (one if isinstance(one, str) or sight.sees(one) else one.task_id for one in merge(walks))
 
     def _places(self, question: Question, sight: Sight) -> list[tuple[int, TaskQuestion]]:
         """The shards, and what is to be looked for in each, so that no more is read than may be seen."""
@@ -154,13 +154,14 @@ class Reader:
             after = keys[-1]
         return reached
 
-    def _walk(self, shard: int, wanted: TaskQuestion, before: str | None) -> Iterator[Task]:
+    def _walk(self, shard: int, wanted: TaskQuestion, before: str | None, most: int) -> Iterator[Looked]:
         while True:
-            found = self._look(shard, wanted, before, STEP, MOST_LOOKED_AT)
+            found = self._look(shard, wanted, before, STEP, most)
             yield from found.tasks
             if found.next_before is None:
                 return
             before = found.next_before
+            yield before
 
     def _look(self, shard: int, wanted: TaskQuestion, before: str | None, limit: int, most: int) -> FoundTasks:
         return self._ask(shard, lambda queue: queue.search(wanted, before, limit, most))
@@ -186,12 +187,34 @@ class Reader:
     def busiest(self, limit: int) -> tuple[int, list[str]]:
         """How many instances have tasks that are not finished, and up to `limit` of these, those with most first.
 
-        Raises as `find`, and so do the next four.
+        Raises as `find`, and so do all down to `counters`.
         """
         found = [self._ask(shard, lambda queue: queue.busiest(limit)) for shard in range(len(self._queues))]
         standings = self.standings([key for _, keys in found for key in keys])
         first = nlargest(limit, standings, key=_unfinished)
         return sum(number for number, _ in found), [standing.instance_key for standing in first]
+
+    def count(self, shard: int) -> ShardCounts:
+        """What is counted in a shard."""
+        return self._ask(shard, lambda queue: ShardCounts(
+            totals=queue.totals(frozenset(State)), oldest_at=queue.oldest_at(),
+            counters={(counter.name, counter.labels): counter.value for counter in queue.counters()}))
+
+    def ranked(self, shard: int, limit: int, after: tuple[int, str] | None) -> tuple[int, list[tuple[str, int]]]:
+        """A shard's instances in the order of what waits for them (`Survey.ranked`)."""
+        return self._ask(shard, lambda queue: queue.ranked(limit, after))
+
+    def oldest_of(self, standing: Standing) -> list[Task]:
+        """Some tasks of an instance, oldest first (`daemon.explain`)."""
+        return self._ask(self.shard_of(standing.instance_key), lambda queue: oldest_of(queue, standing))
+
+    def ahead_of(self, task: Task) -> Ahead:
+        """The tasks that come before one (`daemon.explain`)."""
+        return self._ask(self.shard_of(task.destination.instance_key), lambda queue: tasks_ahead(queue, task))
+
+    def shard_of(self, instance_key: str) -> int:
+        """The shard of an instance. Asks nobody."""
+        return bucket_of(instance_key) % self.shards
 
     def standings(self, instance_keys: Sequence[str]) -> list[Standing]:
         """How each of these instances stands, in the same order."""
@@ -241,7 +264,7 @@ class Reader:
         """The answers to a question about instances, each asked where it is, in their order."""
         homes: dict[int, list[str]] = {}
         for key in instance_keys:
-            homes.setdefault(bucket_of(key) % self.shards, []).append(key)
+            homes.setdefault(self.shard_of(key), []).append(key)
         answers: dict[str, Result] = {}
         for shard, keys in homes.items():
             answers |= zip(keys, self._ask_about(shard, keys, question), strict=True)

@@ -1,6 +1,7 @@
 """The addresses of uploads, tasks and health, and their answers."""
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, Final
@@ -185,7 +186,10 @@ class Courier:
         return await joined(self._threads.submit(self._page, question, sight))
 
     def _page(self, question: task_query.Question, sight: Sight) -> Answer:
-        return json_answer(200, task_query.describe_page(self._probe.reader.newest(question, sight), question))
+        until = time.monotonic() + task_query.LOOKING_S
+        looked = self._probe.reader.newest(question, sight)
+        return json_answer(200, task_query.describe_page(
+            looked, question, is_over=lambda: time.monotonic() > until))
 
     async def get_health(self, scope: Scope, receive: Receive) -> Answer:
         """GET /healthz: the process is up."""

@@ -8,7 +8,8 @@
     activity/                     one file a shard: what its worker is doing now
     locks/append, locks/migration who appends to the queue, who changes the number of shards
     lost+found/                   what was doubtful and set aside
-    access/                       what the API keeps about who may do what, and what clients chose to act on
+    access/                       what the API keeps about who may do what, what clients chose to act on, and
+                                  the figures of the last hour
     partials/<upload id>          the bytes of a resumable upload that is not finished; `.head` is how it stands
     instances/                    what the `directory` target delivered
 
@@ -78,6 +79,8 @@ class Layout:
         self.handed_on = self.access / "handed-on"
         #: What clients chose in order to act on it: a file for each selection.
         self.selections = self.access / "selections"
+        #: The figures of the last hour.
+        self.history = self.access / "history"
 
     def bucket(self, bucket: int) -> Path:
         """The directory of one bucket's uploads."""

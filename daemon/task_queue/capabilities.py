@@ -145,6 +145,12 @@ class Survey(Protocol):
         The time it takes grows with the number of instances.
         """
 
+    def ranked(self, limit: int, after: tuple[int, str] | None = None) -> tuple[int, list[tuple[str, int]]]:
+        """The same in the order of what waits (`daemon.model.task.PENDING`), then of their keys, each with that number.
+
+        Those come last that have dead letters alone. With `after`, a number and a key, those alone that come behind.
+        """
+
     def standings(self, instance_keys: Sequence[str]) -> list[Standing]:
         """How each of these instances stands, in the same order."""
 

@@ -134,6 +134,10 @@ class SqliteIntake:
         """How many instances have tasks that are not finished, and those with most. Raises QueueFault."""
         return self._current().busiest(limit)
 
+    def ranked(self, limit: int, after: tuple[int, str] | None = None) -> tuple[int, list[tuple[str, int]]]:
+        """The same, with how many tasks wait, from a place in their order on. Raises QueueFault."""
+        return self._current().ranked(limit, after)
+
     def standings(self, instance_keys: Sequence[str]) -> list[Standing]:
         """How each of these instances stands, in the same order. Raises QueueFault."""
         return self._current().standings(instance_keys)

@@ -196,6 +196,7 @@ def test_status_fetches_no_more_instances_than_it_shows(queue: SqliteQueue) -> N
     """The busiest are found where the counts are, and a page of all begins where the one before ended."""
     def ask() -> None:
         assert len(queue.busiest(10)[1]) == len(queue.instance_keys("", 10)) == 10
+        assert len(queue.ranked(10, (2**40, ""))[1]) == 10
         assert len(queue.standings(queue.busiest(10)[1])) == 10
 
     queue.put_many([an_upload(number, instance=f"c{number}") for number in range(20)], supersede=False)
