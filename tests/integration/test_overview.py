@@ -28,9 +28,9 @@ class Seen:
         assert undescribed(method, target, answer.status, answer.headers, answer.body) is None
         return answer
 
-    def put(self, path: str, instance: str = "c1", **query: str) -> str:
+    def put(self, path: str, instance: str = "c1") -> str:
         """Upload; the task's id."""
-        answer = self._service.client.put(instance, path, b"bytes", headers=self._shown, **query)
+        answer = self._service.client.put(instance, path, b"bytes", headers=self._shown, mkdirs="false")
         assert answer is not None
         assert answer.status == 202, answer.body
         return answer.task_id
@@ -49,23 +49,23 @@ class Seen:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service whose instance c1 is there, and c2 is not, with some uploads to both."""
-    with Service(tmp_path_factory.mktemp("overview"), {"queue": {"shards": 2}, "retry": {"first_delay_s": 5, "max_delay_s": 5}}) as made:
-        (made.layout.instances / "c1" / "there").mkdir(parents=True)
-        yield made.start()
+    """A service whose disk is broken where its instances are."""
+    with Service(tmp_path_factory.mktemp("overview"), {"queue": {"shards": 2}, "retry": {"first_delay_s": 600, "max_delay_s": 600}}) as made:
+        for name in ("c1", "c2"):
+            (made.layout.instances / name / "there").mkdir(parents=True)
+        # Nothing ever comes into an instance: what is not a dead letter stays deferred.
+        yield made.start("push.rename=EIO")
         assert made.mistakes() == []
 
 
 @pytest.fixture(scope="module")
 def root(service: Service) -> Seen:
-    """Who may do everything, when something was delivered, something failed, and something waits for an instance."""
+    """Who may do everything, when something has failed for one instance, and something waits for another."""
     seen = Seen(service, make_token(service.config, "root", may=["admin"]))
     eventually(lambda: seen.ask("/v1/me").status == 200, what="the token to be known")
-    seen.wait(seen.put("/there/a"), "delivered")
-    seen.wait(seen.put("/missing/b", mkdirs="false"), "failed")
-    seen.wait(seen.put("/there/0", "c2"), "deferred")
-    for path in ("/there/1", "/there/2"):
-        seen.put(path, "c2")
+    seen.wait(seen.put("/missing/b"), "failed")
+    for path in ("/there/0", "/there/1", "/there/2"):
+        seen.wait(seen.put(path, "c2"), "deferred")
     return seen
 
 
@@ -76,16 +76,16 @@ def test_overview_tells_how_the_whole_stands_and_what_needs_a_person(root: Seen)
         return found if any(problem["instance"] == "c2" for problem in found["problems"]) else None
 
     found = eventually(told, what="what is stuck")
-    assert {state: total["tasks"] for state, total in found["counts"].items() if state in {"delivered", "failed"}} == {
-        "delivered": 1, "failed": 1}
+    assert {state: total["tasks"] for state, total in found["counts"].items() if total["tasks"]} == {
+        "deferred": 3, "failed": 1}
     assert (found["disk"]["spool_bytes"], found["partials"]) == (20, {"number": 0, "bytes": 0})
     assert found["disk"]["free_bytes"] <= found["disk"]["total_bytes"]
     assert [shard["worker"] is not None and shard["fault"] is None for shard in found["shards"]] == [True, True]
     assert len(found["history"]["uploads"]) == len(found["history"]["waiting"]) == 360
     stuck, *others, last = found["problems"]
-    assert (stuck["code"], stuck["instance"]) == ("instance_not_found", "c2")
+    assert (stuck["code"], stuck["instance"]) == ("io_error", "c2")
     assert stuck["message"].startswith("3 tasks wait.")
-    assert stuck["hint"].startswith("Create it")
+    assert "check the disk" in stuck["hint"]
     assert (last["code"], last["message"]) == ("dead_letters", "One upload is a dead letter.")
     assert [problem["instance"] for problem in others] == ["c1"]
 
@@ -100,7 +100,7 @@ def test_instances_are_told_with_those_first_that_most_waits_for(root: Seen) -> 
     second = root.get(first["next"])
     assert ([row["name"] for row in second["instances"]], second["next"]) == (["c1"], None)
     one = root.get("/v1/instances/c2")
-    assert (one["stuck"], one["explanation"]["error"]["code"], one["explanation"]["waiting"]) == (True, "instance_not_found", 3)
+    assert (one["stuck"], one["explanation"]["error"]["code"], one["explanation"]["waiting"]) == (True, "io_error", 3)
     unknown = root.get("/v1/instances/nothing-there?project=other")
     assert (unknown["waiting"], unknown["stuck"], unknown["project"]) == (0, False, "other")
     for wrong in ("?after=x", "?limit=0", "?after=1/a/b", "/-bad", "/far:c1", "/c1?project=.x"):
@@ -111,7 +111,7 @@ def test_task_is_explained_to_who_may_see_it(service: Service, root: Seen) -> No
     """In words, with what unblocks it; for others it does not exist."""
     [task, *_] = root.get("/v1/tasks?instance=c2")["tasks"]
     found = root.get(f"/v1/tasks/{task['id']}/explanation")
-    assert (found["stuck"], found["error"]["code"]) == (True, "instance_not_found")
+    assert (found["stuck"], found["error"]["code"]) == (True, "io_error")
     other = Seen(service, make_token(service.config, "other", may=["read"], instances=["c1"]))
     eventually(lambda: other.ask("/v1/me").status == 200, what="the token to be known")
     assert other.ask(f"/v1/tasks/{task['id']}/explanation").code == "task_not_found"
