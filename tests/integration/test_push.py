@@ -5,21 +5,18 @@ import pty
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.command import Done
 from tests.support.cut_line import CutLine
-from tests.support.processes import ROOT
+from tests.support.pushing import PUSH, begin_push, end_push, environment, push
 from tests.support.service import Service
 from tests.support.tokens import make_token
 from tests.support.waiting import PATIENCE_S, eventually
 
 MIB = 2**20
-_COMMAND = [sys.executable, "-P", "-c", "from client.main import main; main()", "push"]
 
 
 @pytest.fixture(scope="module")
@@ -39,26 +36,6 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "tree" / "a").chmod(0o750)
     (tmp_path / "tree" / "sub" / "umlaut ä").write_text("b")
     return tmp_path
-
-
-def begin(
-    folder: Path, server: str, *words: str, stdin: int = subprocess.DEVNULL, variables: Mapping[str, str] | None = None,
-) -> subprocess.Popen[str]:
-    """Start a push in the folder, which keeps its state there as well."""
-    known = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(folder / "state"), "INCUS_COURIER_SERVER": server}
-    return subprocess.Popen([*_COMMAND, *words], cwd=folder, env={**known, **(variables or {})}, text=True, stdin=stdin,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def end(process: subprocess.Popen[str], given: str | None = None) -> Done:
-    """How it ended."""
-    out, err = process.communicate(given, timeout=PATIENCE_S)
-    return Done(process.returncode, out, err)
-
-
-def push(folder: Path, server: str, *words: str, **variables: str) -> Done:
-    """Run a push to its end."""
-    return end(begin(folder, server, *words, variables=variables))
 
 
 def records(folder: Path) -> list[Path]:
@@ -82,8 +59,8 @@ def test_files_come_as_they_are(service: Service, folder: Path) -> None:
 def test_standard_input_goes_in_parts_of_unknown_number(service: Service, folder: Path) -> None:
     """What a pipe gives is pushed whole: a little of it at once, more of it in parts."""
     for content in ("a line\n", "0123456789abcdef" * 600_000):
-        process = begin(folder, service.address, "-", "c1/piped", "--wait", stdin=subprocess.PIPE)
-        done = end(process, content)
+        process = begin_push(folder, service.address, "-", "c1/piped", "--wait", stdin=subprocess.PIPE)
+        done = end_push(process, content)
         assert done.code == 0, done
         assert service.delivered("c1", "/piped") == content.encode()
 
@@ -115,8 +92,8 @@ def test_terminal_is_shown_nothing_that_could_change_it(service: Service, folder
     (folder / "tree" / "evil\x1b]0;owned\x07").write_text("e")
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [*_COMMAND, "-r", "tree", "c1/tty", "--wait"], cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(folder), "INCUS_COURIER_SERVER": service.address, "TERM": "xterm"})
+        [*PUSH, "-r", "tree", "c1/tty", "--wait"], cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True,
+        env={**environment(folder, service.address), "TERM": "xterm"})
     os.close(theirs)
     shown = b""
     try:
@@ -147,11 +124,11 @@ def test_push_goes_on_where_it_was(service: Service, folder: Path) -> None:
 
     with CutLine(reach, cuts=1, span=(20 * MIB, 20 * MIB)) as line:
         server = f"http://127.0.0.1:{line.port}"
-        first = begin(folder, server, "big", "tree/a", "c1/")
+        first = begin_push(folder, server, "big", "tree/a", "c1/")
         eventually(lambda: line.cut == 1)
         service.kill("api")
         first.send_signal(signal.SIGINT)
-        done = end(first)
+        done = end_push(first)
         assert done.code == 130, done
         assert {file["source"]: file["outcome"] for file in done.json}["big"] == "interrupted"
         assert len(records(folder)) == 1
@@ -165,11 +142,11 @@ def test_push_goes_on_where_it_was(service: Service, folder: Path) -> None:
         assert service.delivered("c1", "/big") == content
         assert records(folder) == []
     with CutLine(reach, cuts=1, span=(20 * MIB, 20 * MIB)) as line:
-        changing = begin(folder, f"http://127.0.0.1:{line.port}", "big", "c1/other")
+        changing = begin_push(folder, f"http://127.0.0.1:{line.port}", "big", "c1/other")
         eventually(lambda: line.cut == 1)
         with (folder / "big").open("ab") as file:
             file.write(b"more")
-        done = end(changing)
+        done = end_push(changing)
         assert (done.code, done.json[0]["error"]["code"]) == (1, "file_changed"), done
         assert not any(task.destination.path == "/other" for task in service.tasks())
 
