@@ -9,10 +9,12 @@ from api.assembly.access import Access
 from api.assembly.acting import Acting
 from api.assembly.following import Following
 from api.assembly.ground import Ground, Watch
+from api.assembly.overseeing import Overseeing
 from api.assembly.receiving import Receiving
 from api.assembly.resuming import Resuming
 from api.assembly.routes import all_routes
 from api.assembly.stores import Stores
+from api.http.forwarded import trusted_proxies
 from api.http.peers import Shares
 from api.http.refusal_log import RefusalLog
 from api.http.server import Hooks, Server
@@ -76,8 +78,10 @@ class _Service:
         self._receiving = Receiving(ground, self._stores, self._access)
         self._acting = Acting(ground, self._stores)
         self._resuming = Resuming(ground, self._stores, self._access, self._receiving, self._acting)
+        self._overseeing = Overseeing(ground, self._stores, self._access, self._receiving)
         self.routes = all_routes(
-            ground, self._stores, self._access, self._following, self._receiving, self._acting, self._resuming)
+            ground, self._stores, self._access, self._following, self._receiving, self._acting, self._resuming,
+            self._overseeing)
         self._tls = LiveTls(config, self._stores.reading) if any(door.tls for door in doors) else None
         app = build(self.routes, self._live, self._access.doorkeeper, self._refusals)
         self._server = Server(app, doors, Hooks(
@@ -91,7 +95,8 @@ class _Service:
         """Serve until told to stop."""
         self._stores.storage.start()
         log.gather(asyncio.get_running_loop().call_soon)
-        watches: list[Watch] = [self._access.watch, self._recheck, *self._following.watches, *self._resuming.watches]
+        watches: list[Watch] = [self._access.watch, self._recheck, *self._following.watches, *self._resuming.watches,
+                                *self._overseeing.watches]
         if self._tls is not None:
             watches.append(self._tls.watch)
         watching = [asyncio.create_task(watch()) for watch in watches]
@@ -109,6 +114,7 @@ class _Service:
     def close(self) -> bool:
         """Let the threads finish what they were given, then close the files; False if one does not. Blocks."""
         self._receiving.close()
+        self._overseeing.close()
         self._resuming.close()
         self._following.close()
         self._access.close()
@@ -144,9 +150,11 @@ class _Service:
         except CannotStart as error:
             log.log("config.rejected", detail=error.detail)
         else:
-            waiting = await joined(self._stores.reading.submit(self._live.adopt, new))
-            await self._access.look()
+            proxies = await joined(self._stores.reading.submit(trusted_proxies, new.proxy))
+            # In one turn of the event loop: no request meets one half of it without the other.
+            waiting = self._live.adopt(new, proxies)
             log.set_level(new.log.level)
+            await self._access.look()
             log.log("config.reloaded", restart_for=", ".join(waiting) or None)
             if self._tls is not None:
                 await self._tls.adopt(self._live.config)

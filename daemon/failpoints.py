@@ -42,8 +42,12 @@ DELEGATION_STEPS: Final = ("delegation.commit", "delegation.committed")
 #: The steps of an API that keeps a selection of tasks, and notes how far it is applied.
 SELECTION_STEPS: Final = ("selection.write", "selection.note")
 
+#: The step of an API that keeps the figures of the last hour.
+HISTORY_STEPS: Final = ("history.write",)
+
 _ALL_STEPS: Final = frozenset({
-    *STEPS, *UPGRADE_STEPS, *PARTIAL_STEPS, *OUTBOX_STEPS, *TOKEN_STEPS, *DELEGATION_STEPS, *SELECTION_STEPS})
+    *STEPS, *UPGRADE_STEPS, *PARTIAL_STEPS, *OUTBOX_STEPS, *TOKEN_STEPS, *DELEGATION_STEPS, *SELECTION_STEPS,
+    *HISTORY_STEPS})
 
 
 @dataclass

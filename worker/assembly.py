@@ -6,6 +6,7 @@ from daemon.config import LOCAL, Config
 from daemon.log import log
 from daemon.process.signals import Signals
 from daemon.spool import CheckedSpool
+from daemon.state.activity import Publisher
 from daemon.state.doorbell import Doorbell
 from daemon.state.layout import Layout
 from daemon.state.reserve import Reserve
@@ -50,5 +51,5 @@ def assemble(layout: Layout, queue: Doctor, spool: CheckedSpool, reserve: Reserv
         upkeep=Upkeep(queue, spool, barrier, lanes, remotes, outages, reserve, config), outages=outages,
         webhooks=Webhooks(queue.shard, queue, SenderLink(inbox.put), config),
         recovery=Recovery(layout, queue, spool, config, inbox.put),
-        reserve=reserve,
+        reserve=reserve, publisher=Publisher(layout, queue.shard),
     )

@@ -19,6 +19,7 @@ from daemon.log import gather, log
 from daemon.model.task import State
 from daemon.process import sd_notify
 from daemon.process.signals import Signals
+from daemon.state.activity import Publisher
 from daemon.state.doorbell import Doorbell
 from daemon.state.reserve import Reserve
 from daemon.state.room import NO_ROOM
@@ -32,6 +33,7 @@ from worker.dispatch.part_cleanup import Sweeping
 from worker.dispatch.remotes import Probed, Remotes
 from worker.dispatch.runner import Pushed, PushOutcome, Swept
 from worker.dispatch.scheduler import Lanes
+from worker.dispatch.telling import describe
 from worker.mailbox import Inbox
 from worker.recovery.background import ReadThrough, Recovery
 from worker.upkeep.retention import Upkeep
@@ -53,6 +55,8 @@ _PROMOTE: Final = 500
 _MESSAGES: Final = 512
 #: The states that the status line counts the tasks of.
 _TOLD: Final = (State.QUEUED, State.PUSHING, State.DEFERRED, State.FAILED)
+#: Between two times at which it tells what it is doing; an idle turn takes as long.
+_TELL_EVERY_S: Final = 0.9
 #: Between two status lines.
 _STATUS_EVERY_S: Final = 2.0
 
@@ -89,6 +93,7 @@ class Parts:
     webhooks: Webhooks
     recovery: Recovery
     reserve: Reserve
+    publisher: Publisher
 
 
 class Worker:
@@ -101,8 +106,10 @@ class Worker:
         self._stop_at: float | None = None
         self._status_at = 0.0
         #: What was said to be waited for, code and detail, since the last turn that went well.
-        self._said: tuple[str, ...] | None = None
+        self._said: tuple[str, str] | None = None
         self._finished = 0
+        self._started_at = time.time()
+        self._told_at = 0.0
         #: How many tasks were claimed in the last turn.
         self._claimed = 0
         self._rest_s = 0.0
@@ -148,6 +155,7 @@ class Worker:
                 began = time.monotonic()
                 wait_s = self._guarded_turn()
                 self._rest_s = min(_REST_S, _REST_TURNS * (time.monotonic() - began)) if self._claimed else 0.0
+                self._tell_activity()
                 while at_turn_end:
                     at_turn_end.pop()()
                 sd_notify.watchdog()
@@ -179,11 +187,11 @@ class Worker:
         if not (no_room and parts.reserve.release()):
             self._say(code, detail)
 
-    def _say(self, *trouble: str) -> None:
+    def _say(self, code: str, detail: str) -> None:
         """Log what is waited for, once until a turn went well or something else is the matter."""
-        if trouble != self._said:
-            self._said = trouble
-            log("worker.waiting", code=trouble[0], detail=trouble[1])
+        if (code, detail) != self._said:
+            self._said = code, detail
+            log("worker.waiting", code=code, detail=detail)
 
     def _turn(self) -> float:
         parts = self._parts
@@ -312,6 +320,16 @@ class Worker:
         overdue = time.monotonic() >= self._stop_at + 2 * _IDLE_S
         parts = self._parts
         return overdue or (parts.lanes.runners == 0 and parts.settling.all_written and parts.webhooks.ended)
+
+    def _tell_activity(self) -> None:
+        now = time.monotonic()
+        if now < self._told_at + _TELL_EVERY_S:
+            return
+        self._told_at = now
+        parts = self._parts
+        parts.publisher.publish(describe(
+            parts.lanes, parts.remotes, time.time(), started_at=self._started_at, waits_for=self._said,
+            wal_bytes=parts.publisher.log_bytes()))
 
     def _tell_status(self) -> None:
         now = time.monotonic()

@@ -20,6 +20,7 @@ from api.threads import joined
 from daemon.access.caller import Caller
 from daemon.errors import Rejected
 from daemon.log import log
+from daemon.model.action_id import action_id_of
 from daemon.model.task import Task
 from daemon.task_queue import Command, CommandAnswer
 
@@ -51,8 +52,9 @@ def sift(
     # Of one path the newest is asked for last, and wins.
     fitting = [task for task in sorted(tasks, key=lambda task: task.order) if task.state in selection.states]
     may = [task for task in fitting if judge(caller, action.permission, task).code is None]
-    commands = tuple(Command(verb=action.verb, task_id=task.task_id, force=selection.force, asked_by=caller.name,
-                             asked_at=at) for task in may)
+    commands = tuple(Command(
+        verb=action.verb, task_id=task.task_id, force=selection.force, asked_by=caller.name, asked_at=at,
+        action_id=action_id_of(selection.made_at, selection.id), selection_id=selection.id) for task in may)
     return Sifted(commands, skipped=len(members) - len(fitting), refused=len(fitting) - len(may))
 
 

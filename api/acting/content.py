@@ -93,7 +93,8 @@ async def pieces_of(
                 raise Undelivered("bytes_damaged", "not the bytes that were accepted")
             yield piece
     except (OSError, Undelivered) as error:
-        log("content.cut_off", task_id=upload.task_id, detail=str(error), client=upload.client)
+        log("content.cut_off", task_id=upload.task_id, detail=str(error), client=upload.client,
+            traceparent=upload.traceparent)
         raise CutOff from error
     finally:
         gone.cancel()

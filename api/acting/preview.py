@@ -3,17 +3,16 @@
 import time
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any, Final
 
 from api.acting.actions import ACTIONS, TaskAction, check_force
-from api.queries.task_query import FILTERS, Question, question_of
+from api.queries.task_query import FILTERS, Looked, Question, question_of, read_time
 from daemon.config import Config
 from daemon.errors import Rejected
 from daemon.model.names import printable
 from daemon.model.schema import TIME, YES_OR_NO, many, one_of, request, saying, text
 from daemon.model.task import State, Task
-from daemon.model.upload import END_OF_TIME_S, first_id_of
+from daemon.model.upload import first_id_of
 
 #: Tasks of one selection.
 MAX_MEMBERS: Final = 100_000
@@ -94,22 +93,27 @@ def read_apply(given: dict[str, Any]) -> str:
     return selection
 
 
-def choose(tasks: Iterable[Task], shards: int, *, ended: Callable[[], bool] = lambda: False) -> Choice:
+def choose(tasks: Iterable[Looked], shards: int, *, ended: Callable[[], bool] = lambda: False) -> Choice:
     """Take tasks, which come newest first, up to a number and for a bounded time, or until `ended`.
 
     May raise what reading them raises.
     """
     chosen, until = Choice(), time.monotonic() + MAX_LOOKING_S
-    for count, task in enumerate(tasks):
+    count = 0
+    for task in tasks:
         if count == MAX_MEMBERS or time.monotonic() > until or ended():
             chosen.cut = True
             break
+        if isinstance(task, str):
+            # So far it was looked: others were passed over.
+            continue
         chosen.members.setdefault(task.destination.shard(shards), []).append(task.task_id)
         chosen.size_bytes += task.upload.size
         if len(chosen.samples) < SAMPLES:
             chosen.samples.append(task)
         if count % _BREATH_TASKS == 0:
             time.sleep(_BREATH_S)
+        count += 1
     for members in chosen.members.values():
         members.reverse()
     return chosen
@@ -130,22 +134,13 @@ def _question(chosen: dict[str, Any], action: TaskAction, config: Config) -> Que
     before = texts.pop("before", None)
     try:
         question = question_of(texts, config)
+        accepted_before = read_time("filter.before", before)
     except Rejected as error:
         raise Rejected("bad_action", error.detail) if error.code == "bad_query" else error from error
     fitting = question.states & (action.states | action.forgets) if question.states else action.states
-    return replace(question, states=fitting, after=None if before is None else first_id_of(_time(before)))
+    return replace(question, states=fitting, after=None if accepted_before is None else first_id_of(accepted_before))
 
 
 def _is_list(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(text, str) for text in value)
 
-
-def _time(text: str) -> float:
-    try:
-        found = datetime.fromisoformat(text)
-        seconds = found.timestamp() if found.tzinfo is not None else -1.0
-    except (ValueError, OverflowError):
-        seconds = -1.0
-    if not 0 <= seconds < END_OF_TIME_S:
-        raise Rejected("bad_action", "`filter.before` is a time with its zone, for example 2030-01-31T12:00:00Z.")
-    return seconds

@@ -6,20 +6,24 @@ from api.assembly.access import Access
 from api.assembly.acting import Acting
 from api.assembly.following import Following
 from api.assembly.ground import Ground
+from api.assembly.overseeing import Overseeing
 from api.assembly.receiving import Receiving
 from api.assembly.resuming import Resuming
 from api.assembly.stores import Stores
 from api.http.peers import Shares
+from api.routes import me
 from api.routes.actions import ACTIONS_AT_ONCE, ActionRoutes
 from api.routes.app import PAGES_AT_ONCE, Courier
 from api.routes.content import CONTENTS_AT_ONCE, ContentRoutes
+from api.routes.deeds import DeedRoutes
 from api.routes.draft import DraftRoutes
 from api.routes.endpoint import Route, auditing
 from api.routes.events import STREAMS_SHARE, EventRoutes
+from api.routes.explaining import ExplanationRoutes
 from api.routes.forms import FormRoutes
-from api.routes.health import Probe
 from api.routes.one_task import TaskFinder
 from api.routes.openapi import DescriptionRoutes
+from api.routes.overview import OverviewRoutes
 from api.routes.tokens import TokenRoutes
 from api.routes.tus import TusRoutes
 from api.routes.webhooks import WebhookRoutes
@@ -28,7 +32,7 @@ from daemon.process.shared_counts import Column
 
 def all_routes(
     ground: Ground, stores: Stores, access: Access, following: Following, receiving: Receiving, acting: Acting,
-    resuming: Resuming,
+    resuming: Resuming, overseeing: Overseeing,
 ) -> list[Route]:
     """All addresses of the service, and that of their description."""
     live, counts, outcomes = ground.live, ground.counts, following.outcomes
@@ -38,14 +42,18 @@ def all_routes(
     act = Shares(lambda: ACTIONS_AT_ONCE, counts, Column.ACTIONS)
     fetch = Shares(lambda: CONTENTS_AT_ONCE, counts, Column.CONTENTS)
 
-    probe = Probe(ground.layout, stores.spool, stores.reader, receiving.admission, lambda: access.roster.trouble)
-    courier = Courier(live, receiving.uploads, probe, stores.reading, ground.refusals, stores.finder, outcomes)
+    courier = Courier(live, receiving.uploads, overseeing.probe, stores.reading, ground.refusals, stores.finder, outcomes)
     one_task = TaskFinder(stores.finder, ground.refusals)
     actions = ActionRoutes(live, acting.errands, one_task, stores.reader.shards, act)
     draft = DraftRoutes(live, resuming.engine, outcomes, courier.describe)
     return DescriptionRoutes().routes([
         *courier.routes(pages, audit, actions.delete, draft.at_file),
         *FormRoutes(live, receiving.uploads, outcomes, courier.describe).routes(),
+        *me.routes(audit),
+        *DeedRoutes(stores.reader, stores.reading).routes(pages, audit),
+        *ExplanationRoutes(live, ground.layout, stores.reader, one_task, stores.reading).routes(audit),
+        *OverviewRoutes(
+            live, overseeing.surveyor, overseeing.whole, overseeing.ranking, overseeing.paging).routes(pages, audit),
         *TokenRoutes(live, access.delegations, access.asking).routes(pages, audit),
         *EventRoutes(live, following.streams).routes(streams, audit),
         *actions.routes(audit),

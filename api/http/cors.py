@@ -12,13 +12,13 @@ from api.http.response import TEXT, Answer, Event, Send
 #: What a page may be told of an answer, besides what any may.
 EXPOSED: Final = (
     "Location", "Retry-After", "RateLimit", "RateLimit-Policy", "Idempotency-Replayed", "Preference-Applied", "Task-Id",
-    "Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm", "Upload-Offset",
-    "Upload-Length", "Upload-Defer-Length", "Upload-Metadata", "Upload-Expires", "Upload-Complete", "Upload-Limit",
-    "Upload-Draft-Interop-Version")
+    "traceparent", "Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm",
+    "Upload-Offset", "Upload-Length", "Upload-Defer-Length", "Upload-Metadata", "Upload-Expires", "Upload-Complete",
+    "Upload-Limit", "Upload-Draft-Interop-Version")
 #: What it may send, besides what any may. A header that a proxy in front may believe is not among these.
 ALLOWED: Final = (
     "Authorization", "Content-Type", "Content-Digest", "Repr-Digest", "Idempotency-Key", "If-Match", "If-None-Match",
-    "Last-Event-ID", "Prefer", "Tus-Resumable", "Upload-Checksum", "Upload-Complete", "Upload-Concat",
+    "Last-Event-ID", "Prefer", "traceparent", "Tus-Resumable", "Upload-Checksum", "Upload-Complete", "Upload-Concat",
     "Upload-Defer-Length", "Upload-Draft-Interop-Version", "Upload-Length", "Upload-Metadata", "Upload-Offset",
     "X-HTTP-Method-Override", "X-Request-ID", "X-Requested-With", "X-Container-Name", "X-Create-Dirs", "X-File-Gid",
     "X-File-Mode", "X-File-Path", "X-File-Uid", "X-Host-Path")

@@ -6,23 +6,31 @@ Every method blocks on the disk: call it from a thread. A reader never waits for
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from heapq import nlargest
 from typing import Final, TypeVar
 
 from api.queries.sight import Sight
-from api.queries.task_query import Question, merge
+from api.queries.task_query import Looked, Question, merge
 from daemon.errors import QueueFault, Rejected
-from daemon.model.task import PENDING, State, Task
-from daemon.model.upload import Upload
+from daemon.explain import Ahead, oldest_of, tasks_ahead
+from daemon.model.counters import Key
+from daemon.model.task import FINISHED, PENDING, State, Task
+from daemon.model.upload import Upload, bucket_of
 from daemon.spool import Receive, Room
 from daemon.state.layout import Layout
 from daemon.task_queue import (
+    MOST_LOOKED_AT,
+    ActionRecord,
     Command,
     CommandAnswer,
+    FoundTasks,
     Happened,
     Intake,
     Notice,
     NoticeState,
     Position,
+    Standing,
+    TaskQuestion,
     Total,
     WebhookStanding,
     open_intake,
@@ -34,6 +42,8 @@ STEP: Final = 64
 WALKS_AT_ONCE: Final = 64
 #: Names of instances that are read at once.
 KEYS_AT_ONCE: Final = 512
+#: Tasks that a search looks at in one place at least, of however many places.
+LEAST_LOOKED_AT: Final = 500
 
 Result = TypeVar("Result")
 
@@ -52,12 +62,27 @@ class Waiting:
         return Waiting(tasks=self.tasks - other.tasks, size_bytes=self.size_bytes - other.size_bytes)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShardCounts:
+    """What is counted in one shard."""
+
+    totals: dict[State, Total]
+    #: When its oldest task that is not finished was accepted, in seconds since the epoch.
+    oldest_at: float | None
+    #: The sums that only grow.
+    counters: dict[Key, float]
+
+
 def free_bytes(spool: Room) -> int:
     """Room for uploads on the disk. Raises Rejected('storage_failed')."""
     try:
         return spool.free_bytes()
     except OSError as error:
         raise Rejected("storage_failed", f"The spool: {error.strerror}.") from error
+
+
+def _unfinished(standing: Standing) -> int:
+    return sum(total.tasks for state, total in standing.totals.items() if state not in FINISHED)
 
 
 class Reader:
@@ -95,14 +120,24 @@ class Reader:
         """True when an upload to the same path with a later id is in the queue, finished or not. Raises as `find`."""
         return self._ask(upload.destination.shard(self.shards), lambda queue: queue.newer_known(upload))
 
-    def newest(self, question: Question, sight: Sight) -> Iterator[Task]:
-        """All tasks that are asked for and seen, newest first, read as they are taken. Raises as `find`."""
+    def newest(self, question: Question, sight: Sight) -> Iterator[Looked]:
+        """All tasks that are asked for and seen, newest first, read as they are taken. Raises as `find`.
+
+        Between them comes how far it was looked, where others were passed over: each step takes a bounded time.
+        """
+        places = self._places(question, sight)
+        most = max(LEAST_LOOKED_AT, MOST_LOOKED_AT // max(1, len(places)))
+        walks = [self._walk(shard, wanted, question.after, most) for shard, wanted in places]
+        return (one if isinstance(one, str) or sight.sees(one) else one.task_id for one in merge(walks))
+
+    def _places(self, question: Question, sight: Sight) -> list[tuple[int, TaskQuestion]]:
+        """The shards, and what is to be looked for in each, so that no more is read than may be seen."""
         client = question.client or sight.sender
         if sight.sender not in {None, client}:
-            return iter(())
-        walks = [self._walk(shard, question.states, key, client, question.after)
-                 for shard in question.shards(len(self._queues)) for key in self._instances(shard, question, sight)]
-        return filter(sight.sees, merge(walks))
+            return []
+        return [(shard, TaskQuestion(states=question.states, instance_key=key, client=client, path=question.path,
+                                     error=question.error, since=question.since, until=question.until))
+                for shard in question.shards(len(self._queues)) for key in self._instances(shard, question, sight)]
 
     def _instances(self, shard: int, question: Question, sight: Sight) -> Sequence[str | None]:
         """The instances whose tasks are to be looked through, or None for all at once."""
@@ -119,18 +154,17 @@ class Reader:
             after = keys[-1]
         return reached
 
-    def _walk(
-        self, shard: int, states: frozenset[State], instance_key: str | None, client: str | None, before: str | None,
-    ) -> Iterator[Task]:
-        while tasks := self._step(shard, states, instance_key, client, before):
-            yield from tasks
-            before = tasks[-1].task_id
+    def _walk(self, shard: int, wanted: TaskQuestion, before: str | None, most: int) -> Iterator[Looked]:
+        while True:
+            found = self._look(shard, wanted, before, STEP, most)
+            yield from found.tasks
+            if found.next_before is None:
+                return
+            before = found.next_before
+            yield before
 
-    def _step(
-        self, shard: int, states: frozenset[State], instance_key: str | None, client: str | None, before: str | None,
-    ) -> list[Task]:
-        return self._ask(shard, lambda queue: queue.page(
-            states=states, instance_key=instance_key, client=client, before=before, limit=STEP))
+    def _look(self, shard: int, wanted: TaskQuestion, before: str | None, limit: int, most: int) -> FoundTasks:
+        return self._ask(shard, lambda queue: queue.search(wanted, before, limit, most))
 
     def _keys(self, shard: int, after: str) -> list[str]:
         return self._ask(shard, lambda queue: queue.instance_keys(after, KEYS_AT_ONCE))
@@ -149,6 +183,97 @@ class Reader:
         """What waits of that client and of all that act under it. Raises as `find`."""
         totals = [self._ask(shard, lambda queue: queue.pending_under(client)) for shard in range(len(self._queues))]
         return Total(sum(total.tasks for total in totals), sum(total.size_bytes for total in totals))
+
+    def busiest(self, limit: int) -> tuple[int, list[str]]:
+        """How many instances have tasks that are not finished, and up to `limit` of these, those with most first.
+
+        Raises as `find`, and so do all down to `counters`.
+        """
+        found = [self._ask(shard, lambda queue: queue.busiest(limit)) for shard in range(len(self._queues))]
+        standings = self.standings([key for _, keys in found for key in keys])
+        first = nlargest(limit, standings, key=_unfinished)
+        return sum(number for number, _ in found), [standing.instance_key for standing in first]
+
+    def count(self, shard: int) -> ShardCounts:
+        """What is counted in a shard."""
+        return self._ask(shard, lambda queue: ShardCounts(
+            totals=queue.totals(frozenset(State)), oldest_at=queue.oldest_at(),
+            counters={(counter.name, counter.labels): counter.value for counter in queue.counters()}))
+
+    def ranked(self, shard: int, limit: int, after: tuple[int, str] | None) -> tuple[int, list[tuple[str, int]]]:
+        """A shard's instances in the order of what waits for them (`Survey.ranked`)."""
+        return self._ask(shard, lambda queue: queue.ranked(limit, after))
+
+    def oldest_of(self, standing: Standing) -> list[Task]:
+        """Some tasks of an instance, oldest first (`daemon.explain`)."""
+        return self._ask(self.shard_of(standing.instance_key), lambda queue: oldest_of(queue, standing))
+
+    def ahead_of(self, task: Task) -> Ahead:
+        """The tasks that come before one (`daemon.explain`)."""
+        return self._ask(self.shard_of(task.destination.instance_key), lambda queue: tasks_ahead(queue, task))
+
+    def shard_of(self, instance_key: str) -> int:
+        """The shard of an instance. Asks nobody."""
+        return bucket_of(instance_key) % self.shards
+
+    def standings(self, instance_keys: Sequence[str]) -> list[Standing]:
+        """How each of these instances stands, in the same order."""
+        return self._by_instance(instance_keys, lambda queue, keys: queue.standings(keys))
+
+    def ages(
+        self, instance_keys: Sequence[str], bounds_s: Sequence[float], now: float, most: int,
+    ) -> list[tuple[int, ...]]:
+        """For each of these instances, how many of its tasks that are not finished are how old (`Survey.ages`)."""
+        return self._by_instance(instance_keys, lambda queue, keys: queue.ages(keys, bounds_s, now, most))
+
+    def oldest_at(self) -> float | None:
+        """When the oldest task that is not finished was accepted (seconds since the epoch), or None."""
+        found = (self._ask(shard, lambda queue: queue.oldest_at()) for shard in range(len(self._queues)))
+        return min((at for at in found if at is not None), default=None)
+
+    def totals(self, states: frozenset[State]) -> dict[State, Total]:
+        """How many tasks, and of how many bytes, are in each of these states."""
+        found = [self._ask(shard, lambda queue: queue.totals(states)) for shard in range(len(self._queues))]
+        return {state: Total(sum(each[state].tasks for each in found), sum(each[state].size_bytes for each in found))
+                for state in states}
+
+    def counters(self) -> dict[Key, float]:
+        """The sums that only grow, of all shards together, by their names and labels. Raises as `find`."""
+        sums: dict[Key, float] = {}
+        for shard in range(len(self._queues)):
+            for counter in self._ask(shard, lambda queue: queue.counters()):
+                key = counter.name, counter.labels
+                sums[key] = sums.get(key, 0.0) + counter.value
+        return sums
+
+    def actions(self, before: str | None, limit: int, by: str | None = None) -> list[ActionRecord]:
+        """Up to `limit` actions, newest first, with ids under `before`; with `by` those of that name alone.
+
+        One of which several shards have parts is one. Raises as `find`.
+        """
+        whole: dict[str, ActionRecord] = {}
+        for shard in range(len(self._queues)):
+            for part in self._ask(shard, lambda queue: queue.actions(before, limit, by)):
+                known = whole.get(part.action_id)
+                whole[part.action_id] = part if known is None else known + part
+        return [whole[action_id] for action_id in sorted(whole, reverse=True)[:limit]]
+
+    def _by_instance(
+        self, instance_keys: Sequence[str], question: Callable[[Intake, Sequence[str]], Sequence[Result]],
+    ) -> list[Result]:
+        """The answers to a question about instances, each asked where it is, in their order."""
+        homes: dict[int, list[str]] = {}
+        for key in instance_keys:
+            homes.setdefault(self.shard_of(key), []).append(key)
+        answers: dict[str, Result] = {}
+        for shard, keys in homes.items():
+            answers |= zip(keys, self._ask_about(shard, keys, question), strict=True)
+        return [answers[key] for key in instance_keys]
+
+    def _ask_about(
+        self, shard: int, keys: Sequence[str], question: Callable[[Intake, Sequence[str]], Sequence[Result]],
+    ) -> Sequence[Result]:
+        return self._ask(shard, lambda queue: question(queue, keys))
 
     def beats(self) -> tuple[int, ...]:
         """Numbers that are others whenever something has happened in a shard. Never blocks."""

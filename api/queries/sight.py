@@ -34,6 +34,16 @@ class Sight:
         return all(globs is None for grant in grants for globs in (grant.instances, grant.projects, grant.remotes))
 
     @cached_property
+    def of_all(self) -> bool:
+        """True when nothing can hide a task: he may be told of the whole."""
+        return self.everywhere and not self.within_instances and decide(self.caller, Permission.READ) is None
+
+    @cached_property
+    def within_instances(self) -> bool:
+        """True when he does not see all tasks of an instance that he may know of."""
+        return any(link.grant.own or link.grant.paths is not None for link in self.caller.links)
+
+    @cached_property
     def sender(self) -> str | None:
         """Whose tasks alone are seen; None: those of all."""
         return self.caller.name if own_alone(self.caller) else None

@@ -41,7 +41,8 @@ def request_of(plan: Plan, state: PartialState) -> UploadRequest:
     """What is asked for, with as much of its length as is known."""
     return UploadRequest(
         destination=plan.destination, display_name=plan.display_name, mode=plan.mode, uid=plan.uid, gid=plan.gid,
-        mkdirs=plan.mkdirs, idempotency_key=plan.idempotency_key, digests=plan.digests, length=state.length)
+        mkdirs=plan.mkdirs, idempotency_key=plan.idempotency_key, digests=plan.digests, length=state.length,
+        traceparent=plan.traceparent)
 
 
 class Completion:

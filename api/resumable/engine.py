@@ -345,7 +345,7 @@ def plan_of(request: UploadRequest, metadata: str, caller: Caller, now: float) -
     return Plan(
         destination=request.destination, display_name=request.display_name, mode=request.mode, uid=request.uid,
         gid=request.gid, mkdirs=request.mkdirs, idempotency_key=request.idempotency_key, digests=request.digests,
-        owner=caller.name, metadata=metadata, created_at=now)
+        owner=caller.name, metadata=metadata, created_at=now, traceparent=request.traceparent)
 
 
 def fits(census: Census, limits: UploadsSection, number: int, size: int) -> bool:

@@ -14,7 +14,7 @@ from api.http.description import Parameter, Where
 from api.http.parameters import Headers, header, read_flag, read_instance, read_mode, read_owner
 from api.resumable.parts import whole_digests
 from api.resumable.values import Checksum
-from api.uploads.request import UploadRequest, displayed, idempotency_key, last_part
+from api.uploads.request import UploadRequest, displayed, idempotency_key, last_part, traceparent
 from daemon.config import Config
 from daemon.errors import Rejected
 from daemon.model.names import check_path, check_project, printable
@@ -101,7 +101,8 @@ def read_creation(headers: Headers, config: Config) -> TusCreation:
     length = _creation_length(headers)
     metadata = header(headers, b"upload-metadata", "bad_metadata") or ""
     request = _request_of(read_metadata(metadata), length, config)
-    request = replace(request, digests=whole_digests(headers), idempotency_key=idempotency_key(headers))
+    request = replace(request, digests=whole_digests(headers), idempotency_key=idempotency_key(headers),
+                      traceparent=traceparent(headers))
     return TusCreation(request=request, metadata=metadata)
 
 

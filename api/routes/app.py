@@ -1,6 +1,7 @@
 """The addresses of uploads, tasks and health, and their answers."""
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, Final
@@ -36,7 +37,7 @@ from api.routes.endpoint import Audit, Endpoint, Few, Route, find_way
 from api.routes.entrance import HEALTH, READINESS, entrance, tell_refused
 from api.threads import joined
 from api.uploads.intake import Uploads
-from api.uploads.receive import Accepted
+from api.uploads.receive import Accepted, traced
 from api.uploads.request import UploadRequest, read_put, read_upload, refuse_parameters
 from daemon.access.caller import Caller
 from daemon.access.decide import decide
@@ -133,7 +134,7 @@ class Courier:
     def _accepted_headers(self, accepted: Accepted, state: Mapping[str, Any]) -> list[tuple[str, str]]:
         headers = [("Location", f"{task_query.ADDRESS}/{accepted.task_id}")]
         replayed = [("Idempotency-Replayed", "true")] if accepted.replayed else []
-        return [*headers, *replayed, *self._uploads.rate_headers(state[REQUESTER].caller)]
+        return [*headers, *replayed, *traced(accepted.upload), *self._uploads.rate_headers(state[REQUESTER].caller)]
 
     async def get_task(self, scope: Scope, receive: Receive) -> Answer:
         """GET one task."""
@@ -185,7 +186,10 @@ class Courier:
         return await joined(self._threads.submit(self._page, question, sight))
 
     def _page(self, question: task_query.Question, sight: Sight) -> Answer:
-        return json_answer(200, task_query.describe_page(self._probe.reader.newest(question, sight), question))
+        until = time.monotonic() + task_query.LOOKING_S
+        looked = self._probe.reader.newest(question, sight)
+        return json_answer(200, task_query.describe_page(
+            looked, question, is_over=lambda: time.monotonic() > until))
 
     async def get_health(self, scope: Scope, receive: Receive) -> Answer:
         """GET /healthz: the process is up."""

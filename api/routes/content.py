@@ -62,7 +62,8 @@ class ContentRoutes:
         if scope["method"] == "HEAD":
             source.close()
             return StreamedAnswer(200, _BYTES, _nothing(), headers_of(task.upload))
-        log("task.saved", task_id=task.task_id, by=scope["state"][REQUESTER].caller.name, client=task.upload.client)
+        log("task.saved", task_id=task.task_id, by=scope["state"][REQUESTER].caller.name, client=task.upload.client,
+            traceparent=task.upload.traceparent)
         pieces = pieces_of(source, task.upload, self._threads, receive)
         return StreamedAnswer(200, _BYTES, pieces, headers_of(task.upload))
 

@@ -26,7 +26,7 @@ from api.routes.draft_described import ADDING, BEGINNING, ENDING, LIMITS, LOOKIN
 from api.routes.endpoint import Audit, Endpoint, Route
 from api.routes.forms import Describe
 from api.routes.resumable import NO_STORE, added, looked, wait
-from api.uploads.receive import Accepted
+from api.uploads.receive import Accepted, traced
 from api.uploads.request import read_put
 from daemon.errors import CourierError, Rejected
 
@@ -151,7 +151,7 @@ class DraftRoutes:
         replayed = progress.accepted is not None and progress.accepted.replayed
         return json_answer(202, described, *_how_it_stands(progress), *waited,
                            *([("Idempotency-Replayed", "true")] if replayed else []),
-                           ("Location", f"{task_query.ADDRESS}/{progress.task_id}"))
+                           ("Location", f"{task_query.ADDRESS}/{progress.task_id}"), *traced(progress.upload))
 
 
 class _FileAddress:

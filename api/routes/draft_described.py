@@ -23,6 +23,7 @@ from api.uploads.fields import (
     PREFER,
     PUT_QUERY,
     REPR_DIGEST,
+    TRACEPARENT,
 )
 from daemon.model.schema import answer, one_of, text
 from daemon.model.view import WHOLE_TASK
@@ -48,7 +49,8 @@ BEGINNING: Final = Description(
     text="As the `PUT` with these headers. `104` comes before the answer and has `Location`, where the upload can go on"
     " if it is cut off.",
     parameters=(INSTANCE_IN_ADDRESS, PATH_IN_ADDRESS, *PUT_QUERY, draft_headers.IS_COMPLETE, draft_headers.SPEAKS,
-                draft_headers.LENGTH, draft_headers.INTERIM, IDEMPOTENCY_KEY, REPR_DIGEST, PREFER),
+                draft_headers.LENGTH, draft_headers.INTERIM, IDEMPOTENCY_KEY, REPR_DIGEST, PREFER,
+                TRACEPARENT),
     body=Content(media_type="application/octet-stream", meaning="the bytes of the file, or its first ones"), outcomes={
         201: BEGUN, 202: Outcome(meaning="All of it is safe on the disk, and will be delivered.",
                                  headers=_ENDED_HEADERS, content=Content(schema=WHOLE_TASK))},

@@ -1,7 +1,7 @@
 """POST /v1/uploads: the files of a form, each an upload of its own, and one answer that tells of all of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from api.access.requester import Requester
@@ -28,7 +28,7 @@ from api.uploads.form import (
 )
 from api.uploads.form_body import MAX_FILES, FormBody
 from api.uploads.intake import Uploads
-from api.uploads.receive import Accepted
+from api.uploads.receive import Accepted, traced
 from daemon.errors import Rejected
 from daemon.model.names import printable
 from daemon.model.schema import YES_OR_NO, answer, many, or_null, saying, text, whole_number
@@ -151,7 +151,8 @@ class FormRoutes:
         form = _Form(body, head, self._live, self._uploads, self._describe, peer, requester)
         report = await form.take()
         waited = await self._wait(report, scope, receive)
-        return report.answer().plus(*self._uploads.rate_headers(requester.caller), *waited)
+        taken = next((accepted.upload for accepted in report.accepted.values()), None)
+        return report.answer().plus(*self._uploads.rate_headers(requester.caller), *waited, *traced(taken))
 
     async def _wait(self, report: FormReport, scope: Scope, receive: Receive) -> Headers:
         """Wait for what becomes of its files, if that is wanted, and tell of them as they are then."""
@@ -207,8 +208,9 @@ class _Form:
                 await self._read_field(part)
             elif part.filename or not await self._body.is_empty():
                 self._report.check_room()
-                self._target = self._target or read_target(
-                    self._fields.values, self._head.idempotency_key, self._live.config)
+                self._target = self._target or replace(
+                    read_target(self._fields.values, self._head.idempotency_key, self._live.config),
+                    traceparent=self._head.traceparent)
                 return part, self._target
             # Else it is an input of a browser in which no file was chosen.
         if not self._report.told:

@@ -25,6 +25,7 @@ from api.routes.endpoint import Audit, Endpoint, Route
 from api.routes.resumable import NO_STORE, added, looked, wait
 from api.routes.tus_described import ADDING, CREATING, ENDING, LOOKING, TELLING, TELLING_THERE
 from api.uploads.body import ClientGone
+from api.uploads.receive import traced
 from daemon.errors import CourierError, Rejected
 
 _NO_PARAMETERS: Final[frozenset[str]] = frozenset()
@@ -118,7 +119,8 @@ class TusRoutes:
 def _answer(status: int, progress: Progress, *headers: tuple[str, str]) -> Answer:
     expires = () if progress.complete else (("Upload-Expires", formatdate(progress.expires_at, usegmt=True)),)
     task = () if progress.task_id is None else (("Task-Id", progress.task_id),)
-    return Answer(status, TEXT, b"", (*headers, ("Upload-Offset", str(progress.offset)), *expires, *task))
+    return Answer(status, TEXT, b"", (
+        *headers, ("Upload-Offset", str(progress.offset)), *expires, *task, *traced(progress.upload)))
 
 
 class TusDoor:

@@ -16,7 +16,7 @@ from api.routes.resumable import (
     TASK,
     UPLOAD_IN_ADDRESS,
 )
-from api.uploads.fields import IDEMPOTENCY_KEY, PREFER, PREFERENCE_APPLIED, REPR_DIGEST
+from api.uploads.fields import IDEMPOTENCY_KEY, PREFER, PREFERENCE_APPLIED, REPR_DIGEST, TRACE_KEPT, TRACEPARENT
 from daemon.model.schema import one_of, text, whole_number
 
 _GROUP: Final = "Resumable uploads: tus"
@@ -26,7 +26,7 @@ _SPOKEN: Final = Parameter(name="Tus-Resumable", meaning="the version of tus", s
                            place=Where.HEADER, required=True)
 _EXPIRES: Final = Parameter(name="Upload-Expires", meaning="when it is forgotten unless more comes; not once complete",
                             schema=text(), place=Where.HEADER)
-_STANDS: Final = (_SPOKEN, OFFSET, _EXPIRES, TASK)
+_STANDS: Final = (_SPOKEN, OFFSET, _EXPIRES, TASK, TRACE_KEPT)
 _PART: Final = tus_headers.PART.decode()
 #: Where an upload that was made goes on.
 _THERE: Final = {"upload_id": "$response.header.Location"}
@@ -37,7 +37,7 @@ CREATING: Final = Description(
     text="Send one of `Upload-Length` and `Upload-Defer-Length`. At each address of tus a `POST` with"
     " `X-HTTP-Method-Override` stands for a `PATCH` or a `DELETE`. [resumable.md](resumable.md) has more.",
     parameters=(tus_headers.SPEAKS, tus_headers.METADATA, tus_headers.LENGTH, tus_headers.DEFER_LENGTH,
-                tus_headers.CHECKSUM, IDEMPOTENCY_KEY, REPR_DIGEST, PREFER),
+                tus_headers.CHECKSUM, IDEMPOTENCY_KEY, REPR_DIGEST, PREFER, TRACEPARENT),
     body=Content(media_type=_PART, meaning="the first bytes", refuses=("part_type",), required=False),
     outcomes={201: Outcome(
         meaning="It is made. `Location` is its name below this address.",

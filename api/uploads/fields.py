@@ -19,6 +19,10 @@ _INSTANCE: Final = text(INSTANCE_RULE, pattern=f"(?:{REMOTE}:)?{INSTANCE}")
 _EXISTING_KEEPS: Final = "an existing file keeps its own, a new one gets `delivery.{}`"
 
 
+#: What any header may have.
+_ANY: Final = r"[^\x00-\x08\x0a-\x1f\x7f]*"
+
+
 def _header(
     name: str, meaning: str, schema: Schema, code: str, *, required: bool = False, without: str = "",
 ) -> Parameter:
@@ -57,7 +61,7 @@ FILE_PATH: Final = _header(
 HOST_PATH: Final = _header(
     "X-Host-Path", "the file's original name; its last part is the display name. A backslash separates parts after a"
     " drive letter (`C:\\`) or in a share (`\\\\server\\`), else it belongs to the name",
-    text("any text", pattern=r"[^\x00-\x08\x0a-\x1f\x7f]*"), "bad_name", without="the last part of `X-File-Path`")
+    text("any text", pattern=_ANY), "bad_name", without="the last part of `X-File-Path`")
 FILE_MODE: Final = _header("X-File-Mode", MODE_PARAMETER.meaning, _MODE, "bad_mode", without=MODE_PARAMETER.without)
 FILE_UID: Final = _header("X-File-Uid", UID.meaning, _OWNER, "bad_owner", without=UID.without)
 FILE_GID: Final = _header("X-File-Gid", GID.meaning, _OWNER, "bad_owner", without=GID.without)
@@ -79,13 +83,18 @@ PREFER: Final = Parameter(
     name="Prefer", meaning="with `wait=N` (RFC 7240) it is answered as soon as the outcome is known, or after N"
     " seconds, of which there are `api.max_wait_s` at most", schema=text("`wait=N`; all else is ignored"),
     place=Where.HEADER, without="it is answered at once", refuses=())
+#: Whatever it is, it is never refused: its pattern is that of any header.
+TRACEPARENT: Final = Parameter(
+    name="traceparent", meaning="the trace that the upload belongs to (W3C Trace Context): it is kept with the task and"
+    " stands in its log lines. What is no trace is passed over", schema=text("as the W3C has it", pattern=_ANY),
+    place=Where.HEADER, refuses=())
 #: The headers of any upload.
-COMMON_HEADERS: Final = (IDEMPOTENCY_KEY, REPR_DIGEST, CONTENT_DIGEST, PREFER)
+COMMON_HEADERS: Final = (IDEMPOTENCY_KEY, REPR_DIGEST, CONTENT_DIGEST, PREFER, TRACEPARENT)
 #: The headers of any form.
 FORM_HEADERS: Final = (replace(
     IDEMPOTENCY_KEY, meaning="sending the same form again with the same key gives the same tasks: the key of the first"
     " file is this one with `/0` behind it, and so on",
-    schema=text("1 to 251 visible ASCII characters", pattern=r"[\x21-\x7e]{1,251}")), PREFER)
+    schema=text("1 to 251 visible ASCII characters", pattern=r"[\x21-\x7e]{1,251}")), PREFER, TRACEPARENT)
 
 _RATE_POLICY: Final = Parameter(name="RateLimit-Policy", meaning="the rates of who sent it, when he has any",
                                 schema=text(), place=Where.HEADER)
@@ -94,8 +103,10 @@ REPLAYED: Final = Parameter(name="Idempotency-Replayed", meaning="the key was us
                             schema=one_of(["true"]), place=Where.HEADER)
 PREFERENCE_APPLIED: Final = Parameter(name="Preference-Applied", schema=text(), place=Where.HEADER,
                                       meaning="`wait=N`: it was heeded, for N seconds at most")
+TRACE_KEPT: Final = Parameter(name="traceparent", schema=text(), place=Where.HEADER,
+                              meaning="the trace that was kept, if one was told")
 #: The headers of the answer to a form of which something was taken.
-FORM_ANSWER_HEADERS: Final = (_RATE_POLICY, _RATE, PREFERENCE_APPLIED)
+FORM_ANSWER_HEADERS: Final = (_RATE_POLICY, _RATE, PREFERENCE_APPLIED, TRACE_KEPT)
 #: The headers of the answer to an upload that was taken.
 ACCEPTED_HEADERS: Final = (LOCATION, REPLAYED, *FORM_ANSWER_HEADERS)
 

@@ -23,6 +23,7 @@ from api.uploads.request import (
     idempotency_key,
     last_part,
     read_form_length,
+    traceparent,
 )
 from daemon.config import Config
 from daemon.errors import Rejected
@@ -70,6 +71,7 @@ class FormHead:
     #: Of the whole form; None for a chunked body.
     length: int | None
     idempotency_key: str | None
+    traceparent: str | None
 
 
 def read_head(headers: Headers) -> FormHead:
@@ -84,7 +86,8 @@ def read_head(headers: Headers) -> FormHead:
     if key is not None and len(key) > _MAX_KEY:
         raise Rejected("bad_idempotency_key", f"The key of a form has at most {_MAX_KEY} characters.")
     boundary = _parameters(found[1] or "").get("boundary", "")
-    return FormHead(boundary=boundary.encode("latin-1"), length=read_form_length(headers), idempotency_key=key)
+    return FormHead(boundary=boundary.encode("latin-1"), length=read_form_length(headers), idempotency_key=key,
+                    traceparent=traceparent(headers))
 
 
 def _parameters(text: str) -> dict[str, str]:
@@ -181,6 +184,7 @@ class FormTarget:
     gid: int | None
     mkdirs: bool | None
     idempotency_key: str | None
+    traceparent: str | None = None
 
 
 def read_target(fields: Mapping[str, str], key: str | None, config: Config) -> FormTarget:
@@ -214,7 +218,7 @@ def read_file(target: FormTarget, part: PartHead, number: int, taken: Collection
         display_name=displayed(name if name and _is_unicode(name) else path.rsplit("/", 1)[-1]),
         mode=target.mode, uid=target.uid, gid=target.gid, mkdirs=target.mkdirs,
         idempotency_key=None if target.idempotency_key is None else f"{target.idempotency_key}/{number}",
-        digests=announced(part.headers), length=None, in_form=True)
+        digests=announced(part.headers), length=None, traceparent=target.traceparent, in_form=True)
 
 
 def _check_codings(headers: Headers) -> None:

@@ -140,7 +140,8 @@ def log_accepted(accepted: Accepted, **more: Any) -> None:
     upload = accepted.upload
     log("upload.replayed" if accepted.replayed else "upload.accepted", task_id=accepted.task_id,
         instance=upload.destination.instance, project=upload.destination.project, path=upload.destination.path,
-        size=upload.size, sha256=upload.sha256, client=upload.client, **more)
+        size=upload.size, sha256=upload.sha256, client=upload.client,
+        traceparent=upload.traceparent, **more)
     for task_id, client in accepted.superseded.items():
         log("upload.superseded", task_id=task_id, by=upload.task_id, instance=upload.destination.instance,
             path=upload.destination.path, client=client)

@@ -162,7 +162,13 @@ def new_upload(request: UploadRequest, size: int, sha256: str) -> Upload:
         task_id=str(uuid_utils.uuid7()), destination=request.destination, size=size, sha256=sha256,
         mode=request.mode, uid=request.uid, gid=request.gid, mkdirs=bool(request.mkdirs),
         display_name=request.display_name, created_at=time.time(), idempotency_key=request.idempotency_key,
-        client=request.client)
+        client=request.client, traceparent=request.traceparent)
+
+
+def traced(upload: Upload | None) -> tuple[tuple[str, str], ...]:
+    """What the answer to an upload says of the trace that was kept with it."""
+    trace = None if upload is None else upload.traceparent
+    return () if trace is None else (("traceparent", trace),)
 
 
 def chosen_anew(upload: Upload) -> Upload:

@@ -35,7 +35,7 @@ from api.uploads.fields import (
 from daemon.config import Config
 from daemon.errors import Rejected
 from daemon.model.names import CONTROL, check_path, check_project
-from daemon.model.upload import Destination
+from daemon.model.upload import Destination, is_traceparent
 
 #: The parameters that PUT knows.
 PUT_PARAMETERS: Final = names(PUT_QUERY)
@@ -71,6 +71,8 @@ class UploadRequest:
     length: int | None
     #: The name of the identity that sends it; None for an anonymous one.
     client: str | None = None
+    #: The trace that the sender told.
+    traceparent: str | None = None
     #: True for a file of a form, whose length nobody can state.
     in_form: bool = False
 
@@ -91,7 +93,8 @@ def read_upload(headers: Headers, config: Config) -> UploadRequest:
         uid=read_owner(_given(headers, FILE_UID)),
         gid=read_owner(_given(headers, FILE_GID)),
         mkdirs=read_flag(_given(headers, CREATE_DIRS)),
-        idempotency_key=idempotency_key(headers), digests=announced(headers), length=read_length(headers))
+        idempotency_key=idempotency_key(headers), digests=announced(headers), length=read_length(headers),
+        traceparent=traceparent(headers))
 
 
 def read_put(instance: str, path: str, query: bytes, headers: Headers, config: Config) -> UploadRequest:
@@ -107,7 +110,8 @@ def read_put(instance: str, path: str, query: bytes, headers: Headers, config: C
         mode=read_mode(parameters.get("mode")),
         uid=read_owner(parameters.get("uid")), gid=read_owner(parameters.get("gid")),
         mkdirs=read_flag(parameters.get("mkdirs")),
-        idempotency_key=idempotency_key(headers), digests=announced(headers), length=read_length(headers))
+        idempotency_key=idempotency_key(headers), digests=announced(headers), length=read_length(headers),
+        traceparent=traceparent(headers))
 
 
 def refuse_parameters(query: bytes) -> None:
@@ -167,3 +171,10 @@ def idempotency_key(headers: Headers) -> str | None:
     if key is not None and not _KEY.fullmatch(key):
         raise Rejected("bad_idempotency_key")
     return key
+
+
+def traceparent(headers: Headers) -> str | None:
+    """The trace that a request belongs to, or None: what is no trace is passed over."""
+    given = headers.get(b"traceparent", [])
+    text = given[0].decode("latin-1") if len(given) == 1 else ""
+    return text if is_traceparent(text) else None

@@ -21,7 +21,7 @@ class DamagedRow(Exception):
 class AllShards:
     """The queues of all shards that can be opened."""
 
-    def __init__(self, number: int, queues: dict[int, Operate], faults: dict[int, str]) -> None:
+    def __init__(self, number: int, queues: dict[int, Operate], faults: dict[int, QueueFault]) -> None:
         #: How many shards there are.
         self.number = number
         self.queues = queues
@@ -30,7 +30,7 @@ class AllShards:
 
     def unread(self) -> list[str]:
         """What to say of the shards that could not be opened."""
-        return [f"shard {shard} cannot be read: {fault}" for shard, fault in self.faults.items()]
+        return [f"shard {shard} cannot be read: {fault.detail}" for shard, fault in self.faults.items()]
 
     def find(self, task_id: str) -> tuple[int, Task] | None:
         """The task of that id and its shard, or None. Raises DamagedRow and QueueFault."""
@@ -72,13 +72,13 @@ def open_all(config: Config) -> Iterator[AllShards]:
     layout = existing(config)
     with ExitStack() as opened:
         queues: dict[int, Operate] = {}
-        faults: dict[int, str] = {}
+        faults: dict[int, QueueFault] = {}
         shards = shards_of(layout, config)
         for shard in shards:
             try:
                 queue = open_existing(layout, shard)
             except QueueFault as fault:
-                faults[shard] = fault.detail
+                faults[shard] = fault
                 continue
             if queue is not None:
                 queues[shard] = opened.enter_context(closing(queue))

@@ -120,6 +120,19 @@ def status(
 
 
 @app.command()
+def explain(
+    what: Annotated[str, typer.Argument(
+        metavar="ID|INSTANCE", help="A task, or an instance: [REMOTE:][PROJECT/]NAME.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, in one line.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Say why a task, or what waits for an instance, is not delivered yet. Fails when it is stuck."""
+    from daemon.cli.explain import explain as run
+
+    raise SystemExit(run(load_for_state(config), what, as_json=json))
+
+
+@app.command()
 def fsck(
     repair: Annotated[bool, typer.Option("--repair", help="Put right what is wrong. Stop the workers first.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, one line each.")] = False,

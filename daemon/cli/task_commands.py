@@ -14,6 +14,7 @@ from daemon.cli.all_shards import AllShards, look_up, open_all
 from daemon.cli.filters import Chosen
 from daemon.config import Config
 from daemon.errors import CannotStart
+from daemon.model.action_id import new_action_id
 from daemon.model.task import State
 from daemon.state import shard_count
 from daemon.state.append_lease import AppendLease
@@ -107,9 +108,11 @@ def _with_task(shards: AllShards, reply: Reply, task_id: str) -> Reply:
 def _ask_by_kind(config: Config, shards: AllShards, chosen: Chosen, command: Command, *, wait: bool) -> list[Reply]:
     before = None if chosen.older_than_s is None else time.time() - chosen.older_than_s
     home = None if chosen.instance is None else chosen.instance.shard(shards.number)
-    refused = [Reply(shard=shard, outcome="refused", reason=fault) for shard, fault in shards.faults.items()
+    refused = [Reply(shard=shard, outcome="refused", reason=fault.detail) for shard, fault in shards.faults.items()
                if home in {None, shard}]
     asked = {}
+    # One action, whatever the number of shards.
+    command = replace(command, action_id=new_action_id(time.time()))
     for shard, queue in shards.queues.items():
         if home not in {None, shard}:
             continue

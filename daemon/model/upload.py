@@ -26,6 +26,9 @@ TASK_ID: Final = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _TASK_ID: Final = re.compile(TASK_ID)
 _ENCODE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+#: Where a sender's own trace stands (https://www.w3.org/TR/trace-context/): version 00, trace, span, flags.
+TRACEPARENT: Final = r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+_TRACEPARENT: Final = re.compile(TRACEPARENT)
 #: Neither a client's name nor a key can hold it.
 _KEY_SEPARATOR: Final = "\n"
 #: Destinations are spread over this many buckets; a bucket never moves, a shard is a set of buckets.
@@ -100,6 +103,8 @@ class Upload:
     idempotency_key: str | None = None
     #: The name of the identity that sent it, for example `token:ci`; None for an anonymous one.
     client: str | None = None
+    #: The trace and the span of its sender, as the header of that name has them; None: it told none.
+    traceparent: str | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -134,6 +139,8 @@ class Upload:
             "created_at": self.created_at, "idempotency_key": self.idempotency_key}
         if self.client is not None:
             values["client"] = self.client
+        if self.traceparent is not None:
+            values["traceparent"] = self.traceparent
         return _ENCODE(values)
 
     @classmethod
@@ -168,6 +175,8 @@ class Upload:
             raise ValueError("bad key")
         if not (self.client is None or (isinstance(self.client, str) and is_client(self.client))):
             raise ValueError("bad client")
+        if not (self.traceparent is None or (isinstance(self.traceparent, str) and is_traceparent(self.traceparent))):
+            raise ValueError("bad traceparent")
         if not (isinstance(self.created_at, int | float) and 0 <= self.created_at < END_OF_TIME_S):
             raise ValueError("bad time")
         self.destination.checked()
@@ -196,6 +205,11 @@ def bucket_of(instance_key: str) -> int:
 def is_mode(text: str) -> bool:
     """True if `text` is permission bits: three or four octal digits."""
     return _MODE.fullmatch(text) is not None
+
+
+def is_traceparent(text: str) -> bool:
+    """True if `text` says where a trace stands, as the W3C has it."""
+    return _TRACEPARENT.fullmatch(text) is not None
 
 
 def is_task_id(text: str) -> bool:

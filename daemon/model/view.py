@@ -18,7 +18,7 @@ from daemon.model.schema import (
     whole_number,
 )
 from daemon.model.task import OUTCOMES, Attempt, State, Task
-from daemon.model.upload import MAX_ID, TASK_ID
+from daemon.model.upload import MAX_ID, TASK_ID, TRACEPARENT
 
 _TASK: Final[Mapping[str, Schema]] = {
     "id": text("stable; later ones sort after earlier ones", pattern=TASK_ID),
@@ -35,6 +35,7 @@ _TASK: Final[Mapping[str, Schema]] = {
     "gid": or_null(whole_number(0, MAX_ID, "the group that was asked for")),
     "mkdirs": saying(YES_OR_NO, "whether missing directories are made"),
     "client": or_null(text("the identity that sent it")),
+    "traceparent": or_null(text("the trace that its sender told (W3C Trace Context)", pattern=TRACEPARENT)),
     "attempts": whole_number(0, None, "pushes that were tried and counted"),
     "created_at": saying(TIME, "when it was accepted"),
     "updated_at": saying(TIME, "when its state changed last"),
@@ -81,7 +82,8 @@ def describe(task: Task) -> dict[str, Any]:
         "name": upload.display_name, "size": upload.size, "sha256": upload.sha256,
         "mode": _octal(upload.mode),
         "uid": upload.uid, "gid": upload.gid, "mkdirs": upload.mkdirs, "client": upload.client,
-        "attempts": task.attempts, "created_at": when(upload.created_at), "updated_at": when(task.updated_at),
+        "traceparent": upload.traceparent, "attempts": task.attempts,
+        "created_at": when(upload.created_at), "updated_at": when(task.updated_at),
         "next_attempt_at": None if task.due_at is None else when(task.due_at), "error": error,
     }
 

@@ -120,7 +120,8 @@ def plan_json(plan: Plan) -> bytes:
         "remote": to.remote, "project": to.project, "instance": to.instance, "path": to.path,
         "display_name": plan.display_name, "mode": plan.mode, "uid": plan.uid, "gid": plan.gid, "mkdirs": plan.mkdirs,
         "idempotency_key": plan.idempotency_key, "digests": sorted(plan.digests), "owner": plan.owner,
-        "metadata": plan.metadata, "created_at": plan.created_at}).encode()
+        "metadata": plan.metadata, "created_at": plan.created_at,
+        **({} if plan.traceparent is None else {"traceparent": plan.traceparent})}).encode()
 
 
 def read_plan(text: bytes) -> Plan:

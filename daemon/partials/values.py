@@ -38,6 +38,8 @@ class Plan:
     metadata: str
     #: Seconds since the epoch.
     created_at: float
+    #: The trace that the sender told.
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

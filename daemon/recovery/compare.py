@@ -233,7 +233,8 @@ class Comparison:
             self._spool.mark(upload, Mark.FAILED)
             self._queue.bury(row.order, row.state, code, detail)
             log("push.failed", task_id=upload.task_id, instance=upload.destination.instance, code=code,
-                path=upload.destination.path, detail=detail, client=upload.client)
+                path=upload.destination.path, detail=detail, client=upload.client,
+                traceparent=upload.traceparent)
 
     def _what_is_wrong_with_file(self, upload: Upload, mark: Mark) -> str | None:
         name = Name(upload.destination.bucket, upload.task_id + mark.value, upload.task_id, mark)

@@ -176,6 +176,7 @@ def _move(
         for source in sources:
             if source.shard >= new:
                 source.move_outbox(homes[source.shard % new])
+                source.hand_over(homes[source.shard % new])
         _keep_disabled(list(homes.values()))
         for queue in homes.values():
             queue.begin_epoch()

@@ -5,9 +5,11 @@
     queue/shards                  the number of shards in force
     queue/incus-met               there since this machine's Incus was found: it is waited for when it is away
     locks/, bells/                one file a shard: who serves it; how to wake it; its pulse
+    activity/                     one file a shard: what its worker is doing now
     locks/append, locks/migration who appends to the queue, who changes the number of shards
     lost+found/                   what was doubtful and set aside
-    access/                       what the API keeps about who may do what, and what clients chose to act on
+    access/                       what the API keeps about who may do what, what clients chose to act on, and
+                                  the figures of the last hour
     partials/<upload id>          the bytes of a resumable upload that is not finished; `.head` is how it stands
     instances/                    what the `directory` target delivered
 
@@ -21,6 +23,7 @@ can rename or replace them:
     spool/<bucket>/               the API's, for both to write in: made, marked and removed by either
     queue/, locks/, bells/        the worker's: it alone makes, renames and removes what is there
     queue/shard-<n>/              made by the worker, for both to write in: SQLite's files come and go there
+    activity/                     the worker's: it alone writes there, and its group reads
     lost+found/, instances/       the worker's
     access/                       the API's, closed to its group: the worker neither reads nor makes who may do what
     partials/                     the API's, its files closed to its group, which may count them: the worker takes
@@ -60,6 +63,7 @@ class Layout:
         self.queue = directory / "queue"
         self.locks = directory / "locks"
         self.bells = directory / "bells"
+        self.activities = directory / "activity"
         self.lost_found = directory / "lost+found"
         self.instances = directory / "instances"
         self.access = directory / "access"
@@ -75,6 +79,8 @@ class Layout:
         self.handed_on = self.access / "handed-on"
         #: What clients chose in order to act on it: a file for each selection.
         self.selections = self.access / "selections"
+        #: The figures of the last hour.
+        self.history = self.access / "history"
 
     def bucket(self, bucket: int) -> Path:
         """The directory of one bucket's uploads."""
@@ -119,6 +125,10 @@ class Layout:
     def bell(self, shard: int) -> Path:
         """The FIFO that wakes the shard's worker."""
         return self.bells / f"shard-{shard:02d}"
+
+    def activity(self, shard: int) -> Path:
+        """The file in which the shard's worker tells what it is doing."""
+        return self.activities / f"worker-{shard:02d}"
 
     @cached_property
     def shared(self) -> bool:
@@ -260,7 +270,7 @@ class Layout:
 
     def _workers(self) -> list[Path]:
         """The directories in which the worker alone makes and removes things, where two users share the state."""
-        return [self.queue, self.locks, self.bells, self.lost_found]
+        return [self.queue, self.locks, self.bells, self.activities, self.lost_found]
 
     def _make_spool(self) -> bool:
         made = self._make(self.spool)

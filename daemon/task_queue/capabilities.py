@@ -10,9 +10,13 @@ from typing import Protocol
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
 from daemon.task_queue.values import (
+    MOST_LOOKED_AT,
+    ActionRecord,
     Change,
     Command,
     CommandAnswer,
+    Counter,
+    FoundTasks,
     Happened,
     Notice,
     NoticeResult,
@@ -23,6 +27,7 @@ from daemon.task_queue.values import (
     Settled,
     Settlement,
     Standing,
+    TaskQuestion,
     Total,
     WebhookStanding,
 )
@@ -83,6 +88,15 @@ class Read(Find, Protocol):
         With `instance_key` or `client` only those of that instance, or that this client sent.
         """
 
+    def search(
+        self, question: TaskQuestion, before: str | None, limit: int, most: int = MOST_LOOKED_AT,
+    ) -> FoundTasks:
+        """Up to `limit` tasks, newest id first, with ids under `before`; damaged ones are left out.
+
+        It looks at about `most` tasks, so that nobody waits long for a rare one: fewer may be found, or none, though
+        there are more. `next_before` says where to go on.
+        """
+
     def totals(self, states: frozenset[State]) -> dict[State, Total]:
         """How many tasks, and of how many bytes, are in each of these states, all at the same moment."""
 
@@ -123,7 +137,7 @@ class Follow(Protocol):
 
 
 class Survey(Protocol):
-    """Questions about all instances: for people's commands. An answer is never longer than what was asked for."""
+    """Questions about all instances, for people. An answer is never longer than what was asked for."""
 
     def busiest(self, limit: int) -> tuple[int, list[str]]:
         """How many instances have tasks that are not finished, and up to `limit` of these, those with most first.
@@ -131,11 +145,43 @@ class Survey(Protocol):
         The time it takes grows with the number of instances.
         """
 
+    def ranked(self, limit: int, after: tuple[int, str] | None = None) -> tuple[int, list[tuple[str, int]]]:
+        """The same in the order of what waits (`daemon.model.task.PENDING`), then of their keys, each with that number.
+
+        Those come last that have dead letters alone. With `after`, a number and a key, those alone that come behind.
+        """
+
     def standings(self, instance_keys: Sequence[str]) -> list[Standing]:
         """How each of these instances stands, in the same order."""
 
     def oldest_at(self) -> float | None:
         """When the oldest task that is not finished was accepted (seconds since the epoch), or None."""
+
+    def ages(
+        self, instance_keys: Sequence[str], bounds_s: Sequence[float], now: float, most: int,
+    ) -> list[tuple[int, ...]]:
+        """For each of these instances: how many of its tasks that are not finished are how old, at the time `now`.
+
+        `bounds_s` has the ages, in seconds and growing, at which one span ends and the next begins; the last span has
+        no end. Each number is at most `most`.
+        """
+
+
+class Counters(Protocol):
+    """Sums that only grow: neither a restart nor what is forgotten makes one go back."""
+
+    def counters(self) -> list[Counter]:
+        """All of them, as they are at the same moment (`daemon.model.counters`)."""
+
+
+class Audit(Protocol):
+    """What people did to tasks."""
+
+    def actions(self, before: str | None, limit: int, by: str | None = None) -> list[ActionRecord]:
+        """Up to `limit` actions, newest first, with ids under `before`; with `by` those of that name alone.
+
+        Another shard may have parts of the same action: they add up.
+        """
 
 
 class Ask(Protocol):
@@ -147,6 +193,7 @@ class Ask(Protocol):
     def ask(self, commands: Iterable[Command]) -> list[int]:
         """Record what a person asks for, durably, and return the numbers; the worker does it, even much later.
 
+        What is asked stands in the audit list from then on, one action for all that have the same `action_id`.
         Raises QueueFault also when it is recorded, but where no worker looks any more: ask again then.
         """
 
@@ -189,11 +236,11 @@ class WebhookBoard(Protocol):
         """Put notices that no event is behind."""
 
 
-class Intake(Append, Read, Follow, Ask, WebhookBoard, Closable, Protocol):
+class Intake(Append, Read, Survey, Counters, Follow, Ask, Audit, WebhookBoard, Closable, Protocol):
     """What the API does, without the shard's lock, for as long as it runs: it takes uploads, answers, and asks."""
 
 
-class Operate(Read, Follow, Survey, Ask, WebhookBoard, Closable, Protocol):
+class Operate(Read, Survey, Counters, Follow, Ask, Audit, WebhookBoard, Closable, Protocol):
     """What people's commands do, without the shard's lock: they look, and ask for something."""
 
     @property
@@ -345,6 +392,9 @@ class Maintain(Alter, Remember, Protocol):
 
     def forget_answers(self, before: float) -> None:
         """Forget the commands that were done before that time."""
+
+    def forget_actions(self, before: float, keep_most: int, limit: int) -> int:
+        """Forget up to `limit` actions from before then, or beyond the newest `keep_most`; return how many."""
 
     def forget_events(self, before: float, keep_most: int, limit: int) -> int:
         """Forget up to `limit` events from before then, or beyond the newest `keep_most`; return how many.

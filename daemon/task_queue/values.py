@@ -1,14 +1,17 @@
 """What goes in and out of a shard's queue: plain values, whatever keeps the queue."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum, IntEnum
-from typing import Final
+from typing import Any, Final
 
 from daemon.model.task import Attempt, State, Task
+from daemon.model.upload import Upload
 
 #: Tasks of at least this size are claimed apart, so that they never stand in the way of small ones. An index of every
 #: database holds it: another size is another form of the tables.
 BULK_BYTES: Final = 4 * 2**20
+#: Rows that a search looks at before it tells what it found so far.
+MOST_LOOKED_AT: Final = 20_000
 
 
 class PutOutcome(Enum):
@@ -50,6 +53,8 @@ class Settlement:
     ageless_s: float = 0.0
     #: How the attempt ended that is to be kept with the task; None when there is nothing to keep.
     attempt: Attempt | None = None
+    #: The upload, by which the bytes and the time of a delivery are counted.
+    upload: Upload | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +223,85 @@ class Command:
     asked_at: float = 0.0
     #: Its number; 0 until it is in the queue.
     number: int = 0
+    #: The action that it is a part of; None: it is one by itself.
+    action_id: str | None = None
+    #: The selection that its task was a member of, if it is asked for with others of it.
+    selection_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionRecord:
+    """What a person did to tasks, and what became of it so far: for the audit list. Times are seconds since the epoch.
+
+    It is about one task, or about all of a selection of the API's, or about all that a filter meant: one of the three.
+    """
+
+    #: Later ones have greater ids.
+    action_id: str
+    at: float
+    by: str
+    verb: str
+    task_id: str | None = None
+    selection_id: str | None = None
+    filter: Selection | None = None
+    #: How many tasks it is about, as far as they are known: those of a filter are when they are worked off.
+    tasks: int = 0
+    changed: int = 0
+    refused: int = 0
+    #: When all of it was worked off; None: it is not yet.
+    done_at: float | None = None
+
+    @property
+    def what(self) -> dict[str, Any]:
+        """What it is about, as JSON values."""
+        if self.filter is not None:
+            given = {key: value for key, value in asdict(self.filter).items() if value not in {None, ()}}
+            given |= {"states": [State(state).label for state in self.filter.states]} if self.filter.states else {}
+            return {"filter": given}
+        return {"task_id": self.task_id} if self.selection_id is None else {"selection": self.selection_id}
+
+    def __add__(self, other: "ActionRecord") -> "ActionRecord":
+        """Both parts of one action, which two shards have."""
+        done = None if self.done_at is None or other.done_at is None else max(self.done_at, other.done_at)
+        return replace(self, at=min(self.at, other.at), tasks=self.tasks + other.tasks,
+                       changed=self.changed + other.changed, refused=self.refused + other.refused, done_at=done)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counter:
+    """A sum that only grows (`daemon.model.counters`)."""
+
+    name: str
+    #: As text: `key=value,key=value`.
+    labels: str
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskQuestion:
+    """Which tasks are looked for. All of what it says has to be so."""
+
+    #: Empty: all.
+    states: frozenset[State] = frozenset()
+    instance_key: str | None = None
+    #: Sent by this client.
+    client: str | None = None
+    #: The path has this in it; or it is a glob (`daemon.model.glob`), where it begins with "/" and ends with "*".
+    path: str | None = None
+    #: The code of their error.
+    error: str | None = None
+    #: Accepted from then on, and before then, in seconds since the epoch, to the millisecond.
+    since: float | None = None
+    until: float | None = None
+
+
+@dataclass(frozen=True)
+class FoundTasks:
+    """The tasks that were found, newest first."""
+
+    tasks: tuple[Task, ...]
+    #: All tasks from this id on were looked at: go on before it. None: there are no more.
+    next_before: str | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,4 @@
-import io
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -10,7 +8,6 @@ from typing import Any, BinaryIO
 import pytest
 
 from daemon.cli import status, task_commands
-from daemon.cli.main import main
 from daemon.cli.save import save
 from daemon.errors import Undelivered
 from daemon.model.task import Attempt, State
@@ -20,26 +17,8 @@ from tests.support import rows
 from tests.support.command import Done, incus_courier
 from tests.support.depot import Depot, new_id
 from tests.support.service import Service
+from tests.support.shell import Shell
 from tests.support.waiting import PATIENCE_S, eventually
-
-
-class Shell:
-    """Gives commands to `incus-courier`, in this process."""
-
-    def __init__(self, config: Path, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
-        self._config = config
-        self._patch = patch
-        self._capture = capture
-
-    def __call__(self, *words: str, stdin: str = "") -> Done:
-        """Run one command."""
-        self._patch.setattr(sys, "argv", ["incus-courier", "--config", str(self._config), *words])
-        self._patch.setattr(sys, "stdin", io.StringIO(stdin))
-        self._capture.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = self._capture.readouterr()
-        return Done(int(ended.value.code or 0), out, err)
 
 
 @pytest.fixture

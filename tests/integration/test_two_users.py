@@ -123,7 +123,9 @@ def test_api_goes_on_in_the_queue_that_the_worker_made_anew(service: Service) ->
     for number in range(8):
         upload(service, number)
     for shard in range(2):
-        service.layout.database(shard).write_bytes(os.urandom(8192))
+        # Pages that are in the log are read from there, and these may be all of them.
+        for file in (service.layout.database(shard), service.layout.log(shard)):
+            file.write_bytes(os.urandom(file.stat().st_size))
     service.start()
 
     def is_taken() -> bool:
@@ -168,7 +170,7 @@ def test_queue_is_made_anew_where_the_api_has_put_something_else_for_a_file_of_a
 def places(layout: Layout) -> list[Path]:
     """The directories of the layout, and of a queue in use."""
     return [layout.spool, layout.bucket(0), layout.bucket(255), layout.queue, layout.shard(0), layout.locks,
-            layout.bells, layout.lost_found, layout.access, layout.shards_file, layout.lock(0), layout.append_lock, layout.bell(0)]
+            layout.bells, layout.activities, layout.lost_found, layout.access, layout.shards_file, layout.lock(0), layout.append_lock, layout.bell(0)]
 
 
 @pytest.mark.parametrize("user", [API, WORKER], ids=["api", "worker"])
@@ -178,11 +180,11 @@ def test_user_cannot_rename_or_replace_what_the_layout_is_made_of(service: Servi
     service.stop()
     layout = service.layout
     for place in places(layout):
-        own = user is WORKER and place.parent in {layout.queue, layout.locks, layout.bells}
+        own = user is WORKER and place.parent in {layout.queue, layout.locks, layout.bells, layout.activities}
         assert user.may(partial(place.rename, place.with_name("moved"))) is own, place
         if own:
             place.with_name("moved").rename(place)
-    for directory in (layout.directory, layout.spool, *((layout.queue, layout.locks, layout.bells) if user is API else ())):
+    for directory in (layout.directory, layout.spool, *((layout.queue, layout.locks, layout.bells, layout.activities) if user is API else ())):
         assert not user.may(partial((directory / "planted").symlink_to, "/"))
         assert not user.may(partial(directory.chmod, 0o777))
     # What is kept about access is the API's alone.

@@ -98,7 +98,8 @@ INSERT INTO born VALUES ('B28EDC73260CD4B0');
 #: In different shards, as long as there are two or three.
 INSTANCES = ("c1", "c4")
 _MARKS = {State.FAILED: Mark.FAILED, State.HELD: Mark.HELD}
-_OTHERS = ("tally", "commands", "outages", "facts", "sqlite_sequence")
+_OTHERS = ("tally", "outages", "facts", "sqlite_sequence")
+_COMMAND = "id, verb, task_id, filter, force, asked_at, asked_by, changed, refused, reason, done_at"
 _COLUMNS = ("_id, data, timestamp, status, task_id, instance, target, size, attempts, due_at, updated_at, error_code,"
             " error_message, spooled, recheck, age_base, wish, outrun, open, behind, part")
 _INSERT = ("INSERT INTO tasks_v1 (data, timestamp, status, task_id, instance, target, size, attempts, due_at, updated_at,"
@@ -139,7 +140,7 @@ def contents(database: Path) -> dict[str, list[Any]]:
     """Every row of every table that version 1 had, in its columns, but for what upgrades note or forget beside them."""
     with closing(sqlite3.connect(database)) as connection:
         tables = {table: connection.execute(f"SELECT {columns} FROM {table}").fetchall()
-                  for table, columns in {"tasks_v1": _COLUMNS, **dict.fromkeys(_OTHERS, "*")}.items()}
+                  for table, columns in {"tasks_v1": _COLUMNS, "commands": _COMMAND, **dict.fromkeys(_OTHERS, "*")}.items()}
     return {**tables, "facts": [row for row in tables["facts"] if row[0] not in {"keys", "epoch", "numbers_boot"}]}
 
 

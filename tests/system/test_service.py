@@ -21,7 +21,7 @@ STATE = "/var/lib/incus-courier"
 TOKENS = "/etc/incus-courier/tokens.json"
 #: The directories that neither user may replace, and in which one of them at most makes things.
 _OWNERS = {STATE: "root", f"{STATE}/spool": "root", **{f"{STATE}/{name}": "incus-courier-worker" for name in (
-    "queue", "locks", "bells", "lost+found", "instances")},
+    "queue", "locks", "bells", "activity", "lost+found", "instances")},
            **{f"{STATE}/{name}": "incus-courier-api" for name in ("access", "partials")}}
 
 
@@ -237,7 +237,7 @@ def test_state_of_an_older_version_is_made_safe(machine: Machine, load: Load) ->
     machine.systemctl("stop", "incus-courier*")
     machine.run("sh", "-c", f"cd {STATE} && rm -r access &&"
                             " find . -path ./instances -prune -o -type d -exec chmod 2770 {} + &&"
-                            " chown root queue locks bells lost+found && chown incus-courier-api spool spool/* queue/shard-*")
+                            " chown root queue locks bells activity lost+found && chown incus-courier-api spool spool/* queue/shard-*")
     refused = machine.incus("exec", machine.name, "--", "incus-courier", "status", check=False)
     assert "systemd-tmpfiles --create incus-courier.conf" in refused.stderr
     machine.run("systemd-tmpfiles", "--create", "incus-courier.conf")

@@ -153,7 +153,8 @@ class Commands:
     def _tell(self, changes: list[tuple[Command, Change]], refused: list[tuple[Command, Task, str]]) -> None:
         for command, change in changes:
             log("task.commanded", task_id=change.task.task_id, verb=command.verb, asked_by=command.asked_by,
-                state=change.state.label, client=change.task.upload.client)
+                state=change.state.label, client=change.task.upload.client,
+                traceparent=change.task.upload.traceparent)
         for command, task, reason in refused:
             _log_refused(command, task.task_id, reason, task.upload.client)
         retried = {change.task.destination.instance_key for command, change in changes if command.verb == "retry"}

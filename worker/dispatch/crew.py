@@ -93,6 +93,12 @@ class Crew:
     def __len__(self) -> int:
         return len(self._runners)
 
+    def counts(self) -> tuple[int, int]:
+        """How many runners hold a session, and how many stand still."""
+        now = time.monotonic()
+        patience = [runner.patience for runner in self._runners.values()]
+        return sum(one.in_session for one in patience), sum(one.stands(now, _PUSH_STANDS_S) for one in patience)
+
     def configure(self, config: Config) -> None:
         """Use another configuration from now on (the number of threads stays)."""
         self._config = config

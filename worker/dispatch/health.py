@@ -5,6 +5,7 @@ Only the main loop uses it. Whatever it is asked in each turn costs the same for
 
 import heapq
 import itertools
+import time
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -40,6 +41,10 @@ class Health:
         """Lanes whose instance is known to be down."""
         return list(self._down.values())
 
+    def first_down(self, limit: int) -> tuple[list[Lane], int]:
+        """Up to `limit` of these lanes, those first that are down for longest, and how many more there are."""
+        return list(itertools.islice(self._down.values(), limit)), max(0, len(self._down) - limit)
+
     def find(self, key: str) -> Lane | None:
         """The lane of an instance that is down."""
         return self._down.get(key)
@@ -49,9 +54,11 @@ class Health:
         lane = self._down.get(key)
         return lane is None or lane.down_until is None or lane.down_until <= now
 
-    def note_down(self, lane: Lane, code: str, until: float) -> None:
+    def note_down(self, lane: Lane, code: str, until: float, message: str = "") -> None:
         """Remember that the instance is down. One that has to be waited for keeps its tasks from ageing meanwhile."""
-        lane.down_code = code
+        if lane.key not in self._down:
+            lane.down_since = time.time()
+        lane.down_code, lane.down_message = code, message
         lane.failures += 1
         self._answered.pop(lane.key, None)
         self._down[lane.key] = lane

@@ -5,6 +5,7 @@ the queue, and lets one at a time through as a probe.
 """
 
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -23,6 +24,9 @@ class Push:
     #: Set when a person cancelled it, or the worker must stop: it ends before its rename.
     cancelled: bool = False
     stopped: bool = False
+    #: When a runner took it, in seconds since the epoch, and how much of a bulky file was read for the instance so far.
+    begun_at: float = 0.0
+    sent_bytes: int = 0
 
     @property
     def bulk(self) -> bool:
@@ -41,6 +45,9 @@ class Lane:
     #: While down: when the next probe may go, in seconds since the epoch. Main loop only.
     down_until: float | None = None
     down_code: str = ""
+    #: What it said when it was last tried, and when it failed first, in seconds since the epoch.
+    down_message: str = ""
+    down_since: float = 0.0
     #: Failures in a row, for the growing delay between probes. Main loop only.
     failures: int = 0
     #: Main loop only.
@@ -86,6 +93,9 @@ class Lane:
             self._changed.wait_for(lambda: self._has_next(most), timeout=linger_s)
             ended = self._closed or (turn_over and self._give_way)
             pushes = [] if ended else self._next(most)
+            begun_at = time.time()
+            for push in pushes:
+                push.begun_at = begun_at
             self._pushing.update((push.task.task_id, push) for push in pushes)
             return pushes
 
@@ -164,6 +174,11 @@ class Lane:
         """How many tasks wait or are being pushed."""
         with self._changed:
             return len(self._small) + len(self._bulk) + len(self._pushing)
+
+    def pushing(self) -> list[Push]:
+        """What runners have taken, in the order in which they did."""
+        with self._changed:
+            return [push for push in self._pushing.values() if not push.sweep]
 
     def sweeping(self) -> bool:
         """True while there are part files to remove: a task must not be pushed meanwhile."""

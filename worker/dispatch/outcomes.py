@@ -110,7 +110,7 @@ class Settling:
         destination, code = outcome.task.destination, outcome.code or ""
         scope = ERRORS[code].scope if code else Scope.TASK
         if scope is Scope.REMOTE:
-            if self._remotes.note_down(destination.remote, code):
+            if self._remotes.note_down(destination.remote, code, outcome.detail):
                 log("target.down", remote=destination.remote, code=code, detail=outcome.detail)
             return [task for each in self._lanes.active() if each.destination.remote == destination.remote
                     for task in each.hand_back()]
@@ -122,7 +122,8 @@ class Settling:
             elif lane.down_until is not None and now < lane.down_until:
                 # It was under way when the instance went down, and was no probe.
                 return []
-            return self._lanes.note_down(destination, code, self._probe_at(code, lane.failures + 1 if lane else 1, now))
+            return self._lanes.note_down(destination, code, self._probe_at(code, lane.failures + 1 if lane else 1, now),
+                                         outcome.detail)
         if self._lanes.health.note_up(destination):
             log("target.up", instance=destination.instance, project=destination.project, remote=destination.remote)
         return []
@@ -143,7 +144,7 @@ def _settlement(outcome: PushOutcome, decision: Decision) -> Settlement:
     return Settlement(order=outcome.task.order, state=decision.state, attempts=decision.attempts,
                       due_at=decision.due_at, error_code=decision.code or None,
                       error_message=printable(decision.message, _MESSAGE_LENGTH) or None, part=_part(outcome),
-                      ageless_s=decision.ageless_s, attempt=_attempt(outcome, decision))
+                      ageless_s=decision.ageless_s, attempt=_attempt(outcome, decision), upload=outcome.task.upload)
 
 
 def _attempt(outcome: PushOutcome, decision: Decision) -> Attempt | None:
@@ -172,10 +173,10 @@ def _log_otherwise(tasks: Iterable[Task], settled: Settled) -> None:
     for task in tasks:
         if task.order in settled.superseded:
             log("upload.superseded", task_id=task.task_id, instance=task.destination.instance,
-                path=task.destination.path, client=task.upload.client)
+                path=task.destination.path, client=task.upload.client, traceparent=task.upload.traceparent)
         elif task.order in settled.cancelled:
             log("push.cancelled", task_id=task.task_id, instance=task.destination.instance,
-                path=task.destination.path, client=task.upload.client)
+                path=task.destination.path, client=task.upload.client, traceparent=task.upload.traceparent)
 
 
 _EVENTS = {State.DELIVERED: "push.delivered", State.CANCELLED: "push.cancelled", State.FAILED: "push.failed",
@@ -190,8 +191,8 @@ def _log(outcome: PushOutcome, decision: Decision) -> None:
         size=task.upload.size, attempt=decision.attempts, duration_ms=round(outcome.seconds * 1000, 1),
         code=decision.code or None, detail=decision.message or None, due_at=decision.due_at,
         way=receipt.way if receipt else None, unchanged=True if receipt and receipt.unchanged else None,
-        client=task.upload.client,
+        client=task.upload.client, traceparent=task.upload.traceparent,
     )
     if receipt and not receipt.atomic:
         log("push.not_atomic", task_id=task.task_id, instance=task.destination.instance, path=task.destination.path,
-            client=task.upload.client)
+            client=task.upload.client, traceparent=task.upload.traceparent)

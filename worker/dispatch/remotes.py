@@ -15,7 +15,9 @@ from typing import Any, Final
 from daemon.config import Config
 from daemon.errors import CourierError, Undelivered
 from daemon.log import log
+from daemon.model.names import printable
 from daemon.process.thread_pools import begin_pool
+from daemon.state.activity import RemoteStanding
 from worker.dispatch.lifecycle_feed import feed
 from worker.dispatch.outages import Outages
 from worker.targets.base import Feed, Target
@@ -25,6 +27,8 @@ from worker.targets.registry import is_local
 _MOST_PROBES: Final = 64
 #: Between two probes of a remote that is away.
 PROBE_EVERY_S: Final = 1.0
+#: So much of what a remote said is told.
+_DETAIL_LENGTH: Final = 300
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,15 @@ class Probed:
 
     remote: str
     code: str | None
+    detail: str = ""
 
 
 @dataclass
 class _Down:
     code: str
+    detail: str
+    #: In seconds since the epoch.
+    since: float
     #: Monotonic time.
     probe_at: float
     probing: bool = False
@@ -58,6 +66,8 @@ class Remotes:
         self._feeds: dict[str, Feed] = {}
         self._lock = threading.Lock()
         self._down: dict[str, _Down] = {}
+        #: Since when the others are known to answer, in seconds since the epoch.
+        self._up_since: dict[str, float] = {}
         # Each may take seconds to say nothing: none waits for another's probe.
         self._pool = begin_pool(min(_MOST_PROBES, 1 + len(config.remotes)), "probe")
 
@@ -91,24 +101,43 @@ class Remotes:
         """True unless the remote is known to be away."""
         return remote not in self._down
 
-    def note_down(self, remote: str, code: str) -> bool:
+    def note_down(self, remote: str, code: str, detail: str = "") -> bool:
         """Remember that a remote is away; return True if that is news."""
         if remote in self._down:
             return False
-        self._down[remote] = _Down(code, probe_at=time.monotonic() + PROBE_EVERY_S)
+        self._down[remote] = _Down(code, detail, time.time(), probe_at=time.monotonic() + PROBE_EVERY_S)
         self._outages.begin(remote)
         return True
 
     def note_up(self, remote: str) -> bool:
         """Remember that a remote answers; return True if that is news."""
         self._outages.end(remote)
-        return self._down.pop(remote, None) is not None
+        if self._down.pop(remote, None) is None:
+            return False
+        self._up_since[remote] = time.time()
+        return True
 
     def probed(self, probed: Probed) -> None:
         """Take note of a probe that found the remote still away."""
-        if probed.remote in self._down:
-            self._down[probed.remote].probing = False
-            self._down[probed.remote].probe_at = time.monotonic() + PROBE_EVERY_S
+        down = self._down.get(probed.remote)
+        if down is not None:
+            down.probing = False
+            down.probe_at = time.monotonic() + PROBE_EVERY_S
+            if probed.code is not None:
+                down.code, down.detail = probed.code, probed.detail
+
+    def standings(self, now: float) -> list[RemoteStanding]:
+        """How each remote stands that something was to go to; `now` is in seconds since the epoch."""
+        with self._lock:
+            used = sorted({*self._targets, *self._down})
+        soon = now - time.monotonic()
+        return [self._standing(remote, self._down.get(remote), soon) for remote in used]
+
+    def _standing(self, remote: str, down: _Down | None, soon: float) -> RemoteStanding:
+        if down is None:
+            return RemoteStanding(remote=remote, up=True, since=self._up_since.setdefault(remote, time.time()))
+        return RemoteStanding(remote=remote, up=False, since=down.since, code=down.code,
+                              message=printable(down.detail, _DETAIL_LENGTH), next_try_at=soon + down.probe_at)
 
     def tend(self) -> None:
         """Start the probes that are due."""
@@ -127,7 +156,7 @@ class Remotes:
         try:
             self.target(remote).probe()
         except CourierError as error:
-            self._report(Probed(remote, error.code))
+            self._report(Probed(remote, error.code, error.detail))
         else:
             self._report(Probed(remote, None))
 

@@ -1,11 +1,13 @@
 """Runners: threads that hold one session to one instance each and push tasks, the small ones side by side."""
 
 import contextlib
+import io
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final
+from typing import Any, BinaryIO, Final
 
 from daemon import failpoints
 from daemon.config import Config
@@ -129,6 +131,7 @@ class _Hold:
             failpoints.reach("push.open")
             destination = self._lane.destination
             self._session = self._target_of(destination.remote).open(destination, stopped, self._patience)
+            self._patience.in_session = True
             self._let_go_at = time.monotonic() + HOLD_S
             self._confirm_at = 0.0
             self._asked = False
@@ -186,6 +189,7 @@ class _Hold:
             if self._session is not None:
                 self._session.close()
                 self._session = None
+                self._patience.in_session = False
             while self._delivered:
                 push, _ = self._delivered.pop()
                 self._lane.done(push, abandoned=True)
@@ -280,7 +284,8 @@ def _push(pushes: Sequence[Push], hold: _Hold, spool: Open, config: Config) -> I
             begun = _Begun(push, time.monotonic())
             task = push.task
             log("push.started", task_id=task.task_id, instance=task.destination.instance, path=task.destination.path,
-                size=task.upload.size, attempt=task.attempts + 1, client=task.upload.client)
+                size=task.upload.size, attempt=task.attempts + 1, client=task.upload.client,
+                traceparent=task.upload.traceparent)
             refusal = ceiling.refusal(task.upload) if ceiling else None
             if refusal is not None:
                 yield push, begun.outcome("not_allowed", refusal)
@@ -292,9 +297,29 @@ def _push(pushes: Sequence[Push], hold: _Hold, spool: Open, config: Config) -> I
             else:
                 delivery = delivery_of(task, config, ceiling)
                 parcels[task.task_id] = (begun, Parcel(
-                    delivery=delivery, source=source, before_rename=partial(_last_moment, push)))
+                    delivery=delivery, source=_Metered(source, push) if push.bulk else source,
+                    before_rename=partial(_last_moment, push)))
         while parcels:
             yield from _deliver(parcels, hold, config)
+
+
+class _Metered(io.FileIO):
+    """The bytes of a bulky file, which note in its push how far they were read. Whoever opened them closes them."""
+
+    def __init__(self, source: BinaryIO, push: Push) -> None:
+        super().__init__(source.fileno(), closefd=False)
+        self._push = push
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill the buffer from its start; return how much came."""
+        count = super().readinto(buffer)
+        self._push.sent_bytes += count or 0
+        return count
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a place: what comes is read from there."""
+        self._push.sent_bytes = super().seek(offset, whence)
+        return self._push.sent_bytes
 
 
 def _unread(begun: _Begun, error: CourierError | OSError) -> PushOutcome:

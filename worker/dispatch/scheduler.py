@@ -93,10 +93,10 @@ class Lanes:
         """Lanes that hold claimed tasks or runners."""
         return list(self._active.values())
 
-    def note_down(self, destination: Destination, code: str, until: float) -> list[Task]:
+    def note_down(self, destination: Destination, code: str, until: float, message: str = "") -> list[Task]:
         """Remember that the instance is down; return the claimed tasks that were not begun."""
         lane = self._lane(destination)
-        self.health.note_down(lane, code, until)
+        self.health.note_down(lane, code, until, message)
         return lane.hand_back()
 
     def next_look_in_s(self, now: float) -> float | None:
@@ -291,6 +291,11 @@ class Lanes:
         """Have what is still being pushed end before its rename."""
         for lane in self._active.values():
             lane.stop()
+
+    @property
+    def crew(self) -> Crew:
+        """The threads that empty the lanes."""
+        return self._crew
 
     @property
     def runners(self) -> int:

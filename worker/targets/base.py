@@ -23,6 +23,8 @@ class Patience:
     limit_s: float = math.inf
     #: Since when an answer has been waited for, on the monotonic clock; None while none is.
     still_since: float | None = None
+    #: The thread holds a session to an instance.
+    in_session: bool = False
     #: The last push or sweep ended without an answer.
     silent: bool = False
     #: What last ended without an answer was given less time than its remote's own: by the limit that held for it, which

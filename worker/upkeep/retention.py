@@ -36,6 +36,9 @@ _LATEST: Final = 2
 _LANES_AT_ONCE: Final = 200
 #: For how long it can be asked what became of a command.
 _ANSWERS_S: Final = 3600.0
+#: Actions in the audit list of a shard, and those that are forgotten in one turn.
+_ACTIONS_KEPT: Final = 100_000
+_ACTIONS: Final = 2000
 #: Between two looks at what has grown old.
 _CLEAR_EVERY_S: Final = 5.0
 #: Between two checkpoints that shrink the write-ahead log.
@@ -137,11 +140,13 @@ class Upkeep:
         if cleared:
             log("queue.cleared", tasks=cleared)
         self._queue.forget_answers(now - _ANSWERS_S)
+        actions = self._queue.forget_actions(now - keep.delivered_s, _ACTIONS_KEPT, _ACTIONS)
         events = self._config.events
         forgotten = self._queue.forget_events(now - events.keep_s, events.keep_most, _EVENTS)
         dropped = self._drop_dead_letters(now - keep.failed_s) if keep.failed_s else 0
         released = self._queue.release_late(now + _LATEST * self._config.retry.max_delay_s, _SLICE)
-        return max(cleared, dropped, released, self._give_up(now)) == _SLICE or forgotten == _EVENTS
+        return max(cleared, dropped, released, self._give_up(now)) == _SLICE or (
+            forgotten == _EVENTS or actions == _ACTIONS)
 
     def _drop_dead_letters(self, before: float) -> int:
         tasks = self._queue.old_dead_letters(before, _SLICE)
@@ -150,7 +155,8 @@ class Upkeep:
             self.unspooling = True
         for task in tasks:
             log("task.expired", task_id=task.task_id, instance=task.destination.instance, path=task.destination.path,
-                size=task.upload.size, code=task.error_code, client=task.upload.client)
+                size=task.upload.size, code=task.error_code, client=task.upload.client,
+                traceparent=task.upload.traceparent)
         return len(tasks)
 
     def _give_up(self, now: float) -> int:
@@ -170,7 +176,8 @@ class Upkeep:
             for task in tasks:
                 log("push.failed", task_id=task.task_id, instance=task.destination.instance, code="gave_up",
                     path=task.destination.path, attempt=task.attempts, detail=lane.down_code,
-                    client=task.upload.client)
+                    client=task.upload.client,
+                traceparent=task.upload.traceparent)
             given_up = max(given_up, min(_SLICE, len(tasks)))
         return given_up
 

@@ -7,14 +7,17 @@ from collections.abc import Collection, Container, Sequence
 from typing import Final
 
 from daemon import failpoints
+from daemon.model.counters import UPLOAD_BYTES, UPLOADS, Key, finished
 from daemon.model.task import FINISHED, State
 from daemon.model.upload import Upload
 from daemon.task_queue.sqlite import numbers
 from daemon.task_queue.sqlite.base import QueueBase
 from daemon.task_queue.sqlite.batches import chunks
+from daemon.task_queue.sqlite.counters import count
 from daemon.task_queue.sqlite.schema import OUTAGE, TABLE, key_row
 from daemon.task_queue.values import Put, PutOutcome
 
+_SUPERSEDED: Final = finished(State.SUPERSEDED)
 _ROW: Final = f"(?, ?, ?, ?, ?, ?, ?, ?, ? - {OUTAGE}, ?, ?)"
 
 
@@ -55,6 +58,8 @@ class QueueAppend(QueueBase):
         for some in chunks(list(fresh.values())):
             _insert(connection, some, set() if supersede else _behind(connection, some), now)
         replaced = _supersede(connection, fresh.values(), now) if supersede else {}
+        if fresh:
+            count(connection, _counted(fresh.values(), sum(map(len, replaced.values()))))
         return [earlier or Put(PutOutcome.ACCEPTED, upload.task_id, replaced.get(upload.task_id, {}))
                 for upload, earlier in zip(uploads, found, strict=True)]
 
@@ -79,6 +84,11 @@ class QueueAppend(QueueBase):
         if row is not None and row[0] in FINISHED:
             return True
         return row is not None if self._spool is None else self._spool.holds(upload.destination.bucket, task_id)
+
+
+def _counted(uploads: Collection[Upload], superseded: int) -> dict[Key, float]:
+    grown: dict[Key, float] = {UPLOADS: len(uploads), UPLOAD_BYTES: sum(upload.size for upload in uploads)}
+    return grown | {_SUPERSEDED: superseded} if superseded else grown
 
 
 def _already_there(connection: sqlite3.Connection, uploads: Collection[Upload]) -> set[str]:

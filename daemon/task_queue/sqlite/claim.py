@@ -1,16 +1,28 @@
 """Working off a shard's queue: claim, settle, hand back. Only for the worker that holds the shard's lock."""
 
+import json
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from daemon import failpoints
 from daemon.errors import QueueFault
-from daemon.model.task import State, Task
+from daemon.model.counters import (
+    DELIVERED_BYTES,
+    END_TO_END_SECONDS,
+    PUSH_SECONDS,
+    Key,
+    attempts,
+    finished,
+    observed,
+)
+from daemon.model.task import OUTCOMES, State, Task
 from daemon.task_queue.sqlite.base import COLUMNS, QueueBase, decode, decode_all
 from daemon.task_queue.sqlite.batches import chunks, values
+from daemon.task_queue.sqlite.counters import count
 from daemon.task_queue.sqlite.history import APPENDED, to_json
 from daemon.task_queue.sqlite.schema import TABLE
 from daemon.task_queue.values import BULK_BYTES, Settled, Settlement
@@ -22,6 +34,7 @@ _GRANTED: Final = {
 }
 #: States of a task that is still to be pushed.
 _OPEN: Final = frozenset({State.QUEUED, State.PUSHING, State.DEFERRED})
+_SUPERSEDED: Final = finished(State.SUPERSEDED)
 _OLDER_IS_OPEN: Final = (f"EXISTS (SELECT 1 FROM {TABLE} AS older"
                          " WHERE older.target = mine.target AND older.open = 1 AND older._id < mine._id)")
 _PART_IS_LEFT: Final = (f"EXISTS (SELECT 1 FROM {TABLE} AS other INDEXED BY tasks_left"
@@ -124,13 +137,14 @@ class QueueWork(QueueBase):
             asked = list(settlements)
             granted = [_grant(settlement, wishes.get(settlement.order)) for settlement in asked]
             otherwise = {after.order for before, after in zip(asked, granted, strict=True) if after is not before}
-            for some in chunks(granted):
-                _write_down(connection, some, now)
+            written = sum(_write_down(connection, some, now) for some in chunks(granted))
             waiting = [s.order for s in granted if s.state in {State.QUEUED, State.DEFERRED}] if supersede else []
             superseded = [order for order in waiting if connection.execute(
                 f"UPDATE {TABLE} SET status = 6, due_at = NULL, error_code = NULL,"
                 " error_message = 'A newer upload replaced it.'"
                 f" WHERE _id = ? AND status IN (1, 3) AND {_NEWER_EXISTS}", (order,)).rowcount]
+            settled = granted if written == len(granted) else _those_written(connection, granted, now)
+            count(connection, _counted(settled, len(superseded), now))
         failpoints.reach("queue.settled")
         wished = {s.order: s.state for s in granted if s.order in otherwise}
         return Settled(superseded=frozenset(superseded),
@@ -152,10 +166,12 @@ class QueueWork(QueueBase):
             connection.execute(
                 f"UPDATE {TABLE} SET behind = 0 WHERE _id IN ("
                 f" SELECT _id FROM {TABLE} AS mine INDEXED BY tasks_behind WHERE behind = 1 AND NOT {_OLDER_IS_OPEN})")
-            return int(connection.execute(
+            left = connection.execute(
                 f"UPDATE {TABLE} SET status = CASE WHEN wish IS NOT NULL THEN wish"
                 f" WHEN ? AND {_NEWER_EXISTS} THEN 6 ELSE 1 END, wish = NULL, part = 1, updated_at = ?"
-                " WHERE status = 2", (supersede, time.time())).rowcount)
+                " WHERE status = 2 RETURNING status", (supersede, time.time())).fetchall()
+            count(connection, Counter(finished(State(status)) for (status,) in left if status in OUTCOMES))
+        return len(left)
 
     def promote_due(self, now: float, limit: int) -> int:
         """Queue again up to `limit` deferred tasks whose time has come; return how many."""
@@ -188,17 +204,53 @@ class QueueWork(QueueBase):
                 (value, limit)).rowcount)
 
 
-def _write_down(connection: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> None:
+def _write_down(connection: sqlite3.Connection, settlements: Sequence[Settlement], now: float) -> int:
+    """Write settlements into the rows of tasks that are being pushed; return how many."""
     rows = [(s.order, s.state, s.state in _OPEN, s.attempts, s.error_code, s.error_message, s.due_at, s.spooled, s.part,
              s.ageless_s, to_json(s.attempt)) for s in settlements]
-    connection.execute(
+    return connection.execute(
         f"UPDATE {TABLE} SET status = column2, open = column3, attempts = coalesce(column4, attempts),"
         " error_code = column5, error_message = column6, due_at = column7, spooled = column8,"
         " part = coalesce(column9, part), outrun = outrun OR (column5 IS 'order_unknown' AND NOT column3),"
         " recheck = recheck AND column2 IN (1, 3), wish = NULL, age_base = age_base + column10,"
         f" history = {APPENDED.format('column11')}, updated_at = ?"
         f" FROM ({values(len(rows), 11)}) WHERE _id = column1 AND status = 2",
-        [now, *(value for row in rows for value in row)])
+        [now, *(value for row in rows for value in row)]).rowcount
+
+
+def _those_written(
+    connection: sqlite3.Connection, settlements: Sequence[Settlement], now: float,
+) -> list[Settlement]:
+    """Those whose tasks were being pushed: others may be settled already, or gone."""
+    orders = {order for (order,) in connection.execute(
+        f"SELECT _id FROM {TABLE} WHERE _id IN (SELECT value FROM json_each(?)) AND updated_at = ?",
+        (json.dumps([settlement.order for settlement in settlements]), now))}
+    return [settlement for settlement in settlements if settlement.order in orders]
+
+
+def _counted(settlements: Sequence[Settlement], superseded: int, now: float) -> dict[Key, float]:
+    """What counters grow by when these are settled."""
+    grown: dict[Key, float] = {}
+    pushed: list[float] = []
+    delivered: list[float] = []
+    size_bytes = 0
+    ends = Counter([(s.state, s.attempt and (s.attempt.code or "")) for s in settlements])
+    for (state, code), number in ends.items():
+        if code is not None:
+            grown[attempts(state.label, code)] = number
+        if state in OUTCOMES:
+            grown[finished(state)] = grown.get(finished(state), 0) + number
+    if superseded:
+        grown[_SUPERSEDED] = grown.get(_SUPERSEDED, 0) + superseded
+    for settlement in settlements:
+        if settlement.attempt is not None:
+            pushed.append(settlement.attempt.duration_s)
+        if settlement.state is State.DELIVERED and settlement.upload is not None:
+            size_bytes += settlement.upload.size
+            delivered.append(max(0.0, now - settlement.upload.created_at))
+    if size_bytes:
+        grown[DELIVERED_BYTES] = size_bytes
+    return {**grown, **observed(PUSH_SECONDS, pushed), **observed(END_TO_END_SECONDS, delivered)}
 
 
 def _decode_or_fail(connection: sqlite3.Connection, row: Sequence[Any]) -> Task | None:
@@ -208,6 +260,7 @@ def _decode_or_fail(connection: sqlite3.Connection, row: Sequence[Any]) -> Task 
         connection.execute(
             f"UPDATE {TABLE} SET status = 9, error_code = 'invalid_row', error_message = ? WHERE _id = ?",
             (f"The row is damaged: {error}", row[0]))
+        count(connection, {finished(State.FAILED): 1})
         return None
 
 

@@ -2,14 +2,19 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from daemon.errors import QueueFault
-from daemon.model.task import State, Task
-from daemon.model.upload import END_OF_TIME_S, first_id_of
+from daemon.model.counters import Key, finished
+from daemon.model.task import OUTCOMES, State, Task
+from daemon.model.upload import first_id_of
+from daemon.task_queue.sqlite import audit
 from daemon.task_queue.sqlite.base import COLUMNS, TASK_ID, QueueBase, decode_all
+from daemon.task_queue.sqlite.counters import count
 from daemon.task_queue.sqlite.schema import OUTAGE, TABLE, index_for
+from daemon.task_queue.sqlite.selection import selection_in
 from daemon.task_queue.values import Change, Command, CommandAnswer, Selection
 
 
@@ -21,12 +26,15 @@ class QueueCommands(QueueBase):
 
         Raises QueueFault, also when the database was replaced meanwhile.
         """
+        asked, now = list(commands), time.time()
         with self.write(self.durable, "queue.commit") as connection:
+            actions = audit.record(connection, asked, now)
             numbers = [int(connection.execute(
-                "INSERT INTO commands (verb, task_id, filter, force, asked_at, asked_by) VALUES (?, ?, ?, ?, ?, ?)"
-                " RETURNING id",
+                "INSERT INTO commands (verb, task_id, filter, force, asked_at, asked_by, action)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id",
                 (c.verb, c.task_id, json.dumps(asdict(c.selection)) if c.selection else None, c.force,
-                 c.asked_at or time.time(), c.asked_by)).fetchone()[0]) for c in commands]
+                 c.asked_at or now, c.asked_by, action)).fetchone()[0])
+                for c, action in zip(asked, actions, strict=True)]
         if self.replaced():
             raise QueueFault("queue_failed", f"The database of shard {self.shard} was replaced just now; ask again.")
         return numbers
@@ -87,6 +95,7 @@ class QueueCommands(QueueBase):
         """
         now = time.time()
         changed = 0
+        finishing: Counter[Key] = Counter()
         with self.write(self.durable, "queue.settle") as connection:
             for change in changes:
                 task = change.task
@@ -98,17 +107,23 @@ class QueueCommands(QueueBase):
                 if change.anew:
                     order = connection.execute("UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = ? RETURNING seq",
                                                (TABLE,)).fetchone()[0]
-                changed += connection.execute(
+                done = connection.execute(
                     f"UPDATE {TABLE} SET _id = ?, status = ?, updated_at = ?, due_at = NULL, outrun = outrun AND NOT ?,"
                     " attempts = CASE WHEN status = 9 THEN 0 ELSE attempts END,"
                     f" age_base = CASE WHEN status = 9 THEN ? - {OUTAGE} ELSE age_base END"
                     " WHERE _id = ? AND status = ?",
                     (order, change.state, now, change.anew, now, *task.destination.clocks, task.order, task.state),
                 ).rowcount
+                changed += done
+                if done and change.state in OUTCOMES:
+                    finishing[finished(change.state)] += 1
+            count(connection, finishing)
             connection.executemany(
                 "UPDATE commands SET changed = changed + ?, refused = refused + ?, reason = coalesce(reason, ?),"
                 " done_at = CASE WHEN ? THEN ? END WHERE id = ?",
                 [(a.changed, a.refused, a.reason, a.done, now, a.number) for a in answers])
+            if answers:
+                audit.note_answers(connection, answers, now)
         return changed
 
     def forget_answers(self, before: float) -> None:
@@ -124,17 +139,3 @@ def _command(number: int, verb: str, task_id: str | None, text: str | None, forc
                        selection=None if text is None else selection_in(text))
     except (ValueError, TypeError, KeyError):
         return Command(number=number, verb="", asked_by=by)
-
-
-def selection_in(text: str) -> Selection:
-    """The selection that a command's row has as JSON. Raises ValueError, TypeError or KeyError when it has none."""
-    values = json.loads(text)
-    found = Selection(**{**values, "states": tuple(State(state) for state in values["states"])})
-    if not (isinstance(found.instance_key, str | None) and isinstance(found.client, str | None)
-            and _is_number(found.accepted_before, END_OF_TIME_S) and _is_number(found.up_to_order, 2**63)):
-        raise ValueError("the selection is not what it should be")
-    return found
-
-
-def _is_number(value: object, end: int) -> bool:
-    return value is None or (isinstance(value, int | float) and 0 <= value < end)

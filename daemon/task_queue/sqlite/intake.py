@@ -17,13 +17,19 @@ from daemon.state.pulse import Pulse
 from daemon.task_queue.capabilities import Bytes
 from daemon.task_queue.sqlite.queue import SqliteQueue
 from daemon.task_queue.values import (
+    MOST_LOOKED_AT,
+    ActionRecord,
     Command,
     CommandAnswer,
+    Counter,
+    FoundTasks,
     Happened,
     Notice,
     NoticeState,
     Position,
     Put,
+    Standing,
+    TaskQuestion,
     Total,
     WebhookStanding,
 )
@@ -117,6 +123,42 @@ class SqliteIntake:
     def instance_keys(self, after: str, limit: int) -> list[str]:
         """Up to `limit` instances that have tasks, in the order of their keys from `after` on. Raises QueueFault."""
         return self._current().instance_keys(after, limit)
+
+    def search(
+        self, question: TaskQuestion, before: str | None, limit: int, most: int = MOST_LOOKED_AT,
+    ) -> FoundTasks:
+        """Up to `limit` tasks, newest id first, with ids under `before`, among about `most`. Raises QueueFault."""
+        return self._current().search(question, before, limit, most)
+
+    def busiest(self, limit: int) -> tuple[int, list[str]]:
+        """How many instances have tasks that are not finished, and those with most. Raises QueueFault."""
+        return self._current().busiest(limit)
+
+    def ranked(self, limit: int, after: tuple[int, str] | None = None) -> tuple[int, list[tuple[str, int]]]:
+        """The same, with how many tasks wait, from a place in their order on. Raises QueueFault."""
+        return self._current().ranked(limit, after)
+
+    def standings(self, instance_keys: Sequence[str]) -> list[Standing]:
+        """How each of these instances stands, in the same order. Raises QueueFault."""
+        return self._current().standings(instance_keys)
+
+    def oldest_at(self) -> float | None:
+        """When the oldest task that is not finished was accepted, or None. Raises QueueFault."""
+        return self._current().oldest_at()
+
+    def ages(
+        self, instance_keys: Sequence[str], bounds_s: Sequence[float], now: float, most: int,
+    ) -> list[tuple[int, ...]]:
+        """For each of these instances, how many of its tasks are how old. Raises QueueFault."""
+        return self._current().ages(instance_keys, bounds_s, now, most)
+
+    def counters(self) -> list[Counter]:
+        """All sums that only grow. Raises QueueFault."""
+        return self._current().counters()
+
+    def actions(self, before: str | None, limit: int, by: str | None = None) -> list[ActionRecord]:
+        """Up to `limit` actions, newest first, with ids under `before`. Raises QueueFault."""
+        return self._current().actions(before, limit, by)
 
     # --- following ---------------------------------------------------------------------------------------
 

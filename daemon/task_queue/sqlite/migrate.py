@@ -6,24 +6,36 @@ copied in their order and recognised by their task ids, and deleted only when al
 
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from typing import Any, Final
 
+from daemon.model.counters import EVENTS
 from daemon.model.upload import bucket_of
+from daemon.task_queue.sqlite.audit import CLOSE
 from daemon.task_queue.sqlite.base import QueueBase
-from daemon.task_queue.sqlite.commands import selection_in
 from daemon.task_queue.sqlite.connect import BUSY_TIMEOUT_S
 from daemon.task_queue.sqlite.outbox import QueueOutbox
-from daemon.task_queue.sqlite.schema import OUTAGES, TABLE
+from daemon.task_queue.sqlite.schema import EPOCH_FACT, EVENTS_BEFORE, OUTAGES, TABLE
+from daemon.task_queue.sqlite.selection import selection_in
 
 #: Rows in one transaction.
 _CHUNK: Final = 5000
 #: Everything that a row holds but its order.
 _COLUMNS: Final = ("data, timestamp, status, task_id, instance, target, size, attempts, due_at, updated_at, error_code,"
                    " error_message, spooled, recheck, age_base, wish, outrun, behind, part, client, history")
-_COMMAND: Final = "verb, task_id, filter, force, asked_at, asked_by"
+_COMMAND: Final = "verb, task_id, filter, force, asked_at, asked_by, action"
+_ACTION: Final = "action_id, asked_at, asked_by, verb, what, tasks, changed, refused, done_at"
+_CLOSE_AT_HOME: Final = (
+    "UPDATE home.actions SET done_at = ? WHERE done_at IS NULL AND NOT EXISTS (SELECT 1 FROM home.commands"
+    " WHERE home.commands.action = home.actions.action_id AND home.commands.done_at IS NULL)")
+#: What two shards know of one action, together.
+_JOINED: Final = ("tasks = tasks + excluded.tasks, changed = changed + excluded.changed,"
+                  " refused = refused + excluded.refused, done_at = max(done_at, excluded.done_at)")
+#: The fact that says of which database, by its epoch, the sums have been taken over.
+_TAKEN_OVER: Final = "taken_over_"
 #: The seconds for which an instance's tasks had to be waited for, as one of two databases knows them.
 _WAITED: Final = (f"(SELECT {OUTAGES} FROM {{}}.outages"
                   " WHERE clock IN ('', substr(instance, 1, instr(instance, '/') - 1), instance))")
@@ -78,6 +90,7 @@ class QueueMoving(QueueOutbox):
                 connection.execute(
                     "DELETE FROM commands WHERE done_at IS NULL AND task_id IN"
                     f" (SELECT task_id FROM {TABLE} JOIN moving USING (instance))")
+                connection.execute(CLOSE, (time.time(),))
             deleted = _CHUNK
             while deleted == _CHUNK:
                 with _transaction(connection):
@@ -92,6 +105,35 @@ class QueueMoving(QueueOutbox):
             while notices := self.notices(standing.name, None, None, _CHUNK):
                 home.post(notices)
                 self.drop_notices([notice.message_id for notice in notices])
+
+    def hand_over(self, home: "QueueBase") -> None:
+        """Add what is counted here, and what people did, to what another shard has; nothing is left here.
+
+        However often it is cut off, nothing is added twice. Raises QueueFault.
+        """
+        with self._beside(home, []) as connection:
+            taken_over = f"{_TAKEN_OVER}{self.fact(EPOCH_FACT)}"
+            with _transaction(connection):
+                if connection.execute("INSERT OR IGNORE INTO home.facts VALUES (?, '1')", (taken_over,)).rowcount:
+                    self._add_sums(connection)
+            with _transaction(connection):
+                connection.execute("DELETE FROM main.counters")
+                connection.execute(f"INSERT INTO main.counters {EVENTS_BEFORE}", EVENTS)
+                connection.execute("DELETE FROM main.actions")
+
+    @staticmethod
+    def _add_sums(connection: sqlite3.Connection) -> None:
+        connection.execute(
+            "INSERT INTO home.counters SELECT name, labels, value FROM main.counters WHERE true"
+            " ON CONFLICT DO UPDATE SET value = value + excluded.value")
+        connection.execute(
+            "INSERT INTO home.counters SELECT ?, ?, seq FROM main.sqlite_sequence WHERE name = 'events' AND true"
+            " ON CONFLICT DO UPDATE SET value = value + excluded.value", EVENTS)
+        # Here nothing is done any more.
+        connection.execute(
+            f"INSERT INTO home.actions ({_ACTION}) SELECT {_ACTION} FROM main.actions WHERE true ORDER BY number"
+            f" ON CONFLICT (action_id) DO UPDATE SET {_JOINED}")
+        connection.execute(_CLOSE_AT_HOME, (time.time(),))
 
     def is_empty(self) -> bool:
         """True when the shard has no tasks."""
@@ -129,7 +171,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 def _copy_command(connection: sqlite3.Connection, command: tuple[Any, ...]) -> None:
     """Copy a command about a task that moves; one about many tasks for each instance that moves."""
-    verb, task_id, text, force, asked_at, asked_by = command
+    verb, task_id, text, force, asked_at, asked_by, action = command
     if text is None:
         known = connection.execute(f"SELECT 1 FROM main.{TABLE} JOIN moving USING (instance) WHERE task_id = ?",
                                    (task_id,)).fetchone()
@@ -145,7 +187,7 @@ def _copy_command(connection: sqlite3.Connection, command: tuple[Any, ...]) -> N
         newest = _newest_moved(connection, instance_key, selection.up_to_order)
         if selection.instance_key in {None, instance_key} and newest is not None:
             narrowed = json.dumps(asdict(replace(selection, instance_key=instance_key, up_to_order=newest)))
-            _ask_once(connection, (verb, None, narrowed, force, asked_at, asked_by))
+            _ask_once(connection, (verb, None, narrowed, force, asked_at, asked_by, action))
 
 
 def _newest_moved(connection: sqlite3.Connection, instance_key: str, up_to_order: int | None) -> int | None:
@@ -158,10 +200,15 @@ def _newest_moved(connection: sqlite3.Connection, instance_key: str, up_to_order
 
 
 def _ask_once(connection: sqlite3.Connection, command: tuple[Any, ...]) -> None:
-    """Ask it in the new shard, unless a migration that was cut off has done so."""
-    verb, task_id, text, _, asked_at, asked_by = command
+    """Ask it in the new shard, unless a migration that was cut off has done so; its action has a part there, too."""
+    verb, task_id, text, _, asked_at, asked_by, action = command
     connection.execute(
-        f"INSERT INTO home.commands ({_COMMAND}) SELECT ?, ?, ?, ?, ?, ? WHERE NOT EXISTS ("
+        f"INSERT INTO home.commands ({_COMMAND}) SELECT ?, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS ("
         " SELECT 1 FROM home.commands"
         " WHERE verb = ? AND task_id IS ? AND filter IS ? AND asked_at = ? AND asked_by = ?)",
         (*command, verb, task_id, text, asked_at, asked_by))
+    # Its tasks are counted where they were asked for.
+    connection.execute(
+        "INSERT INTO home.actions (action_id, asked_at, asked_by, verb, what, tasks)"
+        " SELECT action_id, asked_at, asked_by, verb, what, 0 FROM main.actions WHERE action_id = ?"
+        " ON CONFLICT (action_id) DO UPDATE SET done_at = NULL", (action,))

@@ -9,7 +9,9 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from daemon.model.counters import EVENTS
 from daemon.state.boot import boot_id
+from daemon.task_queue.sqlite.counters import count
 
 #: The facts that say at which boot numbers were left out last, and the last number of each stretch of them.
 BOOT_FACT: Final = "numbers_boot"
@@ -34,6 +36,7 @@ def leave_out(connection: sqlite3.Connection, *, in_any_case: bool = False) -> N
     # SQLite has no row for a table in which nothing ever was, durably.
     if not connection.execute("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'events'", (LEFT_OUT,)).rowcount:
         connection.execute("INSERT INTO sqlite_sequence VALUES ('events', ?)", (LEFT_OUT,))
+    count(connection, {EVENTS: -LEFT_OUT})
     ends = [*read_ends(_fact(connection, LEFT_OUT_FACT)),
             connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()[0]]
     connection.execute(_REMEMBER, (LEFT_OUT_FACT, " ".join(map(str, ends[-_MOST_STRETCHES:]))))

@@ -6,13 +6,16 @@ delivered or given up, and for a while after that.
 
 import re
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
 from daemon import failpoints
 from daemon.errors import QueueFault
+from daemon.model.counters import Key, webhook_attempts
 from daemon.model.upload import END_OF_TIME_S
 from daemon.task_queue.sqlite.base import is_told
+from daemon.task_queue.sqlite.counters import count
 from daemon.task_queue.sqlite.events import QueueEvents, event_of
 from daemon.task_queue.sqlite.schema import CURSOR_FACT
 from daemon.task_queue.values import (
@@ -33,6 +36,9 @@ _STANDING: Final = ("name, pending, delivered, failed, disabled_at, disabled_why
 _WORD: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _PENDING: Final = int(NoticeState.PENDING)
 _FAILED: Final = int(NoticeState.FAILED)
+#: How a try ended that leaves a notice in a state.
+_OUTCOMES: Final = {
+    NoticeState.PENDING: "deferred", NoticeState.DELIVERED: "delivered", NoticeState.FAILED: "failed"}
 
 
 class QueueOutbox(QueueEvents):
@@ -161,15 +167,17 @@ class QueueOutbox(QueueEvents):
     def settle_notices(self, results: Sequence[NoticeResult], now: float) -> None:
         """Record what became of tries to send notices, all or none, durably."""
         with self.write(self.durable, "outbox.settle") as connection:
+            told: Counter[Key] = Counter()
             for result in results:
                 notice = result.notice
-                connection.execute(
+                told[webhook_attempts(_OUTCOMES[result.state])] += connection.execute(
                     "UPDATE outbox SET state = ?, attempts = attempts + 1, due_at = ?, updated_at = ?, status = ?,"
                     " detail = ? WHERE message_id = ? AND state = ? AND attempts = ?",
                     (result.state, result.due_at, now, result.status, result.detail, notice.message_id, _PENDING,
-                     notice.attempts))
+                     notice.attempts)).rowcount
                 connection.execute("UPDATE webhooks SET last_at = ?, last_status = ?, last_detail = ? WHERE name = ?",
                                    (now, result.status, result.detail, notice.webhook))
+            count(connection, +told)
         failpoints.reach("outbox.settled")
 
     def give_up_notices(self, webhook: str, keep_most: int, limit: int, why: str) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from daemon.model.task import FINISHED, State, Task
+from daemon.model.task import FINISHED, PENDING, State, Task
 from daemon.model.upload import Destination, Upload
 from daemon.task_queue.sqlite.base import COLUMNS, NEWER, TASK_ID, QueueBase, decode, decode_all
 from daemon.task_queue.sqlite.batches import chunks, values
@@ -100,6 +100,19 @@ class QueueReads(QueueBase):
         rows = self.read(f"SELECT instance, count(*) OVER () FROM tally WHERE status IN ({_numbers(_UNFINISHED)})"
                          " AND tasks > 0 GROUP BY instance ORDER BY sum(tasks) DESC, instance LIMIT ?", (limit,))
         return rows[0][1] if rows else 0, [instance for instance, _ in rows]
+
+    def ranked(self, limit: int, after: tuple[int, str] | None = None) -> tuple[int, list[tuple[str, int]]]:
+        """How many instances have tasks that are not finished, and up to `limit` of these, with how many tasks wait.
+
+        Those with most that wait come first, then the order is that of their keys; `after` is a place in it.
+        """
+        number, key = after or (2**62, "")
+        rows = self.read(
+            f"SELECT instance, sum(iif(status IN ({_numbers(PENDING)}), tasks, 0)) AS waiting, count(*) OVER ()"
+            f" FROM tally WHERE status IN ({_numbers(_UNFINISHED)}) AND tasks > 0 GROUP BY instance"
+            " HAVING waiting < ? OR waiting = ? AND instance > ? ORDER BY waiting DESC, instance LIMIT ?",
+            (number, number, key, limit))
+        return rows[0][2] if rows else 0, [(instance, waiting) for instance, waiting, _ in rows]
 
     def instance_keys(self, after: str, limit: int) -> list[str]:
         """Up to `limit` instances that have tasks, finished ones too, in the order of their keys from `after` on."""

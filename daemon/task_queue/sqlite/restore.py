@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from daemon.errors import QueueFault
+from daemon.model.counters import finished
 from daemon.model.names import is_client
-from daemon.model.task import FINISHED, State
+from daemon.model.task import FINISHED, OUTCOMES, State
 from daemon.model.upload import Upload
 from daemon.task_queue.doctor import Restored, Row
 from daemon.task_queue.sqlite.base import COLUMNS, COMPLETE_FACT, NEWER, QueueBase, decode_or_none, is_told
+from daemon.task_queue.sqlite.counters import count
 from daemon.task_queue.sqlite.schema import OUTAGE, TABLE, key_row
 
 _COUNTS: Final = f"SELECT status, instance, count(*), sum(size) FROM {TABLE} GROUP BY status, instance"
@@ -53,7 +55,7 @@ class QueueRestore(QueueBase):
             if found != "ok":
                 raise QueueFault("queue_damaged", f"The queue's database: {found}.")
         for table in (TABLE, "keys", "tally", "clients", "commands", "outages", "facts", "events", "outbox",
-                      "webhooks"):
+                      "webhooks", "counters", "actions"):
             self.read(f"SELECT * FROM {table} LIMIT 1")
         self.read(f"SELECT * FROM {TABLE} ORDER BY _id DESC LIMIT 1")
 
@@ -96,10 +98,11 @@ class QueueRestore(QueueBase):
         if newer:
             _put_behind(connection, [row[0] for row in newer])
         elif supersede:
-            connection.execute(
+            replaced = connection.execute(
                 f"UPDATE {TABLE} SET status = 6, updated_at = ?, error_message = ?, due_at = NULL"
                 " WHERE target = ? AND _id < ? AND status IN (1, 3)",
-                (now, f"Replaced by {upload.task_id}.", target, order))
+                (now, f"Replaced by {upload.task_id}.", target, order)).rowcount
+            count(connection, {finished(State.SUPERSEDED): replaced} if replaced else {})
         return Restored.DONE
 
     # --- rows that are wrong -----------------------------------------------------------------------------
@@ -107,9 +110,11 @@ class QueueRestore(QueueBase):
     def bury(self, order: int, state: int, code: str, message: str) -> bool:
         """Make a dead letter of a row that is in `state`, durably; False when it has left that state."""
         with self.write(self.durable, "queue.settle") as connection:
-            return connection.execute(
+            buried = connection.execute(
                 f"UPDATE {TABLE} SET status = 9, error_code = ?, error_message = ?, due_at = NULL, updated_at = ?"
-                " WHERE _id = ? AND status = ?", (code, message, time.time(), order, state)).rowcount == 1
+                " WHERE _id = ? AND status = ?", (code, message, time.time(), order, state)).rowcount
+            count(connection, {finished(State.FAILED): 1} if buried else {})
+        return bool(buried)
 
     def stop(self, order: int, state: int, stopped: State, message: str) -> bool:
         """Believe the name of a file that says of a waiting upload that it was `stopped`: failed, or held. Durable.
@@ -117,10 +122,12 @@ class QueueRestore(QueueBase):
         False when the row has left `state`. A newer upload to its path may have been delivered and forgotten.
         """
         with self.write(self.durable, "queue.settle") as connection:
-            return connection.execute(
+            done = connection.execute(
                 f"UPDATE {TABLE} SET status = ?, error_code = 'order_unknown', error_message = ?, outrun = 1,"
                 " due_at = NULL, updated_at = ? WHERE _id = ? AND status = ?",
-                (stopped, message, time.time(), order, state)).rowcount == 1
+                (stopped, message, time.time(), order, state)).rowcount
+            count(connection, {finished(stopped): 1} if done and stopped in OUTCOMES else {})
+        return bool(done)
 
     def note_spooled(self, order: int) -> None:
         """Remember that the bytes of a finished task are in the spool after all."""

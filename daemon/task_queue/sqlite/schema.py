@@ -36,6 +36,11 @@ A key in `keys` is bound to its instance and its client (`Upload.scoped_key`), a
     outbox_due      which message to this webhook is to be sent next
     outbox_by_state pages for people, and the oldest of a state
 
+`counters` has what is counted for good (`daemon.model.counters`), written once for each transaction. Changes of states
+are not counted there: their number is that of the last event, with what `counters` has under that name, which makes up
+for numbers that were left out. `actions` has what people did, `action` of a command says which of these it is a part
+of; `commands_of_action` is asked whether there is more of one to do.
+
 `history` has the last attempts of a task, as JSON. `events` says when which task came into which state: each change is
 written by triggers, in the transaction that makes it. A number there is never given twice.
 """
@@ -192,6 +197,20 @@ CREATE_OUTBOX: Final = (
     f" {_COUNT_NOTICE.format('OLD', '-')}; END",
 )
 
+ACTION: Final = "action TEXT"
+#: What makes events count from now on, as rows of `counters`; the parameters are their name and labels.
+EVENTS_BEFORE: Final = "SELECT ?, ?, -seq FROM main.sqlite_sequence WHERE name = 'events'"
+#: Sums that only grow, and what people did.
+CREATE_COUNTERS: Final = (
+    "CREATE TABLE IF NOT EXISTS counters (name TEXT, labels TEXT, value REAL NOT NULL, PRIMARY KEY (name, labels))"
+    " WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS actions (number INTEGER PRIMARY KEY, action_id TEXT NOT NULL UNIQUE,"
+    " asked_at REAL NOT NULL, asked_by TEXT NOT NULL, verb TEXT NOT NULL, what TEXT NOT NULL, tasks INTEGER NOT NULL,"
+    " changed INTEGER NOT NULL DEFAULT 0, refused INTEGER NOT NULL DEFAULT 0, done_at REAL)",
+    "CREATE INDEX IF NOT EXISTS actions_by_name ON actions (asked_by, action_id)",
+    "CREATE INDEX IF NOT EXISTS commands_of_action ON commands (action) WHERE done_at IS NULL",
+)
+
 _WITH_KEYS: Final = f"{_CREATE_TASKS}{'; '.join(CREATE_KEYS)};"
 _LAST_COLUMN: Final = "part INTEGER NOT NULL DEFAULT 0"
 #: As SQLite writes it down when a column is added.
@@ -199,9 +218,13 @@ _WITH_CLIENTS: Final = (_WITH_KEYS.replace(f"{_LAST_COLUMN})", f"{_LAST_COLUMN},
                         + f"{'; '.join(CREATE_CLIENTS)};")
 _WITH_EVENTS: Final = (_WITH_CLIENTS.replace(f"{_LAST_COLUMN}, {CLIENT})", f"{_LAST_COLUMN}, {CLIENT}, {HISTORY})")
                        + f"{'; '.join((*CREATE_EVENTS, *CREATE_OUTBOX))};")
+_LAST_OF_COMMANDS: Final = "reason TEXT, done_at REAL"
+_WITH_COUNTERS: Final = (_WITH_EVENTS.replace(f"{_LAST_OF_COMMANDS})", f"{_LAST_OF_COMMANDS}, {ACTION})")
+                         + f"{'; '.join(CREATE_COUNTERS)};")
 #: What a database of each version is made of. What an older one was stays as it is for good. A new one begins as
 #: version 1, and `versions` leads it on.
-SCHEMAS: Final[Mapping[int, str]] = {1: _CREATE_TASKS, 2: _WITH_KEYS, 3: _WITH_CLIENTS, 4: _WITH_EVENTS}
+SCHEMAS: Final[Mapping[int, str]] = {
+    1: _CREATE_TASKS, 2: _WITH_KEYS, 3: _WITH_CLIENTS, 4: _WITH_EVENTS, 5: _WITH_COUNTERS}
 
 
 def key_row(upload: Upload) -> tuple[str, str | None, str, str]:

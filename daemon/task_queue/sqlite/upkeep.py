@@ -5,9 +5,11 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final
 
+from daemon.model.counters import finished
 from daemon.model.task import State, Task
 from daemon.task_queue.sqlite.base import COLUMNS, QueueBase, decode_all, decode_or_none
 from daemon.task_queue.sqlite.connect import BUSY_TIMEOUT_S
+from daemon.task_queue.sqlite.counters import count
 from daemon.task_queue.sqlite.schema import TABLE
 from daemon.task_queue.values import BULK_BYTES
 
@@ -143,10 +145,12 @@ class QueueUpkeep(QueueBase):
     def give_up(self, tasks: Iterable[Task], message: str) -> None:
         """Make dead letters of waiting tasks that were never tried for themselves, durably."""
         with self.write(self.durable, "queue.settle") as connection:
-            connection.executemany(
+            given_up = connection.executemany(
                 f"UPDATE {TABLE} SET status = 9, error_code = 'gave_up', error_message = ?, due_at = NULL,"
                 " updated_at = ? WHERE _id = ? AND status IN (1, 3)",
-                [(message, time.time(), task.order) for task in tasks])
+                [(message, time.time(), task.order) for task in tasks]).rowcount
+            if given_up > 0:
+                count(connection, {finished(State.FAILED): given_up})
 
     def old_dead_letters(self, before: float, limit: int) -> list[Task]:
         """Dead letters that failed before that time, oldest first."""

@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from typing import Final
 
 from daemon.errors import QueueFault
+from daemon.model.counters import EVENTS
 from daemon.model.upload import Upload
 from daemon.state.layout import Layout
 from daemon.task_queue.sqlite import numbers
@@ -18,12 +19,15 @@ from daemon.task_queue.sqlite.faults import faults
 from daemon.task_queue.sqlite.form import require_form, version_of
 from daemon.task_queue.sqlite.inspection import what_is_foreign
 from daemon.task_queue.sqlite.schema import (
+    ACTION,
     CLIENT,
     CREATE_CLIENTS,
+    CREATE_COUNTERS,
     CREATE_EVENTS,
     CREATE_KEYS,
     CREATE_OUTBOX,
     EPOCH_FACT,
+    EVENTS_BEFORE,
     HISTORY,
     TABLE,
     key_row,
@@ -68,8 +72,17 @@ def _keep_what_happened(connection: sqlite3.Connection) -> None:
     numbers.begin(connection)
 
 
+def _count_for_good(connection: sqlite3.Connection) -> None:
+    """4 to 5: what is done is counted, and what people ask is kept. All sums begin with nothing."""
+    connection.execute(f"ALTER TABLE commands ADD COLUMN {ACTION}")
+    for statement in CREATE_COUNTERS:
+        connection.execute(statement)
+    connection.execute(f"INSERT INTO counters {EVENTS_BEFORE}", EVENTS)
+
+
 #: What leads from each version to the next. A step stays as it is for good.
-STEPS: Final[Mapping[int, Step]] = {1: _keep_keys_beside_tasks, 2: _tell_clients_apart, 3: _keep_what_happened}
+STEPS: Final[Mapping[int, Step]] = {
+    1: _keep_keys_beside_tasks, 2: _tell_clients_apart, 3: _keep_what_happened, 4: _count_for_good}
 #: The version that this program works with.
 SCHEMA_VERSION: Final = len(STEPS) + 1
 

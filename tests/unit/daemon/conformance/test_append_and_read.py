@@ -253,6 +253,18 @@ def test_busiest_instances_are_those_with_most_tasks_that_are_not_finished(queue
     assert queue.busiest(9)[1][2:] == ["local/default/c3"]
 
 
+def test_instances_are_ranked_by_what_waits_and_read_from_any_place_on(queue: TaskQueue) -> None:
+    """Dead letters wait for a person: who has these alone comes last. Of equal ones the names decide."""
+    accept(queue, an_upload(instance="c1"), an_upload("/a", instance="c2"), an_upload("/b", instance="c2"), an_upload(instance="c3"))
+    bring(queue, an_upload("/b", instance="c4"), State.FAILED)
+    bring(queue, an_upload("/b", instance="c5"), State.DELIVERED)
+    ranks = [("local/default/c2", 2), ("local/default/c1", 1), ("local/default/c3", 1), ("local/default/c4", 0)]
+    assert queue.ranked(9) == (4, ranks)
+    assert queue.ranked(2, (2, "local/default/c2")) == (3, ranks[1:3])
+    assert queue.ranked(9, (1, "local/default/c1")) == (2, ranks[2:])
+    assert queue.ranked(9, (0, "local/default/c4")) == (0, [])
+
+
 def test_no_instance_is_busy_when_nothing_waits(queue: TaskQueue) -> None:
     """None is counted then, nor named."""
     assert (queue.busiest(9), queue.instance_keys("", 9), queue.oldest_at()) == ((0, []), [], None)

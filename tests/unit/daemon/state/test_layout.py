@@ -131,7 +131,7 @@ def test_installed_directories_are_those_of_the_layout() -> None:
     layout = Layout(state)
     made = {Path(path) for kind, path, *_ in lines if kind == "d" and Path(path).is_relative_to(state)}
     buckets = {layout.bucket(number) for number in range(BUCKETS)}
-    assert made == {state, layout.spool, layout.queue, layout.locks, layout.bells, layout.lost_found, layout.instances,
+    assert made == {state, layout.spool, layout.queue, layout.locks, layout.bells, layout.activities, layout.lost_found, layout.instances,
                     layout.access, layout.partials, *buckets}
     assert {Path(path) for kind, path, *_ in lines if kind == "f"} == {
         layout.append_lock, layout.migration_lock, layout.schema_lock}

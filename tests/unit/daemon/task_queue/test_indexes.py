@@ -14,7 +14,7 @@ import pytest
 from daemon.config import LOCAL
 from daemon.model.task import PENDING, State
 from daemon.model.upload import Destination, Upload
-from daemon.task_queue import Change, Settlement, Total
+from daemon.task_queue import Change, Command, CommandAnswer, Settlement, TaskQuestion, Total
 from daemon.task_queue.sqlite.queue import SqliteQueue
 from tests.support import rows
 from tests.support.depot import a_state
@@ -34,7 +34,7 @@ def queue(tmp_path: Path) -> Iterator[SqliteQueue]:
 def an_upload(number: int, path: str = "/x", instance: str = "c1") -> Upload:
     """An upload whose id says its number."""
     return Upload(task_id=f"00000000-0000-7000-8000-{number:012d}",
-                  destination=Destination(LOCAL, "default", instance, path), size=1, sha256="0" * 64, created_at=time.time())
+                  destination=Destination(LOCAL, "default", instance, path), size=1, sha256="0" * 64, created_at=1e9)
 
 
 def steps_of(queue: SqliteQueue, work: Callable[[], object]) -> int:
@@ -135,6 +135,39 @@ def test_daily_work_reads_and_sorts_no_more_than_it_takes_whatever_waits(queue: 
                      "SCAN json_each VIRTUAL TABLE INDEX 1:"}
 
 
+def test_people_s_questions_read_and_sort_no_more_than_they_show(queue: SqliteQueue) -> None:
+    """Whatever is looked for, each statement walks one index, and stops."""
+    statements: set[str] = set()
+    live(queue)
+    queue.quick.set_trace_callback(statements.add)
+    for asked in ({}, {"instance_key": KEY}, {"client": "token:a"}, {"states": frozenset({State.QUEUED})}):
+        queue.search(TaskQuestion(path="3", error="gave_up", since=1.0, until=4e9, **asked), None, 10)
+        queue.search(TaskQuestion(**asked), None, 10)
+    queue.ages([KEY], (60, 3600), time.time(), 10)
+    queue.actions(None, 10)
+    queue.actions("act_", 10, "me")
+    queue.quick.set_trace_callback(None)
+    plans = {text: [step[3] for step in queue.quick.execute(f"EXPLAIN QUERY PLAN {text}")] for text in statements}
+    steps = {step for plan in plans.values() for step in plan}
+    assert len(plans) > 20
+    assert [step for step in steps if "TEMP B-TREE" in step] == []
+    # The newest actions; and each instance with each span of ages, which are given.
+    assert {step for step in steps if step.startswith("SCAN") and not _GIVEN.search(step)} == {
+        "SCAN actions USING INDEX sqlite_autoindex_actions_1", "SCAN asked", "SCAN span"}
+
+
+def test_answering_costs_no_more_the_more_commands_wait(queue: SqliteQueue) -> None:
+    """Whether more of an action is to be done is asked of an index that has it alone."""
+    def answer() -> None:
+        queue.change([], [CommandAnswer(number=queue.commands(1)[0].number, changed=1)])
+
+    queue.ask([Command(verb="hold", task_id=str(number)) for number in range(3)])
+    answer()
+    few = steps_of(queue, answer)
+    queue.ask([Command(verb="hold", task_id=str(number)) for number in range(2000)])
+    assert steps_of(queue, answer) == few
+
+
 def test_instances_with_nothing_queued_cost_nothing_when_it_is_asked_who_has(queue: SqliteQueue) -> None:
     """Twenty thousand names that are tried again later are not looked at in each turn of the worker."""
     def ask() -> None:
@@ -163,6 +196,7 @@ def test_status_fetches_no_more_instances_than_it_shows(queue: SqliteQueue) -> N
     """The busiest are found where the counts are, and a page of all begins where the one before ended."""
     def ask() -> None:
         assert len(queue.busiest(10)[1]) == len(queue.instance_keys("", 10)) == 10
+        assert len(queue.ranked(10, (2**40, ""))[1]) == 10
         assert len(queue.standings(queue.busiest(10)[1])) == 10
 
     queue.put_many([an_upload(number, instance=f"c{number}") for number in range(20)], supersede=False)

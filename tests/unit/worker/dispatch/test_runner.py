@@ -17,6 +17,7 @@ from worker.dispatch import runner
 from worker.dispatch.lane import Lane, Push
 from worker.dispatch.runner import Pushed, PushOutcome, Swept
 from worker.targets.base import Delivery, Ended, Parcel, Patience, Receipt, one_by_one
+from worker.targets.source import pieces, rewind
 
 
 class Counted:
@@ -197,6 +198,31 @@ def test_delivery_is_told_before_a_bulky_push_begins(depot: Depot) -> None:
     work.counted.meanwhile = lambda: work.lane.add(depot.queue.claim(work.lane.key, 1, bulk=True))
     work.run()
     assert work.counted.said == ["open", "deliver", "confirm", "deliver", "confirm", "close"]
+
+
+def test_bulky_push_tells_how_far_it_is(depot: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as its bytes were read; who reads them again begins anew."""
+    monkeypatch.setattr(runner, "LINGER_S", 0.0)
+    upload = an_upload("/bulky", b"x" * BULK_BYTES)
+    depot.put(upload, b"x" * BULK_BYTES)
+    work = Work(depot, 1)
+    seen: list[int] = []
+
+    def deliver(delivery: Delivery, source: BinaryIO, _: Callable[[], None]) -> Receipt:
+        if delivery.size == BULK_BYTES:
+            [push] = work.lane.pushing()
+            for piece in pieces(source, delivery.size, BULK_BYTES // 2):
+                assert piece[0] == ord("x")
+                seen.append(push.sent_bytes)
+            rewind(source)
+            seen.append(push.sent_bytes)
+        return Receipt(atomic=True, way="directory")
+
+    work.counted.__dict__["deliver"] = deliver
+    work.lane.add(depot.queue.claim(work.lane.key, 1, bulk=True))
+    work.run()
+    assert work.codes == [None, None]
+    assert seen == [BULK_BYTES // 2, BULK_BYTES, 0]
 
 
 def test_delivery_that_is_not_vouched_for_ends_as_what_came_in_between(depot: Depot) -> None:

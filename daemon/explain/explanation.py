@@ -1,0 +1,92 @@
+"""What an explanation says, for a terminal and for programs."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from daemon.model.names import printable
+from daemon.model.schema import TIME, YES_OR_NO, Schema, answer, many, or_null, saying, text, whole_number
+from daemon.model.text import escaped
+from daemon.model.upload import TASK_ID
+from daemon.model.view import when
+from daemon.model.words import age, amount
+from daemon.state.activity import Pushing
+
+#: So much of a path is shown in a line.
+_PATH_LENGTH: Final = 200
+#: What `Explanation.as_json` makes.
+EXPLANATION: Final[Schema] = answer("Explanation", {
+    "stuck": saying(YES_OR_NO, "whether something else than its turn keeps it back, and no person wished that"),
+    "summary": text("how it stands, in one or a few sentences"),
+    "since": or_null(saying(TIME, "since when it stands so, where that is known")),
+    "error": or_null(answer("ExplainedError", {
+        "code": text("stable, for programs"), "message": or_null(text("what it said, for people")),
+        "hint": or_null(text("what to do about it"))})),
+    "unblocks": text("what has to happen for it to go on; empty when nothing is to come"),
+    "next_try_at": or_null(saying(TIME, "when it is tried next, where that is known")),
+    "pushing": saying(many(answer("Pushing", {
+        "task_id": text("the task", pattern=TASK_ID), "path": text("where to in the instance"),
+        "size_bytes": whole_number(0), "sent_bytes": whole_number(
+            0, None, "so much was handed on so far; of small files this may stay 0 until they are there"),
+        "since": TIME})), "what is being pushed into the instance now"),
+    "waiting": whole_number(0, None, "of a task: how many of its instance come before it, as far as they were counted;"
+                                     " of an instance: how many tasks are not finished"),
+})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """Why a task, or what waits for an instance, is not delivered yet. Times are in seconds since the epoch."""
+
+    #: True when something else than its turn keeps it back, and no person wished that.
+    stuck: bool
+    #: One or two sentences: how it stands.
+    summary: str
+    #: Since when it stands so, where that is known.
+    since: float | None = None
+    #: The last error: its code, what it said, and what to do about it.
+    code: str | None = None
+    message: str | None = None
+    hint: str | None = None
+    #: What has to happen for it to go on; '' when nothing is to come.
+    unblocks: str = ""
+    next_try_at: float | None = None
+    #: What is being pushed into the instance now.
+    pushing: tuple[Pushing, ...] = ()
+    #: Of a task: how many tasks of its instance come before it, as far as they were counted. Of an instance: how many
+    #: tasks are not finished.
+    waiting: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The explanation as JSON values. Times are RFC 3339, in UTC."""
+        error = {"code": self.code, "message": self.message, "hint": self.hint} if self.code else None
+        return {
+            "stuck": self.stuck, "summary": self.summary, "since": _when(self.since), "error": error,
+            "unblocks": self.unblocks, "next_try_at": _when(self.next_try_at),
+            "pushing": [{"task_id": file.task_id, "path": file.path, "size_bytes": file.size_bytes,
+                         "sent_bytes": file.sent_bytes, "since": _when(file.since)} for file in self.pushing],
+            "waiting": self.waiting,
+        }
+
+    def as_text(self, now: float) -> list[str]:
+        """The explanation as lines for a terminal; nothing in them can colour, move or forge anything."""
+        lines = [("", self.summary)]
+        if self.since is not None:
+            lines.append(("since", f"{_when(self.since)} ({age(now - self.since)} ago)"))
+        if self.code:
+            lines.append(("error", f"{self.code}: {self.message}" if self.message else self.code))
+        lines += [("what to do", self.hint or ""), ("goes on", self.unblocks)]
+        if self.next_try_at is not None:
+            left_s = self.next_try_at - now
+            lines.append(("next try", f"{_when(self.next_try_at)} (in {age(left_s)})" if left_s > 0 else "now"))
+        lines += [("pushing now", progress(file, now)) for file in self.pushing]
+        return [escaped(f"{name + ':':13}{words}" if name else words) for name, words in lines if words]
+
+
+def progress(file: Pushing, now: float) -> str:
+    """How far a push is, in words."""
+    done = f"{amount(file.sent_bytes)} of {amount(file.size_bytes)}" if file.sent_bytes else amount(file.size_bytes)
+    return f"{printable(file.path, _PATH_LENGTH)}, {done}, for {age(now - file.since)}"
+
+
+def _when(seconds: float | None) -> str | None:
+    return None if seconds is None else when(seconds)

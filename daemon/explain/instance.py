@@ -1,0 +1,97 @@
+"""Why what waits for one instance is not delivered yet: a pure function of what is known."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from daemon.errors import Action
+from daemon.explain.explanation import Explanation
+from daemon.explain.facts import Ahead, ServiceFacts
+from daemon.explain.task import explain_task
+from daemon.explain.words import (
+    hint_of,
+    instance_unblocks,
+    kind_of,
+    place_trouble,
+    pushing_to,
+    service_trouble,
+    title_of,
+)
+from daemon.model.task import PENDING, State, Task
+from daemon.model.upload import Destination
+from daemon.task_queue import Standing
+
+#: An instance's key is `remote/project/instance`.
+_SLASHES: Final = 2
+
+
+def explain_instance(
+    standing: Standing, oldest: Sequence[Task], now: float, service: ServiceFacts, *, name: str, others: bool = True,
+) -> Explanation:
+    """Explain how an instance stands: what keeps all of it waiting, or else what the tasks say that wait for it.
+
+    `oldest` are some of its tasks, oldest first (`oldest_of`). `name` is the instance as people write it. Without
+    `others` nothing is told of single tasks: for who may not see these.
+    """
+    waiting = sum(standing.totals[state].tasks for state in PENDING & standing.totals.keys())
+    failed = standing.totals[State.FAILED].tasks if State.FAILED in standing.totals else 0
+    if service.code is not None:
+        # What waits cannot be told.
+        return service_trouble(service, now) or Explanation(stuck=True, summary="")
+    if waiting:
+        found = _whole(standing, now, service, name) or _single(oldest, now, service, name, others=others)
+        found = replace(found, summary=f"{_tasks(waiting)} {_be(waiting, 'waits', 'wait')}. {found.summary}".strip())
+    else:
+        found = Explanation(stuck=False, summary="" if failed else "Nothing waits for it.")
+    if failed:
+        found = _with_dead_letters(found, failed, oldest, name, others=others)
+    return replace(found, pushing=pushing_to(service, standing.instance_key) if others else (), waiting=waiting)
+
+
+def _whole(standing: Standing, now: float, service: ServiceFacts, name: str) -> Explanation | None:
+    """What keeps all of it waiting."""
+    trouble = service_trouble(service, now)
+    if trouble is not None or standing.instance_key.count("/") != _SLASHES:
+        return trouble
+    remote, project, instance = standing.instance_key.split("/")
+    return place_trouble(Destination(remote, project, instance, "/"), service, name)
+
+
+def _single(
+    oldest: Sequence[Task], now: float, service: ServiceFacts, name: str, *, others: bool,
+) -> Explanation:
+    """What one of the tasks says: the oldest that is stuck, or else the oldest."""
+    waiting = [task for task in oldest if task.state in PENDING]
+    told = [explain_task(task, now, service, Ahead(), name=name, others=others) for task in waiting]
+    at = next((number for number, one in enumerate(told) if one.stuck), 0)
+    if not told:
+        return Explanation(stuck=False, summary="")
+    which = f"Task {waiting[at].task_id}" if others else "One of them"
+    found = replace(told[at], summary=f"{which}: {told[at].summary}", message=told[at].message if others else None)
+    if waiting[at].state is State.DEFERRED and (kind := kind_of(found.code)) and kind.action is not Action.WAIT:
+        return replace(found, unblocks=instance_unblocks(kind.code, name))
+    return found if others else replace(found, unblocks="")
+
+
+def _with_dead_letters(
+    found: Explanation, failed: int, oldest: Sequence[Task], name: str, *, others: bool,
+) -> Explanation:
+    """Say of the dead letters, too; where nothing else is stuck, what is the matter with the newest of them."""
+    dead = f"{_tasks(failed)} failed, and {_be(failed, 'is', 'are')} kept until a person decides."
+    last = next((task for task in reversed(oldest) if task.state is State.FAILED), None)
+    if found.stuck or last is None:
+        return replace(found, stuck=True, summary=f"{found.summary} {dead}".strip())
+    return replace(
+        found, stuck=True, summary=f"{found.summary} {dead} {title_of(last.error_code)}".strip(),
+        since=last.updated_at, code=last.error_code, message=last.error_message if others else None,
+        hint=hint_of(last.error_code, last.error_message),
+        unblocks=f"A person: incus-courier tasks retry --state failed --instance {shlex.quote(name)}")
+
+
+def _tasks(number: int) -> str:
+    return f"{number} {_be(number, 'task', 'tasks')}"
+
+
+def _be(number: int, one: str, many: str) -> str:
+    return one if number == 1 else many
