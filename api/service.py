@@ -23,6 +23,7 @@ from api.live_tls import LiveTls
 from api.routes.app import build
 from api.routes.endpoint import Route
 from api.threads import joined
+from api.ui.dashboard import Dashboard
 from daemon import log
 from daemon.config import Config, load
 from daemon.errors import CannotStart
@@ -83,7 +84,9 @@ class _Service:
             ground, self._stores, self._access, self._following, self._receiving, self._acting, self._resuming,
             self._overseeing)
         self._tls = LiveTls(config, self._stores.reading) if any(door.tls for door in doors) else None
-        app = build(self.routes, self._live, self._access.doorkeeper, self._refusals)
+        doorkeeper = self._access.doorkeeper
+        app = build(self.routes, self._live, doorkeeper, self._refusals,
+                    otherwise=Dashboard(self._live, doorkeeper, self._refusals))
         self._server = Server(app, doors, Hooks(
             drain_s=lambda: self._live.config.api.drain_s,
             connections=Shares(self._live.max_connections, counts, Column.CONNECTIONS), pace=self._live.pace,

@@ -15,6 +15,9 @@ from tests.support.certificates import Authority
 
 #: The one reason why a test is left out.
 NO_INCUS = "no Incus answers on this machine; `make incus` installs one"
+#: Debian's browser, and why the dashboard is not tried without it.
+CHROMIUM = Path("/usr/bin/chromium")
+NO_CHROMIUM = "no Chromium on this machine; `apt-get install chromium` installs one"
 #: Where it exists, a directory in memory: syncing costs nothing there.
 _MEMORY = Path("/dev/shm")
 #: What `--quick` needs there, with some to spare.
@@ -53,6 +56,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     power = [item for item in items if item.get_closest_marker("power")]
     _leave_out(live, NO_INCUS if live and find_host() is None else None)
     _leave_out(power, disks.missing())
+    browser = [item for item in items if item.get_closest_marker("browser")]
+    _leave_out(browser, None if CHROMIUM.exists() else NO_CHROMIUM)
     several = [item for item in items if item.get_closest_marker("root")]
     _leave_out(several, "acting as several users needs root" if os.geteuid() != 0 else None)
 

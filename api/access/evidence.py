@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from api.access.session import session_token
 from api.http.forwarded import Forwarded
 from api.http.response import CERTIFICATE, DOOR, FORWARDED, VIA, Scope
 from daemon.access.peers import Credentials
@@ -19,7 +20,7 @@ class Evidence:
     """Who may have sent a request, as far as the request and its connection tell."""
 
     door: Door
-    #: The values of its Authorization headers.
+    #: The values of its Authorization headers; without one, the token of the session that it belongs to stands here.
     authorization: Sequence[bytes]
     #: Of who connected to a Unix socket.
     credentials: Credentials | None
@@ -36,8 +37,11 @@ class Evidence:
 
 def evidence_of(scope: Scope) -> Evidence:
     """What this request shows."""
-    state = scope["state"]
+    state, headers = scope["state"], scope["headers"]
+    authorization = [value for name, value in headers if name == b"authorization"]
+    if not authorization and (token := session_token(scope["method"], headers)) is not None:
+        authorization = [b"Bearer " + token]
     return Evidence(
-        door=state[DOOR], authorization=[value for name, value in scope["headers"] if name == b"authorization"],
+        door=state[DOOR], authorization=authorization,
         credentials=state[VIA].credentials, certificate=state.get(CERTIFICATE),
         forwarded=state[FORWARDED])

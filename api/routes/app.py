@@ -201,10 +201,15 @@ class Courier:
         may_know = decide(scope["state"][REQUESTER].caller, Permission.METRICS) is None
         return json_answer(readiness.status, readiness.describe(reasons=may_know))
 
-def build(routes: Sequence[Route], live: LiveConfig, doorkeeper: Doorkeeper, refusals: RefusalLog) -> App:
-    """The ASGI app that has these addresses."""
-    return EarlyAnswers(entrance(find_way(routes, _nothing_here), live, doorkeeper, refusals))
 
-
-async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    """What is answered where no address is."""
     await send_answer(send, problem(Rejected("not_found")))
+
+
+def build(
+    routes: Sequence[Route], live: LiveConfig, doorkeeper: Doorkeeper, refusals: RefusalLog,
+    otherwise: App = nothing_here,
+) -> App:
+    """The ASGI app that has these addresses; `otherwise` has all others."""
+    return EarlyAnswers(entrance(find_way(routes, otherwise), live, doorkeeper, refusals))

@@ -27,6 +27,9 @@ HEALTH: Final = "/healthz"
 READINESS: Final = "/readyz"
 #: The description of the service: for everybody.
 DESCRIPTION: Final = "/v1/openapi.json"
+#: The dashboard: whoever opens it may have yet to sign in.
+UI: Final = "/ui/"
+_ROOT: Final = "/"
 #: Where nobody is asked who he is: what is answered is the same for all.
 _FOR_ALL: Final = frozenset({HEALTH, DESCRIPTION})
 
@@ -56,6 +59,7 @@ def entrance(app: App, live: LiveConfig, doorkeeper: Doorkeeper, refusals: Refus
                 page = allowed_page(headers, live.config.api.cors_origins)
                 if page is not None:
                     send = telling(send, page)
+                    scope["headers"] = [header for header in scope["headers"] if header[0] != b"cookie"]
                 _check_browser(scope, headers, authority, forwarded, live.config.api)
                 if page is not None and is_preflight(scope["method"], headers):
                     await send_answer(send, preflight_answer())
@@ -65,7 +69,7 @@ def entrance(app: App, live: LiveConfig, doorkeeper: Doorkeeper, refusals: Refus
             await send_answer(send, refusal(scope["path"], error, scope["method"]))
             return
         try:
-            if not _is_open(scope["method"], scope["path"]):
+            if not (_is_open(scope["method"], scope["path"]) or is_ui(scope, live.config.api)):
                 state[REQUESTER] = await _who(scope, doorkeeper)
         except Rejected as error:
             tell_refused(refusals, scope, error.code)
@@ -90,6 +94,15 @@ def tell_refused(
 def _is_open(method: str, path: str) -> bool:
     """True for what everybody is answered: whether the process is up, and what is spoken at the addresses of tus."""
     return path in _FOR_ALL or (method == "OPTIONS" and path.startswith(TUS))
+
+
+def is_ui(scope: Scope, api: Api) -> bool:
+    """True for what the dashboard answers; at `/` for who wants to see a page there, and programs notice nothing."""
+    path: str = scope["path"]
+    if path != _ROOT:
+        return api.ui and (path.startswith(UI) or path == UI.removesuffix("/"))
+    return api.ui and scope["method"] in {"GET", "HEAD"} and any(
+        name == b"accept" and b"text/html" in value for name, value in scope["headers"])
 
 
 async def _who(scope: Scope, doorkeeper: Doorkeeper) -> Requester:

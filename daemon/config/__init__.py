@@ -113,6 +113,7 @@ class Api(Section):
     keep_alive_s: Wait = 75.0
     max_connections: int = Field(default=512, ge=1, le=65536)
     max_wait_s: int = Field(default=45, ge=0, le=3600)
+    ui: bool = True
 
     @property
     def process_count(self) -> int:

@@ -10,9 +10,9 @@ from api.access.evidence import Evidence
 from api.access.identify import Doorkeeper
 from api.http.peers import Via
 from api.http.refusal_log import RefusalLog
-from api.http.response import ASKER, DOOR, PEER, VIA, Event, Scope
+from api.http.response import ASKER, DOOR, PEER, VIA, App, Event, Scope
 from api.live_config import LiveConfig
-from api.routes.app import build
+from api.routes.app import build, nothing_here
 from api.routes.endpoint import Route
 from daemon.access.caller import Caller, anonymous
 from daemon.errors import Rejected
@@ -34,11 +34,18 @@ class Addresses:
     routes: Sequence[Route]
     #: What becomes of whoever comes: nobody is known.
     refused: Rejected | None = None
+    #: What is at all other addresses.
+    otherwise: App = nothing_here
     _informed: list[tuple[int, Mapping[str, str]]] = field(default_factory=list)
 
     def ask(self, method: str, target: str, body: bytes = b"", **headers: str) -> Told:
         """One request; underscores stand for hyphens in the headers' names."""
         return asyncio.run(self._ask(method, target, body, headers))
+
+    @property
+    def doorkeeper(self) -> Doorkeeper:
+        """Who knows nobody."""
+        return cast(Doorkeeper, SimpleNamespace(identify=self._identify))
 
     async def _inform(self, status: int, *headers: tuple[str, str]) -> None:
         self._informed.append((status, dict(headers)))
@@ -65,7 +72,6 @@ class Addresses:
         async def send(event: Event) -> None:
             sent.append(event)
 
-        doorkeeper = cast(Doorkeeper, SimpleNamespace(identify=self._identify))
-        await build(self.routes, self.live, doorkeeper, RefusalLog())(scope, receive, send)
+        await build(self.routes, self.live, self.doorkeeper, RefusalLog(), self.otherwise)(scope, receive, send)
         told = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
         return Told(sent[0]["status"], told, b"".join(event["body"] for event in sent[1:]), tuple(self._informed))

@@ -103,6 +103,13 @@ def test_package_has_nothing_of_the_machine_that_made_it(unpacked: Path) -> None
     assert found.stdout == ""
 
 
+def test_package_has_the_dashboard(unpacked: Path) -> None:
+    """Every file of it, as it is in the sources: there is no build step."""
+    [folder] = unpacked.glob("usr/lib/incus-courier/lib/python3*/site-packages/api/ui/static")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        path.name: path.read_bytes() for path in (ROOT / "api/ui/static").iterdir()}
+
+
 @pytest.mark.full
 def test_service_lives_through_upgrade_removal_and_return(
     fresh_machine: Machine, older_package: Path, package: Path, instance: Container, stopped_instance: Container,
