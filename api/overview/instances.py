@@ -1,8 +1,8 @@
 """The instances in the order of what waits for them, page by page, and how each of them stands.
 
-Guarantees: an instance for which as much waits as before is on one page exactly, however the others move meanwhile. What
-is asked of the queue is bounded, however many instances there are and however few of them somebody may see: then a page
-may be empty, and lead on.
+Guarantees: an instance for which as much waits as before is on one page exactly, however the others move meanwhile.
+What is asked of the queue is bounded, however many instances there are and however few of them somebody may see: then a
+page may be empty, and lead on.
 """
 
 import threading

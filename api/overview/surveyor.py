@@ -9,7 +9,7 @@ from typing import Final
 
 from api.live_config import LiveConfig
 from api.overview.history import HistoryFile, Rates, Sample, Series, clock, rates_now, series
-from api.overview.instances import BOUNDS_S, LOOKED_AT, MOST, Page, Rank, Ranking, InstanceRow, Rows, page_of, together
+from api.overview.instances import BOUNDS_S, LOOKED_AT, MOST, InstanceRow, Page, Rank, Ranking, Rows, page_of, together
 from api.overview.problems import DiskRoom, Problem, in_order
 from api.queries.reader import Reader, ShardCounts
 from daemon.config import Config

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from api.overview.fresh import Latest
 from api.overview.history import SLOTS, STEP_S
-from api.overview.instances import BOUNDS_S, MOST, Page, InstanceRow
+from api.overview.instances import BOUNDS_S, MOST, InstanceRow, Page
 from api.overview.problems import MOST as MOST_PROBLEMS
 from api.overview.problems import Problem, late
 from api.overview.surveyor import Whole
