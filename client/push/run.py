@@ -24,7 +24,7 @@ _WAITERS: Final = 4
 #: Between two looks at what was told by a signal.
 _LOOK_S: Final = 0.5
 #: How long threads may take to let go when the run is to end.
-_LET_GO_S: Final = 5.0
+_LET_GO_S: Final = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
