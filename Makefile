@@ -9,7 +9,8 @@ STAMP  := $(VENV)/.installed
 # The tests start hundreds of processes, which find their modules compiled, also where Python is told not to keep that.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest
 # Most of them wait most of the time. Those of one file share services, so they stay together, the long ones first.
-PARALLEL := --numprocesses 6 --dist loadfile --no-loadscope-reorder tests/integration tests/unit
+WORKERS := 6
+PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder tests/integration tests/unit
 # Each fact once.
 FAST   := not slow and not full
 COMPILE := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-emit-options
@@ -17,23 +18,20 @@ COMPILE := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-u
 SCRIPTS := .ci/run $(filter-out %.py %.8 %/debian,$(wildcard packaging/*)) packaging/debian/postinst packaging/debian/postrm \
            packaging/debian/prerm $(wildcard scripts/*)
 
-# What takes its time comes first, side by side; then what needs the machine for itself and mostly waits, beside the linters.
-# All are run before any fails.
+# Half of them keep the processors busy, the others wait for a machine or a disk: so they go side by side, and the linters too.
+# All are run before any fails, and each says at its end what it has to say.
 #   run MARKS POWER_CUTS
 ALL_TESTS := run() { \
     if [ "$$(id -u)" = 0 ]; then scripts/incus-host; fi; \
-    echo 'Unit and integration tests, side by side:'; \
-    $(PYTEST) -m "$$1" $(PARALLEL); first=$$?; [ $$first -le 1 ] || exit $$first; \
-    nice $(MAKE) --no-print-directory lint & lint=$$!; \
-    echo 'Live, power and system tests, one after the other, and the style and the types meanwhile:'; \
-    $(PYTEST) -m "$$1" --power-cuts "$$2" tests --ignore tests/integration --ignore tests/unit; second=$$?; \
-    wait $$lint && [ $$second -eq 0 ] && exit $$first; \
+    echo 'All tests, the style and the types, side by side:'; \
+    $(MAKE) --no-print-directory --jobs 3 --keep-going --output-sync=target MARKS="$$1" POWER_CUTS="$$2" \
+      test-machine test-processes lint; \
   }; run
 
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help run incus test test-fast test-full test-pythons test-versions fuzz coverage bench lint docs deb install uninstall venv lock clean
+.PHONY: help run incus test test-machine test-processes test-fast test-full test-pythons test-versions fuzz coverage bench lint docs deb install uninstall venv lock clean
 
 help: ## say what can be made
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -71,6 +69,15 @@ test-full: $(STAMP) ## everything, then on every version of Python and Incus tha
 	@$(ALL_TESTS) "" 40
 	@scripts/test-pythons
 	@if [ "$$(id -u)" = 0 ]; then scripts/test-versions; fi
+
+# The parts of `test` and `test-full`, with what they choose.
+test-machine: $(STAMP)
+	@$(PYTEST) -m "$(MARKS)" --power-cuts "$(POWER_CUTS)" tests --ignore tests/integration --ignore tests/unit
+
+# One worker less makes room for the other part.
+test-processes: WORKERS := 5
+test-processes: $(STAMP)
+	@$(PYTEST) -m "$(MARKS)" $(PARALLEL)
 
 test-pythons: ## unit and integration tests on each supported Python that this machine has
 	@scripts/test-pythons

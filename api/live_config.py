@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from api.http.forwarded import trusted_proxies
+from api.http.forwarded import TrustedProxies, trusted_proxies
 from api.http.pace import Pace
 from daemon.config import Config, reloaded
 
@@ -27,12 +27,11 @@ class LiveConfig:
         """How many connections there may be, in all API processes together."""
         return 2 * self.config.api.max_connections + SPARE_CONNECTIONS
 
-    def adopt(self, new: Config) -> list[str]:
+    def adopt(self, new: Config, proxies: TrustedProxies) -> list[str]:
         """Take over from `new` what can change while the process runs; return the keys that wait for a restart.
 
-        It may wait for the machine's database of users.
+        `proxies` are its `trusted_proxies`: to look them up may wait for the machine's database of users.
         """
-        proxies = trusted_proxies(new.proxy)
         self.config, waiting = reloaded(self.config, new)
         self.proxies = proxies
         self._pace = _pace_of(self.config)

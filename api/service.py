@@ -14,6 +14,7 @@ from api.assembly.receiving import Receiving
 from api.assembly.resuming import Resuming
 from api.assembly.routes import all_routes
 from api.assembly.stores import Stores
+from api.http.forwarded import trusted_proxies
 from api.http.peers import Shares
 from api.http.refusal_log import RefusalLog
 from api.http.server import Hooks, Server
@@ -152,9 +153,11 @@ class _Service:
         except CannotStart as error:
             log.log("config.rejected", detail=error.detail)
         else:
-            waiting = await joined(self._stores.reading.submit(self._live.adopt, new))
-            await self._access.look()
+            proxies = await joined(self._stores.reading.submit(trusted_proxies, new.proxy))
+            # In one turn of the event loop: no request meets one half of it without the other.
+            waiting = self._live.adopt(new, proxies)
             log.set_level(new.log.level)
+            await self._access.look()
             log.log("config.reloaded", restart_for=", ".join(waiting) or None)
             if self._tls is not None:
                 await self._tls.adopt(self._live.config)

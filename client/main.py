@@ -11,7 +11,10 @@ import typer
 
 from daemon.process.entry import run_to_exit
 
-app = typer.Typer(name="incus-courier", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name="incus-courier", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 ServerOption = Annotated[str | None, typer.Option(
     "--server", metavar="ADDRESS", show_default=False,
@@ -67,8 +70,8 @@ def push(
 
     A large file goes on where it was when the line is cut, or when the same command is given again.
 
-    Ends with 0 when every file is accepted (with --wait: in place), 1 when none is, 2 when the command makes no sense,
-    3 when some are not, 75 when it was not known in time what became of them, 130 when it was interrupted.
+    Ends with 0 when every file is accepted (with --wait: in place), 1 when none is, 3 when some are not. With 2 when
+    the command makes no sense, 75 when it was not known in time what became of them, 130 when it was interrupted.
     """
     from client.push.command import PushSettings
     from client.push.command import push as run

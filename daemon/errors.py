@@ -290,7 +290,7 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     _leave("link_not_followed", "This is a symbolic link, and links are not made in instances.", "Send what it leads to: -H follows links that are named, -L all."),
     _leave("link_loop", "This link leads back to a folder above it.", "Name what is wanted by itself."),
     _leave("not_a_file", "This is a device, a socket or a pipe, not a file.", "Leave it out; what a pipe gives is pushed with - from standard input."),
-    _leave("unreadable_file", "The file cannot be read.", "See the message."),
+    _leave("unreadable_file", "The file cannot be read.", "See whether it is there, and whether you may read it."),
     _leave("file_changed", "The file changed while it was sent, so it was not sent.", "Push it again when nobody writes to it."),
     _leave("no_server", "The service cannot be reached.", "Name it with --server or $INCUS_COURIER_SERVER, and see whether it runs."),
     _leave("bad_answer", "The answer is not one of this service.", "See whether --server leads to it, and what a proxy in between does."),

@@ -100,6 +100,7 @@ people had asked and the worker had not done, nor what is finished. Dead letters
 but it is not known why, nor what was delivered to their paths since: they have the code `order_unknown`, and are
 retried or released with `--force` only. What was delivered in the last moments before is delivered once more: with
 `on_newer = "deliver-all"` each of the uploads to a path again, in their order, so that the newest comes last.
+The list of what people did is lost with it, and what is counted for good begins with nothing again.
 
 A database without its log is as old as its last checkpoint: some uploads that were delivered since are dead letters
 without bytes (`bytes_missing`) then, and can be deleted.

@@ -56,7 +56,8 @@ class Sender:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._configure)
-        server = await asyncio.start_unix_server(self._connected, sock=listener, backlog=_BACKLOG)
+        # As `start_unix_server` does, but that one removes the socket's name from Python 3.13 on: it may be systemd's.
+        server = await asyncio.start_server(self._connected, sock=listener, backlog=_BACKLOG)
         sd_notify.ready()
         while not self._stopping.is_set():
             sd_notify.watchdog()

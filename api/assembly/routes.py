@@ -42,7 +42,8 @@ def all_routes(
     act = Shares(lambda: ACTIONS_AT_ONCE, counts, Column.ACTIONS)
     fetch = Shares(lambda: CONTENTS_AT_ONCE, counts, Column.CONTENTS)
 
-    courier = Courier(live, receiving.uploads, overseeing.probe, stores.reading, ground.refusals, stores.finder, outcomes)
+    courier = Courier(
+        live, receiving.uploads, overseeing.probe, stores.reading, ground.refusals, stores.finder, outcomes)
     one_task = TaskFinder(stores.finder, ground.refusals)
     actions = ActionRoutes(live, acting.errands, one_task, stores.reader.shards, act)
     draft = DraftRoutes(live, resuming.engine, outcomes, courier.describe)

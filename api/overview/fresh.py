@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Found(Generic[Result]):
+class Latest(Generic[Result]):
     """What was found out."""
 
     value: Result
@@ -36,11 +36,11 @@ class Fresh(Generic[Result]):
     def __init__(self, look: Callable[[], Result], threads: Executor) -> None:
         self._look = look
         self._threads = threads
-        self._looking = OneAtATime[Found[Result]]()
+        self._looking = OneAtATime[Latest[Result]]()
         self._began = 0.0
-        self._last: Found[Result] | None = None
+        self._last: Latest[Result] | None = None
 
-    async def get(self) -> Found[Result]:
+    async def get(self) -> Latest[Result]:
         """What is so now, or was a second ago; what was so before where the disk does not answer.
 
         Raises what looking raises, and Rejected('queue_unreadable') when nothing is known.
@@ -56,10 +56,10 @@ class Fresh(Generic[Result]):
         if done:
             return looking.result()
         if self._last is not None and now - self._last.at < OLDEST_S:
-            return Found(self._last.value, self._last.at, late=True)
+            return Latest(self._last.value, self._last.at, late=True)
         raise Rejected("queue_unreadable", f"The disk has not answered for {ANSWERS_WITHIN_S:.0f} seconds.")
 
-    async def _find(self) -> Found[Result]:
+    async def _find(self) -> Latest[Result]:
         value = await joined(self._threads.submit(self._look))
-        self._last = Found(value, self._began)
+        self._last = Latest(value, self._began)
         return self._last

@@ -1,8 +1,8 @@
 """The instances in the order of what waits for them, page by page, and how each of them stands.
 
-Guarantees: an instance for which as much waits as before is on one page exactly, however the others move meanwhile. What
-is asked of the queue is bounded, however many instances there are and however few of them somebody may see: then a page
-may be empty, and lead on.
+Guarantees: an instance for which as much waits as before is on one page exactly, however the others move meanwhile.
+What is asked of the queue is bounded, however many instances there are and however few of them somebody may see: then a
+page may be empty, and lead on.
 """
 
 import threading
@@ -18,7 +18,7 @@ from daemon.explain import Explanation
 from daemon.model.task import PENDING
 from daemon.task_queue import Standing
 
-#: Ages that tell one column from the next: five minutes, a quarter of an hour, an hour, four, twelve, a day, three days.
+#: Ages that tell one column from the next: 5 and 15 minutes, 1, 4 and 12 hours, 1 and 3 days.
 BOUNDS_S: Final = (300, 900, 3600, 14400, 43200, 86400, 259200)
 #: Each cell is counted so far.
 MOST: Final = 1000
@@ -80,7 +80,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Row:
+class InstanceRow:
     """How one instance stands."""
 
     standing: Standing
@@ -118,14 +118,14 @@ def page_of(ranking: Ranking, limit: int, sees: Callable[[str], bool] | None) ->
 class Rows:
     """How instances stand, each found out at most once a second. From any thread; blocks on the disk."""
 
-    def __init__(self, look: Callable[[Sequence[str]], Sequence[Row]]) -> None:
+    def __init__(self, look: Callable[[Sequence[str]], Sequence[InstanceRow]]) -> None:
         """`look` finds out how some instances stand, in the order of their keys."""
         self._look = look
         self._lock = threading.Lock()
-        self._rows: dict[str, Row] = {}
+        self._rows: dict[str, InstanceRow] = {}
         self._at = float("-inf")
 
-    def of(self, instance_keys: Sequence[str]) -> list[Row]:
+    def of(self, instance_keys: Sequence[str]) -> list[InstanceRow]:
         """How they stand. Raises what looking raises."""
         with self._lock:
             if time.monotonic() - self._at >= MAX_AGE_S:

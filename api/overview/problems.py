@@ -1,7 +1,7 @@
 """What needs a person, most urgent first: what an administrator reads at two in the morning. Pure.
 
-What stops everything comes before what stops a remote, an instance, a task; what is told once is not told again for each
-that suffers from it.
+What stops everything comes before what stops a remote, an instance, a task; what is told once is not told again for
+each that suffers from it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

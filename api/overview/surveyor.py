@@ -9,7 +9,7 @@ from typing import Final
 
 from api.live_config import LiveConfig
 from api.overview.history import HistoryFile, Rates, Sample, Series, clock, rates_now, series
-from api.overview.instances import BOUNDS_S, LOOKED_AT, MOST, Page, Rank, Ranking, Row, Rows, page_of, together
+from api.overview.instances import BOUNDS_S, LOOKED_AT, MOST, InstanceRow, Page, Rank, Ranking, Rows, page_of, together
 from api.overview.problems import DiskRoom, Problem, in_order
 from api.queries.reader import Reader, ShardCounts
 from daemon.config import Config
@@ -23,7 +23,7 @@ from daemon.state.activity import RemoteStanding
 from daemon.state.layout import Layout
 from daemon.task_queue import Standing, Total
 
-#: Instances that are looked at when what is stuck is told: those with most waiting, and so many that workers leave alone.
+#: Instances that are looked at to tell what is stuck: those with most waiting, and those that workers leave alone.
 LOOKED_THROUGH: Final = 50
 BLOCKED: Final = 50
 #: States whose bytes are kept.
@@ -105,12 +105,12 @@ class Surveyor:
 
     def page(
         self, ranking: Ranking | None, after: Rank | None, limit: int, sees: Callable[[str], bool] | None,
-    ) -> tuple[Page, list[Row]]:
+    ) -> tuple[Page, list[InstanceRow]]:
         """The instances of a page, of that `ranking` or of one from `after` on; and how they stand. Raises Rejected."""
         page = page_of(ranking or self.ranking(after), limit, sees)
         return page, self.rows([rank.instance_key for rank in page.ranks])
 
-    def rows(self, instance_keys: Sequence[str]) -> list[Row]:
+    def rows(self, instance_keys: Sequence[str]) -> list[InstanceRow]:
         """How these instances stand, at most a second ago."""
         return self._rows.of(instance_keys)
 
@@ -127,7 +127,7 @@ class Surveyor:
             services.append(service)
         return counts, tuple(services)
 
-    def _suspects(self, services: Iterable[ServiceFacts]) -> list[Row]:
+    def _suspects(self, services: Iterable[ServiceFacts]) -> list[InstanceRow]:
         """The instances that may hold things up, those with most waiting first."""
         with suppress(Rejected):
             busiest = [rank.instance_key for rank in self.ranking().ranks[:LOOKED_THROUGH]]
@@ -138,14 +138,14 @@ class Surveyor:
                           key=lambda row: row.waiting, reverse=True)
         return []
 
-    def _look_at(self, instance_keys: Sequence[str]) -> list[Row]:
+    def _look_at(self, instance_keys: Sequence[str]) -> list[InstanceRow]:
         homes: dict[int, list[str]] = {}
         for key in instance_keys:
             homes.setdefault(self._reader.shard_of(key), []).append(key)
         rows = {row.standing.instance_key: row for shard, keys in homes.items() for row in self._look_in(shard, keys)}
         return [rows[key] for key in instance_keys]
 
-    def _look_in(self, shard: int, keys: Sequence[str]) -> list[Row]:
+    def _look_in(self, shard: int, keys: Sequence[str]) -> list[InstanceRow]:
         """How instances of one shard stand; where it cannot be read, that."""
         now, service = time.time(), read_service(self._layout, shard)
         ages: Sequence[tuple[int, ...]] = [(0,) * (len(BOUNDS_S) + 1)] * len(keys)
@@ -157,7 +157,7 @@ class Surveyor:
             oldest = [self._reader.oldest_of(standing) for standing in standings]
         except Rejected as error:
             service = _faulty(service, error)
-        return [Row(standing, age, explain_instance(
+        return [InstanceRow(standing, age, explain_instance(
                     standing, some, now, service, name=self._name(standing.instance_key)))
                 for standing, age, some in zip(standings, ages, oldest, strict=True)]
 

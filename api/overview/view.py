@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from api.overview.fresh import Found
+from api.overview.fresh import Latest
 from api.overview.history import SLOTS, STEP_S
-from api.overview.instances import BOUNDS_S, MOST, Page, Row
+from api.overview.instances import BOUNDS_S, MOST, InstanceRow, Page
 from api.overview.problems import MOST as MOST_PROBLEMS
 from api.overview.problems import Problem, late
 from api.overview.surveyor import Whole
@@ -104,7 +104,7 @@ INSTANCES: Final = answer("InstancePage", {
 INSTANCE: Final = answer("InstanceStanding", {**_FRAME, **_ROW, "explanation": EXPLANATION})
 
 
-def describe_overview(found: Found[Whole]) -> dict[str, Any]:
+def describe_overview(found: Latest[Whole]) -> dict[str, Any]:
     """The whole, as JSON values. Times are RFC 3339, in UTC."""
     whole = found.value
     return {
@@ -126,13 +126,13 @@ def describe_overview(found: Found[Whole]) -> dict[str, Any]:
 
 
 def describe_instances(
-    page: Page, rows: list[Row], now: float, following: str | None, config: Config,
+    page: Page, rows: list[InstanceRow], now: float, following: str | None, config: Config,
 ) -> dict[str, Any]:
     """A page of instances; `following` is the address of the next one."""
     return {**_frame(now), "instances": [_row(row, now, config) for row in rows], "more": page.more, "next": following}
 
 
-def describe_instance(row: Row, now: float, config: Config) -> dict[str, Any]:
+def describe_instance(row: InstanceRow, now: float, config: Config) -> dict[str, Any]:
     """One instance by itself."""
     return {**_frame(now), **_row(row, now, config), "explanation": row.explanation.as_json()}
 
@@ -141,7 +141,7 @@ def _frame(now: float) -> dict[str, Any]:
     return {"now": when(now), "bounds_s": list(BOUNDS_S), "most": MOST}
 
 
-def _row(row: Row, now: float, config: Config) -> dict[str, Any]:
+def _row(row: InstanceRow, now: float, config: Config) -> dict[str, Any]:
     key, why = row.standing.instance_key, row.explanation
     remote, project, instance = key.split("/", 2)
     return {

@@ -142,4 +142,4 @@ def _following(page: Page, parameters: dict[str, str]) -> str | None:
     if page.after is None:
         return None
     query: dict[str, Any] = {**parameters, "after": page.after.cursor}
-    return f"{INSTANCES_ADDRESS}?{urlencode(query, quote_via=quote)}"
+    return f"{INSTANCES_ADDRESS}?{urlencode(query, safe='/', quote_via=quote)}"

@@ -69,7 +69,6 @@ class TusRoutes:
         has_part = length != 0
         if has_part:
             tus_headers.check_part(headers)
-        refuse_digests(headers)
         progress = await self._engine.create(creation.request, creation.metadata, state[REQUESTER], state[PEER])
         if has_part and not progress.complete:
             try:

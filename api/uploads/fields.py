@@ -19,6 +19,10 @@ _INSTANCE: Final = text(INSTANCE_RULE, pattern=f"(?:{REMOTE}:)?{INSTANCE}")
 _EXISTING_KEEPS: Final = "an existing file keeps its own, a new one gets `delivery.{}`"
 
 
+#: What any header may have.
+_ANY: Final = r"[^\x00-\x08\x0a-\x1f\x7f]*"
+
+
 def _header(
     name: str, meaning: str, schema: Schema, code: str, *, required: bool = False, without: str = "",
 ) -> Parameter:
@@ -57,7 +61,7 @@ FILE_PATH: Final = _header(
 HOST_PATH: Final = _header(
     "X-Host-Path", "the file's original name; its last part is the display name. A backslash separates parts after a"
     " drive letter (`C:\\`) or in a share (`\\\\server\\`), else it belongs to the name",
-    text("any text", pattern=r"[^\x00-\x08\x0a-\x1f\x7f]*"), "bad_name", without="the last part of `X-File-Path`")
+    text("any text", pattern=_ANY), "bad_name", without="the last part of `X-File-Path`")
 FILE_MODE: Final = _header("X-File-Mode", MODE_PARAMETER.meaning, _MODE, "bad_mode", without=MODE_PARAMETER.without)
 FILE_UID: Final = _header("X-File-Uid", UID.meaning, _OWNER, "bad_owner", without=UID.without)
 FILE_GID: Final = _header("X-File-Gid", GID.meaning, _OWNER, "bad_owner", without=GID.without)
@@ -79,11 +83,11 @@ PREFER: Final = Parameter(
     name="Prefer", meaning="with `wait=N` (RFC 7240) it is answered as soon as the outcome is known, or after N"
     " seconds, of which there are `api.max_wait_s` at most", schema=text("`wait=N`; all else is ignored"),
     place=Where.HEADER, without="it is answered at once", refuses=())
-#: What is no trace is passed over, whatever it is; so nobody is told a pattern.
+#: Whatever it is, it is never refused: its pattern is that of any header.
 TRACEPARENT: Final = Parameter(
     name="traceparent", meaning="the trace that the upload belongs to (W3C Trace Context): it is kept with the task and"
-    " stands in its log lines. What is no trace is passed over", schema=text("as the W3C has it"), place=Where.HEADER,
-    refuses=())
+    " stands in its log lines. What is no trace is passed over", schema=text("as the W3C has it", pattern=_ANY),
+    place=Where.HEADER, refuses=())
 #: The headers of any upload.
 COMMON_HEADERS: Final = (IDEMPOTENCY_KEY, REPR_DIGEST, CONTENT_DIGEST, PREFER, TRACEPARENT)
 #: The headers of any form.

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from client.push.plan import STDIN, Plan, PushOptions, plan
+from client.push.plan import STDIN, PushOptions, PushPlan, plan
 from client.push.record import ResumeRecord, state_directory
 from client.push.report import JsonReporter, Reporter, TextReporter
 from client.push.run import PushCourse, PushRun, refuse, would_be_sent
@@ -55,7 +55,7 @@ def push(words: Sequence[str], options: PushOptions, settings: PushSettings, ser
 
 
 def _run(
-    made: Plan, target: PushTarget, options: PushOptions, settings: PushSettings, chosen: ChosenServer,
+    made: PushPlan, target: PushTarget, options: PushOptions, settings: PushSettings, chosen: ChosenServer,
 ) -> int:
     scope = "\n".join((chosen.address.name, target.instance, settings.project or ""))
     order = PushOrder(
@@ -70,7 +70,7 @@ def _run(
     return code
 
 
-def _reporter(target: PushTarget, made: Plan, settings: PushSettings, *, bars: bool) -> Reporter:
+def _reporter(target: PushTarget, made: PushPlan, settings: PushSettings, *, bars: bool) -> Reporter:
     if settings.as_json or not (sys.stdout.isatty() or settings.quiet):
         return JsonReporter(target.instance)
     # What reads from a terminal and draws on it at once would be in its own way.

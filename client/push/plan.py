@@ -103,7 +103,7 @@ class LeftOut:
 
 
 @dataclass
-class Plan:
+class PushPlan:
     """What is to be done."""
 
     files: list[PlannedFile] = field(default_factory=list)
@@ -112,10 +112,10 @@ class Plan:
     wrong: list[LeftOut] = field(default_factory=list)
 
 
-def plan(sources: Sequence[str], target: PushTarget, options: PushOptions) -> Plan:
+def plan(sources: Sequence[str], target: PushTarget, options: PushOptions) -> PushPlan:
     """What `sources` are, and where each file goes; raises Misused when the command makes no sense."""
     _check(sources, target, options)
-    made = Plan()
+    made = PushPlan()
     for source in sources:
         if source == STDIN:
             made.files.append(PlannedFile(STDIN, target.path, None, options.mode))
@@ -137,7 +137,7 @@ def _check(sources: Sequence[str], target: PushTarget, options: PushOptions) -> 
         raise Misused("Several files need a directory: end the destination with a slash.")
 
 
-def _plan_named(source: str, target: PushTarget, options: PushOptions, made: Plan) -> None:
+def _plan_named(source: str, target: PushTarget, options: PushOptions, made: PushPlan) -> None:
     follow = options.follows is not Links.NEVER
     try:
         found = os.stat(source, follow_symlinks=follow)
@@ -160,7 +160,7 @@ def _plan_named(source: str, target: PushTarget, options: PushOptions, made: Pla
         made.files.append(_file(source, to, found, options, follow=follow))
 
 
-def _walk(top: str, top_to: str, found: os.stat_result, options: PushOptions, made: Plan) -> None:
+def _walk(top: str, top_to: str, found: os.stat_result, options: PushOptions, made: PushPlan) -> None:
     """All below a folder. No recursion: folders may be nested deeper than Python's calls."""
     follow = options.follows is Links.ALWAYS
     waiting = deque([(top, top_to, frozenset({_identity(found)}))])

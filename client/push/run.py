@@ -10,12 +10,12 @@ from typing import Final
 
 from client.http import HttpClient
 from client.push.outcomes import PushedFile, PushEnd, accepted, exit_code, is_finished, left_out, unsent
-from client.push.plan import Plan, PlannedFile
+from client.push.plan import PlannedFile, PushPlan
 from client.push.progress import FileProgress, Stage
 from client.push.report import Reporter
 from client.push.sending import FileSender, PushOrder
 from client.push.unsent import Unsent
-from client.push.waiting import Waiter, Waiting
+from client.push.waiting import AwaitedFiles, Waiter
 from client.server import ChosenServer
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -24,7 +24,7 @@ _WAITERS: Final = 4
 #: Between two looks at what was told by a signal.
 _LOOK_S: Final = 0.5
 #: How long threads may take to let go when the run is to end.
-_LET_GO_S: Final = 5.0
+_LET_GO_S: Final = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class PushRun:
     """Carries a plan out."""
 
     def __init__(
-        self, made: Plan, order: PushOrder, server: ChosenServer, course: PushCourse, reporter: Reporter,
+        self, made: PushPlan, order: PushOrder, server: ChosenServer, course: PushCourse, reporter: Reporter,
     ) -> None:
         """Nothing is sent yet."""
         self._order = order
@@ -56,7 +56,7 @@ class PushRun:
         self._clients: list[HttpClient] = []
         self._ended: list[PushedFile] = []
         self._hopeless: Unsent | None = None
-        self._waiting = Waiting(order.stop)
+        self._waiting = AwaitedFiles(order.stop, course.timeout_s)
         self._sending = 0
         self._at_work = 0
         self._done = threading.Event()
@@ -136,7 +136,7 @@ class PushRun:
                 self._sending -= 1
                 is_last = not self._sending
             if is_last:
-                self._waiting.no_more(self._course.timeout_s)
+                self._waiting.no_more()
             self._leave()
 
     def _send_one(self, file: PlannedFile, sender: FileSender) -> None:
@@ -170,7 +170,7 @@ class PushRun:
             self._leave()
 
 
-def would_be_sent(made: Plan, reporter: Reporter) -> int:
+def would_be_sent(made: PushPlan, reporter: Reporter) -> int:
     """Tell what a push would do, and return its exit code; nothing is asked of any service."""
     ended = [left_out(what) for what in made.left_out]
     ended += [PushedFile(source=file.source, to=file.to, size=file.size, end=PushEnd.PLANNED) for file in made.files]
@@ -181,7 +181,7 @@ def would_be_sent(made: Plan, reporter: Reporter) -> int:
     return code
 
 
-def refuse(made: Plan, reporter: Reporter) -> int:
+def refuse(made: PushPlan, reporter: Reporter) -> int:
     """Tell what of the command itself is wrong, and return the exit code; nothing is sent."""
     ended = [left_out(what) for what in made.wrong]
     for file in ended:

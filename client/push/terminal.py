@@ -72,8 +72,9 @@ class _Bars(Progress):
 
     def add(self, file: PlannedFile, progress: FileProgress) -> None:
         """One more is under way."""
+        bar = self.add_task(shown_name(file.source), total=progress.size)
         with self._guard:
-            self._of_files[file.to] = self.add_task(shown_name(file.source), total=progress.size), progress
+            self._of_files[file.to] = bar, progress
 
     def drop(self, ended: PushedFile) -> None:
         """One is not under way any more."""
@@ -82,22 +83,27 @@ class _Bars(Progress):
             if found is not None:
                 self._ended += 1
                 self._done_bytes += ended.size or 0
-                self.remove_task(found[0])
+        if found is not None:
+            self.remove_task(found[0])
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """All bars, as it is now."""
+        # Never held while the class that draws takes locks of its own: it asks for this while it holds them.
         with self._guard:
-            self._look()
+            bars, sent_bytes, ended = list(self._of_files.values()), self._done_bytes, self._ended
+        with self._lock:
+            self._look(bars, sent_bytes, ended)
         return super().get_renderables()
 
-    def _look(self) -> None:
-        sent_bytes = self._done_bytes
-        for bar, progress in self._of_files.values():
+    def _look(self, bars: Sequence[tuple[TaskID, FileProgress]], sent_bytes: int, ended: int) -> None:
+        for bar, progress in bars:
             done_bytes, stage = progress.done_bytes, progress.stage
-            shown = next(task for task in self.tasks if task.id == bar)
+            shown = self._tasks.get(bar)
+            if shown is None:
+                continue
             if done_bytes < shown.completed:
                 # Another stage, or sent again: the rate begins anew.
-                self.reset(bar, total=progress.size)
+                shown._reset()
             # Of many, those that wait to be delivered are only counted.
             self.update(bar, completed=done_bytes, total=progress.size, stage=_STAGES[stage],
                         visible=stage is not Stage.DELIVERING or self._all is None)
@@ -105,7 +111,7 @@ class _Bars(Progress):
                 done_bytes if stage is Stage.SENDING else 0
         if self._all is not None:
             what = "in place" if self._wait else "sent"
-            self.update(self._all, completed=sent_bytes, description=f"{self._ended} of {self._files} {what}")
+            self.update(self._all, completed=sent_bytes, description=f"{ended} of {self._files} {what}")
 
 
 class _NameColumn(ProgressColumn):

@@ -14,18 +14,20 @@ from client.retry import passes, pause_s
 
 #: For how long the service is asked to wait with its answer, in seconds; it may answer earlier.
 _WAIT_S: Final = 30
+_SHORT_WAIT_S: Final = 3
 #: Between two questions where it did not wait.
 _PAUSE_S: Final = 1.0
 #: What a question says that is no use to be asked again.
 _BLIND: Final = frozenset({401, 403, 404})
 
 
-class Waiting:
+class AwaitedFiles:
     """The files whose outcomes are waited for. For several threads."""
 
-    def __init__(self, stop: threading.Event) -> None:
-        """Ends early when `stop` is set."""
+    def __init__(self, stop: threading.Event, timeout_s: float | None) -> None:
+        """Ends early when `stop` is set; else so long after all was sent, in seconds; None: when all is decided."""
         self._stop = stop
+        self._timeout_s = timeout_s
         self._lock = threading.Condition()
         self._tasks: deque[tuple[PlannedFile, str]] = deque()
         self._asked = 0
@@ -38,11 +40,11 @@ class Waiting:
             self._tasks.append((file, task_id))
             self._lock.notify()
 
-    def no_more(self, timeout_s: float | None) -> None:
-        """All that was sent is accepted: from now on it is waited for so long at most; None: without an end."""
+    def no_more(self) -> None:
+        """All is sent: from now on the time counts."""
         with self._lock:
             self._no_more = True
-            self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
+            self._deadline = None if self._timeout_s is None else time.monotonic() + self._timeout_s
             self._lock.notify_all()
 
     def wake(self) -> None:
@@ -76,6 +78,15 @@ class Waiting:
             return left
 
     @property
+    def wait_s(self) -> int:
+        """How long the service is asked to wait with its answer, in seconds."""
+        left_s = self.left_s
+        if left_s is not None:
+            return max(0, min(_WAIT_S, round(left_s)))
+        # The time may begin to count while it waits.
+        return _WAIT_S if self._timeout_s is None else min(_SHORT_WAIT_S, int(self._timeout_s))
+
+    @property
     def left_s(self) -> float | None:
         """How long it is still waited; None: without an end."""
         with self._lock:
@@ -85,7 +96,7 @@ class Waiting:
 class Waiter:
     """Asks about one file after the other. For one thread."""
 
-    def __init__(self, waiting: Waiting, client: HttpClient, stop: threading.Event) -> None:
+    def __init__(self, waiting: AwaitedFiles, client: HttpClient, stop: threading.Event) -> None:
         self._waiting = waiting
         self._client = client
         self._stop = stop
@@ -93,11 +104,9 @@ class Waiter:
 
     def ask(self, file: PlannedFile, task_id: str) -> PushedFile | None:
         """What became of a file; None when that is not known yet, after a while."""
-        left_s = self._waiting.left_s
         if self._stop.is_set():
             return unsent(file, Unsent("undecided"), task_id=task_id)
-        wait_s = _WAIT_S if left_s is None else max(0, min(_WAIT_S, round(left_s)))
-        found = self._ask(file, task_id, wait_s)
+        found = self._ask(file, task_id, self._waiting.wait_s)
         left_s = self._waiting.left_s
         if found is None and (self._stop.is_set() or (left_s is not None and left_s <= 0)):
             return unsent(file, Unsent("undecided"), task_id=task_id)

@@ -1,5 +1,6 @@
 """A disk, or a quota, that is really full: uploads are refused, and what was accepted is delivered all the same."""
 
+import contextlib
 import errno
 import json
 import os
@@ -153,12 +154,15 @@ def test_upload_is_refused_and_leaves_nothing_when_the_disk_is_full(service: Ser
     service.start()
     upload(service, 1)
     service.wait_quiet()
+    # One that finds the disk full gives its reserve free, sooner or later, and that is room for uploads, too.
+    service.stop("worker-0")
     fill(service)
     for size in (1, 1000, 300_000, 5_000_000):
         answer = put(service, "/refused", b"x" * size)
         assert (answer.status, answer.code) == (507, "no_room")
     assert service.spooled() == []
     make_room(service)
+    service.begin("worker-0")
     service.wait_quiet()
     assert service.delivered("c1", "/refused") is None
     assert not service.mistakes()
@@ -175,9 +179,10 @@ def test_what_was_accepted_is_delivered_when_the_disk_is_full(service: Service) 
     upload(service, 200)
     fill(service)
     revive(service)
-    # One that was started again is not held back, whoever else was.
+    # One that was started again is not held back, whoever else was; one that ends just now cannot be told.
     if service.processes["worker-0"] is worker:
-        worker.arm("")
+        with contextlib.suppress(ConnectionError, EOFError):
+            worker.arm("")
     eventually(lambda: all_delivered(service, 200))
     make_room(service)
     service.wait_quiet()
@@ -241,8 +246,8 @@ def test_clients_are_told_when_there_was_no_room_at_a_start(service: Service) ->
     service.stop()
     fill(service)
     service.begin("api")
-    ready = eventually(lambda: service.client.get("/readyz"))
-    assert ready is not None
+    ready = eventually(lambda: revive(service) and service.client.get("/readyz"))
+    assert ready
     refused = put(service, "/refused", b"x")
     assert (ready.status, refused.status, refused.code) == (503, 507, "no_room")
     make_room(service)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import closing
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from daemon.config import Config
 from daemon.errors import QueueFault
@@ -21,6 +21,9 @@ from worker.dispatch.marks import mark
 
 Result = TypeVar("Result")
 
+#: So often a step is tried again that failed on a full disk, and nobody can tell why any more.
+_TRIES: Final = 10
+
 
 def begin(layout: Layout, shard: int, reserve: Reserve, config: Config, patience: StartWait) -> Doctor:
     """Open the shard's queue, whatever became of it, ready to be served; on a full disk, with the reserve's room.
@@ -28,14 +31,14 @@ def begin(layout: Layout, shard: int, reserve: Reserve, config: Config, patience
     Where even that is too little it waits for room. Raises QueueFault and OSError when something else is wrong.
     """
     supersede = config.delivery.supersedes
-    _make_room(layout, shard, reserve)
+    was_full = _make_room(layout, shard, reserve)
     current = rebuild.is_current(layout, shard)
-    queue = _with_room(reserve, patience, lambda: rebuild.open_whole(
+    queue = _with_room(reserve, patience, was_full, lambda: rebuild.open_whole(
         layout, shard, shards=config.queue.shards, supersede=supersede, report=tell))
     try:
         if current:
             _unmark_pushes(layout, queue)
-        _with_room(reserve, patience, lambda: recover(queue, config))
+        _with_room(reserve, patience, was_full, lambda: recover(queue, config))
     except QueueFault as fault:
         give_up(queue, fault)
         raise
@@ -54,29 +57,36 @@ def tell(finding: Finding) -> None:
         detail=finding.detail or None, repaired=finding.repaired)
 
 
-def _make_room(layout: Layout, shard: int, reserve: Reserve) -> None:
-    """Release the reserve before it is missed: SQLite may not live to say so.
+def _make_room(layout: Layout, shard: int, reserve: Reserve) -> bool:
+    """Release the reserve before it is missed: SQLite may not live to say so. True when there was no room.
 
     Without room btrfs kills (SIGBUS) who writes to a mapped file, as SQLite's index of the log is.
     """
     trouble = trouble_in(layout.shard(shard))
-    if trouble is not None and trouble.errno in NO_ROOM:
-        reserve.release()
+    if trouble is None or trouble.errno not in NO_ROOM:
+        return False
+    reserve.release()
+    return True
 
 
-def _with_room(reserve: Reserve, patience: StartWait, step: Callable[[], Result]) -> Result:
+def _with_room(reserve: Reserve, patience: StartWait, was_full: bool, step: Callable[[], Result]) -> Result:
     """Do a step that may be repeated; when the disk is full, with the reserve's room, or as soon as there is some."""
+    unexplained = 0
     while True:
         try:
             return step()
         except QueueFault as fault:
-            if not fault.kind.room_helps:
+            # Room that comes between SQLite's failure and the look at the disk hides what the matter was.
+            may_be_room = was_full and fault.code == "queue_failed" and unexplained < _TRIES
+            if not (fault.kind.room_helps or may_be_room):
                 raise
+            unexplained += may_be_room
             reason = fault.detail
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
             reason = f"{error.filename or 'The state'}: {error.strerror}."
+        was_full = True
         if not reserve.release():
             patience.wait(reason)
 

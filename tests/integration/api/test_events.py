@@ -64,7 +64,7 @@ def come(stack: ExitStack, api: Api) -> Following | None:
 
 def test_streams_are_bounded_and_those_of_clients_that_are_gone_are_no_more(start: Start) -> None:
     """Who comes too many is told to come again; whoever leaves, in order or not, makes room at once, and so does who reads nothing."""
-    api = start(api={"max_connections": 6, "body_timeout_s": 0.5})
+    api = start(api={"max_connections": 6, "body_timeout_s": 2.0})
     with ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(following(address_of(api))).begins()
@@ -178,4 +178,6 @@ def test_two_hundred_clients_come_and_go_and_nothing_is_left_of_them(start: Star
     with following(address_of(api)) as last:
         last.begins()
         put = api.put("root/y").task_id
-        assert last.next().task == (put, "queued")
+        while last.next().task != (put, "queued"):
+            # What was put just before may not have been told where it begins.
+            pass

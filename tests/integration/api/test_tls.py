@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 import requests
 
+from client.http import NoAnswer
+from client.server import ServerOptions, find_server
 from tests.integration.api.running import Api, wait_until
 from tests.support.certificates import Authority, Pair
 from tests.support.tokens import make_token
@@ -102,6 +104,21 @@ def test_curl_shows_a_certificate(api: Tls, authority: Authority) -> None:
         said = output(["curl", "-sS", "--cacert", api.ca, "--cert", pair.certificate, "--key", pair.key, f"{api.url}/healthz"])
         assert ('"ok"' in said or '"status"' in said) is answered, said
     assert api.logged_with("tls.refused", code="certificate_verify_failed", detail="certificate has expired", peer="127.0.0.1")
+
+
+def test_push_trusts_whom_it_is_told_to(api: Tls, authority: Authority) -> None:
+    """The client of the command line shows its certificate, and speaks to nobody whose certificate is not vouched for."""
+    pair = authority.issue("/CN=web")
+    with find_server(ServerOptions(server=api.url), {"INCUS_COURIER_CA": str(api.ca)}).connect() as client:
+        assert client.request("PUT", f"{PLACE}/push", body=b"hello").status == 202
+    shown = ServerOptions(server=api.url, ca=api.ca, certificate=pair.certificate, key=pair.key)
+    with find_server(shown, {}).connect() as client:
+        assert client.request("PUT", f"{PLACE}/push", body=b"hello").problem("code") == "bad_credential", "nobody knows it"
+        assert client.request("GET", "/healthz").status == 200
+    with find_server(ServerOptions(server=api.url), {}).connect() as client:
+        with pytest.raises(NoAnswer, match="certificate is not trusted") as refusal:
+            client.request("GET", "/healthz")
+        assert not refusal.value.passes
 
 
 def test_requests_uploads(api: Tls) -> None:

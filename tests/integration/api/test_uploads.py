@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.integration.api.running import Api
+from tests.support.forms import TYPE, form
 from tests.support.waiting import PATIENCE_S
 
 
@@ -164,6 +165,33 @@ def test_newer_upload_supersedes_an_older_one_to_the_same_path(shared: Api) -> N
     older, newer = shared.put("root/newer", b"1"), shared.put("root/newer", b"2")
     shared.logged_with("upload.superseded", task_id=older.task_id, by=newer.task_id)
     assert shared.task(older)["state"] == "superseded"
+
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+_TUS = {"Tus-Resumable": "1.0.0", "Upload-Length": "1", "Content-Type": "application/offset+octet-stream",
+        "Upload-Metadata": "instance YzE=,path L3Jvb3QvdA=="}
+_FORM = form([("instance", None, b"c1"), ("path", None, b"/root/"), ("f", "name", b"x")])
+
+
+@pytest.mark.parametrize(("method", "address", "headers", "body"), [
+    ("PUT", "/v1/instances/c1/files/root/t", {}, b"x"),
+    ("POST", "/upload", {"X-Container-Name": "c1", "X-File-Path": "/root/t"}, b"x"),
+    ("POST", "/v1/uploads", {"Content-Type": TYPE}, _FORM),
+    ("POST", "/v1/tus/", _TUS, b"x"),
+    ("PUT", "/v1/instances/c1/files/root/t", {"Upload-Complete": "?1", "Upload-Draft-Interop-Version": "6",
+                                                    "X-Interim": "no"}, b"x"),
+], ids=["put", "post", "form", "tus", "draft"])
+def test_trace_of_an_upload_is_kept_with_its_task_and_told(
+    shared: Api, method: str, address: str, headers: dict[str, str], body: bytes,
+) -> None:
+    """Whichever way it comes; what is no trace is passed over."""
+    for trace, kept in ((TRACE, TRACE), ("00-" + "0" * 32 + TRACE[35:], None)):
+        reply = shared.ask(method, address, body, **headers, traceparent=trace)
+        assert reply.status in {201, 202}
+        assert reply.headers.get("traceparent") == kept
+        task = shared.tasks()[0]
+        assert task["traceparent"] == kept
+        assert shared.logged_with("upload.accepted", task_id=task["id"]).get("traceparent") == kept
 
 
 def test_log_has_one_line_for_an_upload(shared: Api) -> None:

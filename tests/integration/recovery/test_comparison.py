@@ -496,6 +496,13 @@ def test_upload_that_gets_its_row_again_gets_its_key_too(world: World) -> None:
         assert world.queue.put_many([again], supersede=True)[0].task_id == upload.task_id
 
 
+def test_upload_that_gets_its_row_again_gets_its_trace_too(world: World) -> None:
+    """It is in the file, behind the bytes."""
+    upload = world.write(traceparent=f"00-{'a' * 32}-{'b' * 16}-01")
+    assert world.compare() == ["row_missing"]
+    assert world.task(upload).upload == upload
+
+
 def test_lost_found_never_loses_a_file_of_the_same_name(quick_path: Path) -> None:
     """Setting aside the same name twice in a second keeps both."""
     layout = a_state(quick_path)

@@ -22,7 +22,7 @@ from daemon.state.append_lease import AppendLease
 from daemon.state.layout import Layout
 from daemon.state.shard_count import ShardCount
 from daemon.state.shard_lock import ShardLock, holder
-from daemon.task_queue import Change, Command, Selection, Settlement
+from daemon.task_queue import ActionRecord, Change, Command, CommandAnswer, Selection, Settlement
 from daemon.task_queue.sqlite import migrate
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from daemon.webhooks.telling import tell_all
@@ -118,6 +118,28 @@ def _order_of_paths(tasks: dict[str, Task]) -> dict[bytes, list[str]]:
     return paths
 
 
+def _sums(layout: Layout, shards: int) -> dict[tuple[str, str], float]:
+    """What is counted, but for events: those of the copying count, too."""
+    sums: dict[tuple[str, str], float] = {}
+    for shard in range(shards):
+        with SqliteDoctor(layout, shard) as queue:
+            for counter in queue.counters():
+                key = counter.name, counter.labels
+                sums[key] = sums.get(key, 0) + counter.value
+    return {key: value for key, value in sums.items() if key[0] != "events_total"}
+
+
+def _actions(layout: Layout, shards: int) -> dict[str, tuple[int, int, int, bool]]:
+    """What people did, of all shards together."""
+    whole: dict[str, ActionRecord] = {}
+    for shard in range(shards):
+        with SqliteDoctor(layout, shard) as queue:
+            for part in queue.actions(None, 1000):
+                whole[part.action_id] = whole[part.action_id] + part if part.action_id in whole else part
+    return {key: (action.tasks, action.changed, action.refused, action.done_at is None)
+            for key, action in whole.items()}
+
+
 def _migrate(layout: Layout, shards: int) -> str | None:
     return reshard.migrate(layout, shards, supersede=False, report=lambda finding: None)
 
@@ -143,8 +165,10 @@ def test_every_task_goes_along_as_it_is(layout: Layout, old: int, new: int) -> N
 def test_counts_and_keys_fit_after_the_move(layout: Layout) -> None:
     """What is counted and what is recognised as a repeat does not depend on the shard."""
     _fill(layout, 4, files=True)
-    before = _all(layout)
+    before, sums = _all(layout), _sums(layout, 4)
     assert _migrate(layout, 3) is None
+    assert _sums(layout, 3) == pytest.approx(sums)
+    assert sums["uploads_total", ""] == len(before)
     queues = [SqliteDoctor(layout, shard) for shard in range(3)]
     assert all(queue.counts_fit() for queue in queues)
     keyed = [task.upload for task in before.values() if task.upload.idempotency_key]
@@ -232,6 +256,21 @@ def test_commands_about_one_task_go_along(layout: Layout) -> None:
     assert found == asked
 
 
+def test_actions_are_done_when_their_commands_are_wherever_these_went(layout: Layout) -> None:
+    """One that was done stays so; one that moves is done by the shard that does it."""
+    _fill(layout, 4)
+    task = next(task for task in _all(layout).values() if task.destination.shard(4) == 3)
+    with SqliteDoctor(layout, 3) as queue:
+        done, _ = queue.ask([Command(verb="hold", task_id=task_id) for task_id in ("gone", task.task_id)])
+        queue.change([], [CommandAnswer(number=done, refused=1, reason="there is none")])
+    assert _migrate(layout, 3) is None
+    assert sorted(_actions(layout, 3).values()) == [(1, 0, 0, True), (1, 0, 1, False)]
+    with SqliteDoctor(layout, task.destination.shard(3)) as queue:
+        [command] = queue.commands(9)
+        queue.change([], [CommandAnswer(number=command.number, changed=1)])
+    assert sorted(_actions(layout, 3).values()) == [(1, 0, 1, False), (1, 1, 0, False)]
+
+
 @pytest.mark.parametrize("bounded", [True, False])
 def test_commands_about_many_tasks_mean_the_same_tasks_after_the_move(layout: Layout, bounded: bool) -> None:
     """A selection goes along with each instance, and still leaves out what came after it was asked."""
@@ -300,6 +339,7 @@ def test_move_that_was_cut_off_anywhere_is_finished_by_the_next(
                 queue.ask([Command(verb="retry", selection=Selection(states=(State.FAILED,)), asked_at=1.0),
                            Command(verb="hold", task_id=queue.rows(0, 1)[0].task_id, asked_at=2.0)])
         before, ages = _all(layout), _ages(layout)
+        sums, actions = _sums(layout, old), _actions(layout, old)
         with _dying_after(monkeypatch, steps):
             try:
                 _migrate(layout, new)
@@ -312,6 +352,8 @@ def test_move_that_was_cut_off_anywhere_is_finished_by_the_next(
         assert _order_of_paths(after) == _order_of_paths(before)
         assert _ages(layout) == pytest.approx(ages)
         assert _asked(layout, new) == _expected(before, old, new)
+        assert _sums(layout, new) == pytest.approx(sums)
+        assert _actions(layout, new) == actions
         if finished:
             return
     raise AssertionError("the move never came to its end")

@@ -1,17 +1,21 @@
 """A database that was damaged, emptied or lost while nobody looked: the next start makes it whole."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from daemon.config import Config
+from daemon.errors import QueueFault
 from daemon.model.task import State
 from daemon.process.patience import StartWait
+from daemon.recovery import rebuild
 from daemon.spool import Mark
 from daemon.state.reserve import Reserve
 from daemon.task_queue import Command
@@ -24,6 +28,7 @@ from tests.support.plants import PLANTS, Plant
 from tests.support.processes import Process
 from tests.support.service import Service
 from tests.support.waiting import eventually
+from worker.recovery import start
 from worker.recovery.start import begin
 
 _FILES = 40
@@ -37,6 +42,10 @@ def service(tmp_path: Path) -> Service:
 
 def _garble(database: Path) -> None:
     database.write_bytes(os.urandom(8192))
+    log = Path(f"{database}-wal")
+    if log.exists():
+        # Somebody has it open: what he read just then may have kept it from being emptied, and it hides the damage.
+        log.write_bytes(os.urandom(log.stat().st_size))
 
 
 def _halve(database: Path) -> None:
@@ -187,6 +196,26 @@ def test_push_is_repeated_when_the_worker_died_between_marking_and_settling(worl
     with closing(begin(world.layout, 0, Reserve(world.layout, 0, 0), Config(), StartWait(pytest.fail))):
         assert world.state(upload) is State.QUEUED
         assert world.mark(upload) is Mark.PENDING
+
+
+@pytest.mark.parametrize("was_full", [True, False])
+def test_start_on_a_full_disk_outlives_a_failure_that_nobody_can_explain_any_more(
+        world: World, monkeypatch: pytest.MonkeyPatch, was_full: bool) -> None:
+    """SQLite keeps it to itself that room is missing, and there may be some when the disk is asked; else it is a fault."""
+    faults = [QueueFault("queue_failed", "unable to open database file")]
+    open_whole = rebuild.open_whole
+
+    def open_later(*arguments: Any, **how: Any) -> SqliteDoctor:
+        if faults:
+            raise faults.pop()
+        return open_whole(*arguments, **how)
+
+    monkeypatch.setattr(rebuild, "open_whole", open_later)
+    monkeypatch.setattr(start, "trouble_in", lambda _: OSError(errno.EDQUOT, "full") if was_full else None)
+    waits: list[str] = []
+    with nullcontext() if was_full else pytest.raises(QueueFault):
+        begin(world.layout, 0, Reserve(world.layout, 0, 0), Config(), StartWait(waits.append)).close()
+    assert waits == ["unable to open database file"] * was_full
 
 
 @pytest.mark.parametrize("damage", [_garble, _delete])

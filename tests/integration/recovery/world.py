@@ -43,14 +43,14 @@ class World:
     # --- making ------------------------------------------------------------------------------------------
 
     def write(self, path: str = "/a", instance: str = "c1", body: bytes = b"body", key: str | None = None,
-              client: str | None = None) -> Upload:
+              client: str | None = None, traceparent: str | None = None) -> Upload:
         """An upload in the spool, without a row."""
         destination = Destination("local", "default", instance, path)
         incoming = self.spool.begin()
         incoming.write(body)
         upload = Upload(task_id=str(uuid_utils.uuid7()), destination=destination, size=len(body), created_at=time.time(),
                         sha256=hashlib.sha256(body).hexdigest(), idempotency_key=key,
-                        client=client)
+                        client=client, traceparent=traceparent)
         incoming.seal(upload).release()
         return upload
 

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 #: Each house and the houses that it may import besides itself.
-HOUSES = {"daemon": set[str](), "api": {"daemon"}, "worker": {"daemon"}, "sender": {"daemon"}}
+HOUSES = {"daemon": set[str](), "api": {"daemon"}, "worker": {"daemon"}, "sender": {"daemon"}, "client": {"daemon"}}
 #: The rooms of each house, from the ground up: a room imports only rooms of lower floors, and itself. A name stands for
 #: all that is below it.
 FLOORS: dict[str, list[set[str]]] = {
@@ -23,7 +23,10 @@ FLOORS: dict[str, list[set[str]]] = {
     "worker": [{"worker.targets"}, {"worker.mailbox", "worker.dispatch"}, {"worker.upkeep", "worker.recovery", "worker.webhooks"},
                {"worker.loop"}, {"worker.assembly"}, {"worker.check", "worker.__main__"}],
     "sender": [{"sender.addresses", "sender.names", "sender.signing"}, {"sender.http_post"}, {"sender.service"}, {"sender.__main__"}],
+    "client": [{"client.http"}, {"client.server", "client.retry"}, {"client.push"}, {"client.main"}],
 }
+#: All that the commands by HTTP need of the daemon: it is on machines that have no service, no configuration and no state.
+LENT_TO_CLIENT = ("daemon.errors", "daemon.model", "daemon.process.entry", "daemon.process.exit_status", "daemon.process.output")
 #: The rooms with a door: what is said at the door is all that others see.
 DOORS = {"daemon.task_queue": ("capabilities", "values", "doctor"), "daemon.spool": ("capabilities", "values"),
          "daemon.delegation": ("capabilities", "values"), "daemon.partials": ("capabilities", "values")}
@@ -103,12 +106,20 @@ def test_room_imports_only_lower_rooms_of_its_house(path: Path) -> None:
         assert below[0] == room or below[1] < floor, f"{own} imports {module}"
 
 
-def test_each_library_is_imported_in_one_module() -> None:
+def test_client_needs_nothing_of_a_service() -> None:
+    """Commands by HTTP know no configuration and no state; only the entry point knows the other commands."""
+    used = {module for path, name in zip(SOURCES, NAMES, strict=True) if name.startswith("client/") and name != "client/main.py"
+            for module in imports(path) if module.startswith("daemon.")}
+    assert {module for module in used if not module.startswith(LENT_TO_CLIENT)} == set()
+
+
+@pytest.mark.parametrize("houses", [{"daemon", "api", "worker", "sender"}, {"client"}], ids=["service", "client"])
+def test_each_library_is_imported_in_one_module(houses: set[str]) -> None:
     """What a library does, and what its next version changes, is in one place."""
     importers = defaultdict(set)
     for path, name in zip(SOURCES, NAMES, strict=True):
         for module in imports(path):
-            if top(module) not in HOUSES and top(module) not in sys.stdlib_module_names:
+            if top(name.replace("/", ".")) in houses and top(module) not in HOUSES and top(module) not in sys.stdlib_module_names:
                 importers[top(module)].add(name)
     assert {library: names for library, names in importers.items() if len(names) > 1} == {}
 
@@ -153,7 +164,7 @@ def test_module_hides_no_error_and_no_warning(path: Path) -> None:
 
 
 #: Where text goes to standard output and standard error, and where tables are drawn.
-_OUTPUT, _TABLES = "daemon/process/output.py", "daemon/cli/tables.py"
+_OUTPUT, _TABLES, _PROGRESS = "daemon/process/output.py", "daemon/cli/tables.py", "client/push/terminal.py"
 
 
 def spoken(path: Path) -> Iterator[str]:
@@ -167,7 +178,7 @@ def spoken(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize("path", SOURCES, ids=NAMES)
 def test_text_for_terminals_goes_through_one_module(path: Path) -> None:
     """What comes from anyone could colour, move or forge what a terminal shows: there it is made safe."""
-    expected = {_OUTPUT: {"sys.stdout.write", "sys.stderr.write"}, _TABLES: {"Console"}}
+    expected = {_OUTPUT: {"sys.stdout.write", "sys.stderr.write"}, _TABLES: {"Console"}, _PROGRESS: {"Console"}}
     assert set(spoken(path)) == expected.get(str(path.relative_to(ROOT)), set())
 
 

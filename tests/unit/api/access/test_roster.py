@@ -32,7 +32,7 @@ def test_door_stays_closed_while_the_mark_cannot_be_written(layout: Layout) -> N
     live = LiveConfig(with_peers(load(None)))
     layout.access.rmdir()
     roster = Roster(live, layout, None, tells=True)
-    live.adopt(load(None))
+    live.adopt(load(None), live.proxies)
     roster.look()
     assert roster.known.config.peers == []
     assert roster.known.closed

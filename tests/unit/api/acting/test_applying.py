@@ -74,6 +74,8 @@ def test_without_a_worker_nobody_waits_and_nothing_is_asked_twice(desk: Desk) ->
     found = desk.apply(chosen)
     assert (found.applied, found.steps[0].changed) == (True, 3)
     assert desk.depot.queue.pending_commands() == 0
+    [action] = desk.depot.queue.actions(None, 9)
+    assert (action.by, action.what, action.tasks, action.done_at is None) == (ME.name, {"selection": chosen}, 3, False)
 
 
 def test_rights_that_ended_meanwhile_end_it(desk: Desk) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from api.http.response import json_bytes
-from api.queries.task_query import MAX_PAGE_BYTES, Question, describe_page, merge, read_question
+from api.queries.task_query import MAX_PAGE_BYTES, Looked, Question, describe_page, merge, read_question
 from daemon.config import Config, Remote
 from daemon.errors import Rejected
 from daemon.model.task import Attempt, State, Task
@@ -40,7 +40,8 @@ def test_question_is_read_from_the_query() -> None:
 
 @pytest.mark.parametrize("query", [
     "state=", "state=queued,", "state=QUEUED", "limit=0", "limit=1001", "limit=00001", "limit=-1", "limit=%D9%A1",
-    "after=", "after=x", "project=p", "client=", "client=a%0Ab", "a=b", "limit=1&limit=2",
+    "path=", "path=a%0Ab", "path=/a/../*", "path=/a//*", "path=" + 1025 * "a", "error=", "error=A", "since=1", "until=",
+    "since=2030-01-31T12:00:00", "until=2030-13-31T12:00:00Z", "after=", "after=x", "project=p", "client=", "client=a%0Ab", "a=b", "limit=1&limit=2",
 ])
 def test_question_is_refused_when_it_makes_no_sense(query: str) -> None:
     """A misspelt question is not answered with something else."""
@@ -56,8 +57,17 @@ def test_question_goes_to_one_shard_when_the_instance_is_known() -> None:
 
 def test_pages_of_shards_are_merged_newest_first() -> None:
     """As if there were one shard."""
-    merged = merge([[task(5), task(2)], [task(4), task(3), task(1)]])
-    assert [found.order for found in merged] == [5, 4, 3, 2, 1]
+    merged = merge([[task(5), task(2)], [task(4), task(3), task(3).task_id, task(1)]])
+    assert [found if isinstance(found, str) else found.order for found in merged] == [5, 4, 3, task(3).task_id, 2, 1]
+
+
+def test_page_ends_when_its_time_is_over_and_leads_to_what_was_not_looked_at() -> None:
+    """With what was found so far, perhaps nothing: a rare task among a million holds nobody up."""
+    looked: list[Looked] = [task(9), task(7).task_id, task(5), task(3).task_id]
+    assert describe_page(looked, Question())["next"] is None
+    early = describe_page(looked, Question(), is_over=lambda: True)
+    assert ([one["id"] for one in early["tasks"]], early["next"]) == ([task(9).task_id], f"/v1/tasks?after={task(7).task_id}")
+    assert describe_page([task(7).task_id], Question(), is_over=lambda: True)["tasks"] == []
 
 
 def test_page_leads_to_the_next_one_when_it_is_full() -> None:

@@ -533,7 +533,7 @@ def test_silent_uploads_are_swept(layout: Layout, monkeypatch: pytest.MonkeyPatc
             await asyncio.to_thread(threads.submit(int).result)
             assert (await made.look(begun.upload_id)).offset == 0
             sweeping.cancel()
-            live.adopt(configured(uploads={"expire_s": 1e-6}))
+            live.adopt(configured(uploads={"expire_s": 1e-6}), live.proxies)
             sweeping = asyncio.create_task(sweep(made.partials, live, threads))
             assert await logged.get() == ("upload.expired", {"uploads": 1})
             assert made.partials.find(begun.upload_id) is None

@@ -47,6 +47,15 @@ def test_both_doors_read_the_same_destination(instance: str, remote: str, projec
     assert put("root/a", instance=instance.replace(":", "%3A")).destination == wanted
 
 
+def test_trace_is_read_where_it_is_one() -> None:
+    """Of this version, in small letters, and neither trace nor span nothing."""
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    assert upload(traceparent=trace).traceparent == put("a", traceparent=trace).traceparent == trace
+    for wrong in (trace.upper(), trace[:-1], f"{trace}-00", f"ff{trace[2:]}", f"01{trace[2:]}", f" {trace}", "ä", "00--",
+                  f"00-{'0' * 32}{trace[35:]}", f"{trace[:36]}{'0' * 16}-01"):
+        assert upload(traceparent=wrong).traceparent is None
+
+
 @pytest.mark.parametrize(("instance", "code"), [
     ("", "bad_instance"), ("-a", "bad_instance"), ("a-", "bad_instance"), ("123", "bad_instance"),
     ("a_b", "bad_instance"), ("a" * 64, "bad_instance"), ("a/b", "bad_instance"), ("a b", "bad_instance"),

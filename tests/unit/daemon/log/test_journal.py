@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from daemon.log import journal
 from daemon.log.journal import MAX_FIELD_BYTES, MAX_MESSAGE_BYTES, Journal, encode, encode_all, field_name
+from tests.support.waiting import PATIENCE_S
 
 NAMES = st.from_regex(r"[A-Z][A-Z0-9_]{0,20}", fullmatch=True)
 
@@ -36,7 +37,7 @@ class Reader:
     def __init__(self, path: str) -> None:
         self.path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.settimeout(10)
+        self._socket.settimeout(PATIENCE_S)
         self._socket.bind(path)
 
     def read(self) -> dict[str, str]:

@@ -14,6 +14,7 @@ from daemon.config import Log
 from daemon.log import log
 from daemon.log.events import EVENTS
 from daemon.model.text import is_plain
+from tests.support.waiting import PATIENCE_S
 from tests.unit.daemon.log.test_journal import Reader
 
 NASTY = "/srv/a b\nPRIORITY=0\n{\"event\": \"forged\"}\x1b[2J 한글"
@@ -41,7 +42,7 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]
 def stderr(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     """The reading end of the log's lines."""
     reading, writing = socket.socketpair()
-    reading.settimeout(10)
+    reading.settimeout(PATIENCE_S)
     monkeypatch.setattr(logs, "_STDERR", writing.fileno())
     with reading, writing:
         yield reading

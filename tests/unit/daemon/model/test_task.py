@@ -41,7 +41,8 @@ uploads = st.builds(
     gid=st.none() | st.integers(0, 2**32 - 2), mkdirs=st.booleans(), display_name=st.text(max_size=20).map(
         lambda text: text.encode(errors="replace").decode()),
     created_at=st.floats(0, 1e10), idempotency_key=st.none() | st.text("abc!~", min_size=1, max_size=5),
-    client=st.sampled_from([None, "token:ci", "peer:앨리스"]))
+    client=st.sampled_from([None, "token:ci", "peer:앨리스"]),
+    traceparent=st.sampled_from([None, f"00-{'a' * 32}-{'b' * 16}-01"]))
 
 
 @given(uploads)
@@ -72,7 +73,8 @@ def _moved(**values: Any) -> str:
     _changed(mkdirs=1), _changed(mkdirs="true"), _changed(display_name=None), _changed(display_name=7),
     _changed(display_name="\ud800"), _changed(idempotency_key="\udfff"),
     _changed(idempotency_key="a\nb"), _changed(client=""), _changed(client="x" * 513), _changed(client="a\nb"),
-    _changed(client=7), _changed(client="\u200b"), _changed(idempotency_key=7), _changed(created_at="now"), _changed(created_at=float("nan")),
+    _changed(client=7), _changed(traceparent=7), _changed(traceparent=""), _changed(traceparent=f"00-{'0' * 32}-{'b' * 16}-01"),
+    _changed(client="\u200b"), _changed(idempotency_key=7), _changed(created_at="now"), _changed(created_at=float("nan")),
     _changed(created_at=float("inf")), _changed(created_at=-1), _changed(created_at=10**400), _changed(surprise=1),
     _moved(path="/../x"), _moved(path="x"), _moved(path=7), _moved(path="/\ud800"), _moved(instance="c1#x"),
     _moved(instance=None), _moved(project="a/b"), _moved(remote="a:b"), _moved(remote=""), _moved(more="x"),
@@ -86,7 +88,7 @@ def test_upload_is_refused_when_anything_in_its_json_is_not_legal(text: str | by
 def test_anonymous_upload_is_described_without_a_client() -> None:
     """Its description has the bytes that it had when no upload had a client, and one of then reads back."""
     upload = an_upload(idempotency_key="k")
-    assert "client" not in json.loads(upload.to_json())
+    assert not {"client", "traceparent"} & json.loads(upload.to_json()).keys()
     assert Upload.from_json(upload.to_json()).client is None
     assert json.loads(replace(upload, client="token:ci").to_json())["client"] == "token:ci"
 

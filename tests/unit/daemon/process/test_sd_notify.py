@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from daemon.process import sd_notify
+from tests.support.waiting import PATIENCE_S
 
 
 @pytest.fixture
 def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     """The manager's end of NOTIFY_SOCKET."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-        listener.settimeout(10)
+        listener.settimeout(PATIENCE_S)
         listener.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         yield listener
@@ -60,7 +61,7 @@ def test_watchdog_is_dropped_when_the_manager_is_busy(manager: socket.socket) ->
 def test_abstract_socket_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that begins with @ is in the abstract namespace."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-        listener.settimeout(10)
+        listener.settimeout(PATIENCE_S)
         listener.bind("")
         monkeypatch.setenv("NOTIFY_SOCKET", "@" + listener.getsockname()[1:].decode())
         sd_notify.ready()

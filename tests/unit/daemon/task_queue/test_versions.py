@@ -15,12 +15,12 @@ from daemon.model.task import State
 from daemon.model.upload import Upload
 from daemon.spool.store import FileSpool
 from daemon.state.layout import Layout
-from daemon.task_queue import PutOutcome
+from daemon.task_queue import CommandAnswer, PutOutcome
 from daemon.task_queue.sqlite import base
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from daemon.task_queue.sqlite.versions import SCHEMA_VERSION, STEPS, is_older, version_on_disk
 from tests.support import version_1
-from tests.support.depot import new_id
+from tests.support.depot import an_upload, new_id
 from tests.support.version_1 import Old
 
 
@@ -79,6 +79,19 @@ def test_upgrade_keeps_every_row_of_every_table(layout: Layout) -> None:
         assert queue.counts_fit()
     assert version_1.contents(layout.database(0)) == before
     assert all(before.values())
+
+
+@pytest.mark.usefixtures("old")
+def test_everything_counts_from_the_upgrade_on(layout: Layout) -> None:
+    """What was before is in no sum, and an old command is answered though it is no action."""
+    change(layout, "INSERT INTO sqlite_sequence VALUES ('events', 7)")
+    with SqliteDoctor(layout, 0, upgrade=never_mind) as queue:
+        assert [(counter.name, counter.value) for counter in queue.counters()] == [("events_total", 0)]
+        queue.put_many([an_upload()], supersede=False)
+        assert {counter.name: counter.value for counter in queue.counters()} == {
+            "events_total": 1, "uploads_total": 1, "upload_bytes_total": 5}
+        queue.change([], [CommandAnswer(number=queue.commands(1)[0].number, changed=1)])
+        assert queue.actions(None, 9) == []
 
 
 @pytest.mark.usefixtures("old")

@@ -285,3 +285,13 @@ def test_log_keeps_its_room_while_the_reserve_is_not_whole(depot: Depot, monkeyp
     size = log.stat().st_size
     assert turn(reserve_bytes=2**60) >= size
     assert turn(reserve_bytes=0) < size
+
+
+def test_audit_list_is_kept_as_long_as_delivered_tasks(depot: Depot) -> None:
+    """Older actions go."""
+    yard = Yard(depot, retention={"delivered_s": 3600.0})
+    now = time.time()
+    for number, age in enumerate((7200, 10)):
+        depot.queue.ask([Command(verb="hold", task_id=str(number), asked_at=now - age)])
+    yard.turn()
+    assert [action.task_id for action in depot.queue.actions(None, 9)] == ["1"]

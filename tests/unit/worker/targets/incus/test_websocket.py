@@ -47,7 +47,7 @@ def ends() -> Iterator[tuple[EventStream, Server]]:
     waker, wake = socket.socketpair()
     with contextlib.ExitStack() as stack:
         for end in (ours, theirs, waker, wake):
-            end.settimeout(5)
+            end.settimeout(PATIENCE_S)
             stack.enter_context(contextlib.closing(end))
         yield EventStream(ours, waker, 0.2), Server(theirs, wake)
 
