@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import ViewportSize, sync_playwright
 
 from api.overview.history import SLOTS, STEP_S, HistoryFile, Sample, clock
 from daemon.model.upload import Destination, Upload, first_id_of
@@ -25,7 +25,7 @@ from daemon.task_queue.sqlite.queue import SqliteQueue
 from tests.conftest import CHROMIUM
 from tests.support.service import Service
 
-SIZE: Final = {"width": 1240, "height": 960}
+SIZE: Final[ViewportSize] = {"width": 1240, "height": 960}
 #: Until rates are known and the picture has something that moves.
 SETTLES_S: Final = 14.0
 MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
