@@ -145,7 +145,7 @@ def test_a_gigabyte_arrives_through_a_line_that_is_cut_and_a_service_that_is_kil
     stood: dict[int, int] = {}
     with CutLine(port, cuts=8, span=(32 * 2**20, 160 * 2**20), seed=7, down_at=(3, 6)) as line:
         where = tus(line.port) if protocol == "tus-v1" else f"http://127.0.0.1:{line.port}/v1/instances/c1/files/js/large"
-        with node_clients.begin({
+        with node_clients.running({
             "endpoint": where, "source": file_of(tmp_path, 6, LARGE_BYTES), "options": {"protocol": protocol},
             "metadata": metadata("c1", "/js/large") if protocol == "tus-v1" else {},
             "retryDelays": [0, 200, 500, 1000, 1000, 2000, 2000, 4000]}) as process:
