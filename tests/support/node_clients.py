@@ -1,10 +1,11 @@
 """The clients that run in node, installed once for all tests, as `tests/clients` pins them."""
 
+import contextlib
 import fcntl
 import json
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +34,22 @@ def install() -> None:
 
 def upload(job: Mapping[str, Any], timeout_s: float = 240.0) -> dict[str, Any]:
     """Run one job (see `upload.mjs`); return the last that it tells."""
-    process = begin(job)
-    out, err = process.communicate(timeout=timeout_s)
+    with running(job) as process:
+        out, err = process.communicate(timeout=timeout_s)
     assert out.strip(), err
     told: dict[str, Any] = json.loads(out.splitlines()[-1])
     return told
 
 
-def begin(job: Mapping[str, Any]) -> "subprocess.Popen[str]":
-    """Start one job."""
-    return subprocess.Popen(["node", str(HERE / "upload.mjs"), json.dumps(job)], cwd=HERE, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+@contextlib.contextmanager
+def running(job: Mapping[str, Any]) -> Iterator["subprocess.Popen[str]"]:
+    """Start one job; it has ended afterwards, one way or the other."""
+    with subprocess.Popen(["node", str(HERE / "upload.mjs"), json.dumps(job)], cwd=HERE, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def metadata(instance: str, path: str, **more: str) -> dict[str, str]:
