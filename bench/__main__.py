@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from bench import accept, access, backlog, delivered, delivery, durable, hung, large, machine, seat, through
+from bench import accept, access, backlog, dashboard, delivered, delivery, durable, hung, large, machine, seat, through
 from bench.figures import Section
 from bench.plan import PLANS, SCRATCH, Plan
 from bench.service import ROOT
@@ -16,6 +16,7 @@ from bench.service import ROOT
 SECTIONS: Final[dict[str, Callable[[Plan], Section]]] = {
     "accept": accept.run, "durable": durable.run, "through": through.run, "large": large.run, "access": access.run,
     "delivered": delivered.run, "delivery": delivery.run, "backlog": backlog.run, "hung": hung.run, "seat": seat.run,
+    "dashboard": dashboard.run,
 }
 EXIT_TERMINATED: Final = 128 + signal.SIGTERM
 RESULTS: Final = ROOT / "bench" / "RESULTS.md"

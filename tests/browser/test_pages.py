@@ -73,7 +73,7 @@ def test_hostile_names_are_text_and_are_seen(look: Look, service: Service) -> No
     """Markup is read, not run; what turns text round, breaks lines or is not seen stands there in signs; 4 KiB fit."""
     evil, long = failed(service, EVIL, "mail"), failed(service, LONG, "mail")
     task = service.client.task(evil)
-    listed = {"tasks": [{**task, "path": "/srv/two\nlines\u200b\u0007", "instance": "<b>bold</b>", "client": "a\u202eb"}, task,
+    listed = {"tasks": [{**task, "id": evil[:-1] + "0", "path": "/srv/two\nlines\u200b\u0007", "instance": "<b>bold</b>", "client": "a\u202eb"}, task,
                         service.client.task(long)], "next": None}
     context = look.context(answers={"explanation": explanation(summary="<script>alert(1)</script>\u2066")}, **PHONE)
     page = context.new_page()

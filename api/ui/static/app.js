@@ -29,7 +29,12 @@ class App {
     this.marks = new Map();
     this.page = null;
     this.others = new BroadcastChannel("incus-courier");
-    this.others.onmessage = () => this.start();
+    this.others.onmessage = () => {
+      // Somebody signed in or out in another window: that is no surprise.
+      this.knew = false;
+      this.expired = false;
+      this.start();
+    };
     this.live = new Live((event) => this.heard(event), () => this.draw());
   }
 
@@ -45,8 +50,9 @@ class App {
     } catch (error) {
       this.me = error.status === 403 ? { may: [], name: null } : null;
       this.problem = error.status === 401 || error.status === 403 ? null : error;
+      // Whichever window is the first to notice takes the cookie away from all.
+      if (error.status === 401 && this.knew) this.expired = true;
       if (error.code === "bad_credential") {
-        this.expired = this.knew;
         // A cookie that counts no more; without it, others may be known by what they show besides.
         await ask(SESSION, { method: "DELETE" }).catch(() => {});
         this.me = await ask("/v1/me").catch(() => null);

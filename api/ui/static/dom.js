@@ -46,7 +46,9 @@ function reconcile(parent, wanted) {
 
 function fits(node, want, key) {
   if (typeof want === "string") return node.nodeType === Node.TEXT_NODE;
-  return node.nodeType === Node.ELEMENT_NODE && node.localName === want.tag && node[KEY] === key;
+  return node.nodeType === Node.ELEMENT_NODE && node.localName === want.tag && node[KEY] === key
+    // What the page came with makes way.
+    && node[PROPS] !== undefined;
 }
 
 function created(want, parent) {

@@ -32,7 +32,7 @@ export function sign(state) {
 }
 
 export function badge(state) {
-  return h("span", { class: `badge ${state}` }, sign(state), state);
+  return h("span", { class: `badge ${state}` }, sign(state), h("span", { class: "word" }, state));
 }
 
 // Where each state stands, on a wide page and on a narrow one, and the ways between them.

@@ -137,7 +137,7 @@ function filterForm(filters) {
   },
   h("div", { class: "fields" }, field("path", { placeholder: words.path_hint, type: "text" }), field("instance")),
   h("details", { class: "more", ref: (node) => { node.open = more.some((key) => filters[key]); } },
-    h("summary", {}, words.filters),
+    h("summary", {}, words.more),
     h("div", { class: "fields" }, field("project"), field("client"), field("error"),
       field("since", { type: "datetime-local", value: local(filters.since) }), field("until", { type: "datetime-local", value: local(filters.until) }))),
   h("fieldset", { class: "chips" }, h("legend", { class: "unseen" }, words.state), STATES.map((state) =>

@@ -141,7 +141,7 @@ export const texts = {
   list: {
     title: "Tasks",
     caption: "Tasks, newest first",
-    filters: "Filters",
+    filters: "Filters", more: "More filters",
     path: "Path contains", path_hint: "or a glob: /srv/**",
     instance: "Instance", project: "Project", client: "Client", error: "Error code",
     since: "Accepted from", until: "Accepted until",
