@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from api.acting.actions import ACTIONS, TaskAction, check_force
-from api.queries.task_query import FILTERS, Looked, Question, question_of, read_time
+from api.queries.task_query import FILTERS, SEARCHES, Looked, Question, question_of, read_time
 from daemon.config import Config
 from daemon.errors import Rejected
 from daemon.model.names import printable
@@ -27,7 +27,7 @@ _STATE: Final = "|".join(state.label for state in State)
 _STATES: Final = text("with commas in between", pattern=f"(?:{_STATE})(?:,(?:{_STATE}))*")
 #: Which tasks; all of what it says has to be so.
 FILTER: Final = request("TaskFilter", {
-    **{parameter.name: saying(parameter.schema, parameter.meaning) for parameter in FILTERS},
+    **{parameter.name: saying(parameter.schema, parameter.meaning) for parameter in (*FILTERS, *SEARCHES)},
     "state": {"anyOf": [_STATES, many(_STATES, least=1)], "description": "in these states"},
     "before": saying(TIME, "accepted before then; with its zone"),
 }, dependentRequired={"project": ["instance"]})

@@ -5,6 +5,7 @@ What is asked of the queue is bounded, however many instances there are and howe
 page may be empty, and lead on.
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +16,7 @@ from typing import Final
 
 from daemon.errors import Rejected
 from daemon.explain import Explanation
+from daemon.model.names import INSTANCE, PROJECT, REMOTE
 from daemon.model.task import PENDING
 from daemon.task_queue import Standing
 
@@ -26,9 +28,9 @@ MOST: Final = 1000
 LOOKED_AT: Final = 5000
 #: How long a row holds.
 MAX_AGE_S: Final = 1.0
-#: More than any key of an instance, and any number, has.
-_MAX_KEY: Final = 256
-_MAX_DIGITS: Final = 15
+#: What `Rank.cursor` makes: how many wait, and the key of an instance.
+CURSOR: Final = f"[0-9]{{1,15}}/{REMOTE}/{PROJECT}/{INSTANCE}"
+_CURSOR: Final = re.compile(CURSOR)
 
 
 @dataclass(frozen=True, order=True)
@@ -52,10 +54,9 @@ class Rank:
     @classmethod
     def read(cls, cursor: str) -> "Rank":
         """The place that a cursor stands for. Raises Rejected('bad_query')."""
-        waiting, _, key = cursor.partition("/")
-        sound = waiting.isascii() and waiting.isdigit() and len(waiting) <= _MAX_DIGITS
-        if not sound or key.count("/") != 2 or len(key) > _MAX_KEY or not key.isprintable():
+        if not _CURSOR.fullmatch(cursor):
             raise Rejected("bad_query", "`after` is what `next` of a page has.")
+        waiting, _, key = cursor.partition("/")
         return cls(-int(waiting), key)
 
 

@@ -43,7 +43,7 @@ LOOKING_S: Final = 0.5
 _CODE: Final = re.compile("[a-z_]{1,64}")
 _STATES: Final = {state.label: state for state in State}
 _LIMIT: Final = NumberParameter("limit", MAX_LIMIT, DEFAULT_LIMIT, "how many at most")
-#: The parameters that choose tasks.
+#: The parameters that choose tasks, also those whose events are told.
 FILTERS: Final = (
     Parameter(name="state", meaning="in these states", schema=many(one_of(_STATES), least=1), commas=True),
     Parameter(name="instance", meaning="of this instance, or `remote:instance`",
@@ -52,6 +52,9 @@ FILTERS: Final = (
     Parameter(name="project", meaning="the project of `instance`, with which it goes", without="the remote's `project`",
               schema=text(PROJECT_RULE, pattern=PROJECT), refuses=("bad_project",)),
     Parameter(name="client", meaning="sent by this identity", schema=text(least=1, most=MAX_CLIENT)),
+)
+#: Those by which tasks are looked for besides.
+SEARCHES: Final = (
     Parameter(name="path", meaning="with this in their path; or a glob of paths, where it begins with `/` and ends with"
               " `*`", schema=text(pattern=r"[^\x00-\x1f\x7f-\x9f]+", most=MAX_GLOB)),
     Parameter(name="error", meaning="with this code of their error", schema=text(pattern=_CODE.pattern)),
@@ -59,7 +62,7 @@ FILTERS: Final = (
     Parameter(name="until", meaning="accepted before then; with its zone", schema=TIME),
 )
 #: The parameters of GET /v1/tasks.
-PAGE_PARAMETERS: Final = (*FILTERS, _LIMIT, Parameter(
+PAGE_PARAMETERS: Final = (*FILTERS, *SEARCHES, _LIMIT, Parameter(
     name="after", meaning="older than this task: `next` of the page before has it", schema=text(pattern=TASK_ID)))
 PARAMETERS: Final = names(PAGE_PARAMETERS)
 

@@ -11,7 +11,7 @@ from api.http.peers import Shares
 from api.http.response import Answer, Receive, Scope, json_answer
 from api.live_config import LiveConfig
 from api.overview.fresh import Fresh
-from api.overview.instances import Page, Rank, Ranking
+from api.overview.instances import CURSOR, Page, Rank, Ranking
 from api.overview.surveyor import Surveyor, Whole
 from api.overview.view import (
     INSTANCE,
@@ -41,7 +41,7 @@ _NO_PARAMETERS: Final[frozenset[str]] = frozenset()
 _LIMIT: Final = NumberParameter("limit", MAX_LIMIT, DEFAULT_LIMIT, "how many at most")
 _PAGE: Final = (_LIMIT, Parameter(
     name="after", meaning="those behind that place: `next` of the page before has it",
-    schema=text(pattern="[0-9]{1,15}/[^/]+/[^/]+/[^/]+", most=300)))
+    schema=text(pattern=CURSOR)))
 _GROUP: Final = "The whole"
 _REFUSALS: Final = ("action_not_allowed", "address_not_allowed", "queue_unreadable", "no_room")
 _SHELL: Final = "curl http://127.0.0.1:8420"

@@ -190,7 +190,7 @@ def test_a_selection_touches_what_its_preview_showed_and_nothing_else(root: Aske
 @pytest.mark.parametrize("body", [
     b"", b"[]", b"{}", b'{"action": "flush", "filter": {}}', b'{"action": "cancel"}', b'{"action": ["cancel"], "filter": {}}',
     b'{"action": "cancel", "filter": {}, "force": true}', b'{"action": "retry", "filter": {}, "force": "yes"}',
-    b'{"action": "cancel", "filter": {"path": "/x"}}', b'{"action": "cancel", "filter": {"state": "lost"}}',
+    b'{"action": "cancel", "filter": {"where": "/x"}}', b'{"action": "cancel", "filter": {"state": "lost"}}',
     b'{"action": "cancel", "filter": {"state": []}}', b'{"action": "cancel", "filter": {"state": [1]}}',
     b'{"action": "cancel", "filter": {"before": "2030-01-31"}}', b'{"action": "cancel", "filter": {"before": 7}}',
     b'{"action": "cancel", "filter": {"before": "9999-12-31T23:59:59-23:59"}}', b'{"action": "cancel", "filter": []}',

@@ -185,7 +185,8 @@ class CutLine:
             return part
 
     def _end(self, part: Part, client: socket.socket, service: socket.socket) -> None:
-        part.unread_bytes = _unread_bytes(service)
+        # The kernel lists no such queues of a Unix socket.
+        part.unread_bytes = _unread_bytes(service) if service.family == socket.AF_INET else None
         with self._lock:
             self._left -= 1
             self.cut += 1

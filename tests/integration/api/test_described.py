@@ -26,7 +26,7 @@ UNFORESEEN = (
     # It is about headers that have to agree, or about how an upload stands.
     b"unknown_interop", b"inconsistent_length", b"beyond_length", b"bad_checksum", b"checksum_mismatch", b"upload_completed",
     # It depends on what else is there, or on what is asked for.
-    b"`force` is given twice", b"`force` does not go with", b"`filter.before` is a time",
+    b"`force` is given twice", b"`force` does not go with", *(f"`{name}` is a time".encode() for name in ("since", "until", "filter.before")),
     b"[bad_name]", b"has a control character in it", b"`project` goes with `instance`", b"is not the name of a token",
     b"more than 2048 characters",
     # It is about numbers in texts, the clock, lengths in bytes, and the characters that can be shown.
@@ -107,7 +107,8 @@ def failures(api: Api, shown: str, phases: dict[str, Any], generation: dict[str,
         "generation": {"database": "none", "no-shrink": True, **generation}, "max-stream-events": 1,
         # A task that is to be deleted is there until a worker has done that, and nobody works here.
         # A form has texts alone: what is of another type is written as one, or left out.
-        "operations": [{"include-path": "/v1/tasks/{task_id}", "checks": {"use_after_free": {"enabled": False}}},
+        "operations": [*({"include-path": path, "checks": {"use_after_free": {"enabled": False}}}
+                         for path in ("/v1/tasks/{task_id}", "/v1/tasks/{task_id}/explanation")),
                        {"include-path": "/v1/uploads", "checks": {"negative_data_rejection": {"enabled": False}}}],
         # That it is not ready, without a worker, is described. What is wrong may be too long, too; without its header it
         # may be of another version, or what this address does not take.

@@ -50,7 +50,7 @@ def test_stream_begins_at_once_and_goes_on_from_whatever_id_it_is_shown(shared: 
     assert (head.status, head.headers["content-type"], head.body) == (200, "text/event-stream", b"")
     assert shared.ask("POST", "/v1/events", b"").headers["allow"] == "GET, HEAD"
     many = ",".join(put[:1] * 101)
-    for query in ("state=lost", "task=x", "task=", f"task={many}", "project=p", "limit=1", "client=", "state=queued&state=queued", "instance=far:c1"):
+    for query in ("state=lost", "task=x", "task=", f"task={many}", "project=p", "limit=1", "client=", "state=queued&state=queued", "instance=far:c1", "path=/x", "since=2030-01-31T12:00:00Z"):
         assert shared.ask("GET", f"/v1/events?{query}").code in {"bad_query", "unknown_remote"}, query
 
 

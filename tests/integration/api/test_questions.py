@@ -70,7 +70,7 @@ def test_unknown_task_is_not_found(shared: Api, task_id: str) -> None:
 
 def test_unknown_address_is_not_found(shared: Api) -> None:
     """404 as a problem."""
-    for target in ("/", "/v1", "/v1/instances/c1", "/v1/instances/c1%2Ffiles/a", "/upload/", "//upload"):
+    for target in ("/", "/v1", "/v1/instances/c1/files", "/v1/instances/c1%2Ffiles/a", "/upload/", "//upload"):
         reply = shared.ask("GET", target)
         assert (reply.status, reply.code) == (404, "not_found"), target
 
