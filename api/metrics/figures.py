@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from api.metrics import table
 from api.metrics.table import Metric
@@ -10,10 +11,14 @@ from daemon import __version__
 from daemon.explain import ServiceFacts
 from daemon.model import counters
 from daemon.model.counters import FAMILIES, Family, Kind
-from daemon.model.task import PENDING
+from daemon.model.task import OUTCOMES, PENDING
 
 #: The values of a metric's labels, in their order, and the value.
 Value = tuple[tuple[str, ...], float]
+#: They are 0 before they are counted first: a counter that comes out of nowhere has no increase.
+_FROM_THE_BEGINNING: Final = dict.fromkeys((
+    *(counters.finished(state) for state in sorted(OUTCOMES)),
+    *map(counters.webhook_attempts, ("deferred", "delivered", "failed"))), 0.0)
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ def sums_of(figures: Figures) -> Iterator[tuple[Metric, Sequence[Value] | Distri
 def _counter(family: Family, counted: Mapping[counters.Key, float]) -> list[Value]:
     if not family.labels:
         return [((), counted.get((family.name, ""), 0.0))]
-    found = ((counters.labels_in(labels), value) for (name, labels), value in counted.items() if name == family.name)
+    found = ((counters.labels_in(labels), value) for (name, labels), value in {**_FROM_THE_BEGINNING, **counted}.items()
+             if name == family.name)
     return sorted((tuple(labels.get(key, "") for key in family.labels), value) for labels, value in found)
 
 

@@ -52,6 +52,7 @@ def test_both_formats_have_every_metric_of_the_table(openmetrics: bool) -> None:
     assert value[f"{PREFIX}push_seconds_bucket", "0.005"] == 1
     assert value[f"{PREFIX}push_seconds_bucket", "+Inf"] == value[f"{PREFIX}push_seconds_count",] == 2
     assert value[f"{PREFIX}remote_up", 'a"b\n'] == value[f"{PREFIX}worker_up", "1"] == 0
+    assert value[f"{PREFIX}webhook_attempts_total", "failed"] == value[f"{PREFIX}tasks_finished_total", "failed"] == 0
     assert value[f"{PREFIX}oldest_task_age_seconds",] == 5
     labels = {metric.name: set(metric.labels) for metric in METRICS}
     assert [sample for sample in samples if sample.name in labels and set(sample.labels) != labels[sample.name]] == []
