@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
@@ -41,6 +41,10 @@ class Whole:
     room: DiskRoom
     partials: Census
     services: tuple[ServiceFacts, ...]
+    #: The shards that could not be read: nothing of them is in the counts.
+    unreadable: frozenset[int] = frozenset()
+    #: The sums that only grow, of all shards; None where one cannot be read, as they would go back without it.
+    counted: Mapping[counters.Key, float] | None = None
     remotes: tuple[RemoteStanding, ...]
     problems: tuple[Problem, ...]
     #: None while they are not known.
@@ -67,7 +71,8 @@ class Surveyor:
     def look(self) -> Whole:
         """How the whole stands now."""
         now = time.time()
-        counts, services = self._shards()
+        found, services = self._shards()
+        counts = [one for one in found if one is not None]
         totals = _sums(counts)
         hour = self._history.read()
         complete = len(counts) == len(services)
@@ -79,7 +84,10 @@ class Surveyor:
             dead=totals[State.FAILED].tasks)
         return Whole(
             at=now, counts=totals, oldest_at=min((one.oldest_at for one in counts if one.oldest_at), default=None),
-            room=room, partials=self._census(), services=services, remotes=remotes, problems=tuple(problems),
+            room=room, partials=self._census(), services=services,
+            unreadable=frozenset(shard for shard, one in enumerate(found) if one is None),
+            counted=counters.added(one.counters for one in counts) if complete else None,
+            remotes=remotes, problems=tuple(problems),
             rates=rates_now(hour, _sample(counts, now)) if complete else None, series=series(hour, now))
 
     def record(self) -> None:
@@ -114,9 +122,9 @@ class Surveyor:
         """How these instances stand, at most a second ago."""
         return self._rows.of(instance_keys)
 
-    def _shards(self) -> tuple[list[ShardCounts], tuple[ServiceFacts, ...]]:
-        """What is counted in those that can be read, and how each of them is served."""
-        counts: list[ShardCounts] = []
+    def _shards(self) -> tuple[list[ShardCounts | None], tuple[ServiceFacts, ...]]:
+        """What is counted in each, None where it cannot be read; and how each of them is served."""
+        counts: list[ShardCounts | None] = []
         services: list[ServiceFacts] = []
         for shard in range(self._reader.shards):
             service = read_service(self._layout, shard)
@@ -124,6 +132,7 @@ class Surveyor:
                 counts.append(self._reader.count(shard))
             except Rejected as error:
                 service = _faulty(service, error)
+                counts.append(None)
             services.append(service)
         return counts, tuple(services)
 
