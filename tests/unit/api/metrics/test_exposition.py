@@ -16,6 +16,7 @@ from api.metrics.table import INSTANCES, METRICS, PREFIX, series_names
 from api.overview.history import series
 from api.overview.problems import DiskRoom
 from api.overview.surveyor import Whole
+from daemon.errors import ERRORS
 from daemon.explain import ServiceFacts
 from daemon.model import counters
 from daemon.model.task import State
@@ -108,3 +109,4 @@ def test_what_is_shipped_names_metrics_that_exist(name: str) -> None:
     used = set(re.findall(rf"{PREFIX}\w+", text))
     assert used
     assert used <= set(series_names())
+    assert {code for codes in re.findall(r'[{,]code=~?"([^"]*)"', text) for code in codes.split("|")} <= ERRORS.keys()
