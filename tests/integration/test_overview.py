@@ -28,9 +28,9 @@ class Seen:
         assert undescribed(method, target, answer.status, answer.headers, answer.body) is None
         return answer
 
-    def put(self, path: str, instance: str = "c1") -> str:
+    def put(self, path: str, instance: str = "c1", **headers: str) -> str:
         """Upload; the task's id."""
-        answer = self._service.client.put(instance, path, b"bytes", headers=self._shown, mkdirs="false")
+        answer = self._service.client.put(instance, path, b"bytes", headers=self._shown | headers, mkdirs="false")
         assert answer is not None
         assert answer.status == 202, answer.body
         return answer.task_id
@@ -185,6 +185,19 @@ def test_metrics_are_for_who_may_have_them(service: Service, root: Seen) -> None
     assert float(lines['incus_courier_instance_tasks{instance="c2"}']) > 0
     assert reader.ask("/metrics").code == "action_not_allowed"
     assert scraper.ask("/metrics?x=1").code == "bad_query"
+
+
+def test_trace_of_an_upload_stands_in_all_lines_of_its_task(service: Service, root: Seen) -> None:
+    """From its acceptance to its end, in whichever process."""
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    task_id = root.wait(root.put("/missing/traced", traceparent=trace), "failed")
+    lines = eventually(lambda: _with_end([event for event in service.events() if event.get("task_id") == task_id]), what="its last line")
+    assert {event["event"] for event in lines} >= {"upload.accepted", "push.started", "push.failed"}
+    assert {event.get("traceparent") for event in lines} == {trace}
+
+
+def _with_end(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return lines if any(event["event"] == "push.failed" for event in lines) else []
 
 
 def test_counters_neither_go_back_nor_hide_what_cannot_be_read(service: Service, root: Seen) -> None:
