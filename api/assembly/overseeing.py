@@ -66,7 +66,7 @@ class Overseeing:
         counts, config = self._ground.counts, self._ground.live.config
         first = self.surveyor.ranking().ranks[:INSTANCES]
         return Figures(
-            whole=self.surveyor.look(), counted=self._kept.totals(),
+            stock=self.surveyor.stock(), counted=self._kept.totals(),
             waiting=[(name_of_key(rank.instance_key, config), rank.waiting) for rank in first],
             connections=counts.tally(Column.CONNECTIONS).total, streams=counts.tally(Column.STREAMS).total)
 

@@ -13,9 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families as read_prom
 from api.metrics.exposition import exposed, wants_openmetrics
 from api.metrics.figures import Figures, instance_values
 from api.metrics.table import INSTANCES, METRICS, PREFIX, series_names
-from api.overview.history import series
 from api.overview.problems import DiskRoom
-from api.overview.surveyor import Whole
+from api.overview.surveyor import Stock
 from daemon.errors import ERRORS
 from daemon.explain import ServiceFacts
 from daemon.model import counters
@@ -34,12 +33,12 @@ def figures() -> Figures:
     """Some values of every metric."""
     counted = {counters.UPLOADS: 5.0, counters.attempts("delivered", ""): 4.0, counters.finished(State.DELIVERED): 4.0,
                counters.webhook_attempts("delivered"): 1.0, **counters.observed(counters.PUSH_SECONDS, [0.001, 1e9])}
-    whole = Whole(
+    stock = Stock(
         at=NOW, counts=dict.fromkeys(State, Total(2, 10)), oldest_at=NOW - 5,
         room=DiskRoom(free_bytes=3, total_bytes=9, min_free_bytes=1, spool_bytes=2), partials=Census(number=1, present_bytes=4),
         services=(ServiceFacts(shard=0, worker=7, activity=TOLD), ServiceFacts(shard=1, worker=None)), remotes=REMOTES,
-        problems=(), rates=None, series=series({}, NOW), counted=counted)
-    return Figures(whole=whole, counted={counters.REPLAYED: 2.0, **counters.observed(counters.ACCEPT_SECONDS, [0.1])}, waiting=[("c1", 3)], connections=1, streams=0)
+        counted=counted)
+    return Figures(stock=stock, counted={counters.REPLAYED: 2.0, **counters.observed(counters.ACCEPT_SECONDS, [0.1])}, waiting=[("c1", 3)], connections=1, streams=0)
 
 
 @pytest.mark.parametrize("openmetrics", [False, True])
@@ -63,7 +62,7 @@ def test_both_formats_have_every_metric_of_the_table(openmetrics: bool) -> None:
 def test_what_cannot_be_read_is_told_and_no_counter_goes_back() -> None:
     """The queue's counters are not there while a shard is missing from their sums; all else is."""
     some = figures()
-    text = exposed(replace(some, whole=replace(some.whole, counted=None, unreadable=frozenset({1}))), openmetrics=False).decode()
+    text = exposed(replace(some, stock=replace(some.stock, counted=None, unreadable=frozenset({1}))), openmetrics=False).decode()
     shown = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert (shown[f'{PREFIX}shard_readable{{shard="0"}}'], shown[f'{PREFIX}shard_readable{{shard="1"}}']) == ("1.0", "0.0")
     assert f"{PREFIX}uploads_total" not in shown
