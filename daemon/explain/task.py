@@ -68,7 +68,7 @@ def _pushed(task: Task, pushing: Sequence[Pushing]) -> Explanation | None:
         return None
     mine = any(file.task_id == task.task_id for file in pushing)
     return Explanation(
-        stuck=False, summary="It is being pushed now." if mine else "The worker has it in hand: it is one of the next.",
+        stuck=False, summary="It is being pushed now." if mine else "It is in the worker's hands: one of the next.",
         since=task.updated_at, unblocks=_NOTHING)
 
 
