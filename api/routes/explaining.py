@@ -21,7 +21,6 @@ from daemon.model.task import Task
 from daemon.state.layout import Layout
 
 _NO_PARAMETERS: Final[frozenset[str]] = frozenset()
-_NO_STORE: Final = ("Cache-Control", "no-store")
 EXPLAINING: Final = Description(
     operation_id="explainTask", group="Tasks", summary="Why a task is not delivered yet",
     text="This needs the right `read`. It says how the task stands in words, what unblocks it, when it is tried next,"
@@ -54,7 +53,7 @@ class ExplanationRoutes:
         task = await self._finder.find(scope, Permission.READ)
         others = not Sight(caller_in(scope)).within_instances
         explanation = await joined(self._threads.submit(self._explain, task, others=others))
-        return json_answer(200, explanation.as_json(), _NO_STORE)
+        return json_answer(200, explanation.as_json())
 
     def _explain(self, task: Task, *, others: bool) -> Explanation:
         service = read_service(self._layout, self._reader.shard_of(task.destination.instance_key))
