@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -122,6 +123,8 @@ class OverviewRoutes:
             raise Rejected(code)
         check_configured(remote, config)
         [row] = await joined(self._threads.submit(self._surveyor.rows, [to.instance_key]))
+        if not sight.of_all:
+            row = replace(row, explanation=row.explanation.for_outsiders())
         return json_answer(200, describe_instance(row, time.time(), config))
 
 

@@ -1,6 +1,6 @@
 """What an explanation says, for a terminal and for programs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from daemon.model.names import printable
@@ -50,6 +50,8 @@ class Explanation:
     code: str | None = None
     message: str | None = None
     hint: str | None = None
+    #: True when the error is of the service itself, or of a remote: what it said is for who may see the whole.
+    of_service: bool = False
     #: What has to happen for it to go on; '' when nothing is to come.
     unblocks: str = ""
     next_try_at: float | None = None
@@ -58,6 +60,10 @@ class Explanation:
     #: Of a task: how many tasks of its instance come before it, as far as they were counted. Of an instance: how many
     #: tasks are not finished.
     waiting: int = 0
+
+    def for_outsiders(self) -> "Explanation":
+        """The same for who may not see the whole: without what the service's own error said: it may name its files."""
+        return replace(self, message=None) if self.of_service else self
 
     def as_json(self) -> dict[str, Any]:
         """The explanation as JSON values. Times are RFC 3339, in UTC."""

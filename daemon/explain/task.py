@@ -44,7 +44,8 @@ def explain_task(
     if not others:
         pushing = tuple(file for file in pushing if file.task_id == task.task_id)
     found = (service_trouble(service, now) or _pushed(task, pushing) or _place(task, service, name)
-             or _own(task, service) or _behind(ahead, others=others) or _turn(task, ahead, service))
+             or _own(task, service) or _behind(ahead, others=others)
+             or _turn(task, ahead, service, others=others))
     return replace(found, pushing=pushing, waiting=ahead.tasks)
 
 
@@ -114,12 +115,12 @@ def _behind(ahead: Ahead, *, others: bool) -> Explanation | None:
         unblocks="It goes on by itself when that one is done.", next_try_at=blocker.due_at)
 
 
-def _turn(task: Task, ahead: Ahead, service: ServiceFacts) -> Explanation:
+def _turn(task: Task, ahead: Ahead, service: ServiceFacts, *, others: bool) -> Explanation:
     """Nothing is in the way but its turn, and that of other instances."""
     number = f"{COUNTED} or more" if ahead.tasks >= COUNTED else str(ahead.tasks)
     before = f"{number} of its instance come before it." if ahead.tasks else "It is the next one of its instance."
     told = service.activity
-    if told is not None and told.lanes > 1 and not pushing_to(service, task.destination.instance_key):
+    if others and told is not None and told.lanes > 1 and not pushing_to(service, task.destination.instance_key):
         before += f" The worker has {told.lanes} instances in hand."
     return Explanation(stuck=False, summary=f"It waits for its turn. {before}", since=task.upload.created_at,
                        unblocks=_NOTHING)

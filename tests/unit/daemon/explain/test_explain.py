@@ -260,6 +260,16 @@ def test_instance_says_how_all_of_it_is_tried_again() -> None:
     assert evil.unblocks.endswith("--instance '$(reboot)/c1'")
 
 
+def test_outsiders_are_not_told_what_the_service_s_own_errors_said() -> None:
+    """Those of a task stay: they are about the instance. How much else the worker does is not told where tasks are hidden."""
+    for hidden in (service(code="queue_failed", message="/var/x"), away(), service(doing(code="queue_full", message="/var/x"))):
+        assert explained(a_task(), hidden).for_outsiders().message is None
+    assert explained(PUT_OFF).for_outsiders().message == "no space"
+    busy = service(doing(lanes=9))
+    assert "9" in explained(a_task(), busy).summary
+    assert "9" not in explained(a_task(), busy, others=False).summary
+
+
 def test_instance_is_explained_without_naming_tasks_to_who_may_not_see_them() -> None:
     """Neither ids nor what their errors said are told then."""
     facts = service(doing(pushing=(pushing(),)))
