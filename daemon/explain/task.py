@@ -58,8 +58,11 @@ def _dead_letter(task: Task) -> Explanation:
 
 
 def _held(task: Task) -> Explanation:
+    kind, title = kind_of(task.error_code), title_of(task.error_code)
+    # What would have been tried again is not why it is held.
+    before = "When it was last tried: " if title and (kind is None or kind.action is not Action.DEAD_LETTER) else ""
     return Explanation(
-        stuck=False, summary=f"It is held back. {title_of(task.error_code)}".strip(), since=task.updated_at,
+        stuck=False, summary=f"It is held back. {before}{title}".strip(), since=task.updated_at,
         code=task.error_code, message=task.error_message, hint=hint_of(task.error_code, task.error_message),
         unblocks=f"A person: incus-courier tasks release {task.task_id}")
 
