@@ -25,6 +25,8 @@ from daemon.task_queue import Standing
 
 #: An instance's key is `remote/project/instance`.
 _SLASHES: Final = 2
+#: States of tasks that are put off by nothing of their own.
+_READY: Final = frozenset({State.QUEUED, State.PUSHING})
 #: What a sentence about one task begins with.
 _ALONE: Final = re.compile(r"\AIt\b")
 
@@ -43,7 +45,7 @@ def explain_instance(
         # What waits cannot be told.
         return service_trouble(service, now) or Explanation(stuck=True, summary="")
     if waiting:
-        found = _whole(standing, now, service, name) or _single(oldest, now, service, name, others=others)
+        found = _whole(standing, oldest, now, service, name) or _single(oldest, now, service, name, others=others)
         told = found.summary if waiting == 1 else _ALONE.sub("One of them", found.summary)
         found = replace(found, summary=f"{_tasks(waiting)} {_be(waiting, 'waits', 'wait')}. {told}".strip())
     else:
@@ -53,13 +55,20 @@ def explain_instance(
     return replace(found, pushing=pushing_to(service, standing.instance_key) if others else (), waiting=waiting)
 
 
-def _whole(standing: Standing, now: float, service: ServiceFacts, name: str) -> Explanation | None:
+def _whole(
+    standing: Standing, oldest: Sequence[Task], now: float, service: ServiceFacts, name: str,
+) -> Explanation | None:
     """What keeps all of it waiting."""
     trouble = service_trouble(service, now)
     if trouble is not None or standing.instance_key.count("/") != _SLASHES:
         return trouble
     remote, project, instance = standing.instance_key.split("/")
-    return place_trouble(Destination(remote, project, instance, "/"), service, name)
+    found = place_trouble(Destination(remote, project, instance, "/"), service, name)
+    due = [task.due_at for task in oldest if task.due_at is not None]
+    if found is None or not due or standing.totals.keys() & _READY:
+        return found
+    # All of them are put off besides, perhaps for longer.
+    return replace(found, next_try_at=max(min(due), found.next_try_at or 0.0))
 
 
 def _single(

@@ -255,6 +255,16 @@ def test_task_that_an_instance_is_explained_by_is_named_beside_the_sentence() ->
     assert of_instance(stands(queued=1), a_task(), facts=away()).task_id is None
 
 
+def test_instance_is_tried_next_when_the_first_of_its_tasks_is_due() -> None:
+    """Where all of them are put off for longer than it is left alone; one that is ready is tried as soon as it may be."""
+    facts = left_alone("instance_not_found")
+    until = of_instance(stands(queued=1), a_task(), facts=facts).next_try_at
+    assert until is not None
+    later = [a_task(State.DEFERRED, "instance_not_found", due_at=until + wait) for wait in (90, 50)]
+    assert of_instance(stands(deferred=2), *later, facts=facts).next_try_at == until + 50
+    assert of_instance(stands(deferred=2, queued=1), *later, a_task(), facts=facts).next_try_at == until
+
+
 def test_instance_says_how_all_of_it_is_tried_again() -> None:
     """The commands name the instance, whatever its name makes of a shell's line."""
     assert of_instance(stands(deferred=1), PUT_OFF).unblocks.endswith("tasks flush --instance c1")
