@@ -205,6 +205,14 @@ def test_nobody_is_shown_what_he_may_not_see(look: Look) -> None:
     page.goto("")
     expect(page.get_by_role("main")).to_contain_text("You see the tasks that your rights reach")
     expect(page.get_by_role("link", name="db").first).to_be_visible()
+    # How instances stand is told to none of these two: they are led to their tasks, and offered nothing else.
+    for bounds in ({"own": True}, {"paths": ["/srv/**"]}):
+        context.route("**/v1/me", answering({**EVERYTHING, **bounds, "may": ["read"], "sees_all": False}))
+        page.goto("")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Tasks")
+        expect(page.get_by_role("navigation", name="Pages").get_by_role("link")).to_have_text(["Tasks", "Actions"])
+        page.goto("instances/db?project=p")
+        expect(page).to_have_url(f"{look.address}/ui/tasks?instance=db&project=p")
     context.route("**/v1/me", answering({**EVERYTHING, "may": ["upload"], "sees_all": False}))
     page.reload()
     expect(page.get_by_role("heading", level=1)).to_have_text("Send files")
