@@ -58,7 +58,9 @@ def explain_instance(
 def _whole(
     standing: Standing, oldest: Sequence[Task], now: float, service: ServiceFacts, name: str,
 ) -> Explanation | None:
-    """What keeps all of it waiting."""
+    """What keeps all of it waiting; nothing where persons hold all of it."""
+    if not standing.totals.keys() & PENDING - {State.HELD}:
+        return None
     trouble = service_trouble(service, now)
     if trouble is not None or standing.instance_key.count("/") != _SLASHES:
         return trouble

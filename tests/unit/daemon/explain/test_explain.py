@@ -228,6 +228,8 @@ INSTANCES: dict[str, tuple[Explanation, bool, str | None, str, int]] = {
     "one task alone": (of_instance(stands(deferred=1), PUT_OFF), True, "target_full",
                        "1 task waits. It did not work, and is tried again. The instance's disk or quota is full.", 1),
     "held": (of_instance(stands(held=2), a_task(State.HELD)), False, None, "2 tasks wait. One of them is held back.", 2),
+    "held, and stopped": (of_instance(stands(held=2), a_task(State.HELD), facts=left_alone("instance_stopped")), False, None,
+                          "2 tasks wait. One of them is held back.", 2),
     "held and its turn": (of_instance(stands(held=1, queued=1), a_task(State.HELD), a_task()), False, None,
                           "2 tasks wait. One of them waits for its turn.", 2),
     "dead letters": (of_instance(stands(failed=2), DEAD), True, "read_only",
