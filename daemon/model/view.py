@@ -117,6 +117,16 @@ def _receipt(task: Task) -> dict[str, Any]:
     }
 
 
+def describe_step(task: Task, state: State, at: float, code: str | None) -> dict[str, Any]:
+    """That a task came into a state, at a time in seconds since the epoch, as JSON values."""
+    to = task.destination
+    return {
+        "task_id": task.task_id, "state": state.label, "at": when(at), "error_code": code,
+        "remote": to.remote, "project": to.project, "instance": to.instance, "path": to.path,
+        "client": task.upload.client,
+    }
+
+
 def _octal(mode: int | None) -> str | None:
     return None if mode is None else f"{mode:04o}"
 
@@ -124,3 +134,8 @@ def _octal(mode: int | None) -> str | None:
 def when(seconds: float) -> str:
     """A time in seconds since the epoch, as RFC 3339 in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def seconds_of(text: str) -> float:
+    """The seconds since the epoch of what `when` makes. Raises ValueError and OverflowError."""
+    return datetime.fromisoformat(text).timestamp()
