@@ -120,19 +120,6 @@ def status(
 
 
 @app.command()
-def explain(
-    what: Annotated[str, typer.Argument(
-        metavar="ID|INSTANCE", help="A task, or an instance: [REMOTE:][PROJECT/]NAME.")],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, in one line.")] = False,
-    config: ConfigOption = None,
-) -> None:
-    """Say why a task, or what waits for an instance, is not delivered yet. Fails when it is stuck."""
-    from daemon.cli.explain import explain as run
-
-    raise SystemExit(run(load_for_state(config), what, as_json=json))
-
-
-@app.command()
 def fsck(
     repair: Annotated[bool, typer.Option("--repair", help="Put right what is wrong. Stop the workers first.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, one line each.")] = False,
@@ -158,23 +145,6 @@ OlderOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one line each.")]
 NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Do not wait for the worker's answer.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Also where a newer upload to the same path exists.")]
-
-
-@tasks.command("list")
-def list_tasks(
-    instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
-    older_than: OlderOption = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
-    after: Annotated[str | None, typer.Option(metavar="ID", help="Go on after this task.")] = None,
-    json: JsonOption = False, config: ConfigOption = None,
-) -> None:
-    """List tasks, newest first."""
-    from daemon.cli import tasks
-    from daemon.cli.filters import choose
-
-    loaded = load_for_state(config)
-    chosen = choose(loaded, instance=instance, client=client, states=state or (), older_than=older_than)
-    raise SystemExit(tasks.list_tasks(loaded, chosen, limit=limit, after=after, as_json=json))
 
 
 @tasks.command()

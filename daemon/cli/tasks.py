@@ -4,50 +4,24 @@ Exit codes: EXIT_OK when all was done (or asked for, where no worker runs), EXIT
 """
 
 import os
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from typing import Any, Final
+from typing import Any
 
 from daemon.cli.all_shards import AllShards, look_up, open_all
-from daemon.cli.filters import Chosen, check_id, must_mean_some
-from daemon.cli.format import age, instance_name
+from daemon.cli.filters import Chosen, must_mean_some
 from daemon.cli.save import save as save_bytes
-from daemon.cli.tables import show_table
 from daemon.cli.task_commands import Reply, ask
 from daemon.config import Config
 from daemon.errors import ERRORS
 from daemon.model.names import printable
 from daemon.model.task import Task
-from daemon.model.upload import first_id_of
-from daemon.model.view import describe, describe_whole
+from daemon.model.view import describe_whole
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK, Misused
 from daemon.process.output import say, say_json, warn
 from daemon.spool import open_spool
 from daemon.state.layout import Layout
 from daemon.task_queue import Command
-
-_COLUMNS: Final = ("id", "state", "instance", "path", "bytes", "age", "tries", "error")
-
-
-def list_tasks(config: Config, chosen: Chosen, *, limit: int, after: str | None, as_json: bool) -> int:
-    """Print tasks, newest first; where there are more, say on stderr how to see the next page."""
-    if after is not None and check_id(after):
-        raise Misused(f"--after {printable(after)}: {check_id(after)}")
-    before = [after] if after else []
-    if chosen.older_than_s is not None:
-        before.append(first_id_of(time.time() - chosen.older_than_s))
-    with open_all(config) as shards:
-        tasks = shards.page(states=chosen.states, instance_key=chosen.instance_key, client=chosen.client,
-                            before=min(before, default=None), limit=limit + 1)
-        page = tasks[:limit]
-        if as_json:
-            _print_json(describe(task) for task in page)
-        elif page:
-            show_table(_COLUMNS, [_row(task, config) for task in page])
-        if len(tasks) > limit:
-            warn(f"There are more: add --after {page[-1].task_id}")
-        return _code(_tell_faults(shards))
 
 
 def show(config: Config, ids: Sequence[str], *, as_json: bool) -> int:
@@ -95,11 +69,6 @@ def save(config: Config, task_id: str, sink: int) -> int:
 def _look_up(shards: AllShards, task_id: str) -> Task | str:
     found = look_up(shards, task_id)
     return found if isinstance(found, str) else found[1]
-
-
-def _row(task: Task, config: Config) -> list[object]:
-    return [task.task_id, task.state.label, instance_name(task.destination, config), task.destination.path,
-            task.upload.size, age(time.time() - task.upload.created_at), task.attempts, task.error_code or ""]
 
 
 def _print_task(task: Task) -> None:

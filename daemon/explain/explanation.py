@@ -1,19 +1,14 @@
 """What an explanation says, for a terminal and for programs."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from daemon.model.names import printable
+from daemon.model.explained import explanation_lines
 from daemon.model.schema import TIME, YES_OR_NO, Schema, answer, many, or_null, saying, text, whole_number
-from daemon.model.text import escaped
 from daemon.model.upload import TASK_ID
-from daemon.model.view import seconds_of, when
-from daemon.model.words import age, amount
+from daemon.model.view import when
 from daemon.state.activity import Pushing
 
-#: So much of a path is shown in a line.
-_PATH_LENGTH: Final = 200
 #: What `Explanation.as_json` makes.
 EXPLANATION: Final[Schema] = answer("Explanation", {
     "stuck": saying(YES_OR_NO, "whether something else than its turn keeps it back, and no person wished that"),
@@ -71,28 +66,6 @@ class Explanation:
     def as_text(self, now: float) -> list[str]:
         """The explanation as lines for a terminal; nothing in them can colour, move or forge anything."""
         return explanation_lines(self.as_json(), now)
-
-
-def explanation_lines(told: Mapping[str, Any], now: float) -> list[str]:
-    """What `Explanation.as_json` made, as `as_text` has it. Raises ValueError for what is no time."""
-    lines, error = [("", told["summary"])], told["error"] or {}
-    if told["since"] is not None:
-        lines.append(("since", f"{told['since']} ({age(now - seconds_of(told['since']))} ago)"))
-    if error:
-        lines.append(("error", f"{error['code']}: {error['message']}" if error["message"] else error["code"]))
-    lines += [("what to do", error.get("hint") or ""), ("goes on", told["unblocks"])]
-    if told["next_try_at"] is not None:
-        left_s = seconds_of(told["next_try_at"]) - now
-        lines.append(("next try", f"{told['next_try_at']} (in {age(left_s)})" if left_s > 0 else "now"))
-    lines += [("pushing now", _progress(file, now)) for file in told["pushing"]]
-    return [escaped(f"{name + ':':13}{words}" if name else words) for name, words in lines if words]
-
-
-def _progress(file: Mapping[str, Any], now: float) -> str:
-    """How far a push is, in words."""
-    size, sent = amount(file["size_bytes"]), file["sent_bytes"]
-    done = f"{amount(sent)} of {size}" if sent else size
-    return f"{printable(file['path'], _PATH_LENGTH)}, {done}, for {age(now - seconds_of(file['since']))}"
 
 
 def _when(seconds: float | None) -> str | None:

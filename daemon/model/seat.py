@@ -75,6 +75,12 @@ class Seat(Protocol):
     def overview(self) -> Overview:
         """How the whole stands now."""
 
+    def names(self, beginning: str) -> list[str]:
+        """Instances whose names begin so, as commands take them; some of them where there are many."""
+
+    def unread(self) -> list[str]:
+        """What to say of parts of the service that nothing is known of."""
+
 
 def instance_words(values: Values) -> str:
     """An instance by its parts, without the remote and the project that go without saying. Pure."""

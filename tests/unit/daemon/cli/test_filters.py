@@ -1,7 +1,8 @@
 import pytest
 
-from daemon.cli.filters import Chosen, choose, must_mean_some, read_age, read_instance
+from daemon.cli.filters import Chosen, choose, must_mean_some, read_instance
 from daemon.cli.format import age, instance_name
+from daemon.cli.typed import read_age
 from daemon.config import Remote, load
 from daemon.model.task import State
 from daemon.model.upload import Destination

@@ -1,0 +1,95 @@
+"""`incus-courier top`: the overview in a terminal, live; where nobody looks at a terminal it is printed once."""
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from daemon.cli.tables import aligned, whole_screen
+from daemon.model.seat import Overview, Seat, Values
+from daemon.model.task import State
+from daemon.model.words import age, amount
+from daemon.process.exit_status import EXIT_OK
+from daemon.process.output import say, say_json
+
+_UNKNOWN: Final = "-"
+#: Problems that are told; the others are counted.
+_MOST_PROBLEMS: Final = 8
+
+
+def top(seat: Seat, *, every_s: float, as_json: bool) -> int:
+    """Show it; on a terminal until Ctrl-C."""
+    if as_json or not sys.stdout.isatty():
+        found = seat.overview()
+        if as_json:
+            say_json({**found.whole, "instances": list(found.instances)})
+        else:
+            for line in overview_lines(found):
+                say(line)
+        return EXIT_OK
+    with whole_screen() as show:
+        while True:
+            show(list(overview_lines(seat.overview())))
+            time.sleep(every_s)
+
+
+def overview_lines(found: Overview) -> Iterator[str]:
+    """The overview in lines: what needs a person first. Pure."""
+    whole = found.whole
+    yield f"incus-courier {whole['version']}  {whole['now']}"
+    yield from _problems(whole)
+    yield ""
+    yield from _flow(whole)
+    yield ""
+    yield from aligned(("shard", "worker", "lanes", "sessions", "pushing", "fault"), (
+        [shard["shard"], "none" if shard["worker"] is None else shard["worker"] or "?",
+         *(shard[name] for name in ("lanes", "sessions", "pushing")), shard["fault"] or ""]
+        for shard in whole["shards"]))
+    if whole["remotes"]:
+        yield ""
+        yield from aligned(("remote", "stands", "since"), (
+            [remote["remote"], "up" if remote["up"] else f"away: {(remote['error'] or {}).get('code', '')}",
+             remote["since"]] for remote in whole["remotes"]))
+    if found.instances:
+        yield ""
+        yield from aligned(("instance", "waiting", "deferred", "held", "failed", "oldest", "why"),
+                           map(_instance, found.instances))
+
+
+def _problems(whole: Values) -> Iterator[str]:
+    problems = whole["problems"]
+    if not problems:
+        yield "Nothing needs a person."
+    for problem in problems[:_MOST_PROBLEMS]:
+        about = f"{problem['instance']}: " if problem["instance"] else ""
+        yield f"! {about}{problem['message']}"
+        if problem["hint"]:
+            yield f"  {problem['hint']}"
+    if len(problems) > _MOST_PROBLEMS:
+        yield f"! and {len(problems) - _MOST_PROBLEMS} more"
+
+
+def _flow(whole: Values) -> Iterator[str]:
+    rates, counts, disk, partials = whole["rates"], whole["counts"], whole["disk"], whole["partials"]
+    yield (f"in {_rate(rates['uploads_s'])}/s, {_bytes(rates['upload_bytes_s'])}/s"
+           f"   out {_rate(rates['deliveries_s'])}/s, {_bytes(rates['delivery_bytes_s'])}/s")
+    yield "   ".join(f"{state.label} {counts[state.label]['tasks']:,}" for state in State)
+    oldest = _UNKNOWN if whole["oldest_age_s"] is None else age(whole["oldest_age_s"])
+    yield (f"oldest {oldest}   disk {_bytes(disk['free_bytes'])} free of {_bytes(disk['total_bytes'])}"
+           f"   spool {_bytes(disk['spool_bytes'])}"
+           f"   resumable {partials['number']}, {_bytes(partials['bytes'])}")
+
+
+def _instance(row: Values) -> list[object]:
+    counts = row["counts"]
+    oldest = _UNKNOWN if row["oldest_age_s"] is None else age(row["oldest_age_s"])
+    return [row["name"], row["waiting"], *(counts[state]["tasks"] for state in ("deferred", "held", "failed")), oldest,
+            row["why"] or ""]
+
+
+def _rate(value: float | None) -> str:
+    return _UNKNOWN if value is None else f"{value:.1f}"
+
+
+def _bytes(value: float | None) -> str:
+    return _UNKNOWN if value is None else amount(round(value))
