@@ -97,7 +97,7 @@ coverage: $(STAMP) ## how much of the code the unit and integration tests run, i
 bench: $(STAMP) ## measure the service beside its peers, one of which needs Go (ARGS=--quick, --full or "--only NAME")
 	@$(BIN)/python -m bench $(ARGS)
 
-docs: $(STAMP) ## write api.md, errors.md, events.md, recovery.md and the keys of access.md in docs/ from their tables
+docs: $(STAMP) ## write api.md, commands.md, errors.md, events.md, recovery.md, the keys of access.md, and the manual page
 	@$(BIN)/python -m docs.tables
 
 deb: ## the Debian package for this machine's Python, in dist/

@@ -295,7 +295,9 @@ def list_tasks(
 
 
 @app.command()
-def completion(shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(show_default=False)]) -> None:
+def completion(
+    shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(metavar="bash|zsh|fish", show_default=False)],
+) -> None:
     """Write what has a shell complete commands, options, ids and instances: source <(incus-courier completion bash)."""
     get_completion_inspect_parameters()
     raise SystemExit(shell_complete(typer.main.get_command(whole()), {}, PROGRAM, COMPLETE, f"source_{shell}"))

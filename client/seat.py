@@ -23,6 +23,8 @@ from daemon.process.output import warn
 #: The most tasks that one page holds, and the most that one stream follows by their ids.
 PAGE: Final = 1000
 MOST_FOLLOWED: Final = 100
+#: The most instances of one page.
+_INSTANCES: Final = 200
 #: For how long the service is asked to wait with its answer, in seconds.
 _WAIT_S: Final = 30
 #: So long after its last sign a stream counts as dead: three of the service's heartbeats, in seconds.
@@ -168,7 +170,7 @@ class HttpSeat:
 
     def names(self, beginning: str) -> list[str]:
         """Instances whose names begin so, those with most waiting first."""
-        page = self._ask(f"/v1/instances?limit={PAGE}", {"instances": [{"name": str}]})
+        page = self._ask(f"/v1/instances?limit={_INSTANCES}", {"instances": [{"name": str}]})
         return [row["name"] for row in page["instances"] if row["name"].startswith(beginning)]
 
     def unread(self) -> list[str]:

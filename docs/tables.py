@@ -1,6 +1,6 @@
-"""`python -m docs.tables`: write api.md, errors.md, events.md and recovery.md in docs/ from the tables in the code.
+"""`python -m docs.tables`: write api.md, commands.md, errors.md, events.md and recovery.md in docs/ from the code.
 
-Of docs/access.md it writes the table of the keys of a grant.
+Of docs/access.md it writes the table of the keys of a grant; packaging/incus-courier.8 is the manual page.
 
 The fields of an event are read from the places in the code that log it.
 """
@@ -19,9 +19,11 @@ from daemon.log.events import EVENTS
 from daemon.model.grant import MEANINGS, Grant
 from daemon.recovery.findings import FINDINGS
 from docs.api_page import api_page
+from docs.command_pages import commands_page, manual_page
 from docs.markdown import table as _table
 
 HERE = Path(__file__).resolve().parent
+MANUAL = HERE.parent / "packaging/incus-courier.8"
 ROOMS = ("api", "client", "daemon", "sender", "worker")
 
 _ERRORS_HEAD = """# Errors
@@ -209,6 +211,8 @@ def main() -> None:
     (HERE / "events.md").write_text(events_page())
     (HERE / "recovery.md").write_text(recovery_page())
     (HERE / "access.md").write_text(access_page())
+    (HERE / "commands.md").write_text(commands_page())
+    MANUAL.write_text(manual_page())
 
 
 if __name__ == "__main__":

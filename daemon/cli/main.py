@@ -4,6 +4,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -13,7 +14,10 @@ from daemon import __version__
 from daemon import config as configuration
 from daemon.cli.grant_options import GRANT_OPTIONS
 from daemon.config import Config
+from daemon.errors import CourierError
+from daemon.model.seat import Seat
 from daemon.process.entry import run_to_exit
+from daemon.process.exit_status import Misused, Unable
 from daemon.process.isolated import python
 from daemon.process.output import say
 from daemon.process.privileges import drop_to_owner, invoking_user
@@ -134,9 +138,33 @@ def fsck(
 tasks = typer.Typer(no_args_is_help=True, help="Look at tasks, and decide about them. The workers carry it out.")
 app.add_typer(tasks, name="tasks")
 
-IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Task ids; - reads them from stdin.")]
-InstanceOption = Annotated[
-    str | None, typer.Option("--instance", metavar="[REMOTE:][PROJECT/]NAME", help="Tasks of this instance.")]
+
+def _offered(context: typer.Context, offer: Callable[[Seat, str], list[str]], incomplete: str) -> list[str]:
+    """What a shell is offered of this machine's state; nothing where that cannot be read."""
+    from daemon.cli.local_seat import open_local
+
+    with suppress(CourierError, Misused, Unable, OSError), open_local(
+            load_for_state(context.params.get("config"))) as seat:
+        return offer(seat, incomplete)
+    return []
+
+
+def _ids(context: typer.Context, incomplete: str) -> list[str]:
+    from daemon.cli.complete import ids
+
+    return _offered(context, ids, incomplete)
+
+
+def _instances(context: typer.Context, incomplete: str) -> list[str]:
+    from daemon.cli.complete import instances
+
+    return _offered(context, instances, incomplete)
+
+
+IdsArgument = Annotated[list[str] | None, typer.Argument(
+    metavar="[ID]...", help="Task ids; - reads them from stdin.", autocompletion=_ids)]
+InstanceOption = Annotated[str | None, typer.Option(
+    "--instance", metavar="[REMOTE:][PROJECT/]NAME", help="Tasks of this instance.", autocompletion=_instances)]
 ClientOption = Annotated[str | None, typer.Option("--client", metavar="NAME", help="Tasks that this client sent.")]
 StateOption = Annotated[
     list[str] | None, typer.Option("--state", metavar="STATE", help="Tasks in this state. Repeatable.")]
@@ -149,7 +177,8 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Also where a newer u
 
 @tasks.command()
 def show(
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Task ids; - reads them from stdin.")],
+    ids: Annotated[list[str], typer.Argument(
+        metavar="ID...", help="Task ids; - reads them from stdin.", autocompletion=_ids)],
     json: JsonOption = False, config: ConfigOption = None,
 ) -> None:
     """Show all that is known of tasks."""
@@ -212,7 +241,8 @@ def delete(
 
 @tasks.command()
 def flush(
-    instance: Annotated[str, typer.Option(metavar="[REMOTE:][PROJECT/]NAME", help="The instance.")],
+    instance: Annotated[str, typer.Option(
+        metavar="[REMOTE:][PROJECT/]NAME", help="The instance.", autocompletion=_instances)],
     no_wait: NoWaitOption = False, json: JsonOption = False, config: ConfigOption = None,
 ) -> None:
     """Try all deferred tasks of an instance now."""
@@ -220,7 +250,9 @@ def flush(
 
 
 @tasks.command()
-def save(task_id: Annotated[str, typer.Argument(metavar="ID")], config: ConfigOption = None) -> None:
+def save(
+    task_id: Annotated[str, typer.Argument(metavar="ID", autocompletion=_ids)], config: ConfigOption = None,
+) -> None:
     """Write a task's bytes to standard output: tasks save ID >FILE."""
     from daemon.cli import tasks
 
