@@ -149,6 +149,5 @@ def _row(row: InstanceRow, now: float, config: Config) -> dict[str, Any]:
     }
 
 
-
 def _rounded(rate: float | None) -> float | None:
     return None if rate is None else round(rate, 3)

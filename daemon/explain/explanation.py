@@ -6,7 +6,7 @@ from typing import Any, Final
 from daemon.model.explained import explanation_lines
 from daemon.model.schema import TIME, YES_OR_NO, Schema, answer, many, or_null, saying, text, whole_number
 from daemon.model.upload import TASK_ID
-from daemon.model.view import when
+from daemon.model.view import when_or_none
 from daemon.state.activity import Pushing
 
 #: What `Explanation.as_json` makes.
@@ -56,17 +56,13 @@ class Explanation:
         """The explanation as JSON values. Times are RFC 3339, in UTC."""
         error = {"code": self.code, "message": self.message, "hint": self.hint} if self.code else None
         return {
-            "stuck": self.stuck, "summary": self.summary, "since": _when(self.since), "error": error,
-            "unblocks": self.unblocks, "next_try_at": _when(self.next_try_at),
+            "stuck": self.stuck, "summary": self.summary, "since": when_or_none(self.since), "error": error,
+            "unblocks": self.unblocks, "next_try_at": when_or_none(self.next_try_at),
             "pushing": [{"task_id": file.task_id, "path": file.path, "size_bytes": file.size_bytes,
-                         "sent_bytes": file.sent_bytes, "since": _when(file.since)} for file in self.pushing],
+                         "sent_bytes": file.sent_bytes, "since": when_or_none(file.since)} for file in self.pushing],
             "waiting": self.waiting,
         }
 
     def as_text(self, now: float) -> list[str]:
         """The explanation as lines for a terminal; nothing in them can colour, move or forge anything."""
         return explanation_lines(self.as_json(), now)
-
-
-def _when(seconds: float | None) -> str | None:
-    return None if seconds is None else when(seconds)
