@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -325,7 +326,7 @@ def main() -> None:
     if COMPLETE in os.environ:
         get_completion_inspect_parameters()
     found = REMOTE_COMMANDS.intersection(sys.argv[1:2]) and COMPLETE not in os.environ
-    run_to_exit(app if found else whole())
+    run_to_exit(partial(app if found else whole(), prog_name=PROGRAM, complete_var=COMPLETE))
 
 
 def _given(number: int | None) -> int | None:
