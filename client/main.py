@@ -7,11 +7,11 @@ where a service or a token is named they speak HTTP, else they read the state of
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn
 
 import typer
 from typer.completion import get_completion_inspect_parameters, shell_complete
@@ -20,6 +20,9 @@ from daemon.errors import CourierError
 from daemon.model.seat import Seat
 from daemon.process.entry import run_to_exit
 from daemon.process.exit_status import Misused, Unable
+
+if TYPE_CHECKING:
+    from client.server import ServerOptions
 
 app = typer.Typer(
     name="incus-courier", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -125,21 +128,35 @@ _WHERE: Final[dict[str, Any]] = {
 @contextmanager
 def _seat(*, config: str | None = None, **where: Any) -> Iterator[Seat]:
     """The service that is meant, in the way that it is reached."""
-    from client.server import ServerOptions, find_server, is_named
+    from client.server import find_server
 
-    chosen = ServerOptions(server=where.get("server"), token_file=where.get("token_file"), ca=where.get("ca"),
-                           certificate=where.get("cert"), key=where.get("key"))
-    if is_named(chosen, os.environ):
+    if _speaks_http(where):
         from client.seat import HttpSeat
 
-        with find_server(chosen, os.environ).connect() as connection:
+        with find_server(_server(where), os.environ).connect() as connection:
             yield HttpSeat(connection)
     else:
         from daemon.cli.local_seat import open_local
         from daemon.cli.main import load_for_state
+        from daemon.process.privileges import invoking_user
 
-        with open_local(load_for_state(config)) as seat:
+        asked_by = invoking_user()
+        with open_local(load_for_state(config), asked_by) as seat:
             yield seat
+
+
+def _speaks_http(where: Mapping[str, Any]) -> bool:
+    """True when a service or a token is named; else the state of this machine is meant."""
+    from client.server import is_named
+
+    return is_named(_server(where), os.environ)
+
+
+def _server(where: Mapping[str, Any]) -> "ServerOptions":
+    from client.server import ServerOptions
+
+    return ServerOptions(server=where.get("server"), token_file=where.get("token_file"), ca=where.get("ca"),
+                         certificate=where.get("cert"), key=where.get("key"))
 
 
 def _instances(context: typer.Context, incomplete: str) -> list[str]:
@@ -257,7 +274,42 @@ def top(
         raise SystemExit(run(seat, every_s=interval, as_json=json))
 
 
-tasks = typer.Typer()
+@app.command()
+@_both_ways
+def status(
+    limit: Annotated[int, typer.Option(
+        min=1, max=10_000, help="How many instances at most: those with most tasks that are not finished.")] = 20,
+    every: Annotated[bool, typer.Option("--all", help="Every instance, in the order of their names.")] = False,
+    json: Annotated[bool, typer.Option(
+        "--json", help="Print JSON, in one line; with --all, a line for each instance before it.")] = False,
+    **where: Any,
+) -> None:
+    """Show what waits, per shard and instance. Fails when there are dead letters or a shard has no worker.
+
+    By HTTP it shows what `top` does, and fails when anything needs a person.
+    """
+    if _speaks_http(where):
+        from daemon.cli.top import status as run
+
+        if every:
+            raise Misused("--all is for the state of this machine; by HTTP --limit says how many instances.")
+        with _seat(**where) as seat:
+            raise SystemExit(run(seat, most=limit, as_json=json))
+    from daemon.cli.main import load_for_state
+    from daemon.cli.status import status as run_here
+
+    raise SystemExit(run_here(load_for_state(where["config"]), limit=limit, every=every, as_json=json))
+
+
+tasks = typer.Typer(no_args_is_help=True, help="Look at tasks, and decide about them. The workers carry it out.")
+app.add_typer(tasks, name="tasks")
+IdsArgument = Annotated[list[str] | None, typer.Argument(
+    metavar="[ID]...", show_default=False, help="Task ids; - reads them from stdin.", autocompletion=_ids)]
+OlderOption = Annotated[str | None, typer.Option(
+    "--older-than", metavar="AGE", show_default=False, help="Tasks accepted so long ago: 90s, 15m, 2h, 3d.")]
+NoWaitOption = Annotated[bool, typer.Option(
+    "--no-wait", help="Do not wait for the worker's answer. By HTTP the service waits a little.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Also where a newer upload to the same path exists.")]
 
 
 @tasks.command("list")
@@ -274,9 +326,7 @@ def list_tasks(
         help="Tasks accepted from then on: 2030-01-31, 2030-01-31T12:00Z, or 2h for two hours ago.")] = None,
     until: Annotated[str | None, typer.Option(
         metavar="WHEN", show_default=False, help="Tasks accepted before then, likewise.")] = None,
-    older_than: Annotated[str | None, typer.Option(
-        "--older-than", metavar="AGE", show_default=False,
-        help="Tasks accepted so long ago: 90s, 15m, 2h, 3d.")] = None,
+    older_than: OlderOption = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
     after: Annotated[str | None, typer.Option(
         metavar="ID", show_default=False, help="Go on after this task.")] = None,
@@ -295,6 +345,111 @@ def list_tasks(
         raise SystemExit(run(seat, wanted, limit=limit, after=after, as_json=json))
 
 
+@tasks.command()
+@_both_ways
+def show(
+    ids: Annotated[list[str], typer.Argument(
+        metavar="ID...", show_default=False, help="Task ids; - reads them from stdin.", autocompletion=_ids)],
+    json: JsonOption = False, **where: Any,
+) -> None:
+    """Show all that is known of tasks."""
+    from daemon.cli.tasks import show as run
+    from daemon.cli.typed import read_ids
+
+    with _seat(**where) as seat:
+        raise SystemExit(run(seat, list(dict.fromkeys(read_ids(ids))), as_json=json))
+
+
+@tasks.command()
+@_both_ways
+def retry(
+    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
+    older_than: OlderOption = None, force: ForceOption = False, no_wait: NoWaitOption = False, json: JsonOption = False,
+    **where: Any,
+) -> None:
+    """Try dead letters and deferred tasks again, now."""
+    _change("retry", where, ids, instance, client, state, older_than, force=force, wait=not no_wait, as_json=json)
+
+
+@tasks.command()
+@_both_ways
+def cancel(
+    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
+    older_than: OlderOption = None, no_wait: NoWaitOption = False, json: JsonOption = False,
+    **where: Any,
+) -> None:
+    """Do not deliver tasks, and remove their bytes."""
+    _change("cancel", where, ids, instance, client, state, older_than, wait=not no_wait, as_json=json)
+
+
+@tasks.command()
+@_both_ways
+def hold(
+    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
+    older_than: OlderOption = None, no_wait: NoWaitOption = False, json: JsonOption = False,
+    **where: Any,
+) -> None:
+    """Do not deliver tasks until they are released."""
+    _change("hold", where, ids, instance, client, state, older_than, wait=not no_wait, as_json=json)
+
+
+@tasks.command()
+@_both_ways
+def release(
+    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
+    older_than: OlderOption = None, force: ForceOption = False, no_wait: NoWaitOption = False, json: JsonOption = False,
+    **where: Any,
+) -> None:
+    """Deliver tasks that were held."""
+    _change("release", where, ids, instance, client, state, older_than, force=force, wait=not no_wait, as_json=json)
+
+
+@tasks.command()
+@_both_ways
+def delete(
+    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
+    older_than: OlderOption = None, no_wait: NoWaitOption = False, json: JsonOption = False,
+    **where: Any,
+) -> None:
+    """Give up dead letters and remove their bytes; take finished tasks off the lists."""
+    _change("delete", where, ids, instance, client, state, older_than, wait=not no_wait, as_json=json)
+
+
+@tasks.command()
+@_both_ways
+def flush(
+    instance: Annotated[str, typer.Option(
+        metavar="[REMOTE:][PROJECT/]NAME", show_default=False, help="The instance.", autocompletion=_instances)],
+    no_wait: NoWaitOption = False, json: JsonOption = False, **where: Any,
+) -> None:
+    """Try all deferred tasks of an instance now."""
+    _change("flush", where, None, instance, None, ["deferred"], None, wait=not no_wait, as_json=json)
+
+
+@tasks.command()
+@_both_ways
+def save(
+    task_id: Annotated[str, typer.Argument(metavar="ID", show_default=False, autocompletion=_ids)], **where: Any,
+) -> None:
+    """Write a task's bytes to standard output: tasks save ID >FILE."""
+    from daemon.cli.tasks import save as run
+
+    with _seat(**where) as seat:
+        raise SystemExit(run(seat, task_id, sys.stdout.fileno()))
+
+
+def _change(
+    verb: str, where: dict[str, Any], ids: list[str] | None, instance: str | None, client: str | None,
+    states: list[str] | None, older_than: str | None, *, wait: bool, as_json: bool, force: bool = False,
+) -> NoReturn:
+    from daemon.cli.tasks import change
+    from daemon.cli.typed import read_chosen
+
+    wanted = read_chosen(ids=ids or (), instance=instance, client=client, states=states or (), older_than=older_than)
+    with _seat(**where) as seat:
+        raise SystemExit(change(seat, verb, wanted, force=force, wait=wait, as_json=as_json))
+
+
 @app.command()
 def completion(
     shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(metavar="bash|zsh|fish", show_default=False)],
@@ -308,17 +463,17 @@ PROGRAM: Final = "incus-courier"
 #: What the shell asks by.
 COMPLETE: Final = "_INCUS_COURIER_COMPLETE"
 #: The commands that are found first; they may need nothing of a service's own machine.
-REMOTE_COMMANDS: Final = frozenset({"push", "explain", "tail", "wait", "top"})
+REMOTE_COMMANDS: Final = frozenset({"push", "explain", "tail", "wait", "top", "status", "tasks"})
 
 
 def whole() -> typer.Typer:
     """All commands."""
-    from daemon.cli import main as local
+    from daemon.cli.main import app as local
 
-    for ours, all_of_them in ((app, local.app), (tasks, local.tasks)):
-        known = {id(command) for command in all_of_them.registered_commands}
-        all_of_them.registered_commands += [one for one in ours.registered_commands if id(one) not in known]
-    return local.app
+    commands, groups = local.registered_commands, local.registered_groups
+    commands += [command for command in app.registered_commands if command not in commands]
+    groups += [group for group in app.registered_groups if group not in groups]
+    return local
 
 
 def main() -> None:

@@ -3,6 +3,8 @@
 What it answers is held to the shape that commands show; anything else is Unable, whoever may have answered.
 """
 
+import base64
+import hashlib
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,12 +15,14 @@ from client.http import HttpClient, NoAnswer, Response
 from client.retry import passes, pause_s
 from daemon.errors import Rejected
 from daemon.model.names import printable, split_instance
-from daemon.model.seat import BUSIEST, Overview, SearchedTasks, TaskFilter, Values, instance_words
+from daemon.model.seat import BUSIEST, Overview, SearchedTasks, TaskFilter, TaskReply, Values, instance_words
 from daemon.model.task import State
+from daemon.model.text import json_text
 from daemon.model.upload import is_task_id
+from daemon.model.verbs import VERBS
 from daemon.model.view import seconds_of, when
 from daemon.process.exit_status import Misused, Unable
-from daemon.process.output import warn
+from daemon.process.output import make_durable, warn, write_bytes
 
 #: The most tasks that one page holds, and the most that one stream follows by their ids.
 PAGE: Final = 1000
@@ -29,6 +33,12 @@ _INSTANCES: Final = 200
 _WAIT_S: Final = 30
 #: So long after its last sign a stream counts as dead: three of the service's heartbeats, in seconds.
 _SILENCE_S: Final = 45.0
+#: How long nothing may come of a question, and for how long something is asked for that is to be done, in seconds.
+_PATIENCE_S: Final = 60.0
+_INSISTS_S: Final = 30.0
+#: What of one task is refused, and says nothing of others.
+_REFUSED: Final = frozenset({403, 404, 409, 410})
+_NONE: Final[Mapping[str, str]] = {}
 
 
 class _Time:
@@ -48,6 +58,10 @@ _EXPLANATION: Final = {
     "stuck": bool, "summary": str, "since": (type(None), _Time), "unblocks": str, "next_try_at": (type(None), _Time),
     "waiting": int, "error": (type(None), {**_ERROR, "hint": _MAYBE_TEXT}),
     "pushing": [{"path": str, "size_bytes": int, "sent_bytes": int, "since": _Time}]}
+_PREVIEW: Final = {"selection": str, "count": int, "cut": bool, "changed": int, "refused": int}
+_WHOLE_TASK: Final = {
+    **_TASK, "history": [{"at": _Time, "duration_s": _NUMBER, "code": _MAYBE_TEXT, "message": _MAYBE_TEXT}],
+    "receipt": (type(None), dict.fromkeys(("delivered_at", "mode", "way"), _MAYBE_TEXT))}
 _RATES: Final = ("uploads_s", "deliveries_s", "upload_bytes_s", "delivery_bytes_s")
 _TOTALS: Final = {state.label: {"tasks": int, "bytes": int} for state in State}
 _WHOLE: Final = {
@@ -103,7 +117,7 @@ class HttpSeat:
             waits_s = min(_WAIT_S, round(left_s))
             response, why = self._try(f"/v1/tasks/{task_id}", waits_s)
             if response is not None and not passes(response):
-                return self._read(response, _TASK)
+                return self._read(response, _WHOLE_TASK)
             left_s = until - time.monotonic()
             if left_s <= 0:
                 raise Unable(why if response is None else self._refusal(response))
@@ -162,10 +176,10 @@ class HttpSeat:
         found = self._ask_for(_instance_address(instance or ""), {"name": str, "explanation": _EXPLANATION})
         return None if found is None else {"instance": found["name"], **found["explanation"]}
 
-    def overview(self) -> Overview:
+    def overview(self, most: int = BUSIEST) -> Overview:
         """How the whole stands now."""
         whole = self._ask("/v1/overview", _WHOLE)
-        page = self._ask(f"/v1/instances?limit={BUSIEST}", {"instances": [_ROW]})
+        page = self._ask(f"/v1/instances?limit={min(most, _INSTANCES)}", {"instances": [_ROW]})
         return Overview(whole, tuple(page["instances"]))
 
     def names(self, beginning: str) -> list[str]:
@@ -173,9 +187,93 @@ class HttpSeat:
         page = self._ask(f"/v1/instances?limit={_INSTANCES}", {"instances": [{"name": str}]})
         return [row["name"] for row in page["instances"] if row["name"].startswith(beginning)]
 
+    def act(self, verb: str, wanted: TaskFilter, *, force: bool, wait: bool) -> Iterator[TaskReply]:
+        """Have something done; the service waits a little for its worker."""
+        verb = "retry" if verb == "flush" else verb
+        if not wanted.task_ids:
+            yield self._act_on_all(verb, wanted, force=force)
+        for task_id in wanted.task_ids:
+            yield (self._act_on(verb, task_id, force=force) if is_task_id(task_id)
+                   else TaskReply(outcome="refused", task_id=task_id, reason="this is not the id of a task"))
+
+    def save(self, task_id: str, sink: int) -> bool:
+        """Write a task's bytes; they are checked on their way."""
+        digest, size = hashlib.sha256(), 0
+        try:
+            with self._client.download(f"/v1/tasks/{task_id}/content") as (response, pieces):
+                if response.status == 404:
+                    return False
+                if response.status != 200:
+                    raise Unable(self._refusal(response))
+                for piece in pieces:
+                    digest.update(piece)
+                    size += len(piece)
+                    write_bytes(sink, piece)
+        except NoAnswer as error:
+            useless = "; what was written is of no use" if size else ""
+            raise Unable(f"{self._unreached(error)}{useless}") from None
+        expected = f"sha-256=:{base64.b64encode(digest.digest()).decode()}:"
+        if size != response.number("content-length") or response.headers.get("repr-digest") != expected:
+            raise Unable(f"{task_id}: not the bytes that were accepted; what was written is of no use.")
+        make_durable(sink)
+        return True
+
     def unread(self) -> list[str]:
         """Nothing: where the service cannot read all, it refuses."""
         return []
+
+    # --- acting ------------------------------------------------------------------------------------------
+
+    def _act_on(self, verb: str, task_id: str, *, force: bool) -> TaskReply:
+        address = f"/v1/tasks/{task_id}"
+        response = (self._insist("DELETE", address) if verb == "delete"
+                    else self._insist("POST", f"{address}/{verb}{'?force=true' if force else ''}"))
+        if response.status == 204:
+            return TaskReply(outcome="done", task_id=task_id)
+        if response.status in _REFUSED:
+            return TaskReply(outcome="refused", task_id=task_id, reason=self._why(response))
+        if response.status == 202:
+            asked = self._read_done(response, {"detail": str})
+            return TaskReply(outcome="asked", task_id=task_id, reason=asked["detail"])
+        done = self._read_done(response, {"state": str})
+        return TaskReply(outcome="done", task_id=task_id, state=done["state"])
+
+    def _act_on_all(self, verb: str, wanted: TaskFilter, *, force: bool) -> TaskReply:
+        states = wanted.states or frozenset(VERBS[verb])
+        chosen = {
+            **_place(wanted.instance), "state": sorted(state.label for state in states),
+            **({"client": wanted.client} if wanted.client is not None else {}),
+            **({"before": when(wanted.until)} if wanted.until is not None else {})}
+        asked = {"action": verb, "filter": chosen, **({"force": True} if force else {})}
+        seen = self._read_done(self._insist("POST", "/v1/tasks:preview", asked), _PREVIEW)
+        response = self._insist("POST", "/v1/tasks:apply", {"selection": seen["selection"]})
+        done = self._read_done(response, _PREVIEW)
+        if response.status == 202 or seen["cut"]:
+            reason = done.get("detail") or f"only the newest {seen['count']} were meant; ask again for the rest"
+            return TaskReply(outcome="asked", changed=done["changed"], refused=done["refused"], reason=str(reason))
+        reason = "the right is missing, or there is a newer upload to the same path" if done["refused"] else None
+        return TaskReply(outcome="refused" if done["refused"] else "done", changed=done["changed"],
+                         refused=done["refused"], reason=reason)
+
+    def _insist(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Response:
+        """Ask for something to be done, which is safe to ask again: also where the service is away for a moment."""
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        data = b"" if body is None else json_text(body).encode()
+        until, tries = time.monotonic() + _INSISTS_S, 0
+        while True:
+            response, why = self._try(path, 0, method=method, headers=headers, body=data)
+            if response is not None and not passes(response):
+                return response
+            tries += 1
+            wait_s = pause_s(tries, response, random.random())
+            if time.monotonic() + wait_s > until:
+                raise Unable(why if response is None else self._refusal(response))
+            time.sleep(wait_s)
+
+    def _read_done(self, response: Response, shape: Mapping[str, Any]) -> dict[str, Any]:
+        if response.status not in {200, 202}:
+            raise Unable(self._refusal(response))
+        return self._fitting(response, shape)
 
     # --- asking ------------------------------------------------------------------------------------------
 
@@ -191,11 +289,14 @@ class HttpSeat:
             raise Unable(why)
         return self._read(response, shape)
 
-    def _try(self, path: str, wait_s: int) -> tuple[Response | None, str]:
+    def _try(
+        self, path: str, wait_s: int, *, method: str = "GET", headers: Mapping[str, str] = _NONE,
+        body: bytes | None = None,
+    ) -> tuple[Response | None, str]:
         """The answer; or None, and why there is none, where that passes. Raises Unable where it does not."""
-        headers = {"Prefer": f"wait={wait_s}"} if wait_s else {}
+        heads = {**headers, **({"Prefer": f"wait={wait_s}"} if wait_s else {})}
         try:
-            return self._client.request("GET", path, headers=headers, patience_s=wait_s + 60.0), ""
+            return self._client.request(method, path, headers=heads, body=body, patience_s=wait_s + _PATIENCE_S), ""
         except NoAnswer as error:
             trouble = self._unreached(error)
             if not error.passes:
@@ -208,22 +309,26 @@ class HttpSeat:
             return None
         if response.status != 200:
             raise Unable(self._refusal(response))
+        return self._fitting(response, shape)
+
+    def _fitting(self, response: Response, shape: Mapping[str, Any]) -> dict[str, Any]:
         found = response.json()
         if not isinstance(found, dict) or not fits(found, shape):
             raise Unable(f"{self._client.address.name} answers what no such service does: is the address right?")
         return found
 
     def _event(self, data: str) -> Values:
-        found = Response(200, {}, data.encode()).json()
-        if not isinstance(found, dict) or not fits(found, _EVENT):
-            raise Unable(f"{self._client.address.name} answers what no such service does: is the address right?")
-        return found
+        return self._fitting(Response(200, {}, data.encode()), _EVENT)
 
     def _refusal(self, response: Response) -> str:
+        return f"{self._client.address.name}: {self._why(response)}"
+
+    def _why(self, response: Response) -> str:
+        """What a refusal says."""
         said = [response.problem("detail") or response.problem("title") or f"it answers {response.status}.",
                 response.problem("hint")]
         code = response.problem("code")
-        return f"{self._client.address.name}: {' '.join(filter(None, said))}{f' [{code}]' if code else ''}"
+        return f"{' '.join(filter(None, said))}{f' [{code}]' if code else ''}"
 
     def _unreached(self, error: NoAnswer) -> Unable:
         return Unable(f"{self._client.address.name} does not answer: {error}")

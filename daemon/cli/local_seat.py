@@ -3,13 +3,15 @@
 import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from heapq import nsmallest
 from typing import Any, Final
 
 from daemon import __version__
 from daemon.cli.all_shards import AllShards, DamagedRow, open_all
 from daemon.cli.filters import read_instance
+from daemon.cli.save import save
+from daemon.cli.task_commands import ask
 from daemon.config import Config
 from daemon.config.naming import instance_name, name_of_key
 from daemon.errors import QueueFault
@@ -32,14 +34,15 @@ from daemon.explain.standing import (
     remotes_of,
 )
 from daemon.model import counters
-from daemon.model.seat import BUSIEST, Overview, SearchedTasks, TaskFilter, Values
+from daemon.model.seat import BUSIEST, Overview, SearchedTasks, TaskFilter, TaskReply, Values
 from daemon.model.task import OUTCOMES, PENDING, State, Task
 from daemon.model.upload import Destination
 from daemon.model.view import describe, describe_step, describe_whole, when
 from daemon.partials import Census, count
 from daemon.process.exit_status import Unable
+from daemon.spool import open_spool
 from daemon.state.layout import Layout
-from daemon.task_queue import Operate, Position, Standing, TaskQuestion, Total
+from daemon.task_queue import Command, Operate, Position, Standing, TaskQuestion, Total
 
 #: Between two looks at what has happened, in seconds; and how often is looked whatever the beats say.
 _TICK_S: Final = 0.05
@@ -60,9 +63,10 @@ Counted = tuple[float, dict[str, float]]
 class LocalSeat:
     """It. For one thread."""
 
-    def __init__(self, config: Config, shards: AllShards) -> None:
-        """Looks at the shards that are open."""
+    def __init__(self, config: Config, shards: AllShards, asked_by: str) -> None:
+        """Looks at the shards that are open; `asked_by` is who asks for what is to be done."""
         self._config = config
+        self._asked_by = asked_by
         self._layout = Layout(config.state.path)
         self._shards = shards
         self._counted: Counted | None = None
@@ -118,7 +122,7 @@ class LocalSeat:
         name = instance_name(to, self._config)
         return {"instance": name, **self._explain_instance(to.instance_key, to.shard(self._shards.number)).as_json()}
 
-    def overview(self) -> Overview:
+    def overview(self, most: int = BUSIEST) -> Overview:
         """How the whole stands; rates are known from the second time on."""
         now = time.time()
         services = [self._service(shard) for shard in range(self._shards.number)]
@@ -126,7 +130,7 @@ class LocalSeat:
         oldest_at = min((at for queue in self._shards.queues.values() if (at := queue.oldest_at())), default=None)
         room = self._room(totals)
         remotes = remotes_of(services)
-        ranked = self._busiest()
+        ranked = self._busiest(most)
         explained = [(key, self._explain_instance(key, shard)) for _, key, shard in ranked]
         problems = in_order(
             now=now, services=services, reasons=(), remotes=remotes, room=room, dead=totals[State.FAILED].tasks,
@@ -144,6 +148,19 @@ class LocalSeat:
         return Overview(whole, tuple(
             self._row(key, self._shards.queues[shard], why, now)
             for (_, key, shard), (_, why) in zip(ranked, explained, strict=True)))
+
+    def act(self, verb: str, wanted: TaskFilter, *, force: bool, wait: bool) -> list[TaskReply]:
+        """Have something done."""
+        command = Command(verb=verb, force=force, asked_by=self._asked_by)
+        return ask(self._config, self._shards, wanted, command, wait=wait)
+
+    def save(self, task_id: str, sink: int) -> bool:
+        """Write a task's bytes."""
+        found = self._find(task_id)
+        if found is not None:
+            with closing(open_spool(self._layout)) as spool:
+                save(spool, found[1].upload, sink)
+        return found is not None
 
     def unread(self) -> list[str]:
         """What to say of the shards that cannot be read."""
@@ -199,11 +216,11 @@ class LocalSeat:
         return {state: Total(sum(one[state].tasks for one in found if state in one),
                              sum(one[state].size_bytes for one in found if state in one)) for state in State}
 
-    def _busiest(self) -> list[tuple[int, str, int]]:
+    def _busiest(self, most: int) -> list[tuple[int, str, int]]:
         """The instances with most waiting: how many, negated, which, and in which shard."""
         ranked = [(-waiting, key, shard) for shard, queue in self._shards.queues.items()
-                  for key, waiting in queue.ranked(BUSIEST)[1]]
-        return nsmallest(BUSIEST, ranked)
+                  for key, waiting in queue.ranked(most)[1]]
+        return nsmallest(most, ranked)
 
     def _row(self, key: str, queue: Operate, why: Explanation, now: float) -> dict[str, Any]:
         [standing] = queue.standings([key])
@@ -277,7 +294,7 @@ def _read_on(
 
 
 @contextmanager
-def open_local(config: Config) -> Iterator[LocalSeat]:
+def open_local(config: Config, asked_by: str = "") -> Iterator[LocalSeat]:
     """Look at the state that is configured. Raises CannotStart when there is none."""
     with open_all(config) as shards:
-        yield LocalSeat(config, shards)
+        yield LocalSeat(config, shards, asked_by)

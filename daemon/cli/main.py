@@ -2,9 +2,7 @@
 
 import inspect
 import os
-import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -14,10 +12,7 @@ from daemon import __version__
 from daemon import config as configuration
 from daemon.cli.grant_options import GRANT_OPTIONS
 from daemon.config import Config
-from daemon.errors import CourierError
-from daemon.model.seat import Seat
 from daemon.process.entry import run_to_exit
-from daemon.process.exit_status import Misused, Unable
 from daemon.process.isolated import python
 from daemon.process.output import say
 from daemon.process.privileges import drop_to_owner, invoking_user
@@ -109,21 +104,6 @@ def check(config: ConfigOption = None) -> None:
 
 
 @app.command()
-def status(
-    limit: Annotated[int, typer.Option(
-        min=1, max=10_000, help="How many instances at most: those with most tasks that are not finished.")] = 20,
-    every: Annotated[bool, typer.Option("--all", help="Every instance, in the order of their names.")] = False,
-    json: Annotated[bool, typer.Option(
-        "--json", help="Print JSON, in one line; with --all, a line for each instance before it.")] = False,
-    config: ConfigOption = None,
-) -> None:
-    """Show what waits, per shard and instance. Fails when there are dead letters or a shard has no worker."""
-    from daemon.cli.status import status as run
-
-    raise SystemExit(run(load_for_state(config), limit=limit, every=every, as_json=json))
-
-
-@app.command()
 def fsck(
     repair: Annotated[bool, typer.Option("--repair", help="Put right what is wrong. Stop the workers first.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, one line each.")] = False,
@@ -135,129 +115,7 @@ def fsck(
     raise SystemExit(run(load_for_state(config), repair=repair, as_json=json))
 
 
-tasks = typer.Typer(no_args_is_help=True, help="Look at tasks, and decide about them. The workers carry it out.")
-app.add_typer(tasks, name="tasks")
-
-
-def _offered(context: typer.Context, offer: Callable[[Seat, str], list[str]], incomplete: str) -> list[str]:
-    """What a shell is offered of this machine's state; nothing where that cannot be read."""
-    from daemon.cli.local_seat import open_local
-
-    with suppress(CourierError, Misused, Unable, OSError), open_local(
-            load_for_state(context.params.get("config"))) as seat:
-        return offer(seat, incomplete)
-    return []
-
-
-def _ids(context: typer.Context, incomplete: str) -> list[str]:
-    from daemon.cli.complete import ids
-
-    return _offered(context, ids, incomplete)
-
-
-def _instances(context: typer.Context, incomplete: str) -> list[str]:
-    from daemon.cli.complete import instances
-
-    return _offered(context, instances, incomplete)
-
-
-IdsArgument = Annotated[list[str] | None, typer.Argument(
-    metavar="[ID]...", help="Task ids; - reads them from stdin.", autocompletion=_ids)]
-InstanceOption = Annotated[str | None, typer.Option(
-    "--instance", metavar="[REMOTE:][PROJECT/]NAME", help="Tasks of this instance.", autocompletion=_instances)]
-ClientOption = Annotated[str | None, typer.Option("--client", metavar="NAME", help="Tasks that this client sent.")]
-StateOption = Annotated[
-    list[str] | None, typer.Option("--state", metavar="STATE", help="Tasks in this state. Repeatable.")]
-OlderOption = Annotated[
-    str | None, typer.Option("--older-than", metavar="AGE", help="Tasks accepted so long ago: 90s, 15m, 2h, 3d.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one line each.")]
-NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Do not wait for the worker's answer.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Also where a newer upload to the same path exists.")]
-
-
-@tasks.command()
-def show(
-    ids: Annotated[list[str], typer.Argument(
-        metavar="ID...", help="Task ids; - reads them from stdin.", autocompletion=_ids)],
-    json: JsonOption = False, config: ConfigOption = None,
-) -> None:
-    """Show all that is known of tasks."""
-    from daemon.cli import tasks
-    from daemon.cli.filters import choose
-
-    loaded = load_for_state(config)
-    raise SystemExit(tasks.show(loaded, choose(loaded, ids=ids).ids, as_json=json))
-
-
-@tasks.command()
-def retry(
-    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
-    older_than: OlderOption = None, force: ForceOption = False, no_wait: NoWaitOption = False,
-    json: JsonOption = False, config: ConfigOption = None,
-) -> None:
-    """Try dead letters and deferred tasks again, now."""
-    _change("retry", config, ids, instance, client, state, older_than, force=force, wait=not no_wait, as_json=json)
-
-
-@tasks.command()
-def cancel(
-    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
-    older_than: OlderOption = None, no_wait: NoWaitOption = False, json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
-    """Do not deliver tasks, and remove their bytes."""
-    _change("cancel", config, ids, instance, client, state, older_than, wait=not no_wait, as_json=json)
-
-
-@tasks.command()
-def hold(
-    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
-    older_than: OlderOption = None, no_wait: NoWaitOption = False, json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
-    """Do not deliver tasks until they are released."""
-    _change("hold", config, ids, instance, client, state, older_than, wait=not no_wait, as_json=json)
-
-
-@tasks.command()
-def release(
-    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
-    older_than: OlderOption = None, force: ForceOption = False, no_wait: NoWaitOption = False,
-    json: JsonOption = False, config: ConfigOption = None,
-) -> None:
-    """Deliver tasks that were held."""
-    _change("release", config, ids, instance, client, state, older_than, force=force, wait=not no_wait, as_json=json)
-
-
-@tasks.command()
-def delete(
-    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
-    older_than: OlderOption = None, no_wait: NoWaitOption = False, json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
-    """Give up dead letters and remove their bytes; take finished tasks off the lists."""
-    _change("delete", config, ids, instance, client, state, older_than, wait=not no_wait, as_json=json)
-
-
-@tasks.command()
-def flush(
-    instance: Annotated[str, typer.Option(
-        metavar="[REMOTE:][PROJECT/]NAME", help="The instance.", autocompletion=_instances)],
-    no_wait: NoWaitOption = False, json: JsonOption = False, config: ConfigOption = None,
-) -> None:
-    """Try all deferred tasks of an instance now."""
-    _change("flush", config, None, instance, None, ["deferred"], None, wait=not no_wait, as_json=json)
-
-
-@tasks.command()
-def save(
-    task_id: Annotated[str, typer.Argument(metavar="ID", autocompletion=_ids)], config: ConfigOption = None,
-) -> None:
-    """Write a task's bytes to standard output: tasks save ID >FILE."""
-    from daemon.cli import tasks
-
-    raise SystemExit(tasks.save(load_for_state(config), task_id, sys.stdout.fileno()))
-
 
 token = typer.Typer(no_args_is_help=True, help="Make, show and end tokens: who shows one may do what it allows.")
 app.add_typer(token, name="token")
@@ -406,22 +264,6 @@ def _config_file(config: str | None) -> Path | None:
     """The configuration file, unread: tokens can be revoked also while it is wrong."""
     ChosenFile.file = config or ChosenFile.file
     return configuration.find_file(ChosenFile.file)
-
-
-def _change(
-    verb: str, config: str | None, ids: list[str] | None, instance: str | None, client: str | None,
-    states: list[str] | None, older_than: str | None, *, wait: bool, as_json: bool, force: bool = False,
-) -> NoReturn:
-    from daemon.cli import tasks
-    from daemon.cli.filters import choose
-    from daemon.task_queue import Command
-
-    asked_by = invoking_user()
-    loaded = load_for_state(config)
-    chosen = choose(loaded, ids=ids or (), instance=instance, client=client, states=states or (),
-                    older_than=older_than)
-    command = Command(verb=verb, force=force, asked_by=asked_by)
-    raise SystemExit(tasks.change(loaded, chosen, command, wait=wait, as_json=as_json))
 
 
 def _file_option() -> list[str]:

@@ -9,7 +9,7 @@ from daemon.cli.tables import aligned, whole_screen
 from daemon.model.seat import Overview, Seat, Values
 from daemon.model.task import State
 from daemon.model.words import age, amount
-from daemon.process.exit_status import EXIT_OK
+from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
 from daemon.process.output import say, say_json
 
 _UNKNOWN: Final = "-"
@@ -20,17 +20,27 @@ _MOST_PROBLEMS: Final = 8
 def top(seat: Seat, *, every_s: float, as_json: bool) -> int:
     """Show it; on a terminal until Ctrl-C."""
     if as_json or not sys.stdout.isatty():
-        found = seat.overview()
-        if as_json:
-            say_json({**found.whole, "instances": list(found.instances)})
-        else:
-            for line in overview_lines(found):
-                say(line)
+        _print(seat.overview(), as_json=as_json)
         return EXIT_OK
     with whole_screen() as show:
         while True:
             show(list(overview_lines(seat.overview())))
             time.sleep(every_s)
+
+
+def status(seat: Seat, *, most: int, as_json: bool) -> int:
+    """Print it once, with so many instances; EXIT_FAILED when something needs a person."""
+    found = seat.overview(most)
+    _print(found, as_json=as_json)
+    return EXIT_FAILED if found.whole["problems"] else EXIT_OK
+
+
+def _print(found: Overview, *, as_json: bool) -> None:
+    if as_json:
+        say_json({**found.whole, "instances": list(found.instances)})
+    else:
+        for line in overview_lines(found):
+            say(line)
 
 
 def overview_lines(found: Overview) -> Iterator[str]:

@@ -1,8 +1,10 @@
 """What was typed, understood without a configuration. What cannot be understood is Misused: exit code 2."""
 
 import re
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -14,6 +16,8 @@ from daemon.model.task import State
 from daemon.model.upload import END_OF_TIME_S, is_task_id
 from daemon.process.exit_status import Misused
 
+#: Stands for the ids on standard input.
+STDIN: Final = "-"
 _AGE: Final = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>[smhd])")
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _CODE: Final = re.compile("[a-z_]{1,64}")
@@ -34,6 +38,28 @@ def read_filter(
         path=None if path is None else _read_path(path), error=None if error is None else _read_code(error),
         since=None if since is None else read_time(since, "--since", moment),
         until=min((end for end in ends if end is not None), default=None))
+
+
+def read_chosen(
+    *, ids: Sequence[str] = (), instance: str | None = None, client: str | None = None, states: Sequence[str] = (),
+    older_than: str | None = None,
+) -> TaskFilter:
+    """The tasks that something is to be done with; what is no id is left for each to be told of.
+
+    Raises Misused unless they are chosen in one way: changing all of them takes saying so.
+    """
+    by_kind = read_filter(instance=instance, client=client, states=states, older_than=older_than)
+    chosen = replace(by_kind, task_ids=tuple(dict.fromkeys(read_ids(ids))))
+    if bool(ids) == (by_kind != TaskFilter()):
+        raise Misused("Name tasks by their ids (or - to read ids from standard input), or choose them by --instance,"
+                      " --client, --state and --older-than; one or the other.")
+    return chosen
+
+
+def read_ids(given: Iterable[str]) -> Iterator[str]:
+    """The words that stand for ids; - stands for those on standard input."""
+    for text in given:
+        yield from sys.stdin.read().split() if text == STDIN else [text]
 
 
 def read_age(text: str, option: str = "--older-than") -> float:

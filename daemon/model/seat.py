@@ -3,7 +3,7 @@
 Tasks, events, explanations and overviews are JSON values as docs/api.md has them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -43,6 +43,31 @@ class SearchedTasks:
     after: str | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class TaskReply:
+    """What became of what was asked of one task, or of all that are meant (in one shard, where that is known)."""
+
+    #: "done", "refused" or "asked": it is kept, and not done yet.
+    outcome: str
+    shard: int | None = None
+    #: None where many are meant.
+    task_id: str | None = None
+    #: Of one task, once it is done; None: its row is gone.
+    state: str | None = None
+    #: Why it was refused, or is not done yet.
+    reason: str | None = None
+    changed: int = 0
+    refused: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The reply as JSON values, without what does not apply."""
+        values = {"id": self.task_id, "shard": self.shard, "outcome": self.outcome, "state": self.state,
+                  "reason": self.reason}
+        if self.task_id is None:
+            values |= {"changed": self.changed, "refused": self.refused}
+        return {key: value for key, value in values.items() if value is not None}
+
+
 @dataclass(frozen=True)
 class Overview:
     """How the whole stands, and the instances with most waiting."""
@@ -72,8 +97,19 @@ class Seat(Protocol):
     def explain(self, task_id: str | None, instance: str | None) -> Values | None:
         """Why a task, or what waits for an instance, is not delivered yet, with its name; None: it is unknown."""
 
-    def overview(self) -> Overview:
-        """How the whole stands now."""
+    def overview(self, most: int = BUSIEST) -> Overview:
+        """How the whole stands now, with the `most` instances that have most waiting."""
+
+    def act(self, verb: str, wanted: TaskFilter, *, force: bool, wait: bool) -> Iterable[TaskReply]:
+        """Have something done with the tasks that are meant, and tell what became of it.
+
+        `verb` is one of `daemon.model.verbs`. With `force` also where a newer upload to the same path exists; without
+        `wait` a worker's answer is not waited for, where that can be chosen. Of the filter its ids count (which may be
+        none), else instance, client, states and `until`.
+        """
+
+    def save(self, task_id: str, sink: int) -> bool:
+        """Write a task's bytes, checked, to the descriptor `sink`; False where there is no such task."""
 
     def names(self, beginning: str) -> list[str]:
         """Instances whose names begin so, as commands take them; some of them where there are many."""

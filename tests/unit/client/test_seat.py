@@ -17,7 +17,7 @@ from tests.support.depot import new_id
 AT = "2030-01-31T12:00:00.000Z"
 ID = new_id()
 TASK = {"id": ID, "state": "queued", "remote": "local", "project": "default", "instance": "c1", "path": "/a", "size": 1,
-        "attempts": 0, "created_at": AT, "updated_at": AT, "error": None}
+        "attempts": 0, "created_at": AT, "updated_at": AT, "error": None, "history": [], "receipt": None}
 
 NONE: Mapping[str, str] = {}
 

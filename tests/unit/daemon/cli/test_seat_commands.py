@@ -12,7 +12,7 @@ from daemon.cli.tail import event_line, tail
 from daemon.cli.task_list import list_tasks
 from daemon.cli.top import overview_lines
 from daemon.cli.wait import exit_code, wait_for_instance, wait_for_tasks
-from daemon.model.seat import Overview, SearchedTasks, TaskFilter, Values, instance_words
+from daemon.model.seat import BUSIEST, Overview, SearchedTasks, TaskFilter, TaskReply, Values, instance_words
 from daemon.model.task import State, Task
 from daemon.model.text import is_plain
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK, EXIT_UNDECIDED
@@ -59,7 +59,15 @@ class Pretended:
     def explain(self, task_id: str | None, instance: str | None) -> Values | None:
         """Nothing."""
 
-    def overview(self) -> Overview:
+    def overview(self, most: int = BUSIEST) -> Overview:
+        """Nobody asks."""
+        raise AssertionError
+
+    def act(self, verb: str, wanted: TaskFilter, *, force: bool, wait: bool) -> tuple[TaskReply, ...]:
+        """Nobody asks."""
+        raise AssertionError
+
+    def save(self, task_id: str, sink: int) -> bool:
         """Nobody asks."""
         raise AssertionError
 
