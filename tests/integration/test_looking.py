@@ -91,6 +91,39 @@ def test_commands_show_what_became_of_uploads(service: Service, way: list[str]) 
     assert incus_courier("wait", "01a203af-ced4-760f-ae26-10636e7e5bca", *way).code == 1
 
 
+def test_commands_act_on_tasks(service: Service, way: list[str], tmp_path: Path) -> None:
+    """One by one and many at once: what became of each is told, and what is refused makes the command fail."""
+    bad, gone = put(service, "/missing/d"), "01a203af-ced4-760f-ae26-10636e7e5bca"
+    assert incus_courier("wait", bad, *way).code == 1
+    done = incus_courier("tasks", "show", bad, gone, *way)
+    assert (done.code, done.err) == (1, f"{gone}: there is no such task\n")
+    assert "error            parent_not_found: " in done.out
+    assert "history " in done.out
+    with (tmp_path / "saved").open("wb") as sink:
+        assert incus_courier("tasks", "save", bad, *way, to=sink).code == 0
+    assert (tmp_path / "saved").read_bytes() == b"bytes"
+    done = incus_courier("tasks", "cancel", bad, gone, "x", *way)
+    assert (done.code, [line.split(": ")[:2] for line in done.out.splitlines()]) == (
+        1, [[bad, "refused"], [gone, "refused"], ["x", "refused"]])
+    done = incus_courier("tasks", "retry", "--state", "failed", "--instance", "c1", *way, "--json")
+    assert (done.code, sum(reply["changed"] for reply in done.json) > 0) == (0, True)
+    assert incus_courier("wait", bad, *way).code == 1
+    done = incus_courier("tasks", "delete", bad, *way)
+    assert (done.code, done.out) == (0, f"{bad}: cancelled\n")
+    done = incus_courier("tasks", "delete", bad, *way)
+    assert (done.code, done.out) == (0, f"{bad}: deleted\n")
+    assert incus_courier("tasks", "delete", *way).code == 2
+
+
+def test_status_tells_whether_a_person_is_needed(service: Service) -> None:
+    """By HTTP in the words of the overview."""
+    task = put(service, "/missing/e")
+    assert incus_courier("wait", task, "--server", service.address).code == 1
+    done = incus_courier("status", "--server", service.address)
+    assert (done.code, "! " in done.out) == (1, True)
+    assert incus_courier("status", "--server", service.address, "--all").code == 2
+
+
 def test_tail_tells_what_happens_until_it_is_interrupted(service: Service, way: list[str], tmp_path: Path) -> None:
     """Ctrl-C ends it with 130, and nothing is said of that."""
     with Begun(tmp_path, "tail", *way, "--json", "--state", "delivered", "--instance", "c1") as tail:

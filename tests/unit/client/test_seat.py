@@ -1,15 +1,18 @@
 """A service by HTTP that answers what it likes."""
 
+import base64
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from client.http import Address, HttpClient, NoAnswer, Response
 from client.seat import HttpSeat, blocks, fits
-from daemon.model.seat import TaskFilter
+from daemon.model.seat import TaskFilter, TaskReply
 from daemon.model.task import State
 from daemon.process.exit_status import Misused, Unable
 from tests.support.depot import new_id
@@ -25,7 +28,7 @@ NONE: Mapping[str, str] = {}
 class Answers(HttpClient):
     """Gives these answers, one after the other."""
 
-    def __init__(self, *answers: Response | NoAnswer, streams: tuple[list[bytes] | Response, ...] = ()) -> None:
+    def __init__(self, *answers: Response | NoAnswer, streams: tuple[list[bytes] | Response | tuple[Response, list[bytes]], ...] = ()) -> None:
         super().__init__(Address("service"))
         self.asked: list[tuple[str, Mapping[str, str]]] = []
         self._answers, self._streams = iter(answers), iter(streams)
@@ -42,8 +45,19 @@ class Answers(HttpClient):
     def stream(self, path: str, headers: Mapping[str, str] = NONE, **_: Any) -> Iterator[tuple[Response, Iterator[bytes]]]:
         """The next stream."""
         self.asked.append((path, headers))
+        yield self._next()
+
+    @contextmanager
+    def download(self, path: str) -> Iterator[tuple[Response, Iterator[bytes]]]:
+        """The next stream, too."""
+        yield self._next()
+
+    def _next(self) -> tuple[Response, Iterator[bytes]]:
         found = next(self._streams)
-        yield (found, iter(())) if isinstance(found, Response) else (Response(200, {}, b""), iter(found))
+        if isinstance(found, Response):
+            return found, iter(())
+        head, parts = found if isinstance(found, tuple) else (Response(200, {}, b""), found)
+        return head, iter(parts)
 
 
 def answer(value: object, status: int = 200) -> Response:
@@ -90,6 +104,58 @@ def test_refusals_are_told_in_the_service_s_words() -> None:
     client = Answers(NoAnswer("gone"), answer({}, 503), answer(TASK))
     assert HttpSeat(client).find(ID, 60) == TASK
     assert client.asked[0][1] == {"Prefer": "wait=30"}
+
+
+def test_what_is_asked_of_tasks_is_asked_again_while_it_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is refused of one says nothing of the others; whoever is not known may nothing at all."""
+    monkeypatch.setattr("client.seat.time.sleep", lambda _: None)
+    other = new_id()
+    refused = answer({"code": "wrong_state", "detail": "It is held."}, 409)
+    client = Answers(answer({}, 429), NoAnswer("gone"), answer({**TASK, "state": "queued"}), refused, answer({}, 401))
+    replies = iter(HttpSeat(client).act("retry", TaskFilter(task_ids=(ID, "x", other, ID)), force=True, wait=True))
+    assert next(replies) == TaskReply(outcome="done", task_id=ID, state="queued")
+    assert next(replies).reason == "this is not the id of a task"
+    assert next(replies) == TaskReply(outcome="refused", task_id=other, reason="It is held. [wrong_state]")
+    with pytest.raises(Unable, match="401"):
+        next(replies)
+    assert {path for path, _ in client.asked} == {f"/v1/tasks/{ID}/retry?force=true", f"/v1/tasks/{other}/retry?force=true"}
+    monkeypatch.setattr("client.seat._INSISTS_S", 0.0)
+    with pytest.raises(Unable, match="does not answer"):
+        list(HttpSeat(Answers(NoAnswer("gone"))).act("delete", TaskFilter(task_ids=(ID,)), force=False, wait=True))
+
+
+def test_many_tasks_are_those_of_a_preview() -> None:
+    """What is kept and not done yet, and what one preview had no room for, is no failure; what was refused is."""
+    seen = {"selection": "s", "count": 3, "cut": False, "changed": 0, "refused": 0}
+
+    def act(*answers: Response) -> TaskReply:
+        [reply] = HttpSeat(Answers(*answers)).act("flush", TaskFilter(instance="c1", until=1.0), force=False, wait=True)
+        return reply
+
+    assert act(answer(seen), answer({**seen, "changed": 3})) == TaskReply(outcome="done", changed=3)
+    assert act(answer(seen), answer({**seen, "changed": 1, "detail": "Later."}, 202)) == TaskReply(
+        outcome="asked", changed=1, reason="Later.")
+    assert act(answer({**seen, "cut": True}), answer({**seen, "changed": 3})).outcome == "asked"
+    assert act(answer(seen), answer({**seen, "changed": 2, "refused": 1})).outcome == "refused"
+    with pytest.raises(Unable, match="No"):
+        act(answer({"detail": "No."}, 403))
+
+
+def test_saved_bytes_are_checked(tmp_path: Path) -> None:
+    """What came short, or is something else, is said to be of no use; where there is nothing, nothing is written."""
+    digest = f"sha-256=:{base64.b64encode(hashlib.sha256(b'ab').digest()).decode()}:"
+    whole = Response(200, {"content-length": "2", "repr-digest": digest}, b"")
+    with (tmp_path / "out").open("wb") as sink:
+        def save(head: Response, *pieces: bytes) -> bool:
+            return HttpSeat(Answers(streams=((head, [*pieces]),))).save(ID, sink.fileno())
+
+        assert save(whole, b"a", b"b")
+        assert not save(answer({}, 404))
+        for pieces in ([b"a"], [b"a", b"c"], [b"ab", b"c"], []):
+            with pytest.raises(Unable, match="of no use"):
+                save(whole, *pieces)
+        with pytest.raises(Unable, match="No"):
+            save(answer({"detail": "No."}, 403))
 
 
 def test_stream_goes_on_where_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
