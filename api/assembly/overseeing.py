@@ -10,11 +10,11 @@ from api.assembly.ground import Ground, Watch
 from api.assembly.receiving import Receiving
 from api.assembly.stores import Stores
 from api.overview.fresh import Fresh
-from api.overview.history import STEP_S, HistoryFile
 from api.overview.surveyor import Surveyor
 from api.routes.health import Probe
 from api.threads import joined
 from daemon.process.thread_pools import begin_pool
+from daemon.state.history import STEP_S, HistoryFile
 
 #: A slot is written so long after its end, when every clock has passed it.
 _AFTER_S: Final = 0.05

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from api.live_config import LiveConfig
-from api.overview.history import HistoryFile, Rates, Sample, Series, clock, rates_now, series
 from api.overview.instances import BOUNDS_S, LOOKED_AT, MOST, InstanceRow, Page, Rank, Ranking, Rows, page_of, together
 from api.queries.reader import Reader, ShardCounts
 from daemon.config import Config
@@ -21,6 +20,7 @@ from daemon.model import counters
 from daemon.model.task import PENDING, State, Task
 from daemon.partials import Census, Partials
 from daemon.state.activity import RemoteStanding
+from daemon.state.history import HistoryFile, Rates, Sample, Series, clock, rates_now, series
 from daemon.state.layout import Layout
 from daemon.task_queue import Standing, Total
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from api.overview.fresh import Latest
-from api.overview.history import SLOTS, STEP_S
 from api.overview.instances import BOUNDS_S, MOST, InstanceRow, Page
 from api.overview.surveyor import Whole
 from daemon import __version__
@@ -28,6 +27,7 @@ from daemon.model.schema import (
 )
 from daemon.model.task import State
 from daemon.model.view import when
+from daemon.state.history import SLOTS, STEP_S
 
 _TOTAL: Final = answer("TaskTotal", {"tasks": whole_number(0), "bytes": whole_number(0)})
 _COUNTS: Final = answer("TaskCounts", {state.label: _TOTAL for state in State})
