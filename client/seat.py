@@ -71,6 +71,7 @@ _WHOLE: Final = {
     "shards": [{"shard": int, "worker": (int, type(None)), "lanes": int, "sessions": int, "pushing": int,
                 "fault": _MAYBE_TEXT}],
     "remotes": [{"remote": str, "up": bool, "since": _Time, "error": (type(None), _ERROR)}],
+    "history": (type(None), {key: [_MAYBE_NUMBER] for key in ("uploads", "deliveries", "waiting", "failed")}),
     "problems": [{"message": str, "hint": str, "instance": _MAYBE_TEXT}]}
 _ROW: Final = {"name": str, "waiting": int, "counts": _TOTALS, "oldest_age_s": _MAYBE_NUMBER, "stuck": bool,
                "why": _MAYBE_TEXT}

@@ -15,12 +15,11 @@ from daemon.config.naming import name_of_key
 from daemon.errors import CourierError, Rejected
 from daemon.explain import ServiceFacts, explain_instance, read_service
 from daemon.explain.problems import DiskRoom, Problem, in_order
-from daemon.explain.standing import remotes_of
-from daemon.model import counters
+from daemon.explain.standing import remotes_of, sample_of
 from daemon.model.task import PENDING, State, Task
 from daemon.partials import Census, Partials
 from daemon.state.activity import RemoteStanding
-from daemon.state.history import HistoryFile, Rates, Sample, Series, clock, rates_now, series
+from daemon.state.history import HistoryFile, Rates, Sample, Series, rates_now, series
 from daemon.state.layout import Layout
 from daemon.task_queue import Standing, Total
 
@@ -193,11 +192,4 @@ def _sums(counts: Iterable[ShardCounts]) -> dict[State, Total]:
 
 
 def _sample(counts: Sequence[ShardCounts], now: float) -> Sample:
-    def counted(key: counters.Key) -> float:
-        return sum(one.counters.get(key, 0.0) for one in counts)
-
-    totals = _sums(counts)
-    return Sample(
-        at=now, tick=clock(), uploads=counted(counters.UPLOADS), upload_bytes=counted(counters.UPLOAD_BYTES),
-        deliveries=counted(counters.finished(State.DELIVERED)), delivery_bytes=counted(counters.DELIVERED_BYTES),
-        waiting=sum(totals[state].tasks for state in PENDING), failed=totals[State.FAILED].tasks)
+    return sample_of([one.counters for one in counts], _sums(counts), now)

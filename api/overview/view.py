@@ -12,7 +12,15 @@ from daemon.config.naming import name_of_key
 from daemon.explain import EXPLANATION
 from daemon.explain.problems import MOST as MOST_PROBLEMS
 from daemon.explain.problems import late
-from daemon.explain.standing import age_s, describe_counts, describe_problem, describe_remote, describe_shard
+from daemon.explain.standing import (
+    age_s,
+    describe_counts,
+    describe_history,
+    describe_problem,
+    describe_rates,
+    describe_remote,
+    describe_shard,
+)
 from daemon.model.schema import (
     TIME,
     YES_OR_NO,
@@ -106,7 +114,7 @@ def describe_overview(found: Latest[Whole]) -> dict[str, Any]:
     whole = found.value
     return {
         "now": when(whole.at), "version": __version__,
-        "rates": {name: None if whole.rates is None else _rounded(getattr(whole.rates, name)) for name in _RATES},
+        "rates": describe_rates(whole.rates),
         "counts": describe_counts(whole.counts), "oldest_age_s": age_s(whole.oldest_at, whole.at),
         "disk": {"free_bytes": whole.room.free_bytes, "total_bytes": whole.room.total_bytes,
                  "min_free_bytes": whole.room.min_free_bytes, "spool_bytes": whole.room.spool_bytes},
@@ -114,11 +122,7 @@ def describe_overview(found: Latest[Whole]) -> dict[str, Any]:
         "shards": [describe_shard(service, whole.at) for service in whole.services],
         "remotes": [describe_remote(remote) for remote in whole.remotes],
         "problems": [describe_problem(one) for one in (late(whole.problems) if found.late else whole.problems)],
-        "history": {
-            "step_s": STEP_S, "until": when(whole.series.until),
-            "uploads": [_rounded(rate) for rate in whole.series.uploads],
-            "deliveries": [_rounded(rate) for rate in whole.series.deliveries],
-            "waiting": list(whole.series.waiting), "failed": list(whole.series.failed)},
+        "history": describe_history(whole.series),
     }
 
 
@@ -147,7 +151,3 @@ def _row(row: InstanceRow, now: float, config: Config) -> dict[str, Any]:
         "oldest_age_s": age_s(row.standing.oldest_at, now), "stuck": why.stuck,
         "why": why.summary if why.stuck and why.summary else None,
     }
-
-
-def _rounded(rate: float | None) -> float | None:
-    return None if rate is None else round(rate, 3)

@@ -28,12 +28,14 @@ from daemon.explain.problems import DiskRoom, in_order
 from daemon.explain.standing import (
     age_s,
     describe_counts,
+    describe_history,
     describe_problem,
+    describe_rates,
     describe_remote,
     describe_shard,
     remotes_of,
+    sample_of,
 )
-from daemon.model import counters
 from daemon.model.seat import BUSIEST, Overview, SearchedTasks, TaskFilter, TaskReply, Values
 from daemon.model.task import OUTCOMES, PENDING, State, Task
 from daemon.model.upload import Destination
@@ -41,6 +43,7 @@ from daemon.model.view import describe, describe_step, describe_whole, when
 from daemon.partials import Census, count
 from daemon.process.exit_status import Unable
 from daemon.spool import open_spool
+from daemon.state.history import HistoryFile, Hour, Rates, Series, rates_now, series, with_sample
 from daemon.state.layout import Layout
 from daemon.task_queue import Command, Operate, Position, Standing, TaskQuestion, Total
 
@@ -51,13 +54,6 @@ _LOOK_S: Final = 1.0
 _PAGE: Final = 1000
 #: Names of instances that are looked through to complete one.
 _MOST_NAMES: Final = 1000
-#: What is counted, and the rate that it becomes.
-_COUNTED: Final[Mapping[str, counters.Key]] = {
-    "uploads_s": counters.UPLOADS, "deliveries_s": counters.finished(State.DELIVERED),
-    "upload_bytes_s": counters.UPLOAD_BYTES, "delivery_bytes_s": counters.DELIVERED_BYTES,
-}
-#: When was counted, and what.
-Counted = tuple[float, dict[str, float]]
 
 
 class LocalSeat:
@@ -69,7 +65,7 @@ class LocalSeat:
         self._asked_by = asked_by
         self._layout = Layout(config.state.path)
         self._shards = shards
-        self._counted: Counted | None = None
+        self._hour: Hour = {}
 
     def name_of(self, values: Values) -> str:
         """The instance of a task or an event."""
@@ -123,7 +119,7 @@ class LocalSeat:
         return {"instance": name, **self._explain_instance(to.instance_key, to.shard(self._shards.number)).as_json()}
 
     def overview(self, most: int = BUSIEST) -> Overview:
-        """How the whole stands; rates are known from the second time on."""
+        """How the whole stands."""
         now = time.time()
         services = [self._service(shard) for shard in range(self._shards.number)]
         totals = self._totals()
@@ -136,15 +132,17 @@ class LocalSeat:
             now=now, services=services, reasons=(), remotes=remotes, room=room, dead=totals[State.FAILED].tasks,
             stuck=[(name_of_key(key, self._config), why) for key, why in explained])
         partials = self._partials()
+        rates, hour = self._recent(totals, now)
         whole = {
-            "now": when(now), "version": __version__, "rates": self._rates(),
+            "now": when(now), "version": __version__, "rates": describe_rates(rates),
             "counts": describe_counts(totals), "oldest_age_s": age_s(oldest_at, now),
             "disk": {"free_bytes": room.free_bytes, "total_bytes": room.total_bytes,
                      "min_free_bytes": room.min_free_bytes, "spool_bytes": room.spool_bytes},
             "partials": {"number": partials.number, "bytes": partials.present_bytes},
             "shards": [describe_shard(service, now) for service in services],
             "remotes": [describe_remote(remote) for remote in remotes],
-            "problems": [describe_problem(problem) for problem in problems]}
+            "problems": [describe_problem(problem) for problem in problems],
+            "history": describe_history(hour)}
         return Overview(whole, tuple(
             self._row(key, self._shards.queues[shard], why, now)
             for (_, key, shard), (_, why) in zip(ranked, explained, strict=True)))
@@ -244,21 +242,16 @@ class LocalSeat:
             return count(self._layout)
         return Census()
 
-    def _rates(self) -> dict[str, float | None]:
-        found = dict.fromkeys(_COUNTED, 0.0)
-        for queue in self._shards.queues.values():
-            values = {(one.name, one.labels): one.value for one in queue.counters()}
-            for name, key in _COUNTED.items():
-                found[name] += values.get(key, 0.0)
-        before, self._counted = self._counted, (time.monotonic(), found)
-        return rates(before, self._counted)
-
-
-def rates(before: Counted | None, now: Counted) -> dict[str, float | None]:
-    """What came and went in a second between two moments; None where that is not known. Pure."""
-    if before is None or now[0] <= before[0] or any(now[1][name] < value for name, value in before[1].items()):
-        return dict.fromkeys(now[1])
-    return {name: round((value - before[1][name]) / (now[0] - before[0]), 3) for name, value in now[1].items()}
+    def _recent(self, totals: Mapping[State, Total], now: float) -> tuple[Rates | None, Series]:
+        """What comes and goes, and the last hour as the service keeps it."""
+        counted = [{(one.name, one.labels): one.value for one in queue.counters()}
+                   for queue in self._shards.queues.values()]
+        sample = sample_of(counted, totals, now)
+        kept = HistoryFile(self._layout).read()
+        if sample.slot not in self._hour:
+            # Where no service keeps it, rates are known from the second slot on.
+            self._hour = with_sample(self._hour, sample)
+        return rates_now({**self._hour, **kept}, sample), series(kept, now)
 
 
 Fits = Callable[[Task, State], bool]

@@ -17,6 +17,7 @@ from daemon.process.output import say
 
 #: The longest cell. Where nobody looks at a screen, lines are as long as they need to be.
 _UNLIMITED: Final = 20_000
+_WRONG: Final = "bold red"
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -53,12 +54,16 @@ def aligned(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> list[st
 def whole_screen() -> Iterator[Callable[[Sequence[str]], None]]:
     """Have the whole terminal; it gets back what it showed. What is given back shows lines in place of those before.
 
-    A line that is longer than the terminal is wide is cut, and so are lines that it has no room for.
+    A line that is longer than the terminal is wide is cut, and so are lines that it has no room for. Those that begin
+    with `!` stand out, unless $NO_COLOR is set.
     """
     console = Console(highlight=False)
     with Live(console=console, screen=True, auto_refresh=False) as live:
         def show(lines: Sequence[str]) -> None:
-            shown = lines[:max(1, console.height)]
-            live.update(Text("\n".join(map(escaped, shown)), no_wrap=True, overflow="ellipsis"), refresh=True)
+            shown = [Text(f"{escaped(line)}\n", style=_WRONG if line.startswith("! ") else "")
+                     for line in lines[:max(1, console.height)]]
+            text = Text(no_wrap=True, overflow="ellipsis").join(shown)
+            text.rstrip()
+            live.update(text, refresh=True)
 
         yield show

@@ -1,31 +1,51 @@
 """`incus-courier top`: the overview in a terminal, live; where nobody looks at a terminal it is printed once."""
 
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
-from daemon.cli.tables import aligned, whole_screen
+from daemon.cli.screen import open_screen
+from daemon.cli.tables import aligned
+from daemon.errors import CourierError
 from daemon.model.seat import Overview, Seat, Values
-from daemon.model.task import State
+from daemon.model.task import PENDING, State
 from daemon.model.words import age, amount
-from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
+from daemon.process.exit_status import EXIT_FAILED, EXIT_OK, Unable
 from daemon.process.output import say, say_json
 
 _UNKNOWN: Final = "-"
+#: The last hour is so many bars wide; each stands for two minutes.
+_SPARKS: Final = 30
+_BARS: Final = "▁▂▃▄▅▆▇█"
+#: Begins the line that says why what is shown is not of now.
+_UNASKED: Final = "! Not of now: "
 #: Problems that are told; the others are counted.
 _MOST_PROBLEMS: Final = 8
 
 
 def top(seat: Seat, *, every_s: float, as_json: bool) -> int:
     """Show it; on a terminal until Ctrl-C."""
-    if as_json or not sys.stdout.isatty():
+    if as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
         _print(seat.overview(), as_json=as_json)
         return EXIT_OK
-    with whole_screen() as show:
+    # Before the terminal changes: what cannot be shown at all is said on it as it is.
+    lines = list(overview_lines(seat.overview()))
+    with open_screen() as screen:
         while True:
-            show(list(overview_lines(seat.overview())))
-            time.sleep(every_s)
+            screen.show(lines)
+            if screen.wait(every_s) == "q":
+                return EXIT_OK
+            lines = _look(seat, lines)
+
+
+def _look(seat: Seat, before: Sequence[str]) -> list[str]:
+    """How it stands; while that cannot be asked, how it stood, and why."""
+    try:
+        return list(overview_lines(seat.overview()))
+    except (Unable, CourierError) as error:
+        first, *others = before
+        kept = others[1:] if others and others[0].startswith(_UNASKED) else others
+        return [first, f"{_UNASKED}{error}", *kept]
 
 
 def status(seat: Seat, *, most: int, as_json: bool) -> int:
@@ -81,13 +101,32 @@ def _problems(whole: Values) -> Iterator[str]:
 
 def _flow(whole: Values) -> Iterator[str]:
     rates, counts, disk, partials = whole["rates"], whole["counts"], whole["disk"], whole["partials"]
-    yield (f"in {_rate(rates['uploads_s'])}/s, {_bytes(rates['upload_bytes_s'])}/s"
-           f"   out {_rate(rates['deliveries_s'])}/s, {_bytes(rates['delivery_bytes_s'])}/s")
+    hour = whole.get("history") or {}
+    waiting = sum(counts[state.label]["tasks"] for state in PENDING)
+    for name, now, key in (("in", f"{_rate(rates['uploads_s'])}/s, {_bytes(rates['upload_bytes_s'])}/s", "uploads"),
+                           ("out", f"{_rate(rates['deliveries_s'])}/s, {_bytes(rates['delivery_bytes_s'])}/s",
+                            "deliveries"),
+                           ("waiting", f"{waiting:,}", "waiting"),
+                           ("failed", f"{counts[State.FAILED.label]['tasks']:,}", "failed")):
+        yield f"{name:8} {now:20} {sparkline(hour.get(key) or (), _SPARKS)}".rstrip()
+    yield ""
     yield "   ".join(f"{state.label} {counts[state.label]['tasks']:,}" for state in State)
     oldest = _UNKNOWN if whole["oldest_age_s"] is None else age(whole["oldest_age_s"])
     yield (f"oldest {oldest}   disk {_bytes(disk['free_bytes'])} free of {_bytes(disk['total_bytes'])}"
            f"   spool {_bytes(disk['spool_bytes'])}"
            f"   resumable {partials['number']}, {_bytes(partials['bytes'])}")
+
+
+def sparkline(values: Sequence[float | None], width: int) -> str:
+    """Numbers as bars, oldest first, of which each is the largest of its share; a gap where none is known. Pure."""
+    shares = [[value for value in values[len(values) * n // width:len(values) * (n + 1) // width] if value is not None]
+              for n in range(width)] if any(value is not None for value in values) else []
+    most = max((max(share) for share in shares if share), default=0.0)
+    return "".join(_bar(max(share), most) if share else " " for share in shares).rstrip()
+
+
+def _bar(value: float, most: float) -> str:
+    return _BARS[0] if value <= 0 else _BARS[min(len(_BARS) - 1, 1 + int(value / most * (len(_BARS) - 2)))]
 
 
 def _instance(row: Values) -> list[object]:

@@ -6,7 +6,9 @@ import re
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -19,6 +21,8 @@ from tests.support.waiting import PATIENCE_S, eventually
 
 #: The command. Whoever is started in the background of a script ignores what Ctrl-C sends, and so do all below it.
 _RUN = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from client.main import main; main()")
+#: The same, with its standard input as the controlling terminal, as a shell's window is.
+_OWN = f"import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); {_RUN}"
 EVIL = "/there/a\u202eb"
 
 
@@ -132,6 +136,38 @@ def test_tail_tells_what_happens_until_it_is_interrupted(service: Service, way: 
         tail.process.send_signal(signal.SIGINT)
         assert (tail.process.wait(PATIENCE_S), tail.err) == (130, "")
         assert {json.loads(line)["state"] for line in tail.out} == {"delivered"}
+
+
+@pytest.mark.parametrize(("key", "code"), [(b"q", 0), (b"\x03", 130)], ids=["q", "Ctrl-C"])
+def test_top_gives_the_terminal_back(service: Service, key: bytes, code: int) -> None:
+    """It has all of it while it runs, and without $NO_COLOR what needs a person stands out."""
+    task = put(service, "/missing/f")
+    assert incus_courier("wait", task, "--server", service.address).code == 1
+    master, slave = os.openpty()
+    before = termios.tcgetattr(slave)
+    os.set_blocking(master, False)
+    seen = bytearray()
+
+    def shown() -> bool:
+        with suppress(BlockingIOError):
+            seen.extend(os.read(master, 65536))
+        return b"dead letter" in seen
+
+    top = subprocess.Popen([sys.executable, "-P", "-c", _OWN, "top", "--server", service.address], stdin=slave,
+                           stdout=slave, stderr=slave, start_new_session=True,
+                           env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "60"})
+    try:
+        eventually(shown, what="the overview")
+        os.write(master, key)
+        assert top.wait(PATIENCE_S) == code
+        shown()
+        assert (b"\x1b[1;31m! " in seen, seen.endswith(b"\x1b[?1049l")) == (True, True)
+        assert termios.tcgetattr(slave) == before
+    finally:
+        top.kill()
+        top.wait()
+        os.close(master)
+        os.close(slave)
 
 
 def test_closed_pipe_ends_a_command_quietly(service: Service, way: list[str], tmp_path: Path) -> None:

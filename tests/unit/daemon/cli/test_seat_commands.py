@@ -7,10 +7,9 @@ import pytest
 
 from daemon.cli.all_shards import joined
 from daemon.cli.complete import ids, instances
-from daemon.cli.local_seat import rates
 from daemon.cli.tail import event_line, tail
 from daemon.cli.task_list import list_tasks
-from daemon.cli.top import overview_lines
+from daemon.cli.top import overview_lines, sparkline
 from daemon.cli.wait import exit_code, wait_for_instance, wait_for_tasks
 from daemon.model.seat import BUSIEST, Overview, SearchedTasks, TaskFilter, TaskReply, Values, instance_words
 from daemon.model.task import State, Task
@@ -152,11 +151,17 @@ def test_shards_are_joined_down_to_where_all_were_looked_through() -> None:
     assert joined([FoundTasks((), None)], 2) == FoundTasks((), None)
 
 
-def test_rates_are_unknown_where_counting_began_anew() -> None:
-    """The first look, and one after a queue was rebuilt."""
-    assert rates(None, (1.0, {"uploads_s": 5.0})) == {"uploads_s": None}
-    assert rates((1.0, {"uploads_s": 5.0}), (3.0, {"uploads_s": 9.0})) == {"uploads_s": 2.0}
-    assert rates((1.0, {"uploads_s": 5.0}), (3.0, {"uploads_s": 4.0})) == {"uploads_s": None}
+@pytest.mark.parametrize(("values", "bars"), [
+    ((), ""), ((None, None), ""), ((0, 0), "▁▁"), ((0, 1, None, 4), "▁▃ █"), ((0.001, 1000.0), "▂█"), ((None, 5), " █"),
+])
+def test_sparkline_is_as_high_as_the_largest(values: tuple[float | None, ...], bars: str) -> None:
+    """What is little is seen all the same; what nobody counted is a gap."""
+    assert sparkline(values, len(values)) == bars
+
+
+def test_sparkline_shows_the_largest_of_many() -> None:
+    """A short burst does not vanish."""
+    assert sparkline([0] * 50 + [7] + [0] * 69, 12) == "▁▁▁▁▁█▁▁▁▁▁▁"
 
 
 def test_top_says_first_what_needs_a_person() -> None:
@@ -172,7 +177,7 @@ def test_top_says_first_what_needs_a_person() -> None:
     lines = list(overview_lines(Overview(whole, (row,))))
     assert lines[1:3] == ["! c1: Away.", "  Look."]
     assert "! and 1 more" in lines
-    assert any(line.startswith("in -/s, -/s") for line in lines)
+    assert any(line.split() == ["in", "-/s,", "-/s"] for line in lines)
     assert any(line.split()[:2] == ["0", "none"] and line.endswith("No\\nworker.") for line in lines)
     assert any(line.startswith("eu") and "away: incus_unreachable" in line for line in lines)
     assert lines[-1].split()[:2] == ["c1", "3"]
