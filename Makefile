@@ -15,7 +15,7 @@ PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder test
 FAST   := not slow and not full
 COMPILE := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-emit-options
 
-SCRIPTS := .ci/run $(filter-out %.py %.8 %/debian,$(wildcard packaging/*)) packaging/debian/postinst packaging/debian/postrm \
+SCRIPTS := .ci/run $(filter-out %.py %.8 %/debian %/completions,$(wildcard packaging/*)) packaging/debian/postinst packaging/debian/postrm \
            packaging/debian/prerm $(wildcard scripts/*)
 
 # Half of them keep the processors busy, the others wait for a machine or a disk: so they go side by side, and the linters too.

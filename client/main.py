@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn
 
 import typer
-from typer.completion import get_completion_inspect_parameters, shell_complete
+from typer.completion import get_completion_inspect_parameters
 
 from daemon.errors import CourierError
 from daemon.model.seat import Seat
 from daemon.process.entry import run_to_exit
 from daemon.process.exit_status import Misused, Unable
+from daemon.process.output import say
 
 if TYPE_CHECKING:
     from client.server import ServerOptions
@@ -455,8 +456,10 @@ def completion(
     shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(metavar="bash|zsh|fish", show_default=False)],
 ) -> None:
     """Write what has a shell complete commands, options, ids and instances: source <(incus-courier completion bash)."""
-    get_completion_inspect_parameters()
-    raise SystemExit(shell_complete(typer.main.get_command(whole()), {}, PROGRAM, COMPLETE, f"source_{shell}"))
+    from client.completion import SCRIPTS
+
+    for line in SCRIPTS[shell].splitlines():
+        say(line)
 
 
 PROGRAM: Final = "incus-courier"

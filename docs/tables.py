@@ -1,6 +1,7 @@
 """`python -m docs.tables`: write api.md, commands.md, errors.md, events.md and recovery.md in docs/ from the code.
 
-Of docs/access.md it writes the table of the keys of a grant; packaging/incus-courier.8 is the manual page.
+Of docs/access.md it writes the table of the keys of a grant; packaging/incus-courier.8 is the manual page, and
+packaging/completions/ has what shells complete by.
 
 The fields of an event are read from the places in the code that log it.
 """
@@ -14,6 +15,7 @@ from typing import Final
 
 from api.routes.openapi import document
 from api.service import addresses
+from client.completion import SCRIPTS
 from daemon.errors import ERRORS, Action, ErrorKind
 from daemon.log.events import EVENTS
 from daemon.model.grant import MEANINGS, Grant
@@ -24,6 +26,7 @@ from docs.markdown import table as _table
 
 HERE = Path(__file__).resolve().parent
 MANUAL = HERE.parent / "packaging/incus-courier.8"
+COMPLETIONS = HERE.parent / "packaging/completions"
 ROOMS = ("api", "client", "daemon", "sender", "worker")
 
 _ERRORS_HEAD = """# Errors
@@ -213,6 +216,8 @@ def main() -> None:
     (HERE / "access.md").write_text(access_page())
     (HERE / "commands.md").write_text(commands_page())
     MANUAL.write_text(manual_page())
+    for shell, script in SCRIPTS.items():
+        (COMPLETIONS / shell).write_text(script)
 
 
 if __name__ == "__main__":

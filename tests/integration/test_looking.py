@@ -15,6 +15,7 @@ from typing import Self
 import pytest
 
 from tests.support.command import incus_courier
+from tests.support.depot import new_id
 from tests.support.processes import ROOT
 from tests.support.service import Service
 from tests.support.waiting import PATIENCE_S, eventually
@@ -78,7 +79,7 @@ class Begun:
 
 def test_commands_show_what_became_of_uploads(service: Service, way: list[str]) -> None:
     """One is delivered and one is a dead letter: awaited, listed by what they are, explained, and in the overview."""
-    good, bad = put(service, EVIL), put(service, "/missing/b")
+    good, bad = put(service, EVIL), put(service, f"/missing/{new_id()}")
     done = incus_courier("wait", good, *way)
     assert (done.code, done.out) == (0, f"{good}  delivered  c1/there/a\\u202eb\n")
     done = incus_courier("wait", bad, good, *way, "--json")
@@ -97,7 +98,7 @@ def test_commands_show_what_became_of_uploads(service: Service, way: list[str]) 
 
 def test_commands_act_on_tasks(service: Service, way: list[str], tmp_path: Path) -> None:
     """One by one and many at once: what became of each is told, and what is refused makes the command fail."""
-    bad, gone = put(service, "/missing/d"), "01a203af-ced4-760f-ae26-10636e7e5bca"
+    bad, gone = put(service, f"/missing/{new_id()}"), "01a203af-ced4-760f-ae26-10636e7e5bca"
     assert incus_courier("wait", bad, *way).code == 1
     done = incus_courier("tasks", "show", bad, gone, *way)
     assert (done.code, done.err) == (1, f"{gone}: there is no such task\n")
@@ -121,7 +122,7 @@ def test_commands_act_on_tasks(service: Service, way: list[str], tmp_path: Path)
 
 def test_status_tells_whether_a_person_is_needed(service: Service) -> None:
     """By HTTP in the words of the overview."""
-    task = put(service, "/missing/e")
+    task = put(service, f"/missing/{new_id()}")
     assert incus_courier("wait", task, "--server", service.address).code == 1
     done = incus_courier("status", "--server", service.address)
     assert (done.code, "! " in done.out) == (1, True)
@@ -141,7 +142,7 @@ def test_tail_tells_what_happens_until_it_is_interrupted(service: Service, way: 
 @pytest.mark.parametrize(("key", "code"), [(b"q", 0), (b"\x03", 130)], ids=["q", "Ctrl-C"])
 def test_top_gives_the_terminal_back(service: Service, key: bytes, code: int) -> None:
     """It has all of it while it runs, and without $NO_COLOR what needs a person stands out."""
-    task = put(service, "/missing/f")
+    task = put(service, f"/missing/{new_id()}")
     assert incus_courier("wait", task, "--server", service.address).code == 1
     master, slave = os.openpty()
     before = termios.tcgetattr(slave)
@@ -189,7 +190,7 @@ def complete(words: str, server: str = "", config: str = "") -> list[str]:
 @pytest.mark.full
 def test_shell_is_offered_commands_options_tasks_and_instances(service: Service) -> None:
     """By HTTP as from the state; where neither can be had, nothing is offered and nothing said."""
-    task = put(service, "/missing/c")
+    task = put(service, f"/missing/{new_id()}")
     assert incus_courier("wait", task, "--server", service.address).code == 1
     for server, config in ((service.address, ""), ("", str(service.config))):
         assert complete("incus-courier ta", server, config) == ["tail", "tasks"]

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from client.completion import SCRIPTS
 from daemon.access.token_text import PATTERN
 from daemon.log.events import EVENTS
 from daemon.model.grant import KEYS, Permission
@@ -11,7 +12,7 @@ from daemon.process.exit_status import EXIT_STATUSES
 from daemon.recovery.findings import FINDINGS
 from docs.api_page import api_page
 from docs.command_pages import commands_page, manual_page
-from docs.tables import HERE, MANUAL, access_page, errors_page, events_page, logged_fields, recovery_page
+from docs.tables import COMPLETIONS, HERE, MANUAL, access_page, errors_page, events_page, logged_fields, recovery_page
 from tests.support.described import description
 
 STALE = "run `make docs`"
@@ -64,6 +65,7 @@ def test_pages_of_the_commands_are_what_help_says() -> None:
     assert (HERE / "commands.md").read_text() == page, STALE
     assert MANUAL.read_text() == manual, STALE
     assert manual.isascii()
+    assert {shell: (COMPLETIONS / shell).read_text() for shell in SCRIPTS} == SCRIPTS, STALE
     for command in ("push", "tasks list", "token new", "completion", "worker"):
         assert f"\n## {command}\n" in page
         assert re.search(rf"^\.Ss {command}\b", manual, re.MULTILINE)
