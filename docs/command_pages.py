@@ -89,10 +89,12 @@ _COMMANDS_HEAD: Final = """# Commands
 
 Made by `make docs` from the texts of `--help`; the manual page `incus-courier(8)` has the same.
 
-`push` speaks HTTP. `explain`, `tail`, `wait`, `top` and `tasks list` do so where a service or a token is named
+`push` speaks HTTP. `status`, `top`, `explain`, `tail`, `wait` and `tasks` do so where a service or a token is named
 (`--server`, `--token-file`, `$INCUS_COURIER_SERVER`, `$INCUS_COURIER_TOKEN`); else they read the state of this machine,
-as the service's user or root, and so do all others. Both ways show the same. By HTTP they need the right `read`, and
-`top` needs it without bounds.
+as the service's user or root, and so do all others. Both ways show and do the same; only `status` shows by HTTP what
+`top` does. By HTTP looking needs the right `read`, `top` and `status` need it without bounds, and acting on tasks needs
+the right of each action ([acting.md](acting.md)). Many tasks are acted on by HTTP as one preview shows them, the newest
+100,000 at most: where there are more the command says so.
 
     incus-courier tail --instance web1 --json        what happens, a line of JSON each
     incus-courier wait --instance web1 --timeout 60  until nothing waits for it
@@ -102,6 +104,11 @@ as the service's user or root, and so do all others. Both ways show the same. By
 `tail` goes on by itself after the service was away, and says where it may have missed something. `wait --instance`
 fails when something became a dead letter meanwhile. With `--json` each line of standard output is one JSON value, as
 [api.md](api.md) has it. Names come from anyone: what could colour, move or forge what a terminal shows is escaped.
+`top` shows the last hour as bars of two minutes; `q` ends it, a service that is away does not. Where it is not on a
+terminal it prints once. `$NO_COLOR` keeps it without colours.
+
+A service that cannot be reached, that refuses (`401`, `403`, `429`), whose certificate is not trusted, or that is none,
+is told in one line on standard error, and the command ends with 1.
 
 """
 
