@@ -38,6 +38,7 @@ _PATIENCE_S: Final = 60.0
 _INSISTS_S: Final = 30.0
 #: What of one task is refused, and says nothing of others.
 _REFUSED: Final = frozenset({403, 404, 409, 410})
+_LARGEST: Final = 2**63
 _NONE: Final[Mapping[str, str]] = {}
 
 
@@ -61,7 +62,8 @@ _EXPLANATION: Final = {
 _PREVIEW: Final = {"selection": str, "count": int, "cut": bool, "changed": int, "refused": int}
 _WHOLE_TASK: Final = {
     **_TASK, "history": [{"at": _Time, "duration_s": _NUMBER, "code": _MAYBE_TEXT, "message": _MAYBE_TEXT}],
-    "receipt": (type(None), dict.fromkeys(("delivered_at", "mode", "way"), _MAYBE_TEXT))}
+    "receipt": (type(None), {**dict.fromkeys(("delivered_at", "mode", "way"), _MAYBE_TEXT),
+                             **dict.fromkeys(("uid", "gid"), _MAYBE_NUMBER)})}
 _RATES: Final = ("uploads_s", "deliveries_s", "upload_bytes_s", "delivery_bytes_s")
 _TOTALS: Final = {state.label: {"tasks": int, "bytes": int} for state in State}
 _WHOLE: Final = {
@@ -81,14 +83,18 @@ def fits(value: object, shape: Any) -> bool:
     """True when a value is of that shape: a type, a tuple of shapes, a list of one, or an object's keys. Pure."""
     match shape:
         case dict():
-            return isinstance(value, dict) and all(fits(value.get(key), inner) for key, inner in shape.items())
+            return isinstance(value, dict) and all(
+                key in value and fits(value[key], inner) for key, inner in shape.items())
         case [inner] if isinstance(shape, list):
             return isinstance(value, list) and all(fits(each, inner) for each in value)
         case tuple():
             return any(fits(value, each) for each in shape)
     if shape is _Time:
         return isinstance(value, str) and _is_time(value)
-    return isinstance(value, shape) and (shape is bool or not isinstance(value, bool))
+    if not isinstance(value, shape) or (isinstance(value, bool) and shape is not bool):
+        return False
+    # No number that cannot be counted with: JSON as Python reads it has NaN and infinity, too.
+    return not isinstance(value, int | float) or abs(value) < _LARGEST
 
 
 def _is_time(text: str) -> bool:
@@ -112,20 +118,11 @@ class HttpSeat:
 
     def find(self, task_id: str, wait_s: float = 0.0) -> Values | None:
         """A task with its history; with `wait_s` also while the service is away for a while."""
-        until, tries = time.monotonic() + wait_s, 0
-        while True:
-            left_s = max(0.0, until - time.monotonic())
-            waits_s = min(_WAIT_S, round(left_s))
-            response, why = self._try(f"/v1/tasks/{task_id}", waits_s)
-            if response is not None and not passes(response):
-                return self._read(response, _WHOLE_TASK)
-            left_s = until - time.monotonic()
-            if left_s <= 0:
-                raise Unable(why if response is None else self._refusal(response))
-            tries += 1
-            time.sleep(min(left_s, pause_s(tries, response, random.random())))
+        return self._read(self._persist(f"/v1/tasks/{task_id}", wait_s, waits=True), _WHOLE_TASK)
 
-    def search(self, wanted: TaskFilter, after: str | None, limit: int) -> SearchedTasks:
+    def search(
+        self, wanted: TaskFilter, after: str | None, limit: int, patience_s: float = 0.0,
+    ) -> SearchedTasks:
         """Up to `limit` tasks, and PAGE at most."""
         query = {
             **_place(wanted.instance), **_chosen(wanted), "limit": str(min(limit, PAGE)),
@@ -134,7 +131,7 @@ class HttpSeat:
             **({"since": when(wanted.since)} if wanted.since is not None else {}),
             **({"until": when(wanted.until)} if wanted.until is not None else {}),
             **({"after": after} if after is not None else {})}
-        page = self._ask(f"/v1/tasks?{urlencode(query)}", {"tasks": [_TASK], "next": _MAYBE_TEXT})
+        page = self._ask(f"/v1/tasks?{urlencode(query)}", {"tasks": [_TASK], "next": _MAYBE_TEXT}, patience_s)
         return SearchedTasks(tuple(page["tasks"]), _after(page["next"], after))
 
     def happenings(self, wanted: TaskFilter) -> Iterator[Values | None]:
@@ -151,6 +148,8 @@ class HttpSeat:
                 headers = {"Last-Event-ID": last_id} if last_id else {}
                 with self._client.stream(path, headers, patience_s=_SILENCE_S) as (response, lines):
                     if response.status == 200:
+                        if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                            raise Unable(self._strange())
                         for reached, name, data in blocks(lines, last_id):
                             last_id, tries = reached, 0
                             if name:
@@ -206,6 +205,8 @@ class HttpSeat:
                     return False
                 if response.status != 200:
                     raise Unable(self._refusal(response))
+                if not {"content-length", "repr-digest"} <= response.headers.keys():
+                    raise Unable(self._strange())
                 for piece in pieces:
                     digest.update(piece)
                     size += len(piece)
@@ -278,17 +279,28 @@ class HttpSeat:
 
     # --- asking ------------------------------------------------------------------------------------------
 
-    def _ask(self, path: str, shape: Mapping[str, Any]) -> dict[str, Any]:
-        found = self._ask_for(path, shape)
+    def _ask(self, path: str, shape: Mapping[str, Any], patience_s: float = 0.0) -> dict[str, Any]:
+        found = self._ask_for(path, shape, patience_s)
         if found is None:
             raise Unable(f"{self._client.address.name} does not know {printable(path)}: is it an older version?")
         return found
 
-    def _ask_for(self, path: str, shape: Mapping[str, Any]) -> dict[str, Any] | None:
-        response, why = self._try(path, 0)
-        if response is None:
-            raise Unable(why)
-        return self._read(response, shape)
+    def _ask_for(self, path: str, shape: Mapping[str, Any], patience_s: float = 0.0) -> dict[str, Any] | None:
+        return self._read(self._persist(path, patience_s), shape)
+
+    def _persist(self, path: str, patience_s: float, *, waits: bool = False) -> Response:
+        """The answer, also where the service is away for a while; `waits` has it wait for news meanwhile."""
+        until, tries = time.monotonic() + patience_s, 0
+        while True:
+            left_s = max(0.0, until - time.monotonic())
+            response, why = self._try(path, min(_WAIT_S, round(left_s)) if waits else 0)
+            if response is not None and not passes(response):
+                return response
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                raise Unable(why if response is None else self._refusal(response))
+            tries += 1
+            time.sleep(min(left_s, pause_s(tries, response, random.random())))
 
     def _try(
         self, path: str, wait_s: int, *, method: str = "GET", headers: Mapping[str, str] = _NONE,
@@ -315,8 +327,11 @@ class HttpSeat:
     def _fitting(self, response: Response, shape: Mapping[str, Any]) -> dict[str, Any]:
         found = response.json()
         if not isinstance(found, dict) or not fits(found, shape):
-            raise Unable(f"{self._client.address.name} answers what no such service does: is the address right?")
+            raise Unable(self._strange())
         return found
+
+    def _strange(self) -> str:
+        return f"{self._client.address.name} answers what no such service does: is the address right?"
 
     def _event(self, data: str) -> Values:
         return self._fitting(Response(200, {}, data.encode()), _EVENT)

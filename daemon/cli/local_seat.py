@@ -83,7 +83,9 @@ class LocalSeat:
                     return None if found is None else describe_whole(found[1])
             time.sleep(max(0.0, min(_TICK_S, until - now)))
 
-    def search(self, wanted: TaskFilter, after: str | None, limit: int) -> SearchedTasks:
+    def search(
+        self, wanted: TaskFilter, after: str | None, limit: int, patience_s: float = 0.0,
+    ) -> SearchedTasks:
         """Up to `limit` tasks."""
         to = self._place(wanted)
         question = TaskQuestion(

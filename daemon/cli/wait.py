@@ -13,7 +13,7 @@ from daemon.model.task import OUTCOMES, PENDING, State
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK, EXIT_UNDECIDED
 from daemon.process.output import flush, say, say_json, warn
 
-#: For how long one question waits at most, in seconds.
+#: For how long one question waits at most, and is asked again while the service is away, in seconds.
 _LONGEST_S: Final = 60.0
 #: Between two looks at what waits for an instance, in seconds.
 _LOOK_S: Final = 0.5
@@ -78,10 +78,10 @@ def _sentence(task: Values, name: str) -> str:
 def wait_for_instance(seat: Seat, instance: str, *, timeout_s: float | None, as_json: bool) -> int:
     """Wait until nothing waits for an instance; what became a dead letter meanwhile is a failure."""
     clock = Clock(timeout_s)
-    before = _failed(seat, instance)
-    while (waiting := _waits(seat, instance)) and clock.left_s:
+    before = _failed(seat, instance, clock)
+    while (waiting := _waits(seat, instance, clock)) and clock.left_s:
         time.sleep(min(_LOOK_S, clock.left_s))
-    failed = sorted(task_id for task_id, _ in _failed(seat, instance) - before)
+    failed = sorted(task_id for task_id, _ in _failed(seat, instance, clock) - before)
     code = EXIT_FAILED if failed else EXIT_UNDECIDED if waiting else EXIT_OK
     if as_json:
         say_json({"instance": instance, "waiting": waiting, "failed": failed})
@@ -92,21 +92,21 @@ def wait_for_instance(seat: Seat, instance: str, *, timeout_s: float | None, as_
     return code
 
 
-def _waits(seat: Seat, instance: str) -> bool:
-    return bool(_search(seat, TaskFilter(instance=instance, states=PENDING), 1))
+def _waits(seat: Seat, instance: str, clock: Clock) -> bool:
+    return bool(_search(seat, TaskFilter(instance=instance, states=PENDING), 1, clock))
 
 
-def _failed(seat: Seat, instance: str) -> set[tuple[str, str]]:
+def _failed(seat: Seat, instance: str, clock: Clock) -> set[tuple[str, str]]:
     """The newest dead letters, each with when it became one."""
-    found = _search(seat, TaskFilter(instance=instance, states=frozenset({State.FAILED})), _MOST_FAILED)
+    found = _search(seat, TaskFilter(instance=instance, states=frozenset({State.FAILED})), _MOST_FAILED, clock)
     return {(task["id"], task["updated_at"]) for task in found}
 
 
-def _search(seat: Seat, wanted: TaskFilter, limit: int) -> list[Values]:
+def _search(seat: Seat, wanted: TaskFilter, limit: int, clock: Clock) -> list[Values]:
     found: list[Values] = []
     after: str | None = None
     while len(found) < limit:
-        some = seat.search(wanted, after, limit - len(found))
+        some = seat.search(wanted, after, limit - len(found), min(_LONGEST_S, clock.left_s))
         found += some.tasks
         after = some.after
         if after is None:

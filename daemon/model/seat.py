@@ -85,8 +85,13 @@ class Seat(Protocol):
     def find(self, task_id: str, wait_s: float = 0.0) -> Values | None:
         """A task with its history, or None where there is none; waits for its outcome, about so long at most."""
 
-    def search(self, wanted: TaskFilter, after: str | None, limit: int) -> SearchedTasks:
-        """Up to `limit` tasks with ids under `after`; maybe fewer, or none, though there are more."""
+    def search(
+        self, wanted: TaskFilter, after: str | None, limit: int, patience_s: float = 0.0,
+    ) -> SearchedTasks:
+        """Up to `limit` tasks with ids under `after`; maybe fewer, or none, though there are more.
+
+        A service that is away is asked again for so long.
+        """
 
     def happenings(self, wanted: TaskFilter) -> Iterator[Values | None]:
         """What happens to tasks from now on, without end; None where something may have been missed.

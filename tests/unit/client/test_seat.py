@@ -56,7 +56,7 @@ class Answers(HttpClient):
         found = next(self._streams)
         if isinstance(found, Response):
             return found, iter(())
-        head, parts = found if isinstance(found, tuple) else (Response(200, {}, b""), found)
+        head, parts = found if isinstance(found, tuple) else (Response(200, {"content-type": "text/event-stream"}, b""), found)
         return head, iter(parts)
 
 
@@ -104,6 +104,8 @@ def test_refusals_are_told_in_the_service_s_words() -> None:
     client = Answers(NoAnswer("gone"), answer({}, 503), answer(TASK))
     assert HttpSeat(client).find(ID, 60) == TASK
     assert client.asked[0][1] == {"Prefer": "wait=30"}
+    page = answer({"tasks": [], "next": None})
+    assert HttpSeat(Answers(answer({}, 503), page)).search(TaskFilter(), None, 1, 60).after is None
 
 
 def test_what_is_asked_of_tasks_is_asked_again_while_it_passes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +158,10 @@ def test_saved_bytes_are_checked(tmp_path: Path) -> None:
                 save(whole, *pieces)
         with pytest.raises(Unable, match="No"):
             save(answer({"detail": "No."}, 403))
+        with pytest.raises(Unable, match="is the address right"):
+            save(Response(200, {}, b""), b"<html>")
+    assert (tmp_path / "out").read_bytes().startswith(b"ab")
+    assert b"<html>" not in (tmp_path / "out").read_bytes()
 
 
 def test_stream_goes_on_where_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,6 +175,8 @@ def test_stream_goes_on_where_it_ended(capsys: pytest.CaptureFixture[str]) -> No
         next(seen)
     assert [headers for _, headers in client.asked] == [{}, {"Last-Event-ID": "2"}, {"Last-Event-ID": "2"}]
     assert "trying again" in capsys.readouterr().err
+    with pytest.raises(Unable, match="is the address right"):
+        next(HttpSeat(Answers(streams=((Response(200, {}, b""), [b"<html>"]),))).happenings(TaskFilter()))
     with pytest.raises(Misused):
         next(HttpSeat(client).happenings(TaskFilter(task_ids=("x",) * 101)))
 
@@ -181,6 +189,7 @@ def test_blocks_are_read_as_the_html_standard_has_them() -> None:
 
 @pytest.mark.parametrize(("value", "shape", "does"), [
     ([1], [int], True), ([True], [int], False), (True, bool, True), (1, (str, int), True), ({"a": 1}, {"a": int, "b": str}, False),
+    ({"a": 1}, {"a": int, "b": (str, type(None))}, False), (float("nan"), (int, float), False), (10**400, int, False),
     ({"a": 1, "b": 2}, {"a": int}, True), ("x", [str], False),
 ])
 def test_shape_is_what_is_shown(value: object, shape: object, does: bool) -> None:

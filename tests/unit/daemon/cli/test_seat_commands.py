@@ -44,7 +44,7 @@ class Pretended:
         among = [*self.later, *self.tasks] if wait_s else self.tasks
         return next((one for one in among if one["id"] == task_id), None)
 
-    def search(self, wanted: TaskFilter, after: str | None, limit: int) -> SearchedTasks:
+    def search(self, wanted: TaskFilter, after: str | None, limit: int, patience_s: float = 0.0) -> SearchedTasks:
         """One task at most, whether it is wanted or not."""
         left = [one for one in self.tasks if after is None or one["id"] < after]
         known = {state.label for state in wanted.states}
