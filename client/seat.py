@@ -233,7 +233,8 @@ class HttpSeat:
         if response.status == 204:
             return TaskReply(outcome="done", task_id=task_id)
         if response.status in _REFUSED:
-            return TaskReply(outcome="refused", task_id=task_id, reason=self._why(response))
+            return TaskReply(outcome="refused", task_id=task_id,
+                             reason=response.problem("detail") or self._why(response))
         if response.status == 202:
             asked = self._read_done(response, {"detail": str})
             return TaskReply(outcome="asked", task_id=task_id, reason=asked["detail"])

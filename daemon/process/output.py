@@ -3,12 +3,19 @@
 Names, reasons and codes may come from anyone, so each line is made safe to show in a terminal first.
 """
 
+import io
 import os
 import stat
 import sys
 from typing import Any
 
 from daemon.model.text import escaped, json_text
+
+
+def escape_what_has_no_letter() -> None:
+    """Have what the encoding of standard output has no letter for escaped, where it would end the command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def say(line: str = "") -> None:
