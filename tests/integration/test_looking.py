@@ -18,6 +18,7 @@ from tests.support.command import incus_courier
 from tests.support.depot import new_id
 from tests.support.processes import ROOT
 from tests.support.service import Service
+from tests.support.shell import Shell
 from tests.support.waiting import PATIENCE_S, eventually
 
 #: The command. Whoever is started in the background of a script ignores what Ctrl-C sends, and so do all below it.
@@ -40,6 +41,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def way(request: pytest.FixtureRequest, service: Service) -> list[str]:
     """How the service is reached."""
     return ["--server", service.address] if request.param == "http" else ["--config", str(service.config)]
+
+
+@pytest.fixture
+def shell(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    """The command line, in this process."""
+    return Shell(service.config, monkeypatch, capsys)
 
 
 def put(service: Service, path: str) -> str:
@@ -77,56 +84,56 @@ class Begun:
         return self._err.read_text()
 
 
-def test_commands_show_what_became_of_uploads(service: Service, way: list[str]) -> None:
+def test_commands_show_what_became_of_uploads(service: Service, shell: Shell, way: list[str]) -> None:
     """One is delivered and one is a dead letter: awaited, listed by what they are, explained, and in the overview."""
     good, bad = put(service, EVIL), put(service, f"/missing/{new_id()}")
-    done = incus_courier("wait", good, *way)
+    done = shell("wait", good, *way)
     assert (done.code, done.out) == (0, f"{good}  delivered  c1/there/a\\u202eb\n")
-    done = incus_courier("wait", bad, good, *way, "--json")
+    done = shell("wait", bad, good, *way, "--json")
     assert (done.code, [task["state"] for task in done.json]) == (1, ["failed", "delivered"])
-    done = incus_courier("tasks", "list", *way, "--json", "--path", "missing", "--error", "parent_not_found", "--since", "1h")
+    done = shell("tasks", "list", *way, "--json", "--path", "missing", "--error", "parent_not_found", "--since", "1h")
     assert (done.code, done.json[0]["id"]) == (0, bad)
-    assert incus_courier("tasks", "list", *way, "--until", "1h").out == ""
-    done = incus_courier("explain", bad, *way)
+    assert shell("tasks", "list", *way, "--until", "1h").out == ""
+    done = shell("explain", bad, *way)
     assert (done.code, "parent_not_found" in done.out) == (1, True)
-    done = incus_courier("top", *way)
+    done = shell("top", *way)
     assert (done.code, done.err) == (0, "")
     assert re.search(r"^c1 +0 ", done.out, re.MULTILINE)
-    assert incus_courier("wait", "--instance", "c1", "--timeout", "30", *way).code == 0
-    assert incus_courier("wait", "01a203af-ced4-760f-ae26-10636e7e5bca", *way).code == 1
+    assert shell("wait", "--instance", "c1", "--timeout", "30", *way).code == 0
+    assert shell("wait", "01a203af-ced4-760f-ae26-10636e7e5bca", *way).code == 1
 
 
-def test_commands_act_on_tasks(service: Service, way: list[str], tmp_path: Path) -> None:
+def test_commands_act_on_tasks(service: Service, shell: Shell, way: list[str], tmp_path: Path) -> None:
     """One by one and many at once: what became of each is told, and what is refused makes the command fail."""
     bad, gone = put(service, f"/missing/{new_id()}"), "01a203af-ced4-760f-ae26-10636e7e5bca"
-    assert incus_courier("wait", bad, *way).code == 1
-    done = incus_courier("tasks", "show", bad, gone, *way)
+    assert shell("wait", bad, *way).code == 1
+    done = shell("tasks", "show", bad, gone, *way)
     assert (done.code, done.err) == (1, f"{gone}: there is no such task\n")
     assert "error            parent_not_found: " in done.out
     assert "history " in done.out
     with (tmp_path / "saved").open("wb") as sink:
         assert incus_courier("tasks", "save", bad, *way, to=sink).code == 0
     assert (tmp_path / "saved").read_bytes() == b"bytes"
-    done = incus_courier("tasks", "cancel", bad, gone, "x", *way)
+    done = shell("tasks", "cancel", bad, gone, "x", *way)
     assert (done.code, [line.split(": ")[:2] for line in done.out.splitlines()]) == (
         1, [[bad, "refused"], [gone, "refused"], ["x", "refused"]])
-    done = incus_courier("tasks", "retry", "--state", "failed", "--instance", "c1", *way, "--json")
+    done = shell("tasks", "retry", "--state", "failed", "--instance", "c1", *way, "--json")
     assert (done.code, sum(reply["changed"] for reply in done.json) > 0) == (0, True)
-    assert incus_courier("wait", bad, *way).code == 1
-    done = incus_courier("tasks", "delete", bad, *way)
+    assert shell("wait", bad, *way).code == 1
+    done = shell("tasks", "delete", bad, *way)
     assert (done.code, done.out) == (0, f"{bad}: cancelled\n")
-    done = incus_courier("tasks", "delete", bad, *way)
-    assert (done.code, done.out) == (0, f"{bad}: deleted\n")
-    assert incus_courier("tasks", "delete", *way).code == 2
+    # Not before its bytes are gone.
+    eventually(lambda: shell("tasks", "delete", bad, *way) == (0, f"{bad}: deleted\n", ""), what="the row to go")
+    assert shell("tasks", "delete", *way).code == 2
 
 
-def test_status_tells_whether_a_person_is_needed(service: Service) -> None:
+def test_status_tells_whether_a_person_is_needed(service: Service, shell: Shell) -> None:
     """By HTTP in the words of the overview."""
     task = put(service, f"/missing/{new_id()}")
-    assert incus_courier("wait", task, "--server", service.address).code == 1
-    done = incus_courier("status", "--server", service.address)
+    assert shell("wait", task, "--server", service.address).code == 1
+    done = shell("status", "--server", service.address)
     assert (done.code, "! " in done.out) == (1, True)
-    assert incus_courier("status", "--server", service.address, "--all").code == 2
+    assert shell("status", "--server", service.address, "--all").code == 2
 
 
 def test_tail_tells_what_happens_until_it_is_interrupted(service: Service, way: list[str], tmp_path: Path) -> None:
@@ -140,10 +147,10 @@ def test_tail_tells_what_happens_until_it_is_interrupted(service: Service, way: 
 
 
 @pytest.mark.parametrize(("key", "code"), [(b"q", 0), (b"\x03", 130)], ids=["q", "Ctrl-C"])
-def test_top_gives_the_terminal_back(service: Service, key: bytes, code: int) -> None:
+def test_top_gives_the_terminal_back(service: Service, shell: Shell, key: bytes, code: int) -> None:
     """It has all of it while it runs, and without $NO_COLOR what needs a person stands out."""
     task = put(service, f"/missing/{new_id()}")
-    assert incus_courier("wait", task, "--server", service.address).code == 1
+    assert shell("wait", task, "--server", service.address).code == 1
     master, slave = os.openpty()
     before = termios.tcgetattr(slave)
     os.set_blocking(master, False)
