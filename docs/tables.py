@@ -1,6 +1,7 @@
-"""`python -m docs.tables`: write api.md, errors.md, events.md, metrics.md and recovery.md in docs/ from the tables.
+"""`python -m docs.tables`: write the generated pages of docs/ and packaging/ from the tables in the code.
 
-Of docs/access.md it writes the table of the keys of a grant.
+Of docs/access.md it writes the table of the keys of a grant; packaging/incus-courier.8 is the manual page, and
+packaging/completions/ has what shells complete by.
 
 The fields of an event are read from the places in the code that log it.
 """
@@ -15,14 +16,18 @@ from typing import Final
 from api.metrics.table import METRICS
 from api.routes.openapi import document
 from api.service import addresses
+from client.completion import SCRIPTS
 from daemon.errors import ERRORS, Action, ErrorKind
 from daemon.log.events import EVENTS
 from daemon.model.grant import MEANINGS, Grant
 from daemon.recovery.findings import FINDINGS
 from docs.api_page import api_page
+from docs.command_pages import commands_page, manual_page
 from docs.markdown import table as _table
 
 HERE = Path(__file__).resolve().parent
+MANUAL = HERE.parent / "packaging/incus-courier.8"
+COMPLETIONS = HERE.parent / "packaging/completions"
 ROOMS = ("api", "client", "daemon", "sender", "worker")
 
 _ERRORS_HEAD = """# Errors
@@ -247,6 +252,10 @@ def main() -> None:
     (HERE / "metrics.md").write_text(metrics_page())
     (HERE / "recovery.md").write_text(recovery_page())
     (HERE / "access.md").write_text(access_page())
+    (HERE / "commands.md").write_text(commands_page())
+    MANUAL.write_text(manual_page())
+    for shell, script in SCRIPTS.items():
+        (COMPLETIONS / shell).write_text(script)
 
 
 if __name__ == "__main__":

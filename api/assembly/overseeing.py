@@ -13,13 +13,13 @@ from api.counting.kept import KeptCounts
 from api.metrics.figures import Figures
 from api.metrics.table import INSTANCES
 from api.overview.fresh import Fresh
-from api.overview.history import STEP_S, HistoryFile
 from api.overview.surveyor import Surveyor
 from api.routes.health import Probe
 from api.threads import joined
 from daemon.config.naming import name_of_key
 from daemon.process.shared_counts import Column
 from daemon.process.thread_pools import begin_pool
+from daemon.state.history import STEP_S, HistoryFile
 
 #: A slot is written so long after its end, when every clock has passed it.
 _AFTER_S: Final = 0.05

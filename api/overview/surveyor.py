@@ -8,18 +8,19 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from api.live_config import LiveConfig
-from api.overview.history import HistoryFile, Rates, Sample, Series, clock, rates_now, series
 from api.overview.instances import BOUNDS_S, LOOKED_AT, MOST, InstanceRow, Page, Rank, Ranking, Rows, page_of, together
-from api.overview.problems import DiskRoom, Problem, in_order
 from api.queries.reader import Reader, ShardCounts
 from daemon.config import Config
 from daemon.config.naming import name_of_key
 from daemon.errors import CourierError, Rejected
 from daemon.explain import ServiceFacts, explain_instance, read_service
+from daemon.explain.problems import DiskRoom, Problem, in_order
+from daemon.explain.standing import remotes_of, sample_of
 from daemon.model import counters
 from daemon.model.task import PENDING, State, Task
 from daemon.partials import Census, Partials
 from daemon.state.activity import RemoteStanding
+from daemon.state.history import HistoryFile, Rates, Sample, Series, rates_now, series
 from daemon.state.layout import Layout
 from daemon.task_queue import Standing, Total
 
@@ -213,22 +214,4 @@ def _sums(counts: Iterable[ShardCounts]) -> dict[State, Total]:
 
 
 def _sample(counts: Sequence[ShardCounts], now: float) -> Sample:
-    def counted(key: counters.Key) -> float:
-        return sum(one.counters.get(key, 0.0) for one in counts)
-
-    totals = _sums(counts)
-    return Sample(
-        at=now, tick=clock(), uploads=counted(counters.UPLOADS), upload_bytes=counted(counters.UPLOAD_BYTES),
-        deliveries=counted(counters.finished(State.DELIVERED)), delivery_bytes=counted(counters.DELIVERED_BYTES),
-        waiting=sum(totals[state].tasks for state in PENDING), failed=totals[State.FAILED].tasks)
-
-
-def remotes_of(services: Iterable[ServiceFacts]) -> tuple[RemoteStanding, ...]:
-    """How each remote stands, in the order of their names: away for all where one worker told so. Pure."""
-    found: dict[str, RemoteStanding] = {}
-    for service in services:
-        for told in service.activity.remotes if service.activity is not None else ():
-            known = found.setdefault(told.remote, told)
-            if (told.up, told.since) < (known.up, known.since):
-                found[told.remote] = told
-    return tuple(found[name] for name in sorted(found))
+    return sample_of([one.counters for one in counts], _sums(counts), now)

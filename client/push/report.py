@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from client.push.outcomes import EXIT_INTERRUPTED, PushedFile, PushEnd, is_finished
+from client.push.outcomes import PushedFile, PushEnd, is_finished
 from client.push.plan import STDIN, PlannedFile
 from client.push.progress import FileProgress
+from daemon.process.exit_status import EXIT_INTERRUPTED
 from daemon.process.output import say, say_json, warn
 
 #: Lines about single files; more are only counted.

@@ -3,16 +3,12 @@
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from daemon.model.names import printable
+from daemon.model.explained import explanation_lines
 from daemon.model.schema import TIME, YES_OR_NO, Schema, answer, many, or_null, saying, text, whole_number
-from daemon.model.text import escaped
 from daemon.model.upload import TASK_ID
 from daemon.model.view import when_or_none
-from daemon.model.words import age, amount
 from daemon.state.activity import Pushing
 
-#: So much of a path is shown in a line.
-_PATH_LENGTH: Final = 200
 #: What `Explanation.as_json` makes.
 EXPLANATION: Final[Schema] = answer("Explanation", {
     "stuck": saying(YES_OR_NO, "whether something else than its turn keeps it back, and no person wished that"),
@@ -79,20 +75,4 @@ class Explanation:
 
     def as_text(self, now: float) -> list[str]:
         """The explanation as lines for a terminal; nothing in them can colour, move or forge anything."""
-        lines = [("", self.summary), ("task", self.task_id or "")]
-        if self.since is not None:
-            lines.append(("since", f"{when_or_none(self.since)} ({age(now - self.since)} ago)"))
-        if self.code:
-            lines.append(("error", f"{self.code}: {self.message}" if self.message else self.code))
-        lines += [("what to do", self.hint or ""), ("goes on", self.unblocks)]
-        if self.next_try_at is not None:
-            left_s = self.next_try_at - now
-            lines.append(("next try", f"{when_or_none(self.next_try_at)} (in {age(left_s)})" if left_s > 0 else "now"))
-        lines += [("pushing now", progress(file, now)) for file in self.pushing]
-        return [escaped(f"{name + ':':13}{words}" if name else words) for name, words in lines if words]
-
-
-def progress(file: Pushing, now: float) -> str:
-    """How far a push is, in words."""
-    done = f"{amount(file.sent_bytes)} of {amount(file.size_bytes)}" if file.sent_bytes else amount(file.size_bytes)
-    return f"{printable(file.path, _PATH_LENGTH)}, {done}, for {age(now - file.since)}"
+        return explanation_lines(self.as_json(), now)

@@ -23,7 +23,7 @@ FLOORS: dict[str, list[set[str]]] = {
     "worker": [{"worker.targets"}, {"worker.mailbox", "worker.dispatch"}, {"worker.upkeep", "worker.recovery", "worker.webhooks"},
                {"worker.loop"}, {"worker.assembly"}, {"worker.check", "worker.__main__"}],
     "sender": [{"sender.addresses", "sender.names", "sender.signing"}, {"sender.http_post"}, {"sender.service"}, {"sender.__main__"}],
-    "client": [{"client.http"}, {"client.server", "client.retry"}, {"client.push"}, {"client.main"}],
+    "client": [{"client.http", "client.completion"}, {"client.server", "client.retry"}, {"client.push", "client.seat"}, {"client.main"}],
 }
 #: All that the commands by HTTP need of the daemon: it is on machines that have no service, no configuration and no state.
 LENT_TO_CLIENT = ("daemon.errors", "daemon.model", "daemon.process.entry", "daemon.process.exit_status", "daemon.process.output")

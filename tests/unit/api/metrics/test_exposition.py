@@ -13,10 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families as read_prom
 from api.metrics.exposition import exposed, wants_openmetrics
 from api.metrics.figures import Figures, instance_values
 from api.metrics.table import INSTANCES, METRICS, PREFIX, series_names
-from api.overview.problems import DiskRoom
 from api.overview.surveyor import Stock
 from daemon.errors import ERRORS
 from daemon.explain import ServiceFacts
+from daemon.explain.problems import DiskRoom
 from daemon.model import counters
 from daemon.model.task import State
 from daemon.partials import Census
