@@ -1,5 +1,6 @@
 """`incus-courier check`: what it says, and what it must not do."""
 
+import json
 import os
 import socket
 import sqlite3
@@ -43,6 +44,15 @@ def test_check_finds_all_well_and_names_the_file_it_read(file: Path, monkeypatch
     monkeypatch.setenv(FILE_VARIABLE, str(file))
     assert check(load(file), None) == 0
     assert f"ok   configuration: {file}\n" in capsys.readouterr().out
+
+
+def test_check_answers_programs(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As JSON, with a level for each thing; a warning fails nothing."""
+    Layout(load(file).state.path).create()
+    assert check(load(file), str(file), as_json=True) == 0
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    assert {"what": "configuration", "level": "ok", "detail": str(file), "why": "", "hint": ""} in findings
+    assert {"kernel", "clock", "SQLite"} <= {finding["what"] for finding in findings}
 
 
 def test_check_makes_no_state_as_root(file: Path, monkeypatch: pytest.MonkeyPatch,
@@ -260,7 +270,7 @@ def test_check_says_how_the_tokens_stand(file: Path, monkeypatch: pytest.MonkeyP
     change_tokens(path, lambda _: Tokens(tuple(
         Token(name=name, grant=grant, made_at=0, expires_at=end, revoked_at=revoked_at, keys=(Key(id=name * 12, sha256="0" * 64, made_at=0),))
         for name, end, revoked_at in (("a", None, None), ("b", now + day_s, None), ("c", now - day_s, None), ("d", None, 1.0)))))
-    assert tokens() == f"ok   tokens: 2 valid in {path}; expire within 14 days: b; expired: c"
+    assert tokens() == f"warn tokens: 2 valid in {path}; expire within 14 days: b; expired: c"
     if os.geteuid() == 0:
         monkeypatch.setattr("daemon.config.INSTALLED_FILE", file)
         monkeypatch.setattr("daemon.cli.check.readers_gid", lambda: 12345)
