@@ -35,6 +35,8 @@ class Overseeing:
         self.whole = Fresh(self.surveyor.look, self._looking)
         self.ranking = Fresh(self.surveyor.ranking, self.paging)
         self.watches: Sequence[Watch] = [self._record]
+        # What it needs is open before anybody comes: later there may be no descriptors left.
+        self._looking.submit(self.surveyor.record).result()
 
     async def _record(self) -> None:
         """Write down what was counted by the end of each slot, for as long as the process runs."""

@@ -10,7 +10,7 @@ from api.routes.endpoint import Audit, Endpoint, Route, caller_in
 from daemon.access.caller import Caller
 from daemon.access.decide import decide, own_alone
 from daemon.errors import Rejected
-from daemon.model.grant import SCHEMAS, Permission
+from daemon.model.grant import MEANINGS, SCHEMAS, Permission
 from daemon.model.schema import TIME, YES_OR_NO, answer, many, one_of, or_null, saying, text
 from daemon.model.upload import LOCAL
 from daemon.model.view import when
@@ -24,6 +24,8 @@ _KINDS: Final = {"token": "token", "cert": "certificate", "peer": "peer", LOCAL.
 _ANONYMOUS: Final = "anonymous"
 #: What a grant is bounded by that is told.
 _BOUNDS: Final = ("instances", "projects", "remotes", "paths")
+#: Limits of a grant that are told to who is about to send.
+_LIMITS: Final = ("max_file_bytes", "max_uploads", "max_total_bytes")
 
 #: What `describe_me` makes.
 ME: Final = answer("Me", {
@@ -33,6 +35,7 @@ ME: Final = answer("Me", {
     "may": many(one_of(Permission)),
     **{key: or_null(saying(SCHEMAS[key], "globs; null: all of them. Who handed the rights on may be bounded further"))
        for key in _BOUNDS},
+    **{key: or_null(saying(SCHEMAS[key], f"{MEANINGS[key]}; null: no limit")) for key in _LIMITS},
     "own": saying(YES_OR_NO, "whether only tasks that he sent himself are his affair"),
     "sees_all": saying(YES_OR_NO, "whether no task is hidden, so that he is told of the whole"),
     "expires_at": or_null(saying(TIME, "when what was shown ends, as far as that is known")),
@@ -67,7 +70,8 @@ def describe_me(caller: Caller) -> dict[str, Any]:
     return {
         "name": caller.client, "anonymous": caller.client is None, "kind": kind,
         "may": [permission for permission in Permission if decide(caller, permission) is None],
-        **{key: _bound(caller, key) for key in _BOUNDS}, "own": own_alone(caller), "sees_all": Sight(caller).of_all,
+        **{key: _bound(caller, key) for key in _BOUNDS},
+        **{key: _limit(caller, key) for key in _LIMITS}, "own": own_alone(caller), "sees_all": Sight(caller).of_all,
         "expires_at": None if caller.expires_at is None else when(caller.expires_at),
     }
 
@@ -76,3 +80,8 @@ def _bound(caller: Caller, key: str) -> list[str] | None:
     """The globs of the first of his grants that has some: what was handed on is seldom wider than what it is of."""
     found = (getattr(link.grant, key) for link in caller.links)
     return next((list(globs) for globs in found if globs is not None), None)
+
+
+def _limit(caller: Caller, key: str) -> int | None:
+    """The lowest limit of those who allow it, each of whom bounds him."""
+    return min((limit for link in caller.links if (limit := getattr(link.grant, key)) is not None), default=None)

@@ -1,7 +1,8 @@
 """The files of the dashboard, as they are served: read once, and named by what is in them.
 
 All files but the page are below a folder whose name is the digest of them all: one that a browser has may be kept for
-good, and no two versions are ever mixed. The page has the names of the others, and is asked for each time.
+good, and no two versions are ever mixed. The page has the names of the others, and is asked for each time. What is in
+folders is of others (`scripts/vendor-ui`), and is fetched by the page that uses it.
 """
 
 import hashlib
@@ -48,7 +49,7 @@ class StaticFiles:
         folder = _digest(*(part for name, file in others.items() for part in (name.encode(), file.body)))
         text = (directory / _PAGE).read_text("utf-8")
         modules = "".join(f'    <link rel="modulepreload" href="{address}{folder}/{name}">\n'
-                          for name in others if name.endswith(".js"))
+                          for name in others if name.endswith(".js") and "/" not in name)
         page = text.replace(_MODULES, modules).replace(_FOLDER, f"{address}{folder}").encode()
         return cls(StaticFile(page, "text/html; charset=utf-8"), f'"{_digest(page)}"', folder, others)
 

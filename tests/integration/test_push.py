@@ -119,7 +119,11 @@ def test_push_goes_on_where_it_was(service: Service, folder: Path) -> None:
 
     def reach() -> socket.socket:
         made = socket.socket(socket.AF_UNIX)
-        made.connect(service.address.removeprefix("unix:"))
+        try:
+            made.connect(service.address.removeprefix("unix:"))
+        except OSError:
+            made.close()
+            raise
         return made
 
     with CutLine(reach, cuts=1, span=(20 * MIB, 20 * MIB)) as line:

@@ -10,8 +10,9 @@ from tests.support.command import Done
 from tests.support.processes import ROOT
 from tests.support.waiting import PATIENCE_S
 
-#: The command.
-PUSH = [sys.executable, "-P", "-c", "from client.main import main; main()", "push"]
+#: The command. Whoever is started in the background of a script ignores what Ctrl-C sends, and so do all below it.
+PUSH = [sys.executable, "-P", "-c", "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        " from client.main import main; main()", "push"]
 
 
 def environment(folder: Path, server: str) -> dict[str, str]:

@@ -7,8 +7,9 @@ import { actionsPage } from "./actions.js";
 import { instancePage } from "./instance.js";
 import { instancesPage } from "./instances.js";
 import { overviewPage } from "./overview.js";
-import { follow, here, link } from "./router.js";
-import { ask, Problem } from "./server.js";
+import { follow, go, here, link } from "./router.js";
+import { linkEnded, sendPage } from "./send.js";
+import { ask, dropToken, Problem, takeToken } from "./server.js";
 import { signIn } from "./sign_in.js";
 import { taskPage } from "./task.js";
 import { tasksPage } from "./tasks.js";
@@ -52,13 +53,18 @@ class App {
       this.problem = error.status === 401 || error.status === 403 ? null : error;
       // Whichever window is the first to notice takes the cookie away from all.
       if (error.status === 401 && this.knew) this.expired = true;
-      if (error.code === "bad_credential") {
+      if (error.code === "bad_credential" && !this.guest) {
         // A cookie that counts no more; without it, others may be known by what they show besides.
         await ask(SESSION, { method: "DELETE" }).catch(() => {});
         this.me = await ask("/v1/me").catch(() => null);
       }
     }
     this.knew = this.me !== null;
+  }
+
+  /** Whether there is anything here for who looks; who may only send gets the page for that alone. */
+  get mayLook() {
+    return Boolean(this.me) && (this.may("read") && !this.guest || this.may("upload") && isSending());
   }
 
   may(right) {
@@ -87,12 +93,31 @@ class App {
 
   /** Show the page that the address names. */
   show({ stay } = {}) {
+    if (isSending() && takeToken()) {
+      // Whoever opened a link is its holder, and nobody else, until he leaves its page.
+      this.guest = true;
+      this.me = null;
+      this.page = null;
+      this.start();
+      return;
+    }
+    if (this.guest && !isSending()) {
+      dropToken();
+      this.guest = false;
+      this.start();
+      return;
+    }
+    if (this.me && !this.guest && !this.may("read") && this.may("upload") && !isSending()) {
+      go(link("send"), { replace: true, stay });
+      return;
+    }
     this.asking?.abort();
     this.asking = new AbortController();
     this.loading = false;
     this.failed = null;
     this.loadedAt = null;
-    if (!this.me || !this.may("read")) {
+    this.page?.show?.(false);
+    if (!this.mayLook) {
       this.page = null;
       this.live.follow(null);
       this.draw();
@@ -100,7 +125,8 @@ class App {
     }
     this.page = pageFor(this, here(), this.page);
     document.title = texts.title(this.page.title);
-    this.live.follow(this.page.follow?.() ?? null);
+    this.page.show?.(true);
+    this.live.follow(this.guest ? null : this.page.follow?.() ?? null);
     this.draw();
     this.refresh();
     if (!stay) {
@@ -132,7 +158,7 @@ class App {
       if (asking.signal.aborted) return;
       this.failed = null;
       this.loadedAt = new Date(now()).toISOString();
-      this.live.follow(page.follow?.() ?? null);
+      this.live.follow(this.guest ? null : page.follow?.() ?? null);
     } catch (error) {
       if (asking.signal.aborted) return;
       if (!(error instanceof Problem)) throw error;
@@ -156,8 +182,15 @@ class App {
   }
 
   draw() {
-    render(this.root, this.me && this.may("read") ? this.frame() : signIn(this));
+    render(this.root, this.mayLook ? this.frame() : this.stranger());
     // Rows and addresses that were given up are gone from the page; so is the place of the focus.
+  }
+
+  /** For who has no page here. */
+  stranger() {
+    if (this.guest) return linkEnded(false);
+    // A link that was opened here is not kept.
+    return isSending() && history.state?.link ? linkEnded(true) : signIn(this);
   }
 
   frame() {
@@ -190,8 +223,11 @@ class App {
 
   header() {
     const { nav } = texts;
-    const pages = [["", nav.overview, "overview"], ["instances", nav.instances, "instances"],
-      ["tasks", nav.tasks, "tasks"], ["actions", nav.actions, "actions"]];
+    if (this.guest) return h("header", { key: "header", class: "top" }, h("span", { class: "brand" }, mark(), texts.product));
+    const pages = [
+      ...this.may("read") ? [["", nav.overview, "overview"], ["instances", nav.instances, "instances"],
+        ["tasks", nav.tasks, "tasks"], ["actions", nav.actions, "actions"]] : [],
+      ...this.may("upload") ? [["send", nav.send, "send"]] : []];
     const standing = this.failed?.status === 0 ? "away" : this.live.open ? "live" : "polling";
     const { me } = this;
     return h("header", { key: "header", class: "top" },
@@ -215,6 +251,10 @@ class App {
   }
 }
 
+function isSending() {
+  return here().parts.join("/") === "send";
+}
+
 function mark() {
   return h("svg", { viewBox: "0 0 32 32", class: "mark", "aria-hidden": "true", focusable: "false" },
     h("rect", { width: "32", height: "32", rx: "7" }), h("path", { d: "M7 9.5h18L16 18z" }),
@@ -228,6 +268,7 @@ function pageFor(app, { parts, query }, before) {
     instances: () => id === undefined ? instancesPage(app, query) : instancePage(app, id, query),
     tasks: () => id === undefined ? tasksPage(app, query, before) : taskPage(app, id),
     actions: () => id === undefined && actionsPage(app, query),
+    send: () => id === undefined && app.may("upload") && sendPage(app, query),
   }[name]?.();
   return known || { title: texts.not_here_title, key: "none", every_ms: 60000, ready: () => true, view: () => [
     h("h1", { tabindex: "-1" }, texts.not_here_title), h("p", {}, texts.not_here),
@@ -256,4 +297,6 @@ const app = new App(document.getElementById("app"));
 follow((how) => app.show(how));
 document.addEventListener("visibilitychange", () => !document.hidden && app.refresh());
 setInterval(() => !document.hidden && app.page && app.draw(), TICK_MS);
+// Before anything is asked or shown: a token in the address leaves it at once.
+if (isSending() && takeToken()) app.guest = true;
 app.start();

@@ -10,13 +10,34 @@ export class Problem extends Error {
   }
 }
 
+// The token of the link that the page was opened by. It is kept here alone: a reload needs the link again.
+let bearer = null;
+const LINK = "#token=";
+
+/** Take the token of a link out of the address, before anything else sees it there. True if there was one. */
+export function takeToken() {
+  if (!location.hash.startsWith(LINK)) return false;
+  bearer = location.hash.slice(LINK.length);
+  history.replaceState({ ...history.state, link: true }, "", location.pathname + location.search);
+  return true;
+}
+
+export function dropToken() {
+  bearer = null;
+}
+
+/** The headers that say who asks; none where a cookie or the connection does. */
+export function authorization() {
+  return bearer === null ? {} : { Authorization: `Bearer ${bearer}` };
+}
+
 /** Ask, and return what is answered in JSON, with its `status`. Throws Problem, with status 0 when nobody answers. */
 export async function ask(address, { method = "GET", body, signal } = {}) {
   let response, found;
   try {
-    const headers = body === undefined ? {} : { "Content-Type": "application/json" };
+    const headers = { ...authorization(), ...(body !== undefined && { "Content-Type": "application/json" }) };
     response = await fetch(address, {
-      method, headers, signal, cache: "no-store", credentials: "same-origin",
+      method, headers, signal, cache: "no-store", credentials: bearer === null ? "same-origin" : "omit",
       body: body === undefined ? undefined : JSON.stringify(body),
     });
     found = response.status === 204 ? {} : await response.json();

@@ -23,12 +23,13 @@ def test_stranger_who_may_do_everything_has_no_name() -> None:
 
 
 def test_holder_is_told_what_he_may_where_and_until_when() -> None:
-    """Where somebody handed it on, both have to allow it; of the bounds the nearest ones are told."""
-    upper = Grant(may=frozenset({Permission.READ, Permission.RETRY}), instances=("web*",), paths=("/srv/**",))
-    told = describe_me(caller("token:ci/abc", Grant(may=frozenset({Permission.READ, Permission.HOLD}), own=True, instances=("web1",)), upper))
+    """Where somebody handed it on, both have to allow it; of the bounds the nearest ones are told, of the limits the lowest."""
+    upper = Grant(may=frozenset({Permission.READ, Permission.RETRY}), instances=("web*",), paths=("/srv/**",),
+                  max_file_bytes=10, max_uploads=3)
+    told = describe_me(caller("token:ci/abc", Grant(may=frozenset({Permission.READ, Permission.HOLD}), own=True, instances=("web1",), max_file_bytes=20), upper))
     assert told == {
         "name": "token:ci/abc", "anonymous": False, "kind": "token", "may": ["read"], "instances": ["web1"], "projects": None,
-        "remotes": None, "paths": ["/srv/**"], "own": True, "sees_all": False, "expires_at": "2023-11-14T22:13:20.000Z"}
+        "remotes": None, "paths": ["/srv/**"], "max_file_bytes": 10, "max_uploads": 3, "max_total_bytes": None, "own": True, "sees_all": False, "expires_at": "2023-11-14T22:13:20.000Z"}
 
 
 @pytest.mark.parametrize(("name", "kind"), [

@@ -1,3 +1,4 @@
+import hashlib
 import re
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def test_page_is_the_same_for_everybody_and_at_every_address(addresses: Addresse
 def test_files_may_be_kept_for_good_and_no_two_versions_are_mixed(addresses: Addresses) -> None:
     """The page names each module by what all of them are; under another name there is nothing."""
     names = re.findall(r'(?:href|src)="(/ui/static/[^"]+)"', addresses.ask("GET", "/ui/").body.decode())
-    assert {name.rpartition("/")[2] for name in names} == {path.name for path in STATIC.iterdir() if path.name != "index.html"}
+    assert {name.rpartition("/")[2] for name in names} == {path.name for path in STATIC.iterdir() if path.is_file() and path.name != "index.html"}
     for name in names:
         file = addresses.ask("GET", name)
         assert (file.status, file.body) == (200, (STATIC / name.rpartition("/")[2]).read_bytes())
@@ -54,6 +55,21 @@ def test_files_may_be_kept_for_good_and_no_two_versions_are_mixed(addresses: Add
     assert addresses.ask("GET", module).headers["content-type"] == "text/javascript; charset=utf-8"
     for wrong in ("/ui/static/0/app.js", module.replace("app.js", "../files.py"), module.replace("app.js", "index.html"), "/ui/static/"):
         assert addresses.ask("GET", wrong).code == "not_found"
+
+
+def test_library_of_others_is_what_its_licence_says_and_is_fetched_where_it_is_used(addresses: Addresses) -> None:
+    """It is as npm has it, has its digest and the licences of all that is in it beside it, and delays no first page."""
+    library, about = (STATIC / "vendor" / "tus.min.js").read_bytes(), (STATIC / "vendor" / "tus.min.txt").read_text()
+    [package] = re.findall(r'^  "(tus-js-client@[0-9.]+) ', (STATIC.parents[2] / "scripts" / "vendor-ui").read_text(), re.MULTILINE)
+    assert f"from: {package}, dist/tus.min.js" in about
+    assert f"sha256: {hashlib.sha256(library).hexdigest()}\n" in about
+    assert about.count("\n--- ") == 8
+    assert "Copyright (c) 2015 tus" in about
+    page = addresses.ask("GET", "/ui/").body.decode()
+    assert "tus.min" not in page
+    [folder] = set(re.findall(r"/ui/static/[^/]+/", page))
+    assert addresses.ask("GET", f"{folder}vendor/tus.min.js").body == library
+    assert addresses.ask("GET", f"{folder}vendor/tus.min.txt").headers["content-type"] == "text/plain; charset=utf-8"
 
 
 def test_folder_has_another_name_when_any_file_changes(tmp_path: Path) -> None:
@@ -109,5 +125,5 @@ def test_a_page_of_this_service_signs_in_and_out(addresses: Addresses) -> None:
 def test_scripts_know_no_way_to_markup_and_to_nowhere_else() -> None:
     """What comes from anyone becomes text; no script makes code or markup of a text, or asks another host."""
     forbidden = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|DOMParser|srcdoc|https?://(?!www\.w3\.org/2000/svg)")
-    found = {path.name: forbidden.findall(path.read_text()) for path in STATIC.iterdir()}
+    found = {path.name: forbidden.findall(path.read_text()) for path in STATIC.iterdir() if path.is_file()}
     assert {name: texts for name, texts in found.items() if texts} == {}
