@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from daemon.model.text import json_text
@@ -93,6 +93,14 @@ def text_answer(status: int, text: str, *headers: tuple[str, str]) -> Answer:
 def json_answer(status: int, value: Mapping[str, Any], *headers: tuple[str, str], media_type: str = JSON) -> Answer:
     """An answer in JSON, one line, ending with a newline for those who read it in a terminal."""
     return Answer(status, media_type, json_bytes(value) + b"\n", headers)
+
+
+def unless_known(scope: Scope, etag: str, answer: Answer) -> Answer:
+    """The answer with its tag; without its body where the client says that it has that (`If-None-Match`)."""
+    known = b",".join(value for name, value in scope["headers"] if name == b"if-none-match").decode("latin-1")
+    unchanged = etag in known or known.strip() == "*"
+    return replace(answer, status=UNCHANGED if unchanged else answer.status, body=b"" if unchanged else answer.body,
+                   headers=(("ETag", etag), *answer.headers))
 
 
 def json_bytes(value: Mapping[str, Any]) -> bytes:

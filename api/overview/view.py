@@ -28,7 +28,7 @@ from daemon.model.schema import (
     whole_number,
 )
 from daemon.model.task import State
-from daemon.model.view import when
+from daemon.model.view import when, when_or_none
 from daemon.state.activity import RemoteStanding
 from daemon.task_queue import Total
 
@@ -161,7 +161,7 @@ def _shard(service: ServiceFacts, now: float) -> dict[str, Any]:
     told, trouble = service.activity, service_trouble(service, now)
     at = service.last_at if told is None else told.at
     return {
-        "shard": service.shard, "worker": service.worker, "at": None if at is None else when(at),
+        "shard": service.shard, "worker": service.worker, "at": when_or_none(at),
         "lanes": told.lanes if told else 0, "sessions": told.sessions if told else 0,
         "pushing": len(told.pushing) if told else 0,
         "fault": trouble.summary if trouble is not None and trouble.stuck else None,
@@ -173,7 +173,7 @@ def _remote(remote: RemoteStanding) -> dict[str, Any]:
     error = {"code": remote.code, "message": remote.message, "hint": kind.hint if kind else None}
     return {
         "remote": remote.remote, "up": remote.up, "since": when(remote.since), "error": error if remote.code else None,
-        "next_try_at": None if remote.next_try_at is None else when(remote.next_try_at)}
+        "next_try_at": when_or_none(remote.next_try_at)}
 
 
 def _problem(problem: Problem) -> dict[str, Any]:

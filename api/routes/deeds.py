@@ -18,7 +18,7 @@ from daemon.errors import Rejected
 from daemon.model.action_id import ACTION_ID, is_action_id
 from daemon.model.grant import Permission
 from daemon.model.schema import TIME, answer, many, or_null, saying, text, whole_number
-from daemon.model.view import when
+from daemon.model.view import when, when_or_none
 from daemon.task_queue import ActionRecord
 
 #: Where it is found.
@@ -91,4 +91,4 @@ def _deed(one: ActionRecord) -> dict[str, Any]:
     return {
         "action_id": one.action_id, "at": when(one.at), "by": one.by, "verb": one.verb, "what": one.what,
         "tasks": one.tasks, "changed": one.changed, "refused": one.refused,
-        "done_at": None if one.done_at is None else when(one.done_at)}
+        "done_at": when_or_none(one.done_at)}

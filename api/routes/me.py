@@ -13,7 +13,7 @@ from daemon.errors import Rejected
 from daemon.model.grant import MEANINGS, SCHEMAS, Permission
 from daemon.model.schema import TIME, YES_OR_NO, answer, many, one_of, or_null, saying, text
 from daemon.model.upload import LOCAL
-from daemon.model.view import when
+from daemon.model.view import when_or_none
 
 #: Where it is found.
 ADDRESS: Final = "/v1/me"
@@ -72,7 +72,7 @@ def describe_me(caller: Caller) -> dict[str, Any]:
         "may": [permission for permission in Permission if decide(caller, permission) is None],
         **{key: _bound(caller, key) for key in _BOUNDS},
         **{key: _limit(caller, key) for key in _LIMITS}, "own": own_alone(caller), "sees_all": Sight(caller).of_all,
-        "expires_at": None if caller.expires_at is None else when(caller.expires_at),
+        "expires_at": when_or_none(caller.expires_at),
     }
 
 

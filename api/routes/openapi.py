@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from api.http.description import Content, Description, Leads, Operation, Outcome, Parameter, Where
 from api.http.problem import PROBLEM_SCHEMA, UNAUTHORIZED, plain_problem
-from api.http.response import JSON, PROBLEM, TEXT, UNCHANGED, Answer, Receive, Scope, json_bytes
+from api.http.response import JSON, PROBLEM, TEXT, UNCHANGED, Answer, Receive, Scope, json_bytes, unless_known
 from api.routes.endpoint import Around, Endpoint, Route
 from api.routes.entrance import CREDENTIAL_REFUSALS, DESCRIPTION, ENTRANCE_REFUSALS
 from daemon import __version__
@@ -69,16 +69,12 @@ class DescriptionRoutes:
         return json_bytes(document(self._routes)) + b"\n"
 
     @cached_property
-    def _headers(self) -> tuple[tuple[str, str], ...]:
-        return ("ETag", f'"{hashlib.sha256(self._body).hexdigest()[:32]}"'), ("Cache-Control", "no-cache")
+    def _etag(self) -> str:
+        return f'"{hashlib.sha256(self._body).hexdigest()[:32]}"'
 
     async def get(self, scope: Scope, receive: Receive) -> Answer:
         """GET the description."""
-        [(_, etag), _] = self._headers
-        known = b",".join(value for name, value in scope["headers"] if name == b"if-none-match").decode("latin-1")
-        if etag in known or known.strip() == "*":
-            return Answer(UNCHANGED, JSON, b"", self._headers)
-        return Answer(200, JSON, self._body, self._headers)
+        return unless_known(scope, self._etag, Answer(200, JSON, self._body, (("Cache-Control", "no-cache"),)))
 
 
 def document(routes: Iterable[Route]) -> dict[str, Any]:

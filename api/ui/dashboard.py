@@ -13,7 +13,7 @@ from api.access.identify import Doorkeeper
 from api.access.session import beginning, ending, is_same_origin
 from api.http.problem import problem
 from api.http.refusal_log import RefusalLog
-from api.http.response import DOOR, FORWARDED, NOTHING, TEXT, UNCHANGED, Answer, Receive, Scope, Send, send_answer
+from api.http.response import DOOR, FORWARDED, NOTHING, TEXT, Answer, Receive, Scope, Send, send_answer, unless_known
 from api.live_config import LiveConfig
 from api.routes.endpoint import Endpoint
 from api.routes.entrance import UI, is_ui, tell_refused
@@ -72,12 +72,9 @@ class Dashboard:
 
     async def _get_page(self, scope: Scope, receive: Receive) -> Answer:
         """The page, wherever in it somebody wants to be: it reads that from the address by itself."""
-        page, tag = self._files.page, self._files.page_tag
-        headers = (("ETag", tag), _ASK_EACH_TIME, *_HEADERS)
-        known = b",".join(value for name, value in scope["headers"] if name == b"if-none-match").decode("latin-1")
-        if tag in known or known.strip() == "*":
-            return Answer(UNCHANGED, page.media_type, b"", headers)
-        return Answer(200, page.media_type, page.body, headers)
+        page = self._files.page
+        return unless_known(
+            scope, self._files.page_tag, Answer(200, page.media_type, page.body, (_ASK_EACH_TIME, *_HEADERS)))
 
     async def _get_file(self, scope: Scope, receive: Receive) -> Answer:
         folder, _, name = scope["path"].removeprefix(STATIC).partition("/")

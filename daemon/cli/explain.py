@@ -7,8 +7,8 @@ import time
 
 from daemon.cli.all_shards import AllShards, DamagedRow, open_all
 from daemon.cli.filters import read_instance
-from daemon.cli.format import instance_name
 from daemon.config import Config
+from daemon.config.naming import instance_name
 from daemon.errors import QueueFault
 from daemon.explain import (
     Explanation,

@@ -13,12 +13,12 @@ from functools import partial
 from typing import Any, Final
 
 from daemon.cli.all_shards import existing, shards_of
-from daemon.cli.format import age
 from daemon.cli.tables import show_table
 from daemon.cli.webhooks import notes_on
 from daemon.config import Config
 from daemon.errors import QueueFault
 from daemon.model.task import State
+from daemon.model.words import age
 from daemon.partials import count
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
 from daemon.process.output import say, say_json

@@ -11,16 +11,17 @@ from typing import Any, Final
 
 from daemon.cli.all_shards import AllShards, look_up, open_all
 from daemon.cli.filters import Chosen, check_id, must_mean_some
-from daemon.cli.format import age, instance_name
 from daemon.cli.save import save as save_bytes
 from daemon.cli.tables import show_table
 from daemon.cli.task_commands import Reply, ask
 from daemon.config import Config
+from daemon.config.naming import instance_name
 from daemon.errors import ERRORS
 from daemon.model.names import printable
 from daemon.model.task import Task
 from daemon.model.upload import first_id_of
 from daemon.model.view import describe, describe_whole
+from daemon.model.words import age
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK, Misused
 from daemon.process.output import say, say_json, warn
 from daemon.spool import open_spool

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from daemon.cli.all_shards import AllShards, open_all
-from daemon.cli.format import age
 from daemon.cli.tables import show_table
 from daemon.cli.task_commands import lease
 from daemon.config import Config
 from daemon.log import log, setup
 from daemon.model.names import printable
+from daemon.model.words import age
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK, Misused
 from daemon.process.output import say, say_json, warn
 from daemon.state.doorbell import ring

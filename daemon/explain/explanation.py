@@ -7,7 +7,7 @@ from daemon.model.names import printable
 from daemon.model.schema import TIME, YES_OR_NO, Schema, answer, many, or_null, saying, text, whole_number
 from daemon.model.text import escaped
 from daemon.model.upload import TASK_ID
-from daemon.model.view import when
+from daemon.model.view import when_or_none
 from daemon.model.words import age, amount
 from daemon.state.activity import Pushing
 
@@ -60,10 +60,10 @@ class Explanation:
         """The explanation as JSON values. Times are RFC 3339, in UTC."""
         error = {"code": self.code, "message": self.message, "hint": self.hint} if self.code else None
         return {
-            "stuck": self.stuck, "summary": self.summary, "since": _when(self.since), "error": error,
-            "unblocks": self.unblocks, "next_try_at": _when(self.next_try_at),
+            "stuck": self.stuck, "summary": self.summary, "since": when_or_none(self.since), "error": error,
+            "unblocks": self.unblocks, "next_try_at": when_or_none(self.next_try_at),
             "pushing": [{"task_id": file.task_id, "path": file.path, "size_bytes": file.size_bytes,
-                         "sent_bytes": file.sent_bytes, "since": _when(file.since)} for file in self.pushing],
+                         "sent_bytes": file.sent_bytes, "since": when_or_none(file.since)} for file in self.pushing],
             "waiting": self.waiting,
         }
 
@@ -71,13 +71,13 @@ class Explanation:
         """The explanation as lines for a terminal; nothing in them can colour, move or forge anything."""
         lines = [("", self.summary)]
         if self.since is not None:
-            lines.append(("since", f"{_when(self.since)} ({age(now - self.since)} ago)"))
+            lines.append(("since", f"{when_or_none(self.since)} ({age(now - self.since)} ago)"))
         if self.code:
             lines.append(("error", f"{self.code}: {self.message}" if self.message else self.code))
         lines += [("what to do", self.hint or ""), ("goes on", self.unblocks)]
         if self.next_try_at is not None:
             left_s = self.next_try_at - now
-            lines.append(("next try", f"{_when(self.next_try_at)} (in {age(left_s)})" if left_s > 0 else "now"))
+            lines.append(("next try", f"{when_or_none(self.next_try_at)} (in {age(left_s)})" if left_s > 0 else "now"))
         lines += [("pushing now", progress(file, now)) for file in self.pushing]
         return [escaped(f"{name + ':':13}{words}" if name else words) for name, words in lines if words]
 
@@ -86,7 +86,3 @@ def progress(file: Pushing, now: float) -> str:
     """How far a push is, in words."""
     done = f"{amount(file.sent_bytes)} of {amount(file.size_bytes)}" if file.sent_bytes else amount(file.size_bytes)
     return f"{printable(file.path, _PATH_LENGTH)}, {done}, for {age(now - file.since)}"
-
-
-def _when(seconds: float | None) -> str | None:
-    return None if seconds is None else when(seconds)

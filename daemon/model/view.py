@@ -84,7 +84,7 @@ def describe(task: Task) -> dict[str, Any]:
         "uid": upload.uid, "gid": upload.gid, "mkdirs": upload.mkdirs, "client": upload.client,
         "traceparent": upload.traceparent, "attempts": task.attempts,
         "created_at": when(upload.created_at), "updated_at": when(task.updated_at),
-        "next_attempt_at": None if task.due_at is None else when(task.due_at), "error": error,
+        "next_attempt_at": when_or_none(task.due_at), "error": error,
     }
 
 
@@ -124,3 +124,8 @@ def _octal(mode: int | None) -> str | None:
 def when(seconds: float) -> str:
     """A time in seconds since the epoch, as RFC 3339 in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def when_or_none(seconds: float | None) -> str | None:
+    """The same, where there may be none."""
+    return None if seconds is None else when(seconds)

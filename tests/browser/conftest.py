@@ -1,13 +1,12 @@
 """Fixtures: a real Chromium, and a real service for it to look at."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.browser.looking import Look
+from tests.browser.looking import Look, looking
 from tests.conftest import CHROMIUM, NO_CHROMIUM
 from tests.support.service import Service
 
@@ -35,10 +34,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 @pytest.fixture
 def look(chromium: Browser, service: Service) -> Iterator[Look]:
     """Look at the service; whatever a test is about, no policy is broken and no script fails."""
-    with ExitStack() as stack:
-        look = Look(chromium, service, stack)
+    with looking(chromium, service) as look:
         yield look
-        assert look.complaints == []
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Looking at a service through a browser, and hearing whatever the browser complains of."""
 
 import json
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,6 +40,15 @@ class Look:
     def _hear(self, message: ConsoleMessage) -> None:
         if not message.text.startswith(_REFUSED):
             self.complaints.append(f"{message.type}: {message.text}")
+
+
+@contextmanager
+def looking(browser: Browser, service: Service) -> Iterator[Look]:
+    """Look at a service; whatever it is for, no policy is broken and no script fails."""
+    with ExitStack() as stack:
+        look = Look(browser, service, stack)
+        yield look
+        assert look.complaints == []
 
 
 def findings(page: Page) -> list[str]:

@@ -3,14 +3,13 @@
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect
 
-from tests.browser.looking import PHONE, Look, findings, is_wider_than_the_window
+from tests.browser.looking import PHONE, Look, findings, is_wider_than_the_window, looking
 from tests.browser.test_pages import put
 from tests.support.client import Client
 from tests.support.service import Service
@@ -35,10 +34,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 @pytest.fixture
 def guarded_look(chromium: Browser, guarded: Service) -> Iterator[Look]:
     """Look at that one."""
-    with ExitStack() as stack:
-        look = Look(chromium, guarded, stack)
+    with looking(chromium, guarded) as look:
         yield look
-        assert look.complaints == []
 
 
 def folder(directory: Path) -> Path:

@@ -106,8 +106,11 @@ def test_package_has_nothing_of_the_machine_that_made_it(unpacked: Path) -> None
 def test_package_has_the_dashboard(unpacked: Path) -> None:
     """Every file of it, as it is in the sources: there is no build step."""
     [folder] = unpacked.glob("usr/lib/incus-courier/lib/python3*/site-packages/api/ui/static")
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
-        path.name: path.read_bytes() for path in (ROOT / "api/ui/static").iterdir()}
+
+    def files(top: Path) -> dict[Path, bytes]:
+        return {path.relative_to(top): path.read_bytes() for path in top.rglob("*") if path.is_file()}
+
+    assert files(folder) == files(ROOT / "api/ui/static")
 
 
 @pytest.mark.full

@@ -1,10 +1,11 @@
 import pytest
 
 from daemon.cli.filters import Chosen, choose, must_mean_some, read_age, read_instance
-from daemon.cli.format import age, instance_name
 from daemon.config import Remote, load
+from daemon.config.naming import instance_name
 from daemon.model.task import State
 from daemon.model.upload import Destination
+from daemon.model.words import age
 from daemon.process.exit_status import Misused
 from tests.support.depot import new_id
 
