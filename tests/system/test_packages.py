@@ -8,9 +8,9 @@ import pytest
 
 from tests.live.host import Container
 from tests.support.waiting import eventually
-from tests.system.conftest import PYTHON, ROOT
+from tests.system.conftest import ROOT
 from tests.system.load import Load
-from tests.system.machine import CONFIG, DOOR, INCUS_SOCKET, PATIENCE_S, Machine, ask, give_incus
+from tests.system.machine import CONFIG, DEBIAN_12, DOOR, INCUS_SOCKET, PATIENCE_S, Machine, ask, give_incus
 
 pytestmark = [pytest.mark.system, pytest.mark.live, pytest.mark.timeout(600)]
 
@@ -64,7 +64,7 @@ def staged(tools: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All files of the service, as `make install` puts them onto a machine."""
     folder = tmp_path_factory.mktemp("install") / "staged"
     folder.mkdir()
-    subprocess.run([ROOT / "packaging/stage", folder, "--python", PYTHON], check=True)
+    subprocess.run([ROOT / "packaging/stage", folder, "--python", DEBIAN_12.python], check=True)
     return folder
 
 
@@ -126,8 +126,8 @@ def test_service_lives_through_upgrade_removal_and_return(
     wait_up(machine)
     assert machine.status("getent", "group", "incus-courier-tokens") != 0
     assert machine.run("dpkg", "--verify", "incus-courier").splitlines() == [f"??5?????? c {CONFIG}"]
-    modules = f"{LIBRARY}/lib/python{PYTHON}/site-packages/daemon"
-    machine.run("test", "-e", f"{modules}/__pycache__/gone.cpython-{PYTHON.replace('.', '')}.pyc")
+    modules = f"{LIBRARY}/lib/python{DEBIAN_12.python}/site-packages/daemon"
+    machine.run("test", "-e", f"{modules}/__pycache__/gone.cpython-{DEBIAN_12.python.replace('.', '')}.pyc")
 
     load, waiting = Load(machine, instance), Load(machine, stopped_instance)
     waiting.many(20)
