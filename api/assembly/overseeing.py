@@ -9,11 +9,15 @@ from api.assembly.access import Access
 from api.assembly.ground import Ground, Watch
 from api.assembly.receiving import Receiving
 from api.assembly.stores import Stores
+from api.metrics.figures import Figures
+from api.metrics.table import INSTANCES
 from api.overview.fresh import Fresh
 from api.overview.history import STEP_S, HistoryFile
 from api.overview.surveyor import Surveyor
 from api.routes.health import Probe
 from api.threads import joined
+from daemon.config.naming import name_of_key
+from daemon.process.shared_counts import Column
 from daemon.process.thread_pools import begin_pool
 
 #: A slot is written so long after its end, when every clock has passed it.
@@ -34,6 +38,9 @@ class Overseeing:
             lambda config: self.probe.examine(config).reasons)
         self.whole = Fresh(self.surveyor.look, self._looking)
         self.ranking = Fresh(self.surveyor.ranking, self.paging)
+        self._ground = ground
+        self._stores = stores
+        self.figures = Fresh(self._figures, self._looking)
         self.watches: Sequence[Watch] = [self._record]
         # What it needs is open before anybody comes: later there may be no descriptors left.
         self._looking.submit(self.surveyor.record).result()
@@ -43,6 +50,15 @@ class Overseeing:
         while True:
             await asyncio.sleep(STEP_S - time.time() % STEP_S + _AFTER_S)
             await joined(self._looking.submit(self.surveyor.record))
+
+    def _figures(self) -> Figures:
+        """The figures for metrics. Raises Rejected where a shard cannot be read: sums without it would go back."""
+        counted, counts, config = self._stores.reader.counters(), self._ground.counts, self._ground.live.config
+        first = self.surveyor.ranking().ranks[:INSTANCES]
+        return Figures(
+            whole=self.surveyor.look(), counted=counted,
+            waiting=[(name_of_key(rank.instance_key, config), rank.waiting) for rank in first],
+            connections=counts.tally(Column.CONNECTIONS).total, streams=counts.tally(Column.STREAMS).total)
 
     def close(self) -> None:
         """Wait for the threads to end."""

@@ -168,3 +168,20 @@ def test_whole_is_told_as_far_as_somebody_may_see_it(
         assert [row["name"] for row in listed.json["instances"]] == instances
     assert seen.ask("/v1/instances/c2").status == one
     assert seen.get("/v1/me")["sees_all"] is (overview == 200)
+
+
+def test_metrics_are_for_who_may_have_them(service: Service, root: Seen) -> None:
+    """They have what was counted and how all stands now, in the format that is asked for."""
+    scraper = Seen(service, make_token(service.config, "scraper", may=["metrics"]))
+    eventually(lambda: scraper.ask("/v1/me").status == 200, what="the token to be known")
+    reader = Seen(service, make_token(service.config, "no-scraper", may=["read"]))
+    eventually(lambda: reader.ask("/v1/me").status == 200, what="the token to be known")
+    answer = scraper.ask("/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    lines = dict(line.rsplit(" ", 1) for line in answer.body.decode().splitlines() if not line.startswith("#"))
+    assert float(lines["incus_courier_uploads_total"]) > 0
+    assert float(lines['incus_courier_worker_up{shard="1"}']) == 1
+    assert float(lines["incus_courier_connections"]) >= 1
+    assert float(lines['incus_courier_instance_tasks{instance="c2"}']) > 0
+    assert reader.ask("/metrics").code == "action_not_allowed"
+    assert scraper.ask("/metrics?x=1").code == "bad_query"

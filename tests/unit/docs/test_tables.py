@@ -9,7 +9,7 @@ from daemon.log.events import EVENTS
 from daemon.model.grant import KEYS, Permission
 from daemon.recovery.findings import FINDINGS
 from docs.api_page import api_page
-from docs.tables import HERE, access_page, errors_page, events_page, logged_fields, recovery_page
+from docs.tables import HERE, access_page, errors_page, events_page, logged_fields, metrics_page, recovery_page
 from tests.support.described import description
 
 STALE = "run `make docs`"
@@ -39,6 +39,11 @@ def test_errors_page_is_what_the_table_says() -> None:
 def test_events_page_is_what_the_table_and_the_code_say() -> None:
     """Every event is documented with its level, its MESSAGE_ID and the fields that come with it."""
     assert (HERE / "events.md").read_text() == events_page(), STALE
+
+
+def test_metrics_page_is_what_the_table_says() -> None:
+    """Every metric is documented with its type, its labels and its meaning."""
+    assert (HERE / "metrics.md").read_text() == metrics_page(), STALE
 
 
 def test_recovery_page_is_what_the_table_says() -> None:
