@@ -32,6 +32,7 @@ from daemon.cli.check_tls import tls_findings
 from daemon.cli.check_webhooks import INSTALLED_SECRETS, sender_finding, webhook_findings
 from daemon.config import INSTALLED_FILE, LOCAL, Config
 from daemon.errors import CannotStart, CourierError
+from daemon.model.grant import Grant
 from daemon.partials import open_partials
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
 from daemon.process.isolated import python
@@ -83,7 +84,9 @@ def _findings(config: Config, config_file: str | None) -> Iterator[CheckResult]:
     yield from (CheckResult(*finding) for finding in tls_findings(config, installed=installed))
     # Before root gives its power away: only it and the API read them.
     yield _try_tokens(token_file_of(configuration.find_file(config_file)), time.time())
-    yield from _check_rights(token_file_of(configuration.find_file(config_file)), config)
+    grants = _grants(token_file_of(configuration.find_file(config_file)), time.time())
+    yield from check_machine.unreachable_remotes(
+        {name: grant.remotes for name, grant in grants.items()}, [LOCAL, *config.remotes])
     yield from webhook_findings(config)
     layout = Layout(config.state.path)
     yield from _check_machine(layout)
@@ -95,7 +98,7 @@ def _findings(config: Config, config_file: str | None) -> Iterator[CheckResult]:
         yield CheckResult("state directory", False, error.detail, error.kind.hint)
         return
     # Only root can read the keys of remote servers, so this comes before it gives its power away.
-    remotes = list(_check_remotes(config_file, owner))
+    remotes, instances = _check_remotes(config_file, owner)
     if owner is not None:
         become(owner, layout)
     yield from _check_state(layout, config)
@@ -105,6 +108,9 @@ def _findings(config: Config, config_file: str | None) -> Iterator[CheckResult]:
     if config.webhooks:
         yield sender_finding(config)
     yield from remotes
+    if instances is not None:
+        yield from check_machine.unknown_instances(
+            {name: grant.instances for name, grant in grants.items()}, instances)
 
 
 def _check_machine(layout: Layout) -> Iterator[CheckResult]:
@@ -150,15 +156,14 @@ def _check_groups(units: Sequence[check_machine.Unit], config: Config) -> Iterat
                                   "Without it, uploads by the Unix socket are refused.", needed=False)
 
 
-def _check_rights(path: Path | None, config: Config) -> Iterator[CheckResult]:
+def _grants(path: Path | None, now: float) -> dict[str, Grant]:
+    """What each valid token is for, by its name; none where the file cannot be read."""
     try:
         tokens = read_tokens(path) if path is not None else Tokens()
     except (CourierError, OSError):
         # Said already.
-        return
-    yield from check_machine.unreachable_remotes(
-        {token.name: token.grant.remotes for token in tokens.every if tokens.state(token, time.time()).is_valid},
-        [LOCAL, *config.remotes])
+        return {}
+    return {token.name: token.grant for token in tokens.every if tokens.state(token, now).is_valid}
 
 
 def _newest(config: Config) -> float | None:
@@ -289,17 +294,19 @@ def _enough(free: int, config: Config) -> int:
     return free
 
 
-def _check_remotes(config_file: str | None, owner: Identity | None) -> Iterator[CheckResult]:
-    """What the worker says of each remote."""
+def _check_remotes(config_file: str | None, owner: Identity | None) -> tuple[list[CheckResult], list[str] | None]:
+    """What the worker says of each remote, and the names of all instances; None where those are not all known."""
     try:
         done = _ask_worker(config_file, owner)
     except OSError as error:
-        yield CheckResult("worker", False, str(error), "See whether the worker's user may run this program.")
-        return
-    for line in done.stdout.splitlines():
-        yield CheckResult(*json.loads(line))
+        return [CheckResult("worker", False, str(error), "See whether the worker's user may run this program.")], None
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    results = [CheckResult(*result) for *result, _ in told]
+    names = [names for *_, names in told]
     if done.returncode:
-        yield CheckResult("worker", False, "; ".join(done.stderr.splitlines()) or f"exit code {done.returncode}")
+        said = "; ".join(done.stderr.splitlines())
+        results.append(CheckResult("worker", False, said or f"exit code {done.returncode}"))
+    return results, None if done.returncode or None in names else [name for some in names for name in some]
 
 
 def _ask_worker(config_file: str | None, owner: Identity | None) -> "subprocess.CompletedProcess[str]":

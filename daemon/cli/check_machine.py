@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from daemon.cli.check_result import CheckResult, error, warning
+from daemon.model.glob import name_matches
 
 TARGET: Final = "incus-courier.target"
 API: Final = "incus-courier-api.service"
@@ -240,6 +241,16 @@ def unreachable_remotes(tokens: Mapping[str, Sequence[str] | None], known: Seque
                           "Who shows it can do nothing.", f"incus-courier token revoke {name}")
 
 
+def unknown_instances(tokens: Mapping[str, Sequence[str] | None], known: Sequence[str]) -> Iterator[CheckResult]:
+    """Tokens, by name, that name instances of which there is none; `known` are those of all remotes."""
+    for token, globs in tokens.items():
+        gone = [glob for glob in globs or () if not any(name_matches(glob, name) for name in known)]
+        if gone:
+            yield warning(f"token {token}", f"names {', '.join(gone)}, and there is no such instance",
+                          "What is sent there is not delivered until there is one.",
+                          f"incus list; if it is a slip, make the token anew: incus-courier token revoke {token}")
+
+
 @dataclass(frozen=True)
 class ProxyAnswer:
     """What came back through a proxy for the head of an upload whose body was not sent."""
@@ -264,9 +275,16 @@ def proxy(origin: str, answer: ProxyAnswer) -> CheckResult:
     if answer.status is None:
         return warning(what, "waits for the whole body before it hands a request on",
                        "Uploads begin late, need its disk twice, and are not resumed where they broke off.",
-                       "nginx: proxy_request_buffering off; (docs/resumable.md)")
-    if answer.status == 413:
-        return error(what, "refuses bodies of limits.max_upload_bytes itself", "Large uploads are cut off.",
-                     "nginx: client_max_body_size 0; (docs/resumable.md)")
+                       "nginx: proxy_request_buffering off; Caddy: no request_buffers (docs/resumable.md)")
+    match answer.status:
+        case 413:
+            return error(what, "refuses bodies of limits.max_upload_bytes itself", "Large uploads are cut off.",
+                         "nginx: client_max_body_size 0; Caddy: no request_body (docs/resumable.md)")
+        case 401 | 407:
+            return CheckResult(what, True, "asks who it is before it hands anything on, so it was not tried")
+        case 404:
+            return warning(what, "has nothing of the service at /v1/",
+                           "Only if all clients are told another path is that as it should be.",
+                           "See where the proxy sends requests to (docs/install.md, A proxy in front)")
     return warning(what, f"answers {answer.status} in the place of the service", "Uploads do not get through.",
                    "See the proxy's log, and where it sends requests to.")

@@ -102,7 +102,7 @@ def test_check_says_what_a_user_may_not_see(file: Path) -> None:
     if before == 0:
         os.seteuid(_NOBODY)
     try:
-        what, ok, detail, hint = probe(LOCAL, config)
+        what, ok, detail, hint, _ = probe(LOCAL, config)
     finally:
         os.seteuid(before)
         config.state.path.chmod(0o700)
@@ -245,7 +245,7 @@ def test_check_fails_where_no_resumable_upload_could_be_completed(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:
     """They are moved into the spool, so their directory has to be on its filesystem, and must be no link."""
-    monkeypatch.setattr("daemon.cli.check._check_remotes", lambda *_: iter(()))
+    monkeypatch.setattr("daemon.cli.check._check_remotes", lambda *_: ([], None))
     layout = Layout(load(file).state.path)
     layout.create()
     layout.partials.rmdir()
@@ -256,7 +256,7 @@ def test_check_fails_where_no_resumable_upload_could_be_completed(
 
 def test_check_says_how_the_tokens_stand(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """How many are valid, which end soon or have ended; a file that the API could not take is told with its reason."""
-    monkeypatch.setattr("daemon.cli.check._check_remotes", lambda *_: iter(()))
+    monkeypatch.setattr("daemon.cli.check._check_remotes", lambda *_: ([], None))
     path, day_s = file.parent / TOKENS_FILE, 86400
     now = time.time()
     Layout(load(file).state.path).create()

@@ -128,6 +128,7 @@ def elsewhere(machine: Machine, authority: Path, home: Path) -> Iterator[Elsewhe
         for ip, address in ((at_machine, HERE), (["ip", "-n", name], THERE)):
             subprocess.run([*ip, "address", "add", f"{address}/24", "dev", "cable0"], check=True)
             subprocess.run([*ip, "link", "set", "cable0", "up"], check=True)
+        subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
         yield Elsewhere(name, authority, home)
     finally:
         subprocess.run(["ip", "netns", "delete", name], check=True)

@@ -117,9 +117,16 @@ def test_token_for_a_remote_that_is_not_there_is_told(remotes: list[str] | None,
     assert bool(list(machine.unreachable_remotes({"ci": remotes}, ["local"]))) is warns
 
 
+@pytest.mark.parametrize(("instances", "said"), [
+    (None, ""), (["web-1"], ""), (["web-*"], ""), (["*"], ""), (["web-?", "gone", "db-*"], "warning names gone, db-*, and")])
+def test_token_for_an_instance_that_is_not_there_is_told(instances: list[str] | None, said: str) -> None:
+    """Whatever of its instances, or globs, means none of those that there are."""
+    assert told(machine.unknown_instances({"ci": instances}, ["web-1", "c1"])).startswith(said)
+
+
 @pytest.mark.parametrize(("answer", "level"), [
     (ProxyAnswer(400, ours=True), "ok"), (ProxyAnswer(413, ours=True), "ok"), (ProxyAnswer(), "warning"),
-    (ProxyAnswer(413), "error"), (ProxyAnswer(502), "warning"), (ProxyAnswer(unreachable="no route"), "warning")])
+    (ProxyAnswer(401), "ok"), (ProxyAnswer(404), "warning"), (ProxyAnswer(413), "error"), (ProxyAnswer(502), "warning"), (ProxyAnswer(unreachable="no route"), "warning")])
 def test_proxy_hands_on_what_comes(answer: ProxyAnswer, level: str) -> None:
     """Who answers the head of an upload alone shows whether a proxy waits for the body, or refuses it."""
     assert machine.proxy("https://files.example.org", answer).level == level
