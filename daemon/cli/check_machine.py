@@ -253,7 +253,7 @@ def unknown_instances(tokens: Mapping[str, Sequence[str] | None], known: Sequenc
 
 @dataclass(frozen=True)
 class ProxyAnswer:
-    """What came back through a proxy for the head of an upload whose body was not sent."""
+    """What came back through a proxy for the beginning of an upload."""
 
     #: None when nothing came in time.
     status: int | None = None
@@ -279,10 +279,10 @@ def proxy(origin: str, answer: ProxyAnswer) -> CheckResult:
     match answer.status:
         case 413:
             return error(what, "refuses bodies of limits.max_upload_bytes itself", "Large uploads are cut off.",
-                         "nginx: client_max_body_size 0; Caddy: no request_body (docs/resumable.md)")
+                         "nginx: client_max_body_size 0; (docs/resumable.md)")
         case 401 | 407:
             return CheckResult(what, True, "asks who it is before it hands anything on, so it was not tried")
-        case 404:
+        case 404 | 405:
             return warning(what, "has nothing of the service at /v1/",
                            "Only if all clients are told another path is that as it should be.",
                            "See where the proxy sends requests to (docs/install.md, A proxy in front)")

@@ -3,9 +3,10 @@
 import errno
 import grp
 import http.client
-import json
 import os
 import pwd
+import re
+import socket
 import ssl
 import stat
 import subprocess
@@ -24,6 +25,13 @@ _PROXY_S: Final = 3.0
 _TMPFILES: Final = Path("/usr/lib/tmpfiles.d/incus-courier.conf")
 _PROPERTIES: Final = ("Id", "LoadState", "ActiveState", "UnitFileState", "NeedDaemonReload", "DropInPaths",
                       "ReadWritePaths", "PrivateNetwork", "Listen", "SupplementaryGroups", *SANDBOX)
+#: How much of a body it gets in that time, piece by piece; each is more than it has to gather before it hands any on.
+_PIECES: Final = 10
+_PIECE_BYTES: Final = 2**13
+_LEAST_BYTES: Final = 2 * _PIECES * _PIECE_BYTES
+_STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3})\b")
+#: The type of the service's own refusals.
+_PROBLEM: Final = b"application/problem+json"
 #: An address that the service refuses by its head alone, whoever asks: there is no such mode.
 _REFUSED: Final = "/v1/instances/check/files/check?mode=check"
 
@@ -163,33 +171,48 @@ def renames_without_replacing() -> bool:
 
 
 def ask_proxy(origin: str, size_bytes: int) -> ProxyAnswer:
-    """Send the head of an upload of that size through a proxy, without its body, and see who answers."""
+    """Send the beginning of an upload of that size through a proxy, and see who answers."""
     at = urlsplit(origin)
     made = http.client.HTTPSConnection if at.scheme == "https" else http.client.HTTPConnection
     connection = made(at.hostname or "", at.port, timeout=_PROXY_S)
     try:
         connection.connect()
         connection.putrequest("PUT", _REFUSED)
-        connection.putheader("Content-Length", str(size_bytes))
+        connection.putheader("Content-Length", str(max(size_bytes, _LEAST_BYTES)))
+        connection.putheader("Connection", "close")
         connection.endheaders()
+        said = _heard(connection.sock)
     except ssl.SSLCertVerificationError as error:
         return ProxyAnswer(unreachable=f"its certificate: {error.verify_message}")
     except (OSError, http.client.HTTPException) as error:
         return ProxyAnswer(unreachable=str(error))
-    try:
-        answer = connection.getresponse()
-        return ProxyAnswer(answer.status, _is_ours(answer.read(65536)))
-    except TimeoutError:
-        return ProxyAnswer()
-    except (OSError, http.client.HTTPException) as error:
-        return ProxyAnswer(unreachable=str(error) or "it ended the connection")
     finally:
         connection.close()
+    if said is None:
+        return ProxyAnswer()
+    status = _STATUS.match(said)
+    if status is None:
+        return ProxyAnswer(unreachable="no HTTP is spoken there" if said else "it ended the connection")
+    return ProxyAnswer(int(status[1]), _PROBLEM in said.lower())
 
 
-def _is_ours(body: bytes) -> bool:
-    try:
-        said = json.loads(body)
-    except ValueError:
-        return False
-    return isinstance(said, dict) and isinstance(said.get("code"), str)
+def _heard(line: socket.socket) -> bytes | None:
+    """What is answered while more and more of a body comes; None when nothing is, in time.
+
+    Caddy hands a head on with the first bytes behind it, and answers when more of them come.
+    """
+    line.settimeout(_PROXY_S / _PIECES)
+    said = b""
+    for _ in range(_PIECES):
+        try:
+            if not said:
+                line.sendall(bytes(_PIECE_BYTES))
+            while len(said) < _PIECE_BYTES and (more := line.recv(_PIECE_BYTES)):
+                said += more
+            return said
+        except TimeoutError:
+            continue
+        except ConnectionError:
+            # It need not read what it has refused.
+            return said
+    return said or None

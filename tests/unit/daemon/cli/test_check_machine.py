@@ -133,16 +133,17 @@ def test_proxy_hands_on_what_comes(answer: ProxyAnswer, level: str) -> None:
 
 
 @pytest.mark.parametrize(("said", "answer"), [
-    (b"HTTP/1.1 400 Bad\r\nContent-Length: 12\r\n\r\n{\"code\":\"x\"}", ProxyAnswer(400, ours=True)),
+    (b"HTTP/1.1 400 Bad\r\nContent-Type: application/problem+json\r\n\r\n{}", ProxyAnswer(400, ours=True)),
     (b"HTTP/1.1 413 No\r\nContent-Length: 3\r\n\r\n<p>", ProxyAnswer(413)),
-    (b"", ProxyAnswer(unreachable="Remote end closed connection without response")),
+    (b"", ProxyAnswer(unreachable="it ended the connection")),
+    (b"SSH-2.0-x\r\n", ProxyAnswer(unreachable="no HTTP is spoken there")),
 ])
-def test_proxy_is_asked_without_a_body(said: bytes, answer: ProxyAnswer) -> None:
+def test_proxy_is_asked_with_the_beginning_of_a_body(said: bytes, answer: ProxyAnswer) -> None:
     """What comes back tells the service's own answer from that of another."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         def serve() -> None:
             with listener.accept()[0] as line:
-                while not line.recv(65536).endswith(b"\r\n\r\n"):
+                while b"\r\n\r\n" not in line.recv(65536):
                     pass
                 line.sendall(said)
 
