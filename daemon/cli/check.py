@@ -79,8 +79,11 @@ def check(config: Config, config_file: str | None, *, as_json: bool = False) -> 
 
 def _findings(config: Config, config_file: str | None) -> Iterator[CheckResult]:
     yield CheckResult("configuration", True, str(configuration.find_file(config_file) or "the built-in defaults"))
-    yield _try("addresses", lambda: _check_addresses(config, configuration.find_file(config_file)))
     installed = configuration.find_file(config_file) == INSTALLED_FILE
+    if installed and os.geteuid() != 0:
+        yield warning("user", "not root, who alone may read all that is looked at", "What fails here may be well.",
+                      "sudo incus-courier check")
+    yield _try("addresses", lambda: _check_addresses(config, configuration.find_file(config_file)))
     yield from (CheckResult(*finding) for finding in tls_findings(config, installed=installed))
     # Before root gives its power away: only it and the API read them.
     yield _try_tokens(token_file_of(configuration.find_file(config_file)), time.time())

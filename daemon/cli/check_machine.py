@@ -13,6 +13,10 @@ TARGET: Final = "incus-courier.target"
 API: Final = "incus-courier-api.service"
 API_SOCKET: Final = "incus-courier-api.socket"
 WORKER: Final = "incus-courier-worker@"
+SENDER: Final = "incus-courier-sender.service"
+SENDER_SOCKET: Final = "incus-courier-sender.socket"
+#: What need not run: a socket starts these, and nobody misses the sender's without webhooks.
+_AT_REST: Final = frozenset({API, SENDER, SENDER_SOCKET})
 #: What the installed services have, as systemd shows it. Whatever differs comes from a drop-in.
 SANDBOX: Final[Mapping[str, str]] = {
     "ProtectSystem": "strict", "ProtectHome": "yes", "NoNewPrivileges": "yes", "PrivateTmp": "yes",
@@ -78,8 +82,7 @@ def _unit(unit: Unit) -> Iterator[CheckResult]:
     if unit.active == "failed":
         yield error(what, "failed", "What it does is not done.",
                     f"journalctl -n 20 -u {unit.name}; systemctl restart {unit.name}")
-    elif unit.active == "inactive" and unit.name != API:
-        # Its socket starts the API when somebody comes.
+    elif unit.active == "inactive" and unit.name not in _AT_REST:
         yield warning(what, "does not run", "Uploads are not taken, or not delivered.", f"systemctl start {TARGET}")
     if unit.name == TARGET and unit.enabled != "enabled":
         yield warning(what, unit.enabled or "not enabled", "Nothing runs after the next boot.",
@@ -88,7 +91,8 @@ def _unit(unit: Unit) -> Iterator[CheckResult]:
         yield warning(what, "its file, or a drop-in, is newer than what systemd has read",
                       "The service runs as the older one says.", _RELOAD)
     weak = [f"{name}={unit.shown[name]}" for name, value in SANDBOX.items() if unit.shown.get(name, value) != value]
-    if weak:
+    # Sockets have these, too, for commands that they do not have.
+    if weak and unit.name.endswith(".service"):
         yield warning(what, f"{', '.join(weak)}, by {', '.join(unit.drop_ins) or 'its file'}",
                       "A break-in gets further than it would.", f"systemctl revert {unit.name} && {_RELOAD}")
 
@@ -199,7 +203,7 @@ def clock(now: float, newest: float | None, *, synchronised: bool | None) -> Che
                        "timedatectl set-ntp true; then compare with: date")
     if synchronised is False:
         return warning("clock", "not synchronised", "Tokens, certificates and times of tasks go by it.",
-                       "timedatectl set-ntp true")
+                       "apt-get install systemd-timesyncd && timedatectl set-ntp true; for a container, on its host")
     return CheckResult("clock", True, "synchronised" if synchronised else "not behind the newest upload")
 
 

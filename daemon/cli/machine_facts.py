@@ -15,7 +15,19 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from daemon.cli.check_machine import API, API_SOCKET, SANDBOX, TARGET, WORKER, Owned, ProxyAnswer, StatePlace, Unit
+from daemon.cli.check_machine import (
+    API,
+    API_SOCKET,
+    SANDBOX,
+    SENDER,
+    SENDER_SOCKET,
+    TARGET,
+    WORKER,
+    Owned,
+    ProxyAnswer,
+    StatePlace,
+    Unit,
+)
 from daemon.state.rename import rename_new
 
 #: How long a command of the system may take, in seconds.
@@ -38,7 +50,7 @@ _REFUSED: Final = "/v1/instances/check/files/check?mode=check"
 
 def service_units(shards: int) -> list[Unit]:
     """The units of the installed service, with a worker for each shard; none without systemd."""
-    names = [TARGET, API_SOCKET, API, *(f"{WORKER}{shard}.service" for shard in range(shards))]
+    names = [TARGET, API_SOCKET, API, *(f"{WORKER}{shard}.service" for shard in range(shards)), SENDER_SOCKET, SENDER]
     options = [word for name in _PROPERTIES for word in ("-p", name)]
     text = _said("systemctl", "show", *options, *names)
     return [_unit(block.splitlines()) for block in text.split("\n\n") if block.strip()]

@@ -151,6 +151,8 @@ def test_new_user_finds_out_why_a_folder_does_not_arrive(fresh: Fresh, tmp_path:
     """Install, check, token, push from elsewhere; what fails is told, seen and alerted; mended and retried, it arrives."""
     machine = fresh.machine
     assert found(machine, "error") == {}
+    # As that of this machine.
+    assert found(machine, "warning").keys() <= {"clock"}
     authority = Authority(tmp_path)
     open_to_others(machine, authority.issue(names=f"IP:{HERE}"))
     token = make_token(machine, "web", "--may", "upload,read", "--paths", "/srv/**")
@@ -160,6 +162,7 @@ def test_new_user_finds_out_why_a_folder_does_not_arrive(fresh: Fresh, tmp_path:
     assert f"0.0.0.0:{PORT}" in found(machine, "error")[f"sandbox of {UNITS[0]}"]
     open_socket(machine)
     assert found(machine, "error") == {}
+    assert found(machine, "warning").keys() <= {"clock"}
 
     for name, body in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

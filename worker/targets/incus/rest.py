@@ -75,7 +75,8 @@ class Rest:
         self._patience = patience or Patience()
         endpoint = remote.endpoint or find_endpoint()
         if endpoint is None:
-            raise Undelivered("incus_unreachable", f"{name}: there is no socket of Incus on this machine")
+            raise Undelivered("incus_unreachable", f"{name}: incus.endpoint is empty, and there is no socket at"
+                                                   f" {', '.join(SOCKETS)}")
         if endpoint.startswith("/"):
             with self._patience.waiting():
                 _knock(name, endpoint, min(_CONNECT_S, limit_s))

@@ -10,7 +10,18 @@ import pytest
 
 from daemon.cli import check_machine as machine
 from daemon.cli import machine_facts
-from daemon.cli.check_machine import API, API_SOCKET, SANDBOX, TARGET, Owned, ProxyAnswer, StatePlace, Unit
+from daemon.cli.check_machine import (
+    API,
+    API_SOCKET,
+    SANDBOX,
+    SENDER,
+    SENDER_SOCKET,
+    TARGET,
+    Owned,
+    ProxyAnswer,
+    StatePlace,
+    Unit,
+)
 from daemon.cli.check_result import CheckResult, Level
 
 STATE = "/var/lib/incus-courier"
@@ -33,6 +44,11 @@ def told(findings: Iterable[CheckResult]) -> str:
     (Unit(WORKER, active="inactive"), "warning does not run"),
     (Unit(TARGET, enabled="disabled"), "warning disabled"),
     (Unit(API, enabled="static"), f"ok {API}"),
+    (Unit(API_SOCKET, shown={"ProtectSystem": "no"}), f"ok {API_SOCKET}"),
+    (Unit(API_SOCKET, active="inactive"), "warning does not run"),
+    (Unit(SENDER, active="inactive"), f"ok {SENDER}"),
+    (Unit(SENDER_SOCKET, active="inactive"), f"ok {SENDER_SOCKET}"),
+    (Unit(SENDER, active="failed"), "error failed"),
     (Unit(API, needs_reload=True), "warning its file, or a drop-in, is newer than what systemd has read"),
     (Unit(API, drop_ins=("/etc/x.conf",), shown={**TIGHT, "ProtectSystem": "no"}),
      "warning ProtectSystem=no, by /etc/x.conf"),
