@@ -103,6 +103,16 @@ def test_package_has_nothing_of_the_machine_that_made_it(unpacked: Path) -> None
     assert found.stdout == ""
 
 
+def test_documents_lead_to_what_is_there(unpacked: Path) -> None:
+    """What is in several folders of the sources is in one folder here."""
+    folder = unpacked / "usr/share/doc/incus-courier"
+    pages = list(folder.glob("*.md"))
+    led = {(page.name, link) for page in pages for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())}
+    assert len(led) > 50
+    assert {(page, link) for page, link in led if not (folder / link).exists()
+            and not link.startswith(("/etc/incus-courier/", "/usr/share/common-licenses/"))} == set()
+
+
 def test_package_has_the_dashboard(unpacked: Path) -> None:
     """Every file of it, as it is in the sources: there is no build step."""
     [folder] = unpacked.glob("usr/lib/incus-courier/lib/python3*/site-packages/api/ui/static")
