@@ -66,6 +66,7 @@ test: $(STAMP) ## one path of everything, against a real Incus (which root gets 
 
 test-full: $(STAMP) ## everything, then on every version of Python and Incus that can be had here: an hour
 	@[ -x /usr/bin/chromium ] || echo 'The dashboard is not tried: chromium is missing (apt-get install chromium).' >&2
+	@command -v promtool >/dev/null || echo 'Metrics are not scraped: prometheus is missing (apt-get install prometheus).' >&2
 	@$(ALL_TESTS) "" 40
 	@scripts/test-pythons
 	@if [ "$$(id -u)" = 0 ]; then scripts/test-versions; fi

@@ -61,9 +61,11 @@ scrape_configs:
 The package has alert rules and a Grafana board in `/usr/share/incus-courier`; in the source they are in
 `packaging/prometheus` and `packaging/grafana`.
 
-Counters and histograms are kept in the queue's database: no restart, cleared task or number of processes makes one go
-back. After a rebuild of the database they begin anew. Everything is found out once a second at most. Where a shard
-cannot be read, or the disk hangs, the answer is `503` within five seconds, so `up` is 0.
+No restart, cleared task or number of processes makes a counter go back. The first four below are kept by the API's
+processes, each second, in `access/` of the state; all others by the queue's databases, after whose rebuild they begin
+anew. Everything is found out once a second at most. Of a shard that cannot be read nothing is counted, its
+`incus_courier_shard_readable` is 0, and the counters of the databases are not there: less than before would look like a
+beginning. Where no shard can be read, or the disk hangs, the answer is `503` within five seconds, so `up` is 0.
 
 """
 

@@ -5,20 +5,24 @@ from dataclasses import dataclass
 from typing import Final
 
 from api.metrics import table
-from api.metrics.table import Metric
-from api.overview.surveyor import Whole
+from api.metrics.table import Metric, metric_of
+from api.overview.surveyor import Stock
 from daemon import __version__
+from daemon.errors import ERRORS
 from daemon.explain import ServiceFacts
 from daemon.model import counters
-from daemon.model.counters import FAMILIES, Family, Kind
+from daemon.model.counters import API_FAMILIES, FAMILIES, Family, Kind
 from daemon.model.task import OUTCOMES, PENDING
 
 #: The values of a metric's labels, in their order, and the value.
 Value = tuple[tuple[str, ...], float]
+#: Statuses from here on are no fault of who asks.
+_OURS: Final = 500
 #: They are 0 before they are counted first: a counter that comes out of nowhere has no increase.
 _FROM_THE_BEGINNING: Final = dict.fromkeys((
     *(counters.finished(state) for state in sorted(OUTCOMES)),
-    *map(counters.webhook_attempts, ("deferred", "delivered", "failed"))), 0.0)
+    *map(counters.webhook_attempts, ("deferred", "delivered", "failed")), counters.NEW, counters.REPLAYED,
+    *(counters.refusals(code) for code, kind in ERRORS.items() if kind.status >= _OURS)), 0.0)
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,8 @@ class Distribution:
 class Figures:
     """What was found out for one answer."""
 
-    whole: Whole
-    #: The sums of all shards.
+    stock: Stock
+    #: What API processes counted.
     counted: Mapping[counters.Key, float]
     #: What waits for the instances with most, by their names; there may be more of them.
     waiting: Sequence[tuple[str, int]]
@@ -43,11 +47,16 @@ class Figures:
 
 
 def sums_of(figures: Figures) -> Iterator[tuple[Metric, Sequence[Value] | Distribution]]:
-    """Each metric that the queue counts, with its values. One without labels is there from the beginning."""
-    for name, metric in table.COUNTED.items():
-        family = FAMILIES[name]
-        yield metric, (_counter(family, figures.counted) if family.kind is Kind.COUNTER
-                       else _histogram(family, figures.counted))
+    """Each metric that is counted, with its values; none of the queue's where not all of that can be read.
+
+    One without labels is there from the beginning.
+    """
+    for families, counted in ((API_FAMILIES, figures.counted), (FAMILIES, figures.stock.counted)):
+        if counted is None:
+            continue
+        for family in families.values():
+            is_counter = family.kind is Kind.COUNTER
+            yield metric_of(family), _counter(family, counted) if is_counter else _histogram(family, counted)
 
 
 def _counter(family: Family, counted: Mapping[counters.Key, float]) -> list[Value]:
@@ -64,21 +73,23 @@ def _histogram(family: Family, counted: Mapping[counters.Key, float]) -> Distrib
 
 def gauges_of(figures: Figures) -> Iterator[tuple[Metric, Sequence[Value]]]:
     """Each metric that is looked at, with its values; none where it is not known."""
-    whole = figures.whole
+    stock = figures.stock
     yield table.BUILD_INFO, [((__version__,), 1)]
-    yield table.TASKS, [((state.label,), total.tasks) for state, total in whole.counts.items()]
-    yield table.TASK_BYTES, [((state.label,), total.size_bytes) for state, total in whole.counts.items()]
-    pending = sum(whole.counts[state].tasks for state in PENDING)
+    yield table.TASKS, [((state.label,), total.tasks) for state, total in stock.counts.items()]
+    yield table.TASK_BYTES, [((state.label,), total.size_bytes) for state, total in stock.counts.items()]
+    pending = sum(stock.counts[state].tasks for state in PENDING)
     yield table.INSTANCE_TASKS, instance_values(figures.waiting, pending)
-    yield table.OLDEST_AGE, _one(0 if whole.oldest_at is None else max(0.0, whole.at - whole.oldest_at))
-    yield table.SPOOL_BYTES, _one(whole.room.spool_bytes)
-    yield table.DISK_FREE, _one(whole.room.free_bytes)
-    yield table.DISK_SIZE, _one(whole.room.total_bytes)
-    yield table.DISK_RESERVE, _one(whole.room.min_free_bytes)
-    yield table.PARTIALS, _one(whole.partials.number)
-    yield table.PARTIAL_BYTES, _one(whole.partials.present_bytes)
-    yield from _workers(whole.services)
-    yield table.REMOTE_UP, [((remote.remote,), int(remote.up)) for remote in whole.remotes]
+    yield table.OLDEST_AGE, _one(0 if stock.oldest_at is None else max(0.0, stock.at - stock.oldest_at))
+    yield table.SHARD_READABLE, [
+        ((str(one.shard),), int(one.shard not in stock.unreadable)) for one in stock.services]
+    yield table.SPOOL_BYTES, _one(stock.room.spool_bytes)
+    yield table.DISK_FREE, _one(stock.room.free_bytes)
+    yield table.DISK_SIZE, _one(stock.room.total_bytes)
+    yield table.DISK_RESERVE, _one(stock.room.min_free_bytes)
+    yield table.PARTIALS, _one(stock.partials.number)
+    yield table.PARTIAL_BYTES, _one(stock.partials.present_bytes)
+    yield from _workers(stock.services)
+    yield table.REMOTE_UP, [((remote.remote,), int(remote.up)) for remote in stock.remotes]
     yield table.CONNECTIONS, _one(figures.connections)
     yield table.STREAMS, _one(figures.streams)
 

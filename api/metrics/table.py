@@ -1,6 +1,6 @@
 """Every metric, by its name. One table for all who make, describe and use them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -51,6 +51,8 @@ INSTANCE_TASKS: Final = _gauge(
     "instance")
 OLDEST_AGE: Final = _gauge(
     "oldest_task_age_seconds", "Age of the oldest task that is not finished; 0 when there is none.")
+SHARD_READABLE: Final = _gauge(
+    "shard_readable", "1 for a shard whose database can be read, 0 for one of which nothing is counted here.", "shard")
 SPOOL_BYTES: Final = _gauge("spool_bytes", "Bytes of uploads that wait, and of dead letters.")
 DISK_FREE: Final = _gauge("disk_free_bytes", "Bytes free on the disk of the spool.")
 DISK_SIZE: Final = _gauge("disk_size_bytes", "Bytes that this disk has.")
@@ -71,15 +73,18 @@ STREAMS: Final = _gauge("streams", "Streams of events that are followed, in all 
 
 #: Those that are looked at when somebody asks.
 GAUGES: Final = (
-    BUILD_INFO, TASKS, TASK_BYTES, INSTANCE_TASKS, OLDEST_AGE, SPOOL_BYTES, DISK_FREE, DISK_SIZE, DISK_RESERVE,
-    PARTIALS, PARTIAL_BYTES, WORKER_UP, WORKER_TOLD, LANES, SESSIONS, STALLED, WAL_BYTES, REMOTE_UP, CONNECTIONS,
-    STREAMS)
-#: Those that the queue counts, by their names there.
-COUNTED: Final[Mapping[str, Metric]] = {
-    family.name: Metric(name=PREFIX + family.name, type=Type(family.kind.value), help=family.meaning,
-                        labels=family.labels)
-    for family in counters.FAMILIES.values()}
-METRICS: Final = (*COUNTED.values(), *GAUGES)
+    BUILD_INFO, TASKS, TASK_BYTES, INSTANCE_TASKS, OLDEST_AGE, SHARD_READABLE, SPOOL_BYTES, DISK_FREE, DISK_SIZE,
+    DISK_RESERVE, PARTIALS, PARTIAL_BYTES, WORKER_UP, WORKER_TOLD, LANES, SESSIONS, STALLED, WAL_BYTES,
+    REMOTE_UP, CONNECTIONS, STREAMS)
+
+
+def metric_of(family: counters.Family) -> Metric:
+    """The metric that shows what is counted."""
+    return Metric(
+        name=PREFIX + family.name, type=Type(family.kind.value), help=family.meaning, labels=family.labels)
+
+
+METRICS: Final = (*map(metric_of, (*counters.API_FAMILIES.values(), *counters.FAMILIES.values())), *GAUGES)
 
 
 def series_names() -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
@@ -31,8 +31,8 @@ _KEPT: Final = PENDING | {State.FAILED}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Whole:
-    """How the whole stood at one moment."""
+class Stock:
+    """What there was at one moment, without a look at single instances."""
 
     #: In seconds since the epoch.
     at: float
@@ -41,7 +41,17 @@ class Whole:
     room: DiskRoom
     partials: Census
     services: tuple[ServiceFacts, ...]
+    #: The shards that could not be read: nothing of them is in the counts.
+    unreadable: frozenset[int] = frozenset()
+    #: The sums that only grow, of all shards; None where one cannot be read, as they would go back without it.
+    counted: Mapping[counters.Key, float] | None = None
     remotes: tuple[RemoteStanding, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole(Stock):
+    """How the whole stood at one moment."""
+
     problems: tuple[Problem, ...]
     #: None while they are not known.
     rates: Rates | None
@@ -66,21 +76,31 @@ class Surveyor:
 
     def look(self) -> Whole:
         """How the whole stands now."""
-        now = time.time()
-        counts, services = self._shards()
-        totals = _sums(counts)
-        hour = self._history.read()
-        complete = len(counts) == len(services)
-        room = self._room(totals)
-        remotes = remotes_of(services)
+        stock, counts = self._take_stock()
+        now, hour = stock.at, self._history.read()
         problems = in_order(
-            now=now, services=services, reasons=self._examine(self._live.config), remotes=remotes, room=room,
-            stuck=[(self._name(row.standing.instance_key), row.explanation) for row in self._suspects(services)],
-            dead=totals[State.FAILED].tasks)
+            now=now, services=stock.services, reasons=self._examine(self._live.config), remotes=stock.remotes,
+            room=stock.room, dead=stock.counts[State.FAILED].tasks,
+            stuck=[(self._name(row.standing.instance_key), row.explanation) for row in self._suspects(stock.services)])
         return Whole(
+            **vars(stock), problems=tuple(problems), series=series(hour, now),
+            rates=rates_now(hour, _sample(counts, now)) if not stock.unreadable else None)
+
+    def stock(self) -> Stock:
+        """What there is now. Costs less than to look."""
+        return self._take_stock()[0]
+
+    def _take_stock(self) -> tuple[Stock, list[ShardCounts]]:
+        now = time.time()
+        found, services = self._shards()
+        counts = [one for one in found if one is not None]
+        totals = _sums(counts)
+        unreadable = frozenset(shard for shard, one in enumerate(found) if one is None)
+        return Stock(
             at=now, counts=totals, oldest_at=min((one.oldest_at for one in counts if one.oldest_at), default=None),
-            room=room, partials=self._census(), services=services, remotes=remotes, problems=tuple(problems),
-            rates=rates_now(hour, _sample(counts, now)) if complete else None, series=series(hour, now))
+            room=self._room(totals), partials=self._census(), services=services, unreadable=unreadable,
+            counted=None if unreadable else counters.added(one.counters for one in counts),
+            remotes=remotes_of(services)), counts
 
     def record(self) -> None:
         """Write down what has been counted, for the history; where that cannot be done there is a gap."""
@@ -114,9 +134,9 @@ class Surveyor:
         """How these instances stand, at most a second ago."""
         return self._rows.of(instance_keys)
 
-    def _shards(self) -> tuple[list[ShardCounts], tuple[ServiceFacts, ...]]:
-        """What is counted in those that can be read, and how each of them is served."""
-        counts: list[ShardCounts] = []
+    def _shards(self) -> tuple[list[ShardCounts | None], tuple[ServiceFacts, ...]]:
+        """What is counted in each, None where it cannot be read; and how each of them is served."""
+        counts: list[ShardCounts | None] = []
         services: list[ServiceFacts] = []
         for shard in range(self._reader.shards):
             service = read_service(self._layout, shard)
@@ -124,6 +144,7 @@ class Surveyor:
                 counts.append(self._reader.count(shard))
             except Rejected as error:
                 service = _faulty(service, error)
+                counts.append(None)
             services.append(service)
         return counts, tuple(services)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families as read_prom
 from api.metrics.exposition import exposed, wants_openmetrics
 from api.metrics.figures import Figures, instance_values
 from api.metrics.table import INSTANCES, METRICS, PREFIX, series_names
-from api.overview.history import series
 from api.overview.problems import DiskRoom
-from api.overview.surveyor import Whole
+from api.overview.surveyor import Stock
+from daemon.errors import ERRORS
 from daemon.explain import ServiceFacts
 from daemon.model import counters
 from daemon.model.task import State
@@ -30,14 +31,14 @@ TOLD = Activity(at=NOW, pid=7, started_at=NOW, lanes=1, keeps=2, threads=1, sess
 
 def figures() -> Figures:
     """Some values of every metric."""
-    whole = Whole(
+    counted = {counters.UPLOADS: 5.0, counters.attempts("delivered", ""): 4.0, counters.finished(State.DELIVERED): 4.0,
+               counters.webhook_attempts("delivered"): 1.0, **counters.observed(counters.PUSH_SECONDS, [0.001, 1e9])}
+    stock = Stock(
         at=NOW, counts=dict.fromkeys(State, Total(2, 10)), oldest_at=NOW - 5,
         room=DiskRoom(free_bytes=3, total_bytes=9, min_free_bytes=1, spool_bytes=2), partials=Census(number=1, present_bytes=4),
         services=(ServiceFacts(shard=0, worker=7, activity=TOLD), ServiceFacts(shard=1, worker=None)), remotes=REMOTES,
-        problems=(), rates=None, series=series({}, NOW))
-    counted = {counters.UPLOADS: 5.0, counters.attempts("delivered", ""): 4.0, counters.finished(State.DELIVERED): 4.0,
-               counters.webhook_attempts("delivered"): 1.0, **counters.observed(counters.PUSH_SECONDS, [0.001, 1e9])}
-    return Figures(whole=whole, counted=counted, waiting=[("c1", 3)], connections=1, streams=0)
+        counted=counted)
+    return Figures(stock=stock, counted={counters.REPLAYED: 2.0, **counters.observed(counters.ACCEPT_SECONDS, [0.1])}, waiting=[("c1", 3)], connections=1, streams=0)
 
 
 @pytest.mark.parametrize("openmetrics", [False, True])
@@ -56,6 +57,25 @@ def test_both_formats_have_every_metric_of_the_table(openmetrics: bool) -> None:
     assert value[f"{PREFIX}oldest_task_age_seconds",] == 5
     labels = {metric.name: set(metric.labels) for metric in METRICS}
     assert [sample for sample in samples if sample.name in labels and set(sample.labels) != labels[sample.name]] == []
+
+
+def test_what_cannot_be_read_is_told_and_no_counter_goes_back() -> None:
+    """The queue's counters are not there while a shard is missing from their sums; all else is."""
+    some = figures()
+    text = exposed(replace(some, stock=replace(some.stock, counted=None, unreadable=frozenset({1}))), openmetrics=False).decode()
+    shown = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert (shown[f'{PREFIX}shard_readable{{shard="0"}}'], shown[f'{PREFIX}shard_readable{{shard="1"}}']) == ("1.0", "0.0")
+    assert f"{PREFIX}uploads_total" not in shown
+    assert f"{PREFIX}end_to_end_seconds_count" not in shown
+    assert shown[f'{PREFIX}tasks{{state="queued"}}'] == shown[f'{PREFIX}accepted_total{{result="replayed"}}'] == "2.0"
+    assert shown[f"{PREFIX}accept_seconds_count"] == "1.0"
+
+
+def test_refusals_for_our_own_trouble_are_there_from_the_beginning() -> None:
+    """The first one is an increase, too; those that clients cause come when there are some."""
+    text = exposed(figures(), openmetrics=False).decode()
+    assert f'{PREFIX}refusals_total{{code="no_room"}} 0.0' in text
+    assert 'code="bad_path"' not in text
 
 
 def test_instances_are_bounded() -> None:
@@ -88,3 +108,4 @@ def test_what_is_shipped_names_metrics_that_exist(name: str) -> None:
     used = set(re.findall(rf"{PREFIX}\w+", text))
     assert used
     assert used <= set(series_names())
+    assert {code for codes in re.findall(r'[{,]code=~?"([^"]*)"', text) for code in codes.split("|")} <= ERRORS.keys()
