@@ -14,7 +14,6 @@ from typing import Any
 from playwright.sync_api import BrowserContext, sync_playwright
 
 from tests.conftest import CHROMIUM, NO_CHROMIUM
-from tests.support.packages import unpacked
 from tests.support.waiting import eventually
 from tests.system.machine import PATIENCE_S, Machine
 
@@ -79,10 +78,9 @@ class Elsewhere:
             target=f"{HERE}:{PORT}", authority=self.authority, home=self.home)}
         for name, text in files.items():
             (self.home / name).write_text(text)
-        program = unpacked("prometheus", self.home) / "usr/bin/prometheus"
         with (self.home / "prometheus.log").open("w") as log:
             process = subprocess.Popen(
-                self._command(str(program), f"--config.file={self.home}/prometheus.yml", f"--web.listen-address={_PROMETHEUS}",
+                self._command("prometheus", f"--config.file={self.home}/prometheus.yml", f"--web.listen-address={_PROMETHEUS}",
                               f"--storage.tsdb.path={self.home}/metrics"), stdout=log, stderr=log)
             try:
                 eventually(lambda: self.run("curl", "--silent", "--fail", f"http://{_PROMETHEUS}/-/ready").returncode == 0,

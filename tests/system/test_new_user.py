@@ -26,7 +26,8 @@ from tests.system.machine import (
     own_incus,
 )
 
-pytestmark = [pytest.mark.system, pytest.mark.live, pytest.mark.browser, pytest.mark.full, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.live, pytest.mark.browser, pytest.mark.prometheus, pytest.mark.full,
+              pytest.mark.timeout(900)]
 
 UNITS = ("incus-courier-api.service", "incus-courier-worker@0.service", "incus-courier-worker@1.service")
 DROP_IN = "/etc/systemd/system/incus-courier-api.socket.d"
