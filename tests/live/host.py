@@ -1,6 +1,7 @@
 """A real Incus (or LXD) for the tests: fresh containers by its REST API, and their files as this machine sees them."""
 
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -22,6 +23,12 @@ _ANSWER_S = 240.0
 #: How long an instance may refuse to be removed, and how long to wait before it is asked again.
 _REMOVED_S = 60.0
 _ASK_AGAIN_S = 0.1
+#: The location of an instance of an Incus that is in no cluster.
+_NO_CLUSTER = "none"
+#: Where a member of a cluster has its state in the folder of its name.
+_BELOW_MEMBER = Path("var/lib/incus")
+#: What an operation says while it goes on: Pending, Running, Cancelling.
+_RUNNING = frozenset({105, 103, 104})
 #: How much of an instance's log is told when it does not start.
 _LOG_LINES = 10
 
@@ -58,6 +65,11 @@ class Host:
         return root_of(self.socket)
 
     @property
+    def certificate(self) -> Path:
+        """The certificate that it shows over TLS: that of the cluster if it is in one."""
+        return next(file for file in (self.directory / "cluster.crt", self.directory / "server.crt") if file.exists())
+
+    @property
     def ends_sessions(self) -> bool:
         """True when it ends the SFTP sessions to an instance that it stops or deletes; LXD waits for their end."""
         return self._is_incus
@@ -71,17 +83,30 @@ class Host:
     def _is_incus(self) -> bool:
         return bool(self.call("GET", "")["environment"]["server"] == "incus")
 
+    def member(self, location: str) -> "Host":
+        """The member of that name of a cluster that scripts/incus-cluster runs, where each has a folder of its own name."""
+        own = Path(self.socket)
+        folder = own.parents[len(_BELOW_MEMBER.parts) + 1]
+        return self if location == _NO_CLUSTER else Host(str(folder / location / _BELOW_MEMBER / own.name))
+
     def call(self, method: str, path: str, body: object = None) -> Any:
         """Send a request, wait for the operation that it starts if any, and return the metadata."""
         answer = json.loads(self.fetch(method, path, body))
         if answer["type"] == "error":
             raise ApiError(answer["error"], answer["error_code"])
         if answer["type"] == "async":
-            done = self.call("GET", f"{answer['operation'].removeprefix('/1.0')}/wait")
+            done = self._ended(answer["operation"].removeprefix("/1.0"))
             if done["err"]:
                 raise ApiError(done["err"])
             return done
         return answer["metadata"]
+
+    def _ended(self, operation: str) -> Any:
+        """An operation that has ended. That of another member of a cluster may say sooner that it was waited for."""
+        while True:
+            done = self.call("GET", f"{operation}/wait")
+            if done["status_code"] not in _RUNNING:
+                return done
 
     def fetch(self, method: str, path: str, body: object = None) -> bytes:
         """Send a request; return the body of the answer, whatever it is."""
@@ -169,6 +194,11 @@ class Container:
         self.name = name
         self.project = project
 
+    @functools.cached_property
+    def member(self) -> Host:
+        """The member of a cluster that it is on, which stays the same; the one Incus where there is no cluster."""
+        return self.host.member(self.host.call("GET", self._address())["location"])
+
     @property
     def _name_of_all(self) -> str:
         """Its name among the instances of all projects, as Incus names directories."""
@@ -177,12 +207,12 @@ class Container:
     @property
     def rootfs(self) -> Path:
         """Its root directory on this machine. What it mounts inside is not seen here."""
-        return self.host.directory / "storage-pools/default/containers" / self._name_of_all / "rootfs"
+        return self.member.directory / "storage-pools/default/containers" / self._name_of_all / "rootfs"
 
     @property
     def file_server(self) -> Path:
         """The socket of Incus's own file server for it, which is there while a session is open, and some seconds longer."""
-        return self.host.file_servers / self._name_of_all / "forkfile.sock"
+        return self.member.file_servers / self._name_of_all / "forkfile.sock"
 
     @property
     def shift(self) -> int:
