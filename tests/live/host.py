@@ -9,7 +9,7 @@ import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,21 +85,38 @@ class Host:
 
     def member(self, location: str) -> "Host":
         """The member of that name of a cluster that scripts/incus-cluster runs, where each has a folder of its own name."""
+        if location == _NO_CLUSTER:
+            return self
         own = Path(self.socket)
-        folder = own.parents[len(_BELOW_MEMBER.parts) + 1]
-        return self if location == _NO_CLUSTER else Host(str(folder / location / _BELOW_MEMBER / own.name))
+        return Host(str(own.parents[len(_BELOW_MEMBER.parts) + 1] / location / _BELOW_MEMBER / own.name))
 
     def call(self, method: str, path: str, body: object = None) -> Any:
         """Send a request, wait for the operation that it starts if any, and return the metadata."""
-        answer = json.loads(self.fetch(method, path, body))
-        if answer["type"] == "error":
-            raise ApiError(answer["error"], answer["error_code"])
+        answer = self._ask(method, path, body)
         if answer["type"] == "async":
             done = self._ended(answer["operation"].removeprefix("/1.0"))
             if done["err"]:
                 raise ApiError(done["err"])
             return done
         return answer["metadata"]
+
+    def begin(self, method: str, path: str, body: object = None) -> Callable[[], bool]:
+        """Send a request that starts an operation; what is returned tells whether it goes on, and raises when it failed."""
+        operation = self._ask(method, path, body)["operation"].removeprefix("/1.0")
+
+        def goes_on() -> bool:
+            now = self.call("GET", operation)
+            if now["err"]:
+                raise ApiError(now["err"])
+            return now["status_code"] in _RUNNING
+
+        return goes_on
+
+    def _ask(self, method: str, path: str, body: object) -> Any:
+        answer = json.loads(self.fetch(method, path, body))
+        if answer["type"] == "error":
+            raise ApiError(answer["error"], answer["error_code"])
+        return answer
 
     def _ended(self, operation: str) -> Any:
         """An operation that has ended. That of another member of a cluster may say sooner that it was waited for."""
@@ -136,6 +153,16 @@ class Host:
             yield name
         finally:
             self.call("DELETE", f"/storage-pools/default/volumes/custom/{name}")
+
+    @contextlib.contextmanager
+    def pool(self) -> Iterator[str]:
+        """A fresh storage pool in a folder of the server's own, removed afterwards."""
+        name = f"courier-test-{uuid.uuid4().hex[:12]}"
+        self.call("POST", "/storage-pools", {"name": name, "driver": "dir", "config": {}})
+        try:
+            yield name
+        finally:
+            self.call("DELETE", f"/storage-pools/{name}")
 
     @contextlib.contextmanager
     def folder(self) -> Iterator[str]:
@@ -246,6 +273,10 @@ class Container:
     def stop(self, within_s: int = 30) -> None:
         """Stop it at once and wait until it is; raises ApiError when that takes too long."""
         self.set_state("stop", within_s)
+
+    def move(self, pool: str) -> Callable[[], bool]:
+        """Begin to move it to another pool; see Host.begin."""
+        return self.host.begin("POST", self._address(), {"name": self.name, "migration": True, "pool": pool})
 
     def remove(self) -> None:
         """Stop and delete it, if it is still there; raises ApiError when the server keeps refusing.

@@ -20,9 +20,8 @@ from worker.targets.base import Delivery, Receipt, Session
 from worker.targets.directory.target import DirectoryTarget
 from worker.targets.incus.bound_session import BoundSession
 from worker.targets.incus.files_api import FilesApiSession
-from worker.targets.incus.instance import read
 from worker.targets.incus.rest import Rest
-from worker.targets.incus.target import IncusTarget
+from worker.targets.incus.target import IncusTarget, look_at
 
 TIMEOUT_S = PATIENCE_S
 #: Follows the bytes of an upload in its spool file, and must never be delivered.
@@ -126,7 +125,7 @@ def incus_world(way: str, host: Host, container: Container) -> World:
     def by_files_api() -> Session:
         rest = Rest("local", Remote(endpoint=host.socket), TIMEOUT_S)
         return BoundSession(FilesApiSession(rest.files(container.name, "default"), rest.close),
-                            lambda: read(rest.metadata(f"/instances/{container.name}", "default")))
+                            lambda: look_at(rest, destination))
 
     def by_sftp() -> Session:
         return target.open(destination, "push")

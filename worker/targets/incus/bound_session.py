@@ -1,9 +1,10 @@
 """A session that stays true to one very instance: it hides nothing in it, and vouches for what it delivered.
 
 What is written into the root directory of an instance that does not run is hidden as soon as something is mounted over
-it. And a name may belong to another instance by the time that a delivery counts. So the instance is looked at once the
-session is open, and again before anything counts as delivered. The session itself holds what lies between: before Incus
-starts, stops or deletes an instance, it ends the sessions to it or waits for their end.
+it. A name may belong to another instance by the time that a delivery counts. And an instance that does not run may be
+moved, to another pool or member of a cluster, so that what is written after its files were copied is lost. So the
+instance is looked at once the session is open, and again before anything counts as delivered. The session itself holds
+what lies between: before Incus starts, stops or deletes an instance, it ends the sessions to it or waits for their end.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -80,6 +81,8 @@ class BoundSession:
         now = self._look()
         if now.identity != self._instance.identity:
             raise Undelivered("instance_changed", "another instance of that name is there now")
+        if now.place != self._instance.place:
+            raise Undelivered("instance_changed", "the instance was moved")
         if now.running != self._instance.running:
             raise Undelivered("instance_changed", f"the instance is {now.status.lower()} now")
 

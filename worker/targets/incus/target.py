@@ -11,7 +11,7 @@ from daemon.model.upload import Destination
 from worker.targets.base import Feed, Patience, Session
 from worker.targets.incus.bound_session import BoundSession, LinkReader
 from worker.targets.incus.files_api import FilesApiSession
-from worker.targets.incus.instance import Instance, read
+from worker.targets.incus.instance import Instance, is_being_moved, read
 from worker.targets.incus.lifecycle import Lifecycle
 from worker.targets.incus.rest import NoSuchAddress, Rest, Upgraded
 from worker.targets.incus.sftp_session import SftpSession
@@ -90,11 +90,11 @@ class IncusTarget:
         """Nothing to let go of: each session has its own connection."""
 
     def _open(self, rest: Rest, destination: Destination, stopped: str, patience: Patience) -> Session:
-        address = f"/instances/{urllib.parse.quote(destination.instance, safe='')}"
+        address = _address(destination)
 
         def look() -> Instance:
             with self._knowing_whose_fault(patience):
-                return read(rest.metadata(address, destination.project))
+                return look_at(rest, destination)
 
         if stopped == "wait":
             instance = look()
@@ -124,3 +124,18 @@ class IncusTarget:
             if isinstance(error, WireForeign):
                 raise
             raise Undelivered("stalled" if isinstance(error, WireStalled) else "connection_lost", str(error)) from error
+
+
+def look_at(rest: Rest, destination: Destination) -> Instance:
+    """How the instance is now. Raises Undelivered: 'instance_busy' while one that does not run is being moved."""
+    instance = read(rest.metadata(_address(destination), destination.project))
+    if instance.running:
+        return instance
+    if is_being_moved(rest.metadata("/operations?recursion=1", destination.project), destination.instance):
+        raise Undelivered("instance_busy", f"{destination.instance} is being moved or copied")
+    # A move may have ended just before the operations were listed.
+    return read(rest.metadata(_address(destination), destination.project))
+
+
+def _address(destination: Destination) -> str:
+    return f"/instances/{urllib.parse.quote(destination.instance, safe='')}"

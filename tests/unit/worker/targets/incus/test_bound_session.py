@@ -99,7 +99,8 @@ def test_delivery_that_is_refused_leaves_no_part_file_whatever_the_one_before_it
 @pytest.mark.parametrize(("then", "now", "ends"), [
     (RUNNING, RUNNING, ""), (STOPPED, STOPPED, ""), (RUNNING, replace(RUNNING, status="Frozen"), ""),
     (RUNNING, replace(RUNNING, mounts=frozenset()), ""), (RUNNING, replace(RUNNING, identity="2"), "instance_changed"),
-    (RUNNING, STOPPED, "instance_changed"), (STOPPED, RUNNING, "instance_changed")])
+    (RUNNING, STOPPED, "instance_changed"), (STOPPED, RUNNING, "instance_changed"),
+    (STOPPED, replace(STOPPED, place=("m2", "default")), "instance_changed")])
 def test_delivery_counts_as_long_as_it_is_the_instance_and_runs_or_not_as_before(
     then: Instance, now: Instance, ends: str,
 ) -> None:
