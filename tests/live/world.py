@@ -20,6 +20,7 @@ from worker.targets.base import Delivery, Receipt, Session
 from worker.targets.directory.target import DirectoryTarget
 from worker.targets.incus.bound_session import BoundSession
 from worker.targets.incus.files_api import FilesApiSession
+from worker.targets.incus.kernel import Kernels
 from worker.targets.incus.rest import Rest
 from worker.targets.incus.target import IncusTarget, look_at
 
@@ -125,7 +126,7 @@ def incus_world(way: str, host: Host, container: Container) -> World:
     def by_files_api() -> Session:
         rest = Rest("local", Remote(endpoint=host.socket), TIMEOUT_S)
         return BoundSession(FilesApiSession(rest.files(container.name, "default"), rest.close),
-                            lambda: look_at(rest, destination))
+                            lambda: look_at(rest, destination), Kernels())
 
     def by_sftp() -> Session:
         return target.open(destination, "push")

@@ -44,12 +44,6 @@ def is_directory(remote_name: str, config: Config) -> bool:
                   found=find_endpoint() is not None, met_before=met_before) == "directory"
 
 
-def is_local(remote_name: str, config: Config) -> bool:
-    """True if what is delivered to the remote lands on this machine's own filesystems: one sync of it reaches that."""
-    remote = config.remote(remote_name)
-    return remote is not None and (config.target.kind == "directory" or not remote.endpoint.startswith("https://"))
-
-
 def choose(kind: str, *, local: bool, named: bool, found: bool, met_before: bool) -> str:
     """What uploads to a remote are delivered to: "incus" or "directory".
 

@@ -9,9 +9,10 @@ from daemon.config import Remote
 from daemon.errors import Cause, Undelivered
 from daemon.model.upload import Destination
 from worker.targets.base import Feed, Patience, Session
-from worker.targets.incus.bound_session import BoundSession, LinkReader
+from worker.targets.incus.bound_session import BoundSession, Reader
 from worker.targets.incus.files_api import FilesApiSession
 from worker.targets.incus.instance import Instance, is_being_moved, read
+from worker.targets.incus.kernel import Kernels
 from worker.targets.incus.lifecycle import Lifecycle
 from worker.targets.incus.rest import NoSuchAddress, Rest, Upgraded
 from worker.targets.incus.sftp_session import SftpSession
@@ -28,6 +29,7 @@ class IncusTarget:
         """Nothing is connected before the first use. `remote` without an endpoint means this machine's."""
         self._name = name
         self._remote = remote
+        self._kernels = Kernels()
 
     def open(self, destination: Destination, stopped: str, patience: Patience | None = None) -> Session:
         """Open a session to an instance; see worker.targets.base.Target."""
@@ -103,12 +105,12 @@ class IncusTarget:
         with self._knowing_whose_fault(patience):
             carrier = self._connect(rest, address, destination, patience)
         try:
-            return BoundSession(carrier, look)
+            return BoundSession(carrier, look, self._kernels)
         except BaseException:
             carrier.close()
             raise
 
-    def _connect(self, rest: Rest, address: str, destination: Destination, patience: Patience) -> LinkReader:
+    def _connect(self, rest: Rest, address: str, destination: Destination, patience: Patience) -> Reader:
         try:
             connection = rest.upgrade(f"{address}/sftp", {"project": destination.project}, {"Upgrade": "sftp"})
             return self._sftp(connection, patience)

@@ -120,15 +120,6 @@ def test_other_remote_is_never_a_directory_by_itself(no_incus: None) -> None:
     assert isinstance(open_target("far", chosen), IncusTarget)
 
 
-@pytest.mark.parametrize(("remote", "kind", "local"), [
-    ("local", "auto", True), ("near", "auto", True), ("far", "auto", False), ("far", "directory", True),
-    ("gone", "auto", False)])
-def test_files_land_on_this_machine_unless_the_remote_is_elsewhere(remote: str, kind: str, local: bool) -> None:
-    """Then one sync of this machine makes them durable. It is known without connecting to any."""
-    remotes = {"far": {"endpoint": "https://192.0.2.1:8443"}, "near": {"endpoint": "/run/other.socket"}}
-    assert registry.is_local(remote, config(remotes=remotes, target={"kind": kind})) is local
-
-
 def test_unknown_remote_stops_the_start() -> None:
     """A remote that is not configured is a mistake."""
     with pytest.raises(CannotStart) as caught:
