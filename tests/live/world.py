@@ -19,6 +19,7 @@ from tests.support.waiting import PATIENCE_S
 from worker.targets.base import Delivery, Receipt, Session
 from worker.targets.directory.target import DirectoryTarget
 from worker.targets.incus.bound_session import BoundSession
+from worker.targets.incus.endpoints import Endpoints
 from worker.targets.incus.files_api import FilesApiSession
 from worker.targets.incus.kernel import Kernels
 from worker.targets.incus.rest import Rest
@@ -124,7 +125,7 @@ def incus_world(way: str, host: Host, container: Container) -> World:
     destination = Destination("local", "default", container.name, "/")
 
     def by_files_api() -> Session:
-        rest = Rest("local", Remote(endpoint=host.socket), TIMEOUT_S)
+        rest = Rest(Endpoints("local", Remote(endpoint=host.socket)), TIMEOUT_S)
         return BoundSession(FilesApiSession(rest.files(container.name, "default"), rest.close),
                             lambda: look_at(rest, destination), Kernels())
 

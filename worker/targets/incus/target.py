@@ -10,6 +10,7 @@ from daemon.errors import Cause, Undelivered
 from daemon.model.upload import Destination
 from worker.targets.base import Feed, Patience, Session
 from worker.targets.incus.bound_session import BoundSession, Reader
+from worker.targets.incus.endpoints import Endpoints
 from worker.targets.incus.files_api import FilesApiSession
 from worker.targets.incus.instance import Instance, is_being_moved, read
 from worker.targets.incus.kernel import Kernels
@@ -29,12 +30,13 @@ class IncusTarget:
         """Nothing is connected before the first use. `remote` without an endpoint means this machine's."""
         self._name = name
         self._remote = remote
+        self._endpoints = Endpoints(name, remote)
         self._kernels = Kernels()
 
     def open(self, destination: Destination, stopped: str, patience: Patience | None = None) -> Session:
         """Open a session to an instance; see worker.targets.base.Target."""
         patience = patience or Patience()
-        rest = Rest(self._name, self._remote, self._remote.timeout_s, patience)
+        rest = Rest(self._endpoints, self._remote.timeout_s, patience)
         try:
             return self._open(rest, destination, stopped, patience)
         except BaseException:
@@ -73,16 +75,17 @@ class IncusTarget:
         self, on_event: Callable[[str, str, str], None], on_up: Callable[[], None], on_down: Callable[[str], None],
     ) -> Feed:
         """Follow the remote's lifecycle events; see worker.targets.base.Target."""
-        return Lifecycle(self._name, self._remote, on_event, on_up, on_down)
+        return Lifecycle(self._endpoints, on_event, on_up, on_down)
 
     def _ask(self, path: str) -> dict[str, Any]:
         """The metadata below `path`, soon or not at all."""
-        rest = Rest(self._name, self._remote, min(_PROBE_S, self._remote.timeout_s))
+        rest = Rest(self._endpoints, min(_PROBE_S, self._remote.timeout_s))
         try:
             return rest.metadata(path)
         except Undelivered as error:
             if error.kind.cause is Cause.GONE:
                 raise
+            self._endpoints.leave(rest.endpoint)
             code = "incus_refused" if error.kind.cause is Cause.REFUSED else "incus_unreachable"
             raise Undelivered(code, error.detail) from error
         finally:
