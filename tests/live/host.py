@@ -132,12 +132,12 @@ class Host:
             return connection.getresponse().read()
 
     @contextlib.contextmanager
-    def container(self, running: bool = True, project: str = "default",
-                  config: dict[str, str] | None = None) -> Iterator["Container"]:
-        """A fresh container of the tiny image, removed afterwards, also when it does not start."""
+    def container(self, running: bool = True, project: str = "default", config: dict[str, str] | None = None,
+                  location: str = "") -> Iterator["Container"]:
+        """A fresh container of the tiny image, removed afterwards, also when it does not start; on a member of a cluster."""
         container = Container(self, f"courier-test-{uuid.uuid4().hex[:12]}", project)
         try:
-            container.create(config or {})
+            container.create(config or {}, location)
             if running:
                 container.start()
             yield container
@@ -246,9 +246,9 @@ class Container:
         """What this machine adds to the uids and gids inside."""
         return os.lstat(self.rootfs).st_uid
 
-    def create(self, config: dict[str, str]) -> None:
-        """Make it; it does not run yet."""
-        self.host.call("POST", f"/instances?project={self.project}", {
+    def create(self, config: dict[str, str], location: str = "") -> None:
+        """Make it, on a member of a cluster or anywhere; it does not run yet."""
+        self.host.call("POST", f"/instances?project={self.project}&target={location}", {
             "name": self.name, "type": "container", "source": {"type": "image", "alias": IMAGE},
             "profiles": ["default"], "config": config})
 

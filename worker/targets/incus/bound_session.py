@@ -45,6 +45,16 @@ class BoundSession:
         self.left_part = False
 
     @property
+    def runs(self) -> bool:
+        """True when it is a session into the running instance, which ends with that."""
+        return self._seen.running
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The member of a cluster and the pool that the instance was on when it was looked at."""
+        return self._instance.place
+
+    @property
     def broken(self) -> bool:
         """True when the connection can no longer be used."""
         return self._inner.broken

@@ -101,17 +101,30 @@ class IncusTarget:
             with self._knowing_whose_fault(patience):
                 return look_at(rest, destination)
 
+        def bind() -> BoundSession:
+            with self._knowing_whose_fault(patience):
+                carrier = self._connect(rest, address, destination, patience)
+            try:
+                return BoundSession(carrier, look, self._kernels)
+            except BaseException:
+                carrier.close()
+                raise
+
         if stopped == "wait":
             instance = look()
             if not instance.running:
                 raise Undelivered("instance_stopped", f"{destination.instance} is {instance.status.lower()}")
-        with self._knowing_whose_fault(patience):
-            carrier = self._connect(rest, address, destination, patience)
-        try:
-            return BoundSession(carrier, look, self._kernels)
-        except BaseException:
-            carrier.close()
-            raise
+        session = bind()
+        if session.runs:
+            return session
+        # One that does not run may have been moved after it was opened and before it was looked at: then it is opened
+        # in what was left behind, which nobody ends. Once it is known where it is, it is opened again.
+        session.close()
+        again = bind()
+        if again.place == session.place:
+            return again
+        again.close()
+        raise Undelivered("instance_changed", "the instance is being moved")
 
     def _connect(self, rest: Rest, address: str, destination: Destination, patience: Patience) -> Reader:
         try:
