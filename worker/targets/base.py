@@ -235,6 +235,12 @@ class Target(Protocol):
         Takes at most a few seconds. Raises what `probe` raises, too.
         """
 
+    def instances(self) -> frozenset[str] | None:
+        """The names of the instances in all its projects that this service may see; None where every name is one.
+
+        Takes at most a few seconds. Raises what `probe` raises.
+        """
+
     def follow(
         self, on_event: Callable[[str, str, str], None], on_up: Callable[[], None], on_down: Callable[[str], None],
     ) -> Feed | None:

@@ -32,7 +32,8 @@ class Endpoints:
         """
         endpoints = self.remote.endpoints or tuple(filter(None, (find_endpoint(),)))
         if not endpoints:
-            raise Undelivered("incus_unreachable", f"{self.name}: there is no socket of Incus on this machine")
+            raise Undelivered("incus_unreachable", f"{self.name}: incus.endpoint is empty, and there is no socket at"
+                                                   f" {', '.join(SOCKETS)}")
         failures = []
         for _ in endpoints:
             endpoint = endpoints[self._in_use % len(endpoints)]

@@ -93,14 +93,23 @@ class Rest:
 
     def metadata(self, path: str, project: str | None = None) -> dict[str, Any]:
         """GET `path` below /1.0 and return its metadata."""
-        answer = self.send("GET", path, {"project": project} if project else {})
+        metadata = self._get(path, {"project": project} if project else {})
+        return metadata if isinstance(metadata, dict) else {}
+
+    def addresses(self, path: str) -> list[str]:
+        """GET `path` below /1.0 for all projects, and return the addresses of what is there."""
+        found = self._get(path, {"all-projects": "true"})
+        return [address for address in found if isinstance(address, str)] if isinstance(found, list) else []
+
+    def _get(self, path: str, params: dict[str, str]) -> object:
+        answer = self.send("GET", path, params)
         if answer.status_code != requests.codes.ok:
             raise _refusal(answer)
         try:
-            metadata = answer.json()["metadata"]
+            metadata: object = answer.json()["metadata"]
         except (requests.RequestException, KeyError, TypeError) as error:
             raise Undelivered("incus_error", f"{self._name}: not an answer of Incus: {error}") from error
-        return metadata if isinstance(metadata, dict) else {}
+        return metadata
 
     def upgrade(self, path: str, params: dict[str, str], headers: dict[str, str]) -> Upgraded:
         """GET `path` with `headers` that ask for another protocol; return the connection, which outlives this.

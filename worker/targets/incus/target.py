@@ -71,6 +71,13 @@ class IncusTarget:
                 raise Undelivered("project_not_found", f"{self._name}: there is no project {project}") from error
             raise
 
+    def instances(self) -> frozenset[str]:
+        """The names of all its instances; see worker.targets.base.Target."""
+        with self._soon() as rest:
+            found = rest.addresses("/instances")
+        return frozenset(urllib.parse.unquote(urllib.parse.urlsplit(address).path.rpartition("/")[2])
+                         for address in found)
+
     def follow(
         self, on_event: Callable[[str, str, str], None], on_up: Callable[[], None], on_down: Callable[[str], None],
     ) -> Feed:
@@ -79,9 +86,15 @@ class IncusTarget:
 
     def _ask(self, path: str) -> dict[str, Any]:
         """The metadata below `path`, soon or not at all."""
+        with self._soon() as rest:
+            return rest.metadata(path)
+
+    @contextmanager
+    def _soon(self) -> Iterator[Rest]:
+        """Its API, which answers soon or not at all."""
         rest = Rest(self._endpoints, min(_PROBE_S, self._remote.timeout_s))
         try:
-            return rest.metadata(path)
+            yield rest
         except Undelivered as error:
             if error.kind.cause is Cause.GONE:
                 raise

@@ -81,6 +81,9 @@ class Counted:
     def find_project(self, project: str) -> None:
         """Have every project."""
 
+    def instances(self) -> None:
+        """Every name is one."""
+
     def follow(self, *_: object) -> None:
         """Have no events."""
 
