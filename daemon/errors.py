@@ -307,6 +307,8 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
           scope=Scope.REMOTE, cause=Cause.REFUSED),
     _wait("agent_down", "The virtual machine's agent is not running.",
           "Start the machine or its agent; the tasks go on by themselves.", scope=Scope.INSTANCE),
+    _wait("member_unreachable", "The cluster's member that has the instance does not answer.",
+          "Start that member, or move the instance to another; the tasks go on by themselves.", scope=Scope.INSTANCE),
     _wait("instance_stopped", "The instance is stopped.",
           "Start it; delivery.stopped = \"push\" does not wait.", scope=Scope.INSTANCE),
     _wait("hidden_when_stopped", "The instance is stopped, and something will be mounted over this path when it starts.",
@@ -326,7 +328,7 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     # of that, just when the next operation of a script may begin, which then waits until nobody uses the instance.
     _retry("connection_lost", "The connection to the instance was lost.",
            "Nothing to do.", scope=Scope.INSTANCE, cause=Cause.LOST, ask_remote=True, retry_after_s=2),
-    _retry("instance_changed", "While it was pushed, the instance was replaced by another of its name, started or stopped.",
+    _retry("instance_changed", "While it was pushed, the instance was replaced by another of its name, moved, started or stopped.",
            "Nothing to do: it is pushed again."),
     _retry("instance_busy", "The instance is busy with another operation.", "Nothing to do.", scope=Scope.INSTANCE),
     # Incus's file server of an instance ends 15 s after its last session, and its socket's name is removed then, even if

@@ -134,7 +134,7 @@ def _check_installed(layout: Layout, config: Config) -> Iterator[CheckResult]:
                check_machine.WORKER: [path for remote in (config.incus, *config.remotes.values())
                                       for path in (remote.client_cert, remote.client_key, remote.server_cert)]},
         far=[name for name, remote in {LOCAL: config.incus, **config.remotes}.items()
-             if remote.endpoint.startswith("https://")])
+             if any(endpoint.startswith("https://") for endpoint in remote.endpoints)])
     yield from _check_groups(units, config)
     wanted = machine_facts.installed_owners()
     if wanted and str(layout.directory) == wanted[0].path:
@@ -148,8 +148,9 @@ def _check_installed(layout: Layout, config: Config) -> Iterator[CheckResult]:
 def _check_groups(units: Sequence[check_machine.Unit], config: Config) -> Iterator[CheckResult]:
     worker = [group for unit in units if unit.name.startswith(check_machine.WORKER)
               for group in unit.shown.get("SupplementaryGroups", "").split()]
-    incus = machine_facts.socket_group([config.incus.endpoint] if config.incus.endpoint else _INCUS_SOCKETS)
-    if incus is not None and config.target.kind != "directory" and not config.incus.endpoint.startswith("https://"):
+    sockets = [endpoint for endpoint in config.incus.endpoints or _INCUS_SOCKETS if not endpoint.startswith("https://")]
+    incus = machine_facts.socket_group(sockets)
+    if incus is not None and config.target.kind != "directory":
         yield check_machine.group(_WORKER_USER, incus, [*machine_facts.groups_of(_WORKER_USER), *worker],
                                   "The worker may not use Incus's socket, so nothing is delivered.")
     yield check_machine.group(_API_USER, _STATE_GROUP, machine_facts.groups_of(_API_USER),

@@ -115,6 +115,8 @@ class Receipt:
     mode: int | None = None
     uid: int | None = None
     gid: int | None = None
+    #: True unless it is certain that the file is on this machine, so that one sync of this machine has it on the disk.
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
