@@ -114,6 +114,8 @@ class Worker:
         self._claimed = 0
         self._rest_s = 0.0
         self._releasing: set[str] = set()
+        #: Instances and remotes whose machine may have lost what it had not written to its disk.
+        self._doubtful: set[str] = set()
         #: Signals that came and were not heeded yet: one that fails takes no other with it.
         self._signals: deque[int] = deque()
         #: Messages that were taken from the inbox, and that a failed turn left unread.
@@ -209,6 +211,7 @@ class Worker:
         parts.upkeep.unspooling |= finished > 0
         more = parts.commands.work()
         parts.upkeep.unspooling |= more
+        self._recheck()
         more |= self._release()
         now = time.time()
         due_at = parts.queue.next_due_at()
@@ -264,11 +267,22 @@ class Worker:
         self._parts.lanes.health.try_again([message.instance_key])
         self._parts.sweeping.look_again(message.instance_key)
         self._releasing.add(message.instance_key)
+        if message.started:
+            self._doubtful.add(message.instance_key)
 
     def _remote_connected(self, message: RemoteConnected) -> None:
         """What happened to the remote's instances before is not known: those that were down are looked at again."""
         self._remote_up(message.remote)
         self._parts.lanes.health.try_remote_again(message.remote)
+        self._doubtful.add(f"{message.remote}/")
+
+    def _recheck(self) -> None:
+        """Have compared again what was delivered to where there may have been a crash."""
+        for where in list(self._doubtful):
+            tasks = self._parts.queue.recheck_unsynced(where)
+            self._doubtful.discard(where)
+            if tasks:
+                log("queue.rechecked", shard=self._parts.queue.shard, tasks=tasks)
 
     def _release(self) -> bool:
         """Queue again a slice of what was deferred for instances that changed; return True if there is more."""

@@ -122,7 +122,7 @@ EVENTS: Final[dict[str, LogEvent]] = _table(
     ("spool.cleared", "debug", "Spooled bytes were removed after their delivery was on the disk"),
     ("queue.cleared", "debug", "Finished tasks were cleared"),
     ("queue.resumed", "info", "Tasks that were being pushed when a worker died are queued again"),
-    ("queue.rechecked", "info", "Deliveries from before a crash of the machine are checked again"),
+    ("queue.rechecked", "info", "Deliveries from before a crash of the machine, or of another one, are checked again"),
     ("queue.replaced", "warning", "A shard's database was replaced; the row was put again"),
     ("queue.set_aside", "error", "A shard's database was damaged and set aside; it is rebuilt from the spool"),
     ("queue.rebuilt", "warning", "A shard's queue was compared with the spool before its worker began"),

@@ -373,8 +373,8 @@ class Remember(Protocol):
 class Maintain(Alter, Remember, Protocol):
     """Tidying up, in small steps."""
 
-    def unspoolable(self, limit: int) -> list[Task]:
-        """Finished tasks whose bytes are still in the spool, oldest first."""
+    def unspoolable(self, limit: int, after_order: int = 0) -> list[Task]:
+        """Finished tasks whose bytes are still in the spool, those accepted first first, from behind an order on."""
 
     def unspool(self, orders: Iterable[int]) -> None:
         """Record that the bytes of tasks are gone. Need not be durable: removing them twice does no harm."""
@@ -474,10 +474,12 @@ class Resume(Clocks, Remember, Protocol):
         Once for each restart, whoever does it first, also by putting uploads.
         """
 
-    def recheck_unsynced(self) -> int:
+    def recheck_unsynced(self, elsewhere: str | None = None) -> int:
         """Queue again, to be compared, what was delivered before a crash of the machine with its bytes still there.
 
-        A delivery that a newer upload to its path has followed stays as it is. Returns how many were queued.
+        With `elsewhere`, the key of an instance or a remote with its slash ("eu/"), after what may have been a crash
+        there: of deliveries to it only those that may be on another machine (`Attempt.elsewhere`). A delivery that a
+        newer upload to its path has followed stays as it is. Returns how many were queued.
         """
 
 

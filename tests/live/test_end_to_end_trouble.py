@@ -427,6 +427,27 @@ def test_upload_to_a_path_on_a_device_waits_for_the_start_of_its_instance_and_ke
         service.wait_quiet()
 
 
+def test_file_that_another_machine_lost_before_it_was_on_its_disk_is_pushed_again(
+    service: Service, incus: Host, proxy_path: Path,
+) -> None:
+    """An instance that sees other counters than this machine's is elsewhere; it starts anew when its machine does."""
+    service.settings["delivery"] = {"keep_s": 3600}
+    service.write_config()
+    elsewhere = {"raw.lxc": "lxc.mount.entry = /dev/null proc/vmstat none bind 0 0"}
+    with incus_at(proxy_path, incus), incus.container(config=elsewhere) as container:
+        service.start()
+        kept, lost = upload(service, container, "kept"), upload(service, container, "lost")
+        eventually(lambda: {attempts(service, task)[0] for task in (kept, lost)} == {"delivered"})
+        (container.rootfs / "root/lost").unlink()
+        container.stop()
+        container.start()
+        eventually(lambda: found(container, "lost") == digest(hash("lost"), 1000))
+        eventually(lambda: {attempts(service, task)[0] for task in (kept, lost)} == {"delivered"})
+        assert found(container, "kept") == digest(hash("kept"), 1000)
+        again = {event["path"]: event.get("unchanged", False) for event in service.events("push.delivered")}
+        assert again == {"/root/kept": True, "/root/lost": False}
+
+
 def test_upload_arrives_in_the_new_instance_when_the_old_was_deleted_before_the_delivery_counted(
     service: Service, incus: Host, proxy_path: Path,
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from worker.targets.base import Feed, Target
 
 _RESUMED: Final = "instance-resumed"
+_STARTED: Final = frozenset({"instance-started", "instance-restarted"})
 #: After these an instance can be written to that perhaps could not before.
 _OPENING: Final = frozenset({
     "instance-started", "instance-ready", "instance-created", "instance-agent-started", _RESUMED,
@@ -21,6 +22,8 @@ class InstanceChanged:
     instance_key: str
     #: It was only paused. Incus does that for each snapshot, too.
     resumed: bool = False
+    #: It began to run, perhaps because its machine did.
+    started: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ def feed(remote: str, target: Target, report: Callable[[Any], None]) -> Feed | N
 
     def on_event(project: str, instance: str, action: str) -> None:
         if action in _OPENING:
-            report(InstanceChanged(f"{remote}/{project}/{instance}", resumed=action == _RESUMED))
+            report(InstanceChanged(f"{remote}/{project}/{instance}", resumed=action == _RESUMED,
+                                   started=action in _STARTED))
 
     return target.follow(on_event, lambda: report(RemoteConnected(remote)), lambda _reason: None)

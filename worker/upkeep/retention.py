@@ -9,6 +9,7 @@ from daemon.config import Config
 from daemon.errors import ERRORS, Action, QueueFault
 from daemon.log import log
 from daemon.model.task import State
+from daemon.model.upload import Destination
 from daemon.recovery.downtime import note_alive
 from daemon.spool import Mark, SetMark
 from daemon.state.reserve import Reserve
@@ -65,6 +66,9 @@ class Upkeep:
         self._barrier_at = 0.0
         self._clear_at = 0.0
         self._checkpoint_at = time.monotonic() + _CHECKPOINT_EVERY_S
+        #: Of the finished tasks with bytes those up to here were looked at, and of these paths they are kept.
+        self._looked_until = 0
+        self._kept: set[Destination] = set()
         #: True while finished tasks may still have bytes in the spool.
         self.unspooling = True
 
@@ -116,13 +120,23 @@ class Upkeep:
             log("worker.waiting", code=error.code, detail=error.detail)
 
     def _begin_barrier(self) -> None:
-        found = self._queue.unspoolable(_BARRIER_BATCH)
-        tasks = ready_to_go(found, now=time.time(), keep_s=self._config.delivery.keep_s)
-        self.unspooling = bool(found)
+        found = self._queue.unspoolable(_BARRIER_BATCH, self._looked_until)
+        keep_s = self._config.delivery.keep_s
+        tasks = ready_to_go(found, self._kept, now=time.time(), keep_s=keep_s, is_away=self._is_away)
+        if len(found) == _BARRIER_BATCH:
+            # However many are kept, those behind them go.
+            self._looked_until = found[-1].order
+        else:
+            self.unspooling = bool(self._kept or tasks)
+            self._looked_until, self._kept = 0, set()
         if tasks:
             self._barrier.pass_through(tasks)
-        elif found:
+        elif not self._looked_until:
             self._barrier_at += _KEPT_EVERY_S
+
+    def _is_away(self, destination: Destination) -> bool:
+        return (not self._remotes.answers(destination.remote)
+                or self._lanes.health.find(destination.instance_key) is not None)
 
     def unspooled(self, message: Unspooled) -> None:
         """Write down that a batch of bytes is gone. Raises QueueFault."""

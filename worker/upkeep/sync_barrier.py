@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from daemon import failpoints
 from daemon.model.task import State, Task
+from daemon.model.upload import Destination
 from daemon.process.thread_pools import begin_pool
 from daemon.spool import Remove
 
@@ -22,9 +23,23 @@ class Unspooled:
     reason: str | None = None
 
 
-def ready_to_go(tasks: Iterable[Task], *, now: float, keep_s: float) -> list[Task]:
-    """The finished tasks whose bytes may go after a sync: all but fresh deliveries to a machine elsewhere."""
-    return [task for task in tasks if not _is_elsewhere(task) or now - task.updated_at >= keep_s]
+def ready_to_go(
+    tasks: Iterable[Task], kept: set[Destination], *, now: float, keep_s: float, is_away: Callable[[Destination], bool],
+) -> list[Task]:
+    """The finished tasks, oldest first, whose bytes may go after a sync: all but those that may yet be wanted.
+
+    Deliveries elsewhere are, as long as they are fresh, or their instance is away: they are compared when it is back.
+    And so are newer ones of the same path: a rebuild must not find an older upload without the newer. `kept` has the
+    paths of those before, and gets those of these.
+    """
+    ready = []
+    for task in tasks:
+        fresh = _is_elsewhere(task) and (now - task.updated_at < keep_s or is_away(task.destination))
+        if fresh or task.destination in kept:
+            kept.add(task.destination)
+        else:
+            ready.append(task)
+    return ready
 
 
 def _is_elsewhere(task: Task) -> bool:

@@ -10,6 +10,7 @@ from daemon.model.task import State, Task
 from daemon.task_queue.sqlite.base import COLUMNS, QueueBase, decode_all, decode_or_none
 from daemon.task_queue.sqlite.connect import BUSY_TIMEOUT_S
 from daemon.task_queue.sqlite.counters import count
+from daemon.task_queue.sqlite.history import LAST_ELSEWHERE
 from daemon.task_queue.sqlite.schema import TABLE
 from daemon.task_queue.values import BULK_BYTES
 
@@ -85,17 +86,22 @@ class QueueUpkeep(QueueBase):
 
     # --- what is finished --------------------------------------------------------------------------------
 
-    def recheck_unsynced(self) -> int:
-        """Queue again, to be compared, what was delivered before a crash of the machine with its bytes still there.
+    def recheck_unsynced(self, elsewhere: str | None = None) -> int:
+        """Queue again, to be compared, what was delivered before a crash with its bytes still there.
 
-        A delivery that a newer upload to its path has followed stays as it is. Returns how many were queued.
+        With `elsewhere` only what may be on another machine, in that instance or remote.
         """
+        which, wanted = "", tuple[str, ...]()
+        if elsewhere is not None:
+            which = f" AND {LAST_ELSEWHERE} AND substr(mine.instance, 1, length(?1)) = ?1" + (
+                "" if elsewhere.endswith("/") else " AND mine.instance = ?1")
+            wanted = (elsewhere,)
         with self.write(self.durable, "queue.settle") as connection:
             return int(connection.execute(
                 f"UPDATE {TABLE} AS mine INDEXED BY tasks_unspool SET status = 1, recheck = 1"
                 " WHERE spooled = 1 AND status IN (5, 6, 7) AND status = 5 AND NOT EXISTS ("
                 f" SELECT 1 FROM {TABLE} AS newer"
-                " WHERE newer.target = mine.target AND newer.open IN (0, 1) AND newer._id > mine._id)"
+                f" WHERE newer.target = mine.target AND newer.open IN (0, 1) AND newer._id > mine._id){which}", wanted
             ).rowcount)
 
     def unspoolable(self, limit: int, after_order: int = 0) -> list[Task]:

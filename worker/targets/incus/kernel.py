@@ -29,25 +29,32 @@ class Kernels:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[tuple[str, tuple[str, str]], bool] = {}
+        #: Members of a cluster (without one, the one Incus) that run containers on this kernel.
+        self._ours: set[str] = set()
 
     def is_ours(self, instance: Instance, read: Callable[[str], bytes | None]) -> bool:
         """True when it is certain that the instance runs on this kernel; `read` reads a file in it, None if it cannot.
 
-        Nothing is certain of one that does not run. Raises what `read` raises.
+        Of one that does not run it is, where a container ran in the same place. Raises what `read` raises.
         """
-        if not instance.running:
-            return False
-        # As long as it is the same instance in the same place, it has the same kernel.
-        key = (instance.identity, instance.place)
+        member, _ = instance.place
         with self._lock:
-            known = self._known.get(key)
+            # As long as it is the same instance in the same place, it has the same kernel.
+            known = self._known.get((instance.identity, instance.place)) if instance.running else (
+                instance.is_container and member in self._ours)
         if known is None:
             known = _is_ours(read)
-            with self._lock:
-                self._known[key] = known
-                if len(self._known) > _REMEMBERED:
-                    del self._known[next(iter(self._known))]
+            self._remember(instance, known)
         return known
+
+    def _remember(self, instance: Instance, ours: bool) -> None:
+        member, _ = instance.place
+        with self._lock:
+            self._known[instance.identity, instance.place] = ours
+            if len(self._known) > _REMEMBERED:
+                del self._known[next(iter(self._known))]
+            if ours:
+                self._ours.add(member)
 
 
 def _is_ours(read: Callable[[str], bytes | None]) -> bool:

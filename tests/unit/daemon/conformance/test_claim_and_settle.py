@@ -2,7 +2,8 @@
 
 import pytest
 
-from daemon.model.task import State
+from daemon.model.task import Attempt, State
+from daemon.model.upload import Upload
 from daemon.task_queue import BULK_BYTES, Change, Settlement, TaskQueue
 from tests.support.depot import an_upload
 from tests.unit.daemon.conformance.doors import (
@@ -213,6 +214,26 @@ def test_task_that_a_dead_worker_pushed_makes_way_for_a_newer_one(queue: TaskQue
     accept(queue, an_upload("/f"))
     queue.resume(supersede=supersede)
     assert state_of(queue, older) is (State.SUPERSEDED if supersede else State.QUEUED)
+
+
+def test_delivery_elsewhere_is_looked_at_again_after_a_crash_there(queue: TaskQueue) -> None:
+    """Of that instance, or that remote, and no other; what is on this machine stays as it is."""
+    def deliver(path: str, where: str, *, elsewhere: bool) -> Upload:
+        remote, instance = where.split(":")
+        upload = bring(queue, an_upload(path, remote=remote, instance=instance), State.PUSHING)
+        queue.settle([Settlement(order=task_of(queue, upload).order, state=State.DELIVERED, attempts=1,
+                                 attempt=Attempt(at=99.0, duration_s=0.1, elsewhere=elsewhere))])
+        return upload
+
+    here, far = deliver("/here", "local:c1", elsewhere=False), deliver("/far", "local:c1", elsewhere=True)
+    other, eu = deliver("/other", "local:c11", elsewhere=True), deliver("/eu", "eu:c1", elsewhere=True)
+    assert queue.recheck_unsynced("local/default/c1") == 1
+    assert (state_of(queue, far), task_of(queue, far).recheck) == (State.QUEUED, True)
+    assert {state_of(queue, each) for each in (here, other, eu)} == {State.DELIVERED}
+    assert queue.recheck_unsynced("local/") == 1
+    assert queue.recheck_unsynced("e/") == 0
+    assert queue.recheck_unsynced("eu/") == 1
+    assert {state_of(queue, each) for each in (other, eu)} == {State.QUEUED}
 
 
 def test_delivery_that_may_not_have_reached_the_disk_is_looked_at_again(queue: TaskQueue) -> None:

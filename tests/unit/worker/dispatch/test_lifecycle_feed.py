@@ -22,12 +22,13 @@ class Telling:
 
 
 @pytest.mark.parametrize(("action", "reported"), [
-    ("instance-started", [InstanceChanged("local/default/c1")]),
+    ("instance-started", [InstanceChanged("local/default/c1", started=True)]),
+    ("instance-ready", [InstanceChanged("local/default/c1")]),
     ("instance-resumed", [InstanceChanged("local/default/c1", resumed=True)]),
     ("instance-deleted", []),
 ])
 def test_instance_that_can_be_written_to_again_is_reported(action: str, reported: list[InstanceChanged]) -> None:
-    """One that was only paused says so: a snapshot does that to an instance, too."""
+    """One that was only paused says so, as a snapshot does that, too; and one that started, perhaps after a crash."""
     told: list[Any] = []
     feed("local", cast(Target, Telling(action)), told.append)
     assert told == reported

@@ -98,7 +98,39 @@ def a_task(state: State, *elsewhere: bool, finished_s_ago: float = 0.0) -> Task:
 ])
 def test_bytes_go_after_a_sync_but_for_fresh_deliveries_to_other_machines(task: Task, goes: bool) -> None:
     """One sync of this machine does not reach another one's disk; there the bytes are kept for a while."""
-    assert bool(ready_to_go([task], now=NOW, keep_s=60)) is goes
+    assert bool(ready_to_go([task], set(), now=NOW, keep_s=60, is_away=lambda _: False)) is goes
+
+
+def test_bytes_of_a_delivery_elsewhere_stay_while_that_is_away() -> None:
+    """It is compared when it is back; what is on this machine goes whatever is away."""
+    old, here = a_task(State.DELIVERED, True, finished_s_ago=900), a_task(State.DELIVERED, False)
+    assert ready_to_go([old], set(), now=NOW, keep_s=60, is_away=lambda _: True) == []
+    assert ready_to_go([here], set(), now=NOW, keep_s=60, is_away=lambda _: True) == [here]
+
+
+def test_bytes_of_a_path_stay_as_long_as_older_ones_of_it_do() -> None:
+    """A rebuild must not find an older upload without the newer; that holds from one batch to the next, too."""
+    fresh, here = a_task(State.DELIVERED, True), a_task(State.DELIVERED, False)
+    kept: set[Destination] = set()
+    assert ready_to_go([fresh, here], kept, now=NOW, keep_s=60, is_away=lambda _: False) == []
+    assert ready_to_go([here], kept, now=NOW, keep_s=60, is_away=lambda _: False) == []
+
+
+def test_bytes_go_however_many_before_them_are_kept(
+        depot: Depot, yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is elsewhere, and may be so for long, holds up nothing that is here."""
+    monkeypatch.setattr(retention, "_BARRIER_BATCH", 2)
+    monkeypatch.setattr(retention, "_BARRIER_EVERY_S", 0.0)
+    for number in range(5):
+        depot.settle(depot.accept(f"/{number}"), State.DELIVERED,
+                     attempt=Attempt(at=time.time(), duration_s=0.1, elsewhere=number < 4))
+
+    def are_kept(number: int) -> bool:
+        yard.turn()
+        return len(depot.queue.unspoolable(9)) == number
+
+    eventually(lambda: are_kept(4))
+    assert yard.upkeep.unspooling
 
 
 def test_bytes_of_finished_tasks_go_and_their_rows_say_so(depot: Depot, yard: Yard) -> None:

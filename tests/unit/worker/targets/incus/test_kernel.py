@@ -58,9 +58,14 @@ def test_running_instance_is_here_when_it_sees_this_machines_counters() -> None:
     assert not Kernels().is_ours(RUNNING, lambda _path: None)
 
 
-def test_nothing_is_certain_of_an_instance_that_does_not_run() -> None:
-    """What is in its root directory is a file like any other."""
-    assert not Kernels().is_ours(STOPPED, of_this_machine)
+def test_nothing_is_certain_of_an_instance_that_does_not_run_unless_another_ran_in_its_place() -> None:
+    """What is in its root directory is a file like any other; a virtual machine has a kernel of its own anyway."""
+    kernels = Kernels()
+    assert not kernels.is_ours(STOPPED, of_this_machine)
+    assert kernels.is_ours(replace(RUNNING, identity="2"), of_this_machine)
+    assert kernels.is_ours(STOPPED, of_another)
+    assert not kernels.is_ours(replace(STOPPED, is_container=False), of_this_machine)
+    assert not kernels.is_ours(replace(STOPPED, place=("m2", "default")), of_this_machine)
 
 
 def test_instance_is_asked_once_for_each_place_that_it_runs_in() -> None:
