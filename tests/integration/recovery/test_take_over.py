@@ -6,7 +6,6 @@ from pathlib import Path
 from daemon.state.layout import Layout
 from daemon.state.tenure import Host, Tenure, read_token
 from tests.support.command import incus_courier
-from tests.support.processes import Forked
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
@@ -16,12 +15,6 @@ def be_there(layout: Layout, host: Host) -> None:
     there = Tenure(layout, host)
     there.take(take_over=True)
     there.close()
-
-
-def begin_with_take_over(service: Service) -> None:
-    """Start a worker that is told to take the state over."""
-    service.processes["worker-0"] = Forked(
-        ["worker", "--shard", "0", "--take-over", "--config", str(service.config)], {}, service.log)
 
 
 def test_service_waits_for_the_other_host_unless_it_takes_the_state_over(tmp_path: Path) -> None:
@@ -38,7 +31,7 @@ def test_service_waits_for_the_other_host_unless_it_takes_the_state_over(tmp_pat
         api = service.begin("api")
         eventually(lambda: [event for event in service.events("api.waiting") if "node-2" in event["detail"]])
         assert api.status() is None
-        begin_with_take_over(service)
+        service.begin("worker-0", "", "--take-over")
         service.wait_ready()
         assert service.client.put("c1", "/a", b"hello") is not None
         service.wait_quiet()
@@ -63,6 +56,6 @@ def test_worker_ends_when_another_host_has_its_state(tmp_path: Path) -> None:
         assert service.delivered("c1", "/a") is None
         assert not service.mistakes()
         assert "node-2 has it" in service.log.read_text()
-        begin_with_take_over(service)
+        service.begin("worker-0", "", "--take-over")
         service.wait_quiet()
         assert service.delivered("c1", "/a") == b"hello"
