@@ -48,10 +48,12 @@ FENCE_STEPS: Final = ("fence.check",)
 
 #: The step of an API that keeps the figures of the last hour.
 HISTORY_STEPS: Final = ("history.write",)
+#: The step of an API process that keeps what it counts.
+COUNTING_STEPS: Final = ("counted.write",)
 
 _ALL_STEPS: Final = frozenset({
     *STEPS, *UPGRADE_STEPS, *PARTIAL_STEPS, *OUTBOX_STEPS, *TOKEN_STEPS, *DELEGATION_STEPS, *SELECTION_STEPS,
-    *HISTORY_STEPS, *FENCE_STEPS})
+    *HISTORY_STEPS, *COUNTING_STEPS, *FENCE_STEPS})
 
 
 @dataclass

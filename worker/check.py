@@ -4,14 +4,15 @@ import argparse
 
 from daemon import config as configuration
 from daemon.config import LOCAL
-from daemon.errors import CourierError
+from daemon.errors import CourierError, Undelivered
 from daemon.process.exit_status import EXIT_OK, end_with
 from daemon.process.output import say_json
+from worker.targets.base import Target
 from worker.targets.registry import describe, open_target
 
 
 def main() -> int:
-    """Probe every remote; print [what, ok, detail, hint] for each."""
+    """Probe every remote; print [what, ok, detail, hint, names of instances or null] for each."""
     parser = argparse.ArgumentParser(prog="python -m worker.check", description=__doc__)
     parser.add_argument("--config", help="the configuration file")
     try:
@@ -24,7 +25,10 @@ def main() -> int:
 
 
 def probe(remote: str, config: configuration.Config) -> list[object]:
-    """Ask one remote for a sign of life, and for its default project: [what, ok, detail, hint]."""
+    """Ask one remote for a sign of life, its default project, and its instances; what `main` prints of it.
+
+    The names are null where none are known, or every name is one.
+    """
     what = f"remote {remote}"
     known = config.remote(remote)
     try:
@@ -33,12 +37,22 @@ def probe(remote: str, config: configuration.Config) -> list[object]:
         target.probe()
         if known is not None:
             target.find_project(known.project)
+        names = _names(target)
         target.close()
     except CourierError as error:
-        return [what, False, error.detail, error.kind.hint]
+        return [what, False, error.detail, error.kind.hint, None]
     except PermissionError as error:
-        return [what, False, f"{error.filename}: {error.strerror}", "Run it as root or as the service's user."]
-    return [what, True, f"{chosen['target']} at {chosen['endpoint']}", ""]
+        return [what, False, f"{error.filename}: {error.strerror}", "Run it as root or as the service's user.", None]
+    return [what, True, f"{chosen['target']} at {chosen['endpoint']}", "", names]
+
+
+def _names(target: Target) -> list[str] | None:
+    try:
+        found = target.instances()
+    except Undelivered:
+        # Who may deliver need not be let see all.
+        return None
+    return None if found is None else sorted(found)
 
 
 if __name__ == "__main__":

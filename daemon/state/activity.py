@@ -1,6 +1,6 @@
 """What a worker is doing now, told by itself: once a second, in a small file of its shard, for those who look on.
 
-The file is never synced, and nothing depends on it (`daemon.state.slots` has its form).
+The file is never synced, and nothing depends on it (`daemon.state.slots`).
 """
 
 import json
@@ -10,11 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar, get_args, get_type_hints
 
-from daemon.state import slots
 from daemon.state.files import NotOwn
 from daemon.state.layout import Layout
 from daemon.state.quarantine import clear_name
 from daemon.state.shard_lock import holder
+from daemon.state.slots import HEAD_BYTES, newest_slot, write_slot
 
 #: One of the two slots takes so many bytes, its head included.
 SLOT_BYTES: Final = 64 * 1024
@@ -114,7 +114,7 @@ class Publisher:
         with suppress(OSError):
             descriptor = self._opened()
             self._number += 1
-            slots.write(descriptor, self._number, _text(activity), SLOT_BYTES)
+            write_slot(descriptor, SLOT_BYTES, self._number, _text(activity))
 
     def _opened(self) -> int:
         if self._descriptor < 0:
@@ -124,7 +124,7 @@ class Publisher:
                 # It holds nothing worth keeping.
                 clear_name(self._layout, self._path)
                 self._descriptor = self._open()
-            found = slots.read(self._descriptor, SLOT_BYTES)
+            found = newest_slot(self._descriptor, SLOT_BYTES)
             self._number = found[0] if found else 0
         return self._descriptor
 
@@ -163,7 +163,7 @@ def last(layout: Layout, shard: int) -> Activity | None:
     except OSError:
         return None
     try:
-        found = slots.read(descriptor, SLOT_BYTES)
+        found = newest_slot(descriptor, SLOT_BYTES)
     except OSError:
         return None
     finally:
@@ -181,7 +181,7 @@ def last(layout: Layout, shard: int) -> Activity | None:
 
 def _text(activity: Activity) -> bytes:
     """The activity as JSON that goes into a slot: the longest list is cut in half until it does."""
-    while len(text := _ENCODE(vars(activity)).encode()) > SLOT_BYTES - slots.HEAD_BYTES:
+    while len(text := _ENCODE(vars(activity)).encode()) > SLOT_BYTES - HEAD_BYTES:
         activity = _shorter(activity)
     return text
 

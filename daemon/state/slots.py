@@ -1,6 +1,7 @@
-"""A small file with two slots that are written in turn, each with a number and a checksum: nobody reads half of one.
+"""A small file that is written again and again in place, so that nobody ever reads half of what was written.
 
-Nothing is mapped: on a disk without room a mapped write can end a process.
+It has two slots of one size that are written in turn, each with a number and a checksum. While one is being written the
+other one counts. Nothing is mapped: on a disk without room a mapped write can end a process.
 """
 
 import os
@@ -15,29 +16,28 @@ _NUMBER: Final = struct.Struct("<Q")
 HEAD_BYTES: Final = _HEAD.size
 
 
-def write(descriptor: int, number: int, text: bytes, slot_bytes: int) -> None:
-    """Write a text under a number, the one after the newest, in place of the text before the last. Raises OSError."""
-    head = _HEAD.pack(_MAGIC, number, len(text), _checksum(number, text))
-    os.pwrite(descriptor, head + text, number % 2 * slot_bytes)
+def write_slot(descriptor: int, slot_bytes: int, number: int, text: bytes) -> None:
+    """Write what is next; the number is one more than the one before, the text at most `slot_bytes - HEAD_BYTES` long.
+
+    Not synced. Raises OSError.
+    """
+    os.pwrite(descriptor, _HEAD.pack(_MAGIC, number, len(text), _checksum(number, text)) + text,
+              number % 2 * slot_bytes)
 
 
-def read(descriptor: int, slot_bytes: int) -> tuple[int, bytes] | None:
+def newest_slot(descriptor: int, slot_bytes: int) -> tuple[int, bytes] | None:
     """The number and the text that were written last; None when neither slot is whole. Raises OSError."""
-    return newest((os.pread(descriptor, slot_bytes, 0), os.pread(descriptor, slot_bytes, slot_bytes)))
+    slots = (_read(os.pread(descriptor, slot_bytes, at)) for at in (0, slot_bytes))
+    return max((slot for slot in slots if slot is not None), default=None)
 
 
-def newest(slots: tuple[bytes, bytes]) -> tuple[int, bytes] | None:
-    """The number and the text of the newer of two slots; None when neither is whole."""
-    return max((found for found in map(_read, slots) if found is not None), default=None)
-
-
-def _read(slot: bytes) -> tuple[int, bytes] | None:
-    if len(slot) < _HEAD.size:
+def _read(found: bytes) -> tuple[int, bytes] | None:
+    if len(found) < _HEAD.size:
         return None
-    magic, number, length, checksum = _HEAD.unpack_from(slot)
-    text = slot[_HEAD.size:_HEAD.size + length]
+    magic, number, length, checksum = _HEAD.unpack_from(found)
+    text = found[_HEAD.size:_HEAD.size + length]
     whole = magic == _MAGIC and len(text) == length
-    return (number, text) if whole and checksum == _checksum(number, text) else None
+    return (number, text) if whole and _checksum(number, text) == checksum else None
 
 
 def _checksum(number: int, text: bytes) -> int:

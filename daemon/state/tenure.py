@@ -21,11 +21,11 @@ from typing import Any, Final
 from daemon.config import INSTALLED_FILE
 from daemon.errors import CannotStart
 from daemon.log import log
-from daemon.state import slots
 from daemon.state.boot import boot_id
 from daemon.state.file_lock import try_lock
 from daemon.state.layout import Layout, sync_directory
 from daemon.state.room import NO_ROOM
+from daemon.state.slots import newest_slot, write_slot
 
 #: A host says so often that it is there.
 REFRESH_S: Final = 60.0
@@ -103,7 +103,7 @@ def read_token(layout: Layout) -> HostToken | None:
     except FileNotFoundError:
         return None
     try:
-        return _parse(slots.read(descriptor, SLOT_BYTES))
+        return _parse(newest_slot(descriptor, SLOT_BYTES))
     finally:
         os.close(descriptor)
 
@@ -146,7 +146,7 @@ class Tenure:
         self._descriptor = self._open()
         with self._locked():
             now = time.time()
-            found = _parse(slots.read(self._descriptor, SLOT_BYTES))
+            found = _parse(newest_slot(self._descriptor, SLOT_BYTES))
             reason = None if take_over else refusal(found, self._me, now)
             if reason is not None:
                 raise CannotStart("state_in_use", f"state.directory {self._layout.directory}: {reason}")
@@ -176,7 +176,7 @@ class Tenure:
             raise self._lost("another directory is there now")
         text = self._read_both()
         if text != self._known:
-            token = _parse(slots.newest((text[:SLOT_BYTES], text[SLOT_BYTES:])))
+            token = _parse(newest_slot(self._descriptor, SLOT_BYTES))
             if token is None or (token.epoch, token.boot) != (self._token.epoch, self._token.boot):
                 raise self._lost(f"the host {token.host} has it" if token else "nobody can tell any more who has it")
             self._known = text
@@ -195,7 +195,7 @@ class Tenure:
         self.check()
         # A full disk keeps nobody from its work: what is written is there already, and few filesystems need more room.
         with suppress(OSError), self._locked():
-            found = _parse(slots.read(self._descriptor, SLOT_BYTES))
+            found = _parse(newest_slot(self._descriptor, SLOT_BYTES))
             now = time.time()
             if not self._begun:
                 self._begin(is_new=found is None)
@@ -209,7 +209,7 @@ class Tenure:
         if self._descriptor < 0:
             return
         with suppress(OSError), self._locked():
-            found = _parse(slots.read(self._descriptor, SLOT_BYTES))
+            found = _parse(newest_slot(self._descriptor, SLOT_BYTES))
             if found is not None and found.epoch == self.epoch:
                 self._token = replace(self._token, ended=True)
                 self._write()
@@ -265,9 +265,9 @@ class Tenure:
             os.close(descriptor)
 
     def _write(self) -> None:
-        found = slots.read(self._descriptor, SLOT_BYTES)
+        found = newest_slot(self._descriptor, SLOT_BYTES)
         number = found[0] + 1 if found else 1
-        slots.write(self._descriptor, number, json.dumps(asdict(self._token)).encode(), SLOT_BYTES)
+        write_slot(self._descriptor, SLOT_BYTES, number, json.dumps(asdict(self._token)).encode())
 
 
 def _parse(found: tuple[int, bytes] | None) -> HostToken | None:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from daemon.state import slots
+from daemon.state.slots import newest_slot, write_slot
 from daemon.state.tenure import SLOT_BYTES
 from daemon.task_queue.sqlite import notes
 from daemon.task_queue.sqlite.numbers import BOOT_FACT
@@ -43,10 +43,10 @@ def after_a_boot(service: Service) -> Iterator[None]:
         if layout.host_token.exists():
             descriptor = os.open(layout.host_token, os.O_RDWR)
             open_meanwhile.callback(os.close, descriptor)
-            found = slots.read(descriptor, SLOT_BYTES)
+            found = newest_slot(descriptor, SLOT_BYTES)
             if found is not None:
                 told = json.loads(found[1]) | {"boot": "an earlier boot"}
-                slots.write(descriptor, found[0] + 1, json.dumps(told).encode(), SLOT_BYTES)
+                write_slot(descriptor, SLOT_BYTES, found[0] + 1, json.dumps(told).encode())
         yield
 
 

@@ -217,6 +217,13 @@ class MemoryQueue(TaskQueue):
         """See Read."""
         return any(task.destination == upload.destination and task.task_id > upload.task_id for task in self._tasks())
 
+    def blocker(self, task: Task) -> Task | None:
+        """See Read."""
+        same = self._same_path(task)
+        older = [other for other in same if other.order < task.order and other.state in _ACTIVE]
+        left = [other for other in same if other.order < task.order and _left_something(other)]
+        return next(iter([*older, *left]), None)
+
     def _newest(self, before: str | None) -> list[Task]:
         tasks = self._tasks(lambda task: before is None or task.task_id < before)
         return sorted(tasks, key=lambda task: task.task_id, reverse=True)
@@ -470,8 +477,7 @@ class MemoryQueue(TaskQueue):
     def claim(self, instance_key: str, limit: int, *, bulk: bool = False, share: float = 0.0) -> list[Task]:
         """See Claim."""
         queued = self._queued(instance_key, bulk)
-        ready = [task for task in queued[int(len(queued) * share):] if not any(
-            other.order < task.order and (other.state in _ACTIVE or other.left_part) for other in self._same_path(task))]
+        ready = [task for task in queued[int(len(queued) * share):] if self.blocker(task) is None]
         rows = [self._store.rows[task.order] for task in ready[:limit]]
         for row in rows:
             self._set(row, State.PUSHING)

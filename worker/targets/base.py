@@ -115,6 +115,8 @@ class Receipt:
     mode: int | None = None
     uid: int | None = None
     gid: int | None = None
+    #: True unless it is certain that the file is on this machine, so that one sync of this machine has it on the disk.
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,6 +233,12 @@ class Target(Protocol):
         """Return when the remote has that project, or no projects; raise Undelivered (project_not_found) when not.
 
         Takes at most a few seconds. Raises what `probe` raises, too.
+        """
+
+    def instances(self) -> frozenset[str] | None:
+        """The names of the instances in all its projects that this service may see; None where every name is one.
+
+        Takes at most a few seconds. Raises what `probe` raises.
         """
 
     def follow(

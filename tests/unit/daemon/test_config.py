@@ -187,7 +187,10 @@ def test_config_numbers_written_in_whole_seconds_are_seconds(tmp_path: Path) -> 
     ("[api]\nallow_anonymous = 'perhaps'", "api.allow_anonymous: Input should be a valid boolean"),
     ("[queue]\nshards = 2.5", "queue.shards: Input should be a valid integer"),
     ("[target]\nkind = 'disk'", "target.kind: Input should be 'auto', 'incus' or 'directory' (it is 'disk')"),
-    ("[incus]\nendpoint = 'http://x'", "incus.endpoint: must be empty (find it), an absolute socket path, or an https://"),
+    ("[incus]\nendpoint = 'http://x'", "incus.endpoint: must be empty (find it), an absolute socket path, an https:// URL"),
+    ("[incus]\nendpoint = ['/x', 'http://x']", "must be empty (find it), an absolute socket path, an https:// URL"),
+    ("[incus]\nendpoint = []", "incus.endpoint: must be empty (find it), an absolute socket path"),
+    ("[incus]\nendpoint = ['']", "incus.endpoint: must be empty (find it), an absolute socket path"),
     ("[incus]\nclient_cert = '/x'", "incus: client_cert and client_key go together"),
     ("[incus]\nproject = 'a/b'", "incus.project: must be the name of a project"),
     ("[incus]\ntimeout_s = 0", "incus.timeout_s: Input should be greater than 0"),
@@ -237,7 +240,8 @@ def test_config_refuses_what_is_no_file(tmp_path: Path, name: str) -> None:
     ("INCUS_COURIER__QUEUE__SHARDS", "5", lambda config: config.queue.shards == 5),
     ("INCUS_COURIER__API__ALLOW_ANONYMOUS", "true", lambda config: config.api.allow_anonymous),
     ("INCUS_COURIER__STATE__DIRECTORY", "/x", lambda config: config.state.path == Path("/x")),
-    ("INCUS_COURIER__REMOTES__EU__ENDPOINT", "https://x", lambda config: config.remotes["eu"].endpoint == "https://x"),
+    ("INCUS_COURIER__REMOTES__EU__ENDPOINT", "https://x", lambda config: config.remotes["eu"].endpoints == ("https://x",)),
+    ("INCUS_COURIER__INCUS__ENDPOINT", '["/x", "https://x"]', lambda config: config.incus.endpoints == ("/x", "https://x")),
 ])
 def test_variable_overrides_the_file(
     monkeypatch: pytest.MonkeyPatch, variable: str, text: str, value: Any,
@@ -292,12 +296,12 @@ def test_state_directory_is_the_configured_then_the_given_then_var(
     assert load(None).state.path == path
 
 
-@pytest.mark.parametrize("command", [["daemon.cli.main", "status"], ["worker", "--shard", "0"]])
+@pytest.mark.parametrize("command", [["client.main", "status"], ["worker", "--shard", "0"]])
 def test_process_ends_with_78_when_the_configuration_is_wrong(tmp_path: Path, command: list[str]) -> None:
     """Exit code 78 says that a restart does not help, and stderr names the key."""
     file = tmp_path / "config.toml"
     file.write_text("[queue]\nshards = 0\n")
-    run = ["-c", "from daemon.cli.main import main; main()"] if command[0] == "daemon.cli.main" else ["-m", command[0]]
+    run = ["-c", "from client.main import main; main()"] if command[0] == "client.main" else ["-m", command[0]]
     done = subprocess.run([sys.executable, *run, *command[1:], "--config", str(file)], capture_output=True, text=True,
                           cwd=ROOT, timeout=60, check=False)
     assert (done.returncode, "queue.shards" in done.stderr) == (78, True)

@@ -48,6 +48,9 @@ class DirectoryTarget:
     def find_project(self, project: str) -> None:
         """Return: an instance's directory is made when it is needed, whatever its project."""
 
+    def instances(self) -> None:
+        """Return: whatever the name, there is such an instance."""
+
     def follow(
         self, on_event: Callable[[str, str, str], None], on_up: Callable[[], None], on_down: Callable[[str], None],
     ) -> None:
