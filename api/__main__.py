@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import resource
 import sys
+import time
 
 from api import service
 from daemon import log
@@ -27,6 +28,7 @@ from daemon.process.tls import read_tls
 from daemon.spool import open_spool
 from daemon.state.append_lease import AppendLease
 from daemon.state.layout import Layout
+from daemon.state.tenure import read_token, refusal, this_host
 from daemon.task_queue import Intake, open_intake
 
 
@@ -68,7 +70,7 @@ def _serve(options: argparse.Namespace) -> int:
     _raise_descriptor_limit()
     lease = AppendLease(layout, config.queue.shards)
     try:
-        _wait_for(lease, layout, config.queue.shards)
+        _wait_for(lease, layout, config)
         counts.clear(row)
         clean = asyncio.run(service.run(config, file, layout, doors, counts))
         if clean:
@@ -90,13 +92,15 @@ def _supervise(config: Config, file: str | None, doors: list[Door]) -> int:
             door.remove()
 
 
-def _wait_for(lease: AppendLease, layout: Layout, shards: int) -> None:
-    """Wait until this process's number of shards is in force, and each one's queue can be opened.
+def _wait_for(lease: AppendLease, layout: Layout, config: Config) -> None:
+    """Wait until no other host uses the state, this number of shards is in force, and each one's queue can be opened.
 
-    What comes meanwhile waits in the kernel.
+    It is a worker that takes the state over. What comes meanwhile waits in the kernel.
     """
     patience = StartWait(lambda reason: log.log("api.waiting", detail=reason))
-    while (reason := lease.acquire() or _cannot_open(layout, shards)) is not None:
+    shards, me = config.queue.shards, this_host(config.state.host)
+    while (reason := refusal(read_token(layout), me, time.time()) or lease.acquire()
+           or _cannot_open(layout, shards)) is not None:
         # A worker upgrades an older database while nobody has the lease.
         lease.release()
         patience.wait(reason)

@@ -3,7 +3,8 @@
 In production `reach` does nothing. The fault tests name a step and what happens there in the environment
 variable INCUS_COURIER_FAULTS, so that real processes meet a full disk, a broken one, or a sudden death at
 any step: `step=what[@n]`, separated by spaces; `what` is an errno's name, `kill`, `hang` (the thread stands still for
-ever) or `skip` (the effect is left out, to show that a test would see it missing); `@n` means only the n-th time.
+ever), `stop` (the process stands still until SIGCONT) or `skip` (the effect is left out, to show that a test would see
+it missing); `@n` means only the n-th time.
 """
 
 import errno
@@ -42,6 +43,9 @@ DELEGATION_STEPS: Final = ("delegation.commit", "delegation.committed")
 #: The steps of an API that keeps a selection of tasks, and notes how far it is applied.
 SELECTION_STEPS: Final = ("selection.write", "selection.note")
 
+#: The step of a worker that looks whether its state is still its own: what is left out is the look.
+FENCE_STEPS: Final = ("fence.check",)
+
 #: The step of an API that keeps the figures of the last hour.
 HISTORY_STEPS: Final = ("history.write",)
 #: The step of an API process that keeps what it counts.
@@ -49,7 +53,7 @@ COUNTING_STEPS: Final = ("counted.write",)
 
 _ALL_STEPS: Final = frozenset({
     *STEPS, *UPGRADE_STEPS, *PARTIAL_STEPS, *OUTBOX_STEPS, *TOKEN_STEPS, *DELEGATION_STEPS, *SELECTION_STEPS,
-    *HISTORY_STEPS, *COUNTING_STEPS})
+    *HISTORY_STEPS, *COUNTING_STEPS, *FENCE_STEPS})
 
 
 @dataclass
@@ -98,6 +102,10 @@ def _reach_planned(step: str) -> bool:
         return False
     if fault.what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if fault.what == "stop":
+        # To this thread, which goes no further; another one might be the first to stop.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+        return True
     if fault.what == "hang":
         threading.Event().wait()
     number: int = getattr(errno, fault.what)

@@ -52,6 +52,8 @@ The configuration file.
 .Bl -tag -width Ds
 .It Pa /etc/incus-courier/config.toml
 The configuration: every key with its meaning.
+.It Pa /etc/incus-courier/host
+The name of this host, written once.
 .It Pa /etc/incus-courier/tokens.json
 The digests of the tokens, and what each allows.
 .It Pa /run/incus-courier/api.sock

@@ -18,8 +18,11 @@ from daemon.process.reload import load_again
 from daemon.recovery.reshard import take_shard
 from daemon.recovery.upgrade import nobody_appends, remove_common_keys
 from daemon.spool import open_checked
+from daemon.state.fence import Fence
 from daemon.state.layout import Layout
 from daemon.state.reserve import Reserve
+from daemon.state.shard_lock import holder
+from daemon.state.tenure import Tenure, this_host
 from worker.assembly import assemble
 from worker.loop import Worker
 from worker.recovery.start import begin, end, give_up, tell
@@ -34,24 +37,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
     parser.add_argument("--shard", type=int, required=True, help="which shard to serve, from 0 on")
     parser.add_argument("--config", help="the configuration file")
+    parser.add_argument("--take-over", action="store_true",
+                        help="use the state although another host may: it cannot reach the storage any more")
     arguments = parser.parse_args()
     try:
         tie_to_parent()
         config = configuration.load(configuration.find_file(arguments.config))
         setup(config.log, "worker")
         sys.setswitchinterval(_SWITCH_S)
-        _serve(config, arguments.shard, partial(load_again, arguments.config))
+        _serve(config, arguments.shard, partial(load_again, arguments.config), take_over=arguments.take_over)
     except (CourierError, OSError) as error:
         return end_with("incus-courier worker", error)
     return EXIT_OK
 
 
-def _serve(config: Config, shard: int, reload: partial[Config | None]) -> None:
+def _serve(config: Config, shard: int, reload: partial[Config | None], *, take_over: bool) -> None:
     if not 0 <= shard < config.queue.shards:
         raise CannotStart("bad_config", f"--shard {shard}: queue.shards is {config.queue.shards}, so 0 to "
                                         f"{config.queue.shards - 1} can be served")
     layout = Layout(config.state.path)
     layout.create()
+    tenure = Tenure(layout, this_host(config.state.host))
+    tenure.take(take_over=take_over)
     supersede = config.delivery.supersedes
     patience = StartWait(lambda reason: log("worker.waiting", shard=shard, reason=reason))
     lock = take_shard(layout, shard, config.queue.shards, patience, supersede=supersede, report=tell,
@@ -61,7 +68,7 @@ def _serve(config: Config, shard: int, reload: partial[Config | None]) -> None:
         queue = begin(layout, shard, reserve, config, patience)
     remove_common_keys(layout, config.queue.shards)
     try:
-        parts = assemble(layout, queue, open_checked(layout), reserve, config)
+        parts = assemble(layout, queue, open_checked(layout), reserve, config, Fence(tenure, lock))
         log("worker.started", shard=shard, pid=os.getpid())
         sd_notify.ready()
         Worker(parts, config, reload).run()
@@ -71,6 +78,8 @@ def _serve(config: Config, shard: int, reload: partial[Config | None]) -> None:
         give_up(queue, fault)
         raise
     lock.release()
+    if not any(map(partial(holder, layout), range(config.queue.shards))):
+        tenure.leave()
     log("worker.stopped", shard=shard, pid=os.getpid())
 
 

@@ -8,6 +8,7 @@ from daemon.process.signals import Signals
 from daemon.spool import CheckedSpool
 from daemon.state.activity import Publisher
 from daemon.state.doorbell import Doorbell
+from daemon.state.fence import Fence
 from daemon.state.layout import Layout
 from daemon.state.reserve import Reserve
 from daemon.task_queue.doctor import Doctor
@@ -30,7 +31,9 @@ from worker.webhooks.hooks import Webhooks
 from worker.webhooks.link import SenderLink
 
 
-def assemble(layout: Layout, queue: Doctor, spool: CheckedSpool, reserve: Reserve, config: Config) -> Parts:
+def assemble(
+    layout: Layout, queue: Doctor, spool: CheckedSpool, reserve: Reserve, config: Config, fence: Fence,
+) -> Parts:
     """Build a worker's parts around its queue. Call it in the main thread."""
     remember_incus(config)
     log("target.chosen", shard=queue.shard, **describe(LOCAL, config))
@@ -39,7 +42,7 @@ def assemble(layout: Layout, queue: Doctor, spool: CheckedSpool, reserve: Reserv
     remotes = Remotes(outages, config, open_target, inbox.put)
 
     def run_lane(lane: Lane, current: Callable[[], Config], patience: Patience) -> None:
-        run(lane, remotes.target, spool, current, inbox.put, patience)
+        run(lane, remotes.target, spool, current, inbox.put, patience, fence.check_storage)
 
     lanes = Lanes(queue, outages, config, run_lane, inbox.put)
     barrier = Barrier(spool, inbox.put)
@@ -51,5 +54,5 @@ def assemble(layout: Layout, queue: Doctor, spool: CheckedSpool, reserve: Reserv
         upkeep=Upkeep(queue, spool, barrier, lanes, remotes, outages, reserve, config), outages=outages,
         webhooks=Webhooks(queue.shard, queue, SenderLink(inbox.put), config),
         recovery=Recovery(layout, queue, spool, config, inbox.put),
-        reserve=reserve, publisher=Publisher(layout, queue.shard),
+        reserve=reserve, publisher=Publisher(layout, queue.shard), fence=fence,
     )

@@ -21,6 +21,7 @@ from daemon.process import sd_notify
 from daemon.process.signals import Signals
 from daemon.state.activity import Publisher
 from daemon.state.doorbell import Doorbell
+from daemon.state.fence import Fence
 from daemon.state.reserve import Reserve
 from daemon.state.room import NO_ROOM
 from daemon.task_queue import TaskQueue
@@ -94,6 +95,7 @@ class Parts:
     recovery: Recovery
     reserve: Reserve
     publisher: Publisher
+    fence: Fence
 
 
 class Worker:
@@ -137,7 +139,11 @@ class Worker:
         }
 
     def run(self) -> None:
-        """Turn until told to stop. Raises QueueFault('queue_damaged') when the database must be set aside."""
+        """Turn until told to stop.
+
+        Raises QueueFault('queue_damaged') when the database must be set aside, CannotStart('state_lost') when the state
+        is not this worker's any more.
+        """
         parts = self._parts
         anything = _poll(parts.bell, parts.inbox, parts.signals)
         # After trouble the next try has its time, whatever else happens: each would fail like the one before.
@@ -197,6 +203,8 @@ class Worker:
 
     def _turn(self) -> float:
         parts = self._parts
+        # First: a worker that has lost its state writes nothing there.
+        parts.fence.tend()
         self._signals.extend(parts.signals.taken())
         while self._signals:
             self._signalled(self._signals.popleft())

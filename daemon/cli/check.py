@@ -41,6 +41,7 @@ from daemon.process.output import say, say_json
 from daemon.process.privileges import Identity, become, identity_to_take
 from daemon.spool import open_spool
 from daemon.state.layout import Layout, inode
+from daemon.state.tenure import read_token, refusal, this_host
 from daemon.task_queue import TaskQuestion
 from daemon.task_queue.sqlite import notes
 from daemon.task_queue.sqlite.trial import try_out
@@ -189,6 +190,7 @@ def _check_state(layout: Layout, config: Config) -> Iterator[CheckResult]:
     directory = _try("state directory", lambda: _check_directories(layout))
     yield directory
     if directory.ok:
+        yield _try("host", lambda: _check_host(layout, config))
         yield _try("spool", lambda: _check_spool(layout, config))
         yield _try("SQLite", lambda: try_out(layout))
         yield from _check_shards(layout, config)
@@ -277,6 +279,14 @@ def _check_place(layout: Layout, config: Config) -> str:
 def _check_directories(layout: Layout) -> str:
     layout.create()
     return str(layout.directory)
+
+
+def _check_host(layout: Layout, config: Config) -> str:
+    me, token = this_host(config.state.host), read_token(layout)
+    reason = refusal(token, me, time.time())
+    if reason is not None:
+        raise CannotStart("state_in_use", reason)
+    return me.name if token is None or token.host == me.name else f"{me.name}; {token.host} used the state before"
 
 
 def _check_spool(layout: Layout, config: Config) -> str:

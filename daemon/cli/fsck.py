@@ -5,6 +5,7 @@ needs the lock of each shard, so its worker must be stopped; a shard that is ser
 """
 
 import os
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -26,6 +27,7 @@ from daemon.state import shard_count
 from daemon.state.layout import Layout
 from daemon.state.quarantine import retire
 from daemon.state.shard_lock import ShardLock
+from daemon.state.tenure import read_token, refusal, this_host
 from daemon.task_queue.sqlite import notes
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from daemon.task_queue.sqlite.inspection import what_is_damaged
@@ -37,10 +39,15 @@ _STEP: Final = 500
 def fsck(config: Config, *, repair: bool, as_json: bool) -> int:
     """Compare everything and print what was found; return EXIT_FAILED when something remains that is not right.
 
-    Raises CannotStart when there is no state, QueueFault and OSError when it cannot be read or written.
+    Raises CannotStart when there is no state, or another host may be using what is to be repaired, QueueFault and
+    OSError when it cannot be read or written.
     """
     setup(config.log, "fsck")
-    run = _Run(existing(config), supersede=config.delivery.supersedes, webhooks=config.webhooks, repair=repair,
+    layout = existing(config)
+    reason = refusal(read_token(layout), this_host(config.state.host), time.time()) if repair else None
+    if reason is not None:
+        raise CannotStart("state_in_use", reason)
+    run = _Run(layout, supersede=config.delivery.supersedes, webhooks=config.webhooks, repair=repair,
                as_json=as_json)
     run.everything(config.queue.shards)
     return run.ended()

@@ -61,15 +61,20 @@ def load_for_state(config: str | None = None) -> Config:
     return loaded
 
 
+TakeOverOption = Annotated[bool, typer.Option(
+    "--take-over", help="Use the state although another host may be using it: it cannot reach the storage any more.")]
+
+
 @app.command()
-def serve(config: ConfigOption = None) -> None:
+def serve(take_over: TakeOverOption = False, config: ConfigOption = None) -> None:
     """Run the whole service in the foreground: the API, a worker for each shard, and the sender of webhooks."""
     from daemon.access.openness import only_known_may
     from daemon.process.serve import serve as run
 
     loaded = load(config)
     identified = only_known_may(loaded, configuration.find_file(ChosenFile.file))
-    raise SystemExit(run(loaded, _absolute(ChosenFile.file), identified=identified))
+    raise SystemExit(run(loaded, _absolute(ChosenFile.file), identified=identified,
+                         take_over=take_over))
 
 
 @app.command()
@@ -81,11 +86,12 @@ def api(config: ConfigOption = None) -> None:
 
 @app.command()
 def worker(
-    shard: Annotated[int, typer.Option(help="Which shard to serve, from 0 on.")], config: ConfigOption = None,
+    shard: Annotated[int, typer.Option(help="Which shard to serve, from 0 on.")], take_over: TakeOverOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """Run the worker of one shard."""
     load(config)
-    _become("worker", "--shard", str(shard), *_file_option())
+    _become("worker", "--shard", str(shard), *(["--take-over"] if take_over else []), *_file_option())
 
 
 @app.command()

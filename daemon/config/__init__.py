@@ -56,6 +56,7 @@ Origin = Annotated[str, AfterValidator(values.origin)]
 Fingerprint = Annotated[str, AfterValidator(values.fingerprint)]
 TrustedProxy = Annotated[str, AfterValidator(values.trusted_proxy)]
 HeaderName = Annotated[str, AfterValidator(values.header_name)]
+HostName = Annotated[str, AfterValidator(values.host_name)]
 HolderName = Annotated[str, AfterValidator(values.holder_name)]
 AccountName = Annotated[str, AfterValidator(values.account)]
 NameGlob = Annotated[str, AfterValidator(values.name_glob)]
@@ -199,6 +200,7 @@ class StateSection(Section):
     """[state]: where the spool and the queue live."""
 
     directory: Annotated[str, RESTART] = ""
+    host: Annotated[HostName, RESTART] = ""
 
     @property
     def path(self) -> Path:

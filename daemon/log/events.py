@@ -49,6 +49,7 @@ EVENTS: Final[dict[str, LogEvent]] = _table(
     ("worker.stopped", "info", "The worker stopped"),
     ("worker.waiting", "warning", "The worker cannot go on yet"),
     ("worker.error", "error", "The worker made a mistake"),
+    ("state.taken", "info", "This host uses the state from now on"),
     ("config.reloaded", "info", "The configuration was read again"),
     ("tokens.reloaded", "info", "The file of tokens was read again"),
     ("tokens.rejected", "error", "The file of tokens cannot be read; the last good tokens stay in force"),

@@ -10,18 +10,25 @@ from daemon.process.output import flush, say
 from daemon.process.supervisor import Supervisor
 from daemon.process.tls import read_tls
 from daemon.state.layout import Layout
+from daemon.state.tenure import Tenure, this_host
 
 
-def serve(config: Config, config_file: str | None, *, identified: bool) -> int:
+def serve(config: Config, config_file: str | None, *, identified: bool, take_over: bool) -> int:
     """Run the service until it is told to stop; return the exit code. Raises CannotStart.
 
-    `identified`: nobody gets rights but whom an administrator gave them.
+    `identified`: nobody gets rights but whom an administrator gave them. `take_over`: use the state although another
+    host may be using it.
     """
     setup(config.log, "serve")
     doors = open_doors(config.api.listen, identified=identified, allow_anonymous=config.api.allow_anonymous)
     if any(door.tls for door in doors):
         read_tls(config)
-    Layout(config.state.path).create()
+    layout = Layout(config.state.path)
+    layout.create()
+    # Here, where it ends the service; the workers find that it is this host's.
+    tenure = Tenure(layout, this_host(config.state.host))
+    tenure.take(take_over=take_over)
+    tenure.close()
     welcome(config, doors)
     log("service.started", listen=", ".join(door.address for door in doors), pid=os.getpid())
     try:

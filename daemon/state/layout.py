@@ -7,6 +7,7 @@
     locks/, bells/                one file a shard: who serves it; how to wake it; its pulse
     activity/                     one file a shard: what its worker is doing now
     locks/append, locks/migration who appends to the queue, who changes the number of shards
+    locks/host                    which host uses the state, and when it last said so
     lost+found/                   what was doubtful and set aside
     access/                       what the API keeps about who may do what, what clients chose to act on, and
                                   the figures of the last hour and what API processes counted for good
@@ -75,6 +76,8 @@ class Layout:
         self.append_lock = self.locks / "append"
         self.migration_lock = self.locks / "migration"
         self.schema_lock = self.locks / "schema"
+        #: Which host uses the state.
+        self.host_token = self.locks / "host"
         #: The database of the tokens that clients made for a part of their own rights.
         self.handed_on = self.access / "handed-on"
         #: What clients chose in order to act on it: a file for each selection.

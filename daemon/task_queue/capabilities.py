@@ -178,7 +178,7 @@ class Counters(Protocol):
     """Sums that only grow: neither a restart nor what is forgotten makes one go back."""
 
     def counters(self) -> list[Counter]:
-        """All of them, as they are at the same moment (`daemon.model.counters`)."""
+        """All of them, as they are at the same moment (`daemon.model.counters`); of a histogram its `_count`, too."""
 
 
 class Audit(Protocol):

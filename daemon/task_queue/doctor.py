@@ -103,7 +103,7 @@ class Watch(Protocol):
     """Whether what keeps the queue is whole, while a worker works with it."""
 
     def replaced(self) -> bool:
-        """True when others do not find any more what is open here."""
+        """True when others do not find any more what is open here. Raises QueueFault."""
 
     def require_form(self) -> None:
         """Raise QueueFault('queue_damaged') when it is made of anything but what this program makes."""

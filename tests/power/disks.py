@@ -1,7 +1,9 @@
 """Disks of our own, on loop devices with direct I/O, so that a copy of the file is what a disk would hold."""
 
+import fcntl
 import os
 import shutil
+import struct
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +12,9 @@ from typing import Final
 
 from tests.support.packages import lacking
 
+#: FS_IOC_SHUTDOWN of ext4 and XFS (XFS_IOC_GOINGDOWN), and that nothing is written for it.
+_SHUTDOWN: Final = 0x8004587D
+_NO_LOG_FLUSH: Final = struct.pack("I", 2)
 #: A copy is taken again when something was written meanwhile; more often than this, something never stops.
 _COPIES = 50
 
@@ -17,6 +22,10 @@ _COPIES = 50
 #: Programs that such disks need, and the Debian packages that have them.
 TOOLS: Final = {"losetup": "mount", "mount": "mount", "umount": "mount", "cp": "coreutils", "cmp": "diffutils",
                 "mkfs.ext4": "e2fsprogs", "mkfs.btrfs": "btrfs-progs", "btrfs": "btrfs-progs"}
+
+
+#: What disks with XFS need besides.
+XFS_TOOLS: Final = {"mkfs.xfs": "xfsprogs"}
 
 
 def missing() -> str | None:
@@ -44,6 +53,9 @@ class Filesystem:
 EXT4: Final = Filesystem(
     "ext4", ("mkfs.ext4", "-q", "-F", "-m", "0", "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0"),
     "commit=300")
+#: A copy is mounted beside what it is a copy of. It takes no smaller disk than XFS_BYTES.
+XFS: Final = Filesystem("xfs", ("mkfs.xfs", "-q", "-f"), "nouuid")
+XFS_BYTES: Final = 300 * 2**20
 BTRFS: Final = Filesystem("btrfs", ("mkfs.btrfs", "-q", "-f"))
 
 
@@ -56,30 +68,45 @@ class Disk:
     """One disk and where it is mounted."""
 
     def __init__(self, file: Path, mountpoint: Path, size_bytes: int, filesystem: Filesystem = EXT4) -> None:
-        """Make it, empty."""
+        """Make it, empty; with a size of 0 it is there already."""
         self.file = file
         self.mountpoint = mountpoint
-        self._filesystem = filesystem
-        with file.open("wb") as made:
-            made.truncate(size_bytes)
-        _run(*filesystem.make, str(file))
+        self.filesystem = filesystem
+        if size_bytes:
+            with file.open("wb") as made:
+                made.truncate(size_bytes)
+            run(*filesystem.make, str(file))
         self._mounted = False
 
     def mount(self) -> None:
         """Mount it. Its loop device goes by itself when it is unmounted."""
         self.mountpoint.mkdir(exist_ok=True)
-        device = _run("losetup", "--find", "--show", "--direct-io=on", str(self.file))
+        device = run("losetup", "--find", "--show", "--direct-io=on", str(self.file))
         try:
-            _run("mount", "-t", self._filesystem.kind, "-o", self._filesystem.options, device, str(self.mountpoint))
+            run("mount", "-t", self.filesystem.kind, "-o", self.filesystem.options, device, str(self.mountpoint))
             self._mounted = True
         finally:
             # A device in use is let go of when its last user is done.
-            _run("losetup", "--detach", device)
+            run("losetup", "--detach", device)
 
     def limit(self, size_bytes: int) -> None:
         """Give everything on a mounted btrfs a quota: root is held to it too."""
-        _run("btrfs", "quota", "enable", str(self.mountpoint))
-        _run("btrfs", "qgroup", "limit", str(size_bytes), "0/5", str(self.mountpoint))
+        run("btrfs", "quota", "enable", str(self.mountpoint))
+        run("btrfs", "qgroup", "limit", str(size_bytes), "0/5", str(self.mountpoint))
+
+    def lose(self) -> None:
+        """Have the device of a mounted disk gone: nothing that is written there, or is not in memory, can be had."""
+        descriptor = os.open(self.mountpoint, os.O_RDONLY)
+        try:
+            fcntl.ioctl(descriptor, _SHUTDOWN, _NO_LOG_FLUSH)
+        finally:
+            os.close(descriptor)
+
+    def detach(self) -> None:
+        """Have the disk be somewhere else, with all that is mounted in it, while who has it open goes on with it."""
+        if self._mounted:
+            run("umount", "--lazy", str(self.mountpoint))
+            self._mounted = False
 
     def unmount(self) -> bool:
         """Unmount it, if it is mounted; return False when somebody still uses it."""
@@ -96,7 +123,7 @@ def snapshot(disks: Sequence[Disk]) -> list[Path]:
     copies = [disk.file.with_suffix(".copy") for disk in disks]
     for _ in range(_COPIES):
         for disk, copy in zip(disks, copies, strict=True):
-            _run("cp", "--sparse=always", str(disk.file), str(copy))
+            run("cp", "--sparse=always", str(disk.file), str(copy))
         if all(_same(disk.file, copy) for disk, copy in zip(disks, copies, strict=True)):
             return copies
     raise AssertionError("something goes on writing to the disks")
@@ -106,7 +133,8 @@ def _same(one: Path, other: Path) -> bool:
     return subprocess.run(["cmp", "--silent", one, other], check=False).returncode == 0
 
 
-def _run(*command: str) -> str:
+def run(*command: str) -> str:
+    """What a command says; fail when it does."""
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
     return done.stdout.strip()

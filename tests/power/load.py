@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from tests.power.machine import Machine
 from tests.support.bodies import body
+from tests.support.service import Service
 
 _CLIENTS = 4
 #: Sizes of uploads, and how often each is chosen.
@@ -17,6 +18,18 @@ _SIZES = ((0, 1), (200, 10), (4000, 10), (40_000, 3), (300_000, 1), (1_000_000, 
 _MOST_BYTES = 8 * 2**20
 #: Every so many uploads of a client go to a path that it uses again and again.
 _SAME_PATH_EVERY = 4
+
+
+class Place(Protocol):
+    """A service, and where it delivers to."""
+
+    service: Service
+
+    def found(self, instance: str, path: str) -> bytes | None:
+        """What is in an instance."""
+
+    def place(self, number: int, name: str) -> tuple[str, str]:
+        """An instance and a path for an upload of the client of that number."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +57,7 @@ class Load:
         return sum(sent.acknowledged for uploads in self.sent.values() for sent in uploads)
 
     @contextmanager
-    def running(self, machine: Machine, chance: random.Random) -> Iterator[None]:
+    def running(self, machine: Place, chance: random.Random) -> Iterator[None]:
         """Upload while the block runs; the clients end when the service does."""
         seeds = [chance.randrange(2**32) for _ in range(_CLIENTS)]
         self._stopping.clear()
@@ -61,7 +74,7 @@ class Load:
         """Begin no more uploads."""
         self._stopping.set()
 
-    def _upload(self, machine: Machine, seed: int) -> None:
+    def _upload(self, machine: Place, seed: int) -> None:
         chance = random.Random(seed)
         sent_bytes = number = 0
         while not self._stopping.is_set() and sent_bytes < _MOST_BYTES:
@@ -76,7 +89,7 @@ class Load:
                 answer is not None and answer.status != 202 and answer.code != "outcome_unknown"))
             sent_bytes += size
 
-    def losses(self, machine: Machine) -> list[str]:
+    def losses(self, machine: Place) -> list[str]:
         """What was promised and is not there, or is there and was never promised."""
         return [f"{place}: {sent}" for place, sent in self.sent.items()
                 if machine.found(*place) not in _possible(sent)]

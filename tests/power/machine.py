@@ -1,15 +1,18 @@
 """A machine that runs the service, and that loses its power."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Self
 
+from daemon.state.slots import newest_slot, write_slot
+from daemon.state.tenure import SLOT_BYTES
 from daemon.task_queue.sqlite import notes
 from daemon.task_queue.sqlite.numbers import BOOT_FACT
 from daemon.task_queue.sqlite.queue import SqliteQueue
@@ -21,6 +24,30 @@ from tests.support.waiting import eventually
 
 #: Room for the uploads of a test, and little more to copy.
 _DISK_BYTES = 96 * 2**20
+
+
+@contextmanager
+def after_a_boot(service: Service) -> Iterator[None]:
+    """Have what a service finds in its state be from before a start of the machine, while it is started.
+
+    The kernel is the same as before, so the queue is made to believe that it ran under another one. Its log stays: it
+    is open still when the service opens it.
+    """
+    layout = service.layout
+    with ExitStack() as open_meanwhile:
+        for shard in range(service.shards):
+            if notes.exists(layout, shard):
+                queue = open_meanwhile.enter_context(SqliteQueue(layout, shard))
+                for fact in ("boot_id", BOOT_FACT):
+                    queue.remember(fact, "an earlier boot")
+        if layout.host_token.exists():
+            descriptor = os.open(layout.host_token, os.O_RDWR)
+            open_meanwhile.callback(os.close, descriptor)
+            found = newest_slot(descriptor, SLOT_BYTES)
+            if found is not None:
+                told = json.loads(found[1]) | {"boot": "an earlier boot"}
+                write_slot(descriptor, SLOT_BYTES, found[0] + 1, json.dumps(told).encode())
+        yield
 
 
 class Machine:
@@ -49,14 +76,7 @@ class Machine:
         """Start the service on the disks, each of its processes with the plan of faults."""
         for disk in self._disks:
             disk.mount()
-        with ExitStack() as open_meanwhile:
-            # The kernel is the same as before, so the queue is made to believe that it ran under another one. Its log
-            # stays: it is open still when the service opens it.
-            for shard in range(self.service.shards):
-                if notes.exists(self.service.layout, shard):
-                    queue = open_meanwhile.enter_context(SqliteQueue(self.service.layout, shard))
-                    for fact in ("boot_id", BOOT_FACT):
-                        queue.remember(fact, "an earlier boot")
+        with after_a_boot(self.service):
             self.service.start(faults)
         if isinstance(self.service, HookedService):
             self.service.begin("sender", faults)

@@ -93,10 +93,10 @@ class Service:
         self.wait_ready()
         return self
 
-    def begin(self, name: str, faults: str = "") -> Process:
-        """Start `api`, `worker-N` or `sender` and wait for nothing."""
+    def begin(self, name: str, faults: str = "", *options: str) -> Process:
+        """Start `api`, `worker-N` or `sender` with these options, and wait for nothing."""
         module, _, shard = name.partition("-")
-        arguments = [module, "--config", str(self.config), *(["--shard", shard] if shard else [])]
+        arguments = [module, "--config", str(self.config), *(["--shard", shard] if shard else []), *options]
         self.processes[name] = self._launch(arguments, {failpoints.VARIABLE: faults}, self.log)
         return self.processes[name]
 

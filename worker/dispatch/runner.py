@@ -205,12 +205,13 @@ def _is_decided(outcome: PushOutcome) -> bool:
 
 def run(
     lane: Lane, target_of: Callable[[str], Target], spool: Open, config: Callable[[], Config],
-    report: Callable[..., None], patience: Patience,
+    report: Callable[..., None], patience: Patience, fence: Callable[[], None],
 ) -> None:
     """Push the lane's tasks, or sweep up after them, until none comes for a while. One thread's work.
 
     `report` is called with messages: PushOutcome, Swept and Pushed. `config` is asked for each of them anew. `patience`
-    is for all that is waited for.
+    is for all that is waited for. `fence` is called before anything changes in the instance, and raises CourierError
+    or OSError when nothing may.
     """
 
     def tell(*messages: _Message) -> None:
@@ -232,7 +233,7 @@ def run(
             if pushes:
                 if lane.is_low():
                     tell(Pushed())
-                _do(pushes, lane, hold, spool, config())
+                _do(pushes, lane, hold, spool, config(), fence)
                 if any(push.bulk for push in pushes):
                     tell(Pushed())
                 hold.tend()
@@ -244,14 +245,16 @@ def run(
         hold.let_go()
 
 
-def _do(pushes: Sequence[Push], lane: Lane, hold: _Hold, spool: Open, config: Config) -> None:
+def _do(
+    pushes: Sequence[Push], lane: Lane, hold: _Hold, spool: Open, config: Config, fence: Callable[[], None],
+) -> None:
     """Push tasks side by side, or sweep up after them, and report each."""
     left = {push.task.task_id: push for push in pushes}
     try:
         if any(push.bulk for push in pushes):
             # What is known is told before anything that may take long.
             hold.confirm()
-        for push, ended in _ends(pushes, hold, spool, config):
+        for push, ended in _ends(pushes, hold, spool, config, fence):
             del left[push.task.task_id]
             lane.done(push, abandoned=False)
             hold.ended(push, ended)
@@ -261,12 +264,12 @@ def _do(pushes: Sequence[Push], lane: Lane, hold: _Hold, spool: Open, config: Co
 
 
 def _ends(
-    pushes: Sequence[Push], hold: _Hold, spool: Open, config: Config,
+    pushes: Sequence[Push], hold: _Hold, spool: Open, config: Config, fence: Callable[[], None],
 ) -> Iterator[tuple[Push, PushOutcome | Swept]]:
     for push in pushes:
         if push.sweep:
-            yield push, _sweep(push.task, hold, config)
-    yield from _push([push for push in pushes if not push.sweep], hold, spool, config)
+            yield push, _sweep(push.task, hold, config, fence)
+    yield from _push([push for push in pushes if not push.sweep], hold, spool, config, fence)
 
 
 @dataclass(frozen=True)
@@ -283,7 +286,9 @@ class _Begun:
                            seconds=time.monotonic() - self.at, left_part=ended is not None and ended.left_part, **more)
 
 
-def _push(pushes: Sequence[Push], hold: _Hold, spool: Open, config: Config) -> Iterator[tuple[Push, PushOutcome]]:
+def _push(
+    pushes: Sequence[Push], hold: _Hold, spool: Open, config: Config, fence: Callable[[], None],
+) -> Iterator[tuple[Push, PushOutcome]]:
     """Push tasks side by side. Whatever goes wrong is in the outcomes."""
     ceiling = ceiling_of(config.delivery)
     with contextlib.ExitStack() as opened:
@@ -306,7 +311,7 @@ def _push(pushes: Sequence[Push], hold: _Hold, spool: Open, config: Config) -> I
                 delivery = delivery_of(task, config, ceiling)
                 parcels[task.task_id] = (begun, Parcel(
                     delivery=delivery, source=_Metered(source, push) if push.bulk else source,
-                    before_rename=partial(_last_moment, push)))
+                    before_rename=partial(_last_moment, push, fence)))
         while parcels:
             yield from _deliver(parcels, hold, config)
 
@@ -389,16 +394,20 @@ def _failure(error: CourierError | OSError, hold: _Hold) -> tuple[str, str]:
     return failure.code, failure.detail
 
 
-def _sweep(task: Task, hold: _Hold, config: Config) -> Swept:
+def _sweep(task: Task, hold: _Hold, config: Config, fence: Callable[[], None]) -> Swept:
     """Remove the part file of a task that is not pushed."""
     opened = False
     try:
         session = hold.session(config.delivery.stopped)
         opened = True
+        fence()
         return Swept(task, None, removed=session.sweep(delivery_of(task, config)))
     except CourierError as error:
         failure = hold.whose(error)
         return Swept(task, failure.code, failure.detail, unopened=not opened)
+    except OSError as error:
+        # The trouble is on this side: nobody could look.
+        return Swept(task, "io_error", f"{error.strerror or error}", unopened=True)
 
 
 def _why_away(target: Callable[[], Target]) -> CourierError | None:
@@ -410,9 +419,11 @@ def _why_away(target: Callable[[], Target]) -> CourierError | None:
     return None
 
 
-def _last_moment(push: Push) -> None:
+def _last_moment(push: Push, fence: Callable[[], None]) -> None:
     if push.cancelled:
         raise Cancelled
     if push.stopped:
         raise Undelivered("shutdown")
     failpoints.reach("push.rename")
+    # The last thing of all: the process may have stood still until now.
+    fence()

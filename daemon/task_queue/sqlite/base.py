@@ -198,8 +198,9 @@ class QueueBase(persistqueue.SQLiteAckQueue):
         return 0
 
     def replaced(self) -> bool:
-        """True when the names of the database and its log do not lead to the files that are open."""
-        return self._inodes_now() != self._inodes
+        """True when the names of the database and its log do not lead to the files that are open. Raises QueueFault."""
+        with self.faults():
+            return self._inodes_now() != self._inodes
 
     def _inodes_now(self) -> list[int]:
         return [inode(file) for file in self._files]

@@ -63,7 +63,7 @@ class SqliteIntake:
         """Put uploads into the database that has the shard's name when this returns. Raises QueueFault."""
         answers = self._put_once(uploads, supersede)
         for _ in range(MAX_REPLACEMENTS):
-            if self._queue is not None and not self._queue.replaced():
+            if self._is_in_place():
                 return answers
             # It was set aside between our opening and our commit: the rows went with it.
             log("queue.replaced", shard=self._shard, uploads=len(uploads))
@@ -73,6 +73,13 @@ class SqliteIntake:
                 # The first rows may yet be found, in the database that was set aside.
                 raise QueueFault(fault.code, fault.detail, certainly_failed=False) from fault
         raise QueueFault("queue_damaged", "The database is replaced again and again.", certainly_failed=False)
+
+    def _is_in_place(self) -> bool:
+        """True when what was put is in the database that has the shard's name. Raises QueueFault."""
+        try:
+            return self._queue is not None and not self._queue.replaced()
+        except QueueFault as fault:
+            raise QueueFault(fault.code, fault.detail, certainly_failed=False) from fault
 
     def _put_once(self, uploads: Sequence[Upload], supersede: bool) -> list[Put]:
         queue = self._current()

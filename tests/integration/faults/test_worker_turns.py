@@ -23,8 +23,11 @@ from daemon.errors import QueueFault, Undelivered
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
 from daemon.spool.inspect import FileSpoolCheck
+from daemon.state.fence import Fence
 from daemon.state.layout import Layout
 from daemon.state.reserve import Reserve
+from daemon.state.shard_lock import ShardLock
+from daemon.state.tenure import Tenure, this_host
 from daemon.task_queue import Settlement
 from daemon.task_queue.sqlite import base
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
@@ -58,9 +61,14 @@ def parts(config: Config) -> Iterator[Parts]:
     layout = Layout(config.state.path)
     layout.create()
     with SqliteDoctor(layout, 0) as queue:
-        made = assemble(layout, queue, FileSpoolCheck(layout), Reserve(layout, 0, 0), config)
+        tenure, lock = Tenure(layout, this_host()), ShardLock(layout, 0)
+        tenure.take()
+        lock.acquire()
+        made = assemble(layout, queue, FileSpoolCheck(layout), Reserve(layout, 0, 0), config, Fence(tenure, lock))
         yield made
         made.remotes.close()
+        lock.release()
+        tenure.close()
     failpoints.arm("")
     signal.set_wakeup_fd(-1)
     for number, handler in before.items():

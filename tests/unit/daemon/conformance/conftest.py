@@ -9,11 +9,16 @@ from daemon.spool import CheckedSpool, open_checked
 from daemon.state.layout import Layout
 from daemon.task_queue import Intake, TaskQueue, open_intake
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
+from daemon.task_queue.sqlite.history import MOST_KEPT
+from daemon.task_queue.sqlite.numbers import BOOT_FACT
+from tests.support import memory_queue, memory_spool
 from tests.unit.daemon.conformance.doors import Held, QueueStore, SpoolStore
 
 
 class SqliteStore(QueueStore):
     """A shard's queue in SQLite."""
+
+    attempts_kept = MOST_KEPT
 
     def __init__(self, directory: Path) -> None:
         """`directory` is the state directory."""
@@ -33,6 +38,10 @@ class SqliteStore(QueueStore):
         intake = open_intake(self._layout, 0, self.spool)
         self._opened.append(intake)
         return intake
+
+    def restart_machine(self) -> None:
+        """Have the queue believe that the machine was restarted since."""
+        self.open().remember(BOOT_FACT, "the boot before")
 
     def close(self) -> None:
         """Close what was opened."""
@@ -61,9 +70,50 @@ class FileStore(SpoolStore):
             self._opened.pop().close()
 
 
+class MemoryStore(QueueStore):
+    """A shard's queue in memory."""
+
+    attempts_kept = memory_queue.MOST_KEPT
+
+    def __init__(self, _directory: Path) -> None:
+        """Nothing is in it."""
+        self._store = memory_queue.Store()
+        self.spool = Held()
+
+    def open(self) -> TaskQueue:
+        """Open the queue as the holder of the shard's lock does."""
+        return memory_queue.MemoryQueue(self._store, self.spool)
+
+    def open_intake(self) -> Intake:
+        """Open the queue as the API does."""
+        return memory_queue.MemoryQueue(self._store, self.spool)
+
+    def restart_machine(self) -> None:
+        """Have the queue believe that the machine was restarted since."""
+        self._store.restarted = True
+
+    def close(self) -> None:
+        """Close what was opened."""
+
+
+class MemoryShelf(SpoolStore):
+    """A spool in memory."""
+
+    def __init__(self, _directory: Path) -> None:
+        """Nothing is on it."""
+        self._shelf = memory_spool.Shelf()
+
+    def open(self) -> CheckedSpool:
+        """Open the spool."""
+        return memory_spool.MemorySpool(self._shelf)
+
+    def close(self) -> None:
+        """Close what was opened."""
+
+
 #: What keeps queues, and what keeps bytes.
-QUEUES: dict[str, Callable[[Path], QueueStore]] = {"sqlite": SqliteStore}
-SPOOLS: dict[str, Callable[[Path], SpoolStore]] = {"files": FileStore}
+QUEUES: dict[str, Callable[[Path], QueueStore]] = {"sqlite": SqliteStore, "memory": MemoryStore}
+SPOOLS: dict[str, Callable[[Path], SpoolStore]] = {"files": FileStore, "memory": MemoryShelf}
 
 
 @pytest.fixture(params=QUEUES)

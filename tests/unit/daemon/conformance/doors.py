@@ -34,12 +34,17 @@ class QueueStore(Protocol):
 
     #: What it is the index of.
     spool: Held
+    #: So many attempts stay with a task.
+    attempts_kept: int
 
     def open(self) -> TaskQueue:
         """Open the queue as the holder of the shard's lock does."""
 
     def open_intake(self) -> Intake:
         """Open the queue as the API does."""
+
+    def restart_machine(self) -> None:
+        """Have the queue believe that the machine was restarted since."""
 
     def close(self) -> None:
         """Close what was opened."""

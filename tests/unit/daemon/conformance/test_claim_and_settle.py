@@ -51,6 +51,9 @@ def test_task_waits_while_an_older_one_of_its_path_is_to_be_pushed(queue: TaskQu
     """Two of one path are never pushed at once, nor the newer before the older."""
     older, newer = bring(queue, an_upload("/f"), state), an_upload("/f")
     accept(queue, newer)
+    blocker = queue.blocker(task_of(queue, newer))
+    waits = state in {State.QUEUED, State.PUSHING, State.DEFERRED}
+    assert (blocker is not None and blocker.task_id == older.task_id) is waits
     expected = {State.QUEUED: [older.task_id], State.PUSHING: [], State.DEFERRED: []}.get(state, [newer.task_id])
     assert claim(queue) == expected
 

@@ -4,8 +4,6 @@ from dataclasses import replace
 
 from daemon.model.task import Attempt, State
 from daemon.task_queue import Change, Follow, Position, Settlement, TaskQueue
-from daemon.task_queue.sqlite.history import MOST_KEPT
-from daemon.task_queue.sqlite.numbers import BOOT_FACT
 from tests.support.depot import an_upload
 from tests.unit.daemon.conformance.doors import (
     KEY,
@@ -17,11 +15,6 @@ from tests.unit.daemon.conformance.doors import (
     several,
     task_of,
 )
-
-
-def restart_machine(queue: TaskQueue) -> None:
-    """Have the queue believe that the machine was restarted since."""
-    queue.remember(BOOT_FACT, "the boot before")
 
 
 def told(queue: Follow, after: Position) -> list[tuple[str, State]]:
@@ -67,11 +60,11 @@ def test_position_that_cannot_be_gone_on_from_says_so(queue: TaskQueue) -> None:
     assert told(queue, queue.position()) == []
 
 
-def test_numbers_that_a_crash_may_have_taken_back_are_not_given_again(queue: TaskQueue) -> None:
+def test_numbers_that_a_crash_may_have_taken_back_are_not_given_again(queues: QueueStore, queue: TaskQueue) -> None:
     """Who read the last event before it misses nothing that comes after."""
     accept(queue, *several(2))
     last = queue.position()
-    restart_machine(queue)
+    queues.restart_machine()
     queue.leave_numbers_out()
     [upload] = accept(queue, an_upload("/new"))
     assert told(queue, last) == told(queue, replace(last, seq=last.seq + 9)) == [(upload.task_id, State.QUEUED)]
@@ -82,7 +75,7 @@ def test_api_that_is_first_after_a_restart_gives_no_number_again(queues: QueueSt
     queue = queues.open()
     accept(queue, *several(2))
     last = queue.position()
-    restart_machine(queue)
+    queues.restart_machine()
     intake = queues.open_intake()
     [upload] = accept(intake, an_upload("/new"))
     read = intake.position()
@@ -92,20 +85,22 @@ def test_api_that_is_first_after_a_restart_gives_no_number_again(queues: QueueSt
     assert intake.position().seq == read.seq + 1
 
 
-def test_first_events_of_all_may_be_taken_back_too(queue: TaskQueue) -> None:
+def test_first_events_of_all_may_be_taken_back_too(queues: QueueStore, queue: TaskQueue) -> None:
     """Their numbers are not given again either."""
     start = queue.position()
-    restart_machine(queue)
+    queues.restart_machine()
     [upload] = accept(queue, an_upload())
     assert told(queue, start) == told(queue, replace(start, seq=start.seq + 5)) == [(upload.task_id, State.QUEUED)]
 
 
-def test_restart_of_the_machine_makes_nobody_miss_something_when_all_events_are_forgotten(queue: TaskQueue) -> None:
+def test_restart_of_the_machine_makes_nobody_miss_something_when_all_events_are_forgotten(
+    queues: QueueStore, queue: TaskQueue,
+) -> None:
     """Nothing has happened since, so nothing is missing; nor are those of before the restart forgotten sooner."""
     accept(queue, *several(2))
     last = queue.position()
     for _ in range(3):
-        restart_machine(queue)
+        queues.restart_machine()
         queue.leave_numbers_out()
     assert queue.forget_events(before=0.0, keep_most=2, limit=9) == 0
     assert queue.forget_events(before=0.0, keep_most=1, limit=9) == 1
@@ -127,12 +122,12 @@ def test_tasks_are_told_with_their_events(queues: QueueStore) -> None:
     assert not intake.happened(start, 99).tasks
 
 
-def test_last_attempts_are_kept_with_the_task(queue: TaskQueue) -> None:
+def test_last_attempts_are_kept_with_the_task(queues: QueueStore, queue: TaskQueue) -> None:
     """Oldest first, a bounded number of them, and what was settled without one adds none."""
     upload = bring(queue, an_upload(), State.PUSHING)
     order = task_of(queue, upload).order
     attempts = [Attempt(at=float(number), duration_s=0.5, code="timeout", message="ü" * 9)
-                for number in range(MOST_KEPT + 2)]
+                for number in range(queues.attempts_kept + 2)]
     for attempt in attempts:
         queue.settle([Settlement(order=order, state=State.QUEUED, attempt=attempt)])
         assert queue.claim(KEY, 1) != []

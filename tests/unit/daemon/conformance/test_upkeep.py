@@ -142,7 +142,11 @@ def test_newer_upload_waits_until_the_part_file_of_an_older_one_is_gone(queue: T
     queue.settle([Settlement(order=order, state=State.DEFERRED, part=True)])
     assert state_of(queue, older) is State.SUPERSEDED
     assert claim(queue) == [other.task_id]
+    blocker = queue.blocker(task_of(queue, newer))
+    assert blocker is not None
+    assert blocker.task_id == older.task_id
     queue.forget_part(order)
+    assert queue.blocker(task_of(queue, newer)) is None
     assert claim(queue) == [newer.task_id]
 
 

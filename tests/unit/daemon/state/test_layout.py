@@ -10,6 +10,7 @@ from daemon.errors import CannotStart
 from daemon.model.upload import BUCKETS
 from daemon.process.exit_status import EXIT_CONFIG, EXIT_FAILED
 from daemon.state.layout import Layout
+from daemon.state.tenure import NAME_FILE
 from tests.support.identity import User
 
 ROOT = Path(__file__).parents[4]
@@ -134,4 +135,4 @@ def test_installed_directories_are_those_of_the_layout() -> None:
     assert made == {state, layout.spool, layout.queue, layout.locks, layout.bells, layout.activities, layout.lost_found, layout.instances,
                     layout.access, layout.partials, *buckets}
     assert {Path(path) for kind, path, *_ in lines if kind == "f"} == {
-        layout.append_lock, layout.migration_lock, layout.schema_lock}
+        layout.append_lock, layout.migration_lock, layout.schema_lock, NAME_FILE}

@@ -1,7 +1,10 @@
 """What an upload finds when it is put into a queue, and what a key stands for."""
 
+import errno
+import os
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -10,7 +13,8 @@ from daemon import failpoints
 from daemon.errors import QueueFault
 from daemon.model.task import State
 from daemon.model.upload import Upload
-from daemon.task_queue import PutOutcome
+from daemon.task_queue import PutOutcome, open_intake
+from daemon.task_queue.sqlite.queue import SqliteQueue
 from tests.support import rows
 from tests.support.depot import Depot, an_upload, new_id
 
@@ -28,6 +32,37 @@ def test_upload_is_put_once_however_often_it_is_tried(depot: Depot) -> None:
         [answer] = depot.queue.put_many([upload], supersede=supersede)
         assert (answer.outcome, answer.task_id, answer.superseded) == (PutOutcome.DUPLICATE, upload.task_id, {})
     assert len(depot.queue.page(limit=10)) == 1
+
+
+@pytest.mark.parametrize(("looks", "certain"), [(0, True), (1, False)])
+def test_put_says_what_is_certain_when_the_disk_is_gone(
+    depot: Depot, monkeypatch: pytest.MonkeyPatch, looks: int, certain: bool,
+) -> None:
+    """Nothing was put where it is gone before; after the commit nobody can tell."""
+    answers = iter([False] * looks)
+
+    def replaced(_queue: SqliteQueue) -> bool:
+        for answer in answers:
+            return answer
+        raise QueueFault("queue_failed", "The queue: Input/output error.")
+
+    with closing(open_intake(depot.layout, depot.queue.shard, depot.spool)) as intake:
+        intake.put_many([an_upload("/f")], supersede=True)
+        monkeypatch.setattr(SqliteQueue, "replaced", replaced)
+        with pytest.raises(QueueFault) as caught:
+            intake.put_many([an_upload("/g")], supersede=True)
+    assert caught.value.certainly_failed is certain
+
+
+def test_disk_that_is_gone_is_told_as_a_fault_of_the_queue(depot: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where only the names of its files are looked at."""
+    def fail(_path: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("daemon.task_queue.sqlite.base.inode", fail)
+    with pytest.raises(QueueFault) as caught:
+        depot.queue.replaced()
+    assert caught.value.code == "queue_failed"
 
 
 def test_newer_upload_replaces_those_that_still_wait(depot: Depot) -> None:

@@ -112,7 +112,8 @@ class Work:
         def config() -> Config:
             return Config(delivery=DeliverySection(per_instance=per_instance, allow=self.allowed))
 
-        runner.run(self.lane, lambda _: self.counted, self.depot.spool, config, self._hear, patience or Patience())
+        runner.run(self.lane, lambda _: self.counted, self.depot.spool, config, self._hear, patience or Patience(),
+                   lambda: None)
 
     def _hear(self, *messages: PushOutcome | Pushed | Swept) -> None:
         asked = self.counted.said.count("confirm")
