@@ -128,6 +128,11 @@ def holder_name(text: str) -> str:
     return text
 
 
+def cell_name(text: str) -> str:
+    """Return `text` if a cell can be called so, or if it is empty; raise ValueError if not."""
+    return holder_name(text) if text else text
+
+
 def account(text: str) -> str:
     """Return `text` if a user or a group can have it as name or number, or if it is empty; raise ValueError if not."""
     if not text.isprintable():
