@@ -18,6 +18,7 @@ from daemon import config as configuration
 from daemon.access.openness import only_known_may
 from daemon.access.token_file import READERS, TokenState, read_tokens, readers_gid, token_file_of
 from daemon.cli.all_shards import shards_of
+from daemon.cli.check_cells import cell_findings
 from daemon.cli.check_result import CheckResult
 from daemon.cli.check_tls import tls_findings
 from daemon.cli.check_webhooks import sender_finding, webhook_findings
@@ -58,6 +59,7 @@ def _findings(config: Config, config_file: str | None) -> Iterator[CheckResult]:
     yield from (CheckResult(*finding) for finding in tls_findings(config, installed=installed))
     # Before root gives its power away: only it and the API read them.
     yield _try("tokens", lambda: _check_tokens(token_file_of(configuration.find_file(config_file)), time.time()))
+    yield from cell_findings(config, configuration.find_file(config_file))
     yield from webhook_findings(config)
     layout = Layout(config.state.path)
     try:

@@ -233,6 +233,12 @@ class Target(Protocol):
         Takes at most a few seconds. Raises what `probe` raises, too.
         """
 
+    def instances(self) -> list[tuple[str, str]]:
+        """The project and the name of each instance that this service is shown, in any order.
+
+        Takes at most a few seconds. Raises what `probe` raises.
+        """
+
     def follow(
         self, on_event: Callable[[str, str, str], None], on_up: Callable[[], None], on_down: Callable[[str], None],
     ) -> Feed | None:

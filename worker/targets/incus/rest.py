@@ -104,14 +104,22 @@ class Rest:
 
     def metadata(self, path: str, project: str | None = None) -> dict[str, Any]:
         """GET `path` below /1.0 and return its metadata."""
-        answer = self.send("GET", path, {"project": project} if project else {})
+        metadata = self._metadata(path, {"project": project} if project else {})
+        return metadata if isinstance(metadata, dict) else {}
+
+    def listing(self, path: str, params: dict[str, str]) -> list[str]:
+        """GET `path` below /1.0 and return the addresses that are listed there."""
+        metadata = self._metadata(path, params)
+        return [text for text in metadata if isinstance(text, str)] if isinstance(metadata, list) else []
+
+    def _metadata(self, path: str, params: dict[str, str]) -> object:
+        answer = self.send("GET", path, params)
         if answer.status_code != requests.codes.ok:
             raise _refusal(answer)
         try:
-            metadata = answer.json()["metadata"]
+            return answer.json()["metadata"]
         except (requests.RequestException, KeyError, TypeError) as error:
             raise Undelivered("incus_error", f"{self._name}: not an answer of Incus: {error}") from error
-        return metadata if isinstance(metadata, dict) else {}
 
     def upgrade(self, path: str, params: dict[str, str], headers: dict[str, str]) -> Upgraded:
         """GET `path` with `headers` that ask for another protocol; return the connection, which outlives this.

@@ -67,6 +67,14 @@ class IncusTarget:
                 raise Undelivered("project_not_found", f"{self._name}: there is no project {project}") from error
             raise
 
+    def instances(self) -> list[tuple[str, str]]:
+        """The project and the name of each instance; see worker.targets.base.Target."""
+        rest = Rest(self._name, self._remote, min(_PROBE_S, self._remote.timeout_s))
+        try:
+            return list(map(_instance_at, rest.listing("/instances", {"all-projects": "true"})))
+        finally:
+            rest.close()
+
     def follow(
         self, on_event: Callable[[str, str, str], None], on_up: Callable[[], None], on_down: Callable[[str], None],
     ) -> Feed:
@@ -124,3 +132,10 @@ class IncusTarget:
             if isinstance(error, WireForeign):
                 raise
             raise Undelivered("stalled" if isinstance(error, WireStalled) else "connection_lost", str(error)) from error
+
+
+def _instance_at(address: str) -> tuple[str, str]:
+    """The project and the name of the instance at `/1.0/instances/NAME?project=PROJECT`."""
+    parts = urllib.parse.urlsplit(address)
+    project = urllib.parse.parse_qs(parts.query).get("project", ["default"])[0]
+    return project, urllib.parse.unquote(parts.path.rpartition("/")[2])

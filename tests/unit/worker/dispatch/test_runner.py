@@ -81,6 +81,10 @@ class Counted:
     def find_project(self, project: str) -> None:
         """Have every project."""
 
+    def instances(self) -> list[tuple[str, str]]:
+        """Show none."""
+        return []
+
     def follow(self, *_: object) -> None:
         """Have no events."""
 
