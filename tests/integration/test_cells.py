@@ -1,0 +1,243 @@
+"""Two services that share out the instances, each with its worker; and what docs/scaling.md gives people to paste."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon.config import load
+from tests.support.command import incus_courier
+from tests.support.packages import unpacked
+from tests.support.processes import ROOT
+from tests.support.pushing import begin_push, end_push, push
+from tests.support.recipes import recipes_of
+from tests.support.service import Service
+from tests.support.tokens import make_token
+from tests.support.waiting import PATIENCE_S, eventually
+
+pytestmark = pytest.mark.full
+
+BLOCKS = recipes_of(ROOT / "docs/scaling.md")
+#: The addresses of the page, and where the cells of the test are in their place.
+NAMES = ("https://north.example.org:8443", "https://south.example.org:8443")
+MIB = 2**20
+
+
+def free_port() -> int:
+    """A port that nobody has."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+class Cells:
+    """The two cells of the page, on one machine."""
+
+    def __init__(self, directory: Path) -> None:
+        """Nothing is started yet. Both have the same token."""
+        self.ports = [free_port(), free_port()]
+        self.addresses = [f"http://127.0.0.1:{port}" for port in self.ports]
+        self.both = [self._cell(directory / name, name, port) for name, port in zip(("north", "south"), self.ports, strict=True)]
+        self.north, self.south = self.both
+        self.token = make_token(self.north.config, "ci", may=["upload", "read"])
+        (self.south.directory / "tokens.json").write_bytes((self.north.directory / "tokens.json").read_bytes())
+        (self.south.directory / "tokens.json").chmod(0o600)
+        self.bearer = {"Authorization": f"Bearer {self.token}"}
+        self.bearer_line = f"Authorization: Bearer {self.token}"
+
+    def _cell(self, directory: Path, name: str, port: int) -> Service:
+        directory.mkdir()
+        made = Service(directory)
+        made.settings["api"]["listen"] = [made.address, f"127.0.0.1:{port}"]
+        self.configure(made, name)
+        return made
+
+    def configure(self, cell: Service, name: str, *, redirect: bool = False) -> None:
+        """Give it the configuration of that name."""
+        cell.settings["cell"] = {"name": name, "redirect": redirect}
+        cell.further = self.printed(name).partition("\n\n")[2]
+        cell.write_config()
+
+    def printed(self, name: str) -> str:
+        """A block, for these cells."""
+        text = BLOCKS[name]
+        for there, here in zip(NAMES, self.addresses, strict=True):
+            text = text.replace(there, here)
+        return text
+
+    def reload(self, cell: Service) -> None:
+        """Have it take over its configuration."""
+        before = len(cell.events("config.reloaded"))
+        cell.processes["api"].send(signal.SIGHUP)
+        eventually(lambda: len(cell.events("config.reloaded")) > before, what="the reload")
+
+    def wait_delivered(self, cell: Service, instance: str, path: str, content: bytes) -> None:
+        """Wait until the file is in its instance."""
+        eventually(lambda: cell.delivered(instance, path) == content, what=f"{instance}{path}")
+
+    def curl(self, folder: Path, *words: str) -> str:
+        """What curl is answered in a folder, with the token."""
+        shown = ("-H", self.bearer_line)
+        return subprocess.run(["curl", "-sS", *shown, *words], cwd=folder, capture_output=True, text=True, check=False,
+                              timeout=PATIENCE_S).stdout
+
+    def instances_of(self, cell: Service) -> set[str]:
+        """The instances that it has tasks for."""
+        return {task.upload.destination.instance for task in cell.tasks()}
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cells]:
+    """Both run."""
+    made = Cells(tmp_path_factory.mktemp("cells"))
+    with made.north, made.south:
+        for cell in made.both:
+            cell.start()
+        yield made
+        for cell in made.both:
+            assert not cell.mistakes()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a small file and a large one."""
+    (tmp_path / "small").write_bytes(b"small")
+    (tmp_path / "large").write_bytes(os.urandom(20 * MIB))
+    return tmp_path
+
+
+def test_configurations_of_the_page_are_legal_and_alike(tmp_path: Path) -> None:
+    """They differ by the name of the host alone."""
+    both = [tomllib.loads(BLOCKS[name]) for name in ("north", "south")]
+    assert both[0]["cells"] == both[1]["cells"]
+    (tmp_path / "config.toml").write_text(BLOCKS["south"])
+    assert load(tmp_path / "config.toml").cell.name == "south"
+
+
+def test_push_finds_the_cell_of_an_instance(cells: Cells, folder: Path) -> None:
+    """Small and large files and a pipe, by whichever cell is named, until they are there; each cell has its own alone."""
+    known = {"INCUS_COURIER_TOKEN": cells.token}
+    for server in (cells.south.address, *cells.addresses):
+        done = push(folder, server, "small", "large", "web-1/srv/", "--wait", **known)
+        assert done.code == 0, done
+        assert cells.north.delivered("web-1", "/srv/large") == (folder / "large").read_bytes()
+    process = begin_push(folder, cells.addresses[0], "-", "mail/piped", "--wait", stdin=subprocess.PIPE, variables=known)
+    done = end_push(process, "0123456789abcdef" * 600_000)
+    assert done.code == 0, done
+    assert cells.south.delivered("mail", "/piped") == b"0123456789abcdef" * 600_000
+    assert (cells.instances_of(cells.north), cells.instances_of(cells.south)) == ({"web-1"}, {"mail"})
+
+
+def test_push_goes_on_in_the_cell_that_it_found(cells: Cells, folder: Path) -> None:
+    """An interrupted one finds its upload there again, though another cell is named, and though that one is down."""
+    known = {"INCUS_COURIER_TOKEN": cells.token}
+    (folder / "huge").write_bytes(os.urandom(96 * MIB))
+    process = begin_push(folder, cells.addresses[1], "huge", "web-2/srv/", variables=known)
+    eventually(lambda: any(event["instance"] == "web-2" for event in cells.north.events("upload.begun")),
+               what="the upload in the other cell")
+    process.send_signal(signal.SIGINT)
+    assert end_push(process).code == 130
+    begun = len(cells.north.events("upload.begun"))
+    cells.south.stop("api")
+    try:
+        done = push(folder, cells.addresses[1], "huge", "web-2/srv/", "--wait", "--retry-for", "20", **known)
+    finally:
+        cells.south.start()
+    assert done.code == 0, done
+    assert len(cells.north.events("upload.begun")) == begun
+    assert cells.north.delivered("web-2", "/srv/huge") == (folder / "huge").read_bytes()
+
+
+def test_cell_that_is_down_stops_no_other(cells: Cells) -> None:
+    """Its clients are told nothing; what the other has goes on."""
+    cells.south.kill()
+    try:
+        answer = cells.north.client.put("web-1", "/srv/alone", b"1", headers=cells.bearer)
+        assert answer is not None
+        assert answer.status == 202
+        eventually(lambda: cells.north.delivered("web-1", "/srv/alone") == b"1")
+        elsewhere = cells.north.client.put("mail", "/x", b"1", headers=cells.bearer)
+        assert elsewhere is not None
+        assert (elsewhere.status, elsewhere.json["address"]) == (421, cells.addresses[1])
+    finally:
+        cells.south.start()
+
+
+def test_check_compares_the_cells(cells: Cells, folder: Path) -> None:
+    """All is well as it is; a list that says something else, and other tokens, are found."""
+    done = incus_courier("--config", str(cells.north.config), "check")
+    lines = done.out.splitlines()
+    assert f"ok   cell south: {cells.addresses[1]}" in lines, done
+    assert any(line.startswith("ok   cells of local: ") for line in lines), done
+    tokens = (cells.south.directory / "tokens.json").read_bytes()
+    make_token(cells.south.config, "more", may=["read"])
+    try:
+        eventually(lambda: "its file of tokens is another one" in incus_courier("--config", str(cells.north.config), "check").out)
+        other = folder / "config.toml"
+        other.write_text(cells.north.config.read_text().replace(cells.addresses[1], cells.addresses[0]))
+        assert "FAIL cell south: " in incus_courier("--config", str(other), "check").out
+    finally:
+        (cells.south.directory / "tokens.json").write_bytes(tokens)
+
+
+def test_curl_follows_with_a_file(cells: Cells, folder: Path) -> None:
+    """As the page has it, where redirects are on; without its option the token stays behind."""
+    for cell, name in zip(cells.both, ("north", "south"), strict=True):
+        cells.configure(cell, name, redirect=True)
+        cells.reload(cell)
+    try:
+        (folder / "report.pdf").write_bytes(b"report")
+        command = cells.printed("curl")
+        done = subprocess.run(["sh", "-ec", command], cwd=folder, env={**os.environ, "COURIER_TOKEN": cells.token}, check=True,
+                              timeout=PATIENCE_S, capture_output=True)
+        assert json.loads(done.stdout)["instance"] == "web-1"
+        eventually(lambda: cells.north.delivered("web-1", "/srv/report.pdf") == b"report")
+        # Another host to curl, and the same here.
+        elsewhere = f"http://localhost:{cells.ports[1]}/v1/instances/web-1/files/srv/lost"
+        assert json.loads(cells.curl(folder, "--location", "-T", "report.pdf", elsewhere))["code"] == "no_credential"
+    finally:
+        for cell, name in zip(cells.both, ("north", "south"), strict=True):
+            cells.configure(cell, name)
+            cells.reload(cell)
+
+
+@pytest.mark.root
+def test_caddy_routes_by_instance(cells: Cells, folder: Path) -> None:
+    """Each upload to its cell by one name, and a task wherever it is."""
+    caddy = unpacked("caddy", folder) / "usr/bin/caddy"
+    site = f"http://127.0.0.1:{free_port()}"
+    (folder / "Caddyfile").write_text("{\n    admin off\n}\n" + cells.printed("caddy").replace("courier.example.org", site, 1))
+    log = (folder / "caddy.log").open("wb")
+    process = subprocess.Popen([caddy, "run", "--adapter", "caddyfile", "--config", folder / "Caddyfile"], stdout=log, stderr=log,
+                               env={**os.environ, "HOME": str(folder)})
+
+    try:
+        eventually(lambda: "up" in cells.curl(folder, f"{site}/healthz"), what=f"Caddy ({folder}/caddy.log)")
+        large = (folder / "large").read_bytes()
+        for instance, cell in (("web-7", cells.north), ("db", cells.north), ("dbx", cells.south), ("other", cells.south)):
+            task = json.loads(cells.curl(folder, "-T", "large", f"{site}/v1/instances/{instance}/files/srv/by-caddy"))
+            assert json.loads(cells.curl(folder, f"{site}/v1/tasks/{task['id']}"))["instance"] == instance
+            cells.wait_delivered(cell, instance, "/srv/by-caddy", large)
+            said = cells.curl(folder, "--data-binary", "@small", "-H", f"X-Container-Name: {instance}", "-H", "X-File-Path: /srv/small", f"{site}/upload")
+            assert "queued for processing" in said
+            cells.wait_delivered(cell, instance, "/srv/small", b"small")
+        # What it does not know is refused by the cell that gets it, and goes on from there.
+        assert json.loads(cells.curl(folder, f"{site}/v1/events?instance=db"))["code"] == "other_cell"
+        done = push(folder, site, "large", "web-8/srv/", INCUS_COURIER_TOKEN=cells.token)
+        assert done.code == 0, done
+        cells.wait_delivered(cells.north, "web-8", "/srv/large", large)
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)
+        log.close()
+
+
+def test_every_block_is_tried() -> None:
+    """Whoever adds one to the page tries it."""
+    here = Path(__file__).read_text()
+    assert [name for name in BLOCKS if f'"{name}"' not in here] == []
