@@ -208,6 +208,8 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
             "Send it to the address that is named: `cell` and `address` here, Cell-Name and Cell-Address in the head."),
     _reject("no_cell", 404, "No cell has this instance.",
             "See its name; the administrator has it named in [[cells]], on each host, and `incus-courier check` finds others."),
+    _reject("not_adopted", 503, "This cell has let go of the instance, and has not taken it back.",
+            "Try again later; the administrator takes it back by incus-courier cell adopt (docs/scaling.md).", retry_after_s=10),
     _reject("cross_site", 403, "The request comes from a web page of another site.",
             "Send it from a program, or from a page of the same scheme, host and port; have the site of a proxy added to"
             " api.origins, which must leave the Host header as it is, and another site to api.cors_origins."),
@@ -371,6 +373,8 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     _dead_letter("not_allowed", "What the worker may deliver does not include this: delivery.allow and delivery.deny.",
                  "See the message for the rule. Change it, or what is in the instance, and retry the task; or ask who sent it why.",
                  cause=Cause.HERE),
+    _dead_letter("instance_released", "This cell has let go of the instance: another one takes its uploads.",
+                 "Save the bytes, and upload them to that cell if they are wanted (docs/scaling.md).", cause=Cause.HERE),
     _dead_letter("invalid_row", "The task's row or its file is not one this worker may deliver.",
                  "See the message; fsck may tell more.", cause=Cause.HERE),
     _dead_letter("bytes_missing", "The task's bytes are not in the spool.",

@@ -1,17 +1,23 @@
 """Two services that share out the instances, each with its worker; and what docs/scaling.md gives people to paste."""
 
+import itertools
 import json
 import os
 import signal
 import socket
 import subprocess
+import threading
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from daemon import failpoints
 from daemon.config import load
+from daemon.model.task import State
+from daemon.state import released
+from tests.support.client import Client
 from tests.support.command import incus_courier
 from tests.support.packages import unpacked
 from tests.support.processes import ROOT
@@ -235,6 +241,178 @@ def test_caddy_routes_by_instance(cells: Cells, folder: Path) -> None:
         process.terminate()
         process.wait(PATIENCE_S)
         log.close()
+
+
+class Stream:
+    """Uploads to a few paths of an instance, each with a higher number; and somebody who looks what is there."""
+
+    PATHS = ("/srv/a", "/srv/b", "/srv/c")
+    #: Those of a later stream are higher.
+    NUMBERS = itertools.count(1)
+
+    def __init__(self, cells: Cells, instance: str) -> None:
+        self._cells = cells
+        self._instance = instance
+        self._stop = threading.Event()
+        #: The highest number that was accepted, by its path.
+        self.accepted = dict.fromkeys(self.PATHS, 0)
+        #: What was seen after something newer.
+        self.backwards: list[tuple[str, int, int]] = []
+        self._seen = dict.fromkeys(self.PATHS, 0)
+        self._threads = [threading.Thread(target=self._send), threading.Thread(target=self._look)]
+
+    def __enter__(self) -> "Stream":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _send(self) -> None:
+        clients = [Client(f"127.0.0.1:{port}") for port in self._cells.ports]
+        at = 0
+        while not self._stop.is_set():
+            number = next(self.NUMBERS)
+            for path in self.PATHS:
+                for _ in range(2):
+                    answer = clients[at].put(self._instance, path, str(number).encode(), headers=self._cells.bearer)
+                    if answer is not None and answer.status == 202:
+                        self.accepted[path] = number
+                        break
+                    # To the other one, as a client does that is told so.
+                    at = 1 - at
+            self._stop.wait(0.002)
+
+    def number(self, path: str) -> int:
+        """What is in the instance."""
+        content = self._cells.north.delivered(self._instance, path)
+        return int(content) if content else 0
+
+    def _look(self) -> None:
+        while not self._stop.is_set():
+            for path in self.PATHS:
+                now = self.number(path)
+                if now < self._seen[path]:
+                    self.backwards.append((path, self._seen[path], now))
+                self._seen[path] = now
+            self._stop.wait(0.001)
+
+    def wait_more(self) -> None:
+        """Wait until more was accepted."""
+        before = dict(self.accepted)
+        eventually(lambda: all(self.accepted[path] > before[path] for path in self.PATHS), what="more uploads")
+
+    def wait_all(self) -> None:
+        """Wait until the newest that was accepted is there."""
+        eventually(lambda: all(self.number(path) == self.accepted[path] for path in self.PATHS),
+                   what=f"{self.accepted}")
+
+
+def give(cells: Cells, to: Service, on: Service) -> None:
+    """Change the list of one host, so that the cell `to` has the instance roams."""
+    names = '["web-*", "db", "roams"]' if to is cells.north else '["web-*", "db"]'
+    on.further = cells.printed("north").partition("\n\n")[2].replace('["web-*", "db"]', names)
+    on.write_config()
+    cells.reload(on)
+
+
+def move(cells: Cells, old: Service, new: Service, faults: str = "") -> None:
+    """Move roams as the page says; the commands meet `faults`, and are given again."""
+    for words, on in ((["release", "roams", "--timeout", "60"], old), (["adopt", "roams"], new)):
+        give(cells, new, on)
+        command = ("--config", str(on.config), "cell", *words)
+        if faults:
+            incus_courier(*command, INCUS_COURIER_FAULTS=faults)
+        done = incus_courier(*command)
+        assert done.code == 0, done
+
+
+@pytest.fixture
+def together(cells: Cells) -> Iterator[Cells]:
+    """Both cells deliver to the same instances."""
+    shared, place = cells.north.layout.instances, cells.south.layout.instances
+    for directory in (shared, place):
+        directory.mkdir(exist_ok=True)
+    cells.south.stop()
+    subprocess.run(["mount", "--bind", shared, place], check=True)
+    try:
+        cells.south.start()
+        yield cells
+    finally:
+        cells.south.kill()
+        subprocess.run(["umount", place], check=True)
+    for cell, name in zip(cells.both, ("north", "south"), strict=True):
+        cells.configure(cell, name)
+    cells.south.start()
+    cells.reload(cells.north)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("step", ["", *failpoints.CELL_STEPS])
+def test_instance_moves_while_files_come(together: Cells, step: str) -> None:
+    """There and back: no path ever goes back to something older, and the newest that was accepted is there in the end.
+
+    Each command is killed at each of its steps, and given again; so are the processes of either cell meanwhile.
+    """
+    cells = together
+    with Stream(cells, "roams") as stream:
+        stream.wait_more()
+        for old, new in ((cells.south, cells.north), (cells.north, cells.south)):
+            old.kill("worker-0")
+            old.start()
+            move(cells, old, new, f"{step}=kill" if step else "")
+            stream.wait_more()
+            for cell in (old, new):
+                cell.kill()
+                cell.start()
+            stream.wait_more()
+    stream.wait_all()
+    assert stream.backwards == []
+    assert not [task for cell in cells.both for task in cell.tasks() if task.state is State.FAILED]
+
+
+@pytest.mark.root
+def test_old_cell_delivers_nothing_after_it_has_let_go(together: Cells) -> None:
+    """Whatever is in its queue: that is a dead letter, bytes included, and the cell takes the instance back only without it."""
+    cells = together
+    move(cells, cells.south, cells.north)
+    give(cells, cells.south, cells.south)
+    answer = cells.south.client.put("roams", "/srv/late", b"late", headers=cells.bearer)
+    assert answer is not None
+    assert (answer.status, answer.code) == (503, "not_adopted")
+    # As if one came in the very moment.
+    cells.south.kill("worker-0")
+    released.adopt(cells.south.layout, "local/default/roams")
+    late = cells.south.client.put("roams", "/srv/late", b"late", headers=cells.bearer)
+    assert late is not None
+    assert late.status == 202
+    released.release(cells.south.layout, "local/default/roams")
+    cells.south.start()
+    [task] = eventually(lambda: [task for task in cells.south.tasks() if task.state is State.FAILED])
+    assert (task.task_id, task.error_code) == (late.task_id, "instance_released")
+    assert cells.north.delivered("roams", "/srv/late") is None
+    config = ("--config", str(cells.south.config))
+    incus_courier(*config, "tasks", "retry", late.task_id)
+    refused = incus_courier(*config, "cell", "adopt", "roams")
+    assert (refused.code, late.task_id in refused.err) == (1, True)
+    assert incus_courier(*config, "tasks", "save", late.task_id).out == "late"
+    eventually(lambda: incus_courier(*config, "tasks", "delete", late.task_id).code == 0)
+    eventually(lambda: incus_courier(*config, "cell", "adopt", "roams").code == 0)
+    move(cells, cells.north, cells.south)
+
+
+def test_cell_lets_go_of_nothing_that_is_its_own_or_not_delivered(cells: Cells) -> None:
+    """The list has to say so first, and what cannot be delivered is named."""
+    config = ("--config", str(cells.north.config))
+    done = incus_courier(*config, "cell", "release", "web-1")
+    assert (done.code, "is this cell's own" in done.err) == (1, True)
+    done = incus_courier(*config, "cell", "adopt", "mail")
+    assert (done.code, "is another cell's" in done.err) == (1, True)
+    done = incus_courier(*config, "cell", "adopt", "web-1")
+    assert (done.code, "nothing to take back" in done.out) == (0, True)
 
 
 def test_every_block_is_tried() -> None:

@@ -15,6 +15,8 @@ from daemon.errors import ERRORS, Cause, CourierError, Undelivered
 from daemon.log import log
 from daemon.model.task import Task
 from daemon.spool import Mark, Open, Stopped
+from daemon.state.layout import Layout
+from daemon.state.released import ReleasedInstances
 from worker.dispatch.ceiling import Ceiling, ceiling_of
 from worker.dispatch.lane import Lane, Push
 from worker.targets.base import Delivery, Ended, Parcel, Patience, Receipt, Session, Target
@@ -278,6 +280,7 @@ class _Begun:
 def _push(pushes: Sequence[Push], hold: _Hold, spool: Open, config: Config) -> Iterator[tuple[Push, PushOutcome]]:
     """Push tasks side by side. Whatever goes wrong is in the outcomes."""
     ceiling = ceiling_of(config.delivery)
+    released = ReleasedInstances(Layout(config.state.path))
     with contextlib.ExitStack() as opened:
         parcels: dict[str, tuple[_Begun, Parcel]] = {}
         for push in pushes:
@@ -291,6 +294,9 @@ def _push(pushes: Sequence[Push], hold: _Hold, spool: Open, config: Config) -> I
                 yield push, begun.outcome("not_allowed", refusal)
                 continue
             try:
+                if released.has(task.destination.instance_key):
+                    yield push, begun.outcome("instance_released")
+                    continue
                 source = opened.enter_context((spool.open if task.recheck else spool.open_pending)(task.upload))
             except (CourierError, OSError) as error:
                 yield push, _unread(begun, error)

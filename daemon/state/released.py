@@ -1,0 +1,85 @@
+"""The instances that this cell has let go of, so that another one may have them: one small file, a line for each.
+
+Guarantees: who reads it finds the old lines or the new ones, never half of them; what `release` and `adopt` return from
+is durable. Nothing is delivered to an instance that is in it.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from daemon import failpoints
+from daemon.state.files import opened, stamp_of
+from daemon.state.layout import Layout, sync_directory
+
+#: More than any site has instances.
+_LIMIT_BYTES: Final = 64 * 2**20
+
+
+class ReleasedInstances:
+    """The instances that the cell has let go of, as the file has them now. To ask costs one look at the file."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._path = os.fspath(layout.released)
+        self._seen: object = None
+        self._keys: frozenset[str] = frozenset()
+
+    def has(self, instance_key: str) -> bool:
+        """True when the cell has let go of the instance. Raises OSError and ValueError when that cannot be told."""
+        seen = stamp_of(self._path)
+        if seen != self._seen:
+            self._keys = read(self._layout)
+            self._seen = seen
+        return instance_key in self._keys
+
+
+def read(layout: Layout) -> frozenset[str]:
+    """The instances that the cell has let go of. Raises OSError, and ValueError when the file is damaged."""
+    try:
+        text = layout.read(layout.released, _LIMIT_BYTES).decode()
+    except FileNotFoundError:
+        return frozenset()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{layout.released} is damaged") from error
+    lines = [line for line in text.split("\n") if line]
+    if not text.endswith("\n") or any(line.count("/") != 2 for line in lines):
+        raise ValueError(f"{layout.released} is damaged")
+    return frozenset(lines)
+
+
+def release(layout: Layout, instance_key: str) -> None:
+    """Have the cell let go of an instance, durably; it may have already. Raises OSError and ValueError."""
+    _change(layout, lambda keys: keys | {instance_key})
+
+
+def adopt(layout: Layout, instance_key: str) -> None:
+    """Have the cell take an instance back, durably. Raises OSError and ValueError."""
+    _change(layout, lambda keys: keys - {instance_key})
+
+
+def _change(layout: Layout, change: Callable[[frozenset[str]], frozenset[str]]) -> None:
+    lock = layout.open_made(layout.locks / "cells")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _replace(layout, sorted(change(read(layout))))
+    finally:
+        os.close(lock)
+
+
+def _replace(layout: Layout, keys: Iterable[str]) -> None:
+    draft: Path = layout.queue / f".{layout.released.name}.new"
+    descriptor = layout.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        failpoints.reach("cells.write")
+        file.write("".join(f"{key}\n" for key in keys) or "\n")
+        file.flush()
+        if failpoints.reach("cells.sync"):
+            os.fsync(descriptor)
+    with opened(layout.directory, layout.queue) as queue:
+        failpoints.reach("cells.rename")
+        os.rename(draft.name, layout.released.name, src_dir_fd=queue, dst_dir_fd=queue)
+    if failpoints.reach("cells.dirsync"):
+        sync_directory(layout.queue)
