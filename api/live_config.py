@@ -29,8 +29,9 @@ class LiveConfig:
         try:
             if self.config.cells and self._released.has(to.instance_key):
                 raise Rejected("not_adopted")
-        except (OSError, ValueError) as error:
-            raise Rejected("storage_failed", f"What this cell has let go of cannot be read: {error}.") from error
+        except OSError as error:
+            detail = f"{error.filename}: {error.strerror}."
+            raise Rejected("storage_failed", f"What this cell has let go of cannot be read: {detail}") from error
 
     def pace(self) -> Pace:
         """How slowly a client may send and read."""

@@ -82,8 +82,8 @@ def adopt(config: Config, text: str) -> int:
         if to.instance_key not in released.read(layout):
             say(f"{name}: this cell has not let go of it, so there is nothing to take back")
             return EXIT_OK
-    except (OSError, ValueError) as error:
-        return _refuse(f"{layout.released}: {error}")
+    except OSError as error:
+        return _refuse(f"{layout.released}: {error.strerror}")
     left = held(config, layout, to)
     if not left.nothing:
         return _tell_held(name, left)
@@ -159,8 +159,8 @@ def _meant(text: str, config: Config) -> tuple[Destination, Cell | None]:
 def _changed(layout: Layout, to: Destination, change: Callable[[Layout, str], None]) -> bool:
     try:
         change(layout, to.instance_key)
-    except (OSError, ValueError) as error:
-        _refuse(f"{layout.released}: {error}")
+    except OSError as error:
+        _refuse(f"{layout.released}: {error.strerror}")
         return False
     return True
 

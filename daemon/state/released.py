@@ -4,6 +4,7 @@ Guarantees: who reads it finds the old lines or the new ones, never half of them
 is durable. Nothing is delivered to an instance that is in it.
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterable
@@ -19,44 +20,44 @@ _LIMIT_BYTES: Final = 64 * 2**20
 
 
 class ReleasedInstances:
-    """The instances that the cell has let go of, as the file has them now. To ask costs one look at the file."""
+    """The instances that the cell has let go of, as the file has them now. To ask costs one look. From any thread."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._path = os.fspath(layout.released)
-        self._seen: object = None
-        self._keys: frozenset[str] = frozenset()
+        #: What the file looked like, and what was in it: together, for several threads.
+        self._known: tuple[object, frozenset[str]] = (None, frozenset())
 
     def has(self, instance_key: str) -> bool:
-        """True when the cell has let go of the instance. Raises OSError and ValueError when that cannot be told."""
+        """True when the cell has let go of the instance. Raises OSError when that cannot be told."""
         seen = stamp_of(self._path)
-        if seen != self._seen:
-            self._keys = read(self._layout)
-            self._seen = seen
-        return instance_key in self._keys
+        known = self._known
+        if known[0] != seen:
+            self._known = known = (seen, read(self._layout))
+        return instance_key in known[1]
 
 
 def read(layout: Layout) -> frozenset[str]:
-    """The instances that the cell has let go of. Raises OSError, and ValueError when the file is damaged."""
+    """The instances that the cell has let go of. Raises OSError, also when the file is damaged (EUCLEAN)."""
     try:
         text = layout.read(layout.released, _LIMIT_BYTES).decode()
     except FileNotFoundError:
         return frozenset()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{layout.released} is damaged") from error
+    except UnicodeDecodeError:
+        text = ""
     lines = [line for line in text.split("\n") if line]
     if not text.endswith("\n") or any(line.count("/") != 2 for line in lines):
-        raise ValueError(f"{layout.released} is damaged")
+        raise OSError(errno.EUCLEAN, "the file is damaged", str(layout.released))
     return frozenset(lines)
 
 
 def release(layout: Layout, instance_key: str) -> None:
-    """Have the cell let go of an instance, durably; it may have already. Raises OSError and ValueError."""
+    """Have the cell let go of an instance, durably; it may have already. Raises OSError."""
     _change(layout, lambda keys: keys | {instance_key})
 
 
 def adopt(layout: Layout, instance_key: str) -> None:
-    """Have the cell take an instance back, durably. Raises OSError and ValueError."""
+    """Have the cell take an instance back, durably. Raises OSError."""
     _change(layout, lambda keys: keys - {instance_key})
 
 

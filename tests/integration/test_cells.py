@@ -404,6 +404,37 @@ def test_old_cell_delivers_nothing_after_it_has_let_go(together: Cells) -> None:
     move(cells, cells.north, cells.south)
 
 
+@pytest.mark.root
+def test_cell_lets_go_only_when_all_is_delivered(together: Cells) -> None:
+    """What waits is waited for. Without that, an older file comes after a newer one of the other cell: the control."""
+    cells = together
+
+    def content() -> bytes | None:
+        return cells.north.delivered("roams", "/srv/path")
+
+    cells.south.kill("worker-0")
+    for number in (b"1", b"older"):
+        answer = cells.south.client.put("roams", "/srv/path", number, headers=cells.bearer)
+        assert answer is not None
+        assert answer.status == 202
+    give(cells, cells.north, cells.south)
+    release = ("--config", str(cells.south.config), "cell", "release", "roams", "--timeout")
+    done = incus_courier(*release, "0.5")
+    assert (done.code, "on the way" in done.err) == (1, True)
+    assert released.read(cells.south.layout) == frozenset()
+    # Nobody heeds what `release` said.
+    give(cells, cells.north, cells.north)
+    released.adopt(cells.north.layout, "local/default/roams")
+    newer = cells.north.client.put("roams", "/srv/path", b"newer", headers=cells.bearer)
+    assert newer is not None
+    assert newer.status == 202
+    eventually(lambda: content() == b"newer")
+    cells.south.start()
+    eventually(lambda: content() == b"older")
+    assert incus_courier(*release, "60").code == 0
+    move(cells, cells.north, cells.south)
+
+
 def test_cell_lets_go_of_nothing_that_is_its_own_or_not_delivered(cells: Cells) -> None:
     """The list has to say so first, and what cannot be delivered is named."""
     config = ("--config", str(cells.north.config))

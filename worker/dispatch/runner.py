@@ -6,11 +6,11 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, BinaryIO, Final
 
 from daemon import failpoints
-from daemon.config import Config
+from daemon.config import Config, StateSection
 from daemon.errors import ERRORS, Cause, CourierError, Undelivered
 from daemon.log import log
 from daemon.model.task import Task
@@ -277,10 +277,15 @@ class _Begun:
                            seconds=time.monotonic() - self.at, left_part=ended is not None and ended.left_part, **more)
 
 
+@lru_cache(maxsize=4)
+def _released(state: StateSection) -> ReleasedInstances:
+    return ReleasedInstances(Layout(state.path))
+
+
 def _push(pushes: Sequence[Push], hold: _Hold, spool: Open, config: Config) -> Iterator[tuple[Push, PushOutcome]]:
     """Push tasks side by side. Whatever goes wrong is in the outcomes."""
     ceiling = ceiling_of(config.delivery)
-    released = ReleasedInstances(Layout(config.state.path))
+    released = _released(config.state)
     with contextlib.ExitStack() as opened:
         parcels: dict[str, tuple[_Begun, Parcel]] = {}
         for push in pushes:

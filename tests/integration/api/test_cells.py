@@ -5,6 +5,8 @@ import signal
 
 import pytest
 
+from daemon.state import released
+from daemon.state.layout import Layout
 from tests.integration.api.conftest import Start
 from tests.integration.api.running import Api
 from tests.integration.api.test_limits import answer
@@ -58,6 +60,12 @@ def test_request_for_another_cell(north: Api) -> None:
         connection.sendall(f"PUT {THERE} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n".encode())
         assert answer(connection).startswith(b"HTTP/1.1 421 ")
     assert [task["path"] for task in north.tasks()] == ["/mine"]
+    layout = Layout(north.state)
+    released.release(layout, "local/default/c1")
+    assert [north.put("mine").code, north.ask("POST", "/v1/tus/", b"", **{
+        **creation, "Upload_Metadata": "instance YzE=,path L3g="}).code] == ["not_adopted"] * 2
+    released.adopt(layout, "local/default/c1")
+    assert north.put("mine").status == 202
     _redirects(north)
     _asks_for_rights_first(north)
 

@@ -58,5 +58,5 @@ def test_damaged_file_is_not_believed(layout: Layout, text: str) -> None:
     """Nobody can tell then what the cell has let go of."""
     released.release(layout, WEB)
     layout.released.write_bytes(text.encode("latin-1"))
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(OSError, match="is damaged"):
         ReleasedInstances(layout).has(WEB)
