@@ -18,7 +18,7 @@ from daemon import config as configuration
 from daemon.access.openness import only_known_may
 from daemon.access.token_file import READERS, TokenState, read_tokens, readers_gid, token_file_of
 from daemon.cli.all_shards import shards_of
-from daemon.cli.check_cells import cell_findings
+from daemon.cli.check_cells import cell_findings, moving_finding
 from daemon.cli.check_result import CheckResult
 from daemon.cli.check_tls import tls_findings
 from daemon.cli.check_webhooks import sender_finding, webhook_findings
@@ -88,6 +88,17 @@ def _check_state(layout: Layout, config: Config) -> Iterator[CheckResult]:
         yield _try("spool", lambda: _check_spool(layout, config))
         yield _try("SQLite", lambda: try_out(layout))
         yield from _check_shards(layout, config)
+        if config.cells:
+            yield _try_moving(layout, config)
+
+
+def _try_moving(layout: Layout, config: Config) -> CheckResult:
+    try:
+        return moving_finding(layout, config)
+    except CourierError as error:
+        return CheckResult("moving", False, error.detail, error.kind.hint)
+    except OSError as error:
+        return CheckResult("moving", False, f"{layout.released}: {error.strerror}", "See docs/scaling.md.")
 
 
 def _check_shards(layout: Layout, config: Config) -> Iterator[CheckResult]:

@@ -3,7 +3,7 @@
 import http.client
 import json
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import combinations
@@ -12,15 +12,24 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from daemon.access.token_file import read_tokens, token_file_of
+from daemon.cli.all_shards import open_all
 from daemon.cli.check_result import CheckResult
 from daemon.config import Cell, Config
+from daemon.config.cells import cell_of
+from daemon.config.naming import name_of_key
 from daemon.errors import CannotStart
 from daemon.model.glob import globs_meet
 from daemon.model.names import printable
+from daemon.model.upload import Destination
+from daemon.state import released
+from daemon.state.layout import Layout
 
 #: How long a cell may take to answer, in seconds.
 _PATIENCE_S: Final = 5.0
 _MAX_ANSWER_BYTES: Final = 64 * 1024
+#: Instances that are looked through, and that are named.
+_INSTANCES: Final = 100_000
+_NAMED: Final = 10
 #: Cells that are asked at once.
 _AT_ONCE: Final = 16
 
@@ -37,6 +46,36 @@ def cell_findings(config: Config, config_file: Path | None) -> Iterator[CheckRes
     tokens = _own_tokens(config_file)
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         yield from threads.map(partial(_cell_finding, config, tokens), config.cells)
+
+
+def moving_finding(layout: Layout, config: Config) -> CheckResult:
+    """What is on its way from one cell to another. To be asked as the state's owner.
+
+    Raises CannotStart, QueueFault and OSError.
+    """
+    gone = sorted(key for key in released.read(layout) if _owner(key, config) == config.cell.name)
+    if gone:
+        return CheckResult("moving", False, f"let go of, and this one's by the list: {_some(gone, config)}",
+                           "Once their other cell has let go of them: incus-courier cell adopt (docs/scaling.md).")
+    with open_all(config) as shards:
+        waiting = sorted({key for queue in shards.queues.values() for key, _ in queue.ranked(_INSTANCES)[1]})
+    leaving = [key for key in waiting if _owner(key, config) not in {config.cell.name, None}]
+    if leaving:
+        return CheckResult("moving", False, f"another cell's by the list, with tasks here: {_some(leaving, config)}",
+                           "Have each let go of, before its other cell takes it: incus-courier cell release"
+                           " (docs/scaling.md).")
+    return CheckResult("moving", True, "no instance is between two cells")
+
+
+def _owner(instance_key: str, config: Config) -> str | None:
+    remote, project, instance = instance_key.split("/", 2)
+    cell = cell_of(Destination(remote, project, instance, "/"), config.cells)
+    return None if cell is None else cell.name
+
+
+def _some(keys: Sequence[str], config: Config) -> str:
+    more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
+    return ", ".join(name_of_key(key, config) for key in keys[:_NAMED]) + more
 
 
 def overlaps(cells: Iterable[Cell]) -> list[tuple[Cell, Cell]]:

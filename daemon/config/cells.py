@@ -57,17 +57,18 @@ def _meant(globs: Iterable[str], name: str) -> bool:
 
 def refuse_elsewhere(to: Destination, config: Config) -> None:
     """Raise OtherCell for an instance of another cell. To be asked after the decision about rights."""
-    if not config.cells:
-        return
-    cell = cell_of(to, config.cells)
-    if cell is not None and cell.name != config.cell.name:
-        raise OtherCell(cell, redirects=config.cell.redirect)
+    _find(to, config)
 
 
 def check_ours(to: Destination, config: Config) -> None:
     """Raise OtherCell for an instance of another cell, and Rejected('no_cell') for one that no cell has."""
-    if not config.cells:
-        return
-    refuse_elsewhere(to, config)
-    if cell_of(to, config.cells) is None:
+    if config.cells and _find(to, config) is None:
         raise Rejected("no_cell")
+
+
+def _find(to: Destination, config: Config) -> Cell | None:
+    """This cell when it has the instance; None when nobody has it. Raises OtherCell."""
+    cell = cell_of(to, config.cells)
+    if cell is not None and cell.name != config.cell.name:
+        raise OtherCell(cell, redirects=config.cell.redirect)
+    return cell

@@ -383,6 +383,7 @@ def test_old_cell_delivers_nothing_after_it_has_let_go(together: Cells) -> None:
     answer = cells.south.client.put("roams", "/srv/late", b"late", headers=cells.bearer)
     assert answer is not None
     assert (answer.status, answer.code) == (503, "not_adopted")
+    assert "let go of, and this one's by the list: roams" in incus_courier("--config", str(cells.south.config), "check").out
     # As if one came in the very moment.
     cells.south.kill("worker-0")
     released.adopt(cells.south.layout, "local/default/roams")
@@ -421,6 +422,7 @@ def test_cell_lets_go_only_when_all_is_delivered(together: Cells) -> None:
     release = ("--config", str(cells.south.config), "cell", "release", "roams", "--timeout")
     done = incus_courier(*release, "0.5")
     assert (done.code, "on the way" in done.err) == (1, True)
+    assert "another cell's by the list, with tasks here: roams" in incus_courier(*release[:2], "check").out
     assert released.read(cells.south.layout) == frozenset()
     # Nobody heeds what `release` said.
     give(cells, cells.north, cells.north)

@@ -51,6 +51,7 @@ def test_request_for_another_cell(north: Api) -> None:
     assert named(north, "GET", "/v1/tasks?instance=web-1") == NAMED
     assert named(north, "GET", "/v1/events?instance=web-1") == NAMED
     assert named(north, "GET", "/v1/instances/web-1") == NAMED
+    assert north.ask("POST", "/v1/tus/", b"", **creation).headers["tus-resumable"] == "1.0.0"
     reply = north.ask("POST", "/v1/uploads", form, Content_Type="multipart/form-data; boundary=b")
     assert (reply.status, reply.json()["cell"], reply.json()["problem"]["address"]) == (421, "south", SOUTH)
     assert north.put("mine").status == 202
