@@ -15,7 +15,7 @@ PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder test
 FAST   := not slow and not full
 COMPILE := $(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-emit-options
 
-SCRIPTS := .ci/run $(filter-out %.py %.8 %/debian,$(wildcard packaging/*)) packaging/debian/postinst packaging/debian/postrm \
+SCRIPTS := .ci/run $(filter-out %.py %.8 %/debian %/prometheus %/grafana %/completions,$(wildcard packaging/*)) packaging/debian/postinst packaging/debian/postrm \
            packaging/debian/prerm $(wildcard scripts/*)
 
 # Half of them keep the processors busy, the others wait for a machine or a disk: so they go side by side, and the linters too.
@@ -66,6 +66,7 @@ test: $(STAMP) ## one path of everything, against a real Incus (which root gets 
 
 test-full: $(STAMP) ## everything, then on every version of Python and Incus that can be had here: an hour
 	@[ -x /usr/bin/chromium ] || echo 'The dashboard is not tried: chromium is missing (apt-get install chromium).' >&2
+	@command -v promtool >/dev/null || echo 'Metrics are not scraped: prometheus is missing (apt-get install prometheus).' >&2
 	@$(ALL_TESTS) "" 40
 	@scripts/test-pythons
 	@if [ "$$(id -u)" = 0 ]; then scripts/test-versions; fi
@@ -97,7 +98,7 @@ coverage: $(STAMP) ## how much of the code the unit and integration tests run, i
 bench: $(STAMP) ## measure the service beside its peers, one of which needs Go (ARGS=--quick, --full or "--only NAME")
 	@$(BIN)/python -m bench $(ARGS)
 
-docs: $(STAMP) ## write api.md, errors.md, events.md, recovery.md and the keys of access.md in docs/ from their tables
+docs: $(STAMP) ## write api.md, commands.md, errors.md, events.md, metrics.md, recovery.md, the keys of access.md, and the manual page
 	@$(BIN)/python -m docs.tables
 
 deb: ## the Debian package for this machine's Python, in dist/

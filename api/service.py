@@ -14,6 +14,7 @@ from api.assembly.receiving import Receiving
 from api.assembly.resuming import Resuming
 from api.assembly.routes import all_routes
 from api.assembly.stores import Stores
+from api.counting.counted import Counted
 from api.http.forwarded import trusted_proxies
 from api.http.peers import Shares
 from api.http.refusal_log import RefusalLog
@@ -71,8 +72,9 @@ class _Service:
     ) -> None:
         self._file = file
         self._live = LiveConfig(config)
-        self._refusals = RefusalLog()
-        ground = Ground(self._live, layout, counts, self._refusals)
+        counted = Counted()
+        self._refusals = RefusalLog(counted.refuse)
+        ground = Ground(self._live, layout, counts, self._refusals, counted)
         self._stores = Stores(ground, self._fail)
         self._access = Access(ground, file, doors, self._stores.pending_under)
         self._following = Following(ground, self._stores)

@@ -13,8 +13,8 @@ from bench.service import Service
 
 #: What an operator looks at.
 TARGETS: Final = {
-    "the overview": "/v1/overview", "50 instances": "/v1/instances", "one instance": "/v1/instances/pending-7",
-    "a page of tasks, searched by path": "/v1/tasks?path=nothing-has-this",
+    "the overview": "/v1/overview", "the metrics": "/metrics", "50 instances": "/v1/instances",
+    "one instance": "/v1/instances/pending-7", "a page of tasks, searched by path": "/v1/tasks?path=nothing-has-this",
 }
 #: Longer than anything that is found out is kept.
 _PAUSE_S: Final = 1.1

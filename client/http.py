@@ -10,7 +10,7 @@ import json
 import socket
 import ssl
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -22,6 +22,7 @@ PATIENCE_S: Final = 120.0
 _CONNECT_S: Final = 15.0
 #: The longest answer that is read, in bytes.
 _MAX_ANSWER_BYTES: Final = 32 * 2**20
+_PIECE_BYTES: Final = 2**18
 #: What was tried may be tried again.
 _REPEATABLE: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _NO_HEADERS: Final[Mapping[str, str]] = {}
@@ -208,6 +209,20 @@ class HttpClient:
         The head has the body of a refusal, and nothing of the stream. Nothing may stand still for longer than
         `patience_s`. Raises NoAnswer, also while the lines are read; they end when the stream does.
         """
+        with self._answer(path, headers, patience_s, _lines) as answer:
+            yield answer
+
+    @contextlib.contextmanager
+    def download(self, path: str) -> Iterator[tuple[Response, Iterator[bytes]]]:
+        """Ask for what may be long: as `stream`, but in pieces of some size instead of lines."""
+        with self._answer(path, _NO_HEADERS, None, _pieces) as answer:
+            yield answer
+
+    @contextlib.contextmanager
+    def _answer(
+        self, path: str, headers: Mapping[str, str], patience_s: float | None,
+        parts: Callable[[http.client.HTTPResponse], Iterator[bytes]],
+    ) -> Iterator[tuple[Response, Iterator[bytes]]]:
         self.close()
         try:
             self._send("GET", path, headers, None, None, patience_s)
@@ -215,7 +230,7 @@ class HttpClient:
             if response.status != http.client.OK:
                 yield _read(response), iter(())
             else:
-                yield Response(response.status, _headers(response), b""), _lines(response)
+                yield Response(response.status, _headers(response), b""), parts(response)
         except (OSError, http.client.HTTPException) as error:
             raise _no_answer(error) from error
         finally:
@@ -263,6 +278,11 @@ def _headers(response: http.client.HTTPResponse) -> dict[str, str]:
 def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
     while line := response.readline(_MAX_ANSWER_BYTES):
         yield line
+
+
+def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    while piece := response.read(_PIECE_BYTES):
+        yield piece
 
 
 def _no_answer(error: Exception) -> NoAnswer:

@@ -298,7 +298,7 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     _leave("not_a_file", "This is a device, a socket or a pipe, not a file.", "Leave it out; what a pipe gives is pushed with - from standard input."),
     _leave("unreadable_file", "The file cannot be read.", "See whether it is there, and whether you may read it."),
     _leave("file_changed", "The file changed while it was sent, so it was not sent.", "Push it again when nobody writes to it."),
-    _leave("no_server", "The service cannot be reached.", "Name it with --server or $INCUS_COURIER_SERVER, and see whether it runs."),
+    _leave("no_server", "The service cannot be reached.", "Name it with --server or $INCUS_COURIER_SERVER, and see whether it runs. Who vouches for its certificate, --ca says."),
     _leave("bad_answer", "The answer is not one of this service.", "See whether --server leads to it, and what a proxy in between does."),
     _leave("interrupted", "It was interrupted.", "Give the same command again: it goes on where it was."),
     _leave("outcome_unseen", "The file was accepted, and what became of it cannot be seen.", "Use a credential with the right read to wait for outcomes."),

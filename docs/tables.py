@@ -1,6 +1,7 @@
-"""`python -m docs.tables`: write api.md, errors.md, events.md and recovery.md in docs/ from the tables in the code.
+"""`python -m docs.tables`: write the generated pages of docs/ and packaging/ from the tables in the code.
 
-Of docs/access.md it writes the table of the keys of a grant.
+Of docs/access.md it writes the table of the keys of a grant; packaging/incus-courier.8 is the manual page, and
+packaging/completions/ has what shells complete by.
 
 The fields of an event are read from the places in the code that log it.
 """
@@ -12,16 +13,21 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from api.metrics.table import METRICS
 from api.routes.openapi import document
 from api.service import addresses
+from client.completion import SCRIPTS
 from daemon.errors import ERRORS, Action, ErrorKind
 from daemon.log.events import EVENTS
 from daemon.model.grant import MEANINGS, Grant
 from daemon.recovery.findings import FINDINGS
 from docs.api_page import api_page
+from docs.command_pages import commands_page, manual_page
 from docs.markdown import table as _table
 
 HERE = Path(__file__).resolve().parent
+MANUAL = HERE.parent / "packaging/incus-courier.8"
+COMPLETIONS = HERE.parent / "packaging/completions"
 ROOMS = ("api", "client", "daemon", "sender", "worker")
 
 _ERRORS_HEAD = """# Errors
@@ -36,6 +42,36 @@ Made by `make docs` from `daemon/errors.py`. A code never changes its meaning.
 | dead-letter | trying again cannot help: the bytes are kept for a person |
 | stop | the process cannot go on; it tells the administrator and exits |
 | leave | `incus-courier push` does not send the file; it goes on with the others |
+"""
+
+_METRICS_HEAD: Final = """# Metrics
+
+Made by `make docs` from `api/metrics/table.py`.
+
+`GET /metrics` answers in Prometheus's text format 0.0.4, and in OpenMetrics 1.0.0 for who asks for that. It needs the
+right `metrics`. Make a token for it, in a file that Prometheus alone can read:
+
+    incus-courier token new prometheus --may metrics |
+        install -m 600 -o prometheus /dev/stdin /etc/prometheus/incus-courier.token
+
+```yaml
+# prometheus.yml
+rule_files: [/usr/share/incus-courier/prometheus/alerts.yml]
+scrape_configs:
+  - job_name: incus-courier
+    authorization: {credentials_file: /etc/prometheus/incus-courier.token}
+    static_configs: [{targets: ["127.0.0.1:8420"]}]
+```
+
+The package has alert rules and a Grafana board in `/usr/share/incus-courier`; in the source they are in
+`packaging/prometheus` and `packaging/grafana`.
+
+No restart, cleared task or number of processes makes a counter go back. The first four below are kept by the API's
+processes, each second, in `access/` of the state; all others by the queue's databases, after whose rebuild they begin
+anew. Everything is found out once a second at most. Of a shard that cannot be read nothing is counted, its
+`incus_courier_shard_readable` is 0, and the counters of the databases are not there: less than before would look like a
+beginning. Where no shard can be read, or the disk hangs, the answer is `503` within five seconds, so `up` is 0.
+
 """
 
 #: A section of the page: its title, a note, the rows that belong there, and the columns that only these have.
@@ -202,13 +238,24 @@ def _names(fields: Iterable[str]) -> str:
     return ", ".join(field if field == "…" else f"`{field}`" for field in sorted(fields))
 
 
+def metrics_page() -> str:
+    """The whole of metrics.md."""
+    rows = ((f"`{metric.name}`", metric.type.value, _names(metric.labels), metric.help) for metric in METRICS)
+    return _METRICS_HEAD + _table(("name", "type", "labels", "meaning"), rows)
+
+
 def main() -> None:
     """Write the pages."""
     (HERE / "api.md").write_text(api_page(document(addresses())))
     (HERE / "errors.md").write_text(errors_page())
     (HERE / "events.md").write_text(events_page())
+    (HERE / "metrics.md").write_text(metrics_page())
     (HERE / "recovery.md").write_text(recovery_page())
     (HERE / "access.md").write_text(access_page())
+    (HERE / "commands.md").write_text(commands_page())
+    MANUAL.write_text(manual_page())
+    for shell, script in SCRIPTS.items():
+        (COMPLETIONS / shell).write_text(script)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ NO_INCUS = "no Incus answers on this machine; `make incus` installs one"
 #: Debian's browser, and why the dashboard is not tried without it.
 CHROMIUM = Path("/usr/bin/chromium")
 NO_CHROMIUM = "no Chromium on this machine; `apt-get install chromium` installs one"
+#: What scrapes the service, and tries its alert rules.
+PROMETHEUS = ("prometheus", "promtool")
+NO_PROMETHEUS = "no Prometheus on this machine; `apt-get install prometheus` installs one"
 #: Where it exists, a directory in memory: syncing costs nothing there.
 _MEMORY = Path("/dev/shm")
 #: What `--quick` needs there, with some to spare.
@@ -58,6 +61,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     _leave_out(power, disks.missing())
     browser = [item for item in items if item.get_closest_marker("browser")]
     _leave_out(browser, None if CHROMIUM.exists() else NO_CHROMIUM)
+    prometheus = [item for item in items if item.get_closest_marker("prometheus")]
+    _leave_out(prometheus, None if all(map(shutil.which, PROMETHEUS)) else NO_PROMETHEUS)
     several = [item for item in items if item.get_closest_marker("root")]
     _leave_out(several, "acting as several users needs root" if os.geteuid() != 0 else None)
 

@@ -12,12 +12,14 @@ from daemon.errors import Rejected
 from daemon.model.names import printable
 from daemon.model.schema import TIME, YES_OR_NO, many, one_of, request, saying, text
 from daemon.model.task import State, Task
-from daemon.model.upload import first_id_of
+from daemon.model.upload import TASK_ID, first_id_of, is_task_id
 
 #: Tasks of one selection.
 MAX_MEMBERS: Final = 100_000
 #: Looking for them ends after so long, with those that were found.
 MAX_LOOKING_S: Final = 60.0
+#: Ids that a filter may name: no more fit into a body.
+MAX_IDS: Final = 400
 #: Tasks that a preview shows.
 SAMPLES: Final = 5
 #: After so many tasks the other threads are let go on for a moment.
@@ -30,7 +32,8 @@ FILTER: Final = request("TaskFilter", {
     **{parameter.name: saying(parameter.schema, parameter.meaning) for parameter in (*FILTERS, *SEARCHES)},
     "state": {"anyOf": [_STATES, many(_STATES, least=1)], "description": "in these states"},
     "before": saying(TIME, "accepted before then; with its zone"),
-}, dependentRequired={"project": ["instance"]})
+    "ids": saying(many(text(pattern=TASK_ID), least=1, most=MAX_IDS), "these tasks; goes with `state` alone"),
+}, dependentRequired={"project": ["instance"]}, dependentSchemas={"ids": {"propertyNames": {"enum": ["ids", "state"]}}})
 #: What `read_preview` reads.
 WISH: Final = request("PreviewWish", {
     "action": one_of(ACTIONS, "what is to be done with them"),
@@ -49,6 +52,8 @@ class PreviewWish:
     question: Question
     #: As it was given.
     filter: dict[str, Any]
+    #: The tasks that are named; None: the question finds them.
+    ids: frozenset[str] | None = None
 
     @property
     def states(self) -> frozenset[State]:
@@ -81,7 +86,9 @@ def read_preview(given: dict[str, Any], config: Config) -> PreviewWish:
         raise Rejected("bad_action", "`filter` has to be there: an object, which is empty for all tasks.")
     _check_keys(chosen, FILTER["properties"].keys(), "filter.")
     check_force(action, force=force)
-    return PreviewWish(action=action, force=force, question=_question(chosen, action, config), filter=chosen)
+    others = {key: value for key, value in chosen.items() if key != "ids"}
+    return PreviewWish(action=action, force=force, question=_question(others, action, config), filter=chosen,
+                       ids=_read_ids(chosen) if "ids" in chosen else None)
 
 
 def read_apply(given: dict[str, Any]) -> str:
@@ -91,6 +98,16 @@ def read_apply(given: dict[str, Any]) -> str:
     if not isinstance(selection, str):
         raise Rejected("bad_action", "`selection` has to be there: the id that a preview gave.")
     return selection
+
+
+def _read_ids(chosen: dict[str, Any]) -> frozenset[str]:
+    """The ids that a filter names. Raises Rejected."""
+    ids = chosen["ids"]
+    if not chosen.keys() <= {"ids", "state"}:
+        raise Rejected("bad_action", "`filter.ids` goes with `filter.state` alone.")
+    if not _is_list(ids) or len(ids) > MAX_IDS or not all(map(is_task_id, ids)):
+        raise Rejected("bad_action", f"`filter.ids` is a list of 1 to {MAX_IDS} ids of tasks.")
+    return frozenset(ids)
 
 
 def choose(tasks: Iterable[Looked], shards: int, *, ended: Callable[[], bool] = lambda: False) -> Choice:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from api.counting.counted import Counted
 from api.http.refusal_log import RefusalLog
 from api.live_config import LiveConfig
 from daemon.process.shared_counts import SharedCounts
@@ -22,3 +23,5 @@ class Ground:
     #: What all API processes count.
     counts: SharedCounts
     refusals: RefusalLog
+    #: What this process counts for good.
+    counted: Counted

@@ -25,7 +25,8 @@ class Receiving:
             lambda: free_bytes(stores.spool), stores.storage.trouble)
         self.backlog = Backlog(stores.reader, self.admission, lambda: stores.partials.census(fresh=True))
         self.uploads = Uploads(
-            live, self.admission, self.backlog, access.quotas, self.receiver, ground.refusals, access.amounts)
+            live, self.admission, self.backlog, access.quotas, self.receiver, ground.refusals, access.amounts,
+            ground.counted)
 
     def end(self) -> None:
         """Let no upload in any more."""

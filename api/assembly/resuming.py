@@ -27,7 +27,7 @@ class Resuming:
             lambda task_id: stores.reader.find(task_id, lambda _: True), stores.reader.newer_known)
         self.engine = Resumable(
             ground.live, stores.partials, self._turns, receiving.backlog, access.quotas, receiving.receiver, completion,
-            ground.refusals, acting.canceller.cancel)
+            ground.refusals, ground.counted, acting.canceller.cancel)
         self.watches: Sequence[Watch] = []
         if ground.counts.is_first:
             self.watches = [partial(sweep, stores.partials, ground.live, writing)]

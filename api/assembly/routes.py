@@ -21,6 +21,7 @@ from api.routes.endpoint import Route, auditing
 from api.routes.events import STREAMS_SHARE, EventRoutes
 from api.routes.explaining import ExplanationRoutes
 from api.routes.forms import FormRoutes
+from api.routes.metrics import MetricRoutes
 from api.routes.one_task import TaskFinder
 from api.routes.openapi import DescriptionRoutes
 from api.routes.overview import OverviewRoutes
@@ -55,6 +56,7 @@ def all_routes(
         *ExplanationRoutes(live, ground.layout, stores.reader, one_task, stores.reading).routes(audit),
         *OverviewRoutes(
             live, overseeing.surveyor, overseeing.whole, overseeing.ranking, overseeing.paging).routes(pages, audit),
+        *MetricRoutes(overseeing.figures).routes(audit),
         *TokenRoutes(live, access.delegations, access.asking).routes(pages, audit),
         *EventRoutes(live, following.streams).routes(streams, audit),
         *actions.routes(audit),

@@ -11,7 +11,7 @@ from daemon.model.schema import TIME, answer, one_of, or_null, saying, text
 from daemon.model.task import State, Task
 from daemon.model.text import json_text
 from daemon.model.upload import TASK_ID
-from daemon.model.view import when
+from daemon.model.view import describe_step
 from daemon.task_queue import Event, Happened, Position
 
 #: The milliseconds after which a client comes again when its stream has ended.
@@ -92,12 +92,7 @@ STREAMED: Final = answer("StreamedEvent", {
 
 def describe_event(event: Event, task: Task) -> dict[str, object]:
     """An event as JSON values. The time is RFC 3339, in UTC."""
-    to = task.destination
-    return {
-        "task_id": event.task_id, "state": event.state.label, "at": when(event.at), "error_code": event.code,
-        "remote": to.remote, "project": to.project, "instance": to.instance, "path": to.path,
-        "client": task.upload.client,
-    }
+    return describe_step(task, event.state, event.at, event.code)
 
 
 def told_of(happened: Happened, shard: int, positions: Sequence[Position]) -> Iterator[Told]:

@@ -82,6 +82,7 @@ class Connections:
         peer = via.peer
         if not self._shares.take(peer):
             if not self._make_room(peer):
+                self._refusals.count("too_busy")
                 await _turn_away(door, writer)
                 return
             self._shares.count(peer)

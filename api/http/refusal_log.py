@@ -5,6 +5,7 @@ newest, which says how many it stands for besides itself. So what others are ref
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -29,7 +30,9 @@ class _Kept:
 class RefusalLog:
     """Logs refusals. On the event loop only."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: Callable[[object], None] | None = None) -> None:
+        """`count` is told the code of each."""
+        self._count = count
         self._kept: dict[Kind, _Kept] = {}
 
     def log(self, event: str, *, peer: str, code: object = None, root: str | None = None, **fields: Any) -> None:
@@ -38,6 +41,7 @@ class RefusalLog:
         So are those of another `root`: the administrator's identity that somebody at the peer is, or acts under. Those
         are few, while somebody could hand on any number.
         """
+        self.count(code)
         kind = (event, code, peer, root)
         kept = self._kept.get(kind)
         if kept is None:
@@ -46,6 +50,11 @@ class RefusalLog:
         else:
             kept.number += 1
             kept.newest = fields
+
+    def count(self, code: object) -> None:
+        """Count a refusal that is not logged."""
+        if self._count is not None:
+            self._count(code)
 
     def close(self) -> None:
         """Log what was kept back."""

@@ -2,24 +2,25 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
 from api.live_config import LiveConfig
-from api.overview.history import HistoryFile, Rates, Sample, Series, clock, rates_now, series
 from api.overview.instances import BOUNDS_S, LOOKED_AT, MOST, InstanceRow, Page, Rank, Ranking, Rows, page_of, together
-from api.overview.problems import DiskRoom, Problem, in_order
 from api.queries.reader import Reader, ShardCounts
 from daemon.config import Config
 from daemon.config.naming import name_of_key
 from daemon.errors import CourierError, Rejected
 from daemon.explain import ServiceFacts, explain_instance, read_service
+from daemon.explain.problems import DiskRoom, Problem, in_order
+from daemon.explain.standing import remotes_of, sample_of
 from daemon.model import counters
 from daemon.model.task import PENDING, State, Task
 from daemon.partials import Census, Partials
 from daemon.state.activity import RemoteStanding
+from daemon.state.history import HistoryFile, Rates, Sample, Series, rates_now, series
 from daemon.state.layout import Layout
 from daemon.task_queue import Standing, Total
 
@@ -31,8 +32,8 @@ _KEPT: Final = PENDING | {State.FAILED}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Whole:
-    """How the whole stood at one moment."""
+class Stock:
+    """What there was at one moment, without a look at single instances."""
 
     #: In seconds since the epoch.
     at: float
@@ -41,7 +42,17 @@ class Whole:
     room: DiskRoom
     partials: Census
     services: tuple[ServiceFacts, ...]
+    #: The shards that could not be read: nothing of them is in the counts.
+    unreadable: frozenset[int] = frozenset()
+    #: The sums that only grow, of all shards; None where one cannot be read, as they would go back without it.
+    counted: Mapping[counters.Key, float] | None = None
     remotes: tuple[RemoteStanding, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole(Stock):
+    """How the whole stood at one moment."""
+
     problems: tuple[Problem, ...]
     #: None while they are not known.
     rates: Rates | None
@@ -66,21 +77,31 @@ class Surveyor:
 
     def look(self) -> Whole:
         """How the whole stands now."""
-        now = time.time()
-        counts, services = self._shards()
-        totals = _sums(counts)
-        hour = self._history.read()
-        complete = len(counts) == len(services)
-        room = self._room(totals)
-        remotes = remotes_of(services)
+        stock, counts = self._take_stock()
+        now, hour = stock.at, self._history.read()
         problems = in_order(
-            now=now, services=services, reasons=self._examine(self._live.config), remotes=remotes, room=room,
-            stuck=[(self._name(row.standing.instance_key), row.explanation) for row in self._suspects(services)],
-            dead=totals[State.FAILED].tasks)
+            now=now, services=stock.services, reasons=self._examine(self._live.config), remotes=stock.remotes,
+            room=stock.room, dead=stock.counts[State.FAILED].tasks,
+            stuck=[(self._name(row.standing.instance_key), row.explanation) for row in self._suspects(stock.services)])
         return Whole(
+            **vars(stock), problems=tuple(problems), series=series(hour, now),
+            rates=rates_now(hour, _sample(counts, now)) if not stock.unreadable else None)
+
+    def stock(self) -> Stock:
+        """What there is now. Costs less than to look."""
+        return self._take_stock()[0]
+
+    def _take_stock(self) -> tuple[Stock, list[ShardCounts]]:
+        now = time.time()
+        found, services = self._shards()
+        counts = [one for one in found if one is not None]
+        totals = _sums(counts)
+        unreadable = frozenset(shard for shard, one in enumerate(found) if one is None)
+        return Stock(
             at=now, counts=totals, oldest_at=min((one.oldest_at for one in counts if one.oldest_at), default=None),
-            room=room, partials=self._census(), services=services, remotes=remotes, problems=tuple(problems),
-            rates=rates_now(hour, _sample(counts, now)) if complete else None, series=series(hour, now))
+            room=self._room(totals), partials=self._census(), services=services, unreadable=unreadable,
+            counted=None if unreadable else counters.added(one.counters for one in counts),
+            remotes=remotes_of(services)), counts
 
     def record(self) -> None:
         """Write down what has been counted, for the history; where that cannot be done there is a gap."""
@@ -114,9 +135,9 @@ class Surveyor:
         """How these instances stand, at most a second ago."""
         return self._rows.of(instance_keys)
 
-    def _shards(self) -> tuple[list[ShardCounts], tuple[ServiceFacts, ...]]:
-        """What is counted in those that can be read, and how each of them is served."""
-        counts: list[ShardCounts] = []
+    def _shards(self) -> tuple[list[ShardCounts | None], tuple[ServiceFacts, ...]]:
+        """What is counted in each, None where it cannot be read; and how each of them is served."""
+        counts: list[ShardCounts | None] = []
         services: list[ServiceFacts] = []
         for shard in range(self._reader.shards):
             service = read_service(self._layout, shard)
@@ -124,6 +145,7 @@ class Surveyor:
                 counts.append(self._reader.count(shard))
             except Rejected as error:
                 service = _faulty(service, error)
+                counts.append(None)
             services.append(service)
         return counts, tuple(services)
 
@@ -192,22 +214,4 @@ def _sums(counts: Iterable[ShardCounts]) -> dict[State, Total]:
 
 
 def _sample(counts: Sequence[ShardCounts], now: float) -> Sample:
-    def counted(key: counters.Key) -> float:
-        return sum(one.counters.get(key, 0.0) for one in counts)
-
-    totals = _sums(counts)
-    return Sample(
-        at=now, tick=clock(), uploads=counted(counters.UPLOADS), upload_bytes=counted(counters.UPLOAD_BYTES),
-        deliveries=counted(counters.finished(State.DELIVERED)), delivery_bytes=counted(counters.DELIVERED_BYTES),
-        waiting=sum(totals[state].tasks for state in PENDING), failed=totals[State.FAILED].tasks)
-
-
-def remotes_of(services: Iterable[ServiceFacts]) -> tuple[RemoteStanding, ...]:
-    """How each remote stands, in the order of their names: away for all where one worker told so. Pure."""
-    found: dict[str, RemoteStanding] = {}
-    for service in services:
-        for told in service.activity.remotes if service.activity is not None else ():
-            known = found.setdefault(told.remote, told)
-            if (told.up, told.since) < (known.up, known.since):
-                found[told.remote] = told
-    return tuple(found[name] for name in sorted(found))
+    return sample_of([one.counters for one in counts], _sums(counts), now)

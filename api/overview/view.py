@@ -4,17 +4,23 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from api.overview.fresh import Latest
-from api.overview.history import SLOTS, STEP_S
 from api.overview.instances import BOUNDS_S, MOST, InstanceRow, Page
-from api.overview.problems import MOST as MOST_PROBLEMS
-from api.overview.problems import Problem, late
 from api.overview.surveyor import Whole
 from daemon import __version__
 from daemon.config import Config
 from daemon.config.naming import name_of_key
-from daemon.errors import ERRORS
-from daemon.explain import EXPLANATION, ServiceFacts
-from daemon.explain.words import service_trouble
+from daemon.explain import EXPLANATION
+from daemon.explain.problems import MOST as MOST_PROBLEMS
+from daemon.explain.problems import late
+from daemon.explain.standing import (
+    age_s,
+    describe_counts,
+    describe_history,
+    describe_problem,
+    describe_rates,
+    describe_remote,
+    describe_shard,
+)
 from daemon.model.schema import (
     TIME,
     YES_OR_NO,
@@ -28,9 +34,8 @@ from daemon.model.schema import (
     whole_number,
 )
 from daemon.model.task import State
-from daemon.model.view import when, when_or_none
-from daemon.state.activity import RemoteStanding
-from daemon.task_queue import Total
+from daemon.model.view import when
+from daemon.state.history import SLOTS, STEP_S
 
 _TOTAL: Final = answer("TaskTotal", {"tasks": whole_number(0), "bytes": whole_number(0)})
 _COUNTS: Final = answer("TaskCounts", {state.label: _TOTAL for state in State})
@@ -109,19 +114,15 @@ def describe_overview(found: Latest[Whole]) -> dict[str, Any]:
     whole = found.value
     return {
         "now": when(whole.at), "version": __version__,
-        "rates": {name: None if whole.rates is None else _rounded(getattr(whole.rates, name)) for name in _RATES},
-        "counts": _counts(whole.counts), "oldest_age_s": _age(whole.oldest_at, whole.at),
+        "rates": describe_rates(whole.rates),
+        "counts": describe_counts(whole.counts), "oldest_age_s": age_s(whole.oldest_at, whole.at),
         "disk": {"free_bytes": whole.room.free_bytes, "total_bytes": whole.room.total_bytes,
                  "min_free_bytes": whole.room.min_free_bytes, "spool_bytes": whole.room.spool_bytes},
         "partials": {"number": whole.partials.number, "bytes": whole.partials.present_bytes},
-        "shards": [_shard(service, whole.at) for service in whole.services],
-        "remotes": [_remote(remote) for remote in whole.remotes],
-        "problems": [_problem(one) for one in (late(whole.problems) if found.late else whole.problems)],
-        "history": {
-            "step_s": STEP_S, "until": when(whole.series.until),
-            "uploads": [_rounded(rate) for rate in whole.series.uploads],
-            "deliveries": [_rounded(rate) for rate in whole.series.deliveries],
-            "waiting": list(whole.series.waiting), "failed": list(whole.series.failed)},
+        "shards": [describe_shard(service, whole.at) for service in whole.services],
+        "remotes": [describe_remote(remote) for remote in whole.remotes],
+        "problems": [describe_problem(one) for one in (late(whole.problems) if found.late else whole.problems)],
+        "history": describe_history(whole.series),
     }
 
 
@@ -146,43 +147,7 @@ def _row(row: InstanceRow, now: float, config: Config) -> dict[str, Any]:
     remote, project, instance = key.split("/", 2)
     return {
         "name": name_of_key(key, config), "instance": instance, "project": project, "remote": remote,
-        "counts": _counts(row.standing.totals), "waiting": row.waiting, "ages": list(row.ages),
-        "oldest_age_s": _age(row.standing.oldest_at, now), "stuck": why.stuck,
+        "counts": describe_counts(row.standing.totals), "waiting": row.waiting, "ages": list(row.ages),
+        "oldest_age_s": age_s(row.standing.oldest_at, now), "stuck": why.stuck,
         "why": why.summary if why.stuck and why.summary else None,
     }
-
-
-def _counts(totals: Mapping[State, Total]) -> dict[str, Any]:
-    found = {state: totals.get(state, Total()) for state in State}
-    return {state.label: {"tasks": total.tasks, "bytes": total.size_bytes} for state, total in found.items()}
-
-
-def _shard(service: ServiceFacts, now: float) -> dict[str, Any]:
-    told, trouble = service.activity, service_trouble(service, now)
-    at = service.last_at if told is None else told.at
-    return {
-        "shard": service.shard, "worker": service.worker, "at": when_or_none(at),
-        "lanes": told.lanes if told else 0, "sessions": told.sessions if told else 0,
-        "pushing": len(told.pushing) if told else 0,
-        "fault": trouble.summary if trouble is not None and trouble.stuck else None,
-    }
-
-
-def _remote(remote: RemoteStanding) -> dict[str, Any]:
-    kind = ERRORS.get(remote.code or "")
-    error = {"code": remote.code, "message": remote.message, "hint": kind.hint if kind else None}
-    return {
-        "remote": remote.remote, "up": remote.up, "since": when(remote.since), "error": error if remote.code else None,
-        "next_try_at": when_or_none(remote.next_try_at)}
-
-
-def _problem(problem: Problem) -> dict[str, Any]:
-    return {"code": problem.code, "message": problem.message, "hint": problem.hint, "instance": problem.instance}
-
-
-def _age(since: float | None, now: float) -> float | None:
-    return None if since is None else round(max(0.0, now - since), 1)
-
-
-def _rounded(rate: float | None) -> float | None:
-    return None if rate is None else round(rate, 3)

@@ -187,7 +187,7 @@ class Reader:
     def busiest(self, limit: int) -> tuple[int, list[str]]:
         """How many instances have tasks that are not finished, and up to `limit` of these, those with most first.
 
-        Raises as `find`, and so do all down to `counters`.
+        Raises as `find`, and so do all down to `totals`.
         """
         found = [self._ask(shard, lambda queue: queue.busiest(limit)) for shard in range(len(self._queues))]
         standings = self.standings([key for _, keys in found for key in keys])
@@ -236,15 +236,6 @@ class Reader:
         found = [self._ask(shard, lambda queue: queue.totals(states)) for shard in range(len(self._queues))]
         return {state: Total(sum(each[state].tasks for each in found), sum(each[state].size_bytes for each in found))
                 for state in states}
-
-    def counters(self) -> dict[Key, float]:
-        """The sums that only grow, of all shards together, by their names and labels. Raises as `find`."""
-        sums: dict[Key, float] = {}
-        for shard in range(len(self._queues)):
-            for counter in self._ask(shard, lambda queue: queue.counters()):
-                key = counter.name, counter.labels
-                sums[key] = sums.get(key, 0.0) + counter.value
-        return sums
 
     def actions(self, before: str | None, limit: int, by: str | None = None) -> list[ActionRecord]:
         """Up to `limit` actions, newest first, with ids under `before`; with `by` those of that name alone.

@@ -14,6 +14,7 @@ from typing import Any
 
 from api.access.quotas import Admitted, Quotas
 from api.access.requester import Requester
+from api.counting.counted import Counted
 from api.http.refusal_log import RefusalLog
 from api.http.response import Receive
 from api.live_config import LiveConfig
@@ -64,7 +65,7 @@ class Resumable:
 
     def __init__(
         self, live: LiveConfig, partials: Partials, turns: Turns, backlog: Backlog, quotas: Quotas,
-        receiver: Receiver, completion: Completion, refusals: RefusalLog, cancel: Cancel,
+        receiver: Receiver, completion: Completion, refusals: RefusalLog, counted: Counted, cancel: Cancel,
     ) -> None:
         """`receiver` is whose threads large bodies are written by."""
         self._live = live
@@ -75,6 +76,7 @@ class Resumable:
         self._threads, self._hashing = receiver.pools
         self._completion = completion
         self._refusals = refusals
+        self._counted = counted
         self._cancel = cancel
         self._digests = Digests()
         self._clock = asyncio.get_running_loop().time
@@ -293,7 +295,7 @@ class Resumable:
             await _never_limited(admitted.more, size)
 
         return Body(append.receive, length=append.content_length, max_bytes=most, pace=self._live.pace(),
-                    too_large=code, unannounced=more)
+                    too_large=code, unannounced=more, counted=self._counted.receive)
 
     def _most(self, caller: Caller) -> tuple[int, str]:
         """The most bytes that an upload of his may have, and the code of the error when it has more."""
@@ -307,6 +309,7 @@ class Resumable:
         accepted = await self._completion.complete(partial, running, requester)
         if accepted is None:
             return self._progress(partial)
+        self._counted.accept(self._clock() - began, replayed=accepted.replayed)
         log_accepted(accepted, duration_ms=round((self._clock() - began) * 1000, 2))
         return self._progress(partial, accepted)
 

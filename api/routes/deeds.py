@@ -25,7 +25,6 @@ from daemon.task_queue import ActionRecord
 ADDRESS: Final = "/v1/actions"
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
-_NO_STORE: Final = ("Cache-Control", "no-store")
 _LIMIT: Final = NumberParameter("limit", MAX_LIMIT, DEFAULT_LIMIT, "how many at most")
 _PAGE: Final = (_LIMIT, Parameter(
     name="after", meaning="older than this one: `next` of the page before has it", schema=text(pattern=ACTION_ID)))
@@ -77,7 +76,7 @@ class DeedRoutes:
             raise Rejected(code)
         by = None if Sight(caller).of_all else caller.name
         found = await joined(self._threads.submit(self._reader.actions, after, limit, by))
-        return json_answer(200, describe_deeds(found, limit), _NO_STORE)
+        return json_answer(200, describe_deeds(found, limit))
 
 
 def describe_deeds(found: Sequence[ActionRecord], limit: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Protocol, runtime_checkable
 
@@ -26,11 +26,20 @@ Refuse = Callable[[CourierError], Answer]
 #: The statuses of refusals for want of rights.
 REFUSALS_OF_RIGHTS: Final = frozenset({401, 403, 429})
 
+_READING: Final = frozenset({"GET", "HEAD"})
+
 
 def caller_in(scope: Scope) -> Caller:
     """Who sent the request."""
     caller: Caller = scope["state"][REQUESTER].caller
     return caller
+
+
+def _private(answer: Answer | StreamedAnswer) -> Answer | StreamedAnswer:
+    """The answer as no cache keeps it, unless it says for itself how it may be kept: it is for who asked alone."""
+    if any(name == "Cache-Control" for name, _ in answer.headers):
+        return answer
+    return replace(answer, headers=(*answer.headers, ("Cache-Control", "no-store")))
 
 
 def find_way(routes: Sequence[Route], otherwise: App) -> App:
@@ -75,7 +84,7 @@ class Endpoint:
                 raise
         finally:
             if answer is not None:
-                await send_answer(send, answer)
+                await send_answer(send, _private(answer) if scope["method"] in _READING else answer)
 
     def _refusal(self, error: Rejected, scope: Scope) -> Answer:
         if not (self.redirects and isinstance(error, OtherCell) and error.redirects):

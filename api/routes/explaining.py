@@ -21,11 +21,11 @@ from daemon.model.task import Task
 from daemon.state.layout import Layout
 
 _NO_PARAMETERS: Final[frozenset[str]] = frozenset()
-_NO_STORE: Final = ("Cache-Control", "no-store")
 EXPLAINING: Final = Description(
     operation_id="explainTask", group="Tasks", summary="Why a task is not delivered yet",
     text="This needs the right `read`. It says how the task stands in words, what unblocks it, when it is tried next,"
-    " and what is being pushed into its instance meanwhile; of other tasks nothing where these may not be seen.",
+    " and what is being pushed into its instance meanwhile; of other tasks nothing where these may not be seen."
+    " What an error of the service itself said is for who may see all tasks.",
     parameters=(TASK_IN_ADDRESS,), outcomes={
         200: Outcome(meaning="As it is now.", content=Content(schema=EXPLANATION))},
     refuses=("bad_query", *FINDING_REFUSALS), example="curl http://127.0.0.1:8420/v1/tasks/$ID/explanation")
@@ -52,9 +52,10 @@ class ExplanationRoutes:
         """GET why a task waits."""
         read_query(scope["query_string"], _NO_PARAMETERS)
         task = await self._finder.find(scope, Permission.READ)
-        others = not Sight(caller_in(scope)).within_instances
+        sight = Sight(caller_in(scope))
+        others = not sight.within_instances
         explanation = await joined(self._threads.submit(self._explain, task, others=others))
-        return json_answer(200, explanation.as_json(), _NO_STORE)
+        return json_answer(200, (explanation if sight.of_all else explanation.for_outsiders()).as_json())
 
     def _explain(self, task: Task, *, others: bool) -> Explanation:
         service = read_service(self._layout, self._reader.shard_of(task.destination.instance_key))

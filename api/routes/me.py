@@ -18,7 +18,6 @@ from daemon.model.view import when_or_none
 #: Where it is found.
 ADDRESS: Final = "/v1/me"
 _NO_PARAMETERS: Final[frozenset[str]] = frozenset()
-_NO_STORE: Final = ("Cache-Control", "no-store")
 #: How the names of identities begin, and what each of them is.
 _KINDS: Final = {"token": "token", "cert": "certificate", "peer": "peer", LOCAL.rstrip(":"): "peer", "user": "user"}
 _ANONYMOUS: Final = "anonymous"
@@ -61,7 +60,7 @@ async def get_me(scope: Scope, receive: Receive) -> Answer:
     refusals = [decide(caller, permission) for permission in Permission]
     if None not in refusals:
         raise Rejected(next((code for code in refusals if code != "action_not_allowed"), None) or "action_not_allowed")
-    return json_answer(200, describe_me(caller), _NO_STORE)
+    return json_answer(200, describe_me(caller))
 
 
 def describe_me(caller: Caller) -> dict[str, Any]:

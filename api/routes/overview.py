@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -37,7 +38,6 @@ OVERVIEW_ADDRESS: Final = "/v1/overview"
 INSTANCES_ADDRESS: Final = "/v1/instances"
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 200
-_NO_STORE: Final = ("Cache-Control", "no-store")
 _NO_PARAMETERS: Final[frozenset[str]] = frozenset()
 _LIMIT: Final = NumberParameter("limit", MAX_LIMIT, DEFAULT_LIMIT, "how many at most")
 _PAGE: Final = (_LIMIT, Parameter(
@@ -98,7 +98,7 @@ class OverviewRoutes:
         _require_read(sight)
         if not sight.of_all:
             raise Rejected("action_not_allowed", "The whole is for who may see all tasks.")
-        return json_answer(200, describe_overview(await self._whole.get()), _NO_STORE)
+        return json_answer(200, describe_overview(await self._whole.get()))
 
     async def get_instances(self, scope: Scope, receive: Receive) -> Answer:
         """GET a page of instances."""
@@ -111,7 +111,7 @@ class OverviewRoutes:
         ranking = (await self._ranking.get()).value if place is None else None
         page, rows = await joined(self._threads.submit(self._surveyor.page, ranking, place, limit, sees))
         described = describe_instances(page, rows, time.time(), _following(page, parameters), self._live.config)
-        return json_answer(200, described, _NO_STORE)
+        return json_answer(200, described)
 
     async def get_instance(self, scope: Scope, receive: Receive) -> Answer:
         """GET one instance."""
@@ -127,7 +127,9 @@ class OverviewRoutes:
         [row] = await joined(self._threads.submit(self._surveyor.rows, [to.instance_key]))
         if not row.known:
             refuse_elsewhere(to, config)
-        return json_answer(200, describe_instance(row, time.time(), config), _NO_STORE)
+        if not sight.of_all:
+            row = replace(row, explanation=row.explanation.for_outsiders())
+        return json_answer(200, describe_instance(row, time.time(), config))
 
 
 def _require_read(sight: Sight) -> None:

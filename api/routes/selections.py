@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any, Final
@@ -18,6 +19,7 @@ from api.live_config import LiveConfig
 from api.queries import task_query
 from api.queries.reader import Reader
 from api.queries.sight import Sight
+from api.queries.task_query import Looked
 from api.routes.endpoint import Audit, Endpoint, Few, Route, caller_in
 from api.routes.json_body import BODY_REFUSALS, read_body, read_object
 from api.threads import joined
@@ -145,9 +147,7 @@ class SelectionRoutes:
             self._previews -= 1
 
     def _choose(self, wish: PreviewWish, caller: Caller) -> Answer:
-        # Who filters by states of which none fits has chosen nothing.
-        tasks = self._reader.newest(wish.question, Sight(caller)) if wish.question.states else iter(())
-        chosen = choose(tasks, self._reader.shards, ended=self._ended.is_set)
+        chosen = choose(self._matching(wish, Sight(caller)), self._reader.shards, ended=self._ended.is_set)
         if self._ended.is_set():
             raise Rejected("draining")
         selection = self._selections.put(FrozenSelection(
@@ -156,6 +156,17 @@ class SelectionRoutes:
             size_bytes=chosen.size_bytes, cut=chosen.cut), chosen.members)
         described = describe_selection(self._selections.find(selection.id, caller.name))
         return json_answer(200, {**described, "samples": [describe(task) for task in chosen.samples]}, _NO_STORE)
+
+    def _matching(self, wish: PreviewWish, sight: Sight) -> Iterable[Looked]:
+        """The tasks that are meant, and seen, newest first."""
+        if not wish.question.states:
+            # Who filters by states of which none fits has chosen nothing.
+            return ()
+        if wish.ids is None:
+            return self._reader.newest(wish.question, sight)
+        named = [task for shard in range(self._reader.shards) for task in self._reader.find_all(shard, list(wish.ids))]
+        return sorted((task for task in named if task.state in wish.question.states and sight.sees(task)),
+                      key=lambda task: task.task_id, reverse=True)
 
     async def apply(self, scope: Scope, receive: Receive) -> Answer:
         """POST /v1/tasks:apply: do what a preview showed."""

@@ -18,17 +18,19 @@ class Body:
 
     def __init__(
         self, receive: Receive, *, length: int | None, max_bytes: int, pace: Pace, too_large: str = "too_large",
-        unannounced: Callable[[int], Awaitable[None]] | None = None,
+        unannounced: Callable[[int], Awaitable[None]] | None = None, counted: Callable[[int], None] | None = None,
     ) -> None:
         """Read with `receive`; `too_large` is the code for what has more than `max_bytes`.
 
         `unannounced` is told how many bytes came of which nobody knew before; what it raises ends the body.
+        `counted` is told of all bytes that came.
         """
         self._receive = receive
         self._length = length
         self._max_bytes = max_bytes
         self._pace = pace
         self._unannounced = unannounced if length is None else None
+        self._counted = counted
         self._waited_s = 0.0
         self._too_large = too_large
         self._refusal: Rejected | None = None
@@ -50,7 +52,8 @@ class Body:
         if self._refusal is not None:
             raise self._refusal
         pieces = self._gathered = list[bytes]()
-        wanted = self.received_bytes + at_least
+        before = self.received_bytes
+        wanted = before + at_least
         moved_at = self._clock()
         try:
             async with asyncio.timeout_at(self._deadline(moved_at)) as limit:
@@ -67,6 +70,8 @@ class Body:
             raise self._refusal or Rejected("too_slow") from error
         finally:
             self._limit = None
+            if self._counted is not None:
+                self._counted(self.received_bytes - before)
         if self._unannounced is not None:
             await self._unannounced(sum(map(len, pieces)))
         self._gathered = []

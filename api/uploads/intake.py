@@ -7,6 +7,7 @@ from typing import Any
 from api.access.amounts import Amounts, Use
 from api.access.quotas import Admitted, Headers, Quotas
 from api.access.requester import Requester
+from api.counting.counted import Counted
 from api.http.refusal_log import RefusalLog
 from api.http.response import Receive
 from api.live_config import LiveConfig
@@ -30,7 +31,7 @@ class Uploads:
 
     def __init__(
         self, live: LiveConfig, admission: Admission, backlog: Backlog, quotas: Quotas, receiver: Receiver,
-        refusals: RefusalLog, amounts: Amounts,
+        refusals: RefusalLog, amounts: Amounts, counted: Counted,
     ) -> None:
         self._live = live
         self._refusals = refusals
@@ -39,6 +40,7 @@ class Uploads:
         self._quotas = quotas
         self._receiver = receiver
         self._amounts = amounts
+        self._counted = counted
         self._clock = asyncio.get_running_loop().time
         #: What is being received, of whom.
         self._running: dict[Body, tuple[Requester, UploadRequest]] = {}
@@ -60,6 +62,7 @@ class Uploads:
         except (Rejected, ClientGone) as end:
             self.tell(end, peer, requester, **_about(request), **self._since(began))
             raise
+        self._counted.accept(self._clock() - began, replayed=accepted.replayed)
         log_accepted(accepted, **self._since(began))
         return request, accepted
 
@@ -130,7 +133,7 @@ class Uploads:
         smaller = own is not None and own < most
         return Body(receive, length=request.length, max_bytes=own if own is not None and smaller else most,
                     pace=self._live.pace(), too_large="size_not_allowed" if smaller else "too_large",
-                    unannounced=unannounced)
+                    unannounced=unannounced, counted=self._counted.receive)
 
     def _since(self, began: float) -> dict[str, Any]:
         return {"duration_ms": round((self._clock() - began) * 1000, 2)}

@@ -3,20 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from os import EX_TEMPFAIL
 from typing import Any, Final
 
 from client.push.plan import LeftOut, PlannedFile
 from client.push.unsent import Unsent
 from daemon.model.task import OUTCOMES, State
-from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
-
-#: Some files were sent, others not.
-EXIT_SOME_FAILED: Final = 3
-#: All that was sent is accepted, and what became of it was not known in time (sysexits.h, EX_TEMPFAIL).
-EXIT_UNDECIDED: Final = EX_TEMPFAIL
-#: Ended by a signal; the same command goes on.
-EXIT_INTERRUPTED: Final = 130
+from daemon.process.exit_status import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, EXIT_UNDECIDED
 
 _DECIDED: Final = frozenset(state.label for state in OUTCOMES)
 

@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from client.push.outcomes import EXIT_INTERRUPTED, PushedFile, PushEnd, is_finished
+from client.push.outcomes import PushedFile, PushEnd, is_finished
 from client.push.plan import STDIN, PlannedFile
 from client.push.progress import FileProgress
+from daemon.process.exit_status import EXIT_INTERRUPTED
 from daemon.process.output import say, say_json, warn
 
 #: Lines about single files; more are only counted.
@@ -21,6 +22,9 @@ class Reporter(Protocol):
 
     def begun(self, file: PlannedFile, progress: FileProgress) -> None:
         """A file is being sent."""
+
+    def kept_back(self, why: str) -> None:
+        """Something keeps what was accepted from being delivered, and has to be mended."""
 
     def ended(self, ended: PushedFile) -> None:
         """It is known what became of a file."""
@@ -38,6 +42,10 @@ class JsonReporter:
 
     def begun(self, file: PlannedFile, progress: FileProgress) -> None:
         """Nothing: programs are told outcomes."""
+
+    def kept_back(self, why: str) -> None:
+        """Say so to people, who would wait without knowing."""
+        warn(f"incus-courier: {why}")
 
     def ended(self, ended: PushedFile) -> None:
         """Write the line."""
@@ -61,6 +69,10 @@ class TextReporter:
 
     def begun(self, file: PlannedFile, progress: FileProgress) -> None:
         """Nothing: see the progress."""
+
+    def kept_back(self, why: str) -> None:
+        """Say so."""
+        warn(f"incus-courier: {why}")
 
     def ended(self, ended: PushedFile) -> None:
         """Say what there is to say of it by itself."""

@@ -160,7 +160,7 @@ class PushRun:
     def _wait(self) -> None:
         try:
             with self._connection() as client:
-                waiter = Waiter(self._waiting, client, self._order.stop)
+                waiter = Waiter(self._waiting, client, self._order.stop, self._reporter.kept_back)
                 while taken := self._waiting.take():
                     ended = waiter.ask(taken)
                     if ended is not None:

@@ -3,7 +3,9 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from random import random
 from typing import Final
 
@@ -15,7 +17,7 @@ from client.retry import passes, pause_s
 
 #: For how long the service is asked to wait with its answer, in seconds; it may answer earlier.
 _WAIT_S: Final = 30
-_SHORT_WAIT_S: Final = 3
+SHORT_WAIT_S: Final = 3
 #: Between two questions where it did not wait.
 _PAUSE_S: Final = 1.0
 #: What a question says that is no use to be asked again.
@@ -44,6 +46,14 @@ class AwaitedFiles:
         self._asked = 0
         self._no_more = False
         self._deadline: float | None = None
+        self._reasons: set[str] = set()
+
+    def is_new(self, reason: str) -> bool:
+        """True for the first who comes with that reason why it takes so long."""
+        with self._lock:
+            new = reason not in self._reasons
+            self._reasons.add(reason)
+            return new
 
     def add(self, awaited: AwaitedFile) -> None:
         """One more."""
@@ -95,7 +105,7 @@ class AwaitedFiles:
         if left_s is not None:
             return max(0, min(_WAIT_S, round(left_s)))
         # The time may begin to count while it waits.
-        return _WAIT_S if self._timeout_s is None else min(_SHORT_WAIT_S, int(self._timeout_s))
+        return _WAIT_S if self._timeout_s is None else min(SHORT_WAIT_S, int(self._timeout_s))
 
     @property
     def left_s(self) -> float | None:
@@ -107,11 +117,16 @@ class AwaitedFiles:
 class Waiter:
     """Asks about one file after the other. For one thread."""
 
-    def __init__(self, waiting: AwaitedFiles, client: HttpClient, stop: threading.Event) -> None:
+    def __init__(
+        self, waiting: AwaitedFiles, client: HttpClient, stop: threading.Event, tell: Callable[[str], None],
+    ) -> None:
+        """`tell` is told, once, what keeps files from being delivered."""
         self._waiting = waiting
         self._client = client
         self._stop = stop
+        self._tell = tell
         self._tries = 0
+        self._patient = False
 
     def ask(self, awaited: AwaitedFile) -> PushedFile | None:
         """What became of a file; None when that is not known yet, after a while."""
@@ -120,7 +135,10 @@ class Waiter:
             self._client.move(awaited.address)
         if self._stop.is_set():
             return unsent(file, Unsent("undecided"), task_id=task_id)
-        found = self._ask(file, task_id, self._waiting.wait_s)
+        # The first question is a short one: who waits in vain learns that soon.
+        found = self._ask(file, task_id, self._waiting.wait_s if self._patient else min(
+            self._waiting.wait_s, SHORT_WAIT_S))
+        self._patient = True
         left_s = self._waiting.left_s
         if found is None and (self._stop.is_set() or (left_s is not None and left_s <= 0)):
             return unsent(file, Unsent("undecided"), task_id=task_id)
@@ -142,11 +160,28 @@ class Waiter:
         task = response.json() if response.status == 200 else None
         if isinstance(task, dict):
             found = decided(file, task)
+            if found is None:
+                self._look_why(task_id)
             if found is None and "preference-applied" not in response.headers:
                 self._pause(_PAUSE_S)
             return found
         reason = Unsent("outcome_unseen") if response.status in _BLIND else Unsent.refused(response)
         return unsent(file, reason, task_id=task_id)
+
+    def _look_why(self, task_id: str) -> None:
+        """Tell what keeps it back, if something else than its turn does, and that was not told before."""
+        try:
+            response = self._client.request("GET", f"/v1/tasks/{task_id}/explanation")
+        except NoAnswer:
+            return
+        why = response.json() if response.status == HTTPStatus.OK else None
+        if not isinstance(why, dict) or why.get("stuck") is not True:
+            return
+        error = why.get("error")
+        said = [why.get("summary"), error.get("hint") if isinstance(error, dict) else None]
+        reason = " ".join(text for text in said if isinstance(text, str))
+        if reason and self._waiting.is_new(reason):
+            self._tell(reason)
 
     def _pause(self, seconds: float) -> None:
         left_s = self._waiting.left_s

@@ -1,17 +1,15 @@
 """Every shard of a state directory at once, for commands that people give. Nothing is made that is not there."""
 
-import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from itertools import groupby, islice
 
-from daemon.cli.filters import check_id
+from daemon.cli.typed import check_id
 from daemon.config import Config
 from daemon.errors import CannotStart, QueueFault
-from daemon.model.task import State, Task
+from daemon.model.task import Task
 from daemon.state import shard_count
 from daemon.state.layout import Layout
-from daemon.task_queue import Operate, open_existing
+from daemon.task_queue import FoundTasks, Operate, TaskQuestion, open_existing
 
 
 class DamagedRow(Exception):
@@ -43,16 +41,18 @@ class AllShards:
                 return shard, task
         return None
 
-    def page(
-        self, *, states: frozenset[State], instance_key: str | None, client: str | None, before: str | None,
-        limit: int,
-    ) -> list[Task]:
+    def search(self, question: TaskQuestion, before: str | None, limit: int) -> FoundTasks:
         """Up to `limit` tasks of all shards, newest first, with ids under `before`. Raises QueueFault."""
-        pages = [queue.page(states=states, instance_key=instance_key, client=client, before=before, limit=limit)
-                 for queue in self.queues.values()]
-        merged = heapq.merge(*pages, key=lambda task: task.task_id, reverse=True)
-        # While tasks move to another number of shards, one may be in two of them.
-        return list(islice((next(same) for _, same in groupby(merged, key=lambda task: task.task_id)), limit))
+        return joined([queue.search(question, before, limit) for queue in self.queues.values()], limit)
+
+
+def joined(found: Sequence[FoundTasks], limit: int) -> FoundTasks:
+    """The newest of what was found in several shards, down to where all of them were looked through. Pure."""
+    floor = max((one.next_before for one in found if one.next_before is not None), default="")
+    # While tasks move to another number of shards, one may be in two of them.
+    tasks = {task.task_id: task for one in found for task in one.tasks if task.task_id >= floor}
+    page = [tasks[task_id] for task_id in sorted(tasks, reverse=True)[:limit]]
+    return FoundTasks(tuple(page), page[-1].task_id if page and len(page) < len(tasks) else floor or None)
 
 
 def look_up(shards: AllShards, task_id: str, *, missing: str = "there is no such task") -> tuple[int, Task] | str:

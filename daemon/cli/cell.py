@@ -119,9 +119,9 @@ def _is_for(spool: CheckedSpool, name: Name, to: Destination) -> bool:
 def _pending(shards: AllShards, to: Destination) -> Iterator[str]:
     if shards.faults:
         raise next(iter(shards.faults.values()))
-    page = shards.page(
-        states=frozenset(PENDING), instance_key=to.instance_key, client=None, before=None, limit=_LOOKED_AT)
-    yield from (task.task_id for task in page)
+    for queue in shards.queues.values():
+        for task in queue.page(states=frozenset(PENDING), instance_key=to.instance_key, limit=_LOOKED_AT):
+            yield task.task_id
 
 
 def _wait_for_nothing(

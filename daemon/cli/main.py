@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -105,34 +104,6 @@ def check(config: ConfigOption = None) -> None:
 
 
 @app.command()
-def status(
-    limit: Annotated[int, typer.Option(
-        min=1, max=10_000, help="How many instances at most: those with most tasks that are not finished.")] = 20,
-    every: Annotated[bool, typer.Option("--all", help="Every instance, in the order of their names.")] = False,
-    json: Annotated[bool, typer.Option(
-        "--json", help="Print JSON, in one line; with --all, a line for each instance before it.")] = False,
-    config: ConfigOption = None,
-) -> None:
-    """Show what waits, per shard and instance. Fails when there are dead letters or a shard has no worker."""
-    from daemon.cli.status import status as run
-
-    raise SystemExit(run(load_for_state(config), limit=limit, every=every, as_json=json))
-
-
-@app.command()
-def explain(
-    what: Annotated[str, typer.Argument(
-        metavar="ID|INSTANCE", help="A task, or an instance: [REMOTE:][PROJECT/]NAME.")],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, in one line.")] = False,
-    config: ConfigOption = None,
-) -> None:
-    """Say why a task, or what waits for an instance, is not delivered yet. Fails when it is stuck."""
-    from daemon.cli.explain import explain as run
-
-    raise SystemExit(run(load_for_state(config), what, as_json=json))
-
-
-@app.command()
 def fsck(
     repair: Annotated[bool, typer.Option("--repair", help="Put right what is wrong. Stop the workers first.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, one line each.")] = False,
@@ -144,118 +115,7 @@ def fsck(
     raise SystemExit(run(load_for_state(config), repair=repair, as_json=json))
 
 
-tasks = typer.Typer(no_args_is_help=True, help="Look at tasks, and decide about them. The workers carry it out.")
-app.add_typer(tasks, name="tasks")
-
-IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Task ids; - reads them from stdin.")]
-InstanceOption = Annotated[
-    str | None, typer.Option("--instance", metavar="[REMOTE:][PROJECT/]NAME", help="Tasks of this instance.")]
-ClientOption = Annotated[str | None, typer.Option("--client", metavar="NAME", help="Tasks that this client sent.")]
-StateOption = Annotated[
-    list[str] | None, typer.Option("--state", metavar="STATE", help="Tasks in this state. Repeatable.")]
-OlderOption = Annotated[
-    str | None, typer.Option("--older-than", metavar="AGE", help="Tasks accepted so long ago: 90s, 15m, 2h, 3d.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one line each.")]
-NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Do not wait for the worker's answer.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Also where a newer upload to the same path exists.")]
-
-
-@tasks.command("list")
-def list_tasks(
-    instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
-    older_than: OlderOption = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
-    after: Annotated[str | None, typer.Option(metavar="ID", help="Go on after this task.")] = None,
-    json: JsonOption = False, config: ConfigOption = None,
-) -> None:
-    """List tasks, newest first."""
-    from daemon.cli import tasks
-    from daemon.cli.filters import choose
-
-    loaded = load_for_state(config)
-    chosen = choose(loaded, instance=instance, client=client, states=state or (), older_than=older_than)
-    raise SystemExit(tasks.list_tasks(loaded, chosen, limit=limit, after=after, as_json=json))
-
-
-@tasks.command()
-def show(
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Task ids; - reads them from stdin.")],
-    json: JsonOption = False, config: ConfigOption = None,
-) -> None:
-    """Show all that is known of tasks."""
-    from daemon.cli import tasks
-    from daemon.cli.filters import choose
-
-    loaded = load_for_state(config)
-    raise SystemExit(tasks.show(loaded, choose(loaded, ids=ids).ids, as_json=json))
-
-
-@tasks.command()
-def retry(
-    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
-    older_than: OlderOption = None, force: ForceOption = False, no_wait: NoWaitOption = False,
-    json: JsonOption = False, config: ConfigOption = None,
-) -> None:
-    """Try dead letters and deferred tasks again, now."""
-    _change("retry", config, ids, instance, client, state, older_than, force=force, wait=not no_wait, as_json=json)
-
-
-@tasks.command()
-def cancel(
-    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
-    older_than: OlderOption = None, no_wait: NoWaitOption = False, json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
-    """Do not deliver tasks, and remove their bytes."""
-    _change("cancel", config, ids, instance, client, state, older_than, wait=not no_wait, as_json=json)
-
-
-@tasks.command()
-def hold(
-    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
-    older_than: OlderOption = None, no_wait: NoWaitOption = False, json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
-    """Do not deliver tasks until they are released."""
-    _change("hold", config, ids, instance, client, state, older_than, wait=not no_wait, as_json=json)
-
-
-@tasks.command()
-def release(
-    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
-    older_than: OlderOption = None, force: ForceOption = False, no_wait: NoWaitOption = False,
-    json: JsonOption = False, config: ConfigOption = None,
-) -> None:
-    """Deliver tasks that were held."""
-    _change("release", config, ids, instance, client, state, older_than, force=force, wait=not no_wait, as_json=json)
-
-
-@tasks.command()
-def delete(
-    ids: IdsArgument = None, instance: InstanceOption = None, client: ClientOption = None, state: StateOption = None,
-    older_than: OlderOption = None, no_wait: NoWaitOption = False, json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
-    """Give up dead letters and remove their bytes; take finished tasks off the lists."""
-    _change("delete", config, ids, instance, client, state, older_than, wait=not no_wait, as_json=json)
-
-
-@tasks.command()
-def flush(
-    instance: Annotated[str, typer.Option(metavar="[REMOTE:][PROJECT/]NAME", help="The instance.")],
-    no_wait: NoWaitOption = False, json: JsonOption = False, config: ConfigOption = None,
-) -> None:
-    """Try all deferred tasks of an instance now."""
-    _change("flush", config, None, instance, None, ["deferred"], None, wait=not no_wait, as_json=json)
-
-
-@tasks.command()
-def save(task_id: Annotated[str, typer.Argument(metavar="ID")], config: ConfigOption = None) -> None:
-    """Write a task's bytes to standard output: tasks save ID >FILE."""
-    from daemon.cli import tasks
-
-    raise SystemExit(tasks.save(load_for_state(config), task_id, sys.stdout.fileno()))
-
 
 cell = typer.Typer(no_args_is_help=True, help="Have instances go from one cell to another (docs/scaling.md).")
 app.add_typer(cell, name="cell")
@@ -430,22 +290,6 @@ def _config_file(config: str | None) -> Path | None:
     """The configuration file, unread: tokens can be revoked also while it is wrong."""
     ChosenFile.file = config or ChosenFile.file
     return configuration.find_file(ChosenFile.file)
-
-
-def _change(
-    verb: str, config: str | None, ids: list[str] | None, instance: str | None, client: str | None,
-    states: list[str] | None, older_than: str | None, *, wait: bool, as_json: bool, force: bool = False,
-) -> NoReturn:
-    from daemon.cli import tasks
-    from daemon.cli.filters import choose
-    from daemon.task_queue import Command
-
-    asked_by = invoking_user()
-    loaded = load_for_state(config)
-    chosen = choose(loaded, ids=ids or (), instance=instance, client=client, states=states or (),
-                    older_than=older_than)
-    command = Command(verb=verb, force=force, asked_by=asked_by)
-    raise SystemExit(tasks.change(loaded, chosen, command, wait=wait, as_json=as_json))
 
 
 def _file_option() -> list[str]:

@@ -5,13 +5,12 @@ opens none. The bytes are read twice: all of them are checked before the first i
 """
 
 import hashlib
-import os
-import stat
 from collections.abc import Callable
 from typing import BinaryIO, Final
 
 from daemon.errors import Undelivered
 from daemon.model.upload import Upload
+from daemon.process.output import make_durable, write_bytes
 from daemon.spool import Open
 
 _PIECE_BYTES: Final = 1024 * 1024
@@ -26,9 +25,8 @@ def save(spool: Open, upload: Upload, sink: int) -> None:
     """
     with spool.open(upload) as source:
         _pass(source, upload, lambda _: None, "nothing was written")
-        _pass(source, upload, lambda piece: _write(sink, piece), "what was written is of no use")
-    if stat.S_ISREG(os.fstat(sink).st_mode):
-        os.fsync(sink)
+        _pass(source, upload, lambda piece: write_bytes(sink, piece), "what was written is of no use")
+    make_durable(sink)
 
 
 def _pass(source: BinaryIO, upload: Upload, take: Callable[[bytes], object], otherwise: str) -> None:
@@ -46,9 +44,3 @@ def _pass(source: BinaryIO, upload: Upload, take: Callable[[bytes], object], oth
         raise Undelivered("io_error", f"{upload.task_id}: {error.strerror}; {otherwise}.") from error
     if digest.hexdigest() != upload.sha256:
         raise Undelivered("bytes_damaged", f"{upload.task_id}: not the bytes that were accepted; {otherwise}.")
-
-
-def _write(sink: int, piece: bytes) -> None:
-    rest = memoryview(piece)
-    while rest:
-        rest = rest[os.write(sink, rest):]

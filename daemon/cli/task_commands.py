@@ -7,15 +7,15 @@ little for its answer; without one it is done when the worker runs again.
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import replace
+from typing import Final
 
-from daemon.cli.all_shards import AllShards, look_up, open_all
-from daemon.cli.filters import Chosen
+from daemon.cli.all_shards import AllShards, look_up
+from daemon.cli.filters import read_instance
 from daemon.config import Config
 from daemon.errors import CannotStart
 from daemon.model.action_id import new_action_id
-from daemon.model.task import State
+from daemon.model.seat import TaskFilter, TaskReply
 from daemon.state import shard_count
 from daemon.state.append_lease import AppendLease
 from daemon.state.doorbell import ring
@@ -28,35 +28,12 @@ PATIENCE_S: Final = 5.0
 _LOOK_EVERY_S: Final = 0.05
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reply:
-    """What became of one id, or of what was chosen in one shard."""
-
-    #: "done", "refused" or "asked": no worker has answered yet.
-    outcome: str
-    #: None where no shard has such a task.
-    shard: int | None = None
-    task_id: str | None = None
-    state: State | None = None
-    reason: str | None = None
-    changed: int = 0
-    refused: int = 0
-
-    def as_json(self) -> dict[str, Any]:
-        """The reply as JSON values, without what does not apply."""
-        values = {"id": self.task_id, "shard": self.shard, "outcome": self.outcome,
-                  "state": self.state.label if self.state else None, "reason": self.reason}
-        if self.task_id is None:
-            values |= {"changed": self.changed, "refused": self.refused}
-        return {key: value for key, value in values.items() if value is not None}
-
-
-def ask(config: Config, chosen: Chosen, command: Command, *, wait: bool) -> list[Reply]:
+def ask(config: Config, shards: AllShards, wanted: TaskFilter, command: Command, *, wait: bool) -> list[TaskReply]:
     """Ask for it and return what became of it. Raises CannotStart and QueueFault."""
-    with open_all(config) as shards, lease(config):
-        if chosen.ids:
-            return _ask_by_id(config, shards, chosen.ids, command, wait=wait)
-        return _ask_by_kind(config, shards, chosen, command, wait=wait)
+    with lease(config):
+        if wanted.task_ids:
+            return _ask_by_id(config, shards, wanted.task_ids, command, wait=wait)
+        return _ask_by_kind(config, shards, wanted, command, wait=wait)
 
 
 @contextmanager
@@ -74,13 +51,15 @@ def lease(config: Config) -> Iterator[None]:
         lease.release()
 
 
-def _ask_by_id(config: Config, shards: AllShards, ids: Sequence[str], command: Command, *, wait: bool) -> list[Reply]:
-    replies: dict[str, Reply] = {}
+def _ask_by_id(
+    config: Config, shards: AllShards, ids: Sequence[str], command: Command, *, wait: bool,
+) -> list[TaskReply]:
+    replies: dict[str, TaskReply] = {}
     found: dict[int, list[str]] = {}
     for task_id in ids:
         shard = _shard_of(shards, task_id)
         if isinstance(shard, str):
-            replies[task_id] = Reply(task_id=task_id, outcome="refused", reason=shard)
+            replies[task_id] = TaskReply(task_id=task_id, outcome="refused", reason=shard)
         else:
             found.setdefault(shard, []).append(task_id)
     asked = {shard: shards.queues[shard].ask([
@@ -100,15 +79,17 @@ def _shard_of(shards: AllShards, task_id: str) -> int | str:
     return found if isinstance(found, str) else found[0]
 
 
-def _with_task(shards: AllShards, reply: Reply, task_id: str) -> Reply:
+def _with_task(shards: AllShards, reply: TaskReply, task_id: str) -> TaskReply:
     found = shards.find(task_id) if reply.outcome == "done" else None
-    return replace(reply, task_id=task_id, state=found[1].state if found else None)
+    return replace(reply, task_id=task_id, state=found[1].state.label if found else None)
 
 
-def _ask_by_kind(config: Config, shards: AllShards, chosen: Chosen, command: Command, *, wait: bool) -> list[Reply]:
-    before = None if chosen.older_than_s is None else time.time() - chosen.older_than_s
-    home = None if chosen.instance is None else chosen.instance.shard(shards.number)
-    refused = [Reply(shard=shard, outcome="refused", reason=fault.detail) for shard, fault in shards.faults.items()
+def _ask_by_kind(
+    config: Config, shards: AllShards, wanted: TaskFilter, command: Command, *, wait: bool,
+) -> list[TaskReply]:
+    to = None if wanted.instance is None else read_instance(wanted.instance, config)
+    home = None if to is None else to.shard(shards.number)
+    refused = [TaskReply(shard=shard, outcome="refused", reason=fault.detail) for shard, fault in shards.faults.items()
                if home in {None, shard}]
     asked = {}
     # One action, whatever the number of shards.
@@ -117,21 +98,21 @@ def _ask_by_kind(config: Config, shards: AllShards, chosen: Chosen, command: Com
         if home not in {None, shard}:
             continue
         selection = Selection(
-            instance_key=chosen.instance_key, client=chosen.client, states=tuple(sorted(chosen.states)),
-            accepted_before=before, up_to_order=queue.newest_order())
+            instance_key=None if to is None else to.instance_key, client=wanted.client,
+            states=tuple(sorted(wanted.states)), accepted_before=wanted.until, up_to_order=queue.newest_order())
         asked[shard] = queue.ask(
             [replace(command, selection=selection)])
     answers = _answers(config, shards, asked, wait=wait)
     return [*refused, *(_reply(config, shard, answers[shard].get(numbers[0])) for shard, numbers in asked.items())]
 
 
-def _reply(config: Config, shard: int, answer: CommandAnswer | None) -> Reply:
+def _reply(config: Config, shard: int, answer: CommandAnswer | None) -> TaskReply:
     if answer is None or not answer.done:
         working = holder(Layout(config.state.path), shard) is not None
         reason = "the worker is at it" if working else "no worker runs; it is done when one does"
-        return Reply(shard=shard, outcome="asked", reason=reason, changed=answer.changed if answer else 0)
+        return TaskReply(shard=shard, outcome="asked", reason=reason, changed=answer.changed if answer else 0)
     outcome = "refused" if answer.refused else "done"
-    return Reply(shard=shard, outcome=outcome, changed=answer.changed, refused=answer.refused, reason=answer.reason)
+    return TaskReply(shard=shard, outcome=outcome, changed=answer.changed, refused=answer.refused, reason=answer.reason)
 
 
 def _answers(

@@ -24,9 +24,9 @@ from daemon.access.token_file import (
     read_tokens,
     token_file_of,
 )
-from daemon.cli.filters import read_age
 from daemon.cli.grant_options import read_grant
 from daemon.cli.tables import show_table
+from daemon.cli.typed import read_age
 from daemon.config.validators import holder_name
 from daemon.errors import CannotStart
 from daemon.model.grant import Grant, Permission

@@ -1,22 +1,19 @@
 """What an explanation says, for a terminal and for programs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from daemon.model.names import printable
+from daemon.model.explained import explanation_lines
 from daemon.model.schema import TIME, YES_OR_NO, Schema, answer, many, or_null, saying, text, whole_number
-from daemon.model.text import escaped
 from daemon.model.upload import TASK_ID
 from daemon.model.view import when_or_none
-from daemon.model.words import age, amount
 from daemon.state.activity import Pushing
 
-#: So much of a path is shown in a line.
-_PATH_LENGTH: Final = 200
 #: What `Explanation.as_json` makes.
 EXPLANATION: Final[Schema] = answer("Explanation", {
     "stuck": saying(YES_OR_NO, "whether something else than its turn keeps it back, and no person wished that"),
     "summary": text("how it stands, in one or a few sentences"),
+    "task_id": or_null(text("of an instance: the task that says so, where it is one", pattern=TASK_ID)),
     "since": or_null(saying(TIME, "since when it stands so, where that is known")),
     "error": or_null(answer("ExplainedError", {
         "code": text("stable, for programs"), "message": or_null(text("what it said, for people")),
@@ -41,12 +38,16 @@ class Explanation:
     stuck: bool
     #: One or two sentences: how it stands.
     summary: str
+    #: Of an instance: the task that says so, where it is one.
+    task_id: str | None = None
     #: Since when it stands so, where that is known.
     since: float | None = None
     #: The last error: its code, what it said, and what to do about it.
     code: str | None = None
     message: str | None = None
     hint: str | None = None
+    #: True when the error is of the service itself, or of a remote: what it said is for who may see the whole.
+    of_service: bool = False
     #: What has to happen for it to go on; '' when nothing is to come.
     unblocks: str = ""
     next_try_at: float | None = None
@@ -56,11 +57,16 @@ class Explanation:
     #: tasks are not finished.
     waiting: int = 0
 
+    def for_outsiders(self) -> "Explanation":
+        """The same for who may not see the whole: without what the service's own error said: it may name its files."""
+        return replace(self, message=None) if self.of_service else self
+
     def as_json(self) -> dict[str, Any]:
         """The explanation as JSON values. Times are RFC 3339, in UTC."""
         error = {"code": self.code, "message": self.message, "hint": self.hint} if self.code else None
         return {
-            "stuck": self.stuck, "summary": self.summary, "since": when_or_none(self.since), "error": error,
+            "stuck": self.stuck, "summary": self.summary, "task_id": self.task_id, "since": when_or_none(self.since),
+            "error": error,
             "unblocks": self.unblocks, "next_try_at": when_or_none(self.next_try_at),
             "pushing": [{"task_id": file.task_id, "path": file.path, "size_bytes": file.size_bytes,
                          "sent_bytes": file.sent_bytes, "since": when_or_none(file.since)} for file in self.pushing],
@@ -69,20 +75,4 @@ class Explanation:
 
     def as_text(self, now: float) -> list[str]:
         """The explanation as lines for a terminal; nothing in them can colour, move or forge anything."""
-        lines = [("", self.summary)]
-        if self.since is not None:
-            lines.append(("since", f"{when_or_none(self.since)} ({age(now - self.since)} ago)"))
-        if self.code:
-            lines.append(("error", f"{self.code}: {self.message}" if self.message else self.code))
-        lines += [("what to do", self.hint or ""), ("goes on", self.unblocks)]
-        if self.next_try_at is not None:
-            left_s = self.next_try_at - now
-            lines.append(("next try", f"{when_or_none(self.next_try_at)} (in {age(left_s)})" if left_s > 0 else "now"))
-        lines += [("pushing now", progress(file, now)) for file in self.pushing]
-        return [escaped(f"{name + ':':13}{words}" if name else words) for name, words in lines if words]
-
-
-def progress(file: Pushing, now: float) -> str:
-    """How far a push is, in words."""
-    done = f"{amount(file.sent_bytes)} of {amount(file.size_bytes)}" if file.sent_bytes else amount(file.size_bytes)
-    return f"{printable(file.path, _PATH_LENGTH)}, {done}, for {age(now - file.since)}"
+        return explanation_lines(self.as_json(), now)

@@ -8,14 +8,12 @@ from daemon.model.upload import first_id_of
 from daemon.state.activity import Activity
 from daemon.task_queue import Read, Standing
 
-#: So many tasks that come before one are counted and looked through.
+#: So many tasks that come before one are counted.
 COUNTED: Final = 200
 #: So many tasks of an instance are looked at in each way.
 _SAMPLE: Final = 20
-#: States of a task that may have left a part file, and is not pushed again by itself.
-_LEFT: Final = frozenset({State.HELD, State.SUPERSEDED, State.CANCELLED, State.FAILED})
-#: States of a task that comes before later ones of its path.
-_OPEN: Final = frozenset({State.QUEUED, State.PUSHING, State.DEFERRED})
+#: States of a task that has its turn before later ones.
+_AHEAD: Final = frozenset({State.QUEUED, State.PUSHING})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,16 +48,9 @@ def tasks_ahead(queue: Read, task: Task) -> Ahead:
     """What comes before a task that waits. Looks at a bounded number of tasks. Raises QueueFault."""
     if task.state not in {State.QUEUED, State.DEFERRED}:
         return Ahead()
-    key, path = task.destination.instance_key, task.destination.path
-
-    def page(states: frozenset[State], before: str | None) -> list[Task]:
-        return queue.page(states=states, instance_key=key, before=before, limit=COUNTED)
-
-    older = page(_OPEN, task.task_id)
-    # What left a part file may be newer: a task that was retried.
-    left = [other for other in page(_LEFT, None) if other.left_part]
-    same = [other for other in (*older, *left) if other.destination.path == path and other.task_id != task.task_id]
-    return Ahead(tasks=sum(other.state is not State.DEFERRED for other in older), blocker=same[-1] if same else None)
+    before = queue.page(
+        states=_AHEAD, instance_key=task.destination.instance_key, before=task.task_id, limit=COUNTED)
+    return Ahead(tasks=len(before), blocker=queue.blocker(task))
 
 
 def oldest_of(queue: Read, standing: Standing) -> list[Task]:

@@ -44,7 +44,8 @@ def explain_task(
     if not others:
         pushing = tuple(file for file in pushing if file.task_id == task.task_id)
     found = (service_trouble(service, now) or _pushed(task, pushing) or _place(task, service, name)
-             or _own(task, service) or _behind(ahead, others=others) or _turn(task, ahead, service))
+             or _own(task, service) or _behind(ahead, others=others)
+             or _turn(task, ahead, service, others=others))
     return replace(found, pushing=pushing, waiting=ahead.tasks)
 
 
@@ -57,8 +58,11 @@ def _dead_letter(task: Task) -> Explanation:
 
 
 def _held(task: Task) -> Explanation:
+    kind, title = kind_of(task.error_code), title_of(task.error_code)
+    # What would have been tried again is not why it is held.
+    before = "When it was last tried: " if title and (kind is None or kind.action is not Action.DEAD_LETTER) else ""
     return Explanation(
-        stuck=False, summary=f"It is held back. {title_of(task.error_code)}".strip(), since=task.updated_at,
+        stuck=False, summary=f"It is held back. {before}{title}".strip(), since=task.updated_at,
         code=task.error_code, message=task.error_message, hint=hint_of(task.error_code, task.error_message),
         unblocks=f"A person: incus-courier tasks release {task.task_id}")
 
@@ -68,7 +72,7 @@ def _pushed(task: Task, pushing: Sequence[Pushing]) -> Explanation | None:
         return None
     mine = any(file.task_id == task.task_id for file in pushing)
     return Explanation(
-        stuck=False, summary="It is being pushed now." if mine else "The worker has it in hand: it is one of the next.",
+        stuck=False, summary="It is being pushed now." if mine else "It is in the worker's hands: one of the next.",
         since=task.updated_at, unblocks=_NOTHING)
 
 
@@ -114,12 +118,12 @@ def _behind(ahead: Ahead, *, others: bool) -> Explanation | None:
         unblocks="It goes on by itself when that one is done.", next_try_at=blocker.due_at)
 
 
-def _turn(task: Task, ahead: Ahead, service: ServiceFacts) -> Explanation:
+def _turn(task: Task, ahead: Ahead, service: ServiceFacts, *, others: bool) -> Explanation:
     """Nothing is in the way but its turn, and that of other instances."""
     number = f"{COUNTED} or more" if ahead.tasks >= COUNTED else str(ahead.tasks)
     before = f"{number} of its instance come before it." if ahead.tasks else "It is the next one of its instance."
     told = service.activity
-    if told is not None and told.lanes > 1 and not pushing_to(service, task.destination.instance_key):
+    if others and told is not None and told.lanes > 1 and not pushing_to(service, task.destination.instance_key):
         before += f" The worker has {told.lanes} instances in hand."
     return Explanation(stuck=False, summary=f"It waits for its turn. {before}", since=task.upload.created_at,
                        unblocks=_NOTHING)

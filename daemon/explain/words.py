@@ -43,7 +43,8 @@ def service_trouble(service: ServiceFacts, now: float) -> Explanation | None:
         kind = ERRORS["no_worker"]
         return Explanation(
             stuck=True, summary=f"Shard {service.shard} has no worker.", since=service.last_at, code=kind.code,
-            message=kind.title, hint=kind.hint, unblocks="It goes on by itself when the worker runs.")
+            message=kind.title, hint=kind.hint, of_service=True,
+            unblocks="It goes on by itself when the worker runs.")
     told = service.activity
     if told is None:
         began = service.worker_since
@@ -55,7 +56,7 @@ def service_trouble(service: ServiceFacts, now: float) -> Explanation | None:
         kind = ERRORS["worker_silent"]
         return Explanation(
             stuck=True, summary=f"The worker of shard {service.shard}, process {told.pid}, hangs.", since=told.at,
-            code=kind.code, message=kind.title, hint=kind.hint,
+            code=kind.code, message=kind.title, hint=kind.hint, of_service=True,
             unblocks="It goes on by itself when the worker does, or was started again.")
     if told.code is not None:
         return _broken(told.code, told.message, f"The worker of shard {service.shard} cannot go on.")
@@ -64,7 +65,8 @@ def service_trouble(service: ServiceFacts, now: float) -> Explanation | None:
 
 def _broken(code: str, message: str | None, summary: str) -> Explanation:
     return Explanation(stuck=True, summary=f"{summary} {title_of(code)}".strip(), code=code, message=message,
-                       hint=hint_of(code, message), unblocks="It goes on by itself when that is over.")
+                       hint=hint_of(code, message), of_service=True,
+                       unblocks="It goes on by itself when that is over.")
 
 
 def place_trouble(to: Destination, service: ServiceFacts, name: str) -> Explanation | None:
@@ -73,7 +75,7 @@ def place_trouble(to: Destination, service: ServiceFacts, name: str) -> Explanat
     if remote is not None and not remote.up:
         return Explanation(
             stuck=True, summary=f"The remote {to.remote} is away. {title_of(remote.code)}", since=remote.since,
-            code=remote.code, message=remote.message, hint=hint_of(remote.code, None),
+            code=remote.code, message=remote.message, hint=hint_of(remote.code, None), of_service=True,
             unblocks="It goes on by itself as soon as the remote answers.", next_try_at=remote.next_try_at)
     blocked = blocked_of(service, to.instance_key)
     if blocked is not None:

@@ -114,6 +114,7 @@ EVENTS: Final[dict[str, LogEvent]] = _table(
     ("task.saved", "info", "Somebody fetches the bytes of a task"),
     ("content.cut_off", "error", "The bytes of a task are not those that were accepted, or cannot be read; who fetched"
                                  " them got less than all"),
+    ("counters.not_kept", "warning", "What an API process counts for the metrics cannot be kept, or read again"),
     ("selection.interrupted", "warning", "A selection was not applied to its end; it can be applied again"),
     ("task.expired", "warning", "A dead letter was removed: it was kept for retention.failed_s"),
     ("task.command_refused", "warning", "What a person asked for could not be done"),

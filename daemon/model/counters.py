@@ -7,7 +7,7 @@ one for the sum.
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -55,6 +55,10 @@ UPLOADS: Final[Key] = ("uploads_total", "")
 UPLOAD_BYTES: Final[Key] = ("upload_bytes_total", "")
 DELIVERED_BYTES: Final[Key] = ("delivered_bytes_total", "")
 EVENTS: Final[Key] = ("events_total", "")
+RECEIVED_BYTES: Final[Key] = ("received_bytes_total", "")
+#: Uploads that became tasks, and those that stand for an earlier one with the same idempotency key.
+NEW: Final[Key] = ("accepted_total", "result=new")
+REPLAYED: Final[Key] = ("accepted_total", "result=replayed")
 
 PUSH_SECONDS: Final = Family(
     name="push_seconds", kind=Kind.HISTOGRAM, meaning="How long pushes took that were tried and counted, in seconds.",
@@ -64,7 +68,11 @@ END_TO_END_SECONDS: Final = Family(
     meaning="From the acceptance of an upload until it was known to be in its instance, in seconds.",
     bounds=(*_SUBSECOND, 1.0, 2.5, 5.0, 10.0, 30.0, _MINUTE, 5 * _MINUTE, 15 * _MINUTE, _HOUR, 4 * _HOUR, 12 * _HOUR,
             _DAY, 3 * _DAY, 7 * _DAY, 30 * _DAY))
-#: Every family.
+ACCEPT_SECONDS: Final = Family(
+    name="accept_seconds", kind=Kind.HISTOGRAM,
+    meaning="From the head of an upload, or the last byte of a resumable one, until it was accepted, in seconds.",
+    bounds=(0.001, 0.0025, *_SUBSECOND, 1.0, 2.5, 5.0, 10.0, 30.0, _MINUTE, 5 * _MINUTE, 15 * _MINUTE, _HOUR))
+#: Every family that the queue keeps.
 FAMILIES: Final[Mapping[str, Family]] = {family.name: family for family in (
     Family(name=UPLOADS[0], kind=Kind.COUNTER, meaning="Uploads that were accepted."),
     Family(name=UPLOAD_BYTES[0], kind=Kind.COUNTER, meaning="Bytes of the uploads that were accepted."),
@@ -79,7 +87,16 @@ FAMILIES: Final[Mapping[str, Family]] = {family.name: family for family in (
     Family(name="webhook_attempts_total", kind=Kind.COUNTER, labels=("outcome",),
            meaning="Tries to send a message to a webhook: delivered, deferred until the next one, or given up."),
 )}
-#: The names under which they are kept.
+#: Every family that API processes keep by themselves (`api.counting`).
+API_FAMILIES: Final[Mapping[str, Family]] = {family.name: family for family in (
+    Family(name=NEW[0], kind=Kind.COUNTER, labels=("result",),
+           meaning="Uploads that the API accepted: `new`, or `replayed` where an earlier one stands for them."),
+    Family(name=RECEIVED_BYTES[0], kind=Kind.COUNTER, meaning="Bytes of uploads that came in, accepted or not."),
+    Family(name="refusals_total", kind=Kind.COUNTER, labels=("code",),
+           meaning="Uploads that were refused, and requests for want of rights or places, by the code of the error."),
+    ACCEPT_SECONDS,
+)}
+#: The names under which the queue keeps its own.
 KEPT_NAMES: Final = frozenset(name for family in FAMILIES.values() for name in family.names)
 
 
@@ -95,9 +112,24 @@ def finished(state: State) -> Key:
     return "tasks_finished_total", f"state={state.label}"
 
 
+@cache
+def refusals(code: str) -> Key:
+    """The counter of refusals with that code."""
+    return "refusals_total", f"code={code}"
+
+
 def webhook_attempts(outcome: str) -> Key:
     """The counter of tries to send a message that ended so."""
     return "webhook_attempts_total", f"outcome={outcome}"
+
+
+def added(parts: Iterable[Mapping[Key, float]]) -> dict[Key, float]:
+    """The sums of counters of several places."""
+    sums: dict[Key, float] = {}
+    for part in parts:
+        for key, value in part.items():
+            sums[key] = sums.get(key, 0) + value
+    return sums
 
 
 def observed(family: Family, values: Iterable[float]) -> dict[Key, float]:
@@ -114,6 +146,12 @@ def observed(family: Family, values: Iterable[float]) -> dict[Key, float]:
     return grown
 
 
+def in_buckets(family: Family, numbers: Sequence[int], total: float) -> dict[Key, float]:
+    """What a histogram's counters grow by when so many values fell into each bucket, of that sum."""
+    found = {key: float(number) for key, number in zip(_BUCKETS[family.name], numbers, strict=True) if number}
+    return {**found, _SUMS[family.name]: total} if found else {}
+
+
 def _bucket_keys(family: Family) -> list[Key]:
     return [(f"{family.name}_bucket", f"{BOUND}={bound}") for bound in (*map(_plain, family.bounds), _NO_BOUND)]
 
@@ -122,7 +160,8 @@ def _plain(bound: float) -> str:
     return f"{bound:.15g}"
 
 
-_BUCKETS: Final = {family.name: _bucket_keys(family) for family in FAMILIES.values() if family.kind is Kind.HISTOGRAM}
+_BUCKETS: Final = {family.name: _bucket_keys(family) for family in (*FAMILIES.values(), *API_FAMILIES.values())
+                   if family.kind is Kind.HISTOGRAM}
 
 _SUMS: Final = {name: (f"{name}_sum", "") for name in _BUCKETS}
 

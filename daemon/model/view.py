@@ -117,6 +117,16 @@ def _receipt(task: Task) -> dict[str, Any]:
     }
 
 
+def describe_step(task: Task, state: State, at: float, code: str | None) -> dict[str, Any]:
+    """That a task came into a state, at a time in seconds since the epoch, as JSON values."""
+    to = task.destination
+    return {
+        "task_id": task.task_id, "state": state.label, "at": when(at), "error_code": code,
+        "remote": to.remote, "project": to.project, "instance": to.instance, "path": to.path,
+        "client": task.upload.client,
+    }
+
+
 def _octal(mode: int | None) -> str | None:
     return None if mode is None else f"{mode:04o}"
 
@@ -129,3 +139,8 @@ def when(seconds: float) -> str:
 def when_or_none(seconds: float | None) -> str | None:
     """The same, where there may be none."""
     return None if seconds is None else when(seconds)
+
+
+def seconds_of(text: str) -> float:
+    """The seconds since the epoch of what `when` makes. Raises ValueError and OverflowError."""
+    return datetime.fromisoformat(text).timestamp()

@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 from daemon.errors import CourierError
 from daemon.process.exit_status import EXIT_FAILED, EXIT_USAGE, Misused, Unable, end_with
+from daemon.process.output import escape_what_has_no_letter, warn
 from daemon.process.output import flush as flush_output
-from daemon.process.output import warn
 from daemon.state.room import NO_ROOM
 
 
 def run_to_exit(app: Callable[[], object]) -> None:
     """Run a command line; raises SystemExit when it did not go well, after having said why."""
+    escape_what_has_no_letter()
     try:
         _run(app)
     except CourierError as error:

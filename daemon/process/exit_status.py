@@ -1,6 +1,7 @@
 """Exit codes of the service's processes, and how they say why they end."""
 
 import os
+import signal
 from typing import Final
 
 from daemon.errors import CannotStart, CourierError
@@ -13,8 +14,24 @@ EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 #: What was typed cannot be understood.
 EXIT_USAGE: Final = 2
+#: Of several files, some were sent and others not.
+EXIT_SOME_FAILED: Final = 3
+#: What was waited for was not known in time; or another process has what is needed (sysexits.h, EX_TEMPFAIL).
+EXIT_UNDECIDED: Final = os.EX_TEMPFAIL
 #: The configuration is wrong: a restart does not help (sysexits.h, EX_CONFIG).
 EXIT_CONFIG: Final = os.EX_CONFIG
+#: Ended by Ctrl-C.
+EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
+#: What each of them means, for the manual.
+EXIT_STATUSES: Final[dict[int, str]] = {
+    EXIT_OK: "All is well, or done.",
+    EXIT_FAILED: "Something is not, or failed; the output says what.",
+    EXIT_USAGE: "The command line cannot be understood.",
+    EXIT_SOME_FAILED: "push: some files were sent, others not.",
+    EXIT_UNDECIDED: "push and wait: it was not known in time what became of it. worker: another one serves the shard.",
+    EXIT_CONFIG: "The configuration or the file of the tokens is wrong; the message names the key.",
+    EXIT_INTERRUPTED: "It was interrupted, as by Ctrl-C; the same push goes on.",
+}
 
 
 class Misused(Exception):

@@ -1,13 +1,10 @@
 """What a worker is doing now, told by itself: once a second, in a small file of its shard, for those who look on.
 
-The file is never synced, and nothing depends on it. It has two slots that are written in turn, each with a number and
-a checksum, so nobody reads half of one. Nothing is mapped: on a disk without room a mapped write can end a process.
+The file is never synced, and nothing depends on it (`daemon.state.slots`).
 """
 
 import json
 import os
-import struct
-import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,13 +14,10 @@ from daemon.state.files import NotOwn
 from daemon.state.layout import Layout
 from daemon.state.quarantine import clear_name
 from daemon.state.shard_lock import holder
+from daemon.state.slots import HEAD_BYTES, newest_slot, write_slot
 
 #: One of the two slots takes so many bytes, its head included.
 SLOT_BYTES: Final = 64 * 1024
-#: The head of a slot: what it is, its number, how long the text is, and the checksum of number and text.
-_HEAD: Final = struct.Struct("<8sQII")
-_MAGIC: Final = b"courier1"
-_NUMBER: Final = struct.Struct("<Q")
 #: What is later than this is no time, in seconds since the epoch.
 _LATEST: Final = 1e11
 _ENCODE: Final = json.JSONEncoder(default=vars, separators=(",", ":")).encode
@@ -120,7 +114,7 @@ class Publisher:
         with suppress(OSError):
             descriptor = self._opened()
             self._number += 1
-            os.pwrite(descriptor, _slot(self._number, _text(activity)), self._number % 2 * SLOT_BYTES)
+            write_slot(descriptor, SLOT_BYTES, self._number, _text(activity))
 
     def _opened(self) -> int:
         if self._descriptor < 0:
@@ -130,7 +124,7 @@ class Publisher:
                 # It holds nothing worth keeping.
                 clear_name(self._layout, self._path)
                 self._descriptor = self._open()
-            found = _newest(self._descriptor)
+            found = newest_slot(self._descriptor, SLOT_BYTES)
             self._number = found[0] if found else 0
         return self._descriptor
 
@@ -169,7 +163,7 @@ def last(layout: Layout, shard: int) -> Activity | None:
     except OSError:
         return None
     try:
-        found = _newest(descriptor)
+        found = newest_slot(descriptor, SLOT_BYTES)
     except OSError:
         return None
     finally:
@@ -185,29 +179,9 @@ def last(layout: Layout, shard: int) -> Activity | None:
 # --- the form of the file -----------------------------------------------------------------------------------
 
 
-def _slot(number: int, text: bytes) -> bytes:
-    checksum = zlib.crc32(text, zlib.crc32(_NUMBER.pack(number)))
-    return _HEAD.pack(_MAGIC, number, len(text), checksum) + text
-
-
-def _newest(descriptor: int) -> tuple[int, bytes] | None:
-    """The number and the text of the slot that was written last; None when neither is whole."""
-    slots = (_read_slot(os.pread(descriptor, SLOT_BYTES, at)) for at in (0, SLOT_BYTES))
-    return max((slot for slot in slots if slot is not None), default=None)
-
-
-def _read_slot(found: bytes) -> tuple[int, bytes] | None:
-    if len(found) < _HEAD.size:
-        return None
-    magic, number, length, checksum = _HEAD.unpack_from(found)
-    text = found[_HEAD.size:_HEAD.size + length]
-    whole = magic == _MAGIC and len(text) == length
-    return (number, text) if whole and zlib.crc32(text, zlib.crc32(_NUMBER.pack(number))) == checksum else None
-
-
 def _text(activity: Activity) -> bytes:
     """The activity as JSON that goes into a slot: the longest list is cut in half until it does."""
-    while len(text := _ENCODE(vars(activity)).encode()) > SLOT_BYTES - _HEAD.size:
+    while len(text := _ENCODE(vars(activity)).encode()) > SLOT_BYTES - HEAD_BYTES:
         activity = _shorter(activity)
     return text
 

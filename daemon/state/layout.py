@@ -10,7 +10,7 @@
     locks/append, locks/migration who appends to the queue, who changes the number of shards
     lost+found/                   what was doubtful and set aside
     access/                       what the API keeps about who may do what, what clients chose to act on, and
-                                  the figures of the last hour
+                                  the figures of the last hour and what API processes counted for good
     partials/<upload id>          the bytes of a resumable upload that is not finished; `.head` is how it stands
     instances/                    what the `directory` target delivered
 
@@ -83,6 +83,10 @@ class Layout:
         self.selections = self.access / "selections"
         #: The figures of the last hour.
         self.history = self.access / "history"
+
+    def counted(self, number: int) -> Path:
+        """A file in which an API process keeps what it counts."""
+        return self.access / f"counted-{number:02d}"
 
     def bucket(self, bucket: int) -> Path:
         """The directory of one bucket's uploads."""

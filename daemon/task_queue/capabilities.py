@@ -79,6 +79,13 @@ class Read(Find, Protocol):
     def newer_known(self, upload: Upload) -> bool:
         """True when an upload to the same path with a later id is in the queue, finished or not."""
 
+    def blocker(self, task: Task) -> Task | None:
+        """The task to the same path that a queued one waits for, or None.
+
+        That is the oldest that is still to be pushed and was accepted before; or else one, finished or held, that may
+        have left its part file.
+        """
+
     def page(
         self, *, states: frozenset[State] = frozenset(), instance_key: str | None = None, client: str | None = None,
         before: str | None = None, limit: int,

@@ -17,9 +17,9 @@ from typing import Final
 
 from playwright.sync_api import ViewportSize, sync_playwright
 
-from api.overview.history import SLOTS, STEP_S, HistoryFile, Sample, clock
 from daemon.model.upload import Destination, Upload, first_id_of
 from daemon.spool import open_spool
+from daemon.state.history import SLOTS, STEP_S, HistoryFile, Sample, clock
 from daemon.state.layout import Layout
 from daemon.task_queue.sqlite.queue import SqliteQueue
 from tests.conftest import CHROMIUM

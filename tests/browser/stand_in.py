@@ -58,7 +58,7 @@ def explanation(**changed: object) -> dict[str, Any]:
     """Why something is stuck."""
     now = time.time()
     return {"stuck": True, "summary": "The instance is stopped.", "since": when(now - 4000), "error": dict(ERROR), "waiting": 2,
-            "unblocks": "Starting the instance.", "next_try_at": when(now + 30), "pushing": [
+            "task_id": None, "unblocks": "Starting the instance.", "next_try_at": when(now + 30), "pushing": [
                 {"task_id": "01a22a24-6c4c-7406-a456-8627b482bd11", "path": "/srv/big", "size_bytes": 1000, "sent_bytes": 250, "since": when(now)}],
             **changed}
 

@@ -69,6 +69,16 @@ def test_page_is_open_to_everybody(look: Look, service: Service, options: Mappin
     assert findings(page) == []
 
 
+def test_explanations_lead_to_the_task_that_says_so_and_tell_what_comes_before_one(look: Look, service: Service) -> None:
+    """An instance's page has the link; a task's has the number of those before it."""
+    task_id = failed(service, "/missing/one")
+    told = explanation(task_id=task_id)
+    page = look.context(answers={"instance": {**one_instance(DB), "explanation": told}, "explanation": explanation()}).new_page()
+    page.goto("instances/db")
+    page.get_by_role("link", name=task_id).click()
+    expect(page.get_by_text("Before it in its instance")).to_be_visible()
+
+
 def test_hostile_names_are_text_and_are_seen(look: Look, service: Service) -> None:
     """Markup is read, not run; what turns text round, breaks lines or is not seen stands there in signs; 4 KiB fit."""
     evil, long = failed(service, EVIL, "mail"), failed(service, LONG, "mail")
@@ -195,6 +205,14 @@ def test_nobody_is_shown_what_he_may_not_see(look: Look) -> None:
     page.goto("")
     expect(page.get_by_role("main")).to_contain_text("You see the tasks that your rights reach")
     expect(page.get_by_role("link", name="db").first).to_be_visible()
+    # How instances stand is told to none of these two: they are led to their tasks, and offered nothing else.
+    for bounds in ({"own": True}, {"paths": ["/srv/**"]}):
+        context.route("**/v1/me", answering({**EVERYTHING, **bounds, "may": ["read"], "sees_all": False}))
+        page.goto("")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Tasks")
+        expect(page.get_by_role("navigation", name="Pages").get_by_role("link")).to_have_text(["Tasks", "Actions"])
+        page.goto("instances/db?project=p")
+        expect(page).to_have_url(f"{look.address}/ui/tasks?instance=db&project=p")
     context.route("**/v1/me", answering({**EVERYTHING, "may": ["upload"], "sees_all": False}))
     page.reload()
     expect(page.get_by_role("heading", level=1)).to_have_text("Send files")

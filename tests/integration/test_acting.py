@@ -187,6 +187,22 @@ def test_a_selection_touches_what_its_preview_showed_and_nothing_else(root: Aske
     assert gentle["changed"] + gentle["refused"] == gentle["count"]
 
 
+def test_a_selection_may_be_of_tasks_that_are_named(service: Service, root: Asked) -> None:
+    """Of these it has those in a fitting state that are seen; what is done with them is one action."""
+    tasks = [root.dead(f"/named/{number}", bytes(number), instance=f"c{1 + number % 2}") for number in range(4)]
+    named = [*tasks[:3], root.put("/held", b"", "c3"), "0" * 8 + "-0000-7000-8000-" + "0" * 12]
+    shown = root.preview("retry", ids=named, state=["failed"]).json
+    assert (shown["count"], {task["id"] for task in shown["samples"]}) == (3, set(tasks[:3]))
+    near = Asked(service, make_token(service.config, "near", may=["read", "retry"], instances=["c1"]))
+    eventually(lambda: near.ask("GET", "/v1/tasks").status == 200, what="the token to be known")
+    assert near.preview("retry", ids=named, state=["failed"]).json["count"] == 2
+    before = root.ask("GET", "/v1/actions").json["actions"]
+    assert root.apply(shown["selection"]).json["changed"] == 3
+    after = root.ask("GET", "/v1/actions").json["actions"]
+    assert [one for one in after if one not in before] == [after[0]]
+    assert (after[0]["tasks"], after[0]["what"]) == (3, {"selection": shown["selection"]})
+
+
 @pytest.mark.parametrize("body", [
     b"", b"[]", b"{}", b'{"action": "flush", "filter": {}}', b'{"action": "cancel"}', b'{"action": ["cancel"], "filter": {}}',
     b'{"action": "cancel", "filter": {}, "force": true}', b'{"action": "retry", "filter": {}, "force": "yes"}',
@@ -196,7 +212,9 @@ def test_a_selection_touches_what_its_preview_showed_and_nothing_else(root: Aske
     b'{"action": "cancel", "filter": {"before": "9999-12-31T23:59:59-23:59"}}', b'{"action": "cancel", "filter": []}',
     b'{"action": "cancel", "filter": {"instance": "a b"}}', b'{"action": "cancel", "filter": {"project": "p"}}',
     b'{"action": "cancel", "filter": {"client": "\\ud800"}}', b'{"action": "cancel", "filter": {"instance": "x:c1"}}',
-    b'{"action": "cancel", "filter": {"before": "0001-01-01T00:00:00+00:00"}}',
+    b'{"action": "cancel", "filter": {"before": "0001-01-01T00:00:00+00:00"}}', b'{"action": "cancel", "filter": {"ids": []}}',
+    b'{"action": "cancel", "filter": {"ids": ["x"]}}', b'{"action": "cancel", "filter": {"ids": "x"}}',
+    b'{"action": "cancel", "filter": {"ids": ["01a22b8a-6577-75f8-a2c7-bcb4183ec3b2"], "path": "/x"}}',
 ])
 def test_a_preview_that_is_not_understood_is_refused(root: Asked, body: bytes) -> None:
     """Nothing is kept of it."""

@@ -70,7 +70,7 @@ def test_explain_says_why_a_task_and_its_instance_wait(
     assert told.wal_bytes > 0
     # Another remote, or another instance of this one, that nothing waits for.
     assert explained(shell, "c2") == (0, {**found, "instance": "c2", "stuck": False, "summary": "Nothing waits for it.",
-                                          "since": None, "error": None, "unblocks": "", "next_try_at": None, "waiting": 0})
+                                          "task_id": None, "since": None, "error": None, "unblocks": "", "next_try_at": None, "waiting": 0})
 
     monkeypatch.setattr(words, "SILENT_S", 0.0)
     service.processes["worker-0"].send(signal.SIGSTOP)

@@ -28,9 +28,9 @@ class Seen:
         assert undescribed(method, target, answer.status, answer.headers, answer.body) is None
         return answer
 
-    def put(self, path: str, instance: str = "c1") -> str:
+    def put(self, path: str, instance: str = "c1", **headers: str) -> str:
         """Upload; the task's id."""
-        answer = self._service.client.put(instance, path, b"bytes", headers=self._shown, mkdirs="false")
+        answer = self._service.client.put(instance, path, b"bytes", headers=self._shown | headers, mkdirs="false")
         assert answer is not None
         assert answer.status == 202, answer.body
         return answer.task_id
@@ -168,3 +168,62 @@ def test_whole_is_told_as_far_as_somebody_may_see_it(
         assert [row["name"] for row in listed.json["instances"]] == instances
     assert seen.ask("/v1/instances/c2").status == one
     assert seen.get("/v1/me")["sees_all"] is (overview == 200)
+
+
+def test_metrics_are_for_who_may_have_them(service: Service, root: Seen) -> None:
+    """They have what was counted and how all stands now, in the format that is asked for."""
+    scraper = Seen(service, make_token(service.config, "scraper", may=["metrics"]))
+    eventually(lambda: scraper.ask("/v1/me").status == 200, what="the token to be known")
+    reader = Seen(service, make_token(service.config, "no-scraper", may=["read"]))
+    eventually(lambda: reader.ask("/v1/me").status == 200, what="the token to be known")
+    answer = scraper.ask("/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    lines = dict(line.rsplit(" ", 1) for line in answer.body.decode().splitlines() if not line.startswith("#"))
+    assert float(lines["incus_courier_uploads_total"]) > 0
+    assert float(lines['incus_courier_worker_up{shard="1"}']) == 1
+    assert float(lines["incus_courier_connections"]) >= 1
+    assert float(lines['incus_courier_instance_tasks{instance="c2"}']) > 0
+    assert reader.ask("/metrics").code == "action_not_allowed"
+    assert scraper.ask("/metrics?x=1").code == "bad_query"
+
+
+def test_trace_of_an_upload_stands_in_all_lines_of_its_task(service: Service, root: Seen) -> None:
+    """From its acceptance to its end, in whichever process."""
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    task_id = root.wait(root.put("/missing/traced", traceparent=trace), "failed")
+    lines = eventually(lambda: _with_end([event for event in service.events() if event.get("task_id") == task_id]), what="its last line")
+    assert {event["event"] for event in lines} >= {"upload.accepted", "push.started", "push.failed"}
+    assert {event.get("traceparent") for event in lines} == {trace}
+
+
+def _with_end(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return lines if any(event["event"] == "push.failed" for event in lines) else []
+
+
+def test_counters_neither_go_back_nor_hide_what_cannot_be_read(service: Service, root: Seen) -> None:
+    """A process that is killed takes nothing back; while a shard is damaged its counters are gone, not less."""
+    def shown() -> dict[str, float]:
+        text = root.ask("/metrics").body.decode()
+        return {name: float(value) for name, value in
+                (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))}
+
+    refused, accepted = 'incus_courier_refusals_total{code="bad_path"}', "incus_courier_accept_seconds_count"
+    assert root.ask("/v1/instances/c1/files/a/../b", "PUT").code == "bad_path"
+    eventually(lambda: shown().get(refused), what="the refusal to be counted")
+    before = shown()
+    assert before[accepted] == before['incus_courier_accepted_total{result="new"}'] >= 4
+    assert before["incus_courier_received_bytes_total"] >= 20
+    service.kill("api")
+    service.start()
+    after = shown()
+    assert {name for name, value in before.items() if "_total" in name and after[name] < value} == set()
+    assert service.layout.counted(0).stat().st_mode & 0o777 == 0o600
+
+    service.kill("worker-1")
+    service.layout.database(1).unlink()
+    service.layout.database(1).write_bytes(b"no database at all" * 1000)
+    eventually(lambda: shown()['incus_courier_shard_readable{shard="1"}'] == 0, what="the damage to be seen")
+    damaged = shown()
+    assert "incus_courier_uploads_total" not in damaged
+    assert damaged[accepted] >= after[accepted]
+    assert damaged['incus_courier_shard_readable{shard="0"}'] == 1

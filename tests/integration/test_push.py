@@ -80,6 +80,7 @@ def test_exit_codes_and_reasons(service: Service, folder: Path) -> None:
     service.stop("worker-0")
     late = push(folder, service.address, "tree/a", "c1/late", "--wait", "--timeout", "0")
     assert (late.code, late.json[0]["outcome"]) == (75, "undecided")
+    assert "Shard 0 has no worker. " in late.err, "who waits is told why"
     assert len(records(folder)) == 1
     service.start()
     again = push(folder, service.address, "tree/a", "c1/late", "--wait")

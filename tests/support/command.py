@@ -25,7 +25,7 @@ class Done(NamedTuple):
 
 def incus_courier(*words: str, cwd: Path = ROOT, to: BinaryIO | None = None, **variables: str) -> Done:
     """Run one command in a process of its own, with `variables` on top of the environment, its output in `to` if given."""
-    done = subprocess.run([sys.executable, "-P", "-c", "from daemon.cli.main import main; main()", *words], cwd=cwd,
+    done = subprocess.run([sys.executable, "-P", "-c", "from client.main import main; main()", *words], cwd=cwd,
                           env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
                           stdout=to or subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     return Done(done.returncode, done.stdout or "", done.stderr)

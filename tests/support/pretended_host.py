@@ -33,7 +33,7 @@ echo ready
 exec cat
 """
 _PROGRAMS: Final = {
-    "incus-courier": f"exec {sys.executable} -P -c 'from daemon.cli.main import main; main()' \"$@\"",
+    "incus-courier": f"exec {sys.executable} -P -c 'from client.main import main; main()' \"$@\"",
     # What is not asked for another user is done by root, who is here already.
     "sudo": 'if [ "$1" = -u ]; then user=$2; shift 2; '
             'exec setpriv --reuid="$user" --regid="$(id -g "$user")" --init-groups "$@"; fi; exec "$@"',

@@ -14,6 +14,7 @@ from typing import Any, Final
 from api.access.amounts import Amounts
 from api.access.quotas import Quotas
 from api.access.requester import Requester
+from api.counting.counted import Counted
 from api.http.peers import Shares
 from api.http.refusal_log import RefusalLog
 from api.http.response import Event, Receive
@@ -162,7 +163,7 @@ async def kit(
 
     completion = Completion(live, threads, storage, admission, amounts,
                             lambda task_id: reader.find(task_id, lambda _: True), reader.newer_known)
-    resumable = Resumable(live, partials, turns, backlog, quotas, receiver, completion, refusals, cancel)
+    resumable = Resumable(live, partials, turns, backlog, quotas, receiver, completion, refusals, Counted(), cancel)
     try:
         yield Kit(layout, spool, partials, reader, admission, receiver, resumable, cancelled)
     finally:

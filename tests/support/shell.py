@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.cli.main import main
+from client.main import main
 from tests.support.command import Done
 
 

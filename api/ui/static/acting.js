@@ -1,5 +1,5 @@
 // Acting on tasks: nothing is offered that somebody may not do, and nothing is done before it was shown what it would be.
-// All that match are frozen by the service; one, and marked ones, by their ids.
+// All that match, and marked ones, are frozen by the service.
 
 import { h, render } from "./dom.js";
 import { bytes } from "./format.js";
@@ -10,8 +10,8 @@ import { texts } from "./texts.js";
 
 const words = texts.act;
 const AGAIN_MS = 400;
-const AT_ONCE = 4;
-const SAMPLES = 5;
+// As many as a preview takes by their ids.
+const MOST_MARKED = 400;
 
 /** The buttons of those `verbs` that whoever looks may use; null where there are none. */
 export function offer(app, verbs, target, { labelledBy } = {}) {
@@ -50,18 +50,18 @@ class Acting {
     const { target, verb } = this;
     this.step = "counting";
     this.problem = null;
-    if (target.kind !== "matching") {
-      const chosen = target.tasks.filter((task) => ACTIONS[verb].states.includes(task.state));
-      this.chosen = { tasks: chosen, count: chosen.length, bytes: chosen.reduce((sum, task) => sum + task.size, 0),
-                      samples: chosen.slice(0, SAMPLES), left_out: target.tasks.length - chosen.length };
+    if (target.kind === "one") {
+      const [task] = target.tasks;
+      this.chosen = { count: 1, bytes: task.size, samples: [task] };
       this.step = "preview";
     } else {
       const mine = ++this.made;
+      const ids = this.marked = target.kind === "marked" ? target.tasks.map((task) => task.id).sort().reverse().slice(0, MOST_MARKED) : null;
       await this.attempt(async () => {
         const found = await ask("/v1/tasks:preview", { method: "POST", body: {
-          action: verb, filter: wanted(target.filter), ...(this.force && { force: true }) } });
+          action: verb, filter: ids ? { ids, state: ACTIONS[verb].states } : wanted(target.filter), ...(this.force && { force: true }) } });
         if (mine !== this.made) return;
-        this.chosen = found;
+        this.chosen = ids ? { ...found, cut: ids.length < target.tasks.length, left_out: ids.length - found.count } : found;
         this.step = "preview";
       });
     }
@@ -83,12 +83,12 @@ class Acting {
     this.step = "working";
     this.problem = null;
     this.draw();
-    await this.attempt(() => this.target.kind === "matching" ? this.applySelection() : this.applyEach());
+    await this.attempt(() => this.target.kind === "one" ? this.applyOne() : this.applySelection());
     if (this.problem) this.step = "preview";
     this.draw();
     this.dialog.querySelector("[data-first]")?.focus();
     if (this.step === "done") {
-      if (this.target.kind === "marked") this.app.marks.clear();
+      for (const id of this.marked ?? []) this.app.marks.delete(id);
       this.app.announce(words.done);
     }
     this.app.refresh();
@@ -106,29 +106,21 @@ class Acting {
     this.step = this.applied.state === "applied" ? "done" : "interrupted";
   }
 
-  async applyEach() {
-    const applied = { changed: 0, skipped: 0, refused: 0, left: this.chosen.count, later: 0 };
-    this.applied = applied;
-    const waiting = [...this.chosen.tasks];
-    const one = async () => {
-      for (let task = waiting.shift(); task; task = waiting.shift()) {
-        try {
-          applied[await this.applyOne(task) === 202 ? "later" : "changed"] += 1;
-        } catch (error) {
-          // What can be said of one task does not stop the others.
-          if (![403, 404, 409].includes(error.status)) throw error;
-          applied[error.status === 404 || error.code === "wrong_state" ? "skipped" : "refused"] += 1;
-          this.reason = error;
-        }
-        applied.left -= 1;
-        this.draw();
-      }
-    };
-    await Promise.all(Array.from({ length: AT_ONCE }, one));
+  async applyOne() {
+    const [task] = this.target.tasks;
+    const applied = this.applied = { changed: 0, skipped: 0, refused: 0, left: 1, later: 0 };
+    try {
+      applied[await this.send(task) === 202 ? "later" : "changed"] += 1;
+    } catch (error) {
+      if (![403, 404, 409].includes(error.status)) throw error;
+      applied[error.status === 404 || error.code === "wrong_state" ? "skipped" : "refused"] += 1;
+      this.reason = error;
+    }
+    applied.left = 0;
     this.step = "done";
   }
 
-  async applyOne(task) {
+  async send(task) {
     if (this.verb === "delete") return (await ask(address(task.id), { method: "DELETE" })).status;
     const force = this.force && ACTIONS[this.verb].forcible ? "?force=true" : "";
     return (await ask(`${address(task.id)}/${this.verb}${force}`, { method: "POST" })).status;
@@ -179,7 +171,7 @@ class Acting {
     const done = count - (applied?.left ?? count);
     return [
       h("progress", { max: Math.max(1, count), value: done, "aria-label": words.progress }),
-      step === "working" ? h("p", { class: "faint" }, words.working(done, count), this.target.kind === "matching" ? ` · ${words.further}` : null)
+      step === "working" ? h("p", { class: "faint" }, words.working(done, count), this.target.kind === "one" ? null : ` · ${words.further}`)
         : h("ul", { class: "results" }, words.result(applied.changed, applied.skipped, applied.refused).map((text) => h("li", {}, text)),
           applied.later ? h("li", {}, words.later) : null,
           this.reason && h("li", { class: "faint" }, this.reason.message),

@@ -67,6 +67,11 @@ class App {
     return Boolean(this.me) && (this.may("read") && !this.guest || this.may("upload") && isSending());
   }
 
+  /** Whether no task of an instance that he reaches is hidden: how instances stand is told to nobody else. */
+  get seesInstances() {
+    return this.may("read") && !this.me.own && this.me.paths === null;
+  }
+
   may(right) {
     return this.me?.may.includes(right) ?? false;
   }
@@ -109,6 +114,11 @@ class App {
     }
     if (this.me && !this.guest && !this.may("read") && this.may("upload") && !isSending()) {
       go(link("send"), { replace: true, stay });
+      return;
+    }
+    const { parts: [name, id], query: { project } } = here();
+    if (this.me && !this.guest && this.may("read") && !this.seesInstances && (name === undefined || name === "instances")) {
+      go(link("tasks", { instance: id, project: id && project }), { replace: true, stay });
       return;
     }
     this.asking?.abort();
@@ -225,8 +235,8 @@ class App {
     const { nav } = texts;
     if (this.guest) return h("header", { key: "header", class: "top" }, h("span", { class: "brand" }, mark(), texts.product));
     const pages = [
-      ...this.may("read") ? [["", nav.overview, "overview"], ["instances", nav.instances, "instances"],
-        ["tasks", nav.tasks, "tasks"], ["actions", nav.actions, "actions"]] : [],
+      ...this.seesInstances ? [["", nav.overview, "overview"], ["instances", nav.instances, "instances"]] : [],
+      ...this.may("read") ? [["tasks", nav.tasks, "tasks"], ["actions", nav.actions, "actions"]] : [],
       ...this.may("upload") ? [["send", nav.send, "send"]] : []];
     const standing = this.failed?.status === 0 ? "away" : this.live.open ? "live" : "polling";
     const { me } = this;

@@ -50,7 +50,8 @@ export function errorWords(error) {
   return [h("code", { class: "code" }, foreign(error.code)), " ", error.message && foreign(error.message)];
 }
 
-export function explanation(found) {
+/** Why something waits; of a task, how many of its instance come before it. */
+export function explanation(found, { ahead = 0 } = {}) {
   const words = texts.why;
   return h("section", { class: `why ${found.stuck ? "stuck" : "fine"}`, "aria-labelledby": "why" },
     h("h2", { id: "why" }, found.stuck ? words.title : words.title_fine),
@@ -61,7 +62,8 @@ export function explanation(found) {
       found.unblocks && [words.unblocks, foreign(found.unblocks)],
       found.next_try_at && [words.next_try, until(found.next_try_at)],
       found.since && [words.since, ago(found.since)],
-      found.stuck && found.waiting > 0 && [words.waiting, texts.tasks(found.waiting)],
+      found.task_id && [words.task, h("a", { href: link(`tasks/${found.task_id}`) }, h("code", {}, found.task_id))],
+      ahead > 0 && [words.ahead, texts.tasks(ahead)],
     ]),
     found.pushing?.length ? [h("h3", {}, words.pushing), h("ul", { class: "pushing" }, found.pushing.map((one) =>
       h("li", { key: one.task_id },

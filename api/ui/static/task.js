@@ -38,7 +38,7 @@ function view(app, task, why) {
     h("p", { class: "whole-path" }, foreign(task.path), h("span", { class: "faint" }, ` ${words.to} `), instanceLink(task)),
     h("div", { class: "buttons" }, offer(app, verbs, { kind: "one", tasks: [task] }),
       KEPT.includes(task.state) && app.may("save") && h("a", { class: "button small", href: `${address(task.id)}/content`, download: "" }, words.save)),
-    why ? explanation(why) : task.error && h("div", { class: "notice" }, h("p", {}, errorWords(task.error))),
+    why ? explanation(why, { ahead: why.waiting }) : task.error && h("div", { class: "notice" }, h("p", {}, errorWords(task.error))),
     h("section", { "aria-labelledby": "way" }, h("h2", { id: "way" }, words.way), wayOf(task),
       h("p", { class: "faint" }, words.way_text(task.state, texts.states[task.state]),
         task.next_attempt_at && task.state === "deferred" ? [` ${words.next}: `, until(task.next_attempt_at), "."] : null)),

@@ -135,7 +135,7 @@ export const texts = {
     pushing: "Being pushed now",
     progress: (sent, size) => `${sent} of ${size}`,
     progress_of: (path) => `Progress of ${path}`,
-    waiting: "Behind it",
+    ahead: "Before it in its instance", task: "The task that says so",
   },
 
   list: {

@@ -100,6 +100,10 @@ class SqliteIntake:
         """True when an upload to the same path with a later id is in the queue. Raises QueueFault."""
         return self._current().newer_known(upload)
 
+    def blocker(self, task: Task) -> Task | None:
+        """The task to the same path that a queued one waits for, or None. Raises QueueFault."""
+        return self._current().blocker(task)
+
     def page(
         self, *, states: frozenset[State] = frozenset(), instance_key: str | None = None, client: str | None = None,
         before: str | None = None, limit: int,

@@ -15,6 +15,11 @@ _STEP: Final = 100
 #: Instances with tasks.
 _KNOWN: Final = f"FROM {TABLE} INDEXED BY tasks_by_instance WHERE true"
 
+#: The oldest task of a path that is still to be pushed and comes before one; and one that may have left a part file.
+_OLDER: Final = f"SELECT {COLUMNS} FROM {TABLE} WHERE target = ? AND open = 1 AND _id < ? ORDER BY _id LIMIT 1"
+_LEFT: Final = (f"SELECT {COLUMNS} FROM {TABLE} INDEXED BY tasks_left WHERE target = ? AND part = 1 AND open = 0"
+                " AND _id <> ? LIMIT 1")
+
 
 def _numbers(states: Iterable[State]) -> str:
     return ",".join(str(int(state)) for state in sorted(states))
@@ -43,6 +48,13 @@ class QueueReads(QueueBase):
         """True when an upload to the same path with a later id has a row."""
         return bool(self.read(f"SELECT 1 FROM {TABLE} WHERE {NEWER} LIMIT 1",
                               (upload.destination.digest, upload.task_id)))
+
+    def blocker(self, task: Task) -> Task | None:
+        """The task to the same path that a queued one waits for, or None: what a claim would find in its way."""
+        for question in (_OLDER, _LEFT):
+            if found := decode_all(self.read(question, (task.destination.digest, task.order))):
+                return found[0]
+        return None
 
     def page(
         self, *, states: frozenset[State] = frozenset(), instance_key: str | None = None, client: str | None = None,

@@ -86,6 +86,17 @@ def test_nobody_needs_a_credential_to_ask_how_the_service_is(house: House) -> No
     assert [reason["code"] for reason in full.ask("GET", "/readyz").json()["reasons"]] == ["no_worker"] * 2
 
 
+def test_what_the_service_s_own_errors_say_is_for_who_may_see_the_whole(house: House) -> None:
+    """It may name files and addresses of the host. Others are told what is the matter, and what unblocks it."""
+    task_id = house.b.put("db-1", "/explained").json()["id"]
+    for address in (f"/v1/tasks/{task_id}/explanation", "/v1/instances/db-1"):
+        told = [client.ask("GET", address).json() for client in (house.b, house.c)]
+        bounded, whole = [found.get("explanation", found) for found in told]
+        assert (bounded["error"]["code"], bounded["error"]["message"]) == ("no_worker", None)
+        assert whole["error"]["message"]
+        assert (bounded["summary"], bounded["unblocks"]) == (whole["summary"], whole["unblocks"])
+
+
 @pytest.mark.parametrize("value", [
     "Bearer", "Bearer ", "Bearer x", "Basic YTpi", "Bearer {other}", "Bearer {token} x", "Token {token}", "{token}", "",
     "Bearer {cut}", "bearer\t{token}",

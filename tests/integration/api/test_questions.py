@@ -52,6 +52,13 @@ def test_tasks_are_listed_by_state_instance_and_client(start: Start) -> None:
     assert listed("client=token:other") == []
 
 
+def test_no_cache_keeps_what_somebody_was_told(shared: Api) -> None:
+    """Neither of tasks nor of their absence: a cache does not know that a cookie is a credential."""
+    task_id = shared.ask("PUT", "/v1/instances/c1/files/cached", b"x").json()["id"]
+    for address in ("/v1/tasks", f"/v1/tasks/{task_id}", f"/v1/tasks/{task_id[:-1]}", "/v1/overview", "/v1/me", "/readyz"):
+        assert shared.ask("GET", address).headers["cache-control"] == "no-store", address
+
+
 @pytest.mark.parametrize("query", [
     "state=lost", "limit=0", "limit=1001", "limit=x", "limit=", "after=x", "order=asc", "project=p", "state=", "limit=١",
 ])

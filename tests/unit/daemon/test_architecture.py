@@ -18,12 +18,12 @@ HOUSES = {"daemon": set[str](), "api": {"daemon"}, "worker": {"daemon"}, "sender
 FLOORS: dict[str, list[set[str]]] = {
     "daemon": [{"daemon.errors", "daemon.failpoints"}, {"daemon.model"}, {"daemon.config"}, {"daemon.log"}, {"daemon.state"}, {"daemon.delegation"},
                {"daemon.spool", "daemon.task_queue", "daemon.process", "daemon.access"}, {"daemon.webhooks", "daemon.partials", "daemon.explain"}, {"daemon.recovery"}, {"daemon.cli"}],
-    "api": [{"api.threads"}, {"api.http"}, {"api.live_config", "api.live_tls"}, {"api.access"}, {"api.queries"}, {"api.following"}, {"api.uploads"}, {"api.resumable", "api.acting", "api.overview"}, {"api.routes"}, {"api.ui"}, {"api.assembly"}, {"api.service"},
+    "api": [{"api.threads", "api.counting"}, {"api.http"}, {"api.live_config", "api.live_tls"}, {"api.access"}, {"api.queries"}, {"api.following"}, {"api.uploads"}, {"api.resumable", "api.acting", "api.overview"}, {"api.metrics"}, {"api.routes"}, {"api.ui"}, {"api.assembly"}, {"api.service"},
             {"api.__main__"}],
     "worker": [{"worker.targets"}, {"worker.mailbox", "worker.dispatch"}, {"worker.upkeep", "worker.recovery", "worker.webhooks"},
                {"worker.loop"}, {"worker.assembly"}, {"worker.check", "worker.__main__"}],
     "sender": [{"sender.addresses", "sender.names", "sender.signing"}, {"sender.http_post"}, {"sender.service"}, {"sender.__main__"}],
-    "client": [{"client.http"}, {"client.server", "client.retry"}, {"client.push"}, {"client.main"}],
+    "client": [{"client.http", "client.completion"}, {"client.server", "client.retry"}, {"client.push", "client.seat"}, {"client.main"}],
 }
 #: All that the commands by HTTP need of the daemon: it is on machines that have no service, no configuration and no state.
 LENT_TO_CLIENT = ("daemon.errors", "daemon.model", "daemon.process.entry", "daemon.process.exit_status", "daemon.process.output")

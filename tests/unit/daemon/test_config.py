@@ -292,12 +292,12 @@ def test_state_directory_is_the_configured_then_the_given_then_var(
     assert load(None).state.path == path
 
 
-@pytest.mark.parametrize("command", [["daemon.cli.main", "status"], ["worker", "--shard", "0"]])
+@pytest.mark.parametrize("command", [["client.main", "status"], ["worker", "--shard", "0"]])
 def test_process_ends_with_78_when_the_configuration_is_wrong(tmp_path: Path, command: list[str]) -> None:
     """Exit code 78 says that a restart does not help, and stderr names the key."""
     file = tmp_path / "config.toml"
     file.write_text("[queue]\nshards = 0\n")
-    run = ["-c", "from daemon.cli.main import main; main()"] if command[0] == "daemon.cli.main" else ["-m", command[0]]
+    run = ["-c", "from client.main import main; main()"] if command[0] == "client.main" else ["-m", command[0]]
     done = subprocess.run([sys.executable, *run, *command[1:], "--config", str(file)], capture_output=True, text=True,
                           cwd=ROOT, timeout=60, check=False)
     assert (done.returncode, "queue.shards" in done.stderr) == (78, True)

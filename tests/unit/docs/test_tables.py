@@ -4,12 +4,25 @@ import re
 
 import pytest
 
+from client.completion import SCRIPTS
 from daemon.access.token_text import PATTERN
 from daemon.log.events import EVENTS
 from daemon.model.grant import KEYS, Permission
+from daemon.process.exit_status import EXIT_STATUSES
 from daemon.recovery.findings import FINDINGS
 from docs.api_page import api_page
-from docs.tables import HERE, access_page, errors_page, events_page, logged_fields, recovery_page
+from docs.command_pages import commands_page, manual_page
+from docs.tables import (
+    COMPLETIONS,
+    HERE,
+    MANUAL,
+    access_page,
+    errors_page,
+    events_page,
+    logged_fields,
+    metrics_page,
+    recovery_page,
+)
 from tests.support.described import description
 
 STALE = "run `make docs`"
@@ -41,6 +54,11 @@ def test_events_page_is_what_the_table_and_the_code_say() -> None:
     assert (HERE / "events.md").read_text() == events_page(), STALE
 
 
+def test_metrics_page_is_what_the_table_says() -> None:
+    """Every metric is documented with its type, its labels and its meaning."""
+    assert (HERE / "metrics.md").read_text() == metrics_page(), STALE
+
+
 def test_recovery_page_is_what_the_table_says() -> None:
     """Every finding is documented with what the service does about it and what is left to a person."""
     page = recovery_page()
@@ -54,6 +72,19 @@ def test_access_page_has_every_key_and_every_permission() -> None:
     assert page == access_page(), STALE
     assert [name for name in [*KEYS, *Permission] if f"| `{name}` |" not in page] == []
     assert PATTERN in page
+
+
+def test_pages_of_the_commands_are_what_help_says() -> None:
+    """Every command is in the manual with its options, and every exit code with its meaning; all of it is plain text."""
+    page, manual = commands_page(), manual_page()
+    assert (HERE / "commands.md").read_text() == page, STALE
+    assert MANUAL.read_text() == manual, STALE
+    assert manual.isascii()
+    assert {shell: (COMPLETIONS / shell).read_text() for shell in SCRIPTS} == SCRIPTS, STALE
+    for command in ("push", "tasks list", "token new", "completion", "worker"):
+        assert f"\n## {command}\n" in page
+        assert re.search(rf"^\.Ss {command}\b", manual, re.MULTILINE)
+    assert [code for code in EXIT_STATUSES if f"\n.It {code}\n" not in manual or f"\n| {code} | " not in page] == []
 
 
 def test_message_ids_are_all_different() -> None:

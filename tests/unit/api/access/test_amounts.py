@@ -12,6 +12,7 @@ import pytest
 from api.access.amounts import Amounts
 from api.access.quotas import Quotas
 from api.access.requester import Requester
+from api.counting.counted import Counted
 from api.http.refusal_log import RefusalLog
 from api.live_config import LiveConfig
 from api.uploads.admission import Admission
@@ -45,7 +46,7 @@ class Cancelled:
         stub = SimpleNamespace(admit=self._admit, take=self._take, enter=self._enter, more=None)
         with ThreadPoolExecutor(1) as threads:
             uploads = Uploads(LiveConfig(load(None)), cast(Admission, stub), cast(Backlog, stub), cast(Quotas, stub),
-                              cast(Receiver, stub), RefusalLog(), Amounts(self._store, threads))
+                              cast(Receiver, stub), RefusalLog(), Amounts(self._store, threads), Counted())
             taking = asyncio.create_task(uploads.take(
                 lambda config: read_upload(HEADERS, config), self._receive, "peer", Requester(CALLER, self._again)))
             waiting = asyncio.create_task(self._waits.wait())

@@ -1,6 +1,9 @@
+from typing import Any
+
 import pytest
 
-from daemon.cli.filters import Chosen, choose, must_mean_some, read_age, read_instance
+from daemon.cli.filters import read_instance
+from daemon.cli.typed import read_age, read_chosen
 from daemon.config import Remote, load
 from daemon.config.naming import instance_name
 from daemon.model.task import State
@@ -59,32 +62,30 @@ def test_instance_is_shown_as_it_is_typed(parts: tuple[str, str, str]) -> None:
 
 def test_states_are_given_with_commas_or_repeated() -> None:
     """Both ways are the same."""
-    assert choose(CONFIG, states=["failed,held", "queued"]).states == {State.FAILED, State.HELD, State.QUEUED}
+    assert read_chosen(states=["failed,held", "queued"]).states == {State.FAILED, State.HELD, State.QUEUED}
 
 
 @pytest.mark.parametrize("client", ["", "a\n", "x" * 513])
 def test_client_that_cannot_be_is_refused(client: str) -> None:
     """No task was sent by it, and a name that was mistyped is not taken for one of nobody."""
     with pytest.raises(Misused, match="--client"):
-        choose(CONFIG, client=client)
-    assert choose(CONFIG, client="token:ci").client == "token:ci"
+        read_chosen(client=client)
+    assert read_chosen(client="token:ci").client == "token:ci"
 
 
 def test_ids_that_come_twice_count_once() -> None:
     """In the order of the first."""
     first, second = new_id(), new_id()
-    assert choose(CONFIG, ids=[first, second, first]).ids == (first, second)
+    assert read_chosen(ids=[first, second, first]).task_ids == (first, second)
 
 
-@pytest.mark.parametrize(("chosen", "well"), [
-    (Chosen(), False), (Chosen(ids=("x",)), True), (Chosen(states=frozenset({State.FAILED})), True),
-    (Chosen(older_than_s=0.0), True), (Chosen(client="token:ci"), True),
-    (Chosen(ids=("x",), client="token:ci"), False), (Chosen(ids=("x",), older_than_s=1.0), False),
+@pytest.mark.parametrize("typed", [
+    {"ids": ["x"]}, {"states": ["failed"]}, {"older_than": "0s"}, {"client": "token:ci"}, {"instance": "c1"},
 ])
-def test_tasks_to_change_are_chosen_in_one_way(chosen: Chosen, well: bool) -> None:
+def test_tasks_to_change_are_chosen_in_one_way(typed: dict[str, Any]) -> None:
     """Nothing is done to all tasks because somebody forgot to say which."""
-    if well:
-        must_mean_some(chosen)
-    else:
-        with pytest.raises(Misused, match="one or the other"):
-            must_mean_some(chosen)
+    assert read_chosen(**typed)
+    with pytest.raises(Misused, match="one or the other"):
+        read_chosen(**({**typed, "ids": ["y"], "client": "token:cd"}))
+    with pytest.raises(Misused, match="one or the other"):
+        read_chosen()

@@ -78,6 +78,9 @@ REASONS: dict[str, tuple[Task, ServiceFacts, Ahead, bool, str | None, str, str, 
                                      "It failed", "A person: ", None, NOW - 60),
     "held": (a_task(State.HELD), service(worker=None), Ahead(), False, None, "It is held back.",
              f"A person: incus-courier tasks release {UPLOAD.task_id}", None, NOW - 60),
+    "held after a try": (a_task(State.HELD, "target_full", "no space"), service(), Ahead(), False, "target_full",
+                         "It is held back. When it was last tried: The instance's disk or quota is full.",
+                         f"A person: incus-courier tasks release {UPLOAD.task_id}", None, NOW - 60),
     "held by a rebuild": (a_task(State.HELD, "order_unknown"), service(), Ahead(), False, "order_unknown",
                           "It is held back. The queue was rebuilt", "A person: ", None, NOW - 60),
     "no worker": (a_task(), service(worker=None, activity=None, last_at=NOW - 99), Ahead(), True, "no_worker",
@@ -98,7 +101,7 @@ REASONS: dict[str, tuple[Task, ServiceFacts, Ahead, bool, str | None, str, str, 
                     "Shard 3's queue cannot be used. The queue is being moved", "It goes on by itself", None, None),
     "being pushed": (a_task(State.PUSHING), service(doing(pushing=(pushing(),))), Ahead(), False, None,
                      "It is being pushed now.", "Nothing has to be done.", None, NOW - 60),
-    "claimed": (a_task(State.PUSHING), service(), Ahead(), False, None, "The worker has it in hand", "Nothing", None, NOW - 60),
+    "claimed": (a_task(State.PUSHING), service(), Ahead(), False, None, "It is in the worker's hands", "Nothing", None, NOW - 60),
     "remote away": (a_task(), away(), Ahead(), True, "incus_unreachable",
                     "The remote local is away. Incus does not answer.", "It goes on by itself as soon as the remote answers.",
                     NOW + 1, NOW - 30),
@@ -215,14 +218,20 @@ INSTANCES: dict[str, tuple[Explanation, bool, str | None, str, int]] = {
     "a queue that cannot be read": (of_instance(stands(), facts=service(code="queue_damaged", message="x")), True,
                                     "queue_damaged", "Shard 3's queue cannot be used.", 0),
     "its turn": (of_instance(stands(queued=2), a_task()), False, None,
-                 f"2 tasks wait. Task {UPLOAD.task_id}: It waits for its turn.", 2),
+                 "2 tasks wait. One of them waits for its turn.", 2),
     "no worker": (of_instance(stands(queued=2), a_task(), facts=service(worker=None)), True, "no_worker",
                   "2 tasks wait. Shard 3 has no worker.", 2),
     "stopped": (of_instance(stands(queued=1, delivered=9), a_task(), facts=left_alone("instance_stopped")), True,
                 "instance_stopped", "1 task waits. The instance c1 takes nothing now. The instance is stopped.", 1),
     "one of its tasks": (of_instance(stands(queued=1, deferred=1), a_task(), PUT_OFF), True, "target_full",
-                         f"2 tasks wait. Task {UPLOAD.task_id}: It did not work, and is tried again.", 2),
-    "held": (of_instance(stands(held=2), a_task(State.HELD)), False, None, "2 tasks wait. Task", 2),
+                         "2 tasks wait. One of them did not work, and is tried again.", 2),
+    "one task alone": (of_instance(stands(deferred=1), PUT_OFF), True, "target_full",
+                       "1 task waits. It did not work, and is tried again. The instance's disk or quota is full.", 1),
+    "held": (of_instance(stands(held=2), a_task(State.HELD)), False, None, "2 tasks wait. One of them is held back.", 2),
+    "held, and stopped": (of_instance(stands(held=2), a_task(State.HELD), facts=left_alone("instance_stopped")), False, None,
+                          "2 tasks wait. One of them is held back.", 2),
+    "held and its turn": (of_instance(stands(held=1, queued=1), a_task(State.HELD), a_task()), False, None,
+                          "2 tasks wait. One of them waits for its turn.", 2),
     "dead letters": (of_instance(stands(failed=2), DEAD), True, "read_only",
                      "2 tasks failed, and are kept until a person decides. The destination is on a read-only", 0),
     "dead letters besides": (of_instance(stands(failed=1, queued=1), DEAD, a_task(), facts=away()), True,
@@ -239,12 +248,41 @@ def test_instance_is_explained_by_what_keeps_most_of_it_waiting(reason: str) -> 
     assert (found.stuck, found.code, found.waiting) == (stuck, code, waiting)
 
 
+def test_task_that_an_instance_is_explained_by_is_named_beside_the_sentence() -> None:
+    """Also the dead letter; and none where all of it waits."""
+    told = of_instance(stands(queued=1, deferred=1), a_task(upload=OLDER), PUT_OFF)
+    assert (told.task_id, of_instance(stands(failed=1), DEAD).task_id) == (UPLOAD.task_id, UPLOAD.task_id)
+    assert UPLOAD.task_id not in told.summary
+    assert f"task:        {UPLOAD.task_id}" in told.as_text(NOW)
+    assert of_instance(stands(queued=1), a_task(), facts=away()).task_id is None
+
+
+def test_instance_is_tried_next_when_the_first_of_its_tasks_is_due() -> None:
+    """Where all of them are put off for longer than it is left alone; one that is ready is tried as soon as it may be."""
+    facts = left_alone("instance_not_found")
+    until = of_instance(stands(queued=1), a_task(), facts=facts).next_try_at
+    assert until is not None
+    later = [a_task(State.DEFERRED, "instance_not_found", due_at=until + wait) for wait in (90, 50)]
+    assert of_instance(stands(deferred=2), *later, facts=facts).next_try_at == until + 50
+    assert of_instance(stands(deferred=2, queued=1), *later, a_task(), facts=facts).next_try_at == until
+
+
 def test_instance_says_how_all_of_it_is_tried_again() -> None:
     """The commands name the instance, whatever its name makes of a shell's line."""
     assert of_instance(stands(deferred=1), PUT_OFF).unblocks.endswith("tasks flush --instance c1")
     assert of_instance(stands(failed=1), DEAD).unblocks.endswith("tasks retry --state failed --instance c1")
     evil = explain_instance(stands(failed=1), [DEAD], NOW, service(), name="$(reboot)/c1")
     assert evil.unblocks.endswith("--instance '$(reboot)/c1'")
+
+
+def test_outsiders_are_not_told_what_the_service_s_own_errors_said() -> None:
+    """Those of a task stay: they are about the instance. How much else the worker does is not told where tasks are hidden."""
+    for hidden in (service(code="queue_failed", message="/var/x"), away(), service(doing(code="queue_full", message="/var/x"))):
+        assert explained(a_task(), hidden).for_outsiders().message is None
+    assert explained(PUT_OFF).for_outsiders().message == "no space"
+    busy = service(doing(lanes=9))
+    assert "9" in explained(a_task(), busy).summary
+    assert "9" not in explained(a_task(), busy, others=False).summary
 
 
 def test_instance_is_explained_without_naming_tasks_to_who_may_not_see_them() -> None:
@@ -263,7 +301,7 @@ def test_explanation_is_written_as_json_with_times_for_people() -> None:
     """Every key is there, whatever is known."""
     found = explained(a_task(State.DEFERRED, "target_full", "no space", due_at=NOW + 5), service(doing(pushing=(pushing(),))))
     assert found.as_json() == {
-        "stuck": True, "summary": "It did not work, and is tried again. The instance's disk or quota is full.",
+        "stuck": True, "summary": "It did not work, and is tried again. The instance's disk or quota is full.", "task_id": None,
         "since": "2033-05-18T03:23:20.000Z",
         "error": {"code": "target_full", "message": "no space", "hint": "Make room in the instance."},
         "unblocks": found.unblocks, "next_try_at": "2033-05-18T03:33:25.000Z",
@@ -297,4 +335,4 @@ def test_nothing_in_a_name_or_a_message_changes_what_a_terminal_shows(evil: str)
     lines = [*explained(task, facts).as_text(NOW), *explain_instance(
         stands(deferred=1), [task], NOW, facts, name=evil).as_text(NOW)]
     assert all(map(is_plain, lines))
-    assert len(lines) == 14
+    assert len(lines) == 15

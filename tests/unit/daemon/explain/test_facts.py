@@ -53,6 +53,24 @@ def test_older_one_of_the_path_is_waited_for(depot: Depot) -> None:
     assert ahead_of(depot, mine).blocker is None
 
 
+def test_older_one_of_the_path_is_found_however_many_others_come_between(
+    depot: Depot, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also one that left a part file, behind any number of others in its state."""
+    monkeypatch.setattr(facts, "COUNTED", 1)
+    [older, *others] = put(depot, ["/same", "/a", "/b"])
+    [mine] = put(depot, ["/same"])
+    blocker = ahead_of(depot, mine).blocker
+    assert blocker is not None
+    assert blocker.task_id == older.task_id
+    depot.settle(older, State.CANCELLED, part=True)
+    for other in others:
+        depot.settle(other, State.CANCELLED)
+    blocker = ahead_of(depot, mine).blocker
+    assert blocker is not None
+    assert (blocker.task_id, blocker.left_part) == (older.task_id, True)
+
+
 def test_one_of_the_path_that_may_have_left_a_part_file_is_waited_for(depot: Depot) -> None:
     """However it ended; one of another path is not."""
     [older, mine] = put(depot, ["/same", "/same"])

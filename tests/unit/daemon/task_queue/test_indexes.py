@@ -139,10 +139,12 @@ def test_people_s_questions_read_and_sort_no_more_than_they_show(queue: SqliteQu
     """Whatever is looked for, each statement walks one index, and stops."""
     statements: set[str] = set()
     live(queue)
+    [task] = queue.page(limit=1)
     queue.quick.set_trace_callback(statements.add)
     for asked in ({}, {"instance_key": KEY}, {"client": "token:a"}, {"states": frozenset({State.QUEUED})}):
         queue.search(TaskQuestion(path="3", error="gave_up", since=1.0, until=4e9, **asked), None, 10)
         queue.search(TaskQuestion(**asked), None, 10)
+    queue.blocker(task)
     queue.ages([KEY], (60, 3600), time.time(), 10)
     queue.actions(None, 10)
     queue.actions("act_", 10, "me")

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from api.overview.history import (
+from daemon import failpoints
+from daemon.state.history import (
     SLOTS,
     STEP_S,
     HistoryFile,
@@ -18,7 +19,6 @@ from api.overview.history import (
     unpack,
     with_sample,
 )
-from daemon import failpoints
 from daemon.state.layout import Layout
 
 #: The beginning of a slot.

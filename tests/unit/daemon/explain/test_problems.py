@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from api.overview.problems import MOST, MOST_INSTANCES, DiskRoom, in_order, late
-from api.overview.surveyor import remotes_of
 from daemon.errors import Rejected
 from daemon.explain import Explanation, ServiceFacts
+from daemon.explain.problems import MOST, MOST_INSTANCES, DiskRoom, in_order, late
+from daemon.explain.standing import remotes_of
 from daemon.state.activity import Activity, RemoteStanding
 
 NOW = 1_700_000_000.0

@@ -10,7 +10,8 @@ from itertools import islice
 from typing import Final
 
 from daemon.errors import ERRORS, CourierError
-from daemon.explain import Explanation, ServiceFacts
+from daemon.explain.explanation import Explanation
+from daemon.explain.facts import ServiceFacts
 from daemon.explain.words import service_trouble
 from daemon.model.words import amount
 from daemon.state.activity import RemoteStanding

@@ -1,0 +1,1 @@
+"""What an API process counts for good, and the files that keep it."""

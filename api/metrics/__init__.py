@@ -1,0 +1,1 @@
+"""What is measured, in the formats that Prometheus reads."""
