@@ -7,6 +7,7 @@ is durable. Nothing is delivered to an instance that is in it.
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
@@ -74,6 +75,8 @@ def _replace(layout: Layout, keys: Iterable[str]) -> None:
     draft: Path = layout.queue / f".{layout.released.name}.new"
     descriptor = layout.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     with open(descriptor, "w", encoding="utf-8") as file:
+        # The API reads it, whatever the umask of who gives the command; only the worker's user writes it.
+        os.fchmod(descriptor, layout.file_mode & ~stat.S_IWGRP)
         failpoints.reach("cells.write")
         file.write("".join(f"{key}\n" for key in keys) or "\n")
         file.flush()

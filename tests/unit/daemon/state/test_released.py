@@ -1,6 +1,8 @@
 """The instances that a cell has let go of."""
 
 import errno
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,17 @@ def test_failed_disk_leaves_the_old_lines_or_the_new_ones(layout: Layout, step: 
         failpoints.arm("")
         change(layout, DB)
         assert released.read(layout) == after
+
+
+def test_api_reads_it_and_does_not_write_it(layout: Layout) -> None:
+    """Where two users share the state its group may read, whatever the umask of who gives the command."""
+    layout.directory.chmod(0o2770)
+    before = os.umask(0o077)
+    try:
+        released.release(Layout(layout.directory), WEB)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(layout.released.stat().st_mode) == 0o640
 
 
 @pytest.mark.parametrize("text", ["", "local/default\n", "local/default/web-1", "a\n", "\xff/b/c\n"])
