@@ -1,5 +1,6 @@
 """Two services that share out the instances, each with its worker; and what docs/scaling.md gives people to paste."""
 
+import io
 import itertools
 import json
 import os
@@ -10,8 +11,11 @@ import threading
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tusclient.client import TusClient
+from tusclient.exceptions import TusCommunicationError
 
 from daemon import failpoints
 from daemon.config import load
@@ -137,6 +141,21 @@ def test_push_finds_the_cell_of_an_instance(cells: Cells, folder: Path) -> None:
     assert done.code == 0, done
     assert cells.south.delivered("mail", "/piped") == b"0123456789abcdef" * 600_000
     assert (cells.instances_of(cells.north), cells.instances_of(cells.south)) == ({"web-1"}, {"mail"})
+
+
+def test_tus_client_stops_at_another_cell(cells: Cells) -> None:
+    """It says with which status, also where redirects are on: it would go on at the first cell."""
+    cells.configure(cells.south, "south", redirect=True)
+    cells.reload(cells.south)
+    try:
+        client = TusClient(f"{cells.addresses[1]}/v1/tus/", headers=cells.bearer)
+        upload: Any = client.uploader(file_stream=io.BytesIO(b"x"), metadata={"instance": "web-1", "path": "/tus"})
+        with pytest.raises(TusCommunicationError) as caught:
+            upload.upload()
+        assert caught.value.status_code == 421
+    finally:
+        cells.configure(cells.south, "south")
+        cells.reload(cells.south)
 
 
 def test_push_goes_on_in_the_cell_that_it_found(cells: Cells, folder: Path) -> None:
