@@ -83,7 +83,7 @@ test-processes: $(STAMP)
 test-pythons: ## unit and integration tests on each supported Python that this machine has
 	@scripts/test-pythons
 
-test-versions: $(STAMP) ## the live tests against Incus 6.0, Incus 7.0 and LXD 5.0 (root, Debian)
+test-versions: $(STAMP) ## the live tests against Incus 6.0, Incus 7.0, LXD 5.0 and clusters (root, Debian)
 	@scripts/test-versions
 
 fuzz: $(STAMP) ## hostile heads, forms, queries, ranges and resumable uploads, for ten minutes (SECONDS=60)

@@ -13,7 +13,7 @@ from bench.service import SHARDS, Service
 from daemon.state.doorbell import ring
 from daemon.task_queue.sqlite.queue import SqliteQueue
 from tests.support.hanging import STEPS, Hanging, hung
-from worker.targets.incus.rest import find_endpoint
+from worker.targets.incus.endpoints import find_endpoint
 
 TITLE: Final = "A healthy container beside hung instances"
 METHOD: Final = """\

@@ -19,7 +19,7 @@ from bench.machine import cpu_times
 from bench.plan import Plan
 from bench.prepared import wait_until_idle
 from bench.service import Service
-from worker.targets.incus.rest import find_endpoint
+from worker.targets.incus.endpoints import find_endpoint
 
 TITLE: Final = "From the socket to the container, under load"
 METHOD: Final = """\

@@ -32,7 +32,7 @@ app = typer.Typer(
 
 ServerOption = Annotated[str | None, typer.Option(
     "--server", metavar="ADDRESS", show_default=False,
-    help="The service: http(s)://HOST:PORT or unix:/PATH. Else $INCUS_COURIER_SERVER, else http://127.0.0.1:8420.")]
+    help="The service: http(s)://HOST:PORT or unix:/PATH. Else $INCUS_COURIER_SERVER, else this machine's own.")]
 TokenFileOption = Annotated[Path | None, typer.Option(
     "--token-file", metavar="FILE", show_default=False, help="A file with the token in it; else $INCUS_COURIER_TOKEN.")]
 CaOption = Annotated[Path | None, typer.Option(

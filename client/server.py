@@ -9,6 +9,7 @@
 """
 
 import ipaddress
+import os
 import re
 import ssl
 from collections.abc import Mapping
@@ -26,8 +27,8 @@ TOKEN: Final = "INCUS_COURIER_TOKEN"
 CA: Final = "INCUS_COURIER_CA"
 #: Where a service listens that nobody configured.
 DEFAULT: Final = "http://127.0.0.1:8420"
-#: Where an installed one listens.
-INSTALLED_SOCKET: Final = Path("/run/incus-courier/api.sock")
+#: Where an installed one listens. Only root can put something else there.
+INSTALLED_SOCKET: Final = "/run/incus-courier/api.sock"
 _PORTS: Final = {"http": 80, "https": 443}
 _UNIX: Final = "unix:"
 _BASE: Final = re.compile(r"(?:/[A-Za-z0-9._~%!$&'()*+,;=:@-]+)*")
@@ -90,13 +91,18 @@ def find_server(options: ServerOptions, environment: Mapping[str, str]) -> Chose
 
     Raises Misused for what cannot be understood, and Unable when a file of it cannot be read or used.
     """
-    address = parse_address(options.server or environment.get(SERVER) or DEFAULT)
+    address = parse_address(options.server or environment.get(SERVER) or _own())
     ca = options.ca or (Path(environment[CA]) if environment.get(CA) else None)
     if address.tls is not None:
         address = replace(address, tls=_tls(ca, options))
     elif options.ca or options.certificate or options.key:
         raise Misused(f"{address.name} is not spoken to by TLS: --ca, --cert and --key are for https.")
     return ChosenServer(address, _token(options.token_file, environment), ca)
+
+
+def _own() -> str:
+    """This machine's own: the installed one, else what listens where nothing was configured."""
+    return f"{_UNIX}{INSTALLED_SOCKET}" if os.path.exists(INSTALLED_SOCKET) else DEFAULT
 
 
 def parse_address(text: str) -> Address:

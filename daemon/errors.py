@@ -298,7 +298,9 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     _leave("not_a_file", "This is a device, a socket or a pipe, not a file.", "Leave it out; what a pipe gives is pushed with - from standard input."),
     _leave("unreadable_file", "The file cannot be read.", "See whether it is there, and whether you may read it."),
     _leave("file_changed", "The file changed while it was sent, so it was not sent.", "Push it again when nobody writes to it."),
-    _leave("no_server", "The service cannot be reached.", "Name it with --server or $INCUS_COURIER_SERVER, and see whether it runs. Who vouches for its certificate, --ca says."),
+    _leave("no_server", "The service cannot be reached.",
+           "Name it with --server or $INCUS_COURIER_SERVER, and see whether it runs, and whether you are in the group of its socket."
+           " Who vouches for its certificate, --ca says."),
     _leave("bad_answer", "The answer is not one of this service.", "See whether --server leads to it, and what a proxy in between does."),
     _leave("interrupted", "It was interrupted.", "Give the same command again: it goes on where it was."),
     _leave("outcome_unseen", "The file was accepted, and what became of it cannot be seen.", "Use a credential with the right read to wait for outcomes."),
@@ -311,6 +313,8 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
           scope=Scope.REMOTE, cause=Cause.REFUSED),
     _wait("agent_down", "The virtual machine's agent is not running.",
           "Start the machine or its agent; the tasks go on by themselves.", scope=Scope.INSTANCE),
+    _wait("member_unreachable", "The cluster's member that has the instance does not answer.",
+          "Start that member, or move the instance to another; the tasks go on by themselves.", scope=Scope.INSTANCE),
     _wait("instance_stopped", "The instance is stopped.",
           "Start it; delivery.stopped = \"push\" does not wait.", scope=Scope.INSTANCE),
     _wait("hidden_when_stopped", "The instance is stopped, and something will be mounted over this path when it starts.",
@@ -330,7 +334,7 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     # of that, just when the next operation of a script may begin, which then waits until nobody uses the instance.
     _retry("connection_lost", "The connection to the instance was lost.",
            "Nothing to do.", scope=Scope.INSTANCE, cause=Cause.LOST, ask_remote=True, retry_after_s=2),
-    _retry("instance_changed", "While it was pushed, the instance was replaced by another of its name, started or stopped.",
+    _retry("instance_changed", "While it was pushed, the instance was replaced by another of its name, moved, started or stopped.",
            "Nothing to do: it is pushed again."),
     _retry("instance_busy", "The instance is busy with another operation.", "Nothing to do.", scope=Scope.INSTANCE),
     # Incus's file server of an instance ends 15 s after its last session, and its socket's name is removed then, even if

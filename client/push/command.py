@@ -12,7 +12,7 @@ from client.push.report import JsonReporter, Reporter, TextReporter
 from client.push.run import PushCourse, PushRun, refuse, would_be_sent
 from client.push.sending import PushOrder
 from client.push.target import PushTarget, parse_target
-from client.server import DEFAULT, INSTALLED_SOCKET, ChosenServer, ServerOptions, find_server
+from client.server import ChosenServer, ServerOptions, find_server
 from daemon.errors import Rejected
 from daemon.model.names import check_project
 from daemon.process.exit_status import Misused
@@ -64,10 +64,7 @@ def _run(
         retry_for_s=settings.retry_for_s, stop=threading.Event(), reached=threading.Event())
     course = PushCourse(jobs=settings.jobs, wait=settings.wait, timeout_s=settings.timeout_s)
     reporter = _reporter(target, made, settings, bars=True)
-    code = PushRun(made, order, chosen, course, reporter).run()
-    if not order.reached.is_set() and code and chosen.address.name == DEFAULT and INSTALLED_SOCKET.exists():
-        warn(f"  On this machine a service listens at --server unix:{INSTALLED_SOCKET}")
-    return code
+    return PushRun(made, order, chosen, course, reporter).run()
 
 
 def _reporter(target: PushTarget, made: PushPlan, settings: PushSettings, *, bars: bool) -> Reporter:

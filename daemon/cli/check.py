@@ -16,65 +16,171 @@ from typing import Final
 
 from daemon import config as configuration
 from daemon.access.openness import only_known_may
-from daemon.access.token_file import READERS, TokenState, read_tokens, readers_gid, token_file_of
-from daemon.cli.all_shards import shards_of
+from daemon.access.token_file import (
+    READERS,
+    TOKENS_FILE,
+    Tokens,
+    TokenState,
+    read_tokens,
+    readers_gid,
+    token_file_of,
+)
+from daemon.cli import check_machine, machine_facts
+from daemon.cli.all_shards import open_all, shards_of
 from daemon.cli.check_cells import cell_findings, moving_finding
-from daemon.cli.check_result import CheckResult
+from daemon.cli.check_result import CheckResult, Level, warning
 from daemon.cli.check_tls import tls_findings
-from daemon.cli.check_webhooks import sender_finding, webhook_findings
-from daemon.config import INSTALLED_FILE, Config
+from daemon.cli.check_webhooks import INSTALLED_SECRETS, sender_finding, webhook_findings
+from daemon.config import INSTALLED_FILE, LOCAL, Config
 from daemon.errors import CannotStart, CourierError
+from daemon.model.grant import Grant
 from daemon.partials import open_partials
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK
 from daemon.process.isolated import python
 from daemon.process.listeners import look_at
-from daemon.process.output import say
+from daemon.process.output import say, say_json
 from daemon.process.privileges import Identity, become, identity_to_take
 from daemon.spool import open_spool
 from daemon.state.layout import Layout, inode
+from daemon.task_queue import TaskQuestion
 from daemon.task_queue.sqlite import notes
 from daemon.task_queue.sqlite.trial import try_out
 from daemon.task_queue.sqlite.versions import look_over
 
 #: What the worker's unit names in LoadCredential=remotes:
 INSTALLED_CREDENTIALS: Final = Path("/etc/incus-courier/credentials")
+#: Where Incus listens on a machine of its own.
+_INCUS_SOCKETS: Final = ("/var/lib/incus/unix.socket", "/run/incus/unix.socket", "/var/lib/lxd/unix.socket")
+_API_USER: Final = "incus-courier-api"
+_WORKER_USER: Final = "incus-courier-worker"
+#: Whose members share the state, and whose members may send by the Unix socket.
+_STATE_GROUP: Final = "incus-courier-state"
+_SENDERS_GROUP: Final = "incus-courier"
 #: Tokens that are named in one line.
 _NAMES_AT_MOST: Final = 10
 
 
-def check(config: Config, config_file: str | None) -> int:
-    """Print a line for each thing that was looked at; return EXIT_FAILED when one of them is not well."""
+_WORDS: Final = {Level.OK: "ok  ", Level.WARNING: "warn", Level.ERROR: "FAIL"}
+
+
+def check(config: Config, config_file: str | None, *, as_json: bool = False) -> int:
+    """Print a line for each thing that was looked at; return EXIT_FAILED when one of them is an error.
+
+    What is well now and is to be mended all the same is a warning, which fails nothing.
+    """
     findings = list(_findings(config, config_file))
-    for finding in findings:
-        say(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}: {finding.detail}")
-        if not finding.ok and finding.hint:
-            say(f"     {finding.hint}")
+    if as_json:
+        say_json({"findings": [finding.as_json() for finding in findings]})
+    for finding in () if as_json else findings:
+        say(f"{_WORDS[finding.level]} {finding.what}: {finding.detail}")
+        for line in (finding.why, finding.hint):
+            if finding.level is not Level.OK and line:
+                say(f"     {line}")
     return EXIT_OK if all(finding.ok for finding in findings) else EXIT_FAILED
 
 
 def _findings(config: Config, config_file: str | None) -> Iterator[CheckResult]:
     yield CheckResult("configuration", True, str(configuration.find_file(config_file) or "the built-in defaults"))
-    yield _try("addresses", lambda: _check_addresses(config, configuration.find_file(config_file)))
     installed = configuration.find_file(config_file) == INSTALLED_FILE
+    if installed and os.geteuid() != 0:
+        yield warning("user", "not root, who alone may read all that is looked at", "What fails here may be well.",
+                      "sudo incus-courier check")
+    yield _try("addresses", lambda: _check_addresses(config, configuration.find_file(config_file)))
     yield from (CheckResult(*finding) for finding in tls_findings(config, installed=installed))
     # Before root gives its power away: only it and the API read them.
-    yield _try("tokens", lambda: _check_tokens(token_file_of(configuration.find_file(config_file)), time.time()))
+    yield _try_tokens(token_file_of(configuration.find_file(config_file)), time.time())
     yield from cell_findings(config, configuration.find_file(config_file))
+    grants = _grants(token_file_of(configuration.find_file(config_file)), time.time())
+    yield from check_machine.unreachable_remotes(
+        {name: grant.remotes for name, grant in grants.items()}, [LOCAL, *config.remotes])
     yield from webhook_findings(config)
     layout = Layout(config.state.path)
+    yield from _check_machine(layout)
+    if installed:
+        yield from _check_installed(layout, config)
     try:
         owner = identity_to_take(layout)
     except CourierError as error:
         yield CheckResult("state directory", False, error.detail, error.kind.hint)
         return
     # Only root can read the keys of remote servers, so this comes before it gives its power away.
-    remotes = list(_check_remotes(config_file, owner))
+    remotes, instances = _check_remotes(config_file, owner)
     if owner is not None:
         become(owner, layout)
     yield from _check_state(layout, config)
+    yield check_machine.clock(time.time(), _newest(config), synchronised=machine_facts.clock_is_synchronised())
+    for origin in config.api.origins:
+        yield check_machine.proxy(origin, machine_facts.ask_proxy(origin, config.limits.max_upload_bytes))
     if config.webhooks:
         yield sender_finding(config)
     yield from remotes
+    if instances is not None:
+        yield from check_machine.unknown_instances(
+            {name: grant.instances for name, grant in grants.items()}, instances)
+
+
+def _check_machine(layout: Layout) -> Iterator[CheckResult]:
+    yield check_machine.kernel(f"Linux {os.uname().release}", renames=machine_facts.renames_without_replacing())
+    room = machine_facts.room_of(layout.directory)
+    if room is not None:
+        yield from check_machine.room(room)
+
+
+def _check_installed(layout: Layout, config: Config) -> Iterator[CheckResult]:
+    """What packages and administrators decide: units, groups, owners."""
+    units = machine_facts.service_units(config.queue.shards)
+    yield from check_machine.units(units)
+    yield from check_machine.sandbox(
+        units, state=str(layout.directory), listen=config.api.listen,
+        files={check_machine.API: [config.tls.certificate, config.tls.key, config.tls.client_ca],
+               check_machine.WORKER: [path for remote in (config.incus, *config.remotes.values())
+                                      for path in (remote.client_cert, remote.client_key, remote.server_cert)]},
+        far=[name for name, remote in {LOCAL: config.incus, **config.remotes}.items()
+             if any(endpoint.startswith("https://") for endpoint in remote.endpoints)])
+    yield from _check_groups(units, config)
+    wanted = machine_facts.installed_owners()
+    if wanted and str(layout.directory) == wanted[0].path:
+        yield from check_machine.owners(machine_facts.owned(owned.path for owned in wanted), wanted)
+    beside = INSTALLED_FILE.parent
+    yield from check_machine.closed(machine_facts.owned([str(beside), str(INSTALLED_FILE)]), secret=False)
+    yield from check_machine.closed(machine_facts.owned(
+        [str(beside / TOKENS_FILE), str(INSTALLED_CREDENTIALS), str(INSTALLED_SECRETS)]), secret=True)
+
+
+def _check_groups(units: Sequence[check_machine.Unit], config: Config) -> Iterator[CheckResult]:
+    worker = [group for unit in units if unit.name.startswith(check_machine.WORKER)
+              for group in unit.shown.get("SupplementaryGroups", "").split()]
+    sockets = [endpoint for endpoint in config.incus.endpoints or _INCUS_SOCKETS if not endpoint.startswith("https://")]
+    incus = machine_facts.socket_group(sockets)
+    if incus is not None and config.target.kind != "directory":
+        yield check_machine.group(_WORKER_USER, incus, [*machine_facts.groups_of(_WORKER_USER), *worker],
+                                  "The worker may not use Incus's socket, so nothing is delivered.")
+    yield check_machine.group(_API_USER, _STATE_GROUP, machine_facts.groups_of(_API_USER),
+                              "The API cannot reach the queue.")
+    person = machine_facts.administrator()
+    if person is not None:
+        yield check_machine.group(person, _SENDERS_GROUP, machine_facts.groups_of(person),
+                                  "Without it, uploads by the Unix socket are refused.", needed=False)
+
+
+def _grants(path: Path | None, now: float) -> dict[str, Grant]:
+    """What each valid token is for, by its name; none where the file cannot be read."""
+    try:
+        tokens = read_tokens(path) if path is not None else Tokens()
+    except (CourierError, OSError):
+        # Said already.
+        return {}
+    return {token.name: token.grant for token in tokens.every if tokens.state(token, now).is_valid}
+
+
+def _newest(config: Config) -> float | None:
+    """When the newest upload was accepted, in seconds since the epoch; None where nothing is known."""
+    try:
+        with open_all(config) as shards:
+            found = shards.search(TaskQuestion(), None, 1).tasks
+    except (CourierError, OSError):
+        return None
+    return found[0].upload.created_at if found else None
 
 
 def _check_state(layout: Layout, config: Config) -> Iterator[CheckResult]:
@@ -123,6 +229,14 @@ def _try(what: str, look: Callable[[], str]) -> CheckResult:
 def _check_addresses(config: Config, file: Path | None) -> str:
     look_at(config.api.listen, identified=only_known_may(config, file), allow_anonymous=config.api.allow_anonymous)
     return ", ".join(config.api.listen)
+
+
+def _try_tokens(path: Path | None, now: float) -> CheckResult:
+    said = _try("tokens", lambda: _check_tokens(path, now))
+    if not said.ok or ";" not in said.detail:
+        return said
+    return warning("tokens", said.detail, "Who shows one that has expired is refused.",
+                   "incus-courier token new OTHER --expires 90d …, then incus-courier token revoke NAME")
 
 
 def _check_tokens(path: Path | None, now: float) -> str:
@@ -198,17 +312,19 @@ def _enough(free: int, config: Config) -> int:
     return free
 
 
-def _check_remotes(config_file: str | None, owner: Identity | None) -> Iterator[CheckResult]:
-    """What the worker says of each remote."""
+def _check_remotes(config_file: str | None, owner: Identity | None) -> tuple[list[CheckResult], list[str] | None]:
+    """What the worker says of each remote, and the names of all instances; None where those are not all known."""
     try:
         done = _ask_worker(config_file, owner)
     except OSError as error:
-        yield CheckResult("worker", False, str(error), "See whether the worker's user may run this program.")
-        return
-    for line in done.stdout.splitlines():
-        yield CheckResult(*json.loads(line))
+        return [CheckResult("worker", False, str(error), "See whether the worker's user may run this program.")], None
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    results = [CheckResult(*result) for *result, _ in told]
+    names = [names for *_, names in told]
     if done.returncode:
-        yield CheckResult("worker", False, "; ".join(done.stderr.splitlines()) or f"exit code {done.returncode}")
+        said = "; ".join(done.stderr.splitlines())
+        results.append(CheckResult("worker", False, said or f"exit code {done.returncode}"))
+    return results, None if done.returncode or None in names else [name for some in names for name in some]
 
 
 def _ask_worker(config_file: str | None, owner: Identity | None) -> "subprocess.CompletedProcess[str]":

@@ -47,8 +47,9 @@ def sender_finding(config: Config) -> CheckResult:
 
 
 def _missing(path: Path, error: OSError) -> CheckResult:
-    return CheckResult("sender", False, f"{path}: {error.strerror or error}",
-                       "Start it (incus-courier-sender.socket), and see that sender.socket names its socket.")
+    return CheckResult(
+        "sender", False, f"{path}: {error.strerror or error}", why="Messages to webhooks wait.",
+        hint="systemctl start incus-courier-sender.socket, and see that sender.socket in the configuration names it")
 
 
 def _installed(webhook: Webhook) -> Path | None:

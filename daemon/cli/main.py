@@ -96,11 +96,13 @@ def sender(config: ConfigOption = None) -> None:
 
 
 @app.command()
-def check(config: ConfigOption = None) -> None:
-    """Check configuration, directories, SQLite and the connection to Incus, and say how to mend what is not well."""
+def check(
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, in one line.")] = False, config: ConfigOption = None,
+) -> None:
+    """Check configuration, machine, state and the connection to Incus, and say how to mend what is not well."""
     from daemon.cli.check import check as run
 
-    raise SystemExit(run(load(config), _absolute(ChosenFile.file)))
+    raise SystemExit(run(load(config), _absolute(ChosenFile.file), as_json=json))
 
 
 @app.command()

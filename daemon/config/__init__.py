@@ -51,7 +51,7 @@ _SOURCE: ContextVar[Path | None] = ContextVar("_SOURCE", default=None)
 Octal = Annotated[str, AfterValidator(values.octal)]
 Address = Annotated[str, AfterValidator(values.address)]
 Host = Annotated[str, AfterValidator(values.host)]
-Endpoint = Annotated[str, AfterValidator(values.endpoint)]
+Endpoint = Annotated[str | tuple[str, ...], AfterValidator(values.endpoint)]
 Origin = Annotated[str, AfterValidator(values.origin)]
 Fingerprint = Annotated[str, AfterValidator(values.fingerprint)]
 TrustedProxy = Annotated[str, AfterValidator(values.trusted_proxy)]
@@ -258,6 +258,12 @@ class Remote(Section):
             raise ValueError("client_cert and client_key go together")
         return self
 
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The addresses by which it is reached, one or several of its cluster; none: it has to be found."""
+        several = (self.endpoint,) if isinstance(self.endpoint, str) else self.endpoint
+        return tuple(filter(None, several))
+
     def file(self, path: str) -> str:
         """A configured path to a certificate or key, with $CREDENTIALS_DIRECTORY filled in where systemd set it."""
         return _credential(path)
@@ -444,7 +450,7 @@ class Config(BaseSettings):
     @model_validator(mode="after")
     def _remotes_have_endpoints(self) -> "Config":
         for name, remote in self.remotes.items():
-            if not remote.endpoint and self.target.kind != "directory":
+            if not remote.endpoints and self.target.kind != "directory":
                 raise ValueError(f"remotes.{name}.endpoint: must be a socket path or an https:// URL")
         return self
 

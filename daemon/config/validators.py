@@ -57,11 +57,12 @@ def host(text: str) -> str:
     return text.lower()
 
 
-def endpoint(text: str) -> str:
-    """Return `text` if Incus can be reached by it; raise ValueError if not."""
-    if text and not text.startswith(("/", "https://")):
-        raise ValueError("must be empty (find it), an absolute socket path, or an https:// URL")
-    return text
+def endpoint(given: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    """Return what was given if Incus can be reached by it, or by each of several; raise ValueError if not."""
+    several = (given,) if isinstance(given, str) else given
+    if given != "" and not (several and all(text.startswith(("/", "https://")) for text in several)):
+        raise ValueError("must be empty (find it), an absolute socket path, an https:// URL, or a list of the last two")
+    return given
 
 
 def project(text: str) -> str:

@@ -72,6 +72,8 @@ class Attempt:
     mode: int | None = None
     uid: int | None = None
     gid: int | None = None
+    #: Of a delivery: it may be on another machine, whose disks a sync of this one does not reach.
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

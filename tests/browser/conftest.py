@@ -11,9 +11,9 @@ from tests.conftest import CHROMIUM, NO_CHROMIUM
 from tests.support.service import Service
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """Debian's own Chromium, without its sandbox, which root cannot have."""
+    """Debian's own Chromium, without its sandbox, which root cannot have. One thread cannot have two of them at once."""
     assert CHROMIUM.exists(), NO_CHROMIUM
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])

@@ -1,5 +1,6 @@
 """`incus-courier check`: what it says, and what it must not do."""
 
+import json
 import os
 import socket
 import sqlite3
@@ -43,6 +44,15 @@ def test_check_finds_all_well_and_names_the_file_it_read(file: Path, monkeypatch
     monkeypatch.setenv(FILE_VARIABLE, str(file))
     assert check(load(file), None) == 0
     assert f"ok   configuration: {file}\n" in capsys.readouterr().out
+
+
+def test_check_answers_programs(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As JSON, with a level for each thing; a warning fails nothing."""
+    Layout(load(file).state.path).create()
+    assert check(load(file), str(file), as_json=True) == 0
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    assert {"what": "configuration", "level": "ok", "detail": str(file), "why": "", "hint": ""} in findings
+    assert {"kernel", "clock", "SQLite"} <= {finding["what"] for finding in findings}
 
 
 def test_check_makes_no_state_as_root(file: Path, monkeypatch: pytest.MonkeyPatch,
@@ -92,7 +102,7 @@ def test_check_says_what_a_user_may_not_see(file: Path) -> None:
     if before == 0:
         os.seteuid(_NOBODY)
     try:
-        what, ok, detail, hint = probe(LOCAL, config)
+        what, ok, detail, hint, _ = probe(LOCAL, config)
     finally:
         os.seteuid(before)
         config.state.path.chmod(0o700)
@@ -235,7 +245,7 @@ def test_check_fails_where_no_resumable_upload_could_be_completed(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:
     """They are moved into the spool, so their directory has to be on its filesystem, and must be no link."""
-    monkeypatch.setattr("daemon.cli.check._check_remotes", lambda *_: iter(()))
+    monkeypatch.setattr("daemon.cli.check._check_remotes", lambda *_: ([], None))
     layout = Layout(load(file).state.path)
     layout.create()
     layout.partials.rmdir()
@@ -246,7 +256,7 @@ def test_check_fails_where_no_resumable_upload_could_be_completed(
 
 def test_check_says_how_the_tokens_stand(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """How many are valid, which end soon or have ended; a file that the API could not take is told with its reason."""
-    monkeypatch.setattr("daemon.cli.check._check_remotes", lambda *_: iter(()))
+    monkeypatch.setattr("daemon.cli.check._check_remotes", lambda *_: ([], None))
     path, day_s = file.parent / TOKENS_FILE, 86400
     now = time.time()
     Layout(load(file).state.path).create()
@@ -260,7 +270,7 @@ def test_check_says_how_the_tokens_stand(file: Path, monkeypatch: pytest.MonkeyP
     change_tokens(path, lambda _: Tokens(tuple(
         Token(name=name, grant=grant, made_at=0, expires_at=end, revoked_at=revoked_at, keys=(Key(id=name * 12, sha256="0" * 64, made_at=0),))
         for name, end, revoked_at in (("a", None, None), ("b", now + day_s, None), ("c", now - day_s, None), ("d", None, 1.0)))))
-    assert tokens() == f"ok   tokens: 2 valid in {path}; expire within 14 days: b; expired: c"
+    assert tokens() == f"warn tokens: 2 valid in {path}; expire within 14 days: b; expired: c"
     if os.geteuid() == 0:
         monkeypatch.setattr("daemon.config.INSTALLED_FILE", file)
         monkeypatch.setattr("daemon.cli.check.readers_gid", lambda: 12345)

@@ -1,6 +1,7 @@
 """A real Incus (or LXD) for the tests: fresh containers by its REST API, and their files as this machine sees them."""
 
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -8,7 +9,7 @@ import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ _ANSWER_S = 240.0
 #: How long an instance may refuse to be removed, and how long to wait before it is asked again.
 _REMOVED_S = 60.0
 _ASK_AGAIN_S = 0.1
+#: The location of an instance of an Incus that is in no cluster.
+_NO_CLUSTER = "none"
+#: Where a member of a cluster has its state in the folder of its name.
+_BELOW_MEMBER = Path("var/lib/incus")
+#: What an operation says while it goes on: Pending, Running, Cancelling.
+_RUNNING = frozenset({105, 103, 104})
 #: How much of an instance's log is told when it does not start.
 _LOG_LINES = 10
 
@@ -58,6 +65,11 @@ class Host:
         return root_of(self.socket)
 
     @property
+    def certificate(self) -> Path:
+        """The certificate that it shows over TLS: that of the cluster if it is in one."""
+        return next(file for file in (self.directory / "cluster.crt", self.directory / "server.crt") if file.exists())
+
+    @property
     def ends_sessions(self) -> bool:
         """True when it ends the SFTP sessions to an instance that it stops or deletes; LXD waits for their end."""
         return self._is_incus
@@ -71,17 +83,47 @@ class Host:
     def _is_incus(self) -> bool:
         return bool(self.call("GET", "")["environment"]["server"] == "incus")
 
+    def member(self, location: str) -> "Host":
+        """The member of that name of a cluster that scripts/incus-cluster runs, where each has a folder of its own name."""
+        if location == _NO_CLUSTER:
+            return self
+        own = Path(self.socket)
+        return Host(str(own.parents[len(_BELOW_MEMBER.parts) + 1] / location / _BELOW_MEMBER / own.name))
+
     def call(self, method: str, path: str, body: object = None) -> Any:
         """Send a request, wait for the operation that it starts if any, and return the metadata."""
-        answer = json.loads(self.fetch(method, path, body))
-        if answer["type"] == "error":
-            raise ApiError(answer["error"], answer["error_code"])
+        answer = self._ask(method, path, body)
         if answer["type"] == "async":
-            done = self.call("GET", f"{answer['operation'].removeprefix('/1.0')}/wait")
+            done = self._ended(answer["operation"].removeprefix("/1.0"))
             if done["err"]:
                 raise ApiError(done["err"])
             return done
         return answer["metadata"]
+
+    def begin(self, method: str, path: str, body: object = None) -> Callable[[], bool]:
+        """Send a request that starts an operation; what is returned tells whether it goes on, and raises when it failed."""
+        operation = self._ask(method, path, body)["operation"].removeprefix("/1.0")
+
+        def goes_on() -> bool:
+            now = self.call("GET", operation)
+            if now["err"]:
+                raise ApiError(now["err"])
+            return now["status_code"] in _RUNNING
+
+        return goes_on
+
+    def _ask(self, method: str, path: str, body: object) -> Any:
+        answer = json.loads(self.fetch(method, path, body))
+        if answer["type"] == "error":
+            raise ApiError(answer["error"], answer["error_code"])
+        return answer
+
+    def _ended(self, operation: str) -> Any:
+        """An operation that has ended. That of another member of a cluster may say sooner that it was waited for."""
+        while True:
+            done = self.call("GET", f"{operation}/wait")
+            if done["status_code"] not in _RUNNING:
+                return done
 
     def fetch(self, method: str, path: str, body: object = None) -> bytes:
         """Send a request; return the body of the answer, whatever it is."""
@@ -90,12 +132,12 @@ class Host:
             return connection.getresponse().read()
 
     @contextlib.contextmanager
-    def container(self, running: bool = True, project: str = "default",
-                  config: dict[str, str] | None = None) -> Iterator["Container"]:
-        """A fresh container of the tiny image, removed afterwards, also when it does not start."""
+    def container(self, running: bool = True, project: str = "default", config: dict[str, str] | None = None,
+                  location: str = "") -> Iterator["Container"]:
+        """A fresh container of the tiny image, removed afterwards, also when it does not start; on a member of a cluster."""
         container = Container(self, f"courier-test-{uuid.uuid4().hex[:12]}", project)
         try:
-            container.create(config or {})
+            container.create(config or {}, location)
             if running:
                 container.start()
             yield container
@@ -111,6 +153,16 @@ class Host:
             yield name
         finally:
             self.call("DELETE", f"/storage-pools/default/volumes/custom/{name}")
+
+    @contextlib.contextmanager
+    def pool(self) -> Iterator[str]:
+        """A fresh storage pool in a folder of the server's own, removed afterwards."""
+        name = f"courier-test-{uuid.uuid4().hex[:12]}"
+        self.call("POST", "/storage-pools", {"name": name, "driver": "dir", "config": {}})
+        try:
+            yield name
+        finally:
+            self.call("DELETE", f"/storage-pools/{name}")
 
     @contextlib.contextmanager
     def folder(self) -> Iterator[str]:
@@ -169,6 +221,11 @@ class Container:
         self.name = name
         self.project = project
 
+    @functools.cached_property
+    def member(self) -> Host:
+        """The member of a cluster that it is on, which stays the same; the one Incus where there is no cluster."""
+        return self.host.member(self.host.call("GET", self._address())["location"])
+
     @property
     def _name_of_all(self) -> str:
         """Its name among the instances of all projects, as Incus names directories."""
@@ -177,21 +234,21 @@ class Container:
     @property
     def rootfs(self) -> Path:
         """Its root directory on this machine. What it mounts inside is not seen here."""
-        return self.host.directory / "storage-pools/default/containers" / self._name_of_all / "rootfs"
+        return self.member.directory / "storage-pools/default/containers" / self._name_of_all / "rootfs"
 
     @property
     def file_server(self) -> Path:
         """The socket of Incus's own file server for it, which is there while a session is open, and some seconds longer."""
-        return self.host.file_servers / self._name_of_all / "forkfile.sock"
+        return self.member.file_servers / self._name_of_all / "forkfile.sock"
 
     @property
     def shift(self) -> int:
         """What this machine adds to the uids and gids inside."""
         return os.lstat(self.rootfs).st_uid
 
-    def create(self, config: dict[str, str]) -> None:
-        """Make it; it does not run yet."""
-        self.host.call("POST", f"/instances?project={self.project}", {
+    def create(self, config: dict[str, str], location: str = "") -> None:
+        """Make it, on a member of a cluster or anywhere; it does not run yet."""
+        self.host.call("POST", f"/instances?project={self.project}&target={location}", {
             "name": self.name, "type": "container", "source": {"type": "image", "alias": IMAGE},
             "profiles": ["default"], "config": config})
 
@@ -216,6 +273,10 @@ class Container:
     def stop(self, within_s: int = 30) -> None:
         """Stop it at once and wait until it is; raises ApiError when that takes too long."""
         self.set_state("stop", within_s)
+
+    def move(self, pool: str) -> Callable[[], bool]:
+        """Begin to move it to another pool; see Host.begin."""
+        return self.host.begin("POST", self._address(), {"name": self.name, "migration": True, "pool": pool})
 
     def remove(self) -> None:
         """Stop and delete it, if it is still there; raises ApiError when the server keeps refusing.

@@ -44,7 +44,7 @@ def proxy_path(tmp_path: Path) -> Path:
 def service(tmp_path: Path, proxy_path: Path) -> Iterator[Service]:
     """A service whose Incus is behind a proxy that the test opens and closes; not started yet."""
     settings: Settings = {"target": {"kind": "incus"}, "incus": {"endpoint": str(proxy_path)}, "queue": {"shards": 2},
-                "delivery": {"drain_s": 1}, "api": {"drain_s": 60}}
+                "delivery": {"drain_s": 1, "keep_s": 1}, "api": {"drain_s": 60}}
     with Service(tmp_path, settings) as made:
         yield made
         assert not made.mistakes()

@@ -11,6 +11,7 @@ from daemon.config import Config, Remote
 from tests.live.host import Host
 from tests.live.proxy import Proxy
 from tests.support.waiting import PATIENCE_S
+from worker.targets.incus.endpoints import Endpoints
 from worker.targets.incus.lifecycle import Lifecycle, next_pause_s
 from worker.targets.registry import open_target
 
@@ -21,7 +22,7 @@ class Follower:
     def __init__(self, endpoint: str) -> None:
         self.said: queue.Queue[tuple[str, ...]] = queue.Queue()
         self._lifecycle = Lifecycle(
-            "local", Remote(endpoint=endpoint), lambda *event: self.said.put(event), lambda: self.said.put(("up",)),
+            Endpoints("local", Remote(endpoint=endpoint)), lambda *event: self.said.put(event), lambda: self.said.put(("up",)),
             lambda reason: self.said.put(("down",)))
 
     def wait_for(self, *wanted: str) -> None:

@@ -76,6 +76,14 @@ class TestIncusThatAnswers:
         named = Config(incus=Remote(endpoint=incus.socket, project=project), target=TargetSection(kind="incus"))
         assert probe(LOCAL, named)[:3] == ["remote local", False, f"local: there is no project {project}"]
 
+    def test_instances_are_told(self, incus: Host) -> None:
+        """Of all projects, by their names, so that `check` finds who is let send to one that is not there."""
+        known = Config(incus=Remote(endpoint=incus.socket), target=TargetSection(kind="incus"))
+        with incus.project() as project, incus.container(running=False, project=project) as other:
+            told = probe(LOCAL, known)[-1]
+        assert isinstance(told, list)
+        assert other.name in told
+
     def test_missing_instance_is_not_found(self, incus: Host) -> None:
         """An instance that does not exist has its own error."""
         assert code(lambda: target(incus.socket).open(destination("no-such"), "push")) == "instance_not_found"

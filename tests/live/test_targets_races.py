@@ -36,7 +36,7 @@ def world(incus: Host, container: Container) -> World:
 @pytest.fixture
 def seen_inside(incus: Host, container: Container) -> tuple[Callable[[str], Path], Path]:
     """Gives the path by which the container's own mounts are reached from here, and that of a process in its namespaces."""
-    process = incus.root / f"proc/{incus.call('GET', f'/instances/{container.name}/state')['pid']}"
+    process = container.member.root / f"proc/{incus.call('GET', f'/instances/{container.name}/state')['pid']}"
     return lambda path: Path(f"{process}/root{path}"), process
 
 

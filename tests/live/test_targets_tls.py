@@ -68,7 +68,7 @@ def tls(incus: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tls]:
         container = stack.enter_context(incus.container(project=project))
         url = stack.enter_context(incus.https())
         stack.enter_context(incus.trusted(client.cert, [project]))
-        yield Tls(url, client, incus.directory / "server.crt", project, container)
+        yield Tls(url, client, incus.certificate, project, container)
 
 
 def code(act: Callable[[], object]) -> str:

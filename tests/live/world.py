@@ -19,10 +19,11 @@ from tests.support.waiting import PATIENCE_S
 from worker.targets.base import Delivery, Receipt, Session
 from worker.targets.directory.target import DirectoryTarget
 from worker.targets.incus.bound_session import BoundSession
+from worker.targets.incus.endpoints import Endpoints
 from worker.targets.incus.files_api import FilesApiSession
-from worker.targets.incus.instance import read
+from worker.targets.incus.kernel import Kernels
 from worker.targets.incus.rest import Rest
-from worker.targets.incus.target import IncusTarget
+from worker.targets.incus.target import IncusTarget, look_at
 
 TIMEOUT_S = PATIENCE_S
 #: Follows the bytes of an upload in its spool file, and must never be delivered.
@@ -124,9 +125,9 @@ def incus_world(way: str, host: Host, container: Container) -> World:
     destination = Destination("local", "default", container.name, "/")
 
     def by_files_api() -> Session:
-        rest = Rest("local", Remote(endpoint=host.socket), TIMEOUT_S)
+        rest = Rest(Endpoints("local", Remote(endpoint=host.socket)), TIMEOUT_S)
         return BoundSession(FilesApiSession(rest.files(container.name, "default"), rest.close),
-                            lambda: read(rest.metadata(f"/instances/{container.name}", "default")))
+                            lambda: look_at(rest, destination), Kernels())
 
     def by_sftp() -> Session:
         return target.open(destination, "push")

@@ -10,13 +10,25 @@ import pytest
 from tests.live.host import Container, Host
 from tests.support.packages import provide
 from tests.system.load import Load
-from tests.system.machine import CONFIG, INCUS_SOCKET, Machine, give_incus, launched
+from tests.system.machine import CONFIG, DEBIAN_12, INCUS_SOCKET, Machine, Release, give_incus, launched
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Programs that make and check the package, and the Debian packages that have them.
 TOOLS = {"dpkg-shlibdeps": "dpkg-dev", "strip": "binutils", "lintian": "lintian"}
-#: The Python of the machines' Debian.
-PYTHON = "3.11"
+
+
+def make_package(release: Release, folder: Path) -> Path:
+    """Make the Debian package of these sources for a release, in a folder."""
+    # Packed lightly: the tests have no use for a small one.
+    environment = {**os.environ, "DPKG_DEB_COMPRESSOR_TYPE": "gzip", "DPKG_DEB_COMPRESSOR_LEVEL": "1"}
+    done = subprocess.run([ROOT / "packaging/deb", "--python", release.python, "--output", folder],
+                          env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return Path(done.stdout.strip())
+
+
+def make_image(release: Release) -> None:
+    """Give Incus the image of a release, with systemd."""
+    subprocess.run([ROOT / "scripts/systemd-image", release.name], check=True, stdout=subprocess.DEVNULL)
 
 
 @pytest.fixture(scope="session")
@@ -28,17 +40,13 @@ def tools() -> None:
 @pytest.fixture(scope="session")
 def package(tools: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Debian package of these sources."""
-    # Packed lightly: the tests have no use for a small one.
-    environment = {**os.environ, "DPKG_DEB_COMPRESSOR_TYPE": "gzip", "DPKG_DEB_COMPRESSOR_LEVEL": "1"}
-    done = subprocess.run([ROOT / "packaging/deb", "--python", PYTHON, "--output", tmp_path_factory.mktemp("package")],
-                          env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return Path(done.stdout.strip())
+    return make_package(DEBIAN_12, tmp_path_factory.mktemp("package"))
 
 
 @pytest.fixture(scope="session")
 def image(incus: Host) -> None:
     """The image with systemd."""
-    subprocess.run([ROOT / "scripts/systemd-image"], check=True, stdout=subprocess.DEVNULL)
+    make_image(DEBIAN_12)
 
 
 @pytest.fixture(scope="session")

@@ -8,19 +8,37 @@ import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.live.host import Host
 from tests.support.waiting import eventually
 
-IMAGE = "courier-systemd"
 #: Where the machine sees the Incus that it runs in.
 INCUS_SOCKET = "/run/incus.socket"
 CONFIG = "/etc/incus-courier/config.toml"
 DOOR = "run/incus-courier/api.sock"
+_TINY_IMAGE = Path(__file__).resolve().parents[2] / "scripts/tiny-image"
 #: Longest wait for anything that a machine does by itself.
 PATIENCE_S = 90.0
+
+
+@dataclass(frozen=True)
+class Release:
+    """A Debian to install the service on, and its Python."""
+
+    name: str
+    python: str
+
+    def __str__(self) -> str:
+        """Its name."""
+        return self.name
+
+
+DEBIAN_12 = Release("bookworm", "3.11")
+#: Its image has an Incus of its own.
+DEBIAN_13 = Release("trixie", "3.13")
 
 
 class Machine:
@@ -114,10 +132,14 @@ class Machine:
             self.run("sed", "-i", f"s|^{key} = .*|{key} = {json.dumps(value)}|", CONFIG)
 
     @property
+    def pid(self) -> int:
+        """Its first process, as this side numbers it."""
+        return int(self.host.call("GET", f"/instances/{self.name}/state")["pid"])
+
+    @property
     def door(self) -> str:
         """The service's socket, as this side sees it: through the root directory of the machine's first process."""
-        pid = self.host.call("GET", f"/instances/{self.name}/state")["pid"]
-        return f"/proc/{pid}/root/{DOOR}"
+        return f"/proc/{self.pid}/root/{DOOR}"
 
 
 class Connection(http.client.HTTPConnection):
@@ -147,10 +169,10 @@ def ask(door: str, method: str, target: str, body: bytes | None = None) -> tuple
 
 
 @contextlib.contextmanager
-def launched(host: Host) -> Iterator[Machine]:
-    """A fresh machine that has booted, removed afterwards."""
+def launched(host: Host, release: Release = DEBIAN_12, *options: str) -> Iterator[Machine]:
+    """A fresh machine that has booted, removed afterwards; `options` are those of `incus launch`."""
     machine = Machine(host, f"courier-test-{uuid.uuid4().hex[:12]}")
-    machine.incus("launch", IMAGE, machine.name)
+    machine.incus("launch", f"courier-systemd-{release}", machine.name, *options)
     try:
         machine.wait_booted()
         yield machine
@@ -168,3 +190,26 @@ def give_incus(machine: Machine) -> None:
     group = machine.run("getent", "group", "incus-admin").split(":")[2]
     machine.incus("config", "device", "add", machine.name, "incus", "proxy", "bind=instance", "uid=0", f"gid={group}",
                   "mode=0660", f"connect=unix:{machine.host.socket}", f"listen=unix:{INCUS_SOCKET}")
+
+
+def own_incus(machine: Machine) -> Host:
+    """Make the machine's own Incus ready, as an administrator does, with the image of small containers; it has no network.
+
+    The machine needs security.nesting=true.
+    """
+    # A machine that keeps these two apart, as this one may, has its containers' systemd look for them together.
+    machine.run("sh", "-c", """
+        mount -o remount,rw /sys/fs/cgroup
+        for name in cpu cpuacct; do
+            [ -L "/sys/fs/cgroup/$name" ] && [ -z "$(ls "/sys/fs/cgroup/$name/")" ] || continue
+            rm "/sys/fs/cgroup/$name" && mkdir "/sys/fs/cgroup/$name"
+            mount -t cgroup -o "$name" cgroup "/sys/fs/cgroup/$name"
+        done
+        echo root:100000:65536 | tee /etc/subuid >/etc/subgid""")
+    machine.systemctl("restart", "incus.service")
+    image = subprocess.run([_TINY_IMAGE], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    machine.incus("file", "push", image, f"{machine.name}/root/tiny.tar.gz")
+    for command in ("storage create default dir", "profile device add default root disk path=/ pool=default",
+                    "image import /root/tiny.tar.gz --alias courier-tiny"):
+        machine.run("incus", "--quiet", *command.split())
+    return Host(f"/proc/{machine.pid}/root/var/lib/incus/unix.socket")

@@ -8,9 +8,9 @@ import pytest
 
 from tests.live.host import Container
 from tests.support.waiting import eventually
-from tests.system.conftest import PYTHON, ROOT
+from tests.system.conftest import ROOT
 from tests.system.load import Load
-from tests.system.machine import CONFIG, DOOR, INCUS_SOCKET, PATIENCE_S, Machine, ask, give_incus
+from tests.system.machine import CONFIG, DEBIAN_12, DOOR, INCUS_SOCKET, PATIENCE_S, Machine, ask, give_incus
 
 pytestmark = [pytest.mark.system, pytest.mark.live, pytest.mark.timeout(600)]
 
@@ -64,7 +64,7 @@ def staged(tools: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All files of the service, as `make install` puts them onto a machine."""
     folder = tmp_path_factory.mktemp("install") / "staged"
     folder.mkdir()
-    subprocess.run([ROOT / "packaging/stage", folder, "--python", PYTHON], check=True)
+    subprocess.run([ROOT / "packaging/stage", folder, "--python", DEBIAN_12.python], check=True)
     return folder
 
 
@@ -103,6 +103,16 @@ def test_package_has_nothing_of_the_machine_that_made_it(unpacked: Path) -> None
     assert found.stdout == ""
 
 
+def test_documents_lead_to_what_is_there(unpacked: Path) -> None:
+    """What is in several folders of the sources is in one folder here."""
+    folder = unpacked / "usr/share/doc/incus-courier"
+    pages = list(folder.glob("*.md"))
+    led = {(page.name, link) for page in pages for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())}
+    assert len(led) > 50
+    assert {(page, link) for page, link in led if not (folder / link).exists()
+            and not link.startswith(("/etc/incus-courier/", "/usr/share/common-licenses/"))} == set()
+
+
 def test_package_has_the_dashboard(unpacked: Path) -> None:
     """Every file of it, as it is in the sources: there is no build step."""
     [folder] = unpacked.glob("usr/lib/incus-courier/lib/python3*/site-packages/api/ui/static")
@@ -126,8 +136,8 @@ def test_service_lives_through_upgrade_removal_and_return(
     wait_up(machine)
     assert machine.status("getent", "group", "incus-courier-tokens") != 0
     assert machine.run("dpkg", "--verify", "incus-courier").splitlines() == [f"??5?????? c {CONFIG}"]
-    modules = f"{LIBRARY}/lib/python{PYTHON}/site-packages/daemon"
-    machine.run("test", "-e", f"{modules}/__pycache__/gone.cpython-{PYTHON.replace('.', '')}.pyc")
+    modules = f"{LIBRARY}/lib/python{DEBIAN_12.python}/site-packages/daemon"
+    machine.run("test", "-e", f"{modules}/__pycache__/gone.cpython-{DEBIAN_12.python.replace('.', '')}.pyc")
 
     load, waiting = Load(machine, instance), Load(machine, stopped_instance)
     waiting.many(20)

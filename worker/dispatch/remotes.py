@@ -21,7 +21,6 @@ from daemon.state.activity import RemoteStanding
 from worker.dispatch.lifecycle_feed import feed
 from worker.dispatch.outages import Outages
 from worker.targets.base import Feed, Target
-from worker.targets.registry import is_local
 
 #: Remotes that are probed at the same time, at most.
 _MOST_PROBES: Final = 64
@@ -92,10 +91,6 @@ class Remotes:
             targets = [self._targets.pop(name) for name in changed]
         for connected in (*feeds, *targets):
             self._pool.submit(connected.close)
-
-    def local(self, remote: str) -> bool:
-        """True when what is delivered to the remote lands on this machine's own filesystems."""
-        return is_local(remote, self._config)
 
     def answers(self, remote: str) -> bool:
         """True unless the remote is known to be away."""

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Final
 
 from daemon import failpoints
 from daemon.config import Config, StateSection
-from daemon.errors import ERRORS, Cause, CourierError, Undelivered
+from daemon.errors import ERRORS, Action, Cause, CourierError, Undelivered
 from daemon.log import log
 from daemon.model.task import Task
 from daemon.spool import Mark, Open, Stopped
@@ -110,7 +110,8 @@ class _Hold:
         self._let_go_at = 0.0
         self._confirm_at = 0.0
         self._owes_since = 0.0
-        self._delivered: list[tuple[Push, PushOutcome]] = []
+        #: What is delivered, or is to be a dead letter: that counts only if it was the very instance.
+        self._decided: list[tuple[Push, PushOutcome]] = []
         #: Why the remote is away, if it was when it was asked; and that it was asked since the session broke.
         self._away: CourierError | None = None
         self._asked = False
@@ -120,12 +121,12 @@ class _Hold:
         """How long to wait for another task: only a session is worth waiting with, and what it owes not for long."""
         if self._session is None:
             return 0.0
-        return max(0.0, self._confirm_at - time.monotonic()) if self._delivered else LINGER_S
+        return max(0.0, self._confirm_at - time.monotonic()) if self._decided else LINGER_S
 
     @property
     def owes(self) -> bool:
-        """True while something that was delivered is not confirmed."""
-        return bool(self._delivered)
+        """True while something that was decided is not confirmed."""
+        return bool(self._decided)
 
     def session(self, stopped: str) -> Session:
         """The session. Raises Undelivered when it cannot be opened."""
@@ -154,13 +155,13 @@ class _Hold:
         self._let_go_at = 0.0
 
     def ended(self, push: Push, ended: PushOutcome | Swept) -> None:
-        """Report how a push ended; a delivery by the session, once that vouches for it."""
-        if isinstance(ended, PushOutcome) and ended.receipt is not None:
-            self._owes_since = self._owes_since if self._delivered else time.monotonic()
-            self._delivered.append((push, ended))
+        """Report how a push ended; what the session decided, once that vouches for it."""
+        if isinstance(ended, PushOutcome) and self._session is not None and _is_decided(ended):
+            self._owes_since = self._owes_since if self._decided else time.monotonic()
+            self._decided.append((push, ended))
         else:
             self._report(ended)
-        if self._delivered and time.monotonic() > self._owes_since + CONFIRM_S:
+        if self._decided and time.monotonic() > self._owes_since + CONFIRM_S:
             self.confirm()
 
     def tend(self) -> None:
@@ -169,22 +170,23 @@ class _Hold:
             self.let_go()
 
     def confirm(self) -> None:
-        """Have the session vouch for what was delivered, and report it, or else what came in between."""
-        if self._session is None or not self._delivered:
+        """Have the session vouch for what was decided, and report it, or else what came in between."""
+        if self._session is None or not self._decided:
             return
         failure = None
         try:
             self._session.confirm()
         except CourierError as error:
             failure = self.whose(error)
+            self.let_go_soon()
         self._confirm_at = time.monotonic() + CONFIRM_S
-        outcomes = [outcome for _, outcome in self._delivered]
-        self._delivered = []
+        outcomes = [outcome for _, outcome in self._decided]
+        self._decided = []
         self._report(*(outcomes if failure is None else (
             replace(outcome, code=failure.code, detail=failure.detail, receipt=None) for outcome in outcomes)))
 
     def let_go(self) -> None:
-        """Have confirmed what was delivered, and close the session."""
+        """Have confirmed what was decided, and close the session."""
         try:
             self.confirm()
         finally:
@@ -192,9 +194,15 @@ class _Hold:
                 self._session.close()
                 self._session = None
                 self._patience.in_session = False
-            while self._delivered:
-                push, _ = self._delivered.pop()
+            while self._decided:
+                push, _ = self._decided.pop()
                 self._lane.done(push, abandoned=True)
+
+
+def _is_decided(outcome: PushOutcome) -> bool:
+    """True when the task is done with, one way or the other."""
+    return outcome.receipt is not None or (
+        outcome.code is not None and ERRORS[outcome.code].action is Action.DEAD_LETTER)
 
 
 def run(

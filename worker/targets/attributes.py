@@ -33,6 +33,11 @@ class Attributes:
     mtime: int = 0
 
     @property
+    def is_file(self) -> bool:
+        """True for a regular file."""
+        return stat.S_ISREG(self.mode)
+
+    @property
     def is_link(self) -> bool:
         """True for a symbolic link."""
         return stat.S_ISLNK(self.mode)
@@ -124,7 +129,7 @@ def wanted_directory(delivery: Delivery) -> Wanted:
 
 def refuse_unless_replaceable(delivery: Delivery, existing: Attributes | None) -> None:
     """Raise Undelivered if a file cannot, or must not, take the place of `existing`."""
-    if existing is None or existing.is_link or stat.S_ISREG(existing.mode):
+    if existing is None or existing.is_link or existing.is_file:
         _refuse_set_id(delivery, existing)
         return
     code = "target_is_directory" if existing.is_directory else "target_not_regular"
@@ -171,7 +176,7 @@ def refuse_unless_shallow(delivery: Delivery, depth: int) -> None:
 
 def refuse_unless_exact(delivery: Delivery, want: Wanted, found: Attributes) -> None:
     """Raise Undelivered('verify_failed') unless `found` is a file of the delivery's size with what was wanted."""
-    if stat.S_ISREG(found.mode) and found.size == delivery.size and want.met_by(found):
+    if found.is_file and found.size == delivery.size and want.met_by(found):
         return
     raise Undelivered(
         "verify_failed",

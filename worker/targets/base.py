@@ -115,6 +115,8 @@ class Receipt:
     mode: int | None = None
     uid: int | None = None
     gid: int | None = None
+    #: True unless it is certain that the file is on this machine, so that one sync of this machine has it on the disk.
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -233,8 +235,8 @@ class Target(Protocol):
         Takes at most a few seconds. Raises what `probe` raises, too.
         """
 
-    def instances(self) -> list[tuple[str, str]]:
-        """The project and the name of each instance that this service is shown, in any order.
+    def instances(self) -> frozenset[tuple[str, str]] | None:
+        """Project and name of each instance that this service may see; None where every name is one.
 
         Takes at most a few seconds. Raises what `probe` raises.
         """

@@ -43,6 +43,13 @@ _HTTP: Final[tuple[tuple[int, re.Pattern[str], str], ...]] = tuple(
         (0, r"agent isn't currently running|agent is not currently running", "agent_down"),
         (0, r"^(incus|lxd)( daemon)? is (starting up|shutting down)", "incus_unreachable"),
         (0, r"^(daemon|server) (is )?(starting|shutting down)", "incus_unreachable"),
+        # Of the instances of a cluster's member that is away, in the order in which the others find that out. The last
+        # two are what 7.0 and 6.0 say once they know.
+        (500, r"^(get|head|post|put|delete) \"https://", "member_unreachable"),
+        (500, r"^unable to connect to: \S+ \(\[dial tcp ", "member_unreachable"),
+        (500, r"^missing event connection with target cluster member$", "member_unreachable"),
+        (500, r"^target cluster member is unavailable$", "member_unreachable"),
+        (500, r"^server isn't ready yet$", "member_unreachable"),
         (0, r"instance is busy running an? .* operation", "instance_busy"),
         (500, r"dial unix \S+/forkfile\.sock: connect: no such file or directory$", "file_server_lost"),
         (0, r"instance is not running|the instance is already stopped", "instance_stopped"),

@@ -7,7 +7,7 @@ from daemon.errors import CannotStart
 from daemon.state.layout import Layout, inode
 from worker.targets.base import Target
 from worker.targets.directory.target import DirectoryTarget
-from worker.targets.incus.rest import find_endpoint
+from worker.targets.incus.endpoints import find_endpoint
 from worker.targets.incus.target import IncusTarget
 
 #: The directory below the state directory that stands in for Incus.
@@ -33,21 +33,15 @@ def describe(remote_name: str, config: Config) -> dict[str, str]:
     if is_directory(remote_name, config):
         return {"target": "directory", "endpoint": str(config.state.path / INSTANCES)}
     remote = config.remote(remote_name)
-    endpoint = (remote.endpoint if remote else "") or find_endpoint() or "no socket found yet"
+    endpoint = ", ".join(remote.endpoints if remote else ()) or find_endpoint() or "no socket found yet"
     return {"target": "incus", "endpoint": endpoint}
 
 
 def is_directory(remote_name: str, config: Config) -> bool:
     """True if a directory stands in for the remote."""
     met_before = inode(Layout(config.state.path).incus_met) != 0
-    return choose(config.target.kind, local=remote_name == LOCAL, named=bool(config.incus.endpoint),
+    return choose(config.target.kind, local=remote_name == LOCAL, named=bool(config.incus.endpoints),
                   found=find_endpoint() is not None, met_before=met_before) == "directory"
-
-
-def is_local(remote_name: str, config: Config) -> bool:
-    """True if what is delivered to the remote lands on this machine's own filesystems: one sync of it reaches that."""
-    remote = config.remote(remote_name)
-    return remote is not None and (config.target.kind == "directory" or not remote.endpoint.startswith("https://"))
 
 
 def choose(kind: str, *, local: bool, named: bool, found: bool, met_before: bool) -> str:

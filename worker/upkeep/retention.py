@@ -117,7 +117,7 @@ class Upkeep:
 
     def _begin_barrier(self) -> None:
         found = self._queue.unspoolable(_BARRIER_BATCH)
-        tasks = ready_to_go(found, now=time.time(), keep_s=self._config.delivery.keep_s, is_local=self._remotes.local)
+        tasks = ready_to_go(found, now=time.time(), keep_s=self._config.delivery.keep_s)
         self.unspooling = bool(found)
         if tasks:
             self._barrier.pass_through(tasks)

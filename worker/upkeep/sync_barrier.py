@@ -1,7 +1,7 @@
 """The barrier: spooled bytes go only after what was delivered from them is on the disk.
 
 A file that was renamed into place may still be in the page cache alone. One sync of the machine serves every
-delivery before it; where that does not reach (a remote Incus), the bytes are kept for `delivery.keep_s`.
+delivery before it; where that may not reach (another machine, a virtual one), the bytes are kept for `delivery.keep_s`.
 """
 
 import os
@@ -22,12 +22,13 @@ class Unspooled:
     reason: str | None = None
 
 
-def ready_to_go(tasks: Iterable[Task], *, now: float, keep_s: float, is_local: Callable[[str], bool]) -> list[Task]:
+def ready_to_go(tasks: Iterable[Task], *, now: float, keep_s: float) -> list[Task]:
     """The finished tasks whose bytes may go after a sync: all but fresh deliveries to a machine elsewhere."""
-    return [
-        task for task in tasks
-        if task.state is not State.DELIVERED or is_local(task.destination.remote) or now - task.updated_at >= keep_s
-    ]
+    return [task for task in tasks if not _is_elsewhere(task) or now - task.updated_at >= keep_s]
+
+
+def _is_elsewhere(task: Task) -> bool:
+    return task.state is State.DELIVERED and bool(task.history) and task.history[-1].elsewhere
 
 
 class Barrier:

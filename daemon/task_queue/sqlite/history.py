@@ -43,6 +43,8 @@ def to_json(attempt: Attempt | None) -> str | None:
         written += f',"uid":{attempt.uid}'
     if attempt.gid is not None:
         written += f',"gid":{attempt.gid}'
+    if attempt.elsewhere:
+        written += ',"elsewhere":true'
     return written + "}"
 
 
@@ -62,7 +64,8 @@ def from_json(text: object) -> tuple[Attempt, ...]:
 
 
 def _is_legal(values: Mapping[str, Any]) -> bool:
-    return (all(_is_within(values[name], END_OF_TIME_S) for name in ("at", "duration_s"))
+    return (isinstance(values["elsewhere"], bool)
+            and all(_is_within(values[name], END_OF_TIME_S) for name in ("at", "duration_s"))
             and all(values[name] is None or (isinstance(values[name], str) and len(values[name]) <= _TEXT_LENGTH)
                     for name in ("code", "message", "way"))
             and all(values[name] is None or (isinstance(values[name], int) and _is_within(values[name], most))

@@ -33,8 +33,9 @@ def test_anything_else_is_no_address(text: str) -> None:
         parse_address(text)
 
 
-def test_what_was_typed_counts_before_the_environment(tmp_path: Path) -> None:
-    """The address and the token that were typed win; without any, it is this machine's own, as nobody."""
+def test_what_was_typed_counts_before_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address and the token that were typed win; without any, it is this machine's own, an installed one first, as nobody."""
+    monkeypatch.setattr("client.server.INSTALLED_SOCKET", str(tmp_path / "api.sock"))
     (tmp_path / "token").write_text("icour_typed\n")
     around = {"INCUS_COURIER_SERVER": "http://around:1", "INCUS_COURIER_TOKEN": "icour_around"}
     typed = find_server(ServerOptions(server="http://typed:2", token_file=tmp_path / "token"), around)
@@ -43,6 +44,8 @@ def test_what_was_typed_counts_before_the_environment(tmp_path: Path) -> None:
     assert named.token == "icour_around"
     assert named.shows_token
     assert (own := find_server(ServerOptions(), {})).address.name == DEFAULT
+    (tmp_path / "api.sock").touch()
+    assert find_server(ServerOptions(), {}).address.socket == str(tmp_path / "api.sock")
     assert own.token is None
     assert not own.shows_token
     assert (is_named(ServerOptions(), around), is_named(ServerOptions(), {})) == (True, False)

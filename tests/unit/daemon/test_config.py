@@ -187,7 +187,10 @@ def test_config_numbers_written_in_whole_seconds_are_seconds(tmp_path: Path) -> 
     ("[api]\nallow_anonymous = 'perhaps'", "api.allow_anonymous: Input should be a valid boolean"),
     ("[queue]\nshards = 2.5", "queue.shards: Input should be a valid integer"),
     ("[target]\nkind = 'disk'", "target.kind: Input should be 'auto', 'incus' or 'directory' (it is 'disk')"),
-    ("[incus]\nendpoint = 'http://x'", "incus.endpoint: must be empty (find it), an absolute socket path, or an https://"),
+    ("[incus]\nendpoint = 'http://x'", "incus.endpoint: must be empty (find it), an absolute socket path, an https:// URL"),
+    ("[incus]\nendpoint = ['/x', 'http://x']", "must be empty (find it), an absolute socket path, an https:// URL"),
+    ("[incus]\nendpoint = []", "incus.endpoint: must be empty (find it), an absolute socket path"),
+    ("[incus]\nendpoint = ['']", "incus.endpoint: must be empty (find it), an absolute socket path"),
     ("[incus]\nclient_cert = '/x'", "incus: client_cert and client_key go together"),
     ("[incus]\nproject = 'a/b'", "incus.project: must be the name of a project"),
     ("[incus]\ntimeout_s = 0", "incus.timeout_s: Input should be greater than 0"),
@@ -237,7 +240,8 @@ def test_config_refuses_what_is_no_file(tmp_path: Path, name: str) -> None:
     ("INCUS_COURIER__QUEUE__SHARDS", "5", lambda config: config.queue.shards == 5),
     ("INCUS_COURIER__API__ALLOW_ANONYMOUS", "true", lambda config: config.api.allow_anonymous),
     ("INCUS_COURIER__STATE__DIRECTORY", "/x", lambda config: config.state.path == Path("/x")),
-    ("INCUS_COURIER__REMOTES__EU__ENDPOINT", "https://x", lambda config: config.remotes["eu"].endpoint == "https://x"),
+    ("INCUS_COURIER__REMOTES__EU__ENDPOINT", "https://x", lambda config: config.remotes["eu"].endpoints == ("https://x",)),
+    ("INCUS_COURIER__INCUS__ENDPOINT", '["/x", "https://x"]', lambda config: config.incus.endpoints == ("/x", "https://x")),
 ])
 def test_variable_overrides_the_file(
     monkeypatch: pytest.MonkeyPatch, variable: str, text: str, value: Any,

@@ -48,12 +48,8 @@ class DirectoryTarget:
     def find_project(self, project: str) -> None:
         """Return: an instance's directory is made when it is needed, whatever its project."""
 
-    def instances(self) -> list[tuple[str, str]]:
-        """Those of the local remote's default project that have a directory."""
-        try:
-            return [("default", name) for name in os.listdir(self._root) if ":" not in name]
-        except OSError:
-            return []
+    def instances(self) -> None:
+        """Return: whatever the name, there is such an instance."""
 
     def follow(
         self, on_event: Callable[[str, str, str], None], on_up: Callable[[], None], on_down: Callable[[str], None],

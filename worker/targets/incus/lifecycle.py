@@ -8,8 +8,8 @@ import urllib.parse
 from collections.abc import Callable
 from typing import Final
 
-from daemon.config import Remote
 from daemon.errors import Cause, Undelivered
+from worker.targets.incus.endpoints import Endpoints
 from worker.targets.incus.rest import Rest, Upgraded
 from worker.targets.incus.websocket import EventStream, Handshake, StreamEnded
 
@@ -33,18 +33,17 @@ class Lifecycle:
     it was away are lost: after `on_up` anything may have changed.
     """
 
-    def __init__(self, name: str, remote: Remote, on_event: Callable[[str, str, str], None],
+    def __init__(self, endpoints: Endpoints, on_event: Callable[[str, str, str], None],
                  on_up: Callable[[], None], on_down: Callable[[str], None]) -> None:
         """Start the thread. The callbacks must be quick and not raise."""
-        self._name = name
-        self._remote = remote
+        self._endpoints = endpoints
         self._on_event = on_event
         self._on_up = on_up
         self._on_down = on_down
         self._up: bool | None = None
         self._closing = threading.Event()
         self._waker, self._wake = socket.socketpair()
-        self._thread = threading.Thread(target=self._run, name=f"lifecycle-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"lifecycle-{endpoints.name}", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -92,13 +91,15 @@ class Lifecycle:
             if error.kind.cause is not Cause.REFUSED:
                 raise
             # A certificate that is restricted to some projects may follow only one of them.
-            return self._upgrade(handshake, {"project": self._remote.project})
+            return self._upgrade(handshake, {"project": self._endpoints.remote.project})
 
     def _upgrade(self, handshake: Handshake, which: dict[str, str]) -> Upgraded:
-        rest = Rest(self._name, self._remote, min(_CONNECT_S, self._remote.timeout_s))
+        rest = Rest(self._endpoints, min(_CONNECT_S, self._endpoints.remote.timeout_s))
         try:
             return rest.upgrade("/events", {"type": "lifecycle", **which}, handshake.headers)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, Undelivered) and error.kind.cause is not Cause.REFUSED:
+                self._endpoints.leave(rest.endpoint)
             rest.close()
             raise
 

@@ -4,7 +4,6 @@ No environment variable changes where or how it connects, and nothing waits with
 each step of a long one, has `limit_s`. Every Rest has connections of its own; one thread at a time.
 """
 
-import os
 import socket
 import stat
 import urllib.parse
@@ -19,28 +18,21 @@ from pylxd.client import get_session_for_url
 from pylxd.exceptions import ClientConnectionFailed, LXDAPIException
 from pylxd.models import Instance
 
-from daemon.config import Remote
 from daemon.errors import Undelivered
 from daemon.model.names import printable
 from worker.targets.attributes import Attributes, Wanted
 from worker.targets.base import Patience
 from worker.targets.error_codes import classify_files_api, classify_http
+from worker.targets.incus.endpoints import Endpoints
 
 _READ_BYTES: Final = 256 * 1024
 
-#: Where Incus and LXD listen, in order of preference.
-SOCKETS: Final = ("/var/lib/incus/unix.socket", "/run/incus/unix.socket", "/var/lib/lxd/unix.socket")
 #: Requests that are kept prepared, of each Rest.
 _PREPARED: Final = 4
 #: How long connecting may take.
 _CONNECT_S: Final = 5.0
 #: What the files API calls things. A device or a pipe is a file to it, and setuid and setgid are hidden.
 _KINDS: Final = {"file": stat.S_IFREG, "directory": stat.S_IFDIR, "symlink": stat.S_IFLNK}
-
-
-def find_endpoint() -> str | None:
-    """The socket of this machine's Incus, else LXD; None if there is neither."""
-    return next(filter(os.path.exists, SOCKETS), None)
 
 
 class NoSuchAddress(Undelivered):
@@ -67,21 +59,18 @@ class Upgraded:
 class Rest:
     """One remote's API. Each method raises Undelivered, with the code for what went wrong."""
 
-    def __init__(self, name: str, remote: Remote, limit_s: float, patience: Patience | None = None) -> None:
-        """`name` is for messages; of `limit_s` and what `patience` has now, the shorter counts. Connecting has its own.
+    def __init__(self, endpoints: Endpoints, limit_s: float, patience: Patience | None = None) -> None:
+        """Of `limit_s` and what `patience` has now, the shorter counts. Connecting has its own.
 
-        Raises Undelivered unless this machine's socket, if that is it, takes connections.
+        Raises Undelivered where none of the endpoints is a socket that takes connections, or an address elsewhere.
         """
         self._patience = patience or Patience()
-        endpoint = remote.endpoint or find_endpoint()
-        if endpoint is None:
-            raise Undelivered("incus_unreachable", f"{name}: there is no socket of Incus on this machine")
-        if endpoint.startswith("/"):
-            with self._patience.waiting():
-                _knock(name, endpoint, min(_CONNECT_S, limit_s))
-        self._url = (f"http+unix://{urllib.parse.quote(endpoint, safe='')}" if endpoint.startswith("/")
-                     else endpoint.rstrip("/"))
-        self._name = name
+        with self._patience.waiting():
+            self.endpoint: Final = endpoints.choose(min(_CONNECT_S, limit_s))
+        self._url = (f"http+unix://{urllib.parse.quote(self.endpoint, safe='')}" if self.endpoint.startswith("/")
+                     else self.endpoint.rstrip("/"))
+        remote = endpoints.remote
+        self._name = endpoints.name
         self._limit_s = limit_s
         #: How long each step of what `send` asked last may take.
         self.step_s = limit_s
@@ -104,22 +93,23 @@ class Rest:
 
     def metadata(self, path: str, project: str | None = None) -> dict[str, Any]:
         """GET `path` below /1.0 and return its metadata."""
-        metadata = self._metadata(path, {"project": project} if project else {})
+        metadata = self._get(path, {"project": project} if project else {})
         return metadata if isinstance(metadata, dict) else {}
 
-    def listing(self, path: str, params: dict[str, str]) -> list[str]:
-        """GET `path` below /1.0 and return the addresses that are listed there."""
-        metadata = self._metadata(path, params)
-        return [text for text in metadata if isinstance(text, str)] if isinstance(metadata, list) else []
+    def addresses(self, path: str) -> list[str]:
+        """GET `path` below /1.0 for all projects, and return the addresses of what is there."""
+        found = self._get(path, {"all-projects": "true"})
+        return [address for address in found if isinstance(address, str)] if isinstance(found, list) else []
 
-    def _metadata(self, path: str, params: dict[str, str]) -> object:
+    def _get(self, path: str, params: dict[str, str]) -> object:
         answer = self.send("GET", path, params)
         if answer.status_code != requests.codes.ok:
             raise _refusal(answer)
         try:
-            return answer.json()["metadata"]
+            metadata: object = answer.json()["metadata"]
         except (requests.RequestException, KeyError, TypeError) as error:
             raise Undelivered("incus_error", f"{self._name}: not an answer of Incus: {error}") from error
+        return metadata
 
     def upgrade(self, path: str, params: dict[str, str], headers: dict[str, str]) -> Upgraded:
         """GET `path` with `headers` that ask for another protocol; return the connection, which outlives this.
@@ -236,18 +226,6 @@ class Files:
 
     def _ask(self, method: str, path: str, stream: bool = False) -> requests.Response:
         return self._rest.send(method, self._address, {"path": path, "project": self._project}, stream=stream)
-
-
-def _knock(name: str, path: str, limit_s: float) -> None:
-    """See whether a socket takes connections: what pylxd says of one that does not, does not tell why."""
-    with socket.socket(socket.AF_UNIX) as caller:
-        caller.settimeout(limit_s)
-        try:
-            caller.connect(path)
-        except PermissionError as error:
-            raise Undelivered("incus_refused", f"{name}: {path}: {error.strerror}") from error
-        except OSError as error:
-            raise Undelivered("incus_unreachable", f"{name}: {path}: {error}") from error
 
 
 def _speak_incus_and_lxd(request: requests.PreparedRequest) -> requests.PreparedRequest:

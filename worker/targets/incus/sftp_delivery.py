@@ -6,7 +6,6 @@ for its writes. So requests may be sent without waiting, except where a write mu
 """
 
 import contextlib
-import stat
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import BinaryIO, Final
@@ -144,7 +143,7 @@ class SftpDelivery:
     async def _find_delivered(self) -> Attributes | None:
         """What is there, if it is what was to be delivered already."""
         path, found = await self._find()
-        if found is None or not stat.S_ISREG(found.mode) or found.size != self._delivery.size:
+        if found is None or not found.is_file or found.size != self._delivery.size:
             return None
         if not wanted_instead(self._delivery, found).met_by(found):
             return None

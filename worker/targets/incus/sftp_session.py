@@ -60,9 +60,28 @@ class SftpSession:
         return self._wire.run(channel, SftpDelivery(channel, delivery).sweep())
 
     def link_at(self, path: str) -> str | None:
-        """Where the symbolic link at `path` points; see worker.targets.incus.bound_session.LinkReader."""
+        """Where the symbolic link at `path` points; see worker.targets.incus.bound_session.Reader."""
         channel = Channel(self._wire)
         return self._wire.run(channel, _link_at(channel, path.encode("utf-8", "surrogateescape")))
+
+    def read_file(self, path: str) -> bytes | None:
+        """What is in the small file at `path`; see worker.targets.incus.bound_session.Reader."""
+        channel = Channel(self._wire)
+        return self._wire.run(channel, _read_file(channel, path.encode("utf-8", "surrogateescape")))
+
+
+async def _read_file(channel: Channel, path: bytes) -> bytes | None:
+    with explained(shown(path)):
+        try:
+            # Opening a pipe would wait for who writes into it.
+            if not (await channel.attributes(channel.lstat(path))).is_file:
+                return None
+            handle = await channel.handle(channel.open(path))
+            found = await channel.data(channel.read(handle, 0))
+            await channel.done(channel.close_handle(handle))
+        except SftpStatus:
+            return None
+        return found
 
 
 async def _link_at(channel: Channel, path: bytes) -> str | None:

@@ -9,9 +9,11 @@ from daemon.config import Remote
 from daemon.errors import Cause, Undelivered
 from daemon.model.upload import Destination
 from worker.targets.base import Feed, Patience, Session
-from worker.targets.incus.bound_session import BoundSession, LinkReader
+from worker.targets.incus.bound_session import BoundSession, Reader
+from worker.targets.incus.endpoints import Endpoints
 from worker.targets.incus.files_api import FilesApiSession
-from worker.targets.incus.instance import Instance, read
+from worker.targets.incus.instance import Instance, is_being_moved, read
+from worker.targets.incus.kernel import Kernels
 from worker.targets.incus.lifecycle import Lifecycle
 from worker.targets.incus.rest import NoSuchAddress, Rest, Upgraded
 from worker.targets.incus.sftp_session import SftpSession
@@ -28,11 +30,13 @@ class IncusTarget:
         """Nothing is connected before the first use. `remote` without an endpoint means this machine's."""
         self._name = name
         self._remote = remote
+        self._endpoints = Endpoints(name, remote)
+        self._kernels = Kernels()
 
     def open(self, destination: Destination, stopped: str, patience: Patience | None = None) -> Session:
         """Open a session to an instance; see worker.targets.base.Target."""
         patience = patience or Patience()
-        rest = Rest(self._name, self._remote, self._remote.timeout_s, patience)
+        rest = Rest(self._endpoints, self._remote.timeout_s, patience)
         try:
             return self._open(rest, destination, stopped, patience)
         except BaseException:
@@ -67,28 +71,32 @@ class IncusTarget:
                 raise Undelivered("project_not_found", f"{self._name}: there is no project {project}") from error
             raise
 
-    def instances(self) -> list[tuple[str, str]]:
-        """The project and the name of each instance; see worker.targets.base.Target."""
-        rest = Rest(self._name, self._remote, min(_PROBE_S, self._remote.timeout_s))
-        try:
-            return list(map(_instance_at, rest.listing("/instances", {"all-projects": "true"})))
-        finally:
-            rest.close()
+    def instances(self) -> frozenset[tuple[str, str]]:
+        """Project and name of each of its instances; see worker.targets.base.Target."""
+        with self._soon() as rest:
+            return frozenset(map(_instance_at, rest.addresses("/instances")))
 
     def follow(
         self, on_event: Callable[[str, str, str], None], on_up: Callable[[], None], on_down: Callable[[str], None],
     ) -> Feed:
         """Follow the remote's lifecycle events; see worker.targets.base.Target."""
-        return Lifecycle(self._name, self._remote, on_event, on_up, on_down)
+        return Lifecycle(self._endpoints, on_event, on_up, on_down)
 
     def _ask(self, path: str) -> dict[str, Any]:
         """The metadata below `path`, soon or not at all."""
-        rest = Rest(self._name, self._remote, min(_PROBE_S, self._remote.timeout_s))
-        try:
+        with self._soon() as rest:
             return rest.metadata(path)
+
+    @contextmanager
+    def _soon(self) -> Iterator[Rest]:
+        """Its API, which answers soon or not at all."""
+        rest = Rest(self._endpoints, min(_PROBE_S, self._remote.timeout_s))
+        try:
+            yield rest
         except Undelivered as error:
             if error.kind.cause is Cause.GONE:
                 raise
+            self._endpoints.leave(rest.endpoint)
             code = "incus_refused" if error.kind.cause is Cause.REFUSED else "incus_unreachable"
             raise Undelivered(code, error.detail) from error
         finally:
@@ -98,25 +106,38 @@ class IncusTarget:
         """Nothing to let go of: each session has its own connection."""
 
     def _open(self, rest: Rest, destination: Destination, stopped: str, patience: Patience) -> Session:
-        address = f"/instances/{urllib.parse.quote(destination.instance, safe='')}"
+        address = _address(destination)
 
         def look() -> Instance:
             with self._knowing_whose_fault(patience):
-                return read(rest.metadata(address, destination.project))
+                return look_at(rest, destination)
+
+        def bind() -> BoundSession:
+            with self._knowing_whose_fault(patience):
+                carrier = self._connect(rest, address, destination, patience)
+            try:
+                return BoundSession(carrier, look, self._kernels)
+            except BaseException:
+                carrier.close()
+                raise
 
         if stopped == "wait":
             instance = look()
             if not instance.running:
                 raise Undelivered("instance_stopped", f"{destination.instance} is {instance.status.lower()}")
-        with self._knowing_whose_fault(patience):
-            carrier = self._connect(rest, address, destination, patience)
-        try:
-            return BoundSession(carrier, look)
-        except BaseException:
-            carrier.close()
-            raise
+        session = bind()
+        if session.runs:
+            return session
+        # One that does not run may have been moved after it was opened and before it was looked at: then it is opened
+        # in what was left behind, which nobody ends. Once it is known where it is, it is opened again.
+        session.close()
+        again = bind()
+        if again.place == session.place:
+            return again
+        again.close()
+        raise Undelivered("instance_changed", "the instance is being moved")
 
-    def _connect(self, rest: Rest, address: str, destination: Destination, patience: Patience) -> LinkReader:
+    def _connect(self, rest: Rest, address: str, destination: Destination, patience: Patience) -> Reader:
         try:
             connection = rest.upgrade(f"{address}/sftp", {"project": destination.project}, {"Upgrade": "sftp"})
             return self._sftp(connection, patience)
@@ -139,3 +160,18 @@ def _instance_at(address: str) -> tuple[str, str]:
     parts = urllib.parse.urlsplit(address)
     project = urllib.parse.parse_qs(parts.query).get("project", ["default"])[0]
     return project, urllib.parse.unquote(parts.path.rpartition("/")[2])
+
+
+def look_at(rest: Rest, destination: Destination) -> Instance:
+    """How the instance is now. Raises Undelivered: 'instance_busy' while one that does not run is being moved."""
+    instance = read(rest.metadata(_address(destination), destination.project))
+    if instance.running:
+        return instance
+    if is_being_moved(rest.metadata("/operations?recursion=1", destination.project), destination.instance):
+        raise Undelivered("instance_busy", f"{destination.instance} is being moved or copied")
+    # A move may have ended just before the operations were listed.
+    return read(rest.metadata(_address(destination), destination.project))
+
+
+def _address(destination: Destination) -> str:
+    return f"/instances/{urllib.parse.quote(destination.instance, safe='')}"

@@ -190,6 +190,8 @@ def test_certificate_that_cannot_be_verified_is_let_in_by_no_handshake(
 def test_body_waits_at_the_client_while_nobody_reads_it(authority: Authority, tls: dict[str, str]) -> None:
     """What has come and was not taken is bounded, whatever the client sends; none of it is lost."""
     sent = 0
+    # So much may wait in the kernel for either side: that is the machine's matter.
+    in_the_kernel = sum(int(Path(f"/proc/sys/net/ipv4/{name}").read_text().split()[2]) for name in ("tcp_rmem", "tcp_wmem"))
 
     def send(port: int) -> bytes:
         nonlocal sent
@@ -212,7 +214,7 @@ def test_body_waits_at_the_client_while_nobody_reads_it(authority: Authority, tl
                 before = sent
                 await asyncio.sleep(0.01)
                 still = still + 1 if sent == before else 0
-            assert sent < BODY_BYTES // 4
+            assert sent < in_the_kernel + BODY_BYTES // 16
             gate.open.set()
             assert (await sending).startswith(b"HTTP/1.1 200 ")
             assert gate.received == BODY_BYTES

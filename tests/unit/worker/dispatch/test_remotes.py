@@ -6,7 +6,6 @@ import pytest
 from daemon.config import Config, Remote, load
 from daemon.errors import Undelivered
 from tests.support.depot import Depot
-from tests.support.targets import no_target
 from tests.support.waiting import PATIENCE_S, eventually
 from worker.dispatch import remotes as module
 from worker.dispatch.outages import Outages
@@ -56,11 +55,4 @@ def test_remote_that_is_back_is_found_while_many_others_hang(depot: Depot, monke
     remotes.tend()
     eventually(lambda: Probed(f"r{NUMBER - 1}", None) in found)
     over.set()
-    remotes.close()
-
-
-def test_it_is_known_without_opening_a_remote_whether_it_is_on_this_machine(depot: Depot) -> None:
-    """A question changes nothing."""
-    remotes = Remotes(Outages(depot.queue), many_remotes(), no_target, lambda _message: None)
-    assert (remotes.local("local"), remotes.local("r1"), remotes.local("gone")) == (True, False, False)
     remotes.close()

@@ -81,9 +81,8 @@ class Counted:
     def find_project(self, project: str) -> None:
         """Have every project."""
 
-    def instances(self) -> list[tuple[str, str]]:
-        """Show none."""
-        return []
+    def instances(self) -> None:
+        """Every name is one."""
 
     def follow(self, *_: object) -> None:
         """Have no events."""
@@ -237,6 +236,36 @@ def test_delivery_that_is_not_vouched_for_ends_as_what_came_in_between(depot: De
     work.run()
     assert work.codes == ["instance_changed", "instance_changed"]
     assert [ended.detail for ended in work.reported] == ["another one", "another one"]
+
+
+@pytest.mark.parametrize(("doubt", "code"), [
+    (None, "parent_not_found"), (Undelivered("instance_changed", "it was moved"), "instance_changed")])
+def test_task_is_a_dead_letter_only_when_the_session_vouches_for_it(
+        depot: Depot, doubt: Exception | None, code: str) -> None:
+    """An instance that was moved behind the session shows nothing where its directories were."""
+    def refuse() -> None:
+        raise Undelivered("parent_not_found", "there is no /root")
+
+    work = Work(depot, 2)
+    work.counted.meanwhile, work.counted.doubt = refuse, doubt
+    work.run()
+    assert (work.codes, work.told_after) == ([code, code], [1, 1])
+
+
+def test_session_that_does_not_vouch_is_let_go_of(depot: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes next is pushed by another, to what is there now."""
+    monkeypatch.setattr(runner, "CONFIRM_S", -1.0)
+    work = Work(depot, 1)
+    work.counted.doubt = Undelivered("instance_changed", "it was moved")
+
+    def follow() -> None:
+        if len(work.counted.delivered) == 1:
+            work.depot.accept("/next")
+            work.lane.add(work.depot.claim())
+
+    work.counted.meanwhile = follow
+    work.run()
+    assert work.counted.said == ["open", "deliver", "confirm", "close", "open", "deliver", "confirm", "close"]
 
 
 def test_delivery_is_abandoned_when_asking_for_it_is_a_mistake(depot: Depot) -> None:

@@ -22,6 +22,12 @@ HTTP = [
     (503, "Incus is shutting down", "incus_unreachable"),
     (503, "Incus daemon is starting up", "incus_unreachable"),
     (500, "anything else", "incus_error"),
+    (500, 'Get "https://10.87.0.2:8443/1.0/instances/c1?": Unable to connect to: 10.87.0.2:8443 ([dial tcp 10.87.0.2:8443:'
+          ' connect: connection refused])', "member_unreachable"),
+    (500, "Unable to connect to: 10.87.0.2:8443 ([dial tcp 10.87.0.2:8443: i/o timeout])", "member_unreachable"),
+    (500, "Missing event connection with target cluster member", "member_unreachable"),
+    (500, "Target cluster member is unavailable", "member_unreachable"),
+    (500, "Server isn't ready yet", "member_unreachable"),
 ]
 
 FILES_API = [

@@ -19,7 +19,7 @@ from daemon.model.upload import Destination
 from worker.targets import registry
 from worker.targets.base import Delivery
 from worker.targets.directory.target import DirectoryTarget, instance_directory
-from worker.targets.incus import rest
+from worker.targets.incus import endpoints
 from worker.targets.incus.target import IncusTarget
 from worker.targets.registry import describe, open_target
 
@@ -32,8 +32,8 @@ def config(**sections: object) -> Config:
 @pytest.fixture
 def no_incus(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without Incus."""
-    monkeypatch.setattr(rest, "SOCKETS", ())
-    monkeypatch.setattr(registry, "find_endpoint", rest.find_endpoint)
+    monkeypatch.setattr(endpoints, "SOCKETS", ())
+    monkeypatch.setattr(registry, "find_endpoint", endpoints.find_endpoint)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def incus_socket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """A machine with the socket of an Incus."""
     path = tmp_path / "unix.socket"
     path.touch()
-    monkeypatch.setattr(rest, "SOCKETS", ("/no/such/socket", str(path)))
+    monkeypatch.setattr(endpoints, "SOCKETS", ("/no/such/socket", str(path)))
     return str(path)
 
 
@@ -64,7 +64,7 @@ def test_incus_is_waited_for_where_it_was_met_before(
     chosen = config(state={"directory": str(tmp_path / "state")})
     (tmp_path / "state" / "queue").mkdir(parents=True)
     registry.remember_incus(chosen)
-    monkeypatch.setattr(rest, "SOCKETS", ())
+    monkeypatch.setattr(endpoints, "SOCKETS", ())
     assert isinstance(open_target("local", chosen), IncusTarget)
     assert describe("local", chosen)["target"] == "incus"
 
@@ -118,15 +118,6 @@ def test_other_remote_is_never_a_directory_by_itself(no_incus: None) -> None:
     """A configured remote is Incus whatever this machine has."""
     chosen = config(remotes={"far": {"endpoint": "https://192.0.2.1:8443"}})
     assert isinstance(open_target("far", chosen), IncusTarget)
-
-
-@pytest.mark.parametrize(("remote", "kind", "local"), [
-    ("local", "auto", True), ("near", "auto", True), ("far", "auto", False), ("far", "directory", True),
-    ("gone", "auto", False)])
-def test_files_land_on_this_machine_unless_the_remote_is_elsewhere(remote: str, kind: str, local: bool) -> None:
-    """Then one sync of this machine makes them durable. It is known without connecting to any."""
-    remotes = {"far": {"endpoint": "https://192.0.2.1:8443"}, "near": {"endpoint": "/run/other.socket"}}
-    assert registry.is_local(remote, config(remotes=remotes, target={"kind": kind})) is local
 
 
 def test_unknown_remote_stops_the_start() -> None:

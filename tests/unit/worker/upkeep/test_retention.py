@@ -8,7 +8,7 @@ import pytest
 from daemon import failpoints
 from daemon.config import Config, load
 from daemon.errors import Undelivered
-from daemon.model.task import State, Task
+from daemon.model.task import Attempt, State, Task
 from daemon.model.upload import Destination
 from daemon.spool import Mark
 from daemon.state.reserve import Reserve
@@ -83,20 +83,22 @@ def yard(depot: Depot) -> Yard:
     return Yard(depot)
 
 
-def a_task(state: State, *, remote: str = "local", finished_s_ago: float = 0.0) -> Task:
-    """A finished task."""
-    return Task(order=1, upload=an_upload(remote=remote), state=state, updated_at=NOW - finished_s_ago)
+def a_task(state: State, *elsewhere: bool, finished_s_ago: float = 0.0) -> Task:
+    """A finished task, with a delivery for each that says where."""
+    done = NOW - finished_s_ago
+    history = tuple(Attempt(at=done, duration_s=0.1, elsewhere=each) for each in elsewhere)
+    return Task(order=1, upload=an_upload(), state=state, updated_at=done, history=history)
 
 
 @pytest.mark.parametrize(("task", "goes"), [
-    (a_task(State.DELIVERED), True), (a_task(State.DELIVERED, remote="eu"), False),
-    (a_task(State.DELIVERED, remote="eu", finished_s_ago=59), False),
-    (a_task(State.DELIVERED, remote="eu", finished_s_ago=60), True),
-    (a_task(State.SUPERSEDED, remote="eu"), True), (a_task(State.CANCELLED, remote="eu"), True),
+    (a_task(State.DELIVERED), True), (a_task(State.DELIVERED, False), True), (a_task(State.DELIVERED, True), False),
+    (a_task(State.DELIVERED, True, finished_s_ago=59), False), (a_task(State.DELIVERED, True, finished_s_ago=60), True),
+    (a_task(State.DELIVERED, True, False), True), (a_task(State.DELIVERED, False, True), False),
+    (a_task(State.SUPERSEDED, True), True), (a_task(State.CANCELLED, True), True),
 ])
 def test_bytes_go_after_a_sync_but_for_fresh_deliveries_to_other_machines(task: Task, goes: bool) -> None:
     """One sync of this machine does not reach another one's disk; there the bytes are kept for a while."""
-    assert bool(ready_to_go([task], now=NOW, keep_s=60, is_local=lambda remote: remote == "local")) is goes
+    assert bool(ready_to_go([task], now=NOW, keep_s=60)) is goes
 
 
 def test_bytes_of_finished_tasks_go_and_their_rows_say_so(depot: Depot, yard: Yard) -> None:

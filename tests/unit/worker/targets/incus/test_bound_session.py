@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import BinaryIO
 
 import pytest
@@ -15,6 +16,7 @@ from worker.dispatch.runner import delivery_of
 from worker.targets.base import Delivery, Ended, Parcel, Receipt, one_by_one
 from worker.targets.incus.bound_session import BoundSession
 from worker.targets.incus.instance import Instance
+from worker.targets.incus.kernel import Kernels
 
 RUNNING = Instance(identity="1", status="Running", running=True, is_container=True, mounts=frozenset({"/data", "/proc"}))
 STOPPED = replace(RUNNING, status="Stopped", running=False)
@@ -33,6 +35,10 @@ class Carrying:
     def link_at(self, path: str) -> str | None:
         """Where a link leads."""
         return self._links.get(path)
+
+    def read_file(self, path: str) -> bytes | None:
+        """Read a file of this machine, whose containers have the same counters."""
+        return Path(path).read_bytes()
 
     def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
         """Deliver."""
@@ -53,7 +59,7 @@ class Carrying:
 def session(*instances: Instance, sees_proc: bool = True) -> BoundSession:
     """A session to an instance that is like that at each look."""
     looks = iter(instances)
-    return BoundSession(Carrying({"/proc/mounts": "self/mounts"} if sees_proc else {}), lambda: next(looks))
+    return BoundSession(Carrying({"/proc/mounts": "self/mounts"} if sees_proc else {}), lambda: next(looks), Kernels())
 
 
 def code(act: Callable[[], object]) -> str:
@@ -99,7 +105,8 @@ def test_delivery_that_is_refused_leaves_no_part_file_whatever_the_one_before_it
 @pytest.mark.parametrize(("then", "now", "ends"), [
     (RUNNING, RUNNING, ""), (STOPPED, STOPPED, ""), (RUNNING, replace(RUNNING, status="Frozen"), ""),
     (RUNNING, replace(RUNNING, mounts=frozenset()), ""), (RUNNING, replace(RUNNING, identity="2"), "instance_changed"),
-    (RUNNING, STOPPED, "instance_changed"), (STOPPED, RUNNING, "instance_changed")])
+    (RUNNING, STOPPED, "instance_changed"), (STOPPED, RUNNING, "instance_changed"),
+    (STOPPED, replace(STOPPED, place=("m2", "default")), "instance_changed")])
 def test_delivery_counts_as_long_as_it_is_the_instance_and_runs_or_not_as_before(
     then: Instance, now: Instance, ends: str,
 ) -> None:
@@ -110,3 +117,14 @@ def test_delivery_counts_as_long_as_it_is_the_instance_and_runs_or_not_as_before
 def test_delivery_counts_where_incus_took_a_running_instance_for_a_stopped_one() -> None:
     """What was not hidden is there."""
     assert code(session(RUNNING, RUNNING, sees_proc=False).confirm) == ""
+
+
+def test_receipt_says_whether_the_file_may_be_on_another_machine() -> None:
+    """One sync of this machine has the files of its running containers on the disk; of others nothing is certain."""
+    delivery = delivery_of(Task(order=1, upload=an_upload("/f"), state=State.PUSHING), Config())
+    for instance, elsewhere in ((RUNNING, False), (STOPPED, True)):
+        opened = session(instance)
+        assert opened.deliver(delivery, io.BytesIO(), lambda: None).elsewhere is elsewhere
+        ended, = opened.deliver_all([Parcel(delivery=delivery, source=io.BytesIO(), before_rename=lambda: None)])
+        assert ended.receipt is not None
+        assert ended.receipt.elsewhere is elsewhere

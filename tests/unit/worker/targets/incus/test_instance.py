@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from daemon.errors import Undelivered
-from worker.targets.incus.instance import Instance, read
+from worker.targets.incus.instance import Instance, is_being_moved, read
 
 #: Of what Incus says about a stopped container, that which matters.
 ANSWER: dict[str, Any] = {
@@ -69,3 +69,37 @@ def test_nonsense_is_not_taken_for_an_instance(answer: dict[str, Any]) -> None:
     with pytest.raises(Undelivered) as caught:
         read(answer)
     assert caught.value.code == "incus_error"
+
+
+def test_instance_is_at_a_member_of_a_cluster_and_in_a_pool() -> None:
+    """It keeps its identity when it is moved to others."""
+    assert described().place == ("", "p")
+    assert read({**ANSWER, "location": "m2"}).place == ("m2", "p")
+
+
+def operations(description: str, status: int, *addresses: str) -> dict[str, Any]:
+    """What Incus answers of one operation."""
+    about = {"instances": list(addresses)} if addresses else None
+    return {"running": [{"description": description, "status_code": status, "resources": about}]}
+
+
+@pytest.mark.parametrize(("going_on", "moved"), [
+    (operations("Migrating instance", 103, "/1.0/instances/c1"), True),
+    (operations("Migrating instance", 105, "/1.0/instances/c1?project=p"), True),
+    (operations("Creating instance", 103, "/1.0/instances/move-of-1", "/1.0/instances/c1"), True),
+    (operations("Migrating instance", 200, "/1.0/instances/c1"), False),
+    (operations("Migrating instance", 103, "/1.0/instances/c11"), False),
+    (operations("Snapshotting instance", 103, "/1.0/instances/c1"), False),
+    (operations("Evacuating cluster member", 103), False), ({}, False)])
+def test_instance_is_being_moved_while_an_operation_copies_it(going_on: dict[str, Any], moved: bool) -> None:
+    """One that has ended, or is about another instance, or copies nothing, is none."""
+    assert is_being_moved(going_on, "c1") is moved
+
+
+@pytest.mark.parametrize("answer", [
+    {"running": [{}]}, {"running": 3}, {"running": [{**operations("Migrating instance", 103)["running"][0], "resources": 3}]}])
+def test_list_of_operations_that_makes_no_sense_is_an_error_of_incus(answer: dict[str, Any]) -> None:
+    """Nothing is delivered on the strength of it."""
+    with pytest.raises(Undelivered) as refused:
+        is_being_moved(answer, "c1")
+    assert refused.value.code == "incus_error"

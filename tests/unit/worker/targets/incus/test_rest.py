@@ -11,6 +11,7 @@ from daemon.config import Remote
 from daemon.errors import Undelivered
 from tests.support.waiting import PATIENCE_S
 from worker.targets.base import Patience
+from worker.targets.incus.endpoints import Endpoints
 from worker.targets.incus.rest import Rest
 
 
@@ -23,7 +24,7 @@ def test_limit_that_an_answer_was_waited_for_by_tells_whether_it_was_hurried(
     with socket.socket(socket.AF_UNIX) as silent, ThreadPoolExecutor(1) as server:
         silent.bind(str(tmp_path / "s"))
         silent.listen()
-        rest = Rest("local", Remote(endpoint=str(tmp_path / "s")), own_s, patience)
+        rest = Rest(Endpoints("local", Remote(endpoint=str(tmp_path / "s"))), own_s, patience)
 
         def take() -> list[socket.socket]:
             # The first only knocks.

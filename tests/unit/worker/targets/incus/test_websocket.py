@@ -15,6 +15,7 @@ from wsproto.events import CloseConnection, Event, Ping, Pong
 
 from daemon.config import Remote
 from tests.support.waiting import PATIENCE_S
+from worker.targets.incus.endpoints import Endpoints
 from worker.targets.incus.lifecycle import Lifecycle, parse
 from worker.targets.incus.websocket import EventStream, Handshake, StreamEnded
 
@@ -133,7 +134,7 @@ def test_events_are_not_followed_when_the_answer_is_to_another_request(tmp_path:
         listener.listen()
         answering = threading.Thread(target=upgrade_once, args=(listener, accept))
         answering.start()
-        following = Lifecycle("local", Remote(endpoint=str(tmp_path / "s")), lambda *event: said.put("event"),
+        following = Lifecycle(Endpoints("local", Remote(endpoint=str(tmp_path / "s"))), lambda *event: said.put("event"),
                               lambda: said.put("up"), said.put)
         try:
             assert said.get(timeout=PATIENCE_S) == "the answer does not accept this WebSocket"
