@@ -89,7 +89,7 @@ class HttpClient:
 
     def __init__(self, address: Address, token: str | None = None, *, patience_s: float = PATIENCE_S) -> None:
         """Nothing is connected yet."""
-        self.address: Final = address
+        self._address = address
         self._patience_s = patience_s
         self._headers = {"User-Agent": f"incus-courier/{__version__}"}
         if token is not None:
@@ -103,6 +103,18 @@ class HttpClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def address(self) -> Address:
+        """Where the next request goes."""
+        return self._address
+
+    def move(self, address: Address) -> None:
+        """Have the next request, and those after it, go to another address."""
+        with self._lock:
+            self._connection.close()
+            self._address = address
+            self._connection = _connection(address, self._patience_s)
 
     def close(self) -> None:
         """End the connection. The next request makes a new one."""

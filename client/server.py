@@ -54,16 +54,30 @@ class ChosenServer:
     address: Address
     #: None: nothing is shown but a client certificate, if there is one.
     token: str | None = None
+    #: Who vouches for certificates; None: whom the system trusts.
+    ca: Path | None = None
 
     def connect(self, *, patience_s: float = PATIENCE_S) -> HttpClient:
         """A connection to it, which is made by its first request; for one thread."""
         return HttpClient(self.address, self.token, patience_s=patience_s)
 
+    def at(self, text: str) -> Address:
+        """Another address of the service, as one of its cells has it, for the same credential.
+
+        Raises Misused for what is no address, and where what is sent would be less safe than at this one: what goes by
+        TLS goes on by TLS, and what stays on this machine leaves it by TLS alone.
+        """
+        there = parse_address(text)
+        if there.tls is not None:
+            return replace(there, tls=self.address.tls or _tls(self.ca, ServerOptions()))
+        if self.address.tls is not None or (_stays_here(self.address) and not _stays_here(there)):
+            raise Misused(f"{printable(text)} is not as safe as {self.address.name}, so nothing is sent there.")
+        return there
+
     @property
     def shows_token(self) -> bool:
         """True when others on the way could read the token: plain HTTP to another machine."""
-        address = self.address
-        return self.token is not None and address.socket is None and address.tls is None and not _is_here(address.host)
+        return self.token is not None and self.address.tls is None and not _stays_here(self.address)
 
 
 def is_named(options: ServerOptions, environment: Mapping[str, str]) -> bool:
@@ -83,7 +97,7 @@ def find_server(options: ServerOptions, environment: Mapping[str, str]) -> Chose
         address = replace(address, tls=_tls(ca, options))
     elif options.ca or options.certificate or options.key:
         raise Misused(f"{address.name} is not spoken to by TLS: --ca, --cert and --key are for https.")
-    return ChosenServer(address, _token(options.token_file, environment))
+    return ChosenServer(address, _token(options.token_file, environment), ca)
 
 
 def _own() -> str:
@@ -156,6 +170,10 @@ def _first_line(file: Path) -> str:
             return opened.readline(_MAX_TOKEN_BYTES).decode("ascii", "replace").strip()
     except OSError as error:
         raise Unable(f"{file}: {error.strerror}") from None
+
+
+def _stays_here(address: Address) -> bool:
+    return address.socket is not None or _is_here(address.host)
 
 
 def _is_here(host: str) -> bool:

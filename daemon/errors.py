@@ -4,7 +4,7 @@ Guarantees: a code never changes its meaning; the table is the only place where 
 what is done about it and its advice are written down. `docs/errors.md` is generated from it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from os import EX_CONFIG, EX_TEMPFAIL
@@ -204,6 +204,12 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     _reject("unknown_host", 421, "The request is for a host that this service is not known as.",
             "Use an IP address or localhost with the port of this service, or have the name added to api.hosts, or the site to"
             " api.origins."),
+    _reject("other_cell", 421, "Another cell has this instance.",
+            "Send it to the address that is named: `cell` and `address` here, Cell-Name and Cell-Address in the head."),
+    _reject("no_cell", 404, "No cell has this instance.",
+            "See its name; the administrator has it named in [[cells]], on each host, and `incus-courier check` finds others."),
+    _reject("not_adopted", 503, "This cell has let go of the instance, and has not taken it back.",
+            "Try again later; the administrator takes it back by incus-courier cell adopt (docs/scaling.md).", retry_after_s=10),
     _reject("cross_site", 403, "The request comes from a web page of another site.",
             "Send it from a program, or from a page of the same scheme, host and port; have the site of a proxy added to"
             " api.origins, which must leave the Host header as it is, and another site to api.cors_origins."),
@@ -371,6 +377,8 @@ ERRORS: Final[dict[str, ErrorKind]] = _table(
     _dead_letter("not_allowed", "What the worker may deliver does not include this: delivery.allow and delivery.deny.",
                  "See the message for the rule. Change it, or what is in the instance, and retry the task; or ask who sent it why.",
                  cause=Cause.HERE),
+    _dead_letter("instance_released", "This cell has let go of the instance: another one takes its uploads.",
+                 "Save the bytes, and upload them to that cell if they are wanted (docs/scaling.md).", cause=Cause.HERE),
     _dead_letter("invalid_row", "The task's row or its file is not one this worker may deliver.",
                  "See the message; fsck may tell more.", cause=Cause.HERE),
     _dead_letter("bytes_missing", "The task's bytes are not in the spool.",
@@ -430,6 +438,7 @@ class CourierError(Exception):
 
     def __init__(
         self, code: str, detail: str = "", *, retry_after_s: int | None = None, headers: Sequence[tuple[str, str]] = (),
+        members: Mapping[str, str] | None = None,
     ) -> None:
         self.kind: Final = ERRORS[code]
         self.detail: Final = detail or self.kind.title
@@ -437,6 +446,8 @@ class CourierError(Exception):
         self.retry_after_s: Final = self.kind.retry_after_s if retry_after_s is None else retry_after_s
         #: What an answer that tells of it has besides.
         self.headers: Final = tuple(headers)
+        #: And what a problem that tells of it has besides.
+        self.members: Final = members or {}
         super().__init__(self.detail)
 
     @property

@@ -51,9 +51,12 @@ HISTORY_STEPS: Final = ("history.write",)
 #: The step of an API process that keeps what it counts.
 COUNTING_STEPS: Final = ("counted.write",)
 
+#: The steps of a cell that lets go of an instance, or takes it back.
+CELL_STEPS: Final = ("cells.write", "cells.sync", "cells.rename", "cells.dirsync")
+
 _ALL_STEPS: Final = frozenset({
     *STEPS, *UPGRADE_STEPS, *PARTIAL_STEPS, *OUTBOX_STEPS, *TOKEN_STEPS, *DELEGATION_STEPS, *SELECTION_STEPS,
-    *HISTORY_STEPS, *COUNTING_STEPS, *FENCE_STEPS})
+    *HISTORY_STEPS, *COUNTING_STEPS, *FENCE_STEPS, *CELL_STEPS})
 
 
 @dataclass

@@ -12,8 +12,8 @@ from daemon.process.exit_status import EXIT_STATUSES
 from docs.markdown import table
 
 #: The order of the commands: what people use daily first, what systemd starts last.
-_ORDER: Final = ("push", "status", "top", "explain", "tail", "wait", "tasks", "webhooks", "token", "check", "fsck",
-                 "completion", "serve", "api", "worker", "sender")
+_ORDER: Final = ("push", "status", "top", "explain", "tail", "wait", "tasks", "webhooks", "token", "cell", "check",
+                 "fsck", "completion", "serve", "api", "worker", "sender")
 
 _MAN_HEAD: Final = r""".\" Made by `make docs` from the texts of --help.
 .Dd November 30, 2026

@@ -41,6 +41,11 @@ class Roster:
         """Why the file of tokens cannot be read, for people; None while all is well."""
         return self._tokens.trouble
 
+    @property
+    def tokens_digest(self) -> str:
+        """Changes with the tokens, and tells nothing of them."""
+        return self._known.tokens.digest
+
     def look(self) -> bool:
         """Look for changes of the tokens and the configuration; True when others are known. Blocks."""
         other_tokens = self._tokens.look()

@@ -32,7 +32,8 @@ class Overseeing:
 
     def __init__(self, ground: Ground, stores: Stores, access: Access, receiving: Receiving) -> None:
         self.probe = Probe(
-            ground.layout, stores.spool, stores.reader, receiving.admission, lambda: access.roster.trouble)
+            ground.layout, stores.spool, stores.reader, receiving.admission, lambda: access.roster.trouble,
+            lambda: access.roster.tokens_digest)
         self._history = HistoryFile(ground.layout)
         self._looking = begin_pool(1, "oversee")
         self.paging = begin_pool(1, "instances")

@@ -12,7 +12,8 @@ from api.http.response import TEXT, Answer, Event, Send
 #: What a page may be told of an answer, besides what any may.
 EXPOSED: Final = (
     "Location", "Retry-After", "RateLimit", "RateLimit-Policy", "Idempotency-Replayed", "Preference-Applied", "Task-Id",
-    "traceparent", "Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm",
+    "Cell-Name", "Cell-Address", "traceparent", "Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size",
+    "Tus-Checksum-Algorithm",
     "Upload-Offset", "Upload-Length", "Upload-Defer-Length", "Upload-Metadata", "Upload-Expires", "Upload-Complete",
     "Upload-Limit", "Upload-Draft-Interop-Version")
 #: What it may send, besides what any may. A header that a proxy in front may believe is not among these.

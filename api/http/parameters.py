@@ -6,9 +6,10 @@ from typing import Final
 from urllib.parse import parse_qsl
 
 from daemon.config import LOCAL, Config
+from daemon.config.cells import refuse_elsewhere
 from daemon.errors import Rejected
 from daemon.model.names import printable, split_instance
-from daemon.model.upload import MAX_ID, is_mode
+from daemon.model.upload import MAX_ID, Destination, is_mode
 
 _NUMBER: Final = re.compile(r"[0-9]{1,10}")
 _BROKEN_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -34,13 +35,14 @@ def read_instance(text: str) -> tuple[str, str]:
     return remote, instance
 
 
-def check_configured(remote: str, config: Config) -> None:
-    """Raise Rejected('unknown_remote') unless the remote is configured.
+def check_configured(to: Destination, config: Config) -> None:
+    """Raise Rejected('unknown_remote') unless the remote is configured, and OtherCell when it is another cell's then.
 
     Whoever may not use a remote is not told that: ask this after the decision about rights.
     """
-    if config.remote(remote) is None:
-        raise Rejected("unknown_remote", f"The remote {remote!r} is not configured.")
+    if config.remote(to.remote) is None:
+        refuse_elsewhere(to, config)
+        raise Rejected("unknown_remote", f"The remote {to.remote!r} is not configured.")
 
 
 def read_query(query: bytes, known: frozenset[str]) -> dict[str, str]:

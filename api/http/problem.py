@@ -17,16 +17,20 @@ TUS_RESUMABLE: Final = ("Tus-Resumable", "1.0.0")
 RESUMABLE: Final = "/v1/resumable/"
 #: The status of what another request has, or what cannot be read just now.
 LOCKED: Final = 423
+#: The status of a refusal that sends a client elsewhere with the same request (RFC 9110, 15.4.8).
+REDIRECT: Final = 307
 _TOO_MANY_REQUESTS: Final = 429
 
 #: What `problem` makes (RFC 9457).
 PROBLEM_SCHEMA: Final[Schema] = answer("Problem", {
     "title": text("what is wrong"),
-    "status": whole_number(400, 599, "as in the head of the answer"),
+    "status": whole_number(REDIRECT, 599, "as in the head of the answer"),
     "detail": text("what happened this time"),
     "code": text("stable, for programs"),
     "hint": text("what to do about it"),
-})
+    "cell": text("the cell that answers instead"),
+    "address": text("where that cell is"),
+}, maybe=["cell", "address"])
 
 
 def problem(
@@ -45,7 +49,8 @@ def problem(
 def describe_problem(error: CourierError) -> dict[str, Any]:
     """The refusal as JSON values, wherever it stands in an answer."""
     kind = error.kind
-    return {"title": kind.title, "status": kind.status, "detail": error.detail, "code": kind.code, "hint": kind.hint}
+    return {"title": kind.title, "status": kind.status, "detail": error.detail, "code": kind.code, "hint": kind.hint,
+            **error.members}
 
 
 def plain_problem(error: CourierError) -> Answer:

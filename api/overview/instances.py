@@ -90,6 +90,11 @@ class InstanceRow:
     explanation: Explanation
 
     @property
+    def known(self) -> bool:
+        """True when there are tasks of it, finished or not."""
+        return any(total.tasks for total in self.standing.totals.values())
+
+    @property
     def waiting(self) -> int:
         """How many tasks wait for it."""
         return sum(total.tasks for state, total in self.standing.totals.items() if state in PENDING)

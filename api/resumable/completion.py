@@ -74,6 +74,7 @@ class Completion:
             # What is in the spool is an upload already; only its row may be missing.
             if upload is None or not partial.is_spooled:
                 request = authorized(request_of(partial.plan, partial.state), caller, self._live.config)
+                self._live.check_adopted(request.destination)
                 upload = upload or await self._described(partial, request, running)
             upload = await joined(self._threads.submit(self._in_its_place, partial, upload))
             return await undisturbed(self._commit(partial, upload, caller))

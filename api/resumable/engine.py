@@ -130,6 +130,7 @@ class Resumable:
             verification = None if checksum is None else Verification(checksum)
             plan, state = await self._find(upload_id, requester)
             request = authorized(request_of(plan, state), requester.caller, self._live.config)
+            self._live.check_adopted(request.destination)
             new = unreserved(state, offset, content_length, length)
             with await self._backlog.admit(new, peer, self._live.config.limits) as place:
                 async with self._turns.held(upload_id) as partial:
@@ -172,6 +173,7 @@ class Resumable:
     async def _create(self, request: UploadRequest, metadata: str, requester: Requester, peer: str) -> Progress:
         caller, config = requester.caller, self._live.config
         authorized(request, caller, config)
+        self._live.check_adopted(request.destination)
         if request.length:
             # What was announced a moment ago, to any process, is owed: of two none overlooks the other.
             await self._backlog.renew()

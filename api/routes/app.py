@@ -42,6 +42,7 @@ from api.uploads.request import UploadRequest, read_put, read_upload, refuse_par
 from daemon.access.caller import Caller
 from daemon.access.decide import decide
 from daemon.config import Config
+from daemon.config.cells import refuse_elsewhere
 from daemon.errors import Rejected
 from daemon.model.grant import Permission
 from daemon.model.names import printable
@@ -75,13 +76,14 @@ class Courier:
 
         `at_file` adds to the address of a file what is not a whole upload in one request.
         """
-        other_method = text_answer(405, "POST method required.")
-        file = at_file(Endpoint({"PUT": PUTTING.by(self.put_file)}))
+        upload = Endpoint({"POST": POSTING.by(self.post_upload)}, plain_problem,
+                          text_answer(405, "POST method required."), redirects=True)
+        file = at_file(Endpoint({"PUT": PUTTING.by(self.put_file)}, redirects=True))
         return [
-            Route(UPLOAD, Endpoint({"POST": POSTING.by(self.post_upload)}, plain_problem, other_method)),
+            Route(UPLOAD, upload),
             Route("/v1/instances/{instance}/files/{path:path}", file),
             Route("/v1/tasks/{task_id}", Endpoint({"GET": SHOWING.by(self.get_task), "DELETE": delete}, audit=audit)),
-            Route("/v1/tasks", Few(Endpoint({"GET": LISTING.by(self.get_tasks)}, audit=audit), pages)),
+            Route("/v1/tasks", Few(Endpoint({"GET": LISTING.by(self.get_tasks)}, audit=audit, redirects=True), pages)),
             Route(HEALTH, Endpoint({"GET": health.HEALTH_DESCRIPTION.by(self.get_health)})),
             Route(READINESS, Endpoint({"GET": health.READINESS_DESCRIPTION.by(self.get_readiness)})),
         ]
@@ -182,18 +184,22 @@ class Courier:
             raise Rejected(code)
         sight = Sight(caller)
         if question.instance is not None and sight.reaches(question.instance.instance_key):
-            check_configured(question.instance.remote, self._live.config)
+            check_configured(question.instance, self._live.config)
         return await joined(self._threads.submit(self._page, question, sight))
 
     def _page(self, question: task_query.Question, sight: Sight) -> Answer:
         until = time.monotonic() + task_query.LOOKING_S
         looked = self._probe.reader.newest(question, sight)
-        return json_answer(200, task_query.describe_page(
-            looked, question, is_over=lambda: time.monotonic() > until))
+        page = task_query.describe_page(looked, question, is_over=lambda: time.monotonic() > until)
+        nothing = not page["tasks"] and page["next"] is None and question.after is None
+        if nothing and question.instance is not None and sight.reaches(question.instance.instance_key):
+            # One that came here from another cell, or went there, may have tasks in both.
+            refuse_elsewhere(question.instance, self._live.config)
+        return json_answer(200, page)
 
     async def get_health(self, scope: Scope, receive: Receive) -> Answer:
         """GET /healthz: the process is up."""
-        return json_answer(200, health.UP)
+        return json_answer(200, health.describe_health(self._live.config, self._probe.tokens_digest()))
 
     async def get_readiness(self, scope: Scope, receive: Receive) -> Answer:
         """GET /readyz: whether uploads can be taken and delivered."""

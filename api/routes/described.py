@@ -59,7 +59,7 @@ LISTING: Final = Description(
     text="This needs the right `read`. What somebody may not see is left out.", parameters=PAGE_PARAMETERS,
     outcomes={200: Outcome(meaning="A page of them.", content=Content(schema=PAGE), leads=(
         Leads(operation_id="getTask", given={"task_id": "$response.body#/tasks/0/id"}),))},
-    refuses=("action_not_allowed", "address_not_allowed", "too_busy", "queue_unreadable", "no_room"),
+    refuses=("action_not_allowed", "address_not_allowed", "other_cell", "too_busy", "queue_unreadable", "no_room"),
     example="curl 'http://127.0.0.1:8420/v1/tasks?state=failed,held&instance=web1&limit=10'")
 SHOWING: Final = Description(
     operation_id="getTask", group=_TASKS, summary="How a task stands",

@@ -55,7 +55,8 @@ class DraftRoutes:
 
     def at_file(self, otherwise: App) -> App:
         """The address of a file, where all but the draft's own requests are for `otherwise`."""
-        created = Endpoint({"PUT": PUTTING.by(self.create), "POST": BEGINNING.by(self.create)}, self.problem)
+        methods = {"PUT": PUTTING.by(self.create), "POST": BEGINNING.by(self.create)}
+        created = Endpoint(methods, self.problem, redirects=True)
         return _FileAddress(otherwise, created, Endpoint({"OPTIONS": LIMITS.by(self.options)}))
 
     def problem(self, error: CourierError) -> Answer:

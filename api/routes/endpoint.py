@@ -11,12 +11,13 @@ from starlette.routing import Router
 
 from api.http.description import Handler
 from api.http.peers import Shares
-from api.http.problem import problem
+from api.http.problem import REDIRECT, problem
 from api.http.refusal_log import RefusalLog
 from api.http.response import PEER, REQUESTER, Answer, App, Receive, Scope, Send, StreamedAnswer, send_answer
 from api.routes.entrance import tell_refused
 from api.uploads.body import ClientGone
 from daemon.access.caller import Caller
+from daemon.config.cells import OtherCell
 from daemon.errors import CourierError, Rejected
 
 Audit = Callable[[Scope, Rejected], None]
@@ -65,6 +66,8 @@ class Endpoint:
     other_method: Answer | None = None
     #: Told of each refusal.
     audit: Audit | None = None
+    #: Whether a client can go on with the same request at another cell.
+    redirects: bool = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -72,7 +75,7 @@ class Endpoint:
         try:
             answer = await self._answer(scope, receive)
         except Rejected as error:
-            answer = self.refuse(error)
+            answer = self._refusal(error, scope)
             if self.audit is not None:
                 self.audit(scope, error)
         except (ClientGone, asyncio.CancelledError) as gone:
@@ -82,6 +85,13 @@ class Endpoint:
         finally:
             if answer is not None:
                 await send_answer(send, _private(answer) if scope["method"] in _READING else answer)
+
+    def _refusal(self, error: Rejected, scope: Scope) -> Answer:
+        if not (self.redirects and isinstance(error, OtherCell) and error.redirects):
+            return self.refuse(error)
+        query = scope["query_string"].decode("latin-1")
+        there = f"{error.address}{scope['path']}{'?' if query else ''}{query}"
+        return problem(error, status=REDIRECT).plus(("Location", there))
 
     @cached_property
     def _mistake(self) -> Answer:

@@ -16,6 +16,7 @@ from api.queries.task_query import FILTERS, read_client, read_place, read_states
 from api.routes.endpoint import Audit, Endpoint, Few, Route
 from daemon.access.decide import decide
 from daemon.config import Config
+from daemon.config.cells import refuse_elsewhere
 from daemon.errors import Rejected
 from daemon.model.grant import Permission
 from daemon.model.names import printable
@@ -47,7 +48,7 @@ FOLLOWING: Final = Description(
     " tasks that he may not see. [following.md](following.md) has more.", parameters=(*_PARAMETERS, _LAST_EVENT_ID),
     outcomes={200: Outcome(meaning="The stream. This is one event of it.",
                            content=Content(media_type=EVENT_STREAM, schema=STREAMED))},
-    refuses=("action_not_allowed", "address_not_allowed", "too_busy", "queue_unreadable", "no_room"),
+    refuses=("action_not_allowed", "address_not_allowed", "other_cell", "too_busy", "queue_unreadable", "no_room"),
     example="curl -N 'http://127.0.0.1:8420/v1/events?instance=web1'")
 
 
@@ -70,7 +71,8 @@ class EventRoutes:
 
     def routes(self, places: Shares, audit: Audit) -> list[Route]:
         """The address; `places` has the streams of all API processes."""
-        return [Route(ADDRESS, Few(Endpoint({"GET": FOLLOWING.by(self.get_events)}, audit=audit), places))]
+        endpoint = Endpoint({"GET": FOLLOWING.by(self.get_events)}, audit=audit, redirects=True)
+        return [Route(ADDRESS, Few(endpoint, places))]
 
     async def get_events(self, scope: Scope, receive: Receive) -> StreamedAnswer:
         """GET what happens."""
@@ -81,7 +83,8 @@ class EventRoutes:
         if code is not None:
             raise Rejected(code)
         if asked.instance is not None and Sight(requester.caller).reaches(asked.instance.instance_key):
-            check_configured(asked.instance.remote, config)
+            refuse_elsewhere(asked.instance, config)
+            check_configured(asked.instance, config)
         pieces = await self._streams.begin(Stream(requester, asked.wanted), asked.last_id, receive)
         return StreamedAnswer(200, EVENT_STREAM, _nothing() if scope["method"] == "HEAD" else pieces, _HEADERS)
 

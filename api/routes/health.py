@@ -23,9 +23,11 @@ from daemon.state.shard_lock import holder
 #: Whoever asks is answered within so many seconds.
 ANSWERS_WITHIN_S: Final = 5.0
 
-#: What GET /healthz says.
-UP: Final = {"status": "up"}
-_UP: Final = Content(schema=answer("Health", {"status": {"const": UP["status"]}}))
+_UP: Final = Content(schema=answer("Health", {
+    "status": {"const": "up"},
+    "cell": text("the name of this host's cell"),
+    "tokens": text("the same in all cells that have the same file of tokens"),
+}, maybe=["cell", "tokens"]))
 HEALTH_DESCRIPTION: Final = Description(
     operation_id="getHealth", group="The service", summary="Whether the process is up", for_everybody=True,
     example="curl http://127.0.0.1:8420/healthz", outcomes={200: Outcome(meaning="It is.", content=_UP)})
@@ -45,6 +47,11 @@ READINESS_DESCRIPTION: Final = Description(
     " `metrics`.", for_everybody=True, example="curl http://127.0.0.1:8420/readyz", outcomes={
         200: Outcome(meaning="They can.", content=_READINESS),
         503: Outcome(meaning="Something stands in the way.", content=_READINESS)})
+
+
+def describe_health(config: Config, tokens_digest: str) -> dict[str, str]:
+    """What GET /healthz says: that the process is up, and where there are cells, which one this is."""
+    return {"status": "up"} | ({"cell": config.cell.name, "tokens": tokens_digest} if config.cell.name else {})
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,8 @@ class Probe:
     admission: Admission
     #: Why the tokens cannot be read, for people; None while all is well.
     tokens_trouble: Callable[[], str | None] = lambda: None
+    #: Changes with the tokens, and tells nothing of them.
+    tokens_digest: Callable[[], str] = lambda: ""
 
     def examine(self, config: Config) -> Readiness:
         """Find out what stands in the way now."""

@@ -7,16 +7,18 @@ that requests find their way by, so an address that is served is described, and 
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Final
 
-from api.http.description import Content, Description, Leads, Operation, Outcome, Parameter, Where
-from api.http.problem import PROBLEM_SCHEMA, UNAUTHORIZED, plain_problem
+from api.http.description import LOCATION, Content, Description, Leads, Operation, Outcome, Parameter, Where
+from api.http.problem import PROBLEM_SCHEMA, REDIRECT, UNAUTHORIZED, plain_problem
 from api.http.response import JSON, PROBLEM, TEXT, UNCHANGED, Answer, Receive, Scope, json_bytes, unless_known
 from api.routes.endpoint import Around, Endpoint, Route
 from api.routes.entrance import CREDENTIAL_REFUSALS, DESCRIPTION, ENTRANCE_REFUSALS
 from daemon import __version__
 from daemon.config import Limits
+from daemon.config.cells import CELL_ADDRESS, CELL_NAME
 from daemon.errors import ERRORS
 from daemon.model.schema import Schema, text, whole_number
 
@@ -54,6 +56,16 @@ _RETRY_AFTER: Final = Parameter(name="Retry-After", meaning="seconds after which
                                 schema=whole_number(0), place=Where.HEADER)
 _AUTHENTICATE: Final = Parameter(name="WWW-Authenticate", meaning="as in RFC 6750", schema=text(), place=Where.HEADER,
                                  required=True)
+_OTHER_CELL: Final = "other_cell"
+_CELL: Final = (
+    Parameter(name=CELL_NAME, meaning="the cell that answers instead, if there is one", schema=text(),
+              place=Where.HEADER),
+    Parameter(name=CELL_ADDRESS, meaning="where it is", schema=text(), place=Where.HEADER))
+#: Where `cell.redirect` is on: instead of a refusal with that code.
+_REDIRECTED: Final = Outcome(
+    meaning="Another cell has the instance: with `cell.redirect` its client is sent there.",
+    content=Content(media_type=PROBLEM, schema=PROBLEM_SCHEMA),
+    headers=(replace(LOCATION, meaning="the same address at that cell"), *_CELL))
 
 
 class DescriptionRoutes:
@@ -86,7 +98,7 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
         address = _PART.sub(r"{\1}", route.path)
         for method, operation, endpoint in operations(route):
             groups[operation.group] = None
-            described = _operation(route.path, operation, plain=endpoint.refuse is plain_problem)
+            described = _operation(route.path, operation, endpoint)
             referring = _referring(described, schemas)
             if paths.setdefault(address, {}).setdefault(method.lower(), referring) != referring:
                 raise ValueError(f"{method} {route.path} is described in two ways")
@@ -137,11 +149,11 @@ def _codes_of_the_way_in(described: Description) -> frozenset[str]:
     return frozenset(ENTRANCE_REFUSALS).union(() if described.for_everybody else CREDENTIAL_REFUSALS)
 
 
-def _operation(path: str, described: Description, *, plain: bool) -> dict[str, Any]:
+def _operation(path: str, described: Description, endpoint: Endpoint) -> dict[str, Any]:
     with_slashes = {name for name, slashes in _PART.findall(path) if slashes}
     found: dict[str, Any] = {
         "operationId": described.operation_id, "tags": [described.group], "summary": described.summary,
-        "description": described.text, "responses": _responses(described, plain=plain),
+        "description": described.text, "responses": _responses(described, endpoint),
         "parameters": [_parameter(parameter, with_slashes) for parameter in described.parameters],
         EXAMPLES: [{"lang": "shell", "source": described.example}] if described.example else [],
     }
@@ -163,8 +175,9 @@ def _parameter(parameter: Parameter, with_slashes: set[str]) -> dict[str, Any]:
     }
 
 
-def _responses(described: Description, *, plain: bool) -> dict[str, Any]:
-    found = {status: _outcome(outcome) for status, outcome in described.outcomes.items()}
+def _responses(described: Description, endpoint: Endpoint) -> dict[str, Any]:
+    elsewhere = {REDIRECT: _REDIRECTED} if endpoint.redirects else {}
+    found = {status: _outcome(outcome) for status, outcome in {**described.outcomes, **elsewhere}.items()}
     of_status: dict[int, list[str]] = {}
     own, others = _own_codes(described), _codes_of_the_way_in(described)
     for code, kind in ERRORS.items():
@@ -172,7 +185,7 @@ def _responses(described: Description, *, plain: bool) -> dict[str, Any]:
         for status in statuses.union([kind.status] if code in others else []):
             of_status.setdefault(status, []).append(code)
     for status, some in of_status.items():
-        refusal = _refusal(status, some, plain=plain)
+        refusal = _refusal(status, some, plain=endpoint.refuse is plain_problem)
         other = found.get(status, {})
         found[status] = {**refusal, **other, "content": {**other.get("content", {}), **refusal["content"]}}
     return {str(status): found[status] for status in sorted(found)}
@@ -194,7 +207,7 @@ def _link(leads: Leads) -> dict[str, Any]:
 
 def _refusal(status: int, some: list[str], *, plain: bool) -> dict[str, Any]:
     headers = [*([_RETRY_AFTER] if any(ERRORS[code].retry_after_s for code in some) else []),
-               *([_AUTHENTICATE] if status == UNAUTHORIZED else [])]
+               *([_AUTHENTICATE] if status == UNAUTHORIZED else []), *(_CELL if _OTHER_CELL in some else [])]
     # What is no legal request is refused before it has an address: as a problem in any case.
     as_problem = {PROBLEM: {"schema": {"allOf": [PROBLEM_SCHEMA, {"properties": {"code": {"enum": some}}}]}}}
     as_text = {TEXT: {"schema": text("what is wrong and what to do, and the code in brackets")}} if plain else {}

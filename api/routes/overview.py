@@ -27,6 +27,7 @@ from api.routes.endpoint import Audit, Endpoint, Few, Route, caller_in
 from api.threads import joined
 from api.uploads.fields import INSTANCE_IN_ADDRESS, PROJECT_PARAMETER
 from daemon.access.decide import decide
+from daemon.config.cells import refuse_elsewhere
 from daemon.errors import Rejected
 from daemon.model.grant import Permission
 from daemon.model.names import check_project
@@ -64,7 +65,8 @@ SHOWING_ONE: Final = Description(
     " of has nothing that waits.",
     parameters=(INSTANCE_IN_ADDRESS, PROJECT_PARAMETER),
     outcomes={200: Outcome(meaning="As it is now.", content=Content(schema=INSTANCE))},
-    refuses=("bad_query", *_REFUSALS, "remote_not_allowed", "project_not_allowed", "instance_not_allowed", "too_busy"),
+    refuses=("bad_query", *_REFUSALS, "remote_not_allowed", "project_not_allowed", "instance_not_allowed", "other_cell",
+             "too_busy"),
     example=f"{_SHELL}{INSTANCES_ADDRESS}/web1")
 
 
@@ -86,7 +88,7 @@ class OverviewRoutes:
             Route(OVERVIEW_ADDRESS, Endpoint({"GET": SHOWING.by(self.get_overview)}, audit=audit)),
             Route(INSTANCES_ADDRESS, Few(Endpoint({"GET": LISTING.by(self.get_instances)}, audit=audit), pages)),
             Route(f"{INSTANCES_ADDRESS}/{{instance}}",
-                  Few(Endpoint({"GET": SHOWING_ONE.by(self.get_instance)}, audit=audit), pages)),
+                  Few(Endpoint({"GET": SHOWING_ONE.by(self.get_instance)}, audit=audit, redirects=True), pages)),
         ]
 
     async def get_overview(self, scope: Scope, receive: Receive) -> Answer:
@@ -121,8 +123,10 @@ class OverviewRoutes:
         _require_instances(sight)
         if (code := decide(sight.caller, Permission.READ, to)) is not None:
             raise Rejected(code)
-        check_configured(remote, config)
+        check_configured(to, config)
         [row] = await joined(self._threads.submit(self._surveyor.rows, [to.instance_key]))
+        if not row.known:
+            refuse_elsewhere(to, config)
         if not sight.of_all:
             row = replace(row, explanation=row.explanation.for_outsiders())
         return json_answer(200, describe_instance(row, time.time(), config))

@@ -76,7 +76,8 @@ PREVIEWING: Final = Description(
     operation_id="previewTasks", group=_GROUP, summary="Choose tasks, and see how many they are",
     text="This needs the right `read`, and that of the action. Nothing is done with them: their ids are kept for ten"
     " minutes. [acting.md](acting.md) has more.",
-    body=Content(schema=WISH, refuses=(*BODY_REFUSALS, "bad_action", "bad_instance", "bad_project", "unknown_remote")),
+    body=Content(schema=WISH, refuses=(
+        *BODY_REFUSALS, "bad_action", "bad_instance", "bad_project", "unknown_remote", "other_cell")),
     outcomes={200: Outcome(
         meaning="They are chosen.", content=Content(schema=PREVIEW), leads=(_TO_APPLYING, _TO_SELECTION))},
     refuses=(*_REFUSALS, "bad_query", "action_not_allowed", "address_not_allowed", "draining", "too_many_selections"),
@@ -136,7 +137,7 @@ class SelectionRoutes:
                 raise Rejected(code)
         instance = wish.question.instance
         if instance is not None and Sight(caller).reaches(instance.instance_key):
-            check_configured(instance.remote, self._live.config)
+            check_configured(instance, self._live.config)
         if self._previews >= MAX_PREVIEWS:
             raise Rejected("too_busy")
         self._previews += 1

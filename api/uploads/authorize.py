@@ -7,6 +7,7 @@ from api.uploads.request import UploadRequest
 from daemon.access.caller import Caller
 from daemon.access.decide import UploadWish, decide
 from daemon.config import Config
+from daemon.config.cells import check_ours
 from daemon.errors import Rejected
 from daemon.model.grant import Permission
 
@@ -18,6 +19,7 @@ def authorized(request: UploadRequest, caller: Caller, config: Config) -> Upload
     code = decide(caller, Permission.UPLOAD, request.destination, wish=wish)
     if code is not None:
         raise Rejected(code)
-    check_configured(request.destination.remote, config)
+    check_ours(request.destination, config)
+    check_configured(request.destination, config)
     default = config.delivery.mkdirs and all(link.grant.mkdirs for link in caller.links)
     return replace(request, mkdirs=default if request.mkdirs is None else request.mkdirs, client=caller.client)

@@ -117,6 +117,7 @@ RIGHTS_REFUSALS: Final = (
     "rate_limited", "too_many_pending")
 #: Codes with which any upload may be refused, whichever way it comes.
 UPLOAD_REFUSALS: Final = (
-    *RIGHTS_REFUSALS, "unknown_remote", "bad_length", "bad_range", "wrapped_body", "bad_condition", "unchecked_digest",
-    "digest_mismatch", "idempotency_mismatch", "incomplete_body", "too_slow", "too_large", "draining", "backlog_full",
-    "too_busy", "no_room", "storage_failed", "outcome_unknown", "queue_unreadable", "delegation_unreadable")
+    *RIGHTS_REFUSALS, "other_cell", "no_cell", "not_adopted", "unknown_remote", "bad_length", "bad_range",
+    "wrapped_body", "bad_condition", "unchecked_digest", "digest_mismatch", "idempotency_mismatch", "incomplete_body",
+    "too_slow", "too_large", "draining", "backlog_full", "too_busy", "no_room", "storage_failed", "outcome_unknown",
+    "queue_unreadable", "delegation_unreadable")

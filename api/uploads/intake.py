@@ -57,6 +57,7 @@ class Uploads:
         try:
             request = read(self._live.config)
             request = authorized(request, requester.caller, self._live.config)
+            self._live.check_adopted(request.destination)
             accepted = await self._take(request, receive, peer, requester)
         except (Rejected, ClientGone) as end:
             self.tell(end, peer, requester, **_about(request), **self._since(began))

@@ -59,8 +59,8 @@ def _run(
 ) -> int:
     scope = "\n".join((chosen.address.name, target.instance, settings.project or ""))
     order = PushOrder(
-        instance=target.instance, project=settings.project, mkdirs=options.makes_directories, uid=options.uid,
-        gid=options.gid, record=ResumeRecord(state_directory(os.environ), scope), scope=scope,
+        server=chosen, instance=target.instance, project=settings.project, mkdirs=options.makes_directories,
+        uid=options.uid, gid=options.gid, record=ResumeRecord(state_directory(os.environ), scope), scope=scope,
         retry_for_s=settings.retry_for_s, stop=threading.Event(), reached=threading.Event())
     course = PushCourse(jobs=settings.jobs, wait=settings.wait, timeout_s=settings.timeout_s)
     reporter = _reporter(target, made, settings, bars=True)

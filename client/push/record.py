@@ -39,6 +39,8 @@ class ResumeEntry:
     idempotency_key: str = ""
     #: The task that it became.
     task_id: str | None = None
+    #: The address of the cell that has it; empty: the server that the command names.
+    address: str = ""
 
 
 def entry_key(scope: str, file: PlannedFile, identity: FileIdentity, wish: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ from client.push.progress import FileProgress, Stage
 from client.push.report import Reporter
 from client.push.sending import FileSender, PushOrder
 from client.push.unsent import Unsent
-from client.push.waiting import AwaitedFiles, Waiter
+from client.push.waiting import AwaitedFile, AwaitedFiles, Waiter
 from client.server import ChosenServer
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -95,8 +95,8 @@ class PushRun:
 
     def _end_what_is_left(self) -> None:
         """What no thread has ended, because it was not begun, or hangs."""
-        for file, task_id in self._waiting.rest():
-            self._end(unsent(file, Unsent("undecided"), task_id=task_id))
+        for awaited in self._waiting.rest():
+            self._end(unsent(awaited.file, Unsent("undecided"), task_id=awaited.task_id))
         with self._lock:
             told = {file.to for file in self._ended}
         for file in self._all:
@@ -130,7 +130,7 @@ class PushRun:
             with self._connection() as client:
                 sender = FileSender(self._order, client)
                 while file := self._next():
-                    self._send_one(file, sender)
+                    self._send_one(file, sender, client)
         finally:
             with self._lock:
                 self._sending -= 1
@@ -139,7 +139,7 @@ class PushRun:
                 self._waiting.no_more()
             self._leave()
 
-    def _send_one(self, file: PlannedFile, sender: FileSender) -> None:
+    def _send_one(self, file: PlannedFile, sender: FileSender, client: HttpClient) -> None:
         progress = FileProgress(file.source, file.size)
         self._reporter.begun(file, progress)
         try:
@@ -153,7 +153,7 @@ class PushRun:
             return
         if self._course.wait:
             progress.begin(Stage.DELIVERING)
-            self._waiting.add(file, task_id)
+            self._waiting.add(AwaitedFile(file, task_id, client.address))
         else:
             self._end(accepted(file, task_id))
 
@@ -162,10 +162,10 @@ class PushRun:
             with self._connection() as client:
                 waiter = Waiter(self._waiting, client, self._order.stop, self._reporter.kept_back)
                 while taken := self._waiting.take():
-                    ended = waiter.ask(*taken)
+                    ended = waiter.ask(taken)
                     if ended is not None:
                         self._end(ended)
-                    self._waiting.give_back(*taken, decided=ended is not None)
+                    self._waiting.give_back(taken, decided=ended is not None)
         finally:
             self._leave()
 

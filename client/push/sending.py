@@ -2,7 +2,7 @@
 
 Guarantees: a file that is reported as accepted is safe with the service, whole, and as it was when it was opened. What
 passes by itself is tried again, from where the service says that it stands. Nothing is accepted twice for that: a PUT
-has a key, and a part has an offset.
+has a key, and a part has an offset. What another cell of the service has to take goes there, where that is as safe.
 """
 
 import base64
@@ -27,7 +27,9 @@ from client.push.record import ResumeEntry, ResumeRecord, entry_key
 from client.push.source import PIECE_BYTES, FileChanged, SourceFile
 from client.push.unsent import Unsent
 from client.retry import passes, pause_s
+from client.server import ChosenServer
 from daemon.model.task import PENDING, State
+from daemon.process.exit_status import Misused
 
 #: Files up to here are sent at once, and held in memory.
 PUT_MAX_BYTES: Final = 8 * 2**20
@@ -40,6 +42,9 @@ _PART_S: Final = 4.0
 _FIRST_REACH_S: Final = 5.0
 #: How often one file is begun anew, because the service does not know it any more.
 _MAX_BEGINNINGS: Final = 4
+#: How often one file is sent on to another cell: in a list of cells that is the same on all of them, once is enough.
+_MAX_HOPS: Final = 4
+_OTHER_CELL: Final = "other_cell"
 #: Whoever is interrupted by the terminal is so together with what writes to its standard input.
 _LAST_WORDS_S: Final = 0.1
 _TUS: Final = "/v1/tus/"
@@ -55,6 +60,8 @@ _ALIVE: Final = {state.label for state in PENDING | {State.DELIVERED}}
 class PushOrder:
     """What holds for all files of a run."""
 
+    #: The one that the command names.
+    server: ChosenServer
     instance: str
     project: str | None
     mkdirs: bool
@@ -103,10 +110,10 @@ class _Window:
 class Persistence:
     """How often, and for how long, something is tried again."""
 
-    def __init__(self, order: PushOrder, name: str) -> None:
-        """`name` is the service's, for people."""
+    def __init__(self, order: PushOrder, client: HttpClient) -> None:
+        """`client` is what is asked."""
         self._order = order
-        self._name = name
+        self._client = client
         self._tries = 0
         self._since: float | None = None
 
@@ -139,7 +146,7 @@ class Persistence:
     def _reason(self, failure: NoAnswer | Response) -> Unsent:
         if isinstance(failure, Response):
             return Unsent.refused(failure)
-        return Unsent("no_server", f"{self._name}: {failure}.", resumable=True)
+        return Unsent("no_server", f"{self._client.address.name}: {failure}.", resumable=True)
 
 
 def _may_pass(failure: NoAnswer | Response) -> bool:
@@ -152,10 +159,12 @@ class FileSender:
     def __init__(self, order: PushOrder, client: HttpClient) -> None:
         self._order = order
         self._client = client
+        self._hops = 0
 
     def send(self, file: PlannedFile, progress: FileProgress) -> str:
         """Have the file accepted, and return the id of its task; raise Unsent if that cannot be done."""
-        persistence = Persistence(self._order, self._client.address.name)
+        self._hops = 0
+        persistence = Persistence(self._order, self._client)
         persistence.check()
         if file.source == STDIN:
             return self._send_stream(file, progress, persistence)
@@ -163,6 +172,8 @@ class FileSender:
             progress.begin(Stage.SENDING, source.identity.size)
             key = entry_key(self._order.scope, file, source.identity, self._order.wish(file))
             entry = self._order.record.find(key)
+            if entry is not None and not self._go_to(entry.address):
+                entry = None
             if entry is not None and entry.task_id is not None:
                 if self._is_alive(entry.task_id, persistence):
                     progress.at(source.identity.size)
@@ -172,8 +183,36 @@ class FileSender:
                 task_id = self._put(file, source.read_whole(), progress, persistence)
             else:
                 task_id = self._send_large(file, source, key, entry, progress, persistence)
-            self._order.record.note(ResumeEntry(key=key, at=time.time(), task_id=task_id))
+            self._order.record.note(ResumeEntry(key=key, at=time.time(), task_id=task_id, address=self._cell))
             return task_id
+
+    @property
+    def _cell(self) -> str:
+        """The address of the cell that is spoken to; empty: the server that the command names."""
+        here = self._client.address
+        return "" if here == self._order.server.address else here.name
+
+    def _go_to(self, cell: str) -> bool:
+        """Speak to the cell of that address from now on; False when that would not be safe."""
+        if cell != self._cell:
+            try:
+                self._client.move(self._order.server.at(cell) if cell else self._order.server.address)
+            except Misused:
+                return False
+        return True
+
+    def _is_elsewhere(self, response: Response) -> bool:
+        """True when another cell has the instance, and is spoken to from now on. Raises Unsent where it cannot be."""
+        if response.problem("code") != _OTHER_CELL:
+            return False
+        self._hops += 1
+        if self._hops > _MAX_HOPS:
+            raise Unsent(_OTHER_CELL, "The cells name one another: their lists differ.")
+        try:
+            self._client.move(self._order.server.at(response.problem("address")))
+        except Misused as error:
+            raise Unsent(_OTHER_CELL, str(error)) from None
+        return True
 
     def _is_alive(self, task_id: str, persistence: Persistence) -> bool:
         """True when the file of an interrupted run is with the service, or in the instance."""
@@ -188,6 +227,8 @@ class FileSender:
                 response = request()
             except NoAnswer as error:
                 persistence.failed(error)
+                continue
+            if self._is_elsewhere(response):
                 continue
             if not passes(response):
                 if gets_on:
@@ -239,7 +280,8 @@ class FileSender:
                     "Upload-Length": str(size), "Repr-Digest": _digest_header(digest),
                     "Idempotency-Key": idempotency_key})
                 self._order.record.note(
-                    ResumeEntry(key=key, at=time.time(), upload=upload, idempotency_key=idempotency_key))
+                    ResumeEntry(key=key, at=time.time(), upload=upload, idempotency_key=idempotency_key,
+                                address=self._cell))
             try:
                 return self._fill_whole(upload, source, size, progress, persistence)
             except _Gone:
@@ -349,7 +391,7 @@ class FileSender:
             return None
         if response.status == 204:
             return response
-        if response.status in {404, 410}:
+        if response.status in {404, 410} or self._is_elsewhere(response):
             raise _Gone
         if passes(response) or response.status == 409:
             persistence.failed(response)

@@ -12,7 +12,7 @@ _TITLES: Final = {status.value: status.phrase for status in HTTPStatus}
 _OF_ALL: Final = frozenset({
     "no_credential", "bad_credential", "action_not_allowed", "address_not_allowed", "remote_not_allowed",
     "project_not_allowed", "instance_not_allowed", "unknown_remote", "bad_instance", "bad_project", "used_up",
-    "no_server", "bad_answer"})
+    "no_server", "bad_answer", "other_cell", "no_cell"})
 
 
 class Unsent(Exception):

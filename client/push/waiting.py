@@ -4,11 +4,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from random import random
 from typing import Final
 
-from client.http import HttpClient, NoAnswer
+from client.http import Address, HttpClient, NoAnswer
 from client.push.outcomes import PushedFile, decided, unsent
 from client.push.plan import PlannedFile
 from client.push.unsent import Unsent
@@ -23,6 +24,16 @@ _PAUSE_S: Final = 1.0
 _BLIND: Final = frozenset({401, 403, 404})
 
 
+@dataclass(frozen=True)
+class AwaitedFile:
+    """A file that was accepted."""
+
+    file: PlannedFile
+    task_id: str
+    #: Where its task is.
+    address: Address
+
+
 class AwaitedFiles:
     """The files whose outcomes are waited for. For several threads."""
 
@@ -31,7 +42,7 @@ class AwaitedFiles:
         self._stop = stop
         self._timeout_s = timeout_s
         self._lock = threading.Condition()
-        self._tasks: deque[tuple[PlannedFile, str]] = deque()
+        self._tasks: deque[AwaitedFile] = deque()
         self._asked = 0
         self._no_more = False
         self._deadline: float | None = None
@@ -44,10 +55,10 @@ class AwaitedFiles:
             self._reasons.add(reason)
             return new
 
-    def add(self, file: PlannedFile, task_id: str) -> None:
+    def add(self, awaited: AwaitedFile) -> None:
         """One more."""
         with self._lock:
-            self._tasks.append((file, task_id))
+            self._tasks.append(awaited)
             self._lock.notify()
 
     def no_more(self) -> None:
@@ -62,7 +73,7 @@ class AwaitedFiles:
         with self._lock:
             self._lock.notify_all()
 
-    def take(self) -> tuple[PlannedFile, str] | None:
+    def take(self) -> AwaitedFile | None:
         """One to ask about; None when there is none left."""
         with self._lock:
             while not self._tasks:
@@ -72,15 +83,15 @@ class AwaitedFiles:
             self._asked += 1
             return self._tasks.popleft()
 
-    def give_back(self, file: PlannedFile, task_id: str, *, decided: bool) -> None:
+    def give_back(self, awaited: AwaitedFile, *, decided: bool) -> None:
         """What was taken was asked about; unless it is decided, it is asked again later."""
         with self._lock:
             self._asked -= 1
             if not decided:
-                self._tasks.append((file, task_id))
+                self._tasks.append(awaited)
             self._lock.notify_all()
 
-    def rest(self) -> list[tuple[PlannedFile, str]]:
+    def rest(self) -> list[AwaitedFile]:
         """Those that nobody asked about; there are none then."""
         with self._lock:
             left = list(self._tasks)
@@ -117,8 +128,11 @@ class Waiter:
         self._tries = 0
         self._patient = False
 
-    def ask(self, file: PlannedFile, task_id: str) -> PushedFile | None:
+    def ask(self, awaited: AwaitedFile) -> PushedFile | None:
         """What became of a file; None when that is not known yet, after a while."""
+        file, task_id = awaited.file, awaited.task_id
+        if awaited.address != self._client.address:
+            self._client.move(awaited.address)
         if self._stop.is_set():
             return unsent(file, Unsent("undecided"), task_id=task_id)
         # The first question is a short one: who waits in vain learns that soon.

@@ -27,6 +27,7 @@ from daemon.access.token_file import (
 )
 from daemon.cli import check_machine, machine_facts
 from daemon.cli.all_shards import open_all, shards_of
+from daemon.cli.check_cells import cell_findings, moving_finding
 from daemon.cli.check_result import CheckResult, Level, warning
 from daemon.cli.check_tls import tls_findings
 from daemon.cli.check_webhooks import INSTALLED_SECRETS, sender_finding, webhook_findings
@@ -89,6 +90,7 @@ def _findings(config: Config, config_file: str | None) -> Iterator[CheckResult]:
     yield from (CheckResult(*finding) for finding in tls_findings(config, installed=installed))
     # Before root gives its power away: only it and the API read them.
     yield _try_tokens(token_file_of(configuration.find_file(config_file)), time.time())
+    yield from cell_findings(config, configuration.find_file(config_file))
     grants = _grants(token_file_of(configuration.find_file(config_file)), time.time())
     yield from check_machine.unreachable_remotes(
         {name: grant.remotes for name, grant in grants.items()}, [LOCAL, *config.remotes])
@@ -194,6 +196,17 @@ def _check_state(layout: Layout, config: Config) -> Iterator[CheckResult]:
         yield _try("spool", lambda: _check_spool(layout, config))
         yield _try("SQLite", lambda: try_out(layout))
         yield from _check_shards(layout, config)
+        if config.cells:
+            yield _try_moving(layout, config)
+
+
+def _try_moving(layout: Layout, config: Config) -> CheckResult:
+    try:
+        return moving_finding(layout, config)
+    except CourierError as error:
+        return CheckResult("moving", False, error.detail, error.kind.hint)
+    except OSError as error:
+        return CheckResult("moving", False, f"{layout.released}: {error.strerror}", "See docs/scaling.md.")
 
 
 def _check_shards(layout: Layout, config: Config) -> Iterator[CheckResult]:

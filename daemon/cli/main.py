@@ -125,6 +125,32 @@ def fsck(
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one line each.")]
 
+cell = typer.Typer(no_args_is_help=True, help="Have instances go from one cell to another (docs/scaling.md).")
+app.add_typer(cell, name="cell")
+MovingArgument = Annotated[str, typer.Argument(metavar="[REMOTE:][PROJECT/]INSTANCE", help="The instance.")]
+
+
+@cell.command("release")
+def release_instance(
+    instance: MovingArgument,
+    timeout: Annotated[float, typer.Option(
+        metavar="SECONDS", min=0, help="How long to wait for what is on the way.")] = 300,
+    config: ConfigOption = None,
+) -> None:
+    """Let go of an instance that [[cells]] gives to another cell: once all is delivered, and for good."""
+    from daemon.cli import cell
+
+    raise SystemExit(cell.release(load_for_state(config), instance, timeout_s=timeout))
+
+
+@cell.command("adopt")
+def adopt_instance(instance: MovingArgument, config: ConfigOption = None) -> None:
+    """Take an instance back that this cell had let go of."""
+    from daemon.cli import cell
+
+    raise SystemExit(cell.adopt(load_for_state(config), instance))
+
+
 token = typer.Typer(no_args_is_help=True, help="Make, show and end tokens: who shows one may do what it allows.")
 app.add_typer(token, name="token")
 

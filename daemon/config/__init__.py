@@ -56,8 +56,9 @@ Origin = Annotated[str, AfterValidator(values.origin)]
 Fingerprint = Annotated[str, AfterValidator(values.fingerprint)]
 TrustedProxy = Annotated[str, AfterValidator(values.trusted_proxy)]
 HeaderName = Annotated[str, AfterValidator(values.header_name)]
-HostName = Annotated[str, AfterValidator(values.host_name)]
+HostName = Annotated[str, AfterValidator(values.name_or_none)]
 HolderName = Annotated[str, AfterValidator(values.holder_name)]
+OwnCellName = Annotated[str, AfterValidator(values.name_or_none)]
 AccountName = Annotated[str, AfterValidator(values.account)]
 NameGlob = Annotated[str, AfterValidator(values.name_glob)]
 PathGlob = Annotated[str, AfterValidator(values.path_glob)]
@@ -194,6 +195,28 @@ class ProxyUser(Holder):
     """One of [[users]]: who a trusted proxy says that he is, and what he may do."""
 
     name: NameGlob
+
+
+class CellSection(Section):
+    """[cell]: which of the [[cells]] this host is."""
+
+    name: OwnCellName = ""
+    redirect: bool = False
+
+
+class Cell(Section):
+    """One of [[cells]]: a host, and the instances that it has."""
+
+    name: HolderName
+    address: Origin
+    instances: list[NameGlob] = Field(default=["*"], min_length=1)
+    projects: list[NameGlob] = Field(default=["*"], min_length=1)
+    remotes: list[NameGlob] = Field(default=["*"], min_length=1)
+
+    @property
+    def has_rest(self) -> bool:
+        """True when it names no instances: it has all that no other cell names."""
+        return self.instances == self.projects == self.remotes == ["*"]
 
 
 class StateSection(Section):
@@ -400,6 +423,8 @@ class Config(BaseSettings):
     certificates: list[ClientCertificate] = Field(default_factory=list)
     peers: list[Peer] = Field(default_factory=list)
     users: list[ProxyUser] = Field(default_factory=list)
+    cell: CellSection = CellSection()
+    cells: list[Cell] = Field(default_factory=list)
     state: StateSection = StateSection()
     queue: Queue = Queue()
     target: TargetSection = TargetSection()
@@ -433,13 +458,22 @@ class Config(BaseSettings):
 
     @model_validator(mode="after")
     def _names_are_one_holders(self) -> "Config":
-        named: tuple[tuple[str, Sequence[Holder | Webhook]], ...] = (
+        named: tuple[tuple[str, Sequence[Holder | Webhook | Cell]], ...] = (
             ("certificates", self.certificates), ("peers", self.peers), ("users", self.users),
-            ("webhooks", self.webhooks))
+            ("webhooks", self.webhooks), ("cells", self.cells))
         for section, holders in named:
             names = [str(getattr(holder, "name", "")) for holder in holders]
             if len(set(names)) < len(names):
                 raise ValueError(f"{section}: two have the same name")
+        return self
+
+    @model_validator(mode="after")
+    def _cells_are_told_apart(self) -> "Config":
+        if self.cells and self.cell.name not in {cell.name for cell in self.cells}:
+            names = ", ".join(cell.name for cell in self.cells)
+            raise ValueError(f"cell.name: must be one of [[cells]], which is this host: {names}")
+        if sum(cell.has_rest for cell in self.cells) > 1:
+            raise ValueError("cells: only one can have the rest; the others name instances, projects or remotes")
         return self
 
     @property

@@ -129,11 +129,9 @@ def holder_name(text: str) -> str:
     return text
 
 
-def host_name(text: str) -> str:
-    """Return `text` if a host of the state can be called so, or if it is empty; raise ValueError if not."""
-    if text and not _HOLDER.fullmatch(text):
-        raise ValueError("a name has 1 to 63 of A-Z a-z 0-9 _ . -, and begins with a letter or digit")
-    return text
+def name_or_none(text: str) -> str:
+    """Return `text` if a host of the state, or a cell, can be called so, or if it is empty; raise ValueError if not."""
+    return holder_name(text) if text else text
 
 
 def account(text: str) -> str:

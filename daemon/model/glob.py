@@ -50,6 +50,25 @@ def name_matches(glob: str, name: str) -> bool:
     return _component(glob).fullmatch(name) is not None
 
 
+def globs_meet(one: str, other: str) -> bool:
+    """True when some name is meant by both globs. As long as one times the other at most."""
+    # Whether what is left of both from (i, j) on can mean the same.
+    seen, left = set[tuple[int, int]](), [(0, 0)]
+    while left:
+        i, j = left.pop()
+        if (i, j) == (len(one), len(other)):
+            return True
+        if (i, j) in seen:
+            continue
+        seen.add((i, j))
+        a, b = one[i:i + 1], other[j:j + 1]
+        # A star is left, or takes one more character of the other; or both take the same character.
+        left += [(i + 1, j)] if a == "*" or (a and b == "*") else []
+        left += [(i, j + 1)] if b == "*" or (b and a == "*") else []
+        left += [(i + 1, j + 1)] if a and b and (a == b or "?" in (a, b)) else []
+    return False
+
+
 @lru_cache(maxsize=4096)
 def _component(glob: str) -> re.Pattern[str]:
     return re.compile(_expression(glob), re.DOTALL)

@@ -3,6 +3,7 @@
     spool/<bucket>/<task id>      an upload: its bytes, then what its task needs
     queue/shard-<n>/data.db       the index of the uploads of one shard (SQLite, WAL)
     queue/shards                  the number of shards in force
+    queue/released                the instances that this cell has let go of
     queue/incus-met               there since this machine's Incus was found: it is waited for when it is away
     locks/, bells/                one file a shard: who serves it; how to wake it; its pulse
     activity/                     one file a shard: what its worker is doing now
@@ -72,6 +73,7 @@ class Layout:
         #: Where the first version kept the idempotency keys of all shards.
         self.common_keys = self.queue / "keys"
         self.shards_file = self.queue / SHARDS_FILE
+        self.released = self.queue / "released"
         self.incus_met = self.queue / "incus-met"
         self.append_lock = self.locks / "append"
         self.migration_lock = self.locks / "migration"

@@ -574,10 +574,11 @@ class MemoryQueue(TaskQueue):
             for task in self._queued(key, bulk)[:most]:
                 self._replace(task.order, left_part=True)
 
-    def recheck_unsynced(self) -> int:
+    def recheck_unsynced(self, elsewhere: str | None = None) -> int:
         """See Resume."""
         return self._queue_again(self._tasks(lambda task: (
-            task.state is State.DELIVERED and task.spooled and not self._has_newer(task))), recheck=True)
+            task.state is State.DELIVERED and task.spooled and not self._has_newer(task)
+            and (elsewhere is None or _went(task, elsewhere)))), recheck=True)
 
     def _replace(self, order: int, **values: Any) -> None:
         row = self._store.rows[order]
@@ -619,9 +620,9 @@ class MemoryQueue(TaskQueue):
         """See Remember."""
         self._store.facts[name] = value
 
-    def unspoolable(self, limit: int) -> list[Task]:
+    def unspoolable(self, limit: int, after_order: int = 0) -> list[Task]:
         """See Maintain."""
-        return self._tasks(lambda task: task.state in FINISHED and task.spooled)[:limit]
+        return self._tasks(lambda task: task.state in FINISHED and task.spooled and task.order > after_order)[:limit]
 
     def unspool(self, orders: Iterable[int]) -> None:
         """See Maintain."""
@@ -800,6 +801,12 @@ def _in(*states: State) -> Callable[[Task], bool]:
 
 def _is_unfinished(task: Task) -> bool:
     return task.state not in FINISHED
+
+
+def _went(task: Task, elsewhere: str) -> bool:
+    key = task.destination.instance_key
+    there = key.startswith(elsewhere) if elsewhere.endswith("/") else key == elsewhere
+    return there and bool(task.history) and task.history[-1].elsewhere
 
 
 def _left_something(task: Task) -> bool:

@@ -46,6 +46,8 @@ class Service:
         """Everything is below `directory`; nothing is started yet."""
         self.directory = directory
         self.settings = _merged(DEFAULTS, settings or {})
+        #: What stands in the configuration file besides.
+        self.further = ""
         self.layout = Layout(directory / "state")
         # A socket's name must be short.
         self._short = Path(tempfile.mkdtemp(prefix="courier-"))
@@ -66,7 +68,7 @@ class Service:
         sections = _merged(own, self.settings)
         lines = [line for section, keys in sections.items()
                  for line in (f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items()))]
-        self.config.write_text("\n".join(lines) + "\n")
+        self.config.write_text("\n".join(lines) + f"\n{self.further}")
 
     @property
     def config(self) -> Path:

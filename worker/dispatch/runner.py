@@ -6,15 +6,17 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, BinaryIO, Final
 
 from daemon import failpoints
-from daemon.config import Config
+from daemon.config import Config, StateSection
 from daemon.errors import ERRORS, Action, Cause, CourierError, Undelivered
 from daemon.log import log
 from daemon.model.task import Task
 from daemon.spool import Mark, Open, Stopped
+from daemon.state.layout import Layout
+from daemon.state.released import ReleasedInstances
 from worker.dispatch.ceiling import Ceiling, ceiling_of
 from worker.dispatch.lane import Lane, Push
 from worker.targets.base import Delivery, Ended, Parcel, Patience, Receipt, Session, Target
@@ -286,11 +288,17 @@ class _Begun:
                            seconds=time.monotonic() - self.at, left_part=ended is not None and ended.left_part, **more)
 
 
+@lru_cache(maxsize=4)
+def _released(state: StateSection) -> ReleasedInstances:
+    return ReleasedInstances(Layout(state.path))
+
+
 def _push(
     pushes: Sequence[Push], hold: _Hold, spool: Open, config: Config, fence: Callable[[], None],
 ) -> Iterator[tuple[Push, PushOutcome]]:
     """Push tasks side by side. Whatever goes wrong is in the outcomes."""
     ceiling = ceiling_of(config.delivery)
+    released = _released(config.state)
     with contextlib.ExitStack() as opened:
         parcels: dict[str, tuple[_Begun, Parcel]] = {}
         for push in pushes:
@@ -304,6 +312,9 @@ def _push(
                 yield push, begun.outcome("not_allowed", refusal)
                 continue
             try:
+                if released.has(task.destination.instance_key):
+                    yield push, begun.outcome("instance_released")
+                    continue
                 source = opened.enter_context((spool.open if task.recheck else spool.open_pending)(task.upload))
             except (CourierError, OSError) as error:
                 yield push, _unread(begun, error)

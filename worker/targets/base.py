@@ -235,8 +235,8 @@ class Target(Protocol):
         Takes at most a few seconds. Raises what `probe` raises, too.
         """
 
-    def instances(self) -> frozenset[str] | None:
-        """The names of the instances in all its projects that this service may see; None where every name is one.
+    def instances(self) -> frozenset[tuple[str, str]] | None:
+        """Project and name of each instance that this service may see; None where every name is one.
 
         Takes at most a few seconds. Raises what `probe` raises.
         """

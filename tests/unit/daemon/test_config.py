@@ -136,7 +136,7 @@ def test_documented_remote_is_complete_and_legal(tmp_path: Path) -> None:
 def test_config_without_a_file_is_the_defaults() -> None:
     """No file is needed: every key has a default."""
     assert load(None).model_dump() == {
-        **defaults(), "remotes": {}, "certificates": [], "peers": [], "users": [], "webhooks": []}
+        **defaults(), "remotes": {}, "certificates": [], "peers": [], "users": [], "webhooks": [], "cells": []}
 
 
 def test_config_numbers_written_in_whole_seconds_are_seconds(tmp_path: Path) -> None:

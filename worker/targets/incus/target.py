@@ -71,12 +71,10 @@ class IncusTarget:
                 raise Undelivered("project_not_found", f"{self._name}: there is no project {project}") from error
             raise
 
-    def instances(self) -> frozenset[str]:
-        """The names of all its instances; see worker.targets.base.Target."""
+    def instances(self) -> frozenset[tuple[str, str]]:
+        """Project and name of each of its instances; see worker.targets.base.Target."""
         with self._soon() as rest:
-            found = rest.addresses("/instances")
-        return frozenset(urllib.parse.unquote(urllib.parse.urlsplit(address).path.rpartition("/")[2])
-                         for address in found)
+            return frozenset(map(_instance_at, rest.addresses("/instances")))
 
     def follow(
         self, on_event: Callable[[str, str, str], None], on_up: Callable[[], None], on_down: Callable[[str], None],
@@ -155,6 +153,13 @@ class IncusTarget:
             if isinstance(error, WireForeign):
                 raise
             raise Undelivered("stalled" if isinstance(error, WireStalled) else "connection_lost", str(error)) from error
+
+
+def _instance_at(address: str) -> tuple[str, str]:
+    """The project and the name of the instance at `/1.0/instances/NAME?project=PROJECT`."""
+    parts = urllib.parse.urlsplit(address)
+    project = urllib.parse.parse_qs(parts.query).get("project", ["default"])[0]
+    return project, urllib.parse.unquote(parts.path.rpartition("/")[2])
 
 
 def look_at(rest: Rest, destination: Destination) -> Instance:

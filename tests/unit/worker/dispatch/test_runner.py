@@ -8,7 +8,7 @@ from typing import BinaryIO
 import pytest
 
 from daemon import failpoints
-from daemon.config import Allowed, Config, DeliverySection
+from daemon.config import Allowed, Config, DeliverySection, StateSection
 from daemon.errors import CourierError, Undelivered
 from daemon.model.upload import Destination
 from daemon.task_queue import BULK_BYTES
@@ -110,7 +110,8 @@ class Work:
     def run(self, patience: Patience | None = None, per_instance: int = 16) -> None:
         """Push them all."""
         def config() -> Config:
-            return Config(delivery=DeliverySection(per_instance=per_instance, allow=self.allowed))
+            return Config(delivery=DeliverySection(per_instance=per_instance, allow=self.allowed),
+                          state=StateSection(directory=str(self.depot.layout.directory)))
 
         runner.run(self.lane, lambda _: self.counted, self.depot.spool, config, self._hear, patience or Patience(),
                    lambda: None)
@@ -298,6 +299,17 @@ def test_task_above_the_ceiling_is_refused_without_a_word_to_its_instance(depot:
     work.run()
     assert work.codes == ["not_allowed", "not_allowed"]
     assert work.counted.said == []
+
+
+@pytest.mark.parametrize(("text", "code"), [
+    ("local/default/c1\n", "instance_released"), ("local/default/c11\n", None), ("\n", None), ("damaged", "io_error")])
+def test_nothing_is_delivered_to_an_instance_that_was_let_go_of(depot: Depot, text: str, code: str | None) -> None:
+    """Not a word is said to it; where that cannot be told the task is tried again."""
+    work = Work(depot, 2)
+    depot.layout.released.write_text(text)
+    work.run()
+    assert work.codes == [code, code]
+    assert bool(work.counted.said) == (code is None)
 
 
 def test_target_is_told_which_path_and_rights_are_above_the_ceiling(depot: Depot) -> None:
