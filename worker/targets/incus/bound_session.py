@@ -21,7 +21,7 @@ from worker.targets.incus.kernel import Kernels
 _WHILE_RUNNING: Final = "/proc/mounts"
 
 
-class Reader(Carrier, Protocol):
+class SeeingCarrier(Carrier, Protocol):
     """What carries the files: SFTP or the files API."""
 
     def link_at(self, path: str) -> str | None:
@@ -34,7 +34,7 @@ class Reader(Carrier, Protocol):
 class BoundSession:
     """A Session to one instance; see worker.targets.base for what it promises."""
 
-    def __init__(self, inner: Reader, look: Callable[[], Instance], kernels: Kernels) -> None:
+    def __init__(self, inner: SeeingCarrier, look: Callable[[], Instance], kernels: Kernels) -> None:
         """Deliver by `inner`, which is open; `look` tells how the instance of that name is. Raises what that raises."""
         self._inner = inner
         self._look = look

@@ -83,12 +83,12 @@ class FilesApiSession:
         return any(removed)
 
     def link_at(self, path: str) -> str | None:
-        """Where the symbolic link at `path` points; see worker.targets.incus.bound_session.Reader."""
+        """Where the symbolic link at `path` points; see worker.targets.incus.bound_session.SeeingCarrier."""
         found = self._files.look(path)
         return self._files.link(path) if found is not None and found.is_link else None
 
     def read_file(self, path: str) -> bytes | None:
-        """What is in the small file at `path`; see worker.targets.incus.bound_session.Reader."""
+        """What is in the small file at `path`; see worker.targets.incus.bound_session.SeeingCarrier."""
         found = self._files.look(path)
         return b"".join(self._files.read(path)) if found is not None and found.is_file else None
 

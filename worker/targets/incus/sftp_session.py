@@ -60,12 +60,12 @@ class SftpSession:
         return self._wire.run(channel, SftpDelivery(channel, delivery).sweep())
 
     def link_at(self, path: str) -> str | None:
-        """Where the symbolic link at `path` points; see worker.targets.incus.bound_session.Reader."""
+        """Where the symbolic link at `path` points; see worker.targets.incus.bound_session.SeeingCarrier."""
         channel = Channel(self._wire)
         return self._wire.run(channel, _link_at(channel, path.encode("utf-8", "surrogateescape")))
 
     def read_file(self, path: str) -> bytes | None:
-        """What is in the small file at `path`; see worker.targets.incus.bound_session.Reader."""
+        """What is in the small file at `path`; see worker.targets.incus.bound_session.SeeingCarrier."""
         channel = Channel(self._wire)
         return self._wire.run(channel, _read_file(channel, path.encode("utf-8", "surrogateescape")))
 

@@ -9,7 +9,7 @@ from daemon.config import Remote
 from daemon.errors import Cause, Undelivered
 from daemon.model.upload import Destination
 from worker.targets.base import Feed, Patience, Session
-from worker.targets.incus.bound_session import BoundSession, Reader
+from worker.targets.incus.bound_session import BoundSession, SeeingCarrier
 from worker.targets.incus.endpoints import Endpoints
 from worker.targets.incus.files_api import FilesApiSession
 from worker.targets.incus.instance import Instance, is_being_moved, read
@@ -139,7 +139,7 @@ class IncusTarget:
         again.close()
         raise Undelivered("instance_changed", "the instance is being moved")
 
-    def _connect(self, rest: Rest, address: str, destination: Destination, patience: Patience) -> Reader:
+    def _connect(self, rest: Rest, address: str, destination: Destination, patience: Patience) -> SeeingCarrier:
         try:
             connection = rest.upgrade(f"{address}/sftp", {"project": destination.project}, {"Upgrade": "sftp"})
             return self._sftp(connection, patience)
