@@ -131,7 +131,7 @@ class Upkeep:
             self._looked_until, self._kept = 0, set()
         if tasks:
             self._barrier.pass_through(tasks)
-        elif not self._looked_until:
+        elif self.unspooling and not self._looked_until:
             self._barrier_at += _KEPT_EVERY_S
 
     def _is_away(self, destination: Destination) -> bool:
@@ -143,6 +143,8 @@ class Upkeep:
         self._barrier.done()
         if message.reason is not None:
             log("worker.waiting", reason=f"spooled bytes could not be removed: {message.reason}")
+            # Newer ones of their paths may be behind them.
+            self._looked_until, self._kept = 0, set()
             self._barrier_at += _KEPT_EVERY_S
         self._queue.unspool(message.orders)
         log("spool.cleared", tasks=len(message.orders))
