@@ -90,10 +90,14 @@ def delivery_of(task: Task, config: Config, ceiling: Ceiling | None = None) -> D
         default_gid=rules.gid, mkdirs=upload.mkdirs, dir_mode=rules.dir_mode_bits, symlinks=rules.symlinks,
         replace_group=rules.replace_group,
         verify=rules.verify, stopped=rules.stopped, recheck=task.recheck,
-        left_part=task.left_part,
+        delivered_to=_delivered_to(task) if task.recheck else None, left_part=task.left_part,
         path_rule=ceiling.path_rule(upload) if ceiling else None,
         set_id_rule=ceiling.set_id_rule() if ceiling else None,
     )
+
+
+def _delivered_to(task: Task) -> str | None:
+    return next((attempt.identity for attempt in reversed(task.history) if attempt.code is None), None)
 
 
 class _Hold:
