@@ -378,7 +378,10 @@ class Maintain(Alter, Remember, Protocol):
     """Tidying up, in small steps."""
 
     def unspoolable(self, limit: int, after_order: int = 0) -> list[Task]:
-        """Finished tasks whose bytes are still in the spool, those accepted first first, from behind an order on."""
+        """Finished tasks whose bytes are still in the spool, those accepted first first, from behind an order on.
+
+        Not those whose path has such a task up to that order: its bytes are to go first.
+        """
 
     def unspool(self, orders: Iterable[int]) -> None:
         """Record that the bytes of tasks are gone. Need not be durable: removing them twice does no harm."""
