@@ -123,8 +123,8 @@ class Upkeep:
         found = self._queue.unspoolable(_BARRIER_BATCH, self._looked_until)
         keep_s = self._config.delivery.keep_s
         tasks = ready_to_go(found, self._kept, now=time.time(), keep_s=keep_s, is_away=self._is_away)
-        if len(found) == _BARRIER_BATCH:
-            # However many are kept, those behind them go.
+        if len(found) == _BARRIER_BATCH and self._kept:
+            # However many are kept, those behind them go. Else it begins anew, so that nothing is passed over for long.
             self._looked_until = found[-1].order
         else:
             self.unspooling = bool(self._kept or tasks)
