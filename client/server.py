@@ -65,7 +65,8 @@ class ChosenServer:
         """Another address of the service, as one of its cells has it, for the same credential.
 
         Raises Misused for what is no address, and where what is sent would be less safe than at this one: what goes by
-        TLS goes on by TLS, and what stays on this machine leaves it by TLS alone.
+        TLS goes on by TLS, and what stays on this machine leaves it by TLS alone. Raises Unable when a file of who
+        vouches for certificates cannot be used.
         """
         there = parse_address(text)
         if there.tls is not None:
