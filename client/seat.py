@@ -56,8 +56,8 @@ _TASK: Final = {
     "updated_at": _Time, "error": (type(None), _ERROR)}
 _EVENT: Final = {**_PLACE, "task_id": str, "state": str, "at": _Time, "path": str, "error_code": _MAYBE_TEXT}
 _EXPLANATION: Final = {
-    "stuck": bool, "summary": str, "since": (type(None), _Time), "unblocks": str, "next_try_at": (type(None), _Time),
-    "waiting": int, "error": (type(None), {**_ERROR, "hint": _MAYBE_TEXT}),
+    "stuck": bool, "summary": str, "task_id": _MAYBE_TEXT, "since": (type(None), _Time), "unblocks": str,
+    "next_try_at": (type(None), _Time), "waiting": int, "error": (type(None), {**_ERROR, "hint": _MAYBE_TEXT}),
     "pushing": [{"path": str, "size_bytes": int, "sent_bytes": int, "since": _Time}]}
 _PREVIEW: Final = {"selection": str, "count": int, "cut": bool, "changed": int, "refused": int}
 _WHOLE_TASK: Final = {

@@ -12,6 +12,9 @@ import pytest
 
 from client.http import Address, HttpClient, NoAnswer, Response
 from client.seat import HttpSeat, blocks, fits
+from daemon.cli.explain import explain
+from daemon.cli.tasks import show
+from daemon.explain import Explanation
 from daemon.model.seat import TaskFilter, TaskReply
 from daemon.model.task import State
 from daemon.process.exit_status import Misused, Unable
@@ -89,6 +92,22 @@ def test_what_no_service_answers_is_not_shown(value: object) -> None:
     """Whoever answers at that address, the command ends in words."""
     with pytest.raises(Unable, match="is the address right"):
         HttpSeat(Answers(answer(value))).find(ID)
+
+
+def test_explanation_of_all_that_is_shown_is_shown_and_one_with_less_is_not() -> None:
+    """An older service that does not tell all of it ends the command in words, too."""
+    told = Explanation(stuck=True, summary="It waits.").as_json()
+    assert explain(HttpSeat(Answers(answer(told))), ID, as_json=False) == 1
+    for key in told.keys() - {"waiting"}:
+        less = {name: value for name, value in told.items() if name != key}
+        with pytest.raises(Unable, match="is the address right"):
+            explain(HttpSeat(Answers(answer(less))), ID, as_json=False)
+
+
+def test_task_with_more_than_is_known_of_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """A newer service may tell more, of whatever kind."""
+    assert show(HttpSeat(Answers(answer({**TASK, "labels": {"a": ["b"]}, "more": []}))), [ID], as_json=False) == 0
+    assert "labels           {'a': ['b']}" in capsys.readouterr().out
 
 
 def test_refusals_are_told_in_the_service_s_words() -> None:
