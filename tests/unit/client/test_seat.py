@@ -110,6 +110,19 @@ def test_task_with_more_than_is_known_of_is_shown(capsys: pytest.CaptureFixture[
     assert "labels           {'a': ['b']}" in capsys.readouterr().out
 
 
+def test_service_that_does_not_wait_is_not_asked_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits besides for what is known, or for one that waited."""
+    slept: list[float] = []
+    monkeypatch.setattr("client.seat.time.sleep", slept.append)
+    waited = Response(200, {"preference-applied": "wait=30"}, json.dumps(TASK).encode())
+    seat = HttpSeat(Answers(answer(TASK), waited, answer({**TASK, "state": "failed"}), answer({}, 404), answer(TASK)))
+    for _ in range(4):
+        seat.find(ID, 60.0)
+    assert slept == [1.0]
+    seat.find(ID)
+    assert slept == [1.0, 0.0]
+
+
 def test_refusals_are_told_in_the_service_s_words() -> None:
     """With their code; what is not there is None; what passes is asked again while there is time."""
     refused = answer({"code": "action_not_allowed", "detail": "No.", "hint": "Ask."}, 403)
@@ -120,8 +133,9 @@ def test_refusals_are_told_in_the_service_s_words() -> None:
         HttpSeat(Answers(NoAnswer("gone"))).find(ID)
     with pytest.raises(Unable, match="not trusted"):
         HttpSeat(Answers(NoAnswer("not trusted", passes=False))).find(ID, 60)
-    client = Answers(NoAnswer("gone"), answer({}, 503), answer(TASK))
-    assert HttpSeat(client).find(ID, 60) == TASK
+    done = {**TASK, "state": "delivered"}
+    client = Answers(NoAnswer("gone"), answer({}, 503), answer(done))
+    assert HttpSeat(client).find(ID, 60) == done
     assert client.asked[0][1] == {"Prefer": "wait=30"}
     page = answer({"tasks": [], "next": None})
     assert HttpSeat(Answers(answer({}, 503), page)).search(TaskFilter(), None, 1, 60).after is None
