@@ -113,8 +113,8 @@ class Publisher:
         """Tell what the worker is doing, in place of what it told the time before last."""
         with suppress(OSError):
             descriptor = self._opened()
+            write_slot(descriptor, SLOT_BYTES, self._number + 1, _text(activity))
             self._number += 1
-            write_slot(descriptor, SLOT_BYTES, self._number, _text(activity))
 
     def _opened(self) -> int:
         if self._descriptor < 0:
