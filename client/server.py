@@ -21,6 +21,7 @@ from urllib.parse import SplitResult, urlsplit
 from client.http import PATIENCE_S, Address, HttpClient
 from daemon.model.names import printable
 from daemon.process.exit_status import Misused, Unable
+from daemon.process.output import warn
 
 SERVER: Final = "INCUS_COURIER_SERVER"
 TOKEN: Final = "INCUS_COURIER_TOKEN"
@@ -79,6 +80,11 @@ class ChosenServer:
     def shows_token(self) -> bool:
         """True when others on the way could read the token: plain HTTP to another machine."""
         return self.token is not None and self.address.tls is None and not _stays_here(self.address)
+
+    def warn_of_readers(self) -> None:
+        """Say so on stderr where others on the way could read the token."""
+        if self.shows_token:
+            warn(f"incus-courier: {self.address.name} is plain HTTP: others on the way can read the token")
 
 
 def is_named(options: ServerOptions, environment: Mapping[str, str]) -> bool:
