@@ -219,7 +219,7 @@ class HttpSeat:
                 for piece in pieces:
                     digest.update(piece)
                     size += len(piece)
-                    write_bytes(sink, piece)
+                    _write(task_id, sink, piece)
         except NoAnswer as error:
             useless = "; what was written is of no use" if size else ""
             raise Unable(f"{self._unreached(error)}{useless}") from None
@@ -358,6 +358,14 @@ class HttpSeat:
 
     def _unreached(self, error: NoAnswer) -> Unable:
         return Unable(f"{self._client.address.name} does not answer: {error}")
+
+
+def _write(task_id: str, sink: int, piece: bytes) -> None:
+    """Write bytes that were fetched: what fails there is no fault of the connection. Raises Unable."""
+    try:
+        write_bytes(sink, piece)
+    except OSError as error:
+        raise Unable(f"{task_id}: {error.strerror}; what was written is of no use") from None
 
 
 def blocks(lines: Iterator[bytes], last_id: str) -> Iterator[tuple[str, str, str]]:

@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import json
+import socket
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -195,6 +197,23 @@ def test_saved_bytes_are_checked(tmp_path: Path) -> None:
             save(Response(200, {}, b""), b"<html>")
     assert (tmp_path / "out").read_bytes().startswith(b"ab")
     assert b"<html>" not in (tmp_path / "out").read_bytes()
+
+
+def test_bytes_that_find_no_room_are_no_fault_of_the_service() -> None:
+    """What the disk says is told of the task, not of the connection."""
+    with (socket.create_server(("127.0.0.1", 0)) as listening, open("/dev/full", "wb", buffering=0) as full,
+          HttpClient(Address("service", *listening.getsockname())) as client):
+        thread = threading.Thread(target=_answer_once, args=(listening,))
+        thread.start()
+        with pytest.raises(Unable, match=f"^{ID}: No space left on device; what was written is of no use$"):
+            HttpSeat(client).save(ID, full.fileno())
+        thread.join()
+
+
+def _answer_once(listening: socket.socket) -> None:
+    with listening.accept()[0] as line:
+        line.recv(65536)
+        line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nRepr-Digest: sha-256=:x:\r\n\r\nab")
 
 
 def test_stream_goes_on_where_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
