@@ -70,6 +70,9 @@ class ChosenServer:
         vouches for certificates cannot be used.
         """
         there = parse_address(text)
+        if there.socket is not None:
+            # No other host has anything to say about sockets of this machine.
+            raise Misused(f"{printable(text)} is no address of a cell, so nothing is sent there.")
         if there.tls is not None:
             return replace(there, tls=self.address.tls or _tls(self.ca, ServerOptions()))
         if self.address.tls is not None or (_stays_here(self.address) and not _stays_here(there)):

@@ -118,10 +118,11 @@ def test_cells_that_name_one_another_are_left(first: Cell, tmp_path: Path) -> No
 
 
 def test_nothing_is_sent_where_it_is_less_safe() -> None:
-    """By TLS it stays, and from this machine it goes by TLS alone; what is no address is none."""
+    """By TLS it stays, and from this machine it goes by TLS alone; what is no address of a cell is none."""
     here, there = "http://127.0.0.1:1", "http://elsewhere.example"
     secure = "https://elsewhere.example"
-    for first, to in ((secure, there), (secure, here), (here, there), ("unix:/run/x", there), (here, "file:///etc"), (here, "")):
+    for first, to in ((secure, there), (secure, here), (here, there), ("unix:/run/x", there), (here, "file:///etc"), (here, ""),
+                      (there, "unix:/run/x"), ("unix:/run/x", "unix:/run/y")):
         with pytest.raises(Misused):
             ChosenServer(parse_address(first)).at(to)
     for first, to in ((secure, "https://b.example"), (here, secure), ("unix:/run/x", here), (there, here), (there, secure)):
