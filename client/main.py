@@ -134,7 +134,9 @@ def _seat(*, config: str | None = None, **where: Any) -> Iterator[Seat]:
     if _speaks_http(where):
         from client.seat import HttpSeat
 
-        with find_server(_server(where), os.environ).connect() as connection:
+        server = find_server(_server(where), os.environ)
+        server.warn_of_readers()
+        with server.connect() as connection:
             yield HttpSeat(connection)
     else:
         from daemon.cli.local_seat import open_local

@@ -16,7 +16,7 @@ from client.retry import passes, pause_s
 from daemon.errors import Rejected
 from daemon.model.names import printable, split_instance
 from daemon.model.seat import BUSIEST, Overview, SearchedTasks, TaskFilter, TaskReply, Values, instance_words
-from daemon.model.task import State
+from daemon.model.task import OUTCOMES, State
 from daemon.model.text import json_text
 from daemon.model.upload import is_task_id
 from daemon.model.verbs import VERBS
@@ -31,6 +31,9 @@ MOST_FOLLOWED: Final = 100
 _INSTANCES: Final = 200
 #: For how long the service is asked to wait with its answer, in seconds.
 _WAIT_S: Final = 30
+#: Between two questions about a task where it did not wait, in seconds.
+_PAUSE_S: Final = 1.0
+_DECIDED: Final = frozenset(state.label for state in OUTCOMES)
 #: So long after its last sign a stream counts as dead: three of the service's heartbeats, in seconds.
 _SILENCE_S: Final = 45.0
 #: How long nothing may come of a question, and for how long something is asked for that is to be done, in seconds.
@@ -56,8 +59,8 @@ _TASK: Final = {
     "updated_at": _Time, "error": (type(None), _ERROR)}
 _EVENT: Final = {**_PLACE, "task_id": str, "state": str, "at": _Time, "path": str, "error_code": _MAYBE_TEXT}
 _EXPLANATION: Final = {
-    "stuck": bool, "summary": str, "since": (type(None), _Time), "unblocks": str, "next_try_at": (type(None), _Time),
-    "waiting": int, "error": (type(None), {**_ERROR, "hint": _MAYBE_TEXT}),
+    "stuck": bool, "summary": str, "task_id": _MAYBE_TEXT, "since": (type(None), _Time), "unblocks": str,
+    "next_try_at": (type(None), _Time), "waiting": int, "error": (type(None), {**_ERROR, "hint": _MAYBE_TEXT}),
     "pushing": [{"path": str, "size_bytes": int, "sent_bytes": int, "since": _Time}]}
 _PREVIEW: Final = {"selection": str, "count": int, "cut": bool, "changed": int, "refused": int}
 _WHOLE_TASK: Final = {
@@ -118,7 +121,13 @@ class HttpSeat:
 
     def find(self, task_id: str, wait_s: float = 0.0) -> Values | None:
         """A task with its history; with `wait_s` also while the service is away for a while."""
-        return self._read(self._persist(f"/v1/tasks/{task_id}", wait_s, waits=True), _WHOLE_TASK)
+        until = time.monotonic() + wait_s
+        response = self._persist(f"/v1/tasks/{task_id}", wait_s, waits=True)
+        found = self._read(response, _WHOLE_TASK)
+        if found is not None and found["state"] not in _DECIDED and "preference-applied" not in response.headers:
+            # No service waits where its configuration forbids that, or for everybody at once.
+            time.sleep(max(0.0, min(_PAUSE_S, until - time.monotonic())))
+        return found
 
     def search(
         self, wanted: TaskFilter, after: str | None, limit: int, patience_s: float = 0.0,
@@ -210,7 +219,7 @@ class HttpSeat:
                 for piece in pieces:
                     digest.update(piece)
                     size += len(piece)
-                    write_bytes(sink, piece)
+                    _write(task_id, sink, piece)
         except NoAnswer as error:
             useless = "; what was written is of no use" if size else ""
             raise Unable(f"{self._unreached(error)}{useless}") from None
@@ -349,6 +358,14 @@ class HttpSeat:
 
     def _unreached(self, error: NoAnswer) -> Unable:
         return Unable(f"{self._client.address.name} does not answer: {error}")
+
+
+def _write(task_id: str, sink: int, piece: bytes) -> None:
+    """Write bytes that were fetched: what fails there is no fault of the connection. Raises Unable."""
+    try:
+        write_bytes(sink, piece)
+    except OSError as error:
+        raise Unable(f"{task_id}: {error.strerror}; what was written is of no use") from None
 
 
 def blocks(lines: Iterator[bytes], last_id: str) -> Iterator[tuple[str, str, str]]:

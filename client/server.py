@@ -21,6 +21,7 @@ from urllib.parse import SplitResult, urlsplit
 from client.http import PATIENCE_S, Address, HttpClient
 from daemon.model.names import printable
 from daemon.process.exit_status import Misused, Unable
+from daemon.process.output import warn
 
 SERVER: Final = "INCUS_COURIER_SERVER"
 TOKEN: Final = "INCUS_COURIER_TOKEN"
@@ -65,9 +66,13 @@ class ChosenServer:
         """Another address of the service, as one of its cells has it, for the same credential.
 
         Raises Misused for what is no address, and where what is sent would be less safe than at this one: what goes by
-        TLS goes on by TLS, and what stays on this machine leaves it by TLS alone.
+        TLS goes on by TLS, and what stays on this machine leaves it by TLS alone. Raises Unable when a file of who
+        vouches for certificates cannot be used.
         """
         there = parse_address(text)
+        if there.socket is not None:
+            # No other host has anything to say about sockets of this machine.
+            raise Misused(f"{printable(text)} is no address of a cell, so nothing is sent there.")
         if there.tls is not None:
             return replace(there, tls=self.address.tls or _tls(self.ca, ServerOptions()))
         if self.address.tls is not None or (_stays_here(self.address) and not _stays_here(there)):
@@ -78,6 +83,11 @@ class ChosenServer:
     def shows_token(self) -> bool:
         """True when others on the way could read the token: plain HTTP to another machine."""
         return self.token is not None and self.address.tls is None and not _stays_here(self.address)
+
+    def warn_of_readers(self) -> None:
+        """Say so on stderr where others on the way could read the token."""
+        if self.shows_token:
+            warn(f"incus-courier: {self.address.name} is plain HTTP: others on the way can read the token")
 
 
 def is_named(options: ServerOptions, environment: Mapping[str, str]) -> bool:

@@ -36,7 +36,8 @@ Counts = Mapping[Key, float]
 class KeptCounts:
     """The files, as one process keeps its own and reads all. To be used by one thread at a time; blocks on the disk.
 
-    Never fails: where a file cannot be read or written, the process goes on from what it knows, and tells that once.
+    Never fails: where a file cannot be read, what was in it before counts; where one cannot be written, what is told
+    stands still, and goes on once it can be. That is logged once.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -47,6 +48,8 @@ class KeptCounts:
         #: What was in the file before.
         self._before: Counts = {}
         self._told: Counts = {}
+        #: What the files of others had when they were read last, by their numbers.
+        self._others: dict[int, Counts] = {}
         self._fails = False
 
     def keep(self, counted: Counts) -> None:
@@ -56,14 +59,16 @@ class KeptCounts:
             told = added((self._before, counted))
             if opened or told != self._told or self._fails:
                 self._write(told)
+            self._told = told
             self._fails = False
         except OSError as error:
+            # What nobody else reads, or a restart would take back, is not told.
             self._fail(error.strerror)
-        self._told = added((self._before, counted))
 
     def totals(self) -> dict[Key, float]:
         """What all processes have counted, as it was kept last."""
-        return added((self._told, *self._others()))
+        self._look()
+        return added((self._told, *self._others.values()))
 
     def close(self) -> None:
         """Leave the file to the next process. May be called again."""
@@ -89,6 +94,7 @@ class KeptCounts:
             try:
                 if try_lock(descriptor):
                     self._go_on(descriptor)
+                    self._others.pop(number, None)
                     self._descriptor, self._number = descriptor, number
                     return True
             finally:
@@ -100,7 +106,8 @@ class KeptCounts:
         found = newest_slot(descriptor, SLOT_BYTES)
         self._slot = found[0] if found else 0
         if found is not None:
-            self._before = added((self._before, _counts_in(found[1])))
+            kept = _counts_in(found[1])
+            self._before, self._told = added((self._before, kept)), added((self._told, kept))
         elif os.fstat(descriptor).st_size:
             self._fail("what was kept is damaged")
         else:
@@ -111,22 +118,23 @@ class KeptCounts:
             log("counters.not_kept", detail=detail)
         self._fails = True
 
-    def _others(self) -> Iterator[Counts]:
+    def _look(self) -> None:
+        """Read the files of others; what cannot be read just now is as it was."""
         with suppress(OSError):
             names = set(os.listdir(self._layout.access))
             for number in range(MOST_FILES):
                 if number != self._number and self._layout.counted(number).name in names:
-                    yield self._read(number)
+                    self._read(number)
 
-    def _read(self, number: int) -> Counts:
+    def _read(self, number: int) -> None:
         with suppress(OSError):
             descriptor = self._layout.open(self._layout.counted(number), os.O_RDONLY)
             try:
                 found = newest_slot(descriptor, SLOT_BYTES)
             finally:
                 os.close(descriptor)
-            return _counts_in(found[1]) if found else {}
-        return {}
+            if found is not None:
+                self._others[number] = _counts_in(found[1])
 
 
 def _counts_in(text: bytes) -> Counts:

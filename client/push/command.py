@@ -16,7 +16,6 @@ from client.server import ChosenServer, ServerOptions, find_server
 from daemon.errors import Rejected
 from daemon.model.names import check_project
 from daemon.process.exit_status import Misused
-from daemon.process.output import warn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +48,7 @@ def push(words: Sequence[str], options: PushOptions, settings: PushSettings, ser
         return refuse(made, _reporter(target, made, settings, bars=False))
     if settings.dry_run:
         return would_be_sent(made, _reporter(target, made, settings, bars=False))
-    if chosen.shows_token:
-        warn(f"incus-courier: {chosen.address.name} is plain HTTP: others on the way can read the token")
+    chosen.warn_of_readers()
     return _run(made, target, options, settings, chosen)
 
 

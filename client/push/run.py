@@ -68,8 +68,9 @@ class PushRun:
         with _signals_set(self._order.stop):
             self._work()
         interrupted = self._order.stop.is_set()
-        if interrupted:
-            self._end_what_is_left()
+        # Of a thread that ended by a mistake nothing counts as sent.
+        self._end_what_is_left(Unsent("interrupted", resumable=True) if interrupted
+                               else Unsent("internal", "This command made a mistake."))
         code = exit_code(self._ended, interrupted=interrupted)
         self._order.record.close(finished=not interrupted and is_finished(self._ended))
         self._reporter.close(self._ended, code)
@@ -93,7 +94,7 @@ class PushRun:
             # One that waits for standard input may never let go.
             self._done.wait(_LET_GO_S)
 
-    def _end_what_is_left(self) -> None:
+    def _end_what_is_left(self, reason: Unsent) -> None:
         """What no thread has ended, because it was not begun, or hangs."""
         for awaited in self._waiting.rest():
             self._end(unsent(awaited.file, Unsent("undecided"), task_id=awaited.task_id))
@@ -101,7 +102,7 @@ class PushRun:
             told = {file.to for file in self._ended}
         for file in self._all:
             if file.to not in told:
-                self._end(unsent(file, Unsent("interrupted", resumable=True)))
+                self._end(unsent(file, reason))
 
     def _end(self, ended: PushedFile) -> None:
         with self._lock:

@@ -29,7 +29,7 @@ from client.push.unsent import Unsent
 from client.retry import passes, pause_s
 from client.server import ChosenServer
 from daemon.model.task import PENDING, State
-from daemon.process.exit_status import Misused
+from daemon.process.exit_status import Misused, Unable
 
 #: Files up to here are sent at once, and held in memory.
 PUT_MAX_BYTES: Final = 8 * 2**20
@@ -193,11 +193,11 @@ class FileSender:
         return "" if here == self._order.server.address else here.name
 
     def _go_to(self, cell: str) -> bool:
-        """Speak to the cell of that address from now on; False when that would not be safe."""
+        """Speak to the cell of that address from now on; False when that would not be safe, or cannot be."""
         if cell != self._cell:
             try:
                 self._client.move(self._order.server.at(cell) if cell else self._order.server.address)
-            except Misused:
+            except (Misused, Unable):
                 return False
         return True
 
@@ -210,7 +210,7 @@ class FileSender:
             raise Unsent(_OTHER_CELL, "The cells name one another: their lists differ.")
         try:
             self._client.move(self._order.server.at(response.problem("address")))
-        except Misused as error:
+        except (Misused, Unable) as error:
             raise Unsent(_OTHER_CELL, str(error)) from None
         return True
 

@@ -91,7 +91,9 @@ def _findings(config: Config, config_file: str | None) -> Iterator[CheckResult]:
     # Before root gives its power away: only it and the API read them.
     yield _try_tokens(token_file_of(configuration.find_file(config_file)), time.time())
     yield from cell_findings(config, configuration.find_file(config_file))
-    grants = _grants(token_file_of(configuration.find_file(config_file)), time.time())
+    # With other cells the same tokens are good for what this one has not.
+    alone = all(cell.name == config.cell.name for cell in config.cells)
+    grants = _grants(token_file_of(configuration.find_file(config_file)), time.time()) if alone else {}
     yield from check_machine.unreachable_remotes(
         {name: grant.remotes for name, grant in grants.items()}, [LOCAL, *config.remotes])
     yield from webhook_findings(config)

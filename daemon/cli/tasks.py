@@ -78,7 +78,7 @@ def _print_task(task: Values) -> None:
             hint = ERRORS[value["code"]].hint if value["code"] in ERRORS else ""
             if hint:
                 say(f"{'':16} {hint}")
-        elif value not in {None, ""}:
+        elif value is not None and value != "":
             say(f"{key:16} {value}")
     for number, attempt in enumerate(history):
         ended = "done" if attempt["code"] is None else f"{attempt['code']}: {attempt['message'] or ''}"

@@ -1,9 +1,8 @@
-"""What an explanation says, for a terminal and for programs."""
+"""What an explanation says, as JSON values."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from daemon.model.explained import explanation_lines
 from daemon.model.schema import TIME, YES_OR_NO, Schema, answer, many, or_null, saying, text, whole_number
 from daemon.model.upload import TASK_ID
 from daemon.model.view import when_or_none
@@ -66,13 +65,8 @@ class Explanation:
         error = {"code": self.code, "message": self.message, "hint": self.hint} if self.code else None
         return {
             "stuck": self.stuck, "summary": self.summary, "task_id": self.task_id, "since": when_or_none(self.since),
-            "error": error,
-            "unblocks": self.unblocks, "next_try_at": when_or_none(self.next_try_at),
+            "error": error, "unblocks": self.unblocks, "next_try_at": when_or_none(self.next_try_at),
             "pushing": [{"task_id": file.task_id, "path": file.path, "size_bytes": file.size_bytes,
                          "sent_bytes": file.sent_bytes, "since": when_or_none(file.since)} for file in self.pushing],
             "waiting": self.waiting,
         }
-
-    def as_text(self, now: float) -> list[str]:
-        """The explanation as lines for a terminal; nothing in them can colour, move or forge anything."""
-        return explanation_lines(self.as_json(), now)

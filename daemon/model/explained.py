@@ -13,7 +13,10 @@ _PATH_LENGTH: Final = 200
 
 
 def explanation_lines(told: Mapping[str, Any], now: float) -> list[str]:
-    """What `Explanation.as_json` made, as `as_text` has it. Raises ValueError for what is no time."""
+    """What `Explanation.as_json` made; nothing in it can colour, move or forge anything.
+
+    Raises ValueError for what is no time.
+    """
     lines, error = [("", told["summary"]), ("task", told["task_id"] or "")], told["error"] or {}
     if told["since"] is not None:
         lines.append(("since", f"{told['since']} ({age(now - seconds_of(told['since']))} ago)"))

@@ -113,30 +113,20 @@ class Publisher:
         """Tell what the worker is doing, in place of what it told the time before last."""
         with suppress(OSError):
             descriptor = self._opened()
+            write_slot(descriptor, SLOT_BYTES, self._number + 1, _text(activity))
             self._number += 1
-            write_slot(descriptor, SLOT_BYTES, self._number, _text(activity))
 
     def _opened(self) -> int:
         if self._descriptor < 0:
             try:
-                self._descriptor = self._open()
+                self._descriptor = self._layout.open_shown(self._path)
             except (NotOwn, PermissionError):
                 # It holds nothing worth keeping.
                 clear_name(self._layout, self._path)
-                self._descriptor = self._open()
+                self._descriptor = self._layout.open_shown(self._path)
             found = newest_slot(self._descriptor, SLOT_BYTES)
             self._number = found[0] if found else 0
         return self._descriptor
-
-    def _open(self) -> int:
-        descriptor = self._layout.open(self._path, os.O_CREAT | os.O_RDWR)
-        try:
-            # The group reads it and nobody else writes it.
-            os.fchmod(descriptor, self._layout.file_mode & 0o640)
-        except OSError:
-            os.close(descriptor)
-            raise
-        return descriptor
 
     def close(self) -> None:
         """Let go of the file. May be called again."""

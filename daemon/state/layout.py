@@ -193,6 +193,16 @@ class Layout:
         self.touch(path)
         return self.open(path, os.O_RDWR)
 
+    def open_shown(self, path: Path) -> int:
+        """A descriptor of a file that the group reads and nobody else writes, made if missing. Raises as `open`."""
+        descriptor = self.open(path, os.O_CREAT | os.O_RDWR)
+        try:
+            os.fchmod(descriptor, self.file_mode & 0o640)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
     def create(self) -> None:
         """Make what is missing, durably, and set this process's umask to fit.
 

@@ -4,6 +4,7 @@ It has two slots of one size that are written in turn, each with a number and a 
 other one counts. Nothing is mapped: on a disk without room a mapped write can end a process.
 """
 
+import errno
 import os
 import struct
 import zlib
@@ -19,10 +20,12 @@ HEAD_BYTES: Final = _HEAD.size
 def write_slot(descriptor: int, slot_bytes: int, number: int, text: bytes) -> None:
     """Write what is next; the number is one more than the one before, the text at most `slot_bytes - HEAD_BYTES` long.
 
-    Not synced. Raises OSError.
+    Not synced. Raises OSError, also where there is room for a part of it alone: then the other slot counts, and the
+    same number is to be written again.
     """
-    os.pwrite(descriptor, _HEAD.pack(_MAGIC, number, len(text), _checksum(number, text)) + text,
-              number % 2 * slot_bytes)
+    slot = _HEAD.pack(_MAGIC, number, len(text), _checksum(number, text)) + text
+    if os.pwrite(descriptor, slot, number % 2 * slot_bytes) < len(slot):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def newest_slot(descriptor: int, slot_bytes: int) -> tuple[int, bytes] | None:

@@ -143,7 +143,7 @@ class Tenure:
         Raises CannotStart('state_in_use') when another host may still be using it, unless it is to be taken over: where
         that host cannot reach the storage any more. Raises OSError.
         """
-        self._descriptor = self._open()
+        self._descriptor = self._layout.open_shown(self._layout.host_token)
         with self._locked():
             now = time.time()
             found = _parse(newest_slot(self._descriptor, SLOT_BYTES))
@@ -239,16 +239,6 @@ class Tenure:
 
     def _read_both(self) -> bytes:
         return os.pread(self._descriptor, 2 * SLOT_BYTES, 0)
-
-    def _open(self) -> int:
-        descriptor = self._layout.open(self._layout.host_token, os.O_CREAT | os.O_RDWR)
-        try:
-            # The group reads it and nobody else writes it.
-            os.fchmod(descriptor, self._layout.file_mode & 0o640)
-        except OSError:
-            os.close(descriptor)
-            raise
-        return descriptor
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

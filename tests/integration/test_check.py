@@ -277,3 +277,20 @@ def test_check_says_how_the_tokens_stand(file: Path, monkeypatch: pytest.MonkeyP
         assert f"the API cannot read it. Give it to the group: chgrp {READERS} {path}" in tokens()
     path.chmod(0o666)
     assert tokens().startswith(f"FAIL tokens: {path}: its mode is 0666")
+
+
+def test_check_warns_of_tokens_for_what_is_not_there_unless_another_cell_may_have_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
+    """All cells have the same tokens: what one of them has not is no slip."""
+    monkeypatch.setattr("daemon.cli.check._check_remotes", lambda *_: ([], ["c1"]))
+    monkeypatch.setattr("daemon.cli.check.cell_findings", lambda *_: [])
+    Layout(load(file).state.path).create()
+    grant = Grant(may=frozenset({Permission.UPLOAD}), instances=("web-1",), remotes=("eu",))
+    change_tokens(file.parent / TOKENS_FILE, lambda _: Tokens((
+        Token(name="a", grant=grant, made_at=0, keys=(Key(id="a" * 12, sha256="0" * 64, made_at=0),)),)))
+    for cells, warnings in (("", 2), ('[cell]\nname = "n"\n[[cells]]\nname = "n"\naddress = "http://n"\ninstances = ["c1"]\n'
+                                      '[[cells]]\nname = "s"\naddress = "http://s"\n', 0)):
+        file.write_text(f"{file.read_text()}{cells}")
+        check(load(file), str(file))
+        assert capsys.readouterr().out.count("warn token a: ") == warnings

@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import json
+import socket
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,9 @@ import pytest
 
 from client.http import Address, HttpClient, NoAnswer, Response
 from client.seat import HttpSeat, blocks, fits
+from daemon.cli.explain import explain
+from daemon.cli.tasks import show
+from daemon.explain import Explanation
 from daemon.model.seat import TaskFilter, TaskReply
 from daemon.model.task import State
 from daemon.process.exit_status import Misused, Unable
@@ -91,6 +96,35 @@ def test_what_no_service_answers_is_not_shown(value: object) -> None:
         HttpSeat(Answers(answer(value))).find(ID)
 
 
+def test_explanation_of_all_that_is_shown_is_shown_and_one_with_less_is_not() -> None:
+    """An older service that does not tell all of it ends the command in words, too."""
+    told = Explanation(stuck=True, summary="It waits.").as_json()
+    assert explain(HttpSeat(Answers(answer(told))), ID, as_json=False) == 1
+    for key in told.keys() - {"waiting"}:
+        less = {name: value for name, value in told.items() if name != key}
+        with pytest.raises(Unable, match="is the address right"):
+            explain(HttpSeat(Answers(answer(less))), ID, as_json=False)
+
+
+def test_task_with_more_than_is_known_of_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """A newer service may tell more, of whatever kind."""
+    assert show(HttpSeat(Answers(answer({**TASK, "labels": {"a": ["b"]}, "more": []}))), [ID], as_json=False) == 0
+    assert "labels           {'a': ['b']}" in capsys.readouterr().out
+
+
+def test_service_that_does_not_wait_is_not_asked_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits besides for what is known, or for one that waited."""
+    slept: list[float] = []
+    monkeypatch.setattr("client.seat.time.sleep", slept.append)
+    waited = Response(200, {"preference-applied": "wait=30"}, json.dumps(TASK).encode())
+    seat = HttpSeat(Answers(answer(TASK), waited, answer({**TASK, "state": "failed"}), answer({}, 404), answer(TASK)))
+    for _ in range(4):
+        seat.find(ID, 60.0)
+    assert slept == [1.0]
+    seat.find(ID)
+    assert slept == [1.0, 0.0]
+
+
 def test_refusals_are_told_in_the_service_s_words() -> None:
     """With their code; what is not there is None; what passes is asked again while there is time."""
     refused = answer({"code": "action_not_allowed", "detail": "No.", "hint": "Ask."}, 403)
@@ -101,8 +135,9 @@ def test_refusals_are_told_in_the_service_s_words() -> None:
         HttpSeat(Answers(NoAnswer("gone"))).find(ID)
     with pytest.raises(Unable, match="not trusted"):
         HttpSeat(Answers(NoAnswer("not trusted", passes=False))).find(ID, 60)
-    client = Answers(NoAnswer("gone"), answer({}, 503), answer(TASK))
-    assert HttpSeat(client).find(ID, 60) == TASK
+    done = {**TASK, "state": "delivered"}
+    client = Answers(NoAnswer("gone"), answer({}, 503), answer(done))
+    assert HttpSeat(client).find(ID, 60) == done
     assert client.asked[0][1] == {"Prefer": "wait=30"}
     page = answer({"tasks": [], "next": None})
     assert HttpSeat(Answers(answer({}, 503), page)).search(TaskFilter(), None, 1, 60).after is None
@@ -162,6 +197,23 @@ def test_saved_bytes_are_checked(tmp_path: Path) -> None:
             save(Response(200, {}, b""), b"<html>")
     assert (tmp_path / "out").read_bytes().startswith(b"ab")
     assert b"<html>" not in (tmp_path / "out").read_bytes()
+
+
+def test_bytes_that_find_no_room_are_no_fault_of_the_service() -> None:
+    """What the disk says is told of the task, not of the connection."""
+    with (socket.create_server(("127.0.0.1", 0)) as listening, open("/dev/full", "wb", buffering=0) as full,
+          HttpClient(Address("service", *listening.getsockname())) as client):
+        thread = threading.Thread(target=_answer_once, args=(listening,))
+        thread.start()
+        with pytest.raises(Unable, match=f"^{ID}: No space left on device; what was written is of no use$"):
+            HttpSeat(client).save(ID, full.fileno())
+        thread.join()
+
+
+def _answer_once(listening: socket.socket) -> None:
+    with listening.accept()[0] as line:
+        line.recv(65536)
+        line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nRepr-Digest: sha-256=:x:\r\n\r\nab")
 
 
 def test_stream_goes_on_where_it_ended(capsys: pytest.CaptureFixture[str]) -> None:

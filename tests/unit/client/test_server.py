@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from client.http import Response
+from client.http import HttpClient, NoAnswer, Response
+from client.main import app
 from client.retry import passes, pause_s
 from client.server import DEFAULT, ServerOptions, find_server, is_named, parse_address
 from daemon.process.exit_status import Misused, Unable
@@ -31,6 +32,25 @@ def test_anything_else_is_no_address(text: str) -> None:
     """What cannot be understood is said, not guessed, and no password is taken from an address."""
     with pytest.raises(Misused):
         parse_address(text)
+
+
+@pytest.mark.parametrize("words", [["tasks", "list"], ["explain", "c1"], ["push", "FILE", "c1/"]])
+def test_command_that_shows_a_token_to_others_on_the_way_says_so(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whichever command it is, before it asks for anything."""
+    (tmp_path / "f").touch()
+    monkeypatch.setenv("INCUS_COURIER_SERVER", "http://far.example")
+    monkeypatch.setenv("INCUS_COURIER_TOKEN", "icour_secret")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(HttpClient, "request", _no_answer)
+    with pytest.raises((Unable, SystemExit)):
+        app([str(tmp_path / "f") if word == "FILE" else word for word in words], standalone_mode=False)
+    assert "http://far.example is plain HTTP: others on the way can read the token" in capsys.readouterr().err
+
+
+def _no_answer(*_: object, **__: object) -> Response:
+    raise NoAnswer("gone", passes=False)
 
 
 def test_what_was_typed_counts_before_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """What an API process counts for good, and the files that keep it."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -132,23 +133,61 @@ def test_file_that_cannot_be_read_begins_with_nothing(
     assert KeptCounts(layout).totals() == {NEW: 2}
 
 
-def test_counters_go_on_while_nothing_can_be_written_and_that_is_told_once(
+def test_counters_stand_still_while_nothing_can_be_written_and_that_is_told_once(
     layout: Layout, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """They are kept as soon as they can be."""
+    """All processes tell the same then, also one that has just begun; what was counted is kept as soon as it can be."""
     told: list[str] = []
     monkeypatch.setattr(kept, "log", lambda event, **_: told.append(event))
     mine = KeptCounts(layout)
-    mine.keep({})
+    mine.keep({NEW: 1})
     failpoints.arm("counted.write=ENOSPC")
-    for number in range(3):
+    for number in range(2, 5):
         mine.keep({NEW: number})
-        assert mine.totals().get(NEW, 0) == number
+        assert mine.totals() == KeptCounts(layout).totals() == {NEW: 1}
     assert told == ["counters.not_kept"]
-    failpoints.arm("")
-    mine.keep({NEW: 2})
     mine.close()
-    assert KeptCounts(layout).totals() == {NEW: 2}
+    again = KeptCounts(layout)
+    again.keep({NEW: 2})
+    assert again.totals() == {NEW: 1}
+    failpoints.arm("")
+    again.keep({NEW: 2})
+    assert KeptCounts(layout).totals() == again.totals() == {NEW: 3}
+    again.close()
+
+
+def test_half_of_a_slot_on_a_full_disk_takes_nothing_back(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is tried: the other slot counts."""
+    mine, write = KeptCounts(layout), os.pwrite
+    mine.keep({NEW: 1})
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, at: write(descriptor, data[:HEAD_BYTES + 1], at))
+    for number in range(2, 5):
+        mine.keep({NEW: number})
+        assert mine.totals() == KeptCounts(layout).totals() == {NEW: 1}
+    monkeypatch.undo()
+    mine.keep({NEW: 4})
+    assert KeptCounts(layout).totals() == {NEW: 4}
+    mine.close()
+
+
+def test_what_cannot_be_read_just_now_counts_as_it_was(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has no descriptors left takes nothing back."""
+    other, mine = KeptCounts(layout), KeptCounts(layout)
+    other.keep({NEW: 1})
+    mine.keep({NEW: 10})
+    assert mine.totals() == {NEW: 11}
+    other.keep({NEW: 2})
+    for name in ("open", "listdir"):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, name, _no_descriptors)
+            assert mine.totals() == {NEW: 11}
+    assert mine.totals() == {NEW: 12}
+    mine.close()
+    other.close()
+
+
+def _no_descriptors(*_: Any, **__: Any) -> Any:
+    raise OSError(errno.EMFILE, "none left")
 
 
 def test_file_that_is_removed_is_made_again(layout: Layout) -> None:
@@ -180,12 +219,16 @@ def test_what_makes_no_sense_is_left_out(layout: Layout, rows: Any) -> None:
     mine.close()
 
 
-def test_more_processes_than_files_count_without_one(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no end of them otherwise."""
+def test_more_processes_than_files_count_for_nobody_until_they_have_one(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There is no end of files otherwise, and what no other process knows would come and go."""
     monkeypatch.setattr(kept, "MOST_FILES", 1)
     first, second = KeptCounts(layout), KeptCounts(layout)
     first.keep({NEW: 1})
     second.keep({NEW: 2})
-    assert second.totals() == {NEW: 3}
+    assert second.totals() == first.totals() == {NEW: 1}
     first.close()
+    second.keep({NEW: 2})
+    assert second.totals() == {NEW: 3}
     second.close()

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from client.push.plan import PlannedFile
+from client.push import run
+from client.push.plan import PlannedFile, PushPlan
 from client.push.progress import FileProgress
 from client.push.record import ResumeRecord
+from client.push.report import JsonReporter
+from client.push.run import PushCourse, PushRun
 from client.push.sending import FileSender, PushOrder
 from client.push.unsent import Unsent
 from client.server import ChosenServer, parse_address
@@ -72,16 +75,29 @@ def first() -> Iterator[Cell]:
         yield made
 
 
+def order_to(server: ChosenServer, folder: Path) -> tuple[PushOrder, PlannedFile]:
+    """A file, and what holds for it."""
+    (folder / "f").write_text("x")
+    return PushOrder(
+        server=server, instance="web1", project=None, mkdirs=False, uid=None, gid=None, retry_for_s=0.0,
+        record=ResumeRecord(folder / "state", "s"), scope="s", stop=threading.Event(), reached=threading.Event(),
+    ), PlannedFile(str(folder / "f"), "/srv/f", 1, 0o600)
+
+
 def send(first: Cell, folder: Path) -> tuple[str, str]:
     """Send a file to web1; the task, and the address that it ended at."""
-    (folder / "f").write_text("x")
     server = ChosenServer(parse_address(first.address), "icour_secret")
-    order = PushOrder(
-        server=server, instance="web1", project=None, mkdirs=False, uid=None, gid=None, retry_for_s=0.0,
-        record=ResumeRecord(folder / "state", "s"), scope="s", stop=threading.Event(), reached=threading.Event())
+    order, file = order_to(server, folder)
     with server.connect() as client:
-        task = FileSender(order, client).send(PlannedFile(str(folder / "f"), "/srv/f", 1, 0o600), FileProgress("f", 1))
+        task = FileSender(order, client).send(file, FileProgress("f", 1))
         return task, client.address.name
+
+
+def run_to(server: ChosenServer, folder: Path) -> int:
+    """Push a file to web1; the exit code."""
+    order, file = order_to(server, folder)
+    course = PushCourse(jobs=1, wait=False, timeout_s=None)
+    return PushRun(PushPlan([file]), order, server, course, JsonReporter("web1")).run()
 
 
 @pytest.mark.parametrize("status", [421, 307])
@@ -102,12 +118,33 @@ def test_cells_that_name_one_another_are_left(first: Cell, tmp_path: Path) -> No
 
 
 def test_nothing_is_sent_where_it_is_less_safe() -> None:
-    """By TLS it stays, and from this machine it goes by TLS alone; what is no address is none."""
+    """By TLS it stays, and from this machine it goes by TLS alone; what is no address of a cell is none."""
     here, there = "http://127.0.0.1:1", "http://elsewhere.example"
     secure = "https://elsewhere.example"
-    for first, to in ((secure, there), (secure, here), (here, there), ("unix:/run/x", there), (here, "file:///etc"), (here, "")):
+    for first, to in ((secure, there), (secure, here), (here, there), ("unix:/run/x", there), (here, "file:///etc"), (here, ""),
+                      (there, "unix:/run/x"), ("unix:/run/x", "unix:/run/y")):
         with pytest.raises(Misused):
             ChosenServer(parse_address(first)).at(to)
     for first, to in ((secure, "https://b.example"), (here, secure), ("unix:/run/x", here), (there, here), (there, secure)):
         address = ChosenServer(parse_address(first)).at(to)
         assert (address.name, address.tls is None) == (to, to.startswith("http:"))
+
+
+def test_cell_that_cannot_be_gone_to_is_a_failure(
+    first: Cell, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also where the file is not there that says who vouches for its certificate."""
+    first.to = "https://b.example"
+    assert run_to(ChosenServer(parse_address(first.address), ca=tmp_path / "ca"), tmp_path) == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["code"], error["message"]) == ("other_cell", f"{tmp_path / 'ca'}: No such file or directory")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_file_that_nobody_says_anything_of_is_a_failure(
+    first: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A mistake of the command ends with no 0."""
+    monkeypatch.setattr(run, "FileSender", lambda *_: None)
+    assert run_to(ChosenServer(parse_address(first.address)), tmp_path) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "internal"

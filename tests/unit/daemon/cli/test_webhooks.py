@@ -14,7 +14,7 @@ from daemon.webhooks.view import overall
 from tests.support.depot import Depot
 from tests.support.receiver import SECRET
 
-HOOK = {"name": "ci", "url": "https://a.example/x?token=abc", "secret": SECRET}
+HOOK = {"name": "ci", "url": "https://a.example/x?token=xyz", "secret": SECRET}
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_messages_are_shown_and_sent_again(depot: Depot, config: Config, capsys:
     assert webhooks.list_webhooks(config, as_json=False) == 0
     out = capsys.readouterr().out
     assert "disabled" in out
-    assert "abc" not in out
+    assert "xyz" not in out
     assert SECRET not in out
     assert queue.webhook_standings()[0].disabled_why == "me disabled it"
 

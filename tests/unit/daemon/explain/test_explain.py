@@ -8,6 +8,7 @@ import pytest
 
 from daemon.errors import ERRORS
 from daemon.explain import EXPLANATION, Ahead, Explanation, ServiceFacts, explain_instance, explain_task
+from daemon.model.explained import explanation_lines
 from daemon.model.task import Attempt, State, Task
 from daemon.model.text import is_plain
 from daemon.state.activity import Activity, Blocked, Pushing, RemoteStanding
@@ -253,7 +254,7 @@ def test_task_that_an_instance_is_explained_by_is_named_beside_the_sentence() ->
     told = of_instance(stands(queued=1, deferred=1), a_task(upload=OLDER), PUT_OFF)
     assert (told.task_id, of_instance(stands(failed=1), DEAD).task_id) == (UPLOAD.task_id, UPLOAD.task_id)
     assert UPLOAD.task_id not in told.summary
-    assert f"task:        {UPLOAD.task_id}" in told.as_text(NOW)
+    assert f"task:        {UPLOAD.task_id}" in explanation_lines(told.as_json(), NOW)
     assert of_instance(stands(queued=1), a_task(), facts=away()).task_id is None
 
 
@@ -317,7 +318,7 @@ def test_explanation_is_written_as_json_with_times_for_people() -> None:
 def test_explanation_is_written_in_lines_for_a_terminal() -> None:
     """What it is, since when, what it said, what to do, when it goes on, and what is being pushed."""
     found = explained(PUT_OFF, service(doing(pushing=(pushing(),))))
-    assert found.as_text(NOW) == [
+    assert explanation_lines(found.as_json(), NOW) == [
         "It did not work, and is tried again. The instance's disk or quota is full.",
         "since:       2033-05-18T03:23:20.000Z (10m ago)",
         "error:       target_full: no space",
@@ -332,7 +333,7 @@ def test_nothing_in_a_name_or_a_message_changes_what_a_terminal_shows(evil: str)
     """Each line is one line, and shows what it holds."""
     task = a_task(State.DEFERRED, "target_full", evil, due_at=NOW + 5)
     facts = service(doing(pushing=(replace(pushing(), path=f"/{evil}"),)))
-    lines = [*explained(task, facts).as_text(NOW), *explain_instance(
-        stands(deferred=1), [task], NOW, facts, name=evil).as_text(NOW)]
+    lines = [line for found in (explained(task, facts), explain_instance(stands(deferred=1), [task], NOW, facts, name=evil))
+             for line in explanation_lines(found.as_json(), NOW)]
     assert all(map(is_plain, lines))
     assert len(lines) == 15
