@@ -20,14 +20,13 @@ import pytest
 from daemon import failpoints
 from daemon.config import Config, DeliverySection, Denied, Retry, StateSection, TargetSection
 from daemon.errors import QueueFault, Undelivered
+from daemon.lease import open_leases
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
 from daemon.spool.inspect import FileSpoolCheck
-from daemon.state.fence import Fence
 from daemon.state.layout import Layout
 from daemon.state.reserve import Reserve
-from daemon.state.shard_lock import ShardLock
-from daemon.state.tenure import Tenure, this_host
+from daemon.state.tenure import this_host
 from daemon.task_queue import Settlement
 from daemon.task_queue.sqlite import base
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
@@ -61,14 +60,12 @@ def parts(config: Config) -> Iterator[Parts]:
     layout = Layout(config.state.path)
     layout.create()
     with SqliteDoctor(layout, 0) as queue:
-        tenure, lock = Tenure(layout, this_host()), ShardLock(layout, 0)
-        tenure.take()
-        lock.acquire()
-        made = assemble(layout, queue, FileSpoolCheck(layout), Reserve(layout, 0, 0), config, Fence(tenure, lock))
+        leases = open_leases(layout, this_host(), 1)
+        made = assemble(layout, queue, FileSpoolCheck(layout), Reserve(layout, 0, 0), config, leases.lease(0))
         yield made
         made.remotes.close()
-        lock.release()
-        tenure.close()
+        made.lease.release()
+        leases.close()
     failpoints.arm("")
     signal.set_wakeup_fd(-1)
     for number, handler in before.items():

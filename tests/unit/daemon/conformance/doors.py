@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from daemon.lease import Leases
 from daemon.model.task import State, Task
 from daemon.model.upload import Upload
 from daemon.spool import CheckedSpool, Mark, Receive
@@ -55,6 +56,19 @@ class SpoolStore(Protocol):
 
     def open(self) -> CheckedSpool:
         """Open the spool."""
+
+    def close(self) -> None:
+        """Close what was opened."""
+
+
+class LeaseStore(Protocol):
+    """Something that keeps the leases of three shards, for processes of several hosts."""
+
+    def open(self) -> Leases:
+        """What a process of the host takes that began last."""
+
+    def take_over(self) -> Leases:
+        """What a process of another host takes, which begins now: what the hosts before have locked it does not see."""
 
     def close(self) -> None:
         """Close what was opened."""

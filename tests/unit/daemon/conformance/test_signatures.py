@@ -13,6 +13,7 @@ import pytest
 from daemon.delegation import capabilities as delegation_door
 from daemon.delegation import values as delegation_values
 from daemon.errors import Rejected
+from daemon.lease import capabilities as lease_door
 from daemon.model import grant, task, upload
 from daemon.partials import capabilities as partials_door
 from daemon.partials import values as partials_values
@@ -28,7 +29,7 @@ PLAIN = {..., Rejected, bool, int, float, str, bytes, NoneType, BinaryIO, list, 
          abc.Iterable, abc.Iterator, abc.Sequence, typing.Union, UnionType}
 #: Where tasks, uploads and the values of the doors are defined.
 VALUES = (grant, task, upload, queue_values, queue_doctor, spool_values, delegation_values, partials_values)
-DOORS = (queue_door, queue_doctor, spool_door, delegation_door, partials_door)
+DOORS = (queue_door, queue_doctor, spool_door, lease_door, delegation_door, partials_door)
 
 
 def capabilities(door: ModuleType) -> list[type]:
