@@ -13,7 +13,11 @@ from daemon.spool.values import Found, Mark, Name
 
 
 class Sealed(Protocol):
-    """A durable upload whose row is not decided yet; recovery leaves it alone until it is released or withdrawn."""
+    """A durable upload whose row is not decided yet; recovery leaves it alone until it is released or withdrawn.
+
+    The queue takes it as it is (`daemon.task_queue.Append.put_many`). So what keeps bytes and rows in one place may
+    make both durable in one commit there, and until then a crash may leave neither.
+    """
 
     @property
     def upload(self) -> Upload:

@@ -7,7 +7,7 @@ from daemon.model.task import State, Task
 from daemon.model.upload import Upload
 from daemon.spool import CheckedSpool, Mark, Receive
 from daemon.task_queue import Append, Bytes, Change, Find, Intake, Settlement, TaskQueue
-from tests.support.depot import an_upload
+from tests.support.depot import an_upload, sealed
 
 KEY = "local/default/c1"
 #: Long after everything that happens in a test, in seconds since the epoch.
@@ -80,7 +80,7 @@ class LeaseStore(Protocol):
 def accept(queue: Append, *uploads: Upload, supersede: bool = False) -> list[Upload]:
     """Put uploads one after the other."""
     for upload in uploads:
-        queue.put_many([upload], supersede=supersede)
+        queue.put_many(sealed(upload), supersede=supersede)
     return list(uploads)
 
 
@@ -108,7 +108,7 @@ def claim(queue: TaskQueue, limit: int = 64) -> list[str]:
 
 def bring(queue: TaskQueue, upload: Upload, state: State) -> Upload:
     """Put an upload and bring it into a state, on the way that leads there."""
-    queue.put_many([upload], supersede=False)
+    queue.put_many(sealed(upload), supersede=False)
     if state in {State.HELD, State.CANCELLED}:
         queue.change([Change(task=task_of(queue, upload), state=state)])
     elif state is not State.QUEUED:
