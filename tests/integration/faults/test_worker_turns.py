@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
 
@@ -23,6 +23,7 @@ from daemon.errors import QueueFault, Undelivered
 from daemon.lease import open_leases
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
+from daemon.spool import Opened
 from daemon.spool.inspect import FileSpoolCheck
 from daemon.state.layout import Layout
 from daemon.state.reserve import Reserve
@@ -179,7 +180,7 @@ def test_task_is_tried_again_when_the_runner_that_pushed_it_made_a_mistake(
     """A mistake of ours ends a thread, not the task and not the worker."""
     mistakes = iter([ValueError("a mistake")])
 
-    def fail_once(upload: Upload) -> BinaryIO:
+    def fail_once(upload: Upload) -> Opened:
         for mistake in mistakes:
             raise mistake
         return io.BytesIO()
