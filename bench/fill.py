@@ -27,6 +27,7 @@ from daemon.spool.store import FileSpool
 from daemon.state.layout import Layout
 from daemon.task_queue import Settlement
 from daemon.task_queue.sqlite.queue import SqliteQueue
+from tests.support.depot import sealed
 
 #: Uploads in one transaction.
 _BATCH: Final = 5000
@@ -90,7 +91,7 @@ def put_with_files(queue: SqliteQueue, some: Iterator[Upload]) -> None:
 def put(queue: SqliteQueue, some: Iterator[Upload]) -> None:
     """Put uploads in large transactions."""
     while batch := list(islice(some, _BATCH)):
-        queue.put_many(batch, supersede=False)
+        queue.put_many(sealed(*batch), supersede=False)
 
 
 def _fill_shard(state: Path, shard: int, count: int, *, files: bool) -> None:

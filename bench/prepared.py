@@ -20,6 +20,7 @@ from daemon.spool.store import FileSpool
 from daemon.state.doorbell import ring
 from daemon.state.layout import Layout
 from daemon.task_queue.sqlite.queue import SqliteQueue
+from tests.support.depot import sealed
 
 _PIECE: Final = 2**20
 _IDLE_S: Final = 120.0
@@ -58,7 +59,7 @@ class Prepared:
         uploads = [upload for target in targets for upload in self._spooled(target.name, count, source, name)]
         for shard in range(SHARDS):
             with SqliteQueue(self._service.layout, shard) as queue:
-                queue.put_many([upload for upload in uploads if upload.destination.shard(SHARDS) == shard],
+                queue.put_many(sealed(*(upload for upload in uploads if upload.destination.shard(SHARDS) == shard)),
                                supersede=False)
         os.sync()
         with Watch(IN_MOVED_TO, *places) as watch:

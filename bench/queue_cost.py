@@ -15,6 +15,7 @@ from daemon.model.upload import Destination
 from daemon.state.layout import Layout
 from daemon.task_queue import Settlement
 from daemon.task_queue.sqlite.queue import SqliteQueue
+from tests.support.depot import sealed
 
 #: Tasks in one transaction: what sixteen uploads at once, and a busy worker's turn, come to.
 _PUT: Final = 16
@@ -53,7 +54,8 @@ class Probe:
     def measure(self, tasks: int = _TASKS) -> Cost:
         """Take so many tasks from put to settled."""
         uploads = list(fill.uploads(self._name, tasks))
-        put = sum(_timed(partial(self.queue.put_many, some, supersede=True)) for some in _batches(uploads, _PUT))
+        put = sum(_timed(partial(self.queue.put_many, sealed(*some), supersede=True))
+                  for some in _batches(uploads, _PUT))
         claimed: list[Task] = []
         claim = 0.0
         while len(claimed) < tasks:

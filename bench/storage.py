@@ -94,7 +94,7 @@ class Storage:
         def store(number: int) -> None:
             incoming, upload = self._prepare(number)
             sealed = incoming.seal(upload)
-            queues[sealed.upload.destination.shard(SHARDS)].put_many([sealed.upload], supersede=True)
+            queues[sealed.upload.destination.shard(SHARDS)].put_many([sealed], supersede=True)
             sealed.release()
 
         try:

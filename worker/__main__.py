@@ -9,6 +9,7 @@ from typing import Final
 from daemon import config as configuration
 from daemon.config import Config
 from daemon.errors import CannotStart, CourierError, QueueFault
+from daemon.lease import open_leases
 from daemon.log import flush, log, setup
 from daemon.process import sd_notify
 from daemon.process.exit_status import EXIT_OK, end_with
@@ -18,11 +19,9 @@ from daemon.process.reload import load_again
 from daemon.recovery.reshard import take_shard
 from daemon.recovery.upgrade import nobody_appends, remove_common_keys
 from daemon.spool import open_checked
-from daemon.state.fence import Fence
 from daemon.state.layout import Layout
 from daemon.state.reserve import Reserve
-from daemon.state.shard_lock import holder
-from daemon.state.tenure import Tenure, this_host
+from daemon.state.tenure import this_host
 from worker.assembly import assemble
 from worker.loop import Worker
 from worker.recovery.start import begin, end, give_up, tell
@@ -57,18 +56,17 @@ def _serve(config: Config, shard: int, reload: partial[Config | None], *, take_o
                                         f"{config.queue.shards - 1} can be served")
     layout = Layout(config.state.path)
     layout.create()
-    tenure = Tenure(layout, this_host(config.state.host))
-    tenure.take(take_over=take_over)
+    leases = open_leases(layout, this_host(config.state.host), config.queue.shards, take_over=take_over)
     supersede = config.delivery.supersedes
     patience = StartWait(lambda reason: log("worker.waiting", shard=shard, reason=reason))
-    lock = take_shard(layout, shard, config.queue.shards, patience, supersede=supersede, report=tell,
-                      webhooks=config.webhooks)
+    lease = take_shard(layout, leases, shard, config.queue.shards, patience, supersede=supersede, report=tell,
+                       webhooks=config.webhooks)
     reserve = Reserve(layout, shard, config.limits.reserve_bytes)
     with nobody_appends(layout, shard, patience):
         queue = begin(layout, shard, reserve, config, patience)
     remove_common_keys(layout, config.queue.shards)
     try:
-        parts = assemble(layout, queue, open_checked(layout), reserve, config, Fence(tenure, lock))
+        parts = assemble(layout, queue, open_checked(layout), reserve, config, lease)
         log("worker.started", shard=shard, pid=os.getpid())
         sd_notify.ready()
         Worker(parts, config, reload).run()
@@ -77,9 +75,8 @@ def _serve(config: Config, shard: int, reload: partial[Config | None], *, take_o
     except QueueFault as fault:
         give_up(queue, fault)
         raise
-    lock.release()
-    if not any(map(partial(holder, layout), range(config.queue.shards))):
-        tenure.leave()
+    lease.release()
+    leases.close()
     log("worker.stopped", shard=shard, pid=os.getpid())
 
 

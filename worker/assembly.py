@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 from daemon.config import LOCAL, Config
+from daemon.lease import Lease
 from daemon.log import log
 from daemon.process.signals import Signals
 from daemon.spool import CheckedSpool
 from daemon.state.activity import Publisher
 from daemon.state.doorbell import Doorbell
-from daemon.state.fence import Fence
 from daemon.state.layout import Layout
 from daemon.state.reserve import Reserve
 from daemon.task_queue.doctor import Doctor
@@ -32,7 +32,7 @@ from worker.webhooks.link import SenderLink
 
 
 def assemble(
-    layout: Layout, queue: Doctor, spool: CheckedSpool, reserve: Reserve, config: Config, fence: Fence,
+    layout: Layout, queue: Doctor, spool: CheckedSpool, reserve: Reserve, config: Config, lease: Lease,
 ) -> Parts:
     """Build a worker's parts around its queue. Call it in the main thread."""
     remember_incus(config)
@@ -42,7 +42,7 @@ def assemble(
     remotes = Remotes(outages, config, open_target, inbox.put)
 
     def run_lane(lane: Lane, current: Callable[[], Config], patience: Patience) -> None:
-        run(lane, remotes.target, spool, current, inbox.put, patience, fence.check_storage)
+        run(lane, remotes.target, spool, current, inbox.put, patience, lease.check_storage)
 
     lanes = Lanes(queue, outages, config, run_lane, inbox.put)
     barrier = Barrier(spool, inbox.put)
@@ -54,5 +54,5 @@ def assemble(
         upkeep=Upkeep(queue, spool, barrier, lanes, remotes, outages, reserve, config), outages=outages,
         webhooks=Webhooks(queue.shard, queue, SenderLink(inbox.put), config),
         recovery=Recovery(layout, queue, spool, config, inbox.put),
-        reserve=reserve, publisher=Publisher(layout, queue.shard), fence=fence,
+        reserve=reserve, publisher=Publisher(layout, queue.shard), lease=lease,
     )

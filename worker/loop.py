@@ -15,13 +15,13 @@ from typing import Any, Final, Protocol
 
 from daemon.config import Config, reloaded
 from daemon.errors import Action, QueueFault
+from daemon.lease import Lease
 from daemon.log import gather, log
 from daemon.model.task import State
 from daemon.process import sd_notify
 from daemon.process.signals import Signals
 from daemon.state.activity import Publisher
 from daemon.state.doorbell import Doorbell
-from daemon.state.fence import Fence
 from daemon.state.reserve import Reserve
 from daemon.state.room import NO_ROOM
 from daemon.task_queue import TaskQueue
@@ -95,7 +95,7 @@ class Parts:
     recovery: Recovery
     reserve: Reserve
     publisher: Publisher
-    fence: Fence
+    lease: Lease
 
 
 class Worker:
@@ -205,7 +205,7 @@ class Worker:
     def _turn(self) -> float:
         parts = self._parts
         # First: a worker that has lost its state writes nothing there.
-        parts.fence.tend()
+        parts.lease.renew()
         self._signals.extend(parts.signals.taken())
         while self._signals:
             self._signalled(self._signals.popleft())

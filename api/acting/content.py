@@ -5,7 +5,7 @@ import hashlib
 from base64 import b64encode
 from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
-from typing import BinaryIO, Final
+from typing import Final
 from urllib.parse import quote
 
 from api.http.response import CutOff, Receive
@@ -16,6 +16,7 @@ from daemon.model.names import MAX_COMPONENT_BYTES
 from daemon.model.task import State, Task
 from daemon.model.text import is_plain
 from daemon.model.upload import Upload
+from daemon.spool import Opened
 
 #: The states in which bytes are kept until a person decides.
 KEPT: Final = frozenset({State.FAILED, State.HELD})
@@ -68,7 +69,7 @@ def explained(error: Undelivered) -> Rejected:
 
 
 async def pieces_of(
-    source: BinaryIO, upload: Upload, threads: Executor, receive: Receive,
+    source: Opened, upload: Upload, threads: Executor, receive: Receive,
 ) -> AsyncGenerator[bytes, None]:
     """The bytes, a piece at a time, read by a thread; `source` is closed at the end.
 

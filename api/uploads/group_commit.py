@@ -75,7 +75,7 @@ class GroupCommit:
             return []
         answers: Sequence[Put | Rejected]
         try:
-            answers = self._queue.put_many([sealed.upload for sealed in some], supersede=self._supersede())
+            answers = self._queue.put_many(some, supersede=self._supersede())
         except QueueFault as fault:
             log("upload.failed", code=fault.code, detail=fault.detail, shard=self._shard, uploads=len(some))
             answers = [_refusal(fault)] * len(some)

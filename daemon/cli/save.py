@@ -6,12 +6,12 @@ opens none. The bytes are read twice: all of them are checked before the first i
 
 import hashlib
 from collections.abc import Callable
-from typing import BinaryIO, Final
+from typing import Final
 
 from daemon.errors import Undelivered
 from daemon.model.upload import Upload
 from daemon.process.output import make_durable, write_bytes
-from daemon.spool import Open
+from daemon.spool import Open, Opened
 
 _PIECE_BYTES: Final = 1024 * 1024
 
@@ -29,7 +29,7 @@ def save(spool: Open, upload: Upload, sink: int) -> None:
     make_durable(sink)
 
 
-def _pass(source: BinaryIO, upload: Upload, take: Callable[[bytes], object], otherwise: str) -> None:
+def _pass(source: Opened, upload: Upload, take: Callable[[bytes], object], otherwise: str) -> None:
     """Give the bytes to `take`, piece by piece. Raises Undelivered at the end when they are others."""
     digest, left = hashlib.sha256(), upload.size
     try:

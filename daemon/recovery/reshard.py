@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from daemon.errors import CannotStart
+from daemon.lease import Lease, Leases
 from daemon.log import log
 from daemon.process import sd_notify
 from daemon.process.patience import RETRY_S, StartWait, go_on
@@ -32,39 +33,37 @@ from daemon.webhooks.telling import Hook, tell_all
 
 
 def take_shard(
-    layout: Layout, shard: int, shards: int, patience: StartWait, *, supersede: bool, report: Callable[[Finding], None],
-    webhooks: Sequence[Hook] = (),
-) -> ShardLock:
-    """Take the lock of a shard under `shards` shards; move the queue to that number first if it has another.
+    layout: Layout, leases: Leases, shard: int, shards: int, patience: StartWait, *, supersede: bool,
+    report: Callable[[Finding], None], webhooks: Sequence[Hook] = (),
+) -> Lease:
+    """Take the lease of a shard under `shards` shards; move the queue to that number first if it has another.
 
-    Waits for as long as processes with another configuration run. Raises CannotStart('shard_taken') when another
-    worker serves the shard, QueueFault and OSError.
+    Waits for as long as processes with another configuration run. Raises CannotStart as `Leases.lease`, QueueFault and
+    OSError.
     """
     while True:
         if shard_count.establish(layout, shards).serves(shards):
-            lock = _try_lock(layout, shard)
-            if lock is not None and shard_count.establish(layout, shards).serves(shards):
-                return lock
-            if lock is not None:
-                lock.release()
+            lease = _try_lease(layout, leases, shard)
+            if lease is not None and shard_count.establish(layout, shards).serves(shards):
+                return lease
+            if lease is not None:
+                lease.release()
             continue
         reason = migrate(layout, shards, supersede=supersede, report=report, webhooks=webhooks)
         if reason is not None:
             patience.wait(reason)
 
 
-def _try_lock(layout: Layout, shard: int) -> ShardLock | None:
-    """The shard's lock; None when it is only held for a moment, by a migration that begins or has just ended."""
-    lock = ShardLock(layout, shard)
+def _try_lease(layout: Layout, leases: Leases, shard: int) -> Lease | None:
+    """The shard's lease; None when it is only held for a moment, by a migration that begins or has just ended."""
     try:
-        lock.acquire()
-    except CannotStart:
+        return leases.lease(shard)
+    except CannotStart as error:
         with _alone(layout) as holder:
-            if holder is None:
+            if holder is None or error.code != "shard_taken":
                 raise
         time.sleep(RETRY_S)
         return None
-    return lock
 
 
 def migrate(

@@ -14,11 +14,13 @@ from daemon.spool.capabilities import (
     Holdings,
     Incoming,
     Open,
+    Opened,
     Receive,
     Remove,
     Room,
     Sealed,
     SetMark,
+    Source,
     Spool,
 )
 from daemon.spool.file_format import FOOTER_BYTES
@@ -28,9 +30,9 @@ from daemon.spool.values import STOPPED, Found, Mark, Name, Stopped, Undecided, 
 from daemon.state.layout import Layout
 
 __all__ = [
-    "FOOTER_BYTES", "STOPPED", "CheckedSpool", "Found", "Holdings", "Incoming", "Mark", "Name", "Open", "Receive",
-    "Remove", "Room", "Sealed", "SetMark", "Spool", "Stopped", "Undecided", "name_of", "open_checked", "open_spool",
-    "same_upload",
+    "FOOTER_BYTES", "STOPPED", "CheckedSpool", "Found", "Holdings", "Incoming", "Mark", "Name", "Open", "Opened",
+    "Receive", "Remove", "Room", "Sealed", "SetMark", "Source", "Spool", "Stopped", "Undecided", "name_of",
+    "open_checked", "open_spool", "same_upload",
 ]
 
 

@@ -5,7 +5,8 @@ block on the disk. Where nothing else is said, OSError says that the spool canno
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import BinaryIO, Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 from daemon.errors import Rejected
 from daemon.model.upload import Upload
@@ -13,7 +14,11 @@ from daemon.spool.values import Found, Mark, Name
 
 
 class Sealed(Protocol):
-    """A durable upload whose row is not decided yet; recovery leaves it alone until it is released or withdrawn."""
+    """A durable upload whose row is not decided yet; recovery leaves it alone until it is released or withdrawn.
+
+    The queue takes it as it is (`daemon.task_queue.Append.put_many`). So what keeps bytes and rows in one place may
+    make both durable in one commit there, and until then a crash may leave neither.
+    """
 
     @property
     def upload(self) -> Upload:
@@ -99,17 +104,46 @@ class Receive(Room, Holdings, Protocol):
         """
 
 
+class Source(Protocol):
+    """The bytes of an upload as they are delivered, wherever they are: there is no file to be asked for.
+
+    One thread at a time. Raises OSError when they cannot be read.
+    """
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Fill `buffer` from its start; return how many bytes came. Fewer may come, and none at the end."""
+
+    def seek(self, offset: int, /) -> int:
+        """Go to a place, counted from the first byte; return it."""
+
+
+class Opened(Source, Protocol):
+    """The same, for whoever opened them, and has to close them."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes from where it is. Fewer may come, and none at the end."""
+
+    def close(self) -> None:
+        """Let go of them. May be called again."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /,
+    ) -> None: ...
+
+
 class Open(Protocol):
     """Reading what was accepted. From any thread."""
 
-    def open(self, upload: Upload) -> BinaryIO:
+    def open(self, upload: Upload) -> Opened:
         """Open the bytes of an upload for reading, at 0; what follows `upload.size` is not the upload's.
 
         Trusts nothing: what is kept must describe the same upload. Raises Undelivered: bytes_missing, bytes_damaged,
         invalid_row, io_error.
         """
 
-    def open_pending(self, upload: Upload) -> BinaryIO:
+    def open_pending(self, upload: Upload) -> Opened:
         """Open the bytes of an upload that is to be delivered, as `open` does.
 
         Raises Stopped besides, when it is marked as a dead letter, or as held.

@@ -13,12 +13,12 @@ import io
 import os
 from collections.abc import Iterable, Sequence
 from itertools import cycle
-from typing import BinaryIO, Final, cast
+from typing import Final, cast
 
 from daemon import failpoints
 from daemon.errors import Rejected, Undelivered
 from daemon.model.upload import BUCKETS, Destination, Upload
-from daemon.spool.capabilities import Incoming, Sealed
+from daemon.spool.capabilities import Incoming, Opened, Sealed
 from daemon.spool.file_format import ends_with, read_meta, read_whole
 from daemon.spool.values import Mark, Stopped, same_upload
 from daemon.spool.writer import FileIncoming, FileSealed, rejected, seal_all, withdraw_all
@@ -109,7 +109,7 @@ class FileSpool:
         except PermissionError:
             return True
 
-    def open(self, upload: Upload) -> BinaryIO:
+    def open(self, upload: Upload) -> Opened:
         """Open the bytes of an upload for reading, at 0; they end after `upload.size`, then comes the footer.
 
         Trusts nothing: the file must be a regular file with one name, owned by one of the service's users, and
@@ -117,7 +117,7 @@ class FileSpool:
         """
         return self._open_marked(upload)[0]
 
-    def open_pending(self, upload: Upload) -> BinaryIO:
+    def open_pending(self, upload: Upload) -> Opened:
         """Open the bytes of an upload that is to be delivered, as `open` does.
 
         Raises Stopped besides, when the name says that it is a dead letter, or held.
@@ -128,7 +128,7 @@ class FileSpool:
             raise Stopped(mark)
         return file
 
-    def _open_marked(self, upload: Upload) -> tuple[BinaryIO, Mark]:
+    def _open_marked(self, upload: Upload) -> tuple[Opened, Mark]:
         for mark in Mark:
             try:
                 return self._open_checked(upload, upload.task_id + mark.value), mark
@@ -139,7 +139,7 @@ class FileSpool:
                 raise Undelivered(code, f"{upload.task_id}: {error.strerror}") from error
         raise Undelivered("bytes_missing")
 
-    def _open_checked(self, upload: Upload, name: str) -> BinaryIO:
+    def _open_checked(self, upload: Upload, name: str) -> Opened:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(name, flags, dir_fd=self.directory(upload.destination.bucket))
         try:

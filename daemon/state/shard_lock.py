@@ -20,6 +20,11 @@ class ShardLock:
         self._shard = shard
         self._descriptor = -1
 
+    @property
+    def shard(self) -> int:
+        """The number of the shard."""
+        return self._shard
+
     def acquire(self) -> None:
         """Take the lock. Raises CannotStart('shard_taken') saying which process holds it."""
         descriptor = self._layout.open_made(self._layout.lock(self._shard))

@@ -43,6 +43,14 @@ class Bytes(Protocol):
         """True when there are no bytes at all."""
 
 
+class SealedUpload(Protocol):
+    """An upload whose bytes the spool has sealed. What keeps bytes and rows in one place finds the bytes by it."""
+
+    @property
+    def upload(self) -> Upload:
+        """What was sealed."""
+
+
 class Closable(Protocol):
     """What has to be closed."""
 
@@ -56,8 +64,10 @@ class Closable(Protocol):
 class Append(Protocol):
     """Taking uploads: for the API."""
 
-    def put_many(self, uploads: Sequence[Upload], *, supersede: bool) -> list[Put]:
+    def put_many(self, sealed: Sequence[SealedUpload], *, supersede: bool) -> list[Put]:
         """Put uploads, all or none, and return what became of each, in their order. They are durable then.
+
+        Their bytes are what the spool sealed, and durable by then, too: one commit may do both.
 
         An upload is put once, however often it is tried. One that comes with the idempotency key of an earlier one
         of its client is a duplicate of that, as long as that is finished or its bytes are there, or a mismatch.

@@ -23,6 +23,7 @@ from daemon.state.history import SLOTS, STEP_S, HistoryFile, Sample, clock
 from daemon.state.layout import Layout
 from daemon.task_queue.sqlite.queue import SqliteQueue
 from tests.conftest import CHROMIUM
+from tests.support.depot import sealed
 from tests.support.service import Service
 
 SIZE: Final[ViewportSize] = {"width": 1240, "height": 960}
@@ -92,7 +93,7 @@ def _remember(layout: Layout) -> None:
                 incoming = spool.begin()
                 incoming.write(_CONTENT)
                 incoming.seal(upload).release()
-            queue.put_many(some, supersede=False)
+            queue.put_many(sealed(*some), supersede=False)
     spool.close()
     hour = HistoryFile(layout)
     uploads = deliveries = 0.0

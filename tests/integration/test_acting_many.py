@@ -11,7 +11,7 @@ from api.acting.preview import MAX_MEMBERS
 from daemon.model.task import State
 from tests.support import rows
 from tests.support.client import Answer
-from tests.support.depot import Depot, an_upload
+from tests.support.depot import Depot, an_upload, sealed
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
@@ -43,7 +43,7 @@ def test_a_hundred_thousand_tasks_are_each_cancelled_once_whoever_dies(quick_pat
                 uploads = [an_upload(f"/{number}", b"x") for number in range(_AT_ONCE)]
                 for upload in uploads:
                     depot.seal(upload, b"x")
-                depot.queue.put_many(uploads, supersede=False)
+                depot.queue.put_many(sealed(*uploads), supersede=False)
             rows.write(depot.queue, status=State.HELD)
         service.start()
         api = service.processes["api"].pid

@@ -19,7 +19,7 @@ from daemon.spool import Mark
 from daemon.state import shard_count
 from daemon.task_queue import Change, Command, PutOutcome, Selection, Settlement
 from tests.support import rows
-from tests.support.depot import Depot, a_state, an_upload
+from tests.support.depot import Depot, a_state, an_upload, sealed
 from tests.support.lanes import take_one
 from worker.dispatch.commands import Commands
 from worker.dispatch.lane import Lane, Push
@@ -314,7 +314,7 @@ class QueueMachine(RuleBasedStateMachine):
         """An upload whose outcome was unknown is put once more, under its id."""
         known = self._some(self.model.rows(), which)
         if known is not None and known.upload.idempotency_key in {None, *self._own_keys(known)}:
-            answer = self._depot(known.to.instance).queue.put_many([known.upload], supersede=self.model.supersede)[0]
+            answer = self._depot(known.to.instance).queue.put_many(sealed(known.upload), supersede=self.model.supersede)[0]
             assert answer.outcome is PutOutcome.DUPLICATE
             assert answer.task_id == known.upload.task_id
 
@@ -325,7 +325,7 @@ class QueueMachine(RuleBasedStateMachine):
         depot = self._depot(uploads[0].destination.instance)
         for upload in uploads:
             depot.seal(upload, data)
-        answers = depot.queue.put_many(uploads, supersede=self.model.supersede)
+        answers = depot.queue.put_many(sealed(*uploads), supersede=self.model.supersede)
         for upload, answer in zip(uploads, answers, strict=True):
             assert (answer.outcome, answer.task_id) == self.model.accept(upload)
             if answer.outcome is not PutOutcome.ACCEPTED:

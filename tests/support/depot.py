@@ -3,7 +3,7 @@
 import hashlib
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import uuid_utils
 
@@ -26,6 +26,17 @@ def an_upload(path: str = "/x", data: bytes = b"hello", *, instance: str = "c1",
     made = {"task_id": new_id(), "destination": to, "size": len(data), "created_at": time.time(),
             "sha256": hashlib.sha256(data).hexdigest()}
     return Upload(**{**made, **values})
+
+
+class JustSealed(NamedTuple):
+    """An upload as the spool seals it, without bytes."""
+
+    upload: Upload
+
+
+def sealed(*uploads: Upload) -> list[JustSealed]:
+    """Uploads as the queue takes them."""
+    return [JustSealed(upload) for upload in uploads]
 
 
 def a_state(directory: Path) -> Layout:
@@ -72,7 +83,7 @@ class Depot:
     def put(self, upload: Upload, data: bytes = b"hello", *, supersede: bool = True) -> Put:
         """Put an upload into the spool and the queue."""
         self.seal(upload, data)
-        return self.queue.put_many([upload], supersede=supersede)[0]
+        return self.queue.put_many(sealed(upload), supersede=supersede)[0]
 
     def accept(self, path: str = "/x", data: bytes = b"hello", **values: Any) -> Upload:
         """Put a new upload into the spool and the queue."""

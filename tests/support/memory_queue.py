@@ -46,6 +46,7 @@ from daemon.task_queue import (
     Position,
     Put,
     PutOutcome,
+    SealedUpload,
     Selection,
     Settled,
     Settlement,
@@ -174,10 +175,10 @@ class MemoryQueue(TaskQueue):
 
     # --- Append ------------------------------------------------------------------------------------------
 
-    def put_many(self, uploads: Sequence[Upload], *, supersede: bool) -> list[Put]:
+    def put_many(self, sealed: Sequence[SealedUpload], *, supersede: bool) -> list[Put]:
         """See Append."""
         self.leave_numbers_out()
-        return [self._put(upload, supersede) for upload in uploads]
+        return [self._put(each.upload, supersede) for each in sealed]
 
     def _put(self, upload: Upload, supersede: bool) -> Put:
         store = self._store

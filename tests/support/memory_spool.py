@@ -6,11 +6,10 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO
 
 from daemon.errors import Rejected, Undelivered
 from daemon.model.upload import Upload
-from daemon.spool import CheckedSpool, Found, Incoming, Mark, Name, Sealed, Stopped, Undecided, same_upload
+from daemon.spool import CheckedSpool, Found, Incoming, Mark, Name, Opened, Sealed, Stopped, Undecided, same_upload
 
 
 @dataclass
@@ -149,11 +148,11 @@ class MemorySpool(CheckedSpool):
 
     # --- what was accepted -------------------------------------------------------------------------------
 
-    def open(self, upload: Upload) -> BinaryIO:
+    def open(self, upload: Upload) -> Opened:
         """See daemon.spool.Open."""
         return io.BytesIO(self._find(upload).data)
 
-    def open_pending(self, upload: Upload) -> BinaryIO:
+    def open_pending(self, upload: Upload) -> Opened:
         """See daemon.spool.Open."""
         kept = self._find(upload)
         if kept.mark is not Mark.PENDING:

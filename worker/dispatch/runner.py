@@ -1,20 +1,18 @@
 """Runners: threads that hold one session to one instance each and push tasks, the small ones side by side."""
 
 import contextlib
-import io
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from typing import Any, BinaryIO, Final
+from typing import Final
 
 from daemon import failpoints
 from daemon.config import Config, StateSection
 from daemon.errors import ERRORS, Action, CannotStart, Cause, CourierError, Undelivered
 from daemon.log import log
 from daemon.model.task import Task
-from daemon.spool import Mark, Open, Stopped
+from daemon.spool import Mark, Open, Source, Stopped
 from daemon.state.layout import Layout
 from daemon.state.released import ReleasedInstances
 from worker.dispatch.ceiling import Ceiling, ceiling_of
@@ -331,22 +329,22 @@ def _push(
             yield from _deliver(parcels, hold, config)
 
 
-class _Metered(io.FileIO):
+class _Metered:
     """The bytes of a bulky file, which note in its push how far they were read. Whoever opened them closes them."""
 
-    def __init__(self, source: BinaryIO, push: Push) -> None:
-        super().__init__(source.fileno(), closefd=False)
+    def __init__(self, source: Source, push: Push) -> None:
+        self._source = source
         self._push = push
 
-    def readinto(self, buffer: Any, /) -> int:
+    def readinto(self, buffer: memoryview, /) -> int | None:
         """Fill the buffer from its start; return how much came."""
-        count = super().readinto(buffer)
+        count = self._source.readinto(buffer)
         self._push.sent_bytes += count or 0
         return count
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+    def seek(self, offset: int, /) -> int:
         """Go to a place: what comes is read from there."""
-        self._push.sent_bytes = super().seek(offset, whence)
+        self._push.sent_bytes = self._source.seek(offset)
         return self._push.sent_bytes
 
 

@@ -5,10 +5,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from daemon.errors import CourierError
 from daemon.model.upload import Destination
+from daemon.spool import Source
 
 
 @dataclass(slots=True)
@@ -128,7 +129,7 @@ class Parcel:
     """One of several files that are delivered together; see Carrier.deliver for what each is."""
 
     delivery: Delivery
-    source: BinaryIO
+    source: Source
     before_rename: Callable[[], None]
 
 
@@ -148,7 +149,7 @@ class Ended:
 class Carrier(Protocol):
     """A connection to one instance, used by one thread at a time, for many files."""
 
-    def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
+    def deliver(self, delivery: Delivery, source: Source, before_rename: Callable[[], None]) -> Receipt:
         """Put the bytes of `source` (positioned at 0, exactly `delivery.size` long) at the destination.
 
         Calls `before_rename` at the last moment at which nothing is visible in the instance yet; what that

@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Iterator
-from typing import BinaryIO, Final, Protocol, cast
+from typing import Final
 
 from daemon.errors import Undelivered
+from daemon.spool import Source
 from worker.targets.attributes import where
 from worker.targets.base import Delivery
 
@@ -12,14 +13,7 @@ from worker.targets.base import Delivery
 _PIECE_BYTES: Final = 256 * 1024
 
 
-class _ReadsInto(Protocol):
-    """What every binary file of the standard library can do, though BinaryIO does not say so."""
-
-    def readinto(self, buffer: memoryview, /) -> int | None:
-        """Fill `buffer` from its start; return how much came."""
-
-
-def pieces(source: BinaryIO, size: int, piece_bytes: int) -> Iterator[memoryview]:
+def pieces(source: Source, size: int, piece_bytes: int) -> Iterator[memoryview]:
     """Yield the `size` bytes of `source` in pieces of at most `piece_bytes`.
 
     A piece is good until the next one is asked for.
@@ -30,7 +24,7 @@ def pieces(source: BinaryIO, size: int, piece_bytes: int) -> Iterator[memoryview
     left = size
     while left:
         try:
-            filled = cast(_ReadsInto, source).readinto(buffer[:left])
+            filled = source.readinto(buffer[:left])
         except OSError as error:
             raise Undelivered("io_error", f"the spooled file: {error}") from error
         if not filled:
@@ -39,7 +33,7 @@ def pieces(source: BinaryIO, size: int, piece_bytes: int) -> Iterator[memoryview
         yield buffer[:filled]
 
 
-def rewind(source: BinaryIO) -> None:
+def rewind(source: Source) -> None:
     """Go back to the first byte. Raises Undelivered('io_error')."""
     try:
         source.seek(0)
@@ -55,7 +49,7 @@ def digest(data: Iterator[bytes]) -> str:
     return total.hexdigest()
 
 
-def refuse_unless_same(read_back: str, source: BinaryIO, delivery: Delivery) -> None:
+def refuse_unless_same(read_back: str, source: Source, delivery: Delivery) -> None:
     """Raise Undelivered unless what has the digest `read_back` are the bytes that were accepted.
 
     bytes_damaged when those of `source` are others by now, and trying again cannot help; else verify_failed.

@@ -10,6 +10,7 @@ from daemon import failpoints
 from daemon.model.counters import UPLOAD_BYTES, UPLOADS, Key, finished
 from daemon.model.task import FINISHED, State
 from daemon.model.upload import Upload
+from daemon.task_queue.capabilities import SealedUpload
 from daemon.task_queue.sqlite import numbers
 from daemon.task_queue.sqlite.base import QueueBase
 from daemon.task_queue.sqlite.batches import chunks
@@ -27,7 +28,7 @@ class QueueAppend(QueueBase):
     #: True once it is known that no event gets a number from before a restart of the machine.
     _numbers_are_new = False
 
-    def put_many(self, uploads: Sequence[Upload], *, supersede: bool) -> list[Put]:
+    def put_many(self, sealed: Sequence[SealedUpload], *, supersede: bool) -> list[Put]:
         """Put uploads in one durable transaction, and return what became of each, in their order.
 
         An upload whose id is there already is a duplicate of itself. Pending older uploads to the same path are
@@ -36,7 +37,7 @@ class QueueAppend(QueueBase):
         with self.write(self.durable, "queue.commit") as connection:
             if not self._numbers_are_new:
                 numbers.leave_out(connection)
-            answers = self._put_all(connection, uploads, supersede, time.time())
+            answers = self._put_all(connection, [each.upload for each in sealed], supersede, time.time())
         self._numbers_are_new = True
         failpoints.reach("queue.committed")
         return answers

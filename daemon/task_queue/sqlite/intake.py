@@ -14,7 +14,7 @@ from daemon.model.task import State, Task
 from daemon.model.upload import Upload
 from daemon.state.layout import Layout
 from daemon.state.pulse import Pulse
-from daemon.task_queue.capabilities import Bytes
+from daemon.task_queue.capabilities import Bytes, SealedUpload
 from daemon.task_queue.sqlite.queue import SqliteQueue
 from daemon.task_queue.values import (
     MOST_LOOKED_AT,
@@ -59,16 +59,16 @@ class SqliteIntake:
 
     # --- putting -----------------------------------------------------------------------------------------
 
-    def put_many(self, uploads: Sequence[Upload], *, supersede: bool) -> list[Put]:
+    def put_many(self, sealed: Sequence[SealedUpload], *, supersede: bool) -> list[Put]:
         """Put uploads into the database that has the shard's name when this returns. Raises QueueFault."""
-        answers = self._put_once(uploads, supersede)
+        answers = self._put_once(sealed, supersede)
         for _ in range(MAX_REPLACEMENTS):
             if self._is_in_place():
                 return answers
             # It was set aside between our opening and our commit: the rows went with it.
-            log("queue.replaced", shard=self._shard, uploads=len(uploads))
+            log("queue.replaced", shard=self._shard, uploads=len(sealed))
             try:
-                answers = self._put_once(uploads, supersede)
+                answers = self._put_once(sealed, supersede)
             except QueueFault as fault:
                 # The first rows may yet be found, in the database that was set aside.
                 raise QueueFault(fault.code, fault.detail, certainly_failed=False) from fault
@@ -81,10 +81,10 @@ class SqliteIntake:
         except QueueFault as fault:
             raise QueueFault(fault.code, fault.detail, certainly_failed=False) from fault
 
-    def _put_once(self, uploads: Sequence[Upload], supersede: bool) -> list[Put]:
+    def _put_once(self, sealed: Sequence[SealedUpload], supersede: bool) -> list[Put]:
         queue = self._current()
         try:
-            return queue.put_many(uploads, supersede=supersede)
+            return queue.put_many(sealed, supersede=supersede)
         except OSError as error:
             raise QueueFault("queue_failed", f"The queue: {error.strerror}.", certainly_failed=False) from error
 

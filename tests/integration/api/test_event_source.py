@@ -10,7 +10,7 @@ import pytest
 from daemon.state.layout import Layout
 from daemon.task_queue.sqlite.queue import SqliteQueue
 from tests.integration.api.running import Api
-from tests.support.depot import an_upload
+from tests.support.depot import an_upload, sealed
 
 Start = Callable[..., Api]
 
@@ -40,7 +40,7 @@ def test_browser_that_loses_its_stream_misses_nothing_even_before_the_first_even
     def happens() -> str:
         upload = an_upload()
         with SqliteQueue(Layout(api.state), upload.destination.shard(2)) as queue:
-            queue.put_many([upload], supersede=False)
+            queue.put_many(sealed(upload), supersede=False)
         return upload.task_id
 
     with subprocess.Popen([*eventsource(), f"http://127.0.0.1:{port}/v1/events"], stdout=subprocess.PIPE, text=True) as browser:

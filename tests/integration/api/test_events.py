@@ -11,7 +11,7 @@ from daemon.model.grant import Grant
 from daemon.state.layout import Layout
 from daemon.task_queue.sqlite.queue import SqliteQueue
 from tests.integration.api.running import Api, wait_until
-from tests.support.depot import an_upload
+from tests.support.depot import an_upload, sealed
 from tests.support.event_stream import Following, following
 from tests.support.service import Service
 from tests.support.tokens import change_token, make_token, revoke_token
@@ -83,7 +83,7 @@ def test_streams_are_bounded_and_those_of_clients_that_are_gone_are_no_more(star
         reading.begins()
         uploads = [an_upload(f"{('/' + 'x' * 200) * 15}/{number}") for number in range(2000)]
         with SqliteQueue(Layout(api.state), uploads[0].destination.shard(2)) as queue:
-            queue.put_many(uploads, supersede=False)
+            queue.put_many(sealed(*uploads), supersede=False)
         assert [task_id for task_id, _ in reading.tasks(len(uploads))] == [upload.task_id for upload in uploads]
         assert api.logged("answer.unread")[0]["waiting_bytes"] < 4 * 2**20
     with ExitStack() as stack:

@@ -9,7 +9,7 @@ from daemon.state.layout import Layout
 from daemon.state.shard_lock import ShardLock
 from daemon.task_queue.sqlite.queue import SqliteQueue
 from tests.integration.api.running import Api
-from tests.support.depot import an_upload
+from tests.support.depot import an_upload, sealed
 
 Start = Callable[..., Api]
 
@@ -46,7 +46,7 @@ def test_tasks_are_listed_by_state_instance_and_client(start: Start) -> None:
     assert listed("state=failed") == []
     sent = an_upload(client="token:ci")
     with SqliteQueue(Layout(api.state), sent.destination.shard(2)) as queue:
-        queue.put_many([sent], supersede=True)
+        queue.put_many(sealed(sent), supersede=True)
     assert listed("client=token:ci") == [("local", "default", "c1", "queued")]
     assert listed("client=token:ci&instance=c2") == listed("client=token:ci&state=superseded") == []
     assert listed("client=token:other") == []

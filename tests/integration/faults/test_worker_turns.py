@@ -13,25 +13,26 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
 
 from daemon import failpoints
 from daemon.config import Config, DeliverySection, Denied, Retry, StateSection, TargetSection
 from daemon.errors import QueueFault, Undelivered
+from daemon.lease import open_leases
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
+from daemon.spool import Opened
 from daemon.spool.inspect import FileSpoolCheck
-from daemon.state.fence import Fence
 from daemon.state.layout import Layout
 from daemon.state.reserve import Reserve
-from daemon.state.shard_lock import ShardLock
-from daemon.state.tenure import Tenure, this_host
+from daemon.state.tenure import this_host
 from daemon.task_queue import Settlement
 from daemon.task_queue.sqlite import base
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from daemon.task_queue.sqlite.faults import commit
+from tests.support.depot import sealed
 from tests.support.plants import directory
 from tests.support.waiting import PATIENCE_S, eventually
 from worker import loop
@@ -61,14 +62,12 @@ def parts(config: Config) -> Iterator[Parts]:
     layout = Layout(config.state.path)
     layout.create()
     with SqliteDoctor(layout, 0) as queue:
-        tenure, lock = Tenure(layout, this_host()), ShardLock(layout, 0)
-        tenure.take()
-        lock.acquire()
-        made = assemble(layout, queue, FileSpoolCheck(layout), Reserve(layout, 0, 0), config, Fence(tenure, lock))
+        leases = open_leases(layout, this_host(), 1)
+        made = assemble(layout, queue, FileSpoolCheck(layout), Reserve(layout, 0, 0), config, leases.lease(0))
         yield made
         made.remotes.close()
-        lock.release()
-        tenure.close()
+        made.lease.release()
+        leases.close()
     failpoints.arm("")
     signal.set_wakeup_fd(-1)
     for number, handler in before.items():
@@ -106,7 +105,7 @@ def run_until(worker: Worker, condition: Callable[[], bool]) -> None:
 
 def claim(parts: Parts) -> Task:
     """Put the upload and claim its task."""
-    parts.queue.put_many([UPLOAD], supersede=True)
+    parts.queue.put_many(sealed(UPLOAD), supersede=True)
     return parts.queue.claim(UPLOAD.destination.instance_key, 1)[0]
 
 
@@ -156,7 +155,7 @@ def test_task_is_delivered_when_the_commit_of_its_claim_failed_after_it_had_reac
 
     monkeypatch.setattr(base, "commit", fail_once)
     FileSpoolCheck(doctor_of(parts).layout).begin().seal(UPLOAD).release()
-    parts.queue.put_many([UPLOAD], supersede=True)
+    parts.queue.put_many(sealed(UPLOAD), supersede=True)
     run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.DELIVERED)
     assert list(doubtful) == []
 
@@ -165,12 +164,12 @@ def test_newer_upload_replaces_a_task_whose_claim_is_in_doubt(parts: Parts, conf
     """What came while nobody knew whether the older was claimed counts as it always does."""
     newer = replace(UPLOAD, task_id="0198c2f0-0000-7000-8000-000000000002")
     failpoints.arm("queue.claimed=EIO")
-    parts.queue.put_many([UPLOAD], supersede=True)
+    parts.queue.put_many(sealed(UPLOAD), supersede=True)
     with pytest.raises(OSError, match="Input/output error"):
         parts.queue.claim(UPLOAD.destination.instance_key, 1)
     failpoints.arm("")
     FileSpoolCheck(doctor_of(parts).layout).begin().seal(newer).release()
-    parts.queue.put_many([newer], supersede=True)
+    parts.queue.put_many(sealed(newer), supersede=True)
     assert state(parts) is State.PUSHING
     run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.SUPERSEDED)
 
@@ -181,13 +180,13 @@ def test_task_is_tried_again_when_the_runner_that_pushed_it_made_a_mistake(
     """A mistake of ours ends a thread, not the task and not the worker."""
     mistakes = iter([ValueError("a mistake")])
 
-    def fail_once(upload: Upload) -> BinaryIO:
+    def fail_once(upload: Upload) -> Opened:
         for mistake in mistakes:
             raise mistake
         return io.BytesIO()
 
     monkeypatch.setattr(FileSpoolCheck, "open_pending", lambda _spool, upload: fail_once(upload))
-    parts.queue.put_many([UPLOAD], supersede=True)
+    parts.queue.put_many(sealed(UPLOAD), supersede=True)
     run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.DELIVERED)
 
 
@@ -210,9 +209,8 @@ def test_nothing_is_counted_when_a_connection_is_lost_because_the_remote_went_aw
 
     monkeypatch.setattr(DirectorySession, "deliver", fail_once)
     monkeypatch.setattr(DirectoryTarget, "probe", probe)
-    parts.queue.put_many([UPLOAD], supersede=True)
-    sealed = FileSpoolCheck(doctor_of(parts).layout).begin().seal(UPLOAD)
-    sealed.release()
+    parts.queue.put_many(sealed(UPLOAD), supersede=True)
+    FileSpoolCheck(doctor_of(parts).layout).begin().seal(UPLOAD).release()
     run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.DELIVERED)
     task = parts.queue.find(UPLOAD.task_id)
     assert task is not None
@@ -258,7 +256,7 @@ def test_worker_that_rests_heeds_all_but_uploads(
     """After it gave out tasks it lets more of them come; neither a signal nor an outcome waits for that."""
     monkeypatch.setattr(loop, "_REST_S", 10 * PATIENCE_S)
     monkeypatch.setattr(loop, "_REST_TURNS", 1e9)
-    parts.queue.put_many([UPLOAD], supersede=True)
+    parts.queue.put_many(sealed(UPLOAD), supersede=True)
     run_until(Worker(parts, config, lambda: None), lambda: state(parts) is State.FAILED)
     assert parts.lanes.runners == 0
 
@@ -286,7 +284,7 @@ def test_service_manager_is_told_of_the_end_of_a_reload_that_failed(
 
 def test_what_was_queued_before_a_reload_is_held_against_the_ceiling_of_after_it(parts: Parts, config: Config) -> None:
     """It becomes a dead letter that names the rule, and nothing of its instance is touched."""
-    parts.queue.put_many([UPLOAD], supersede=True)
+    parts.queue.put_many(sealed(UPLOAD), supersede=True)
     delivery = config.delivery.model_copy(update={"deny": Denied(instances=["C*"])})
     signal.raise_signal(signal.SIGHUP)
     run_until(Worker(parts, config, lambda: config.model_copy(update={"delivery": delivery})),

@@ -13,7 +13,7 @@ from daemon.state.quarantine import retire
 from daemon.task_queue import Total
 from tests.integration.recovery.world import World
 from tests.support import rows
-from tests.support.depot import a_state
+from tests.support.depot import a_state, sealed
 from tests.support.plants import PLANTS, Plant, directory
 
 _STATES = [State.QUEUED, State.DEFERRED, State.HELD, State.FAILED]
@@ -493,7 +493,7 @@ def test_upload_that_gets_its_row_again_gets_its_key_too(world: World) -> None:
     world.compare()
     for upload in (lost, damaged):
         again = replace(upload, task_id="01890a5d-ac96-774b-bcce-b302099a8057")
-        assert world.queue.put_many([again], supersede=True)[0].task_id == upload.task_id
+        assert world.queue.put_many(sealed(again), supersede=True)[0].task_id == upload.task_id
 
 
 def test_upload_that_gets_its_row_again_gets_its_trace_too(world: World) -> None:

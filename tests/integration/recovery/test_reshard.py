@@ -27,7 +27,7 @@ from daemon.task_queue.sqlite import migrate
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from daemon.webhooks.telling import tell_all
 from tests.support import rows
-from tests.support.depot import a_state, an_upload
+from tests.support.depot import a_state, an_upload, sealed
 
 _BODY = b"body"
 _SHA256 = hashlib.sha256(_BODY).hexdigest()
@@ -57,7 +57,7 @@ def _fill(layout: Layout, shards: int, instances: int = 16, *, files: bool = Fal
             incoming.write(_BODY)
             incoming.seal(upload).release()
     for shard, some in uploads.items():
-        queues[shard].put_many(some, supersede=False)
+        queues[shard].put_many(sealed(*some), supersede=False)
     for queue in queues:
         queue.add_outages({"": 100.0 * queue.shard, "local": 7.0})
         for instance_key in queue.instance_keys("", 1000):
@@ -174,7 +174,7 @@ def test_counts_and_keys_fit_after_the_move(layout: Layout) -> None:
     keyed = [task.upload for task in before.values() if task.upload.idempotency_key]
     for upload in keyed:
         again = replace(upload, task_id=str(uuid_utils.uuid7()))
-        put = queues[upload.destination.shard(3)].put_many([again], supersede=False)[0]
+        put = queues[upload.destination.shard(3)].put_many(sealed(again), supersede=False)[0]
         assert put.task_id == upload.task_id
     for queue in queues:
         queue.close()
@@ -199,7 +199,7 @@ def test_webhooks_are_told_of_everything_once(layout: Layout) -> None:
             standings = {standing.name: standing for standing in queue.webhook_standings()}
             assert standings["other"].disabled_why == "410"
             upload = _upload_for(shard)
-            queue.put_many([upload], supersede=False)
+            queue.put_many(sealed(upload), supersede=False)
             happened = queue.untold(9)
             assert happened is not None
             assert [event.task_id for event in happened.events] == [upload.task_id]

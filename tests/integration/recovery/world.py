@@ -16,6 +16,7 @@ from daemon.spool.inspect import FileSpoolCheck
 from daemon.state.layout import Layout
 from daemon.task_queue import Change, Settlement
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
+from tests.support.depot import sealed
 
 
 class World:
@@ -58,7 +59,7 @@ class World:
             client: str | None = None, state: State = State.QUEUED, supersede: bool = True) -> Upload:
         """An upload with its row, in any state but `pushing`, its file marked as it should be."""
         upload = self.write(path, instance, body, key, client)
-        self.queue.put_many([upload], supersede=supersede)
+        self.queue.put_many(sealed(upload), supersede=supersede)
         if state is not State.QUEUED:
             self.settle(upload, state)
         return upload

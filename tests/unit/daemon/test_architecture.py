@@ -17,7 +17,7 @@ HOUSES = {"daemon": set[str](), "api": {"daemon"}, "worker": {"daemon"}, "sender
 #: all that is below it.
 FLOORS: dict[str, list[set[str]]] = {
     "daemon": [{"daemon.errors", "daemon.failpoints"}, {"daemon.model"}, {"daemon.config"}, {"daemon.log"}, {"daemon.state"}, {"daemon.delegation"},
-               {"daemon.spool", "daemon.task_queue", "daemon.process", "daemon.access"}, {"daemon.webhooks", "daemon.partials", "daemon.explain"}, {"daemon.recovery"}, {"daemon.cli"}],
+               {"daemon.lease", "daemon.spool", "daemon.task_queue", "daemon.process", "daemon.access"}, {"daemon.webhooks", "daemon.partials", "daemon.explain"}, {"daemon.recovery"}, {"daemon.cli"}],
     "api": [{"api.threads", "api.counting"}, {"api.http"}, {"api.live_config", "api.live_tls"}, {"api.access"}, {"api.queries"}, {"api.following"}, {"api.uploads"}, {"api.resumable", "api.acting", "api.overview"}, {"api.metrics"}, {"api.routes"}, {"api.ui"}, {"api.assembly"}, {"api.service"},
             {"api.__main__"}],
     "worker": [{"worker.targets"}, {"worker.mailbox", "worker.dispatch"}, {"worker.upkeep", "worker.recovery", "worker.webhooks"},
@@ -29,10 +29,10 @@ FLOORS: dict[str, list[set[str]]] = {
 LENT_TO_CLIENT = ("daemon.errors", "daemon.model", "daemon.process.entry", "daemon.process.exit_status", "daemon.process.output")
 #: The rooms with a door: what is said at the door is all that others see.
 DOORS = {"daemon.task_queue": ("capabilities", "values", "doctor"), "daemon.spool": ("capabilities", "values"),
-         "daemon.delegation": ("capabilities", "values"), "daemon.partials": ("capabilities", "values")}
+         "daemon.delegation": ("capabilities", "values"), "daemon.partials": ("capabilities", "values"), "daemon.lease": ("capabilities",)}
 #: Who looks behind a door: recovery, and the commands that check and repair; and what becomes a file of the spool.
 DOCTORS = {"daemon.task_queue": ("daemon/recovery/", "daemon/cli/check.py", "daemon/cli/fsck.py"), "daemon.spool": ("daemon/partials/",), "daemon.delegation": (),
-           "daemon.partials": ()}
+           "daemon.partials": (), "daemon.lease": ()}
 SOURCES = sorted(path for house in HOUSES for path in (ROOT / house).rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]
 

@@ -13,7 +13,7 @@ from daemon.model.verbs import VERBS
 from daemon.spool import Mark
 from daemon.task_queue import Change, Settlement
 from tests.support import rows
-from tests.support.depot import Depot, an_upload
+from tests.support.depot import Depot, an_upload, sealed
 from worker.dispatch.commands import decide
 
 Uploads = dict[State, Upload]
@@ -39,7 +39,7 @@ class Stage:
 
     def newer_everywhere(self, *, supersede: bool) -> None:
         """Put a newer upload to every path."""
-        self.queue.put_many([an_upload(upload.destination.path) for upload in self.uploads.values()], supersede=supersede)
+        self.queue.put_many(sealed(*(an_upload(upload.destination.path) for upload in self.uploads.values())), supersede=supersede)
 
     def wish(self, state: State) -> None:
         """Have a person ask for something about the task that is being pushed."""

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Iterator
-from typing import BinaryIO, Final
+from typing import Final
 
+from daemon.spool import Source
 from worker.targets import source as spool
 from worker.targets.attributes import Attributes, Wanted, refuse_unless_exact
 from worker.targets.base import Delivery
@@ -16,7 +17,7 @@ _PIECE_BYTES: Final = 256 * 1024
 
 
 def fill(
-    part: int, delivery: Delivery, source: BinaryIO, want: Wanted, access_list: bytes | None,
+    part: int, delivery: Delivery, source: Source, want: Wanted, access_list: bytes | None,
 ) -> Attributes:
     """Make the open file what the delivery says, byte for byte; return what it is then.
 

@@ -5,10 +5,11 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import BinaryIO, Final
+from typing import Final
 
 from daemon.errors import Undelivered
 from daemon.model.names import printable
+from daemon.spool import Source
 from worker.targets import source as spool
 from worker.targets.attributes import Attributes, Wanted, receipt_for, refuse_unless_replaceable, wanted, where
 from worker.targets.base import Delivery, Ended, Parcel, Receipt, one_by_one
@@ -35,7 +36,7 @@ class DirectorySession:
         with contextlib.suppress(OSError):
             os.close(self._root)
 
-    def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
+    def deliver(self, delivery: Delivery, source: Source, before_rename: Callable[[], None]) -> Receipt:
         """Put the bytes of `source` at the destination; see worker.targets.base.Session."""
         self.left_part = False
         with contextlib.ExitStack() as opened:
@@ -56,7 +57,7 @@ class DirectorySession:
         """Deliver one file after the other; see worker.targets.base.Carrier."""
         return one_by_one(self, parcels)
 
-    def _replace(self, entry: Entry, delivery: Delivery, source: BinaryIO, want: Wanted,
+    def _replace(self, entry: Entry, delivery: Delivery, source: Source, want: Wanted,
                  before_rename: Callable[[], None]) -> Attributes:
         with contextlib.ExitStack() as opened:
             with _explained(delivery):
@@ -102,7 +103,7 @@ class DirectorySession:
             return walk.remove_staging() or removed
 
 
-def _overwrite(entry: Entry, delivery: Delivery, source: BinaryIO, want: Wanted,
+def _overwrite(entry: Entry, delivery: Delivery, source: Source, want: Wanted,
                before_write: Callable[[], None]) -> Attributes:
     with contextlib.ExitStack() as opened:
         with _explained(delivery):

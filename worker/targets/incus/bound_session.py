@@ -9,9 +9,10 @@ what lies between: before Incus starts, stops or deletes an instance, it ends th
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import BinaryIO, Final, Protocol
+from typing import Final, Protocol
 
 from daemon.errors import Undelivered
+from daemon.spool import Source
 from worker.targets.attributes import where
 from worker.targets.base import Carrier, Delivery, Ended, Parcel, Receipt
 from worker.targets.incus.instance import Instance
@@ -63,7 +64,7 @@ class BoundSession:
         """End the connection. Never raises."""
         self._inner.close()
 
-    def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
+    def deliver(self, delivery: Delivery, source: Source, before_rename: Callable[[], None]) -> Receipt:
         """Put the bytes of `source` at the destination, unless they would be hidden there."""
         self.left_part = False
         self._refuse_hidden(delivery)

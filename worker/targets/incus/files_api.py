@@ -10,10 +10,11 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import BinaryIO, Final
+from typing import Final
 
 from daemon.errors import Cause, Undelivered
 from daemon.model.names import printable
+from daemon.spool import Source
 from worker.targets import source as spool
 from worker.targets.attributes import (
     MAX_LINKS,
@@ -60,7 +61,7 @@ class FilesApiSession:
         self._broken = True
         self._disconnect()
 
-    def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
+    def deliver(self, delivery: Delivery, source: Source, before_rename: Callable[[], None]) -> Receipt:
         """Put the bytes of `source` at the destination, in place; see worker.targets.base.Session."""
         try:
             return self._deliver(delivery, source, before_rename)
@@ -98,7 +99,7 @@ class FilesApiSession:
         self._files.delete(path)
         return True
 
-    def _deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
+    def _deliver(self, delivery: Delivery, source: Source, before_rename: Callable[[], None]) -> Receipt:
         path, existing = self._follow(delivery)
         refuse_unless_replaceable(delivery, existing)
         want = wanted(delivery, existing)
@@ -197,7 +198,7 @@ class FilesApiSession:
                 real, ahead = "/", [*self._files.link(real).split("/"), *ahead]
         return posixpath.join(real, name)
 
-    def _write(self, path: str, delivery: Delivery, source: BinaryIO, want: Wanted,
+    def _write(self, path: str, delivery: Delivery, source: Source, want: Wanted,
                existing: Attributes | None, *, anew: bool) -> None:
         if anew:
             self._files.delete(path)
@@ -206,7 +207,7 @@ class FilesApiSession:
         if existing is not None or delivery.size:
             self._files.put(path, _Exactly(source, delivery.size) if delivery.size else b"", want)
 
-    def _verify(self, path: str, delivery: Delivery, want: Wanted, source: BinaryIO) -> Attributes:
+    def _verify(self, path: str, delivery: Delivery, want: Wanted, source: Source) -> Attributes:
         found = self._files.look(path)
         if found is None:
             raise Undelivered("verify_failed", f"{where(delivery)}: it is not there after it was written")
@@ -224,7 +225,7 @@ class FilesApiSession:
 class _Exactly:
     """The first `size` bytes of a file, as requests takes them: with a length, to be read once."""
 
-    def __init__(self, source: BinaryIO, size: int) -> None:
+    def __init__(self, source: Source, size: int) -> None:
         self._pieces = spool.pieces(source, size, _PIECE_BYTES)
         self._size = size
 

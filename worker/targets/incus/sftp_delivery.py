@@ -8,10 +8,11 @@ for its writes. So requests may be sent without waiting, except where a write mu
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
-from typing import BinaryIO, Final
+from typing import Final
 
 from daemon.errors import Undelivered
 from daemon.model.names import printable
+from daemon.spool import Source
 from worker.targets.attributes import (
     MAX_LINKS,
     Attributes,
@@ -49,7 +50,7 @@ class SftpDelivery:
         #: True when it may have left its part file.
         self.left_part = False
 
-    async def deliver(self, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
+    async def deliver(self, source: Source, before_rename: Callable[[], None]) -> Receipt:
         """Put the bytes of `source` at the destination; see worker.targets.base.Carrier."""
         with explained(where(self._delivery)):
             if self._delivery.left_part:
@@ -91,7 +92,7 @@ class SftpDelivery:
         staged = await Staging(self._channel, self._delivery).remove(path)
         return removed | ({self._delivery.staging_name} if staged else set())
 
-    async def _push(self, source: BinaryIO, before_rename: Callable[[], None]) -> Attributes:
+    async def _push(self, source: Source, before_rename: Callable[[], None]) -> Attributes:
         path = self._path
         looked = self._channel.lstat(path)
         part = PartFile(self._channel, self._delivery, path)
@@ -131,7 +132,7 @@ class SftpDelivery:
         if self._way is not None:
             await self._way.hold(path, expected)
 
-    async def _overwrite(self, source: BinaryIO, before_write: Callable[[], None]) -> Attributes | None:
+    async def _overwrite(self, source: Source, before_write: Callable[[], None]) -> Attributes | None:
         """Write into the file that is there, and return what it is then; None if there is none."""
         path, existing = await self._find()
         if existing is None or existing.is_link:

@@ -1,9 +1,9 @@
 """A file by SFTP that is written in place: it keeps what SFTP cannot show, and readers may meet half of it."""
 
 from collections.abc import Callable
-from typing import BinaryIO
 
 from daemon.errors import Undelivered
+from daemon.spool import Source
 from worker.targets import source as spool
 from worker.targets.attributes import Attributes, Wanted, refuse_unless_exact, where
 from worker.targets.base import Delivery
@@ -13,7 +13,7 @@ from worker.targets.incus.sftp_way import Way
 
 
 async def overwrite(
-    channel: Channel, delivery: Delivery, path: bytes, existing: Attributes, want: Wanted, source: BinaryIO,
+    channel: Channel, delivery: Delivery, path: bytes, existing: Attributes, want: Wanted, source: Source,
     before_write: Callable[[], None], way: Way | None,
 ) -> Attributes:
     """Put the bytes of `source` into the file at `path`, which is `existing`; give it mode and owner if it has others.

@@ -4,10 +4,11 @@ import contextlib
 import hashlib
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import BinaryIO, Final
+from typing import Final
 
 from daemon.errors import Undelivered
 from daemon.model.names import MAX_PATH_BYTES
+from daemon.spool import Source
 from worker.targets import source as spool
 from worker.targets.attributes import (
     Attributes,
@@ -84,7 +85,7 @@ class PartFile:
             exposed, self._handle = self._handle, await self._staging.file(self.path)
             await self._channel.done(self._channel.close_handle(exposed))
 
-    async def fill(self, source: BinaryIO, want: Wanted) -> None:
+    async def fill(self, source: Source, want: Wanted) -> None:
         """Write everything, give it its mode and owner, close it, and compare it with what was wanted."""
         simple = self._delivery.size <= WRITE_BYTES and not want.special and self._delivery.verify == "size"
         requests = self._in_one_go(source, want) if simple else await self._step_by_step(source, want)
@@ -189,7 +190,7 @@ class PartFile:
                 raise Undelivered("permission_denied", reason) from status
             raise
 
-    def _in_one_go(self, source: BinaryIO, want: Wanted) -> list[int]:
+    def _in_one_go(self, source: Source, want: Wanted) -> list[int]:
         # The owner first: the mode is for the new one. Both are final before the write is taken up.
         requests = [self._channel.chown(self._handle, want.uid, want.gid),
                     self._channel.chmod(self._handle, want.mode)]
@@ -197,14 +198,14 @@ class PartFile:
                      for piece in spool.pieces(source, self._delivery.size, WRITE_BYTES)]
         return requests
 
-    async def _step_by_step(self, source: BinaryIO, want: Wanted) -> list[int]:
+    async def _step_by_step(self, source: Source, want: Wanted) -> list[int]:
         await self._channel.done(self._channel.chmod(self._handle, PRIVATE_FILE))
         await write_all(self._channel, self._handle, source, self._delivery.size)
         if self._delivery.verify == "digest":
             await self._compare(source)
         return [self._channel.chown(self._handle, want.uid, want.gid), self._channel.chmod(self._handle, want.mode)]
 
-    async def _compare(self, source: BinaryIO) -> None:
+    async def _compare(self, source: Source) -> None:
         found = await digest(self._channel, self._handle, self._delivery.size)
         spool.refuse_unless_same(found, source, self._delivery)
 
@@ -221,7 +222,7 @@ async def closing_handle(channel: Channel, opening: int) -> AsyncIterator[bytes]
             await channel.done(channel.close_handle(handle))
 
 
-async def write_all(channel: Channel, handle: bytes, source: BinaryIO, size: int) -> None:
+async def write_all(channel: Channel, handle: bytes, source: Source, size: int) -> None:
     """Write the `size` bytes of `source` into an open file, from its start."""
     under_way: deque[int] = deque()
     offset = 0

@@ -1,9 +1,9 @@
 """Delivery by SFTP over one connection, for one file or for many side by side."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO
 
 from daemon.errors import CourierError
+from daemon.spool import Source
 from worker.targets.attributes import shown
 from worker.targets.base import Delivery, Ended, Parcel, Receipt
 from worker.targets.incus.sftp_channel import Channel, SftpStatus
@@ -30,7 +30,7 @@ class SftpSession:
         self._wire.close()
         self._disconnect()
 
-    def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
+    def deliver(self, delivery: Delivery, source: Source, before_rename: Callable[[], None]) -> Receipt:
         """Put the bytes of `source` at the destination; see worker.targets.base.Carrier."""
         channel = Channel(self._wire)
         attempt = SftpDelivery(channel, delivery)

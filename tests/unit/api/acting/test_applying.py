@@ -18,7 +18,7 @@ from daemon.access.caller import Caller, anonymous
 from daemon.errors import Rejected
 from daemon.state.shard_lock import ShardLock
 from daemon.task_queue import Command, CommandAnswer
-from tests.support.depot import Depot, an_upload
+from tests.support.depot import Depot, an_upload, sealed
 
 ME = anonymous(None)
 
@@ -35,7 +35,7 @@ class Desk:
     def choose(self, number: int = 3) -> str:
         """Put tasks and choose to hold them; the selection's id."""
         uploads = [an_upload(f"/{index}") for index in range(number)]
-        self.depot.queue.put_many(uploads, supersede=False)
+        self.depot.queue.put_many(sealed(*uploads), supersede=False)
         return self.selections.put(FrozenSelection(
             id="", owner=ME.name, root=ME.name, action="hold", force=False, states=[1, 2, 3], made_at=1.0, filter={},
             members={}, size_bytes=0, cut=False), {0: [upload.task_id for upload in uploads]}).id

@@ -11,7 +11,7 @@ from api.following.hub import Hub
 from api.queries.reader import Reader
 from daemon.model.upload import Upload
 from daemon.task_queue import Happened
-from tests.support.depot import Depot, an_upload
+from tests.support.depot import Depot, an_upload, sealed
 
 
 class Ear:
@@ -55,7 +55,7 @@ def put(depot: Depot, number: int = 1) -> list[Upload]:
     """Put uploads, each in a transaction of its own."""
     uploads = [an_upload(f"/{index}") for index in range(number)]
     for upload in uploads:
-        depot.queue.put_many([upload], supersede=False)
+        depot.queue.put_many(sealed(upload), supersede=False)
     return uploads
 
 

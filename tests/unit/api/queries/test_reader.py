@@ -18,7 +18,7 @@ from daemon.model.upload import Upload, bucket_of
 from daemon.spool.store import FileSpool
 from daemon.task_queue import ActionRecord, Command, Total
 from daemon.task_queue.sqlite.queue import SqliteQueue
-from tests.support.depot import a_state, an_upload
+from tests.support.depot import a_state, an_upload, sealed
 
 SHARDS = 2
 #: Instances, some in each shard.
@@ -38,7 +38,7 @@ def reader(quick_path: Path, uploads: list[Upload]) -> Iterator[Reader]:
     assert {bucket_of(upload.destination.instance_key) % SHARDS for upload in uploads} == {0, 1}
     for shard in range(SHARDS):
         with SqliteQueue(layout, shard) as queue:
-            queue.put_many([upload for upload in uploads if upload.destination.shard(SHARDS) == shard], supersede=False)
+            queue.put_many(sealed(*(upload for upload in uploads if upload.destination.shard(SHARDS) == shard)), supersede=False)
     with closing(Reader(layout, FileSpool(layout), SHARDS)) as opened:
         yield opened
 

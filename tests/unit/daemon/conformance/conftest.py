@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from daemon.lease import Leases, open_leases
 from daemon.spool import CheckedSpool, open_checked
 from daemon.state.layout import Layout
+from daemon.state.tenure import Host
 from daemon.task_queue import Intake, TaskQueue, open_intake
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from daemon.task_queue.sqlite.history import MOST_KEPT
 from daemon.task_queue.sqlite.numbers import BOOT_FACT
-from tests.support import memory_queue, memory_spool
-from tests.unit.daemon.conformance.doors import Held, QueueStore, SpoolStore
+from tests.support import memory_lease, memory_queue, memory_spool
+from tests.unit.daemon.conformance.doors import Held, LeaseStore, QueueStore, SpoolStore
 
 
 class SqliteStore(QueueStore):
@@ -111,9 +113,66 @@ class MemoryShelf(SpoolStore):
         """Close what was opened."""
 
 
-#: What keeps queues, and what keeps bytes.
+class FileLeaseStore(LeaseStore):
+    """Leases in a state directory."""
+
+    def __init__(self, directory: Path) -> None:
+        """`directory` is the state directory."""
+        self._layout = Layout(directory)
+        self._layout.create()
+        self._hosts = 0
+        self._opened: list[Leases] = []
+
+    def open(self) -> Leases:
+        """What a process of the host takes that began last."""
+        return self._open(take_over=False)
+
+    def take_over(self) -> Leases:
+        """What a process of another host takes."""
+        self._hosts += 1
+        # Another kernel knows nothing of what this one has locked.
+        for lock in range(SHARDS):
+            self._layout.lock(lock).unlink(missing_ok=True)
+        return self._open(take_over=True)
+
+    def _open(self, *, take_over: bool) -> Leases:
+        host = Host(f"host-{self._hosts}", f"boot-{self._hosts}")
+        leases = open_leases(self._layout, host, SHARDS, take_over=take_over)
+        self._opened.append(leases)
+        return leases
+
+    def close(self) -> None:
+        """Close what was opened."""
+        while self._opened:
+            self._opened.pop().close()
+
+
+class MemoryBook(LeaseStore):
+    """Leases in memory."""
+
+    def __init__(self, _directory: Path) -> None:
+        """Nobody has any."""
+        self._book = memory_lease.Book()
+
+    def open(self) -> Leases:
+        """What a process of the host takes that began last."""
+        return memory_lease.MemoryLeases(self._book)
+
+    def take_over(self) -> Leases:
+        """What a process of another host takes."""
+        self._book.begin()
+        return self.open()
+
+    def close(self) -> None:
+        """Close what was opened."""
+
+
+#: Of so many shards leases are kept.
+SHARDS = 3
+#: What keeps queues, bytes and leases.
 QUEUES: dict[str, Callable[[Path], QueueStore]] = {"sqlite": SqliteStore, "memory": MemoryStore}
 SPOOLS: dict[str, Callable[[Path], SpoolStore]] = {"files": FileStore, "memory": MemoryShelf}
+LEASES: dict[str, Callable[[Path], LeaseStore]] = {"files": FileLeaseStore, "memory": MemoryBook}
 
 
 @pytest.fixture(params=QUEUES)
@@ -148,3 +207,11 @@ def spools(request: pytest.FixtureRequest, quick_path: Path) -> Iterator[SpoolSt
 def spool(spools: SpoolStore) -> CheckedSpool:
     """An empty spool."""
     return spools.open()
+
+
+@pytest.fixture(params=LEASES)
+def lease_store(request: pytest.FixtureRequest, quick_path: Path) -> Iterator[LeaseStore]:
+    """What keeps the leases."""
+    store = LEASES[request.param](quick_path / "state")
+    yield store
+    store.close()

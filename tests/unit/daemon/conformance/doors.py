@@ -2,11 +2,12 @@
 
 from typing import Protocol
 
+from daemon.lease import Leases
 from daemon.model.task import State, Task
 from daemon.model.upload import Upload
 from daemon.spool import CheckedSpool, Mark, Receive
 from daemon.task_queue import Append, Bytes, Change, Find, Intake, Settlement, TaskQueue
-from tests.support.depot import an_upload
+from tests.support.depot import an_upload, sealed
 
 KEY = "local/default/c1"
 #: Long after everything that happens in a test, in seconds since the epoch.
@@ -60,13 +61,26 @@ class SpoolStore(Protocol):
         """Close what was opened."""
 
 
+class LeaseStore(Protocol):
+    """Something that keeps the leases of three shards, for processes of several hosts."""
+
+    def open(self) -> Leases:
+        """What a process of the host takes that began last."""
+
+    def take_over(self) -> Leases:
+        """What a process of another host takes, which begins now: what the hosts before have locked it does not see."""
+
+    def close(self) -> None:
+        """Close what was opened."""
+
+
 # --- the queue ---------------------------------------------------------------------------------------------
 
 
 def accept(queue: Append, *uploads: Upload, supersede: bool = False) -> list[Upload]:
     """Put uploads one after the other."""
     for upload in uploads:
-        queue.put_many([upload], supersede=supersede)
+        queue.put_many(sealed(upload), supersede=supersede)
     return list(uploads)
 
 
@@ -94,7 +108,7 @@ def claim(queue: TaskQueue, limit: int = 64) -> list[str]:
 
 def bring(queue: TaskQueue, upload: Upload, state: State) -> Upload:
     """Put an upload and bring it into a state, on the way that leads there."""
-    queue.put_many([upload], supersede=False)
+    queue.put_many(sealed(upload), supersede=False)
     if state in {State.HELD, State.CANCELLED}:
         queue.change([Change(task=task_of(queue, upload), state=state)])
     elif state is not State.QUEUED:

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from daemon.errors import Rejected
 from daemon.model.task import FINISHED, PENDING, State
 from daemon.model.upload import Upload
+from daemon.spool import CheckedSpool
 from daemon.task_queue import Change, Intake, PutOutcome, TaskQueue, Total
-from tests.support.depot import an_upload
+from tests.support.depot import an_upload, sealed
 from tests.unit.daemon.conformance.doors import (
     KEY,
     QueueStore,
@@ -28,10 +30,26 @@ def test_upload_is_queued_as_it_was_put(intake: Intake) -> None:
     """Everything that was accepted comes back."""
     upload = an_upload("/ü", mode=0o640, uid=1, gid=2, mkdirs=True, display_name="ü", idempotency_key="k",
                        client="token:ü")
-    [answer] = intake.put_many([upload], supersede=True)
+    [answer] = intake.put_many(sealed(upload), supersede=True)
     assert (answer.outcome, answer.task_id, answer.superseded) == (PutOutcome.ACCEPTED, upload.task_id, {})
     task = task_of(intake, upload)
     assert (task.upload, task.state, task.attempts, task.spooled) == (upload, State.QUEUED, 0, True)
+
+
+def test_queue_takes_what_the_spool_sealed(intake: Intake, spool: CheckedSpool) -> None:
+    """As it is: so one that keeps bytes and rows in one place can make both durable in one commit."""
+    uploads = [an_upload(f"/{number}") for number in range(2)]
+    batch = [(spool.begin(), upload) for upload in uploads]
+    for incoming, _ in batch:
+        incoming.write(b"hello")
+    taken = [answer for answer in spool.seal_all(batch) if not isinstance(answer, Rejected)]
+    assert [answer.outcome for answer in intake.put_many(taken, supersede=True)] == [PutOutcome.ACCEPTED] * 2
+    for each in taken:
+        each.release()
+    for upload in uploads:
+        assert task_of(intake, upload).upload == upload
+        with spool.open_pending(upload) as source:
+            assert source.read(upload.size) == b"hello"
 
 
 def test_upload_is_there_for_whoever_opens_the_queue_later(queues: QueueStore) -> None:
@@ -49,7 +67,7 @@ def test_upload_is_put_once_however_often_it_is_tried(intake: Intake) -> None:
     upload = an_upload()
     accept(intake, upload)
     for supersede in (True, False):
-        [answer] = intake.put_many([upload], supersede=supersede)
+        [answer] = intake.put_many(sealed(upload), supersede=supersede)
         assert (answer.outcome, answer.task_id, answer.superseded) == (PutOutcome.DUPLICATE, upload.task_id, {})
     assert len(intake.page(limit=9)) == 1
 
@@ -60,7 +78,7 @@ def test_key_stands_for_the_upload_that_came_with_it_first(intake: Intake, queue
     same, other = an_upload(idempotency_key="k", data=b"a"), an_upload(idempotency_key="k", data=b"b")
     bring(queues.open(), first, State.DELIVERED)
     for upload, outcome in ((same, PutOutcome.DUPLICATE), (other, PutOutcome.MISMATCH)):
-        [answer] = intake.put_many([upload], supersede=True)
+        [answer] = intake.put_many(sealed(upload), supersede=True)
         assert (answer.outcome, answer.task_id) == (outcome, first.task_id)
         assert intake.find(upload.task_id) is None
 
@@ -70,11 +88,11 @@ def test_key_stands_for_nothing_of_another_client(intake: Intake) -> None:
     for data in (b"a", b"b"):
         uploads = [an_upload(idempotency_key="k", data=data, client=f"token:{data.decode()}{number}") for number in (1, 2)]
         anonymous = an_upload(idempotency_key=f"k{data.decode()}", data=data)
-        answers = intake.put_many([*uploads, anonymous], supersede=False)
+        answers = intake.put_many(sealed(*uploads, anonymous), supersede=False)
         assert [answer.outcome for answer in answers] == [PutOutcome.ACCEPTED] * 3
-    [answer] = intake.put_many([an_upload(idempotency_key="k", data=b"b", client="token:b1")], supersede=False)
+    [answer] = intake.put_many(sealed(an_upload(idempotency_key="k", data=b"b", client="token:b1")), supersede=False)
     assert answer.outcome is PutOutcome.DUPLICATE
-    [answer] = intake.put_many([an_upload(idempotency_key="k", data=b"a", client="token:b1")], supersede=False)
+    [answer] = intake.put_many(sealed(an_upload(idempotency_key="k", data=b"a", client="token:b1")), supersede=False)
     assert answer.outcome is PutOutcome.MISMATCH
 
 
@@ -85,9 +103,9 @@ def test_key_of_an_upload_whose_bytes_are_lost_stands_for_the_next(
     """A repeat is a repeat only as long as the first one can be delivered."""
     first = bring(queues.open(), an_upload(idempotency_key="k"), state)
     again = an_upload(idempotency_key="k")
-    assert intake.put_many([again], supersede=False)[0].task_id == first.task_id
+    assert intake.put_many(sealed(again), supersede=False)[0].task_id == first.task_id
     queues.spool.lost.add(first.task_id)
-    assert intake.put_many([again], supersede=False)[0].outcome is PutOutcome.ACCEPTED
+    assert intake.put_many(sealed(again), supersede=False)[0].outcome is PutOutcome.ACCEPTED
 
 
 @pytest.mark.parametrize("state", sorted(PENDING | {State.FAILED} | FINISHED - {State.SUPERSEDED}))
@@ -96,7 +114,7 @@ def test_newer_upload_replaces_what_waits_for_its_path(intake: Intake, queues: Q
     queue = queues.open()
     older, elsewhere = bring(queue, an_upload("/f", client="token:a"), state), an_upload("/g")
     accept(queue, elsewhere)
-    [answer] = intake.put_many([an_upload("/f")], supersede=True)
+    [answer] = intake.put_many(sealed(an_upload("/f")), supersede=True)
     replaced = state in {State.QUEUED, State.DEFERRED}
     assert answer.superseded == ({older.task_id: "token:a"} if replaced else {})
     assert state_of(queue, older) is (State.SUPERSEDED if replaced else state)
@@ -106,7 +124,7 @@ def test_newer_upload_replaces_what_waits_for_its_path(intake: Intake, queues: Q
 def test_uploads_that_are_put_together_replace_one_another(intake: Intake) -> None:
     """Of several to one path only the last is to be delivered, and the answers are in the order of the uploads."""
     uploads = [an_upload("/f") for _ in range(3)]
-    answers = intake.put_many(uploads, supersede=True)
+    answers = intake.put_many(sealed(*uploads), supersede=True)
     assert [answer.task_id for answer in answers] == ids(uploads)
     assert sorted(task_id for answer in answers for task_id in answer.superseded) == sorted(ids(uploads[:2]))
     assert [state_of(intake, upload) for upload in uploads] == [State.SUPERSEDED, State.SUPERSEDED, State.QUEUED]
@@ -115,14 +133,14 @@ def test_uploads_that_are_put_together_replace_one_another(intake: Intake) -> No
 def test_uploads_replace_nothing_where_all_are_to_be_delivered(intake: Intake) -> None:
     """Without `supersede` each is delivered, one after the other."""
     uploads = [an_upload("/f") for _ in range(3)]
-    answers = intake.put_many(uploads, supersede=False)
+    answers = intake.put_many(sealed(*uploads), supersede=False)
     assert [answer.superseded for answer in answers] == [{}, {}, {}]
     assert {state_of(intake, upload) for upload in uploads} == {State.QUEUED}
 
 
 def test_nothing_can_be_put(intake: Intake) -> None:
     """Whoever only tries whether the queue takes anything leaves nothing."""
-    assert intake.put_many([], supersede=True) == []
+    assert intake.put_many(sealed(), supersede=True) == []
     assert intake.page(limit=9) == []
 
 
@@ -299,5 +317,5 @@ def test_uploads_of_one_instance_leave_those_of_others_alone(intake: Intake) -> 
     """The same path in another instance, project or remote is another destination."""
     uploads: list[Upload] = [an_upload("/f"), an_upload("/f", instance="c2"), an_upload("/f", project="p"),
                              an_upload("/f", remote="eu")]
-    intake.put_many(uploads, supersede=True)
+    intake.put_many(sealed(*uploads), supersede=True)
     assert {state_of(intake, upload) for upload in uploads} == {State.QUEUED}

@@ -5,7 +5,7 @@ import pytest
 from daemon.model.task import Attempt, State
 from daemon.model.upload import Upload
 from daemon.task_queue import BULK_BYTES, Change, Settlement, TaskQueue
-from tests.support.depot import an_upload
+from tests.support.depot import an_upload, sealed
 from tests.unit.daemon.conformance.doors import (
     KEY,
     LATER_S,
@@ -160,7 +160,7 @@ def test_settlement_counts_for_claimed_tasks_only(queue: TaskQueue) -> None:
 def test_overtaken_task_is_superseded_when_it_is_not_through(queue: TaskQueue, state: State, supersede: bool) -> None:
     """A newer upload that came meanwhile replaces it, unless all are to be delivered."""
     older, newer = bring(queue, an_upload("/f"), State.PUSHING), an_upload("/f")
-    queue.put_many([newer], supersede=supersede)
+    queue.put_many(sealed(newer), supersede=supersede)
     order = task_of(queue, older).order
     settled = queue.settle([Settlement(order=order, state=state, due_at=LATER_S)], supersede=supersede)
     replaced = supersede and state in {State.QUEUED, State.DEFERRED}

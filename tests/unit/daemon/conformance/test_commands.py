@@ -7,7 +7,7 @@ import pytest
 
 from daemon.model.task import State
 from daemon.task_queue import Change, Command, CommandAnswer, Selection, TaskQueue
-from tests.support.depot import an_upload
+from tests.support.depot import an_upload, sealed
 from tests.unit.daemon.conformance.doors import (
     KEY,
     LATER_S,
@@ -122,7 +122,7 @@ def test_forced_task_comes_after_what_overtook_it(queue: TaskQueue) -> None:
     queue.change([Change(task=task_of(queue, older), state=State.QUEUED, anew=True)])
     assert not queue.newer_exists(target, task_of(queue, older).order)
     assert claim(queue) == [newer.task_id]
-    assert queue.put_many([an_upload("/f")], supersede=True)[0].superseded == {older.task_id: None}
+    assert queue.put_many(sealed(an_upload("/f")), supersede=True)[0].superseded == {older.task_id: None}
 
 
 @pytest.mark.parametrize("cleared", [True, False])
@@ -143,4 +143,4 @@ def test_deleted_task_is_forgotten_with_its_key(queue: TaskQueue) -> None:
     queue.delete_rows([task_of(queue, upload).order])
     assert queue.find(upload.task_id) is None
     assert queue.instance_keys("", 9) == []
-    assert queue.put_many([again], supersede=True)[0].task_id == again.task_id
+    assert queue.put_many(sealed(again), supersede=True)[0].task_id == again.task_id

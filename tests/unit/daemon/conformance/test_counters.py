@@ -10,7 +10,7 @@ import pytest
 from daemon.model.counters import END_TO_END_SECONDS, PUSH_SECONDS, buckets
 from daemon.model.task import Attempt, State, Task
 from daemon.task_queue import Change, Intake, Notice, NoticeResult, NoticeState, Settlement, TaskQueue
-from tests.support.depot import an_upload
+from tests.support.depot import an_upload, sealed
 from tests.unit.daemon.conformance.doors import KEY, LATER_S, QueueStore, accept, bring, task_of
 
 
@@ -34,8 +34,8 @@ def delivery(task: Task, **values: Any) -> Settlement:
 def test_uploads_are_counted_once_with_their_bytes(intake: Intake) -> None:
     """A duplicate is no upload; each that is replaced is finished."""
     first, second = an_upload("/x", b"12345"), an_upload("/x", b"123")
-    intake.put_many([first], supersede=True)
-    intake.put_many([first, second], supersede=True)
+    intake.put_many(sealed(first), supersede=True)
+    intake.put_many(sealed(first, second), supersede=True)
     assert sums(intake) == {("uploads_total", ""): 2, ("upload_bytes_total", ""): 8,
                             ("tasks_finished_total", "state=superseded"): 1}
 

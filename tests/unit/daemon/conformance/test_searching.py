@@ -10,7 +10,7 @@ import pytest
 from daemon.model.task import State
 from daemon.model.upload import Upload, first_id_of
 from daemon.task_queue import Intake, TaskQuestion, TaskQueue
-from tests.support.depot import an_upload
+from tests.support.depot import an_upload, sealed
 from tests.unit.daemon.conformance.doors import KEY, LATER_S, accept, bring
 
 NOW = 1.7e9
@@ -33,7 +33,7 @@ def test_search_finds_what_all_of_the_question_means(queue: TaskQueue) -> None:
     """Newest first; a text is looked for in the path alone, and letter by letter."""
     names = ("/srv/a.csv", "/srv/in/b.csv", '/srv/"in"/ä%.csv', "/other")
     for age, path in enumerate(names):
-        queue.put_many([aged(60 * (4 - age), path, display_name="srv")], supersede=False)
+        queue.put_many(sealed(aged(60 * (4 - age), path, display_name="srv")), supersede=False)
     failed = bring(queue, an_upload("/z", instance="c2", client="token:a"), State.PUSHING)
     assert search(queue) == [failed.destination.path, *reversed(names)]
     assert search(queue, path="/in/") == [names[1]]
@@ -66,7 +66,7 @@ def test_pages_of_a_search_make_up_all_of_it(
 ) -> None:
     """However little is looked at for each, none is left out, and none comes twice."""
     uploads = [aged(1000 - number, f"/{number}", instance="c1") for number in range(300)]
-    queue.put_many(uploads, supersede=False)
+    queue.put_many(sealed(*uploads), supersede=False)
     queue.claim(KEY, 20)
     queue.give_up(queue.find_all([upload.task_id for upload in uploads[::3]]), "no")
     wanted = [upload.task_id for upload in reversed(uploads) if asked.get("path", "") in upload.destination.path]
@@ -85,7 +85,7 @@ def test_pages_of_a_search_make_up_all_of_it(
 def test_search_for_a_rare_task_ends_early_and_says_where_to_go_on(intake: Intake) -> None:
     """Nobody waits until all tasks were looked at."""
     uploads = [aged(5000 - number, f"/{number}") for number in range(2000)]
-    intake.put_many(uploads, supersede=False)
+    intake.put_many(sealed(*uploads), supersede=False)
     found = intake.search(TaskQuestion(path="/0"), None, 9, 500)
     assert found.tasks == ()
     assert found.next_before is not None

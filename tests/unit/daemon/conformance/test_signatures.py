@@ -5,6 +5,7 @@ import typing
 from collections import abc
 from collections.abc import Iterator
 from enum import Enum
+from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Any, BinaryIO
 
@@ -13,6 +14,7 @@ import pytest
 from daemon.delegation import capabilities as delegation_door
 from daemon.delegation import values as delegation_values
 from daemon.errors import Rejected
+from daemon.lease import capabilities as lease_door
 from daemon.model import grant, task, upload
 from daemon.partials import capabilities as partials_door
 from daemon.partials import values as partials_values
@@ -23,12 +25,13 @@ from daemon.task_queue import doctor as queue_doctor
 from daemon.task_queue import values as queue_values
 
 #: What a value may be made of, besides what the modules below define. A Rejected is what one of many is answered with,
-#: where it would be raised if it were alone.
-PLAIN = {..., Rejected, bool, int, float, str, bytes, NoneType, BinaryIO, list, dict, tuple, set, frozenset,
+#: where it would be raised if it were alone. A memoryview is a caller's own memory, to be filled. What is read is no
+#: file of Python's, which could be asked for its descriptor; a place is named for people alone, as a str.
+PLAIN = {..., Rejected, bool, int, float, str, bytes, memoryview, NoneType, list, dict, tuple, set, frozenset,
          abc.Iterable, abc.Iterator, abc.Sequence, typing.Union, UnionType}
 #: Where tasks, uploads and the values of the doors are defined.
 VALUES = (grant, task, upload, queue_values, queue_doctor, spool_values, delegation_values, partials_values)
-DOORS = (queue_door, queue_doctor, spool_door, delegation_door, partials_door)
+DOORS = (queue_door, queue_doctor, spool_door, lease_door, delegation_door, partials_door)
 
 
 def capabilities(door: ModuleType) -> list[type]:
@@ -72,15 +75,23 @@ def strangers(hint: Any, seen: set[Any]) -> set[Any]:
 
 @pytest.mark.parametrize("capability", [each for door in DOORS for each in capabilities(door)], ids=lambda each: each.__name__)
 def test_capability_takes_and_gives_plain_values_only(capability: type) -> None:
-    """No error of SQLite, no path, no descriptor, no connection: something else can stand behind the door."""
+    """No error of SQLite, no path, no file, no connection: something else can stand behind the door."""
     for name, function in signatures(capability):
         hints = typing.get_type_hints(function)
         assert "return" in hints, name
         assert {hint for given in hints.values() for hint in strangers(given, set())} == set(), name
 
 
+def test_nothing_is_asked_for_its_descriptor_or_told_one() -> None:
+    """A number would look plain."""
+    said = {name for door in DOORS for capability in capabilities(door) for method, function in signatures(capability)
+            for name in (method, *inspect.signature(function).parameters)}
+    assert {name for name in said if name in {"fd", "fileno", "dir_fd", "path"} or "descriptor" in name} == set()
+
+
 def test_what_is_not_plain_is_found() -> None:
     """The test above sees what is deep inside a type."""
     assert strangers(dict[str, list[tuple[int, OSError | None]]], set()) == {OSError}
-    assert strangers(abc.Mapping[upload.Upload, memoryview], set()) == {abc.Mapping, memoryview}
+    assert strangers(abc.Mapping[upload.Upload, BinaryIO], set()) == {abc.Mapping, BinaryIO}
+    assert strangers(tuple[Path, ...] | None, set()) == {Path}
     assert strangers(list[task.Task], set()) == set()

@@ -45,6 +45,22 @@ def test_upload_reads_back_as_it_was_written(spools: SpoolStore, spool: CheckedS
         assert source.read(upload.size) == data
 
 
+@pytest.mark.parametrize("size", [5, 70_000])
+def test_upload_is_read_into_memory_that_is_at_hand(spool: CheckedSpool, size: int) -> None:
+    """As those do who deliver it, from its beginning and from any other place."""
+    data = os.urandom(size)
+    upload = store(spool, an_upload(data=data), data)
+    with spool.open(upload) as source:
+        for start in (0, 3):
+            assert source.seek(start) == start
+            memory, came = memoryview(bytearray(size - start)), 0
+            while came < size - start:
+                came += source.readinto(memory[came:]) or pytest.fail("it ends too early")
+            assert memory == data[start:]
+        source.close()
+        source.close()
+
+
 def test_upload_is_measured_and_hashed_on_the_way(spool: CheckedSpool) -> None:
     """Size and digest are known when the last byte is in."""
     incoming = spool.begin()

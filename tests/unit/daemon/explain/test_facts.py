@@ -12,7 +12,7 @@ from daemon.model.task import State
 from daemon.model.upload import Upload
 from daemon.state.activity import Activity, Publisher
 from daemon.state.shard_lock import ShardLock
-from tests.support.depot import Depot, an_upload
+from tests.support.depot import Depot, an_upload, sealed
 
 KEY = "local/default/c1"
 
@@ -20,7 +20,7 @@ KEY = "local/default/c1"
 def put(depot: Depot, paths: Sequence[str], instance: str = "c1") -> list[Upload]:
     """Queue uploads, of which none replaces another."""
     uploads = [an_upload(path, instance=instance) for path in paths]
-    depot.queue.put_many(uploads, supersede=False)
+    depot.queue.put_many(sealed(*uploads), supersede=False)
     return uploads
 
 

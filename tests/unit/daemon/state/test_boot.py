@@ -7,7 +7,7 @@ import pytest
 
 from daemon.state import boot
 from daemon.state.boot import VARIABLE, boot_id
-from tests.support.depot import Depot, an_upload
+from tests.support.depot import Depot, an_upload, sealed
 
 
 @pytest.fixture
@@ -32,11 +32,11 @@ def test_boot_id_is_told_by_systemd_to_whoever_does_not_see_it(monkeypatch: pyte
 def test_uploads_are_taken_where_nobody_says_which_boot_it_is(quick_path: Path) -> None:
     """Each process then leaves numbers of events out, and whoever follows misses nothing."""
     with Depot(quick_path / "state") as depot:
-        depot.queue.put_many([an_upload("/1")], supersede=False)
+        depot.queue.put_many(sealed(an_upload("/1")), supersede=False)
         last = depot.queue.position()
     with Depot(quick_path / "state") as depot:
         [upload] = [an_upload("/2")]
-        depot.queue.put_many([upload], supersede=False)
+        depot.queue.put_many(sealed(upload), supersede=False)
         happened = depot.queue.happened(last, 9)
         assert not happened.lost
         assert [event.task_id for event in happened.events] == [upload.task_id]

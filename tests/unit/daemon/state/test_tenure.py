@@ -11,9 +11,7 @@ import pytest
 
 from daemon.errors import CannotStart
 from daemon.state import tenure
-from daemon.state.fence import PROVEN_S, Fence
 from daemon.state.layout import Layout
-from daemon.state.shard_lock import ShardLock
 from daemon.state.tenure import STALE_S, Host, HostToken, Tenure, is_others, read_token, refusal, this_host
 
 ME = Host("a", "boot-1")
@@ -39,7 +37,7 @@ def token_of(layout: Layout) -> HostToken:
     return found
 
 
-def lost(check: Tenure | Fence) -> str:
+def lost(check: Tenure) -> str:
     """Why the state is not a worker's any more."""
     with pytest.raises(CannotStart) as caught:
         check.check()
@@ -187,52 +185,3 @@ def test_worker_finds_out_when_its_directory_was_replaced(layout: Layout) -> Non
         mine.check()
         layout.host_token.write_bytes(b"")
         assert "nobody can tell" in lost(mine)
-
-
-# --- before each rename ------------------------------------------------------------------------------------
-
-
-def test_fence_lets_through_while_lock_state_and_storage_are_its_own(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The storage has to take something when it was not seen to for two seconds, and only then."""
-    clock = [100.0]
-    writes: list[int] = []
-    monkeypatch.setattr("daemon.state.fence.time.monotonic", lambda: clock[0])
-    monkeypatch.setattr(os, "fdatasync", writes.append)
-    lock = ShardLock(layout, 0)
-    lock.acquire()
-    with held(layout, ME) as mine:
-        fence = Fence(mine, lock)
-        for _ in range(3):
-            fence.check_storage()
-        fence.tend()
-        assert len(writes) == 1
-        clock[0] += PROVEN_S + 1
-        fence.check_storage()
-        assert len(writes) == 2
-        lock.release()
-        assert "lock" in lost(fence)
-
-
-@pytest.mark.parametrize(("number", "held_up"), [(errno.EIO, True), (errno.EROFS, True), (errno.ENOSPC, False)])
-def test_fence_lets_nothing_through_when_the_storage_takes_nothing(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch, number: int, held_up: bool,
-) -> None:
-    """What is remembered of it says nothing; but a disk that is only full is there."""
-    def fail(_descriptor: int) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "fdatasync", fail)
-    lock = ShardLock(layout, 0)
-    lock.acquire()
-    with held(layout, ME) as mine:
-        fence = Fence(mine, lock)
-        fence.check()
-        for _ in range(2):
-            if held_up:
-                with pytest.raises(OSError, match=os.strerror(number)):
-                    fence.check_storage()
-            else:
-                fence.check_storage()
-    lock.release()

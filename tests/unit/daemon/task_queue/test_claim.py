@@ -8,7 +8,7 @@ from daemon.model.task import State
 from daemon.model.upload import Upload
 from daemon.task_queue import BULK_BYTES, Change, Selection, Settlement
 from tests.support import rows
-from tests.support.depot import Depot, an_upload
+from tests.support.depot import Depot, an_upload, sealed
 
 KEY = "local/default/c1"
 
@@ -104,7 +104,7 @@ def test_next_of_a_path_can_be_claimed_however_the_one_before_left(depot: Depot,
 def test_next_of_a_path_can_be_claimed_although_others_of_it_left_before(depot: Depot) -> None:
     """Those in the middle may go first: the order of the others stays."""
     uploads = [an_upload("/f") for _ in range(6)]
-    depot.queue.put_many(uploads, supersede=False)
+    depot.queue.put_many(sealed(*uploads), supersede=False)
     for number in (2, 1, 4):
         _changed(depot, uploads[number], State.CANCELLED)
     for number in (0, 3, 5):
@@ -115,7 +115,7 @@ def test_next_of_a_path_can_be_claimed_although_others_of_it_left_before(depot: 
 def test_upload_that_is_found_without_a_row_goes_before_those_that_wait_for_its_path(depot: Depot) -> None:
     """All of a path are claimed in the order of their ids, whichever row was lost."""
     uploads = [an_upload("/f") for _ in range(4)]
-    depot.queue.put_many(uploads, supersede=False)
+    depot.queue.put_many(sealed(*uploads), supersede=False)
     depot.queue.drop(depot.task(uploads[1]).order)
     depot.queue.restore([(uploads[1], State.QUEUED)], supersede=False)
     for upload in uploads:
@@ -127,7 +127,7 @@ def test_upload_that_is_found_without_a_row_goes_before_those_that_wait_for_its_
 def test_new_worker_lets_go_what_waits_for_a_row_that_is_lost(depot: Depot) -> None:
     """A row whose path was damaged before it went keeps nothing waiting for ever."""
     lost, waiting = an_upload("/f"), an_upload("/f")
-    depot.queue.put_many([lost, waiting], supersede=False)
+    depot.queue.put_many(sealed(lost, waiting), supersede=False)
     rows.write(depot.queue, lost.task_id, target=b"\x00")
     depot.queue.drop(1)
     depot.queue.resume(supersede=False)
@@ -137,7 +137,7 @@ def test_new_worker_lets_go_what_waits_for_a_row_that_is_lost(depot: Depot) -> N
 def test_claim_takes_small_and_bulky_ones_apart(depot: Depot) -> None:
     """What is asked for is what comes, so that large files never stand in the way of small ones."""
     small, bulky = an_upload("/small"), an_upload("/bulky", size=BULK_BYTES)
-    depot.queue.put_many([bulky, small], supersede=True)
+    depot.queue.put_many(sealed(bulky, small), supersede=True)
     assert [task.task_id for task in depot.queue.claim(KEY, 10)] == [small.task_id]
     assert [task.task_id for task in depot.queue.claim(KEY, 10, bulk=True)] == [bulky.task_id]
 
@@ -145,7 +145,7 @@ def test_claim_takes_small_and_bulky_ones_apart(depot: Depot) -> None:
 def test_claim_keeps_the_order_of_a_path_across_small_and_bulky_ones(depot: Depot) -> None:
     """A small newer one waits for a bulky older one."""
     bulky, small = an_upload("/f", size=BULK_BYTES), an_upload("/f")
-    depot.queue.put_many([bulky, small], supersede=False)
+    depot.queue.put_many(sealed(bulky, small), supersede=False)
     assert depot.queue.claim(KEY, 10) == []
     assert len(depot.queue.claim(KEY, 10, bulk=True)) == 1
 

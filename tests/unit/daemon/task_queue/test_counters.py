@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.depot import Depot, an_upload
+from tests.support.depot import Depot, an_upload, sealed
 
 _ROW = "INSERT OR REPLACE INTO counters VALUES (?, ?, ?)"
 _ACTION = ("INSERT INTO actions (action_id, asked_at, asked_by, verb, what, tasks, done_at)"
@@ -12,7 +12,7 @@ _SOUND = (f"act_{1:032x}", 1.0, "me", "hold", '{"task_id": "a"}', 1, None)
 
 def test_sums_that_make_no_sense_are_left_out(depot: Depot) -> None:
     """Whoever may write the file can put anything there."""
-    depot.queue.put_many([an_upload()], supersede=True)
+    depot.queue.put_many(sealed(an_upload()), supersede=True)
     for name, labels, value in (("other", "", 1), ("uploads_total", 'a="b"', 1), ("uploads_total", b"x", 1),
                                 (b"uploads_total", "", 1), ("upload_bytes_total", "", "much"),
                                 ("delivered_bytes_total", "", float("inf")), ("attempts_total", "", -5)):

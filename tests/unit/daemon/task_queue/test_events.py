@@ -10,7 +10,7 @@ from daemon.errors import QueueFault
 from daemon.task_queue import Position
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from daemon.task_queue.sqlite.schema import EPOCH_FACT
-from tests.support.depot import a_state, an_upload
+from tests.support.depot import a_state, an_upload, sealed
 
 LATER_S = 4e9
 
@@ -19,7 +19,7 @@ LATER_S = 4e9
 def queue(quick_path: Path) -> Iterator[SqliteDoctor]:
     """A queue in which three things happened."""
     with SqliteDoctor(a_state(quick_path), 0) as made:
-        made.put_many([an_upload(f"/{number}") for number in range(3)], supersede=False)
+        made.put_many(sealed(*(an_upload(f"/{number}") for number in range(3))), supersede=False)
         yield made
 
 

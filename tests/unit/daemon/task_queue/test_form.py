@@ -21,7 +21,7 @@ from daemon.task_queue.sqlite.inspection import what_is_damaged
 from daemon.task_queue.sqlite.schema import SCHEMAS
 from daemon.task_queue.sqlite.versions import SCHEMA_VERSION, is_older, look_over
 from tests.support import rows, version_1
-from tests.support.depot import Depot, an_upload
+from tests.support.depot import Depot, an_upload, sealed
 from tests.support.foreign import FOREIGN, HEADS, HUGE, UNDER_OTHERS, plant
 
 _ENDLESS = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n"
@@ -46,7 +46,7 @@ def outcome(depot: Depot, upload: Upload) -> State | str:
 def put_into(layout: Layout) -> None:
     """Open a shard and put an upload."""
     with SqliteDoctor(layout, 0) as queue:
-        queue.put_many([an_upload()], supersede=True)
+        queue.put_many(sealed(an_upload()), supersede=True)
 
 
 def test_every_version_has_its_form() -> None:

@@ -17,7 +17,7 @@ from daemon.model.upload import Destination, Upload
 from daemon.task_queue import Change, Command, CommandAnswer, Settlement, TaskQuestion, Total
 from daemon.task_queue.sqlite.queue import SqliteQueue
 from tests.support import rows
-from tests.support.depot import a_state
+from tests.support.depot import a_state, sealed
 
 #: Reading what came with the statement itself.
 _GIVEN = re.compile(r"CONSTANT ROW|subquery")
@@ -73,7 +73,7 @@ def rows_of(queue: SqliteQueue, work: Callable[[], object]) -> int:
 
 def deliver(queue: SqliteQueue, numbers: range) -> None:
     """Deliver a task to each of so many instances."""
-    queue.put_many([an_upload(number, instance=f"c{number}") for number in numbers], supersede=False)
+    queue.put_many(sealed(*(an_upload(number, instance=f"c{number}") for number in numbers)), supersede=False)
     for number in numbers:
         [task] = queue.claim(f"local/default/c{number}", 1)
         queue.settle([Settlement(order=task.order, state=State.DELIVERED, spooled=False)])
@@ -81,15 +81,15 @@ def deliver(queue: SqliteQueue, numbers: range) -> None:
 
 def live(queue: SqliteQueue) -> None:
     """Take tasks through every state that the daily work has."""
-    queue.put_many([an_upload(number, f"/{number}") for number in range(6)], supersede=True)
+    queue.put_many(sealed(*(an_upload(number, f"/{number}") for number in range(6))), supersede=True)
     tasks = queue.claim(KEY, 3)
     queue.settle([
         Settlement(order=tasks[0].order, state=State.DELIVERED, attempts=1),
         Settlement(order=tasks[1].order, state=State.DEFERRED, attempts=1, due_at=1.0),
         Settlement(order=tasks[2].order, state=State.FAILED, attempts=1, error_code="gave_up", part=True)])
     queue.suspect_claims(2)
-    queue.put_many([an_upload(10, "/1"), an_upload(11, "/3")], supersede=True)
-    queue.put_many([an_upload(12, "/4")], supersede=False)
+    queue.put_many(sealed(an_upload(10, "/1"), an_upload(11, "/3")), supersede=True)
+    queue.put_many(sealed(an_upload(12, "/4")), supersede=False)
     queue.claim(KEY, 1, bulk=True)
     queue.settle([Settlement(order=task.order, state=State.QUEUED) for task in queue.claim(KEY, 1, share=0.5)])
     queue.next_due_at()
@@ -112,7 +112,7 @@ def live(queue: SqliteQueue) -> None:
     queue.clear_finished(0.0, 0, 10)
     queue.compact()
     for number in (30, 31):
-        queue.put_many([replace(an_upload(number, "/keyed"), idempotency_key="k", client="token:a")], supersede=True)
+        queue.put_many(sealed(replace(an_upload(number, "/keyed"), idempotency_key="k", client="token:a")), supersede=True)
 
 
 def test_daily_work_reads_and_sorts_no_more_than_it_takes_whatever_waits(queue: SqliteQueue) -> None:
@@ -175,10 +175,10 @@ def test_instances_with_nothing_queued_cost_nothing_when_it_is_asked_who_has(que
     def ask() -> None:
         assert queue.ready_instances("", 10) == ["local/default/ready"]
 
-    queue.put_many([an_upload(0, instance="ready")], supersede=False)
+    queue.put_many(sealed(an_upload(0, instance="ready")), supersede=False)
     ask()
     few = steps_of(queue, ask)
-    queue.put_many([an_upload(number, instance=f"c{number}") for number in range(1, 500)], supersede=False)
+    queue.put_many(sealed(*(an_upload(number, instance=f"c{number}") for number in range(1, 500))), supersede=False)
     for number in range(1, 500):
         [task] = queue.claim(f"local/default/c{number}", 1)
         queue.settle([Settlement(order=task.order, state=State.DEFERRED, due_at=4e9)])
@@ -187,9 +187,9 @@ def test_instances_with_nothing_queued_cost_nothing_when_it_is_asked_who_has(que
 
 def test_instances_cost_no_rows_when_what_waits_is_counted(queue: SqliteQueue) -> None:
     """The sums are made where the counts are: what is fetched is a row for each state, however many names there are."""
-    queue.put_many([an_upload(0)], supersede=False)
+    queue.put_many(sealed(an_upload(0)), supersede=False)
     few = rows_of(queue, lambda: queue.totals(PENDING))
-    queue.put_many([an_upload(number, instance=f"c{number}") for number in range(1, 500)], supersede=False)
+    queue.put_many(sealed(*(an_upload(number, instance=f"c{number}") for number in range(1, 500))), supersede=False)
     assert rows_of(queue, lambda: queue.totals(PENDING)) == few
     assert queue.totals(PENDING)[State.QUEUED] == Total(500, 500)
 
@@ -201,9 +201,9 @@ def test_status_fetches_no_more_instances_than_it_shows(queue: SqliteQueue) -> N
         assert len(queue.ranked(10, (2**40, ""))[1]) == 10
         assert len(queue.standings(queue.busiest(10)[1])) == 10
 
-    queue.put_many([an_upload(number, instance=f"c{number}") for number in range(20)], supersede=False)
+    queue.put_many(sealed(*(an_upload(number, instance=f"c{number}") for number in range(20))), supersede=False)
     few = rows_of(queue, ask)
-    queue.put_many([an_upload(number, instance=f"c{number}") for number in range(20, 500)], supersede=False)
+    queue.put_many(sealed(*(an_upload(number, instance=f"c{number}") for number in range(20, 500))), supersede=False)
     assert rows_of(queue, ask) == few
 
 
@@ -216,7 +216,7 @@ def test_page_of_a_client_costs_nothing_for_what_others_sent(queue: SqliteQueue)
         return [steps_of(queue, partial(queue.page, client="token:a", limit=10, **asked)) for asked in questions]
 
     def put(numbers: range, client: str | None, instance: str = "c1") -> None:
-        queue.put_many([replace(an_upload(number, f"/{number}", instance), client=client) for number in numbers],
+        queue.put_many(sealed(*(replace(an_upload(number, f"/{number}", instance), client=client) for number in numbers)),
                        supersede=False)
 
     put(range(10), "token:a")
@@ -249,7 +249,7 @@ def test_instances_with_nothing_waiting_cost_nothing_when_what_waits_is_counted(
         queue.totals(PENDING)
         return steps_of(queue, lambda: queue.totals(PENDING))
 
-    queue.put_many([an_upload(0)], supersede=False)
+    queue.put_many(sealed(an_upload(0)), supersede=False)
     assert steps_after(range(1, 2)) == steps_after(range(2, 100))
 
 
@@ -268,7 +268,7 @@ def test_clearing_costs_no_more_the_more_instances_there_are(queue: SqliteQueue)
 def test_open_column_follows_the_state_whoever_changes_it(queue: SqliteQueue) -> None:
     """The column that the index of rivals stands on agrees with the state in every row."""
     live(queue)
-    queue.put_many([an_upload(20, "/held")], supersede=False)
+    queue.put_many(sealed(an_upload(20, "/held")), supersede=False)
     queue.change([Change(task=task, state=State.HELD) for task in queue.page(limit=1)])
     queue.resume(supersede=True)
     found = rows.read(queue, "status", "open")
@@ -279,10 +279,10 @@ def test_open_column_follows_the_state_whoever_changes_it(queue: SqliteQueue) ->
 def test_older_upload_is_superseded_after_many_deliveries_to_its_path(queue: SqliteQueue) -> None:
     """Of one path, only the tasks that are still to be pushed are replaced, and all of those."""
     for number in range(5):
-        queue.put_many([an_upload(number)], supersede=True)
+        queue.put_many(sealed(an_upload(number)), supersede=True)
         queue.settle([Settlement(order=task.order, state=State.DELIVERED, attempts=1) for task in queue.claim(KEY, 9)])
-    queue.put_many([an_upload(5)], supersede=True)
-    assert queue.put_many([an_upload(6)], supersede=True)[0].superseded == {an_upload(5).task_id: None}
+    queue.put_many(sealed(an_upload(5)), supersede=True)
+    assert queue.put_many(sealed(an_upload(6)), supersede=True)[0].superseded == {an_upload(5).task_id: None}
     assert [task.task_id for task in queue.claim(KEY, 9)] == [an_upload(6).task_id]
 
 
@@ -296,17 +296,17 @@ def push_one(queue: SqliteQueue) -> None:
 
 def test_task_costs_no_more_the_more_wait_for_its_path(queue: SqliteQueue) -> None:
     """Where all are to be delivered, a claim and a settlement look at the oldest of a path only."""
-    queue.put_many([an_upload(number) for number in range(10)], supersede=False)
+    queue.put_many(sealed(*(an_upload(number) for number in range(10))), supersede=False)
     push_one(queue)
     few = steps_of(queue, lambda: push_one(queue))
-    queue.put_many([an_upload(number) for number in range(10, 2000)], supersede=False)
+    queue.put_many(sealed(*(an_upload(number) for number in range(10, 2000))), supersede=False)
     assert steps_of(queue, lambda: push_one(queue)) == few
 
 
 def test_upload_costs_no_more_the_more_wait_for_its_path(queue: SqliteQueue) -> None:
     """Nor does putting another one behind them."""
-    queue.put_many([an_upload(number) for number in range(10)], supersede=False)
-    queue.put_many([an_upload(10)], supersede=False)
-    few = steps_of(queue, lambda: queue.put_many([an_upload(11)], supersede=False))
-    queue.put_many([an_upload(number) for number in range(12, 2000)], supersede=False)
-    assert steps_of(queue, lambda: queue.put_many([an_upload(2000)], supersede=False)) == few
+    queue.put_many(sealed(*(an_upload(number) for number in range(10))), supersede=False)
+    queue.put_many(sealed(an_upload(10)), supersede=False)
+    few = steps_of(queue, lambda: queue.put_many(sealed(an_upload(11)), supersede=False))
+    queue.put_many(sealed(*(an_upload(number) for number in range(12, 2000))), supersede=False)
+    assert steps_of(queue, lambda: queue.put_many(sealed(an_upload(2000)), supersede=False)) == few

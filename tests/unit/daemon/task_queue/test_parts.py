@@ -5,7 +5,7 @@ import pytest
 from daemon.model.task import State
 from daemon.task_queue import BULK_BYTES, Change, Settlement
 from tests.support import rows
-from tests.support.depot import Depot, an_upload
+from tests.support.depot import Depot, an_upload, sealed
 
 
 def with_parts(depot: Depot, limit: int = 10) -> list[str]:
@@ -73,7 +73,7 @@ def test_part_file_that_was_removed_is_forgotten(depot: Depot) -> None:
 def test_claims_that_a_crash_of_the_machine_may_have_undone_may_have_left_part_files(depot: Depot) -> None:
     """The oldest of each instance, small and bulky ones, count as begun."""
     uploads = [an_upload(f"/{number}", size=1 if number < 3 else BULK_BYTES) for number in range(6)]
-    depot.queue.put_many(uploads, supersede=False)
+    depot.queue.put_many(sealed(*uploads), supersede=False)
     depot.queue.suspect_claims(2)
     rows.write(depot.queue, status=7)
     assert with_parts(depot) == [uploads[number].task_id for number in (0, 1, 3, 4)]

@@ -5,7 +5,7 @@ import resource
 import pytest
 
 from daemon.errors import QueueFault
-from tests.support.depot import Depot, an_upload
+from tests.support.depot import Depot, an_upload, sealed
 
 
 def test_queue_is_full_and_nothing_was_committed_when_a_file_may_not_grow(depot: Depot) -> None:
@@ -15,7 +15,7 @@ def test_queue_is_full_and_nothing_was_committed_when_a_file_may_not_grow(depot:
     resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size, hard))
     try:
         with pytest.raises(QueueFault) as raised:
-            depot.queue.put_many([an_upload()], supersede=True)
+            depot.queue.put_many(sealed(an_upload()), supersede=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert raised.value.code == "queue_full"

@@ -20,7 +20,7 @@ from daemon.task_queue.sqlite import base
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
 from daemon.task_queue.sqlite.versions import SCHEMA_VERSION, STEPS, is_older, version_on_disk
 from tests.support import version_1
-from tests.support.depot import an_upload, new_id
+from tests.support.depot import an_upload, new_id, sealed
 from tests.support.version_1 import Old
 
 
@@ -87,7 +87,7 @@ def test_everything_counts_from_the_upgrade_on(layout: Layout) -> None:
     change(layout, "INSERT INTO sqlite_sequence VALUES ('events', 7)")
     with SqliteDoctor(layout, 0, upgrade=never_mind) as queue:
         assert [(counter.name, counter.value) for counter in queue.counters()] == [("events_total", 0)]
-        queue.put_many([an_upload()], supersede=False)
+        queue.put_many(sealed(an_upload()), supersede=False)
         assert {counter.name: counter.value for counter in queue.counters()} == {
             "events_total": 1, "uploads_total": 1, "upload_bytes_total": 5}
         queue.change([], [CommandAnswer(number=queue.commands(1)[0].number, changed=1)])
@@ -103,7 +103,7 @@ def test_upgrade_says_that_it_goes_on(layout: Layout, monkeypatch: pytest.Monkey
         assert len(told) > 1
         told.clear()
         queue.page(limit=1000)
-        queue.put_many([], supersede=True)
+        queue.put_many(sealed(), supersede=True)
     assert told == []
 
 
@@ -111,10 +111,10 @@ def test_key_of_before_the_upgrade_is_replayed_after_it(layout: Layout, old: lis
     """Whatever became of the first upload; and another one with its key is refused."""
     keyed = [task.upload for task in old if task.upload.idempotency_key]
     with SqliteDoctor(layout, 0, upgrade=never_mind) as queue:
-        answers = queue.put_many([again(upload) for upload in keyed], supersede=True)
+        answers = queue.put_many(sealed(*(again(upload) for upload in keyed)), supersede=True)
         assert [(answer.outcome, answer.task_id) for answer in answers] == [
             (PutOutcome.DUPLICATE, upload.task_id) for upload in keyed]
-        [answer] = queue.put_many([replace(again(keyed[0]), mode=0o600)], supersede=True)
+        [answer] = queue.put_many(sealed(replace(again(keyed[0]), mode=0o600)), supersede=True)
         assert answer.outcome is PutOutcome.MISMATCH
     assert len(keyed) == 2 * len(State)
 
@@ -127,7 +127,7 @@ def test_last_upload_with_a_key_is_what_it_stands_for_after_the_upgrade(layout: 
                    " SELECT ?, timestamp, 9, ?, instance, target, size, updated_at, age_base FROM tasks_v1 WHERE task_id = ?",
            last.to_json(), last.task_id, first.task_id)
     with SqliteDoctor(layout, 0, FileSpool(layout), upgrade=never_mind) as queue:
-        [answer] = queue.put_many([again(first)], supersede=True)
+        [answer] = queue.put_many(sealed(again(first)), supersede=True)
         # Its bytes are not there either.
         assert answer.outcome is PutOutcome.ACCEPTED
         assert queue.read("SELECT count(*) FROM keys WHERE task_id = ?", (first.task_id,)) == [(0,)]
@@ -140,7 +140,7 @@ def test_damaged_row_does_not_keep_its_shard_from_being_upgraded(layout: Layout,
                      and task.upload.destination.instance == "c1")
     change(layout, "UPDATE tasks_v1 SET data = ? WHERE task_id = ?", data, damaged.task_id)
     with SqliteDoctor(layout, 0, upgrade=never_mind) as queue:
-        [answer] = queue.put_many([again(well)], supersede=True)
+        [answer] = queue.put_many(sealed(again(well)), supersede=True)
         assert answer.outcome is PutOutcome.DUPLICATE
         with pytest.raises(ValueError, match=r"."):
             queue.find(damaged.task_id)

@@ -3,7 +3,6 @@
 import errno
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO
 
 import pytest
 
@@ -11,8 +10,10 @@ from daemon import failpoints
 from daemon.config import Allowed, Config, DeliverySection, StateSection
 from daemon.errors import CannotStart, CourierError, Undelivered
 from daemon.model.upload import Destination
+from daemon.spool import Open, Source
 from daemon.task_queue import BULK_BYTES
 from tests.support.depot import Depot, an_upload
+from tests.support.memory_spool import MemorySpool, Shelf
 from worker.dispatch import runner
 from worker.dispatch.lane import Lane, Push
 from worker.dispatch.runner import Pushed, PushOutcome, Swept
@@ -46,7 +47,7 @@ class Counted:
             raise self.refusal
         return self
 
-    def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
+    def deliver(self, delivery: Delivery, source: Source, before_rename: Callable[[], None]) -> Receipt:
         """Deliver nothing, while more tasks come."""
         self.said.append("deliver")
         self.delivered.append(delivery)
@@ -97,6 +98,7 @@ class Work:
 
     def __init__(self, depot: Depot, tasks: int) -> None:
         self.depot = depot
+        self.spool: Open = depot.spool
         uploads = [depot.accept(f"/{number}") for number in range(tasks)]
         self.lane = Lane(uploads[0].destination, most_bulk=1)
         self.lane.add(depot.claim())
@@ -114,8 +116,7 @@ class Work:
             return Config(delivery=DeliverySection(per_instance=per_instance, allow=self.allowed),
                           state=StateSection(directory=str(self.depot.layout.directory)))
 
-        runner.run(self.lane, lambda _: self.counted, self.depot.spool, config, self._hear, patience or Patience(),
-                   self.fence)
+        runner.run(self.lane, lambda _: self.counted, self.spool, config, self._hear, patience or Patience(), self.fence)
 
     def _hear(self, *messages: PushOutcome | Pushed | Swept) -> None:
         asked = self.counted.said.count("confirm")
@@ -214,7 +215,7 @@ def test_bulky_push_tells_how_far_it_is(depot: Depot, monkeypatch: pytest.Monkey
     work = Work(depot, 1)
     seen: list[int] = []
 
-    def deliver(delivery: Delivery, source: BinaryIO, _: Callable[[], None]) -> Receipt:
+    def deliver(delivery: Delivery, source: Source, _: Callable[[], None]) -> Receipt:
         if delivery.size == BULK_BYTES:
             [push] = work.lane.pushing()
             for piece in pieces(source, delivery.size, BULK_BYTES // 2):
@@ -229,6 +230,30 @@ def test_bulky_push_tells_how_far_it_is(depot: Depot, monkeypatch: pytest.Monkey
     work.run()
     assert work.codes == [None, None]
     assert seen == [BULK_BYTES // 2, BULK_BYTES, 0]
+
+
+def test_bulky_push_needs_no_file(depot: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bytes are read at the spool's door, wherever they are."""
+    monkeypatch.setattr(runner, "LINGER_S", 0.0)
+    data = b"x" * BULK_BYTES
+    upload, spool = an_upload("/bulky", data), MemorySpool(Shelf())
+    depot.put(upload, data)
+    incoming = spool.begin()
+    incoming.write(data)
+    incoming.seal(upload).release()
+    work, read = Work(depot, 1), bytearray()
+    work.spool = spool
+
+    def deliver(delivery: Delivery, source: Source, _: Callable[[], None]) -> Receipt:
+        for piece in pieces(source, delivery.size, BULK_BYTES // 4):
+            read.extend(piece)
+        return Receipt(atomic=True, way="directory")
+
+    work.counted.__dict__["deliver"] = deliver
+    work.lane.add(depot.queue.claim(work.lane.key, 1, bulk=True))
+    work.run()
+    assert set(work.codes) == {"bytes_missing", None}
+    assert read == data
 
 
 def test_delivery_that_is_not_vouched_for_ends_as_what_came_in_between(depot: Depot) -> None:

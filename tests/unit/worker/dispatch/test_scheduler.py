@@ -9,7 +9,7 @@ from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
 from daemon.task_queue import BULK_BYTES, Change, Settlement
 from tests.support import rows
-from tests.support.depot import Depot, an_upload
+from tests.support.depot import Depot, an_upload, sealed
 from tests.support.waiting import eventually
 from worker.dispatch.crew import RunnerEnded
 from worker.dispatch.lane import Lane, Push
@@ -148,7 +148,7 @@ def floor(depot: Depot) -> Iterator[Floor]:
 
 def accept(depot: Depot, number: int, instance: str = "c1", size: int = 1, name: str = "f") -> None:
     """Queue so many tasks for an instance."""
-    depot.queue.put_many([an_upload(f"/{name}/{index}", instance=instance, size=size) for index in range(number)],
+    depot.queue.put_many(sealed(*(an_upload(f"/{name}/{index}", instance=instance, size=size) for index in range(number))),
                          supersede=False)
 
 
@@ -282,7 +282,7 @@ def test_remote_that_is_away_costs_nothing(depot: Depot, floor: Floor) -> None:
     """None of its tasks is claimed; others go on."""
     floor.away.add("eu")
     accept(depot, 1)
-    depot.queue.put_many([an_upload(remote="eu")], supersede=False)
+    depot.queue.put_many(sealed(an_upload(remote="eu")), supersede=False)
     floor.run_until(lambda: floor.running() == 1)
     assert floor.dispatch() == 0
 

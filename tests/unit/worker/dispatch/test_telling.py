@@ -13,7 +13,7 @@ from daemon.model.text import is_plain
 from daemon.model.upload import Destination
 from daemon.state.activity import Activity
 from daemon.task_queue import BULK_BYTES
-from tests.support.depot import Depot, an_upload
+from tests.support.depot import Depot, an_upload, sealed
 from tests.support.targets import no_target
 from tests.support.waiting import PATIENCE_S, eventually
 from worker.dispatch import telling
@@ -67,7 +67,7 @@ def floor(depot: Depot) -> Iterator[Floor]:
 def test_worker_tells_what_is_pushed_how_far_and_for_how_many_nothing_moves(depot: Depot, floor: Floor) -> None:
     """Bulky files come first; what still waits in a lane is counted alone."""
     small, bulky = an_upload("/small"), an_upload("/bulky", size=BULK_BYTES)
-    depot.queue.put_many([small, bulky], supersede=False)
+    depot.queue.put_many(sealed(small, bulky), supersede=False)
     floor.lanes.health.note_up(Destination("local", "default", "c1", "/"))
     began = time.time()
     floor.lanes.dispatch(NOW, lambda _: True)

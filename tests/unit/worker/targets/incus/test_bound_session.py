@@ -4,13 +4,13 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 
 from daemon.config import Config
 from daemon.errors import Undelivered
 from daemon.model.task import State, Task
+from daemon.spool import Source
 from tests.support.depot import an_upload
 from worker.dispatch.runner import delivery_of
 from worker.targets.base import Delivery, Ended, Parcel, Receipt, one_by_one
@@ -40,7 +40,7 @@ class Carrying:
         """Read a file of this machine, whose containers have the same counters."""
         return Path(path).read_bytes()
 
-    def deliver(self, delivery: Delivery, source: BinaryIO, before_rename: Callable[[], None]) -> Receipt:
+    def deliver(self, delivery: Delivery, source: Source, before_rename: Callable[[], None]) -> Receipt:
         """Deliver."""
         return Receipt(atomic=True, way="sftp")
 
