@@ -4,6 +4,7 @@ All decisions are elsewhere; here is only the order in which things are looked a
 not take is forgotten: it is written down in a later turn.
 """
 
+import itertools
 import select
 import signal
 import time
@@ -50,6 +51,8 @@ _REST_TURNS: Final = 4.0
 _REST_S: Final = 0.02
 #: Between two tries when the queue cannot be written.
 _TROUBLE_S: Final = 0.5
+#: Instances and remotes whose deliveries are compared again in one turn.
+_RECHECKS: Final = 8
 #: Deferred tasks queued again in one turn.
 _PROMOTE: Final = 500
 #: Messages read in one turn.
@@ -220,7 +223,7 @@ class Worker:
         parts.upkeep.unspooling |= finished > 0
         more = parts.commands.work()
         parts.upkeep.unspooling |= more
-        self._recheck()
+        more |= self._recheck()
         more |= self._release()
         now = time.time()
         due_at = parts.queue.next_due_at()
@@ -286,13 +289,14 @@ class Worker:
         self._parts.lanes.health.try_remote_again(message.remote)
         self._doubtful.add(f"{message.remote}/")
 
-    def _recheck(self) -> None:
-        """Have compared again what was delivered to where there may have been a crash."""
-        for where in list(self._doubtful):
+    def _recheck(self) -> bool:
+        """Have compared again what was delivered to where there may have been a crash; return True if there is more."""
+        for where in list(itertools.islice(self._doubtful, _RECHECKS)):
             tasks = self._parts.queue.recheck_unsynced(where)
             self._doubtful.discard(where)
             if tasks:
                 log("queue.rechecked", shard=self._parts.queue.shard, tasks=tasks)
+        return bool(self._doubtful)
 
     def _release(self) -> bool:
         """Queue again a slice of what was deferred for instances that changed; return True if there is more."""

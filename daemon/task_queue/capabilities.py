@@ -495,8 +495,8 @@ class Resume(Clocks, Remember, Protocol):
         """Queue again, to be compared, what was delivered before a crash of the machine with its bytes still there.
 
         With `elsewhere`, the key of an instance or a remote with its slash ("eu/"), after what may have been a crash
-        there: of deliveries to it only those that may be on another machine (`Attempt.elsewhere`). A delivery that a
-        newer upload to its path has followed stays as it is. Returns how many were queued.
+        there: of deliveries to it only those that may be on another machine (`Attempt.elsewhere`), in an instance that
+        ran. A delivery that a newer upload to its path has followed stays as it is. Returns how many were queued.
         """
 
 

@@ -430,10 +430,13 @@ def test_upload_to_a_path_on_a_device_waits_for_the_start_of_its_instance_and_ke
 def test_file_that_another_machine_lost_before_it_was_on_its_disk_is_pushed_again(
     service: Service, incus: Host, proxy_path: Path,
 ) -> None:
-    """An instance that sees other counters than this machine's is elsewhere; it starts anew when its machine does."""
+    """An instance that sees other counters than this machine's is elsewhere; it starts anew when its machine does.
+
+    Nor does it see this machine's uptime, which would tell that nothing was lost.
+    """
     service.settings["delivery"] = {"keep_s": 3600}
     service.write_config()
-    elsewhere = {"raw.lxc": "lxc.mount.entry = /dev/null proc/vmstat none bind 0 0"}
+    elsewhere = {"raw.lxc": "\n".join(f"lxc.mount.entry = /dev/null proc/{name} none bind 0 0" for name in ("vmstat", "uptime"))}
     with incus_at(proxy_path, incus), incus.container(config=elsewhere) as container:
         service.start()
         kept, lost = upload(service, container, "kept"), upload(service, container, "lost")

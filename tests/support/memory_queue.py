@@ -809,7 +809,7 @@ def _is_unfinished(task: Task) -> bool:
 def _went(task: Task, elsewhere: str) -> bool:
     key = task.destination.instance_key
     there = key.startswith(elsewhere) if elsewhere.endswith("/") else key == elsewhere
-    return there and bool(task.history) and task.history[-1].elsewhere
+    return there and bool(task.history) and task.history[-1].elsewhere and task.history[-1].identity is not None
 
 
 def _left_something(task: Task) -> bool:

@@ -11,7 +11,7 @@ from daemon import failpoints
 from daemon.config import Config, StateSection
 from daemon.errors import ERRORS, Action, CannotStart, Cause, CourierError, Undelivered
 from daemon.log import log
-from daemon.model.task import Task
+from daemon.model.task import Attempt, Task
 from daemon.spool import Mark, Open, Source, Stopped
 from daemon.state.layout import Layout
 from daemon.state.released import ReleasedInstances
@@ -82,20 +82,22 @@ _Message = PushOutcome | Pushed | Swept
 def delivery_of(task: Task, config: Config, ceiling: Ceiling | None = None) -> Delivery:
     """What a target needs to know to deliver the task under this configuration and, unless it only sweeps, ceiling."""
     upload, rules = task.upload, config.delivery
+    before = _delivery_before(task) if task.recheck else None
     return Delivery(
         task_id=upload.task_id, destination=upload.destination, size=upload.size, sha256=upload.sha256,
         mode=upload.mode, uid=upload.uid, gid=upload.gid, default_mode=rules.mode_bits, default_uid=rules.uid,
         default_gid=rules.gid, mkdirs=upload.mkdirs, dir_mode=rules.dir_mode_bits, symlinks=rules.symlinks,
         replace_group=rules.replace_group,
         verify=rules.verify, stopped=rules.stopped, recheck=task.recheck,
-        delivered_to=_delivered_to(task) if task.recheck else None, left_part=task.left_part,
+        delivered_to=before.identity if before else None, delivered_at=before.at if before else 0.0,
+        left_part=task.left_part,
         path_rule=ceiling.path_rule(upload) if ceiling else None,
         set_id_rule=ceiling.set_id_rule() if ceiling else None,
     )
 
 
-def _delivered_to(task: Task) -> str | None:
-    return next((attempt.identity for attempt in reversed(task.history) if attempt.code is None), None)
+def _delivery_before(task: Task) -> Attempt | None:
+    return next((attempt for attempt in reversed(task.history) if attempt.code is None), None)
 
 
 class _Hold:

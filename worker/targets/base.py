@@ -83,6 +83,8 @@ class Delivery:
     recheck: bool = False
     #: The identity of the instance that it was delivered to before; None where it was to none, or that is not known.
     delivered_to: str | None = None
+    #: And when that ended, in seconds since the epoch.
+    delivered_at: float = 0.0
     #: True: an earlier attempt may have left its part file, or more.
     left_part: bool = False
     #: True: its part file has the other of its two names. Where a rename can be late, a session takes them in turn.
@@ -162,7 +164,9 @@ class Carrier(Protocol):
     def deliver_all(self, parcels: Sequence[Parcel]) -> Iterator[Ended]:
         """Deliver files to different paths, each as `deliver` does, side by side if possible; yield each as it ends.
 
-        One that was delivered to another instance of the name (`delivered_to`) ends with neither receipt nor error.
+        One that was delivered to another instance of the name (`delivered_to`) ends with neither receipt nor error; one
+        whose instance has a kernel that runs since before it was delivered (`delivered_at`) is not looked at: nothing
+        was lost there.
         Each fails alone, with a CourierError or an OSError; what else `before_rename` raises is a mistake and ends all.
         Those that were not begun when the session broke are not yielded; the first one always is.
         """

@@ -131,7 +131,7 @@ class Upkeep:
             self._looked_until, self._kept = 0, set()
         if tasks:
             self._barrier.pass_through(tasks)
-        elif self.unspooling and not self._looked_until:
+        elif self.unspooling:
             self._barrier_at += _KEPT_EVERY_S
 
     def _is_away(self, destination: Destination) -> bool:

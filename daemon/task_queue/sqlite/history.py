@@ -24,8 +24,9 @@ APPENDED: Final = ("CASE WHEN {0} IS NULL THEN history WHEN history IS NULL THEN
                    f" ELSE json_insert(iif(json_array_length({_LIST}) >= {MOST_KEPT},"
                    f" json_remove({_LIST}, '$[0]'), {_LIST}), '$[#]', json({{0}})) END")
 
-#: Whether the last attempt of a row says that its file may be on another machine, in SQL.
-LAST_ELSEWHERE: Final = f"coalesce(json_extract({_LIST}, '$[#-1].elsewhere'), 0)"
+#: Whether the last attempt of a row says that its file may be on another machine, in an instance that ran, in SQL.
+LAST_ELSEWHERE: Final = (f"coalesce(json_extract({_LIST}, '$[#-1].elsewhere'), 0)"
+                         f" AND json_extract({_LIST}, '$[#-1].identity') IS NOT NULL")
 
 
 def to_json(attempt: Attempt | None) -> str | None:

@@ -7,6 +7,9 @@ instance is looked at once the session is open, and again before anything counts
 what lies between: before Incus starts, stops or deletes an instance, it ends the sessions to it or waits for their end.
 """
 
+import math
+import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
@@ -20,6 +23,11 @@ from worker.targets.incus.kernel import Kernels
 
 #: A link that a container has as long as it runs: Incus mounts /proc in all of them.
 _WHILE_RUNNING: Final = "/proc/mounts"
+#: How long the kernel runs, or by lxcfs the container: not longer than the kernel.
+_UPTIME_PATH: Final = "/proc/uptime"
+_UPTIME: Final = re.compile(rb"([0-9]{1,12}(\.[0-9]{1,9})?) ")
+#: Times in rows are rounded by less.
+_ROUNDED_S: Final = 0.1
 
 
 class SeeingCarrier(Carrier, Protocol):
@@ -42,6 +50,7 @@ class BoundSession:
         self._instance: Final = look()
         self._seen: Final = replace(self._instance, running=self._instance.running and self._sees_mounts())
         self._elsewhere: Final = not kernels.is_ours(self._seen, inner.read_file)
+        self._began: float | None = None
         #: True when the last delivery may have left its part file.
         self.left_part = False
 
@@ -83,14 +92,29 @@ class BoundSession:
                 continue
             try:
                 self._refuse_hidden(parcel.delivery)
+                there = self._has_it_still(parcel.delivery)
             except Undelivered as error:
                 yield Ended(parcel=parcel, error=error)
                 if self.broken:
                     return
+                continue
+            if there:
+                yield Ended(parcel=parcel, receipt=self._placed(Receipt(atomic=True, way="sftp", unchanged=True)))
             else:
                 seen.append(parcel)
         for ended in self._inner.deliver_all(seen):
             yield replace(ended, receipt=self._placed(ended.receipt)) if ended.receipt else ended
+
+    def _has_it_still(self, delivery: Delivery) -> bool:
+        """True when its kernel has what was delivered, in memory or on the disk, unless the instance used it up."""
+        return delivery.delivered_to is not None and self._runs_since() < delivery.delivered_at - _ROUNDED_S
+
+    def _runs_since(self) -> float:
+        """Since when the instance's kernel runs at least, in seconds since the epoch; infinite where nobody knows."""
+        if self._began is None:
+            found = _UPTIME.match(self._inner.read_file(_UPTIME_PATH) or b"") if self.runs else None
+            self._began = time.time() - float(found[1]) if found else math.inf
+        return self._began
 
     def _placed(self, receipt: Receipt) -> Receipt:
         if not self._elsewhere:

@@ -221,18 +221,19 @@ def test_task_that_a_dead_worker_pushed_makes_way_for_a_newer_one(queue: TaskQue
 
 def test_delivery_elsewhere_is_looked_at_again_after_a_crash_there(queue: TaskQueue) -> None:
     """Of that instance, or that remote, and no other; what is on this machine stays as it is."""
-    def deliver(path: str, where: str, *, elsewhere: bool) -> Upload:
+    def deliver(path: str, where: str, *, elsewhere: bool, identity: str | None = "i") -> Upload:
         remote, instance = where.split(":")
         upload = bring(queue, an_upload(path, remote=remote, instance=instance), State.PUSHING)
         queue.settle([Settlement(order=task_of(queue, upload).order, state=State.DELIVERED, attempts=1,
-                                 attempt=Attempt(at=99.0, duration_s=0.1, elsewhere=elsewhere))])
+                                 attempt=Attempt(at=99.0, duration_s=0.1, elsewhere=elsewhere, identity=identity))])
         return upload
 
     here, far = deliver("/here", "local:c1", elsewhere=False), deliver("/far", "local:c1", elsewhere=True)
     other, eu = deliver("/other", "local:c11", elsewhere=True), deliver("/eu", "eu:c1", elsewhere=True)
+    stopped = deliver("/stopped", "local:c1", elsewhere=True, identity=None)
     assert queue.recheck_unsynced("local/default/c1") == 1
     assert (state_of(queue, far), task_of(queue, far).recheck) == (State.QUEUED, True)
-    assert {state_of(queue, each) for each in (here, other, eu)} == {State.DELIVERED}
+    assert {state_of(queue, each) for each in (here, other, eu, stopped)} == {State.DELIVERED}
     assert queue.recheck_unsynced("local/") == 1
     assert queue.recheck_unsynced("e/") == 0
     assert queue.recheck_unsynced("eu/") == 1

@@ -1,6 +1,7 @@
 """What a session to one instance refuses, and what it vouches for, whatever Incus says meanwhile."""
 
 import io
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +92,15 @@ def test_what_another_instance_of_the_name_had_is_not_delivered_to_the_one_that_
         parcel = Parcel(delivery=replace(delivery, delivered_to=identity), source=io.BytesIO(), before_rename=lambda: None)
         ended, = session(RUNNING).deliver_all([parcel])
         assert (ended.receipt, ended.error) == (ends, None)
+
+
+@pytest.mark.parametrize(("s_ago", "unchanged"), [(0.0, True), (10.0**9, False)])
+def test_what_was_delivered_is_not_compared_while_the_kernel_that_has_it_runs(s_ago: float, unchanged: bool) -> None:
+    """Nothing is lost without a crash; and a file that the instance used up since is not pushed again."""
+    delivery = delivery_of(Task(order=1, upload=an_upload("/f"), state=State.PUSHING, recheck=True), Config())
+    again = replace(delivery, delivered_to="1", delivered_at=time.time() - s_ago)
+    ended, = session(RUNNING).deliver_all([Parcel(delivery=again, source=io.BytesIO(), before_rename=lambda: None)])
+    assert ended.receipt == Receipt(atomic=True, way="sftp", unchanged=unchanged)
 
 
 @pytest.mark.parametrize(("instance", "sees_proc", "hidden"), [
