@@ -27,7 +27,7 @@ from daemon.state.room import NO_ROOM
 from daemon.task_queue import TaskQueue
 from worker.dispatch.commands import Commands
 from worker.dispatch.crew import RunnerEnded
-from worker.dispatch.lifecycle_feed import InstanceChanged, RemoteConnected
+from worker.dispatch.lifecycle_feed import InstanceChanged, RemoteConnected, RemoteUnheard
 from worker.dispatch.outages import Outages
 from worker.dispatch.outcomes import Settling
 from worker.dispatch.part_cleanup import Sweeping
@@ -133,6 +133,7 @@ class Worker:
             ReadThrough: parts.recovery.read_through,
             InstanceChanged: self._instance_changed,
             RemoteConnected: self._remote_connected,
+            RemoteUnheard: lambda message: parts.remotes.note_unheard(message.remote),
             Tried: parts.webhooks.tried,
             SenderUp: parts.webhooks.sender_up,
             SenderLost: parts.webhooks.sender_lost,
@@ -260,8 +261,8 @@ class Worker:
     def _probed(self, message: Probed) -> None:
         if message.code is None:
             self._remote_up(message.remote)
-        else:
-            self._parts.remotes.probed(message)
+        elif self._parts.remotes.probed(message):
+            log("target.down", remote=message.remote, code=message.code, detail=message.detail)
 
     def _remote_up(self, remote: str) -> None:
         if self._parts.remotes.note_up(remote):
@@ -280,6 +281,7 @@ class Worker:
 
     def _remote_connected(self, message: RemoteConnected) -> None:
         """What happened to the remote's instances before is not known: those that were down are looked at again."""
+        self._parts.remotes.note_heard(message.remote)
         self._remote_up(message.remote)
         self._parts.lanes.health.try_remote_again(message.remote)
         self._doubtful.add(f"{message.remote}/")

@@ -37,7 +37,8 @@ _MOST: Final = 10
 class Held:
     """What a cell has of an instance."""
 
-    #: Ids of tasks that are to be delivered, or whose bytes wait to be removed, and of uploads without a row.
+    #: Ids of tasks that are to be delivered, that may have left a part file there, or whose bytes wait to be removed,
+    #: and of uploads without a row.
     going: tuple[str, ...]
     #: Ids of dead letters, and of tasks that a person holds.
     stuck: tuple[str, ...]
@@ -84,7 +85,7 @@ def adopt(config: Config, text: str) -> int:
             return EXIT_OK
     except OSError as error:
         return _refuse(f"{layout.released}: {error.strerror}")
-    left = held(config, layout, to)
+    left = held(config, layout, to, parts=False)
     if not left.nothing:
         return _tell_held(name, left)
     if not _changed(layout, to, released.adopt):
@@ -93,10 +94,16 @@ def adopt(config: Config, text: str) -> int:
     return EXIT_OK
 
 
-def held(config: Config, layout: Layout, to: Destination) -> Held:
-    """What the cell has of the instance: in its queue, then in its spool. Raises QueueFault and OSError."""
+def held(config: Config, layout: Layout, to: Destination, *, parts: bool = True) -> Held:
+    """What the cell has of the instance: in its queue, then in its spool. Raises QueueFault and OSError.
+
+    With `parts` also where a part file may be left: until that is gone, a rename that was given up may be on its way.
+    """
     with open_all(config) as shards:
         going, stuck = set(_pending(shards, to)), set[str]()
+        if parts:
+            going |= {task.task_id for queue in shards.queues.values()
+                      for task in queue.left_parts(to.instance_key, _LOOKED_AT)}
     spool = open_checked(layout)
     for name in spool.scan(to.bucket):
         if name.mark is not None and _is_for(spool, name, to):

@@ -74,6 +74,8 @@ class Attempt:
     gid: int | None = None
     #: Of a delivery: it may be on another machine, whose disks a sync of this one does not reach.
     elsewhere: bool = False
+    #: And which instance it went to, where that is known: another one of its name has another identity.
+    identity: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -257,7 +257,14 @@ class Intake(Append, Read, Survey, Counters, Follow, Ask, Audit, WebhookBoard, C
     """What the API does, without the shard's lock, for as long as it runs: it takes uploads, answers, and asks."""
 
 
-class Operate(Read, Survey, Counters, Follow, Ask, Audit, WebhookBoard, Closable, Protocol):
+class LeftParts(Protocol):
+    """Where pushes that broke off may have left something, or are still on their way in a server that hangs."""
+
+    def left_parts(self, instance_key: str, limit: int) -> list[Task]:
+        """Up to `limit` tasks of an instance that are not to be pushed and may have left a part file, oldest first."""
+
+
+class Operate(Read, Survey, Counters, Follow, Ask, Audit, WebhookBoard, LeftParts, Closable, Protocol):
     """What people's commands do, without the shard's lock: they look, and ask for something."""
 
     @property
@@ -354,14 +361,11 @@ class Clocks(Protocol):
         """For how many seconds nothing could be delivered there, as far as is known."""
 
 
-class PartFiles(Protocol):
+class PartFiles(LeftParts, Protocol):
     """What pushes that broke off may have left in instances."""
 
     def next_with_parts(self, after: str) -> str | None:
         """The next instance, in the order of their keys, in which there may be part files to remove, or None."""
-
-    def left_parts(self, instance_key: str, limit: int) -> list[Task]:
-        """Up to `limit` tasks of an instance that are not to be pushed and may have left a part file, oldest first."""
 
     def forget_unreadable_parts(self, instance_key: str, limit: int) -> None:
         """Forget those, among as many as `left_parts` looks at, of which nobody can read any more where they are."""
@@ -384,7 +388,10 @@ class Maintain(Alter, Remember, Protocol):
     """Tidying up, in small steps."""
 
     def unspoolable(self, limit: int, after_order: int = 0) -> list[Task]:
-        """Finished tasks whose bytes are still in the spool, those accepted first first, from behind an order on."""
+        """Finished tasks whose bytes are still in the spool, those accepted first first, from behind an order on.
+
+        Not those whose path has such a task up to that order: its bytes are to go first.
+        """
 
     def unspool(self, orders: Iterable[int]) -> None:
         """Record that the bytes of tasks are gone. Need not be durable: removing them twice does no harm."""

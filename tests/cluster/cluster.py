@@ -1,5 +1,6 @@
 """A real Incus cluster of three members on this machine."""
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from tests.live.host import Host
 
 SCRIPT = Path(__file__).parents[2] / "scripts/incus-cluster"
+#: Names the folder of another Debian, whose Incus the members run.
+ROOT_VARIABLE = "INCUS_COURIER_TEST_ROOT"
 MEMBERS = ("m1", "m2", "m3")
 
 
@@ -46,4 +49,6 @@ class Cluster:
         self[via].call("POST", f"/cluster/members/{member}/state", state)
 
     def _run(self, *arguments: str) -> None:
-        subprocess.run([SCRIPT, *arguments, self._folder], check=True, stdout=subprocess.DEVNULL, timeout=180)
+        root = os.environ.get(ROOT_VARIABLE)
+        options = [*(["--root", root] if root else []), *arguments]
+        subprocess.run([SCRIPT, *options, self._folder], check=True, stdout=subprocess.DEVNULL, timeout=180)

@@ -24,7 +24,7 @@ PATHS = 4
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster of this machine's Incus that the tests share; each leaves it whole."""
+    """A cluster that the tests share; each leaves it whole."""
     made = Cluster(tmp_path_factory.mktemp("cluster"))
     try:
         yield made

@@ -623,7 +623,9 @@ class MemoryQueue(TaskQueue):
 
     def unspoolable(self, limit: int, after_order: int = 0) -> list[Task]:
         """See Maintain."""
-        return self._tasks(lambda task: task.state in FINISHED and task.spooled and task.order > after_order)[:limit]
+        finished = self._tasks(lambda task: task.state in FINISHED and task.spooled)
+        first = {task.destination for task in finished if task.order <= after_order}
+        return [task for task in finished if task.order > after_order and task.destination not in first][:limit]
 
     def unspool(self, orders: Iterable[int]) -> None:
         """See Maintain."""

@@ -27,6 +27,13 @@ class InstanceChanged:
 
 
 @dataclass(frozen=True)
+class RemoteUnheard:
+    """A message: the events of a remote cannot be followed (any more). It may be away."""
+
+    remote: str
+
+
+@dataclass(frozen=True)
 class RemoteConnected:
     """A message: a remote's events can be followed (again); what happened before was missed."""
 
@@ -41,4 +48,5 @@ def feed(remote: str, target: Target, report: Callable[[Any], None]) -> Feed | N
             report(InstanceChanged(f"{remote}/{project}/{instance}", resumed=action == _RESUMED,
                                    started=action in _STARTED))
 
-    return target.follow(on_event, lambda: report(RemoteConnected(remote)), lambda _reason: None)
+    return target.follow(
+        on_event, lambda: report(RemoteConnected(remote)), lambda _reason: report(RemoteUnheard(remote)))

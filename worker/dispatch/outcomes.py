@@ -158,7 +158,7 @@ def _attempt(outcome: PushOutcome, decision: Decision) -> Attempt | None:
     if receipt is None:
         return Attempt(at=outcome.at, duration_s=outcome.seconds)
     return Attempt(at=outcome.at, duration_s=outcome.seconds, way=receipt.way, mode=receipt.mode, uid=receipt.uid,
-                   gid=receipt.gid, elsewhere=receipt.elsewhere)
+                   gid=receipt.gid, elsewhere=receipt.elsewhere, identity=receipt.identity)
 
 
 def _part(outcome: PushOutcome) -> bool | None:

@@ -1,7 +1,8 @@
 """The remotes of a worker: their targets, and which of them answer.
 
 Only the main loop uses it, apart from `target`. A remote that does not answer is probed once a second, by one
-thread; meanwhile none of its tasks is tried, and none of them ages.
+thread; meanwhile none of its tasks is tried, and none of them ages. One whose events are not heard is probed, too,
+though less often: where nothing is to be delivered, nobody else would find that it is away.
 """
 
 import threading
@@ -13,7 +14,7 @@ from functools import partial
 from typing import Any, Final
 
 from daemon.config import Config
-from daemon.errors import CourierError, Undelivered
+from daemon.errors import ERRORS, CourierError, Scope, Undelivered
 from daemon.log import log
 from daemon.model.names import printable
 from daemon.process.thread_pools import begin_pool
@@ -26,6 +27,8 @@ from worker.targets.base import Feed, Target
 _MOST_PROBES: Final = 64
 #: Between two probes of a remote that is away.
 PROBE_EVERY_S: Final = 1.0
+#: Between two probes of one whose events are not heard: much less than `delivery.keep_s`.
+UNHEARD_EVERY_S: Final = 5.0
 #: So much of what a remote said is told.
 _DETAIL_LENGTH: Final = 300
 
@@ -65,6 +68,8 @@ class Remotes:
         self._feeds: dict[str, Feed] = {}
         self._lock = threading.Lock()
         self._down: dict[str, _Down] = {}
+        #: Those whose events are not heard, and when to probe them next, in monotonic time.
+        self._unheard: dict[str, float] = {}
         #: Since when the others are known to answer, in seconds since the epoch.
         self._up_since: dict[str, float] = {}
         # Each may take seconds to say nothing: none waits for another's probe.
@@ -87,6 +92,8 @@ class Remotes:
         with self._lock:
             changed = [name for name in self._targets if config.remote(name) != self._config.remote(name)]
             self._config = config
+            for name in changed:
+                self._unheard.pop(name, None)
             feeds = [self._feeds.pop(name) for name in changed if name in self._feeds]
             targets = [self._targets.pop(name) for name in changed]
         for connected in (*feeds, *targets):
@@ -112,14 +119,26 @@ class Remotes:
         self._up_since[remote] = time.time()
         return True
 
-    def probed(self, probed: Probed) -> None:
-        """Take note of a probe that found the remote still away."""
+    def note_unheard(self, remote: str) -> None:
+        """Remember that the remote's events are not heard: it is probed now and then, whether or not it answers."""
+        self._unheard.setdefault(remote, time.monotonic())
+
+    def note_heard(self, remote: str) -> None:
+        """Remember that its events are heard."""
+        self._unheard.pop(remote, None)
+
+    def probed(self, probed: Probed) -> bool:
+        """Take note of a probe that found the remote away; return True if that is news."""
         down = self._down.get(probed.remote)
         if down is not None:
             down.probing = False
             down.probe_at = time.monotonic() + PROBE_EVERY_S
             if probed.code is not None:
                 down.code, down.detail = probed.code, probed.detail
+            return False
+        is_away = probed.code is not None and ERRORS[probed.code].scope is Scope.REMOTE
+        return (is_away and probed.remote in self._unheard
+                and self.note_down(probed.remote, probed.code or "", probed.detail))
 
     def standings(self, now: float) -> list[RemoteStanding]:
         """How each remote stands that something was to go to; `now` is in seconds since the epoch."""
@@ -140,12 +159,21 @@ class Remotes:
         for remote, down in self._down.items():
             if not down.probing and now >= down.probe_at:
                 down.probing = True
-                self._pool.submit(self._probe, remote).add_done_callback(partial(self._probe_ended, remote))
+                self._begin_probe(remote)
+        for remote, probe_at in self._unheard.items():
+            if remote not in self._down and now >= probe_at:
+                self._unheard[remote] = now + UNHEARD_EVERY_S
+                self._begin_probe(remote)
+
+    def _begin_probe(self, remote: str) -> None:
+        self._pool.submit(self._probe, remote).add_done_callback(partial(self._probe_ended, remote))
 
     def next_probe_in_s(self) -> float | None:
         """In how many seconds the next probe is due."""
         now = time.monotonic()
-        return min((max(0.0, down.probe_at - now) for down in self._down.values() if not down.probing), default=None)
+        times = [down.probe_at for down in self._down.values() if not down.probing]
+        times += [probe_at for remote, probe_at in self._unheard.items() if remote not in self._down]
+        return min((max(0.0, at - now) for at in times), default=None)
 
     def _probe(self, remote: str) -> None:
         try:

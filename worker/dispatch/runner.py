@@ -9,7 +9,7 @@ from typing import Final
 
 from daemon import failpoints
 from daemon.config import Config, StateSection
-from daemon.errors import ERRORS, Action, Cause, CourierError, Undelivered
+from daemon.errors import ERRORS, Action, CannotStart, Cause, CourierError, Undelivered
 from daemon.log import log
 from daemon.model.task import Task
 from daemon.spool import Mark, Open, Source, Stopped
@@ -88,10 +88,14 @@ def delivery_of(task: Task, config: Config, ceiling: Ceiling | None = None) -> D
         default_gid=rules.gid, mkdirs=upload.mkdirs, dir_mode=rules.dir_mode_bits, symlinks=rules.symlinks,
         replace_group=rules.replace_group,
         verify=rules.verify, stopped=rules.stopped, recheck=task.recheck,
-        left_part=task.left_part,
+        delivered_to=_delivered_to(task) if task.recheck else None, left_part=task.left_part,
         path_rule=ceiling.path_rule(upload) if ceiling else None,
         set_id_rule=ceiling.set_id_rule() if ceiling else None,
     )
+
+
+def _delivered_to(task: Task) -> str | None:
+    return next((attempt.identity for attempt in reversed(task.history) if attempt.code is None), None)
 
 
 class _Hold:
@@ -409,7 +413,7 @@ def _sweep(task: Task, hold: _Hold, config: Config, fence: Callable[[], None]) -
     try:
         session = hold.session(config.delivery.stopped)
         opened = True
-        fence()
+        _heed(fence)
         return Swept(task, None, removed=session.sweep(delivery_of(task, config)))
     except CourierError as error:
         failure = hold.whose(error)
@@ -428,6 +432,14 @@ def _why_away(target: Callable[[], Target]) -> CourierError | None:
     return None
 
 
+def _heed(fence: Callable[[], None]) -> None:
+    """Ask the fence. A worker that has lost its state is about to end, and decides nothing about its tasks."""
+    try:
+        fence()
+    except CannotStart as lost:
+        raise Undelivered("shutdown", lost.detail) from lost
+
+
 def _last_moment(push: Push, fence: Callable[[], None]) -> None:
     if push.cancelled:
         raise Cancelled
@@ -435,4 +447,4 @@ def _last_moment(push: Push, fence: Callable[[], None]) -> None:
         raise Undelivered("shutdown")
     failpoints.reach("push.rename")
     # The last thing of all: the process may have stood still until now.
-    fence()
+    _heed(fence)

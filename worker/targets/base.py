@@ -81,6 +81,8 @@ class Delivery:
     set_id_rule: Callable[[int, int, int], str | None] | None = None
     #: True: compare with what is there first and push only if it differs.
     recheck: bool = False
+    #: The identity of the instance that it was delivered to before; None where it was to none, or that is not known.
+    delivered_to: str | None = None
     #: True: an earlier attempt may have left its part file, or more.
     left_part: bool = False
     #: True: its part file has the other of its two names. Where a rename can be late, a session takes them in turn.
@@ -118,6 +120,8 @@ class Receipt:
     gid: int | None = None
     #: True unless it is certain that the file is on this machine, so that one sync of this machine has it on the disk.
     elsewhere: bool = False
+    #: And the identity of the instance, where it is known.
+    identity: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,6 +162,7 @@ class Carrier(Protocol):
     def deliver_all(self, parcels: Sequence[Parcel]) -> Iterator[Ended]:
         """Deliver files to different paths, each as `deliver` does, side by side if possible; yield each as it ends.
 
+        One that was delivered to another instance of the name (`delivered_to`) ends with neither receipt nor error.
         Each fails alone, with a CourierError or an OSError; what else `before_rename` raises is a mistake and ends all.
         Those that were not begun when the session broke are not yielded; the first one always is.
         """

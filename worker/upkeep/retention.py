@@ -123,15 +123,15 @@ class Upkeep:
         found = self._queue.unspoolable(_BARRIER_BATCH, self._looked_until)
         keep_s = self._config.delivery.keep_s
         tasks = ready_to_go(found, self._kept, now=time.time(), keep_s=keep_s, is_away=self._is_away)
-        if len(found) == _BARRIER_BATCH:
-            # However many are kept, those behind them go.
+        if len(found) == _BARRIER_BATCH and self._kept:
+            # However many are kept, those behind them go. Else it begins anew, so that nothing is passed over for long.
             self._looked_until = found[-1].order
         else:
             self.unspooling = bool(self._kept or tasks)
             self._looked_until, self._kept = 0, set()
         if tasks:
             self._barrier.pass_through(tasks)
-        elif not self._looked_until:
+        elif self.unspooling and not self._looked_until:
             self._barrier_at += _KEPT_EVERY_S
 
     def _is_away(self, destination: Destination) -> bool:
@@ -143,6 +143,8 @@ class Upkeep:
         self._barrier.done()
         if message.reason is not None:
             log("worker.waiting", reason=f"spooled bytes could not be removed: {message.reason}")
+            # Newer ones of their paths may be behind them.
+            self._looked_until, self._kept = 0, set()
             self._barrier_at += _KEPT_EVERY_S
         self._queue.unspool(message.orders)
         log("spool.cleared", tasks=len(message.orders))

@@ -48,6 +48,8 @@ def to_json(attempt: Attempt | None) -> str | None:
         written += f',"gid":{attempt.gid}'
     if attempt.elsewhere:
         written += ',"elsewhere":true'
+    if attempt.identity is not None:
+        written += f',"identity":{_quoted(attempt.identity)}'
     return written + "}"
 
 
@@ -70,7 +72,7 @@ def _is_legal(values: Mapping[str, Any]) -> bool:
     return (isinstance(values["elsewhere"], bool)
             and all(_is_within(values[name], END_OF_TIME_S) for name in ("at", "duration_s"))
             and all(values[name] is None or (isinstance(values[name], str) and len(values[name]) <= _TEXT_LENGTH)
-                    for name in ("code", "message", "way"))
+                    for name in ("code", "message", "way", "identity"))
             and all(values[name] is None or (isinstance(values[name], int) and _is_within(values[name], most))
                     for name, most in (("mode", MAX_MODE), ("uid", MAX_ID), ("gid", MAX_ID))))
 

@@ -105,10 +105,12 @@ class QueueUpkeep(QueueBase):
             ).rowcount)
 
     def unspoolable(self, limit: int, after_order: int = 0) -> list[Task]:
-        """Finished tasks whose bytes are still in the spool, oldest first."""
-        rows = self.read(f"SELECT {COLUMNS} FROM {TABLE} INDEXED BY tasks_unspool"
-                         " WHERE spooled = 1 AND status IN (5, 6, 7) AND _id > ?"
-                         " ORDER BY _id LIMIT ?", (after_order, limit))
+        """Finished tasks whose bytes are still in the spool, oldest first; not those whose path has one up to there."""
+        rows = self.read(f"SELECT {COLUMNS} FROM {TABLE} AS mine INDEXED BY tasks_unspool"
+                         " WHERE spooled = 1 AND status IN (5, 6, 7) AND _id > ?1 AND (?1 = 0 OR NOT EXISTS ("
+                         f" SELECT 1 FROM {TABLE} AS older WHERE older.target = mine.target AND older.open = 0"
+                         " AND older._id <= ?1 AND older.spooled = 1 AND older.status IN (5, 6, 7)))"
+                         " ORDER BY _id LIMIT ?2", (after_order, limit))
         return decode_all(rows)
 
     def unspool(self, orders: Iterable[int]) -> None:

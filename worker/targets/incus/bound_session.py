@@ -77,6 +77,10 @@ class BoundSession:
         """Deliver those that would not be hidden; see worker.targets.base.Carrier."""
         seen = []
         for parcel in parcels:
+            if parcel.delivery.delivered_to not in {None, self._instance.identity}:
+                # The instance that it was delivered to took it along: it is not for the one that came after.
+                yield Ended(parcel=parcel)
+                continue
             try:
                 self._refuse_hidden(parcel.delivery)
             except Undelivered as error:
@@ -89,7 +93,10 @@ class BoundSession:
             yield replace(ended, receipt=self._placed(ended.receipt)) if ended.receipt else ended
 
     def _placed(self, receipt: Receipt) -> Receipt:
-        return replace(receipt, elsewhere=True) if self._elsewhere else receipt
+        if not self._elsewhere:
+            return receipt
+        # The oldest servers give an instance its identity when it first starts.
+        return replace(receipt, elsewhere=True, identity=self._instance.identity if self.runs else None)
 
     def sweep(self, delivery: Delivery) -> bool:
         """Remove the part file of a killed attempt, unless what it may be in is not mounted."""

@@ -134,7 +134,7 @@ def test_last_attempts_are_kept_with_the_task(queues: QueueStore, queue: TaskQue
     assert task_of(queue, upload).history == tuple(attempts[2:])
     queue.settle([Settlement(order=order, state=State.QUEUED)])
     assert queue.claim(KEY, 1)[0].history == tuple(attempts[2:])
-    done = Attempt(at=99.0, duration_s=0.1, way="sftp", mode=0o640, uid=0, gid=5, elsewhere=True)
+    done = Attempt(at=99.0, duration_s=0.1, way="sftp", mode=0o640, uid=0, gid=5, elsewhere=True, identity="1-2")
     queue.settle([Settlement(order=order, state=State.DELIVERED, attempt=done)])
     assert task_of(queue, upload).history[-2:] == (attempts[-1], done)
 

@@ -43,6 +43,16 @@ def test_bytes_of_finished_tasks_are_let_go_of_oldest_first(queue: TaskQueue) ->
     assert [task_of(queue, upload).spooled for upload in finished] == [False, False, True]
 
 
+def test_bytes_of_a_path_are_not_let_go_of_before_older_ones_that_were_passed_over(queue: TaskQueue) -> None:
+    """A rebuild would find the older upload without the newer."""
+    older, other, newer = (bring(queue, an_upload(path), State.DELIVERED) for path in ("/path", "/other", "/path"))
+    after = task_of(queue, older).order
+    assert [task.upload for task in queue.unspoolable(9, after)] == [other]
+    assert [task.upload for task in queue.unspoolable(9)] == [older, other, newer]
+    queue.unspool([after])
+    assert [task.upload for task in queue.unspoolable(9, after)] == [other, newer]
+
+
 def test_finished_tasks_are_forgotten_by_age_and_by_number(queue: TaskQueue) -> None:
     """In small steps; one that still has its bytes stays."""
     uploads = [bring(queue, upload, State.DELIVERED) for upload in several(6)]

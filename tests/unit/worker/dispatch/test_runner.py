@@ -8,7 +8,7 @@ import pytest
 
 from daemon import failpoints
 from daemon.config import Allowed, Config, DeliverySection, StateSection
-from daemon.errors import CourierError, Undelivered
+from daemon.errors import CannotStart, CourierError, Undelivered
 from daemon.model.upload import Destination
 from daemon.spool import Open, Source
 from daemon.task_queue import BULK_BYTES
@@ -104,6 +104,7 @@ class Work:
         self.lane.add(depot.claim())
         self.counted = Counted()
         self.allowed = Allowed()
+        self.fence: Callable[[], None] = lambda: None
         self.reported: list[PushOutcome | Swept] = []
         #: How often the session had been asked to vouch when it was told that a task was pushed, and how that ended.
         self.pushed_after: list[int] = []
@@ -116,7 +117,7 @@ class Work:
                           state=StateSection(directory=str(self.depot.layout.directory)))
 
         runner.run(self.lane, lambda _: self.counted, self.spool, config, self._hear, patience or Patience(),
-                   lambda: None)
+                   self.fence)
 
     def _hear(self, *messages: PushOutcome | Pushed | Swept) -> None:
         asked = self.counted.said.count("confirm")
@@ -409,6 +410,21 @@ def test_task_that_is_cancelled_before_its_last_moment_fails_alone(depot: Depot)
     work.counted.meanwhile = lambda: work.lane.interrupt(ids[0], cancelled=True)
     work.run()
     assert sorted(work.codes, key=str) == [None, None, "cancelled"]
+
+
+def test_worker_that_has_lost_its_state_decides_nothing_about_its_tasks(depot: Depot) -> None:
+    """Neither that they are dead letters, nor that they left no part file: they are another one's now."""
+    work = Work(depot, 2)
+    first, second = work.lane.hand_back()
+    work.lane.add([first])
+    work.lane.sweep([second])
+
+    def lost() -> None:
+        raise CannotStart("state_lost")
+
+    work.fence = lost
+    work.run()
+    assert work.codes == ["shutdown", "shutdown"]
 
 
 def test_disk_that_fails_at_one_task_fails_it_alone(depot: Depot) -> None:

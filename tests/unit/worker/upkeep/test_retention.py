@@ -133,6 +133,22 @@ def test_bytes_go_however_many_before_them_are_kept(
     assert yard.upkeep.unspooling
 
 
+def test_older_bytes_of_a_path_go_first_however_late_they_finish(
+        depot: Depot, yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where more is finished than goes at once, and the older upload came before all that has gone."""
+    monkeypatch.setattr(retention, "_BARRIER_BATCH", 1)
+    monkeypatch.setattr(retention, "_BARRIER_EVERY_S", 0.0)
+    older, between = depot.accept("/path"), depot.accept("/other")
+    depot.settle(between, State.DELIVERED)
+    yard.turn()
+    assert yard.spooled() == [older.task_id]
+    newer = depot.accept("/path")
+    depot.settle(newer, State.DELIVERED)
+    assert depot.state(older) is State.SUPERSEDED
+    yard.turn()
+    assert yard.spooled() == [newer.task_id]
+
+
 def test_bytes_of_finished_tasks_go_and_their_rows_say_so(depot: Depot, yard: Yard) -> None:
     """All in one pass; what is not finished keeps its bytes."""
     kept = depot.failed("/kept")

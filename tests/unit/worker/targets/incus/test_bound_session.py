@@ -84,6 +84,15 @@ def delivered(to: BoundSession, path: str) -> str:
     return ends.pop()
 
 
+def test_what_another_instance_of_the_name_had_is_not_delivered_to_the_one_that_came_after() -> None:
+    """It went with the one that is gone. What is not known to have been delivered to another one is compared."""
+    delivery = delivery_of(Task(order=1, upload=an_upload("/f"), state=State.PUSHING, recheck=True), Config())
+    for identity, ends in (("1", Receipt(atomic=True, way="sftp")), (None, Receipt(atomic=True, way="sftp")), ("2", None)):
+        parcel = Parcel(delivery=replace(delivery, delivered_to=identity), source=io.BytesIO(), before_rename=lambda: None)
+        ended, = session(RUNNING).deliver_all([parcel])
+        assert (ended.receipt, ended.error) == (ends, None)
+
+
 @pytest.mark.parametrize(("instance", "sees_proc", "hidden"), [
     (RUNNING, True, ""), (STOPPED, False, "hidden_when_stopped"), (MACHINE, False, ""),
     # Incus took it for a stopped one when it opened the session.
@@ -128,3 +137,12 @@ def test_receipt_says_whether_the_file_may_be_on_another_machine() -> None:
         ended, = opened.deliver_all([Parcel(delivery=delivery, source=io.BytesIO(), before_rename=lambda: None)])
         assert ended.receipt is not None
         assert ended.receipt.elsewhere is elsewhere
+
+
+def test_receipt_of_a_file_on_another_machine_says_which_instance_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that does not run may get its identity only when it starts."""
+    monkeypatch.setattr(Carrying, "read_file", lambda *_: None)
+    delivery = delivery_of(Task(order=1, upload=an_upload("/f"), state=State.PUSHING), Config())
+    for instance, identity in ((RUNNING, "1"), (STOPPED, None)):
+        receipt = session(instance).deliver(delivery, io.BytesIO(), lambda: None)
+        assert (receipt.elsewhere, receipt.identity) == (True, identity)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from worker.targets.incus import kernel
 from worker.targets.incus.instance import Instance
 from worker.targets.incus.kernel import COUNTERS_PATH, Kernels, counters, fits
 
@@ -56,6 +57,14 @@ def test_running_instance_is_here_when_it_sees_this_machines_counters() -> None:
     assert Kernels().is_ours(RUNNING, of_this_machine)
     assert not Kernels().is_ours(RUNNING, of_another)
     assert not Kernels().is_ours(RUNNING, lambda _path: None)
+
+
+def test_every_instance_is_elsewhere_where_this_kernel_does_not_show_its_counters(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a unit with ProcSubset=pid: uploads are delivered all the same."""
+    monkeypatch.setattr(kernel, "COUNTERS_PATH", str(tmp_path / "vmstat"))
+    there = Path(COUNTERS_PATH).read_bytes()
+    assert not Kernels().is_ours(RUNNING, lambda _path: there)
 
 
 def test_nothing_is_certain_of_an_instance_that_does_not_run_unless_another_ran_in_its_place() -> None:
