@@ -116,7 +116,8 @@ class Work:
             return Config(delivery=DeliverySection(per_instance=per_instance, allow=self.allowed),
                           state=StateSection(directory=str(self.depot.layout.directory)))
 
-        runner.run(self.lane, lambda _: self.counted, self.spool, config, self._hear, patience or Patience(), self.fence)
+        runner.run(self.lane, lambda _: self.counted, self.spool, config, self._hear, patience or Patience(),
+                   self.fence)
 
     def _hear(self, *messages: PushOutcome | Pushed | Swept) -> None:
         asked = self.counted.said.count("confirm")
