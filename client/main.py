@@ -131,7 +131,7 @@ def _seat(*, config: str | None = None, **where: Any) -> Iterator[Seat]:
     """The service that is meant, in the way that it is reached."""
     from client.server import find_server
 
-    if _speaks_http(where):
+    if _speaks_http(where, config):
         from client.seat import HttpSeat
 
         server = find_server(_server(where), os.environ)
@@ -148,11 +148,12 @@ def _seat(*, config: str | None = None, **where: Any) -> Iterator[Seat]:
             yield seat
 
 
-def _speaks_http(where: Mapping[str, Any]) -> bool:
+def _speaks_http(where: Mapping[str, Any], config: str | None) -> bool:
     """True when a service or a token is named; else the state of this machine is meant."""
     from client.server import is_named
+    from daemon.cli.main import ChosenFile
 
-    return is_named(_server(where), os.environ)
+    return is_named(_server(where), os.environ, config or ChosenFile.file)
 
 
 def _server(where: Mapping[str, Any]) -> "ServerOptions":
@@ -291,7 +292,7 @@ def status(
 
     By HTTP it shows what `top` does, and fails when anything needs a person.
     """
-    if _speaks_http(where):
+    if _speaks_http(where, where.get("config")):
         from daemon.cli.top import status as run
 
         if every:

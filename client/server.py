@@ -90,10 +90,13 @@ class ChosenServer:
             warn(f"incus-courier: {self.address.name} is plain HTTP: others on the way can read the token")
 
 
-def is_named(options: ServerOptions, environment: Mapping[str, str]) -> bool:
-    """True when a service or a token was named: then a command that can do both speaks HTTP."""
-    named = (options.server, options.token_file, environment.get(SERVER), environment.get(TOKEN))
-    return any(named)
+def is_named(options: ServerOptions, environment: Mapping[str, str], config: str | None = None) -> bool:
+    """True when a service or a token was named: then a command that can do both speaks HTTP.
+
+    What was typed counts before the environment: a configuration file alone (`config`) means the state of this machine.
+    """
+    return bool(options.server or options.token_file
+                or (not config and (environment.get(SERVER) or environment.get(TOKEN))))
 
 
 def find_server(options: ServerOptions, environment: Mapping[str, str]) -> ChosenServer:

@@ -69,6 +69,9 @@ def test_what_was_typed_counts_before_the_environment(tmp_path: Path, monkeypatc
     assert own.token is None
     assert not own.shows_token
     assert (is_named(ServerOptions(), around), is_named(ServerOptions(), {})) == (True, False)
+    # A configuration file that was typed means this machine, whatever is in the environment.
+    assert not is_named(ServerOptions(), around, "config.toml")
+    assert is_named(ServerOptions(server="http://far:1"), around, "config.toml")
 
 
 def test_files_that_are_of_no_use_are_named(tmp_path: Path) -> None:
