@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,6 +101,15 @@ def incus() -> Host:
     host = find_host()
     assert host is not None, NO_INCUS
     return host
+
+
+@pytest.fixture(autouse=True)
+def _no_file_chosen_before() -> Iterator[None]:
+    """A command that a test gave in its own process does not choose the configuration of the next one's."""
+    yield
+    commands = sys.modules.get("daemon.cli.main")
+    if commands is not None:
+        commands.ChosenFile.file = None
 
 
 @pytest.fixture(autouse=True)
