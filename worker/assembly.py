@@ -10,6 +10,7 @@ from daemon.spool import CheckedSpool
 from daemon.state.activity import Publisher
 from daemon.state.doorbell import Doorbell
 from daemon.state.layout import Layout
+from daemon.state.released import ReleasedInstances
 from daemon.state.reserve import Reserve
 from daemon.task_queue.doctor import Doctor
 from worker.dispatch.commands import Commands
@@ -18,7 +19,7 @@ from worker.dispatch.outages import Outages
 from worker.dispatch.outcomes import Settling
 from worker.dispatch.part_cleanup import Sweeping
 from worker.dispatch.remotes import Remotes
-from worker.dispatch.runner import run
+from worker.dispatch.runner import Guard, run
 from worker.dispatch.scheduler import Lanes
 from worker.loop import Parts
 from worker.mailbox import Inbox
@@ -41,8 +42,10 @@ def assemble(
     outages = Outages(queue)
     remotes = Remotes(outages, config, open_target, inbox.put)
 
+    guard = Guard(fence=lease.check_storage, is_released=ReleasedInstances(layout).has)
+
     def run_lane(lane: Lane, current: Callable[[], Config], patience: Patience) -> None:
-        run(lane, remotes.target, spool, current, inbox.put, patience, lease.check_storage)
+        run(lane, remotes.target, spool, current, inbox.put, patience, guard)
 
     lanes = Lanes(queue, outages, config, run_lane, inbox.put)
     barrier = Barrier(spool, inbox.put)

@@ -4,17 +4,15 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Final
 
 from daemon import failpoints
-from daemon.config import Config, StateSection
+from daemon.config import Config
 from daemon.errors import ERRORS, Action, CannotStart, Cause, CourierError, Undelivered
 from daemon.log import log
 from daemon.model.task import Attempt, Task
 from daemon.spool import Mark, Open, Source, Stopped
-from daemon.state.layout import Layout
-from daemon.state.released import ReleasedInstances
 from worker.dispatch.ceiling import Ceiling, ceiling_of
 from worker.dispatch.lane import Lane, Push
 from worker.targets.base import Delivery, Ended, Parcel, Patience, Receipt, Session, Target
@@ -77,6 +75,23 @@ class Swept:
 
 
 _Message = PushOutcome | Pushed | Swept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """What has to be asked before something is done. It may raise CourierError or OSError: then nothing is."""
+
+    #: Called before anything changes in the instance; it raises when nothing may.
+    fence: Callable[[], None]
+    #: Whether the cell has let go of an instance, by its key.
+    is_released: Callable[[str], bool]
+
+    def heed(self) -> None:
+        """Ask the fence. A worker that has lost its state is about to end, and decides nothing about its tasks."""
+        try:
+            self.fence()
+        except CannotStart as lost:
+            raise Undelivered("shutdown", lost.detail) from lost
 
 
 def delivery_of(task: Task, config: Config, ceiling: Ceiling | None = None) -> Delivery:
@@ -211,13 +226,12 @@ def _is_decided(outcome: PushOutcome) -> bool:
 
 def run(
     lane: Lane, target_of: Callable[[str], Target], spool: Open, config: Callable[[], Config],
-    report: Callable[..., None], patience: Patience, fence: Callable[[], None],
+    report: Callable[..., None], patience: Patience, guard: Guard,
 ) -> None:
     """Push the lane's tasks, or sweep up after them, until none comes for a while. One thread's work.
 
     `report` is called with messages: PushOutcome, Swept and Pushed. `config` is asked for each of them anew. `patience`
-    is for all that is waited for. `fence` is called before anything changes in the instance, and raises CourierError
-    or OSError when nothing may.
+    is for all that is waited for.
     """
 
     def tell(*messages: _Message) -> None:
@@ -239,7 +253,7 @@ def run(
             if pushes:
                 if lane.is_low():
                     tell(Pushed())
-                _do(pushes, lane, hold, spool, config(), fence)
+                _do(pushes, lane, hold, spool, config(), guard)
                 if any(push.bulk for push in pushes):
                     tell(Pushed())
                 hold.tend()
@@ -252,7 +266,7 @@ def run(
 
 
 def _do(
-    pushes: Sequence[Push], lane: Lane, hold: _Hold, spool: Open, config: Config, fence: Callable[[], None],
+    pushes: Sequence[Push], lane: Lane, hold: _Hold, spool: Open, config: Config, guard: Guard,
 ) -> None:
     """Push tasks side by side, or sweep up after them, and report each."""
     left = {push.task.task_id: push for push in pushes}
@@ -260,7 +274,7 @@ def _do(
         if any(push.bulk for push in pushes):
             # What is known is told before anything that may take long.
             hold.confirm()
-        for push, ended in _ends(pushes, hold, spool, config, fence):
+        for push, ended in _ends(pushes, hold, spool, config, guard):
             del left[push.task.task_id]
             lane.done(push, abandoned=False)
             hold.ended(push, ended)
@@ -270,12 +284,12 @@ def _do(
 
 
 def _ends(
-    pushes: Sequence[Push], hold: _Hold, spool: Open, config: Config, fence: Callable[[], None],
+    pushes: Sequence[Push], hold: _Hold, spool: Open, config: Config, guard: Guard,
 ) -> Iterator[tuple[Push, PushOutcome | Swept]]:
     for push in pushes:
         if push.sweep:
-            yield push, _sweep(push.task, hold, config, fence)
-    yield from _push([push for push in pushes if not push.sweep], hold, spool, config, fence)
+            yield push, _sweep(push.task, hold, config, guard)
+    yield from _push([push for push in pushes if not push.sweep], hold, spool, config, guard)
 
 
 @dataclass(frozen=True)
@@ -292,17 +306,11 @@ class _Begun:
                            seconds=time.monotonic() - self.at, left_part=ended is not None and ended.left_part, **more)
 
 
-@lru_cache(maxsize=4)
-def _released(state: StateSection) -> ReleasedInstances:
-    return ReleasedInstances(Layout(state.path))
-
-
 def _push(
-    pushes: Sequence[Push], hold: _Hold, spool: Open, config: Config, fence: Callable[[], None],
+    pushes: Sequence[Push], hold: _Hold, spool: Open, config: Config, guard: Guard,
 ) -> Iterator[tuple[Push, PushOutcome]]:
     """Push tasks side by side. Whatever goes wrong is in the outcomes."""
     ceiling = ceiling_of(config.delivery)
-    released = _released(config.state)
     with contextlib.ExitStack() as opened:
         parcels: dict[str, tuple[_Begun, Parcel]] = {}
         for push in pushes:
@@ -316,7 +324,7 @@ def _push(
                 yield push, begun.outcome("not_allowed", refusal)
                 continue
             try:
-                if released.has(task.destination.instance_key):
+                if guard.is_released(task.destination.instance_key):
                     yield push, begun.outcome("instance_released")
                     continue
                 source = opened.enter_context((spool.open if task.recheck else spool.open_pending)(task.upload))
@@ -326,7 +334,7 @@ def _push(
                 delivery = delivery_of(task, config, ceiling)
                 parcels[task.task_id] = (begun, Parcel(
                     delivery=delivery, source=_Metered(source, push) if push.bulk else source,
-                    before_rename=partial(_last_moment, push, fence)))
+                    before_rename=partial(_last_moment, push, guard)))
         while parcels:
             yield from _deliver(parcels, hold, config)
 
@@ -409,13 +417,13 @@ def _failure(error: CourierError | OSError, hold: _Hold) -> tuple[str, str]:
     return failure.code, failure.detail
 
 
-def _sweep(task: Task, hold: _Hold, config: Config, fence: Callable[[], None]) -> Swept:
+def _sweep(task: Task, hold: _Hold, config: Config, guard: Guard) -> Swept:
     """Remove the part file of a task that is not pushed."""
     opened = False
     try:
         session = hold.session(config.delivery.stopped)
         opened = True
-        _heed(fence)
+        guard.heed()
         return Swept(task, None, removed=session.sweep(delivery_of(task, config)))
     except CourierError as error:
         failure = hold.whose(error)
@@ -434,19 +442,11 @@ def _why_away(target: Callable[[], Target]) -> CourierError | None:
     return None
 
 
-def _heed(fence: Callable[[], None]) -> None:
-    """Ask the fence. A worker that has lost its state is about to end, and decides nothing about its tasks."""
-    try:
-        fence()
-    except CannotStart as lost:
-        raise Undelivered("shutdown", lost.detail) from lost
-
-
-def _last_moment(push: Push, fence: Callable[[], None]) -> None:
+def _last_moment(push: Push, guard: Guard) -> None:
     if push.cancelled:
         raise Cancelled
     if push.stopped:
         raise Undelivered("shutdown")
     failpoints.reach("push.rename")
     # The last thing of all: the process may have stood still until now.
-    _heed(fence)
+    guard.heed()

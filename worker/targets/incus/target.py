@@ -106,15 +106,13 @@ class IncusTarget:
         """Nothing to let go of: each session has its own connection."""
 
     def _open(self, rest: Rest, destination: Destination, stopped: str, patience: Patience) -> Session:
-        address = _address(destination)
-
         def look() -> Instance:
             with self._knowing_whose_fault(patience):
                 return look_at(rest, destination)
 
         def bind() -> BoundSession:
             with self._knowing_whose_fault(patience):
-                carrier = self._connect(rest, address, destination, patience)
+                carrier = self._connect(rest, destination, patience)
             try:
                 return BoundSession(carrier, look, self._kernels)
             except BaseException:
@@ -137,9 +135,10 @@ class IncusTarget:
         again.close()
         raise Undelivered("instance_changed", "the instance is being moved")
 
-    def _connect(self, rest: Rest, address: str, destination: Destination, patience: Patience) -> SeeingCarrier:
+    def _connect(self, rest: Rest, destination: Destination, patience: Patience) -> SeeingCarrier:
         try:
-            connection = rest.upgrade(f"{address}/sftp", {"project": destination.project}, {"Upgrade": "sftp"})
+            connection = rest.upgrade(
+                f"{_address(destination)}/sftp", {"project": destination.project}, {"Upgrade": "sftp"})
             return self._sftp(connection, patience)
         except (NoSuchAddress, WireForeign):
             # Only then: where SFTP merely failed, a file that is written in place could be seen half.

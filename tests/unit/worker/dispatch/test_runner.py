@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from daemon import failpoints
-from daemon.config import Allowed, Config, DeliverySection, StateSection
+from daemon.config import Allowed, Config, DeliverySection
 from daemon.errors import CannotStart, CourierError, Undelivered
 from daemon.model.upload import Destination
 from daemon.spool import Open, Source
+from daemon.state.released import ReleasedInstances
 from daemon.task_queue import BULK_BYTES
 from tests.support.depot import Depot, an_upload
 from tests.support.memory_spool import MemorySpool, Shelf
 from worker.dispatch import runner
 from worker.dispatch.lane import Lane, Push
-from worker.dispatch.runner import Pushed, PushOutcome, Swept
+from worker.dispatch.runner import Guard, Pushed, PushOutcome, Swept
 from worker.targets.base import Delivery, Ended, Parcel, Patience, Receipt, one_by_one
 from worker.targets.source import pieces, rewind
 
@@ -113,11 +114,10 @@ class Work:
     def run(self, patience: Patience | None = None, per_instance: int = 16) -> None:
         """Push them all."""
         def config() -> Config:
-            return Config(delivery=DeliverySection(per_instance=per_instance, allow=self.allowed),
-                          state=StateSection(directory=str(self.depot.layout.directory)))
+            return Config(delivery=DeliverySection(per_instance=per_instance, allow=self.allowed))
 
-        runner.run(self.lane, lambda _: self.counted, self.spool, config, self._hear, patience or Patience(),
-                   self.fence)
+        guard = Guard(fence=self.fence, is_released=ReleasedInstances(self.depot.layout).has)
+        runner.run(self.lane, lambda _: self.counted, self.spool, config, self._hear, patience or Patience(), guard)
 
     def _hear(self, *messages: PushOutcome | Pushed | Swept) -> None:
         asked = self.counted.said.count("confirm")
