@@ -20,6 +20,7 @@ from client.push.sending import FileSender, PushOrder
 from client.push.unsent import Unsent
 from client.server import ChosenServer, parse_address
 from daemon.process.exit_status import Misused
+from tests.support.waiting import PATIENCE_S
 
 TASK = "01a203af-ced4-760f-ae26-10636e7e5bca"
 
@@ -140,11 +141,14 @@ def test_cell_that_cannot_be_gone_to_is_a_failure(
     assert (error["code"], error["message"]) == ("other_cell", f"{tmp_path / 'ca'}: No such file or directory")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_file_that_nobody_says_anything_of_is_a_failure(
     first: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A mistake of the command ends with no 0."""
+    died = threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda _: died.set())
     monkeypatch.setattr(run, "FileSender", lambda *_: None)
     assert run_to(ChosenServer(parse_address(first.address)), tmp_path) == 1
+    # The command does not wait until the thread has said what it died of.
+    assert died.wait(PATIENCE_S)
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "internal"
