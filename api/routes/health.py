@@ -130,9 +130,7 @@ class Examiner:
 
 def _storage(spool: Receive, reader: Reader, config: Config) -> Iterator[CourierError]:
     try:
-        incoming = spool.begin()
-        incoming.write(b"?")
-        incoming.discard()
+        spool.begin(1).discard()
     except Rejected as error:
         yield error
     if not spool.is_in_place():

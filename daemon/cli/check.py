@@ -306,9 +306,7 @@ def _check_host(layout: Layout, config: Config) -> str:
 
 def _check_spool(layout: Layout, config: Config) -> str:
     spool = open_spool(layout)
-    incoming = spool.begin()
-    incoming.write(b"check")
-    incoming.discard()
+    spool.begin(1).discard()
     with closing(open_partials(layout, spool)) as partials:
         if not partials.is_in_place():
             raise CourierError("storage_failed", f"{layout.partials} is no directory on the filesystem of"

@@ -1,19 +1,43 @@
-"""The form of a spool file: the bytes of an upload, the upload as JSON, a footer."""
+"""The form of a spool file: the bytes of an upload, the upload as JSON, a footer.
+
+Small uploads that are accepted together share a file, a **pack**: one after the other in this form, and then a list
+that says whose each is and where it ends. Each has a name of its own for the file, a hard link. So one write and one
+sync make all of them durable, and what is done by name (marking, removing, setting aside) is done to each by itself;
+the room on the disk is free once the last name is gone.
+"""
 
 import os
 import struct
 import zlib
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+from uuid import UUID
 
 from daemon.model.upload import Upload
 
-#: magic, length of the JSON in bytes, its CRC-32
+#: magic, length of the JSON in bytes, its CRC-32; a pack's: of the list
 _FOOTER: Final = struct.Struct(">8sII")
 #: What a file holds besides the bytes and the description of its upload.
 FOOTER_BYTES: Final = _FOOTER.size
 _MAGIC: Final = b"courier1"
+_PACK_MAGIC: Final = b"courierN"
+#: One entry of a pack's list: the id of an upload, and where it ends.
+_ENTRY: Final = struct.Struct(">16sI")
+#: Most uploads in a pack, and most bytes of them: so much room one that stays may keep from being free.
+MAX_PACKED: Final = 16
+MAX_PACK_BYTES: Final = 64 * 1024
 #: No description of an upload is longer (path 4095 bytes, name, key; JSON escapes).
 _MAX_META_BYTES: Final = 64 * 1024
+_MAX_LIST_BYTES: Final = MAX_PACKED * _ENTRY.size
+
+
+class Section(NamedTuple):
+    """Where an upload is in a file, with its description and the footer: from `start` up to `end`."""
+
+    start: int
+    end: int
+    #: So many uploads are in the file.
+    of: int = 1
 
 
 def ending(upload: Upload) -> bytes:
@@ -22,34 +46,62 @@ def ending(upload: Upload) -> bytes:
     return meta + _FOOTER.pack(_MAGIC, len(meta), zlib.crc32(meta))
 
 
-def ends_with(descriptor: int, upload: Upload) -> bool:
-    """True when an open spool file is whole and describes `upload` in the very bytes in which it is described now."""
+def pack_ending(ends: Sequence[tuple[str, int]]) -> bytes:
+    """What follows the uploads of a pack: their ids, in their order there, each with where it ends."""
+    entries = b"".join(_ENTRY.pack(UUID(task_id).bytes, end) for task_id, end in ends)
+    return entries + _FOOTER.pack(_PACK_MAGIC, len(entries), zlib.crc32(entries))
+
+
+def section_of(descriptor: int, size: int, task_id: str) -> Section:
+    """Where an upload is in an open spool file of `size` bytes. Raises ValueError when the file is a pack without it.
+
+    What is no pack is taken for the upload's own, whatever it is.
+    """
+    last = os.pread(descriptor, _MAX_LIST_BYTES + FOOTER_BYTES, max(0, size - _MAX_LIST_BYTES - FOOTER_BYTES))
+    entries, footer = last[:-FOOTER_BYTES], last[-FOOTER_BYTES:]
+    if len(footer) < FOOTER_BYTES or not footer.startswith(_PACK_MAGIC):
+        return Section(0, size)
+    _, length, checksum = _FOOTER.unpack(footer)
+    if not 0 < length <= len(entries) or length % _ENTRY.size or zlib.crc32(entries[-length:]) != checksum:
+        raise ValueError("The list of the uploads in the file is damaged.")
+    start = 0
+    for packed_id, end in _ENTRY.iter_unpack(entries[-length:]):
+        if packed_id == UUID(task_id).bytes:
+            return Section(start, end, length // _ENTRY.size)
+        start = end
+    raise ValueError("The upload is not among those in the file.")
+
+
+def ends_with(descriptor: int, section: Section, upload: Upload) -> bool:
+    """True when the section of an open spool file is whole, and describes `upload` in the very bytes of now."""
     expected = ending(upload)
-    # One byte more would be found, too.
-    return os.pread(descriptor, len(expected) + 1, upload.size) == expected
+    at = section.start + upload.size
+    return section.end == at + len(expected) and os.pread(descriptor, len(expected), at) == expected
 
 
-def read_whole(descriptor: int, upload: Upload) -> bytes | None:
-    """The bytes of `upload`; None unless an open spool file is whole and describes it as `ends_with` wants it."""
+def read_whole(descriptor: int, section: Section, upload: Upload) -> bytes | None:
+    """The bytes of `upload`, read with what follows them; None unless `ends_with` is true of the section."""
     expected = ending(upload)
-    found = os.pread(descriptor, upload.size + len(expected) + 1, 0)
-    is_whole = len(found) == upload.size + len(expected) and found.endswith(expected)
-    return found[:upload.size] if is_whole else None
+    length = upload.size + len(expected)
+    if section.end - section.start != length:
+        return None
+    found = os.pread(descriptor, length, section.start)
+    return found[:upload.size] if len(found) == length and found.endswith(expected) else None
 
 
-def read_meta(descriptor: int) -> Upload:
-    """The upload that an open spool file describes. Raises ValueError when the file is not whole."""
-    size = os.fstat(descriptor).st_size
-    footer = os.pread(descriptor, _FOOTER.size, max(0, size - _FOOTER.size))
-    if len(footer) != _FOOTER.size:
+def read_meta(descriptor: int, section: Section) -> Upload:
+    """The upload that a section of an open spool file describes. Raises ValueError when the section is not whole."""
+    size = section.end - section.start
+    footer = os.pread(descriptor, FOOTER_BYTES, max(section.start, section.end - FOOTER_BYTES))
+    if size < FOOTER_BYTES or len(footer) != FOOTER_BYTES:
         raise ValueError("The file is too short for an upload.")
     magic, length, checksum = _FOOTER.unpack(footer)
-    if magic != _MAGIC or length > min(_MAX_META_BYTES, size - _FOOTER.size):
+    if magic != _MAGIC or length > min(_MAX_META_BYTES, size - FOOTER_BYTES):
         raise ValueError("The file does not end like an upload.")
-    meta = os.pread(descriptor, length, size - _FOOTER.size - length)
+    meta = os.pread(descriptor, length, section.end - FOOTER_BYTES - length)
     if zlib.crc32(meta) != checksum:
         raise ValueError("The description of the upload is damaged.")
     upload = Upload.from_json(meta)
-    if upload.size != size - _FOOTER.size - length:
+    if upload.size != size - FOOTER_BYTES - length:
         raise ValueError("The file is not as long as its upload.")
     return upload

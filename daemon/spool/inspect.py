@@ -74,9 +74,10 @@ class FileSpoolCheck(FileSpool):
         found = os.fstat(descriptor)
         if found.st_nlink == 0:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        if not self.is_own(found):
+        section = self._own_section(descriptor, found, name.task_id)
+        if section is None:
             raise ValueError("It is not a plain file of the service's own.")
-        upload = read_meta(descriptor)
+        upload = read_meta(descriptor, section)
         if upload.task_id != name.task_id:
             raise ValueError(f"It holds the upload {upload.task_id}.")
         return upload

@@ -19,9 +19,9 @@ from daemon import failpoints
 from daemon.errors import Rejected, Undelivered
 from daemon.model.upload import BUCKETS, Destination, Upload
 from daemon.spool.capabilities import Incoming, Opened, Sealed
-from daemon.spool.file_format import ends_with, read_meta, read_whole
+from daemon.spool.file_format import MAX_PACKED, Section, ends_with, read_meta, read_whole, section_of
 from daemon.spool.values import Mark, Stopped, same_upload
-from daemon.spool.writer import FileIncoming, FileSealed, rejected, seal_all, withdraw_all
+from daemon.spool.writer import FileIncoming, FileSealed, seal_all, withdraw_all
 from daemon.state.files import is_own
 from daemon.state.layout import Layout
 from daemon.state.room import explained
@@ -46,15 +46,11 @@ class FileSpool:
         return room.f_bavail * room.f_frsize
 
     def begin(self, expected_bytes: int | None = None) -> FileIncoming:
-        """Start an upload in an unnamed file, with room for `expected_bytes` on the disk if they are known.
+        """Start an upload, in an unnamed file with room for `expected_bytes` on the disk if they are known.
 
         Raises Rejected('no_room') or Rejected('storage_failed'); nothing is left then.
         """
-        try:
-            failpoints.reach("spool.open")
-            incoming = FileIncoming(self._unnamed(), self.directory)
-        except OSError as error:
-            raise rejected(explained(error, self._layout.spool)) from error
+        incoming = FileIncoming(self._unnamed, self.directory)
         if expected_bytes is not None:
             incoming.reserve(expected_bytes)
         return incoming
@@ -72,7 +68,11 @@ class FileSpool:
         # Which bucket it belongs to is known later; the directory above them is for nobody to write in. Not always the
         # same: where many files came and went, ext4 without a journal looks at each of them before it makes one more.
         flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
-        return os.open(".", flags, self._layout.file_mode, dir_fd=self.directory(self._next_bucket()))
+        try:
+            failpoints.reach("spool.open")
+            return os.open(".", flags, self._layout.file_mode, dir_fd=self.directory(self._next_bucket()))
+        except OSError as error:
+            raise explained(error, self._layout.spool) from error
 
     def directory(self, bucket: int) -> int:
         """A descriptor of the bucket's directory, opened once."""
@@ -143,28 +143,35 @@ class FileSpool:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(name, flags, dir_fd=self.directory(upload.destination.bucket))
         try:
-            self._check_owner(os.fstat(descriptor))
-            if upload.size <= _SMALL_BYTES and (whole := read_whole(descriptor, upload)) is not None:
-                os.close(descriptor)
-                return io.BytesIO(whole)
-            if not (ends_with(descriptor, upload) or same_upload(read_meta(descriptor), upload)):
-                raise Undelivered("invalid_row", "The spooled file describes another upload.")
+            return self._open_file(descriptor, upload)
         except ValueError as error:
-            os.close(descriptor)
             raise Undelivered("bytes_damaged", str(error)) from error
-        except BaseException:
+        finally:
             os.close(descriptor)
-            raise
-        # Whoever reads takes large pieces, and there may be many such files.
-        return os.fdopen(descriptor, "rb", buffering=0)
 
-    def _check_owner(self, found: os.stat_result) -> None:
-        if not self.is_own(found):
+    def _open_file(self, descriptor: int, upload: Upload) -> Opened:
+        """The bytes of `upload`, in an open file. Raises ValueError when it is not whole, and Undelivered."""
+        section = self._own_section(descriptor, os.fstat(descriptor), upload.task_id)
+        if section is None:
             raise Undelivered("invalid_row", "The spooled file is not a plain file of the service's own.")
+        if upload.size <= _SMALL_BYTES and (whole := read_whole(descriptor, section, upload)) is not None:
+            return io.BytesIO(whole)
+        if not (ends_with(descriptor, section, upload) or same_upload(read_meta(descriptor, section), upload)):
+            raise Undelivered("invalid_row", "The spooled file describes another upload.")
+        if section.of > 1:
+            return io.BytesIO(os.pread(descriptor, upload.size, section.start))
+        # Whoever reads takes large pieces, and there may be many such files.
+        return os.fdopen(os.dup(descriptor), "rb", buffering=0)
 
-    def is_own(self, found: os.stat_result) -> bool:
-        """True for a regular file with one name that belongs to one of the service's users."""
-        return is_own(found, self._layout.users)
+    def _own_section(self, descriptor: int, found: os.stat_result, task_id: str) -> Section | None:
+        """Where an upload is in a file that looks like this. Raises ValueError when it is not in there.
+
+        None unless that is a regular file of one of the service's users with no more names than it has uploads.
+        """
+        if not is_own(found, self._layout.users, most_names=MAX_PACKED):
+            return None
+        section = section_of(descriptor, found.st_size, task_id)
+        return section if found.st_nlink <= section.of else None
 
     def mark(self, upload: Upload, mark: Mark) -> None:
         """Rename an upload's file so that its name says `mark`, durably. A file that is gone is left gone."""

@@ -3,19 +3,21 @@
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from daemon import failpoints
 from daemon.errors import Rejected
 from daemon.model.upload import Upload
-from daemon.spool.file_format import ending
+from daemon.spool.file_format import MAX_PACK_BYTES, MAX_PACKED, ending, pack_ending
 from daemon.state.room import NO_ROOM
 
 #: Bytes, and pieces, that are held in memory until they are written together: a small upload is written once, whole.
 _HELD_BYTES: Final = 256 * 1024
 _HELD_PIECES: Final = 512
+#: A larger upload has a file of its own in any case.
+_MAX_PACKED_BYTES: Final = 16 * 1024
 
 
 class Naming(Protocol):
@@ -47,14 +49,42 @@ class _Linked(Naming):
 _LINKED: Final = _Linked()
 
 
-class FileIncoming:
-    """An upload that is being received; see `daemon.spool.Incoming`. Every method may block on the disk."""
+class _File:
+    """A file that is being made, open until the last of its uploads lets go of it."""
 
-    def __init__(self, descriptor: int, directory_of: Callable[[int], int], naming: Naming = _LINKED) -> None:
-        """`descriptor` is of a file without a name in a bucket; `directory_of` gives one of a bucket's directory."""
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor: Final = descriptor
+        self._uploads = 1
+
+    def share(self, uploads: int) -> None:
+        """So many uploads are in it."""
+        self._uploads = uploads
+
+    def let_go(self) -> None:
+        """To be called once for each of its uploads."""
+        self._uploads -= 1
+        if not self._uploads:
+            os.close(self.descriptor)
+
+
+class FileIncoming:
+    """An upload that is being received; see `daemon.spool.Incoming`. Every method may block on the disk.
+
+    It has a file once there is more of it than is held in memory, or room is kept for it; a small one may get its place
+    in a pack instead.
+    """
+
+    def __init__(
+        self, create: Callable[[], int], directory_of: Callable[[int], int], naming: Naming = _LINKED,
+    ) -> None:
+        """`create` gives a descriptor of a file without a name in a bucket; `directory_of` one of a bucket's directory.
+
+        `create` may raise OSError.
+        """
+        self._create = create
         self._directory_of = directory_of
         self._naming = naming
-        self._descriptor = descriptor
+        self._file: _File | None = None
         self._digest = hashlib.sha256()
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -68,10 +98,23 @@ class FileIncoming:
         #: Bytes received so far.
         self.size = 0
 
+    @property
+    def _descriptor(self) -> int:
+        if self._file is None:
+            self._file = _File(self._create())
+        return self._file.descriptor
+
     def reserve(self, expected_bytes: int) -> None:
-        """Keep room on the disk for it. Raises Rejected('no_room'); nothing is left then."""
+        """Keep room on the disk for it.
+
+        Raises Rejected('no_room') or Rejected('storage_failed'); nothing is left then.
+        """
         try:
-            os.posix_fallocate(self._descriptor, 0, expected_bytes)
+            descriptor = self._descriptor
+        except OSError as error:
+            raise rejected(error) from error
+        try:
+            os.posix_fallocate(descriptor, 0, expected_bytes)
             self._reserved = True
         except OSError as error:
             if error.errno in NO_ROOM:
@@ -114,9 +157,9 @@ class FileIncoming:
 
     def discard(self) -> None:
         """Leave nothing of it. May be called again."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        file, self._file = self._file, None
+        if file is not None:
+            file.let_go()
 
     def complete(self, upload: Upload) -> None:
         """Bring all of the upload to the disk, ahead of sealing it. Nothing is written after that.
@@ -124,8 +167,8 @@ class FileIncoming:
         Raises Rejected('no_room') or Rejected('storage_failed'); discard it then.
         """
         try:
-            self.end(upload)
-            self.sync(upload)
+            self.end(ending(upload))
+            self.sync()
         except OSError as error:
             raise rejected(error) from error
 
@@ -138,43 +181,71 @@ class FileIncoming:
 
     # --- the steps of sealing: each raises OSError, and does nothing the second time -----------------------
 
-    def end(self, upload: Upload) -> None:
-        """Write what is held, and the ending."""
+    def end(self, last: bytes) -> None:
+        """Write what is held, and what ends the file."""
         if self._ended:
             return
         if self._reserved:
             os.ftruncate(self._descriptor, self._written_bytes)
-        self._held.append(ending(upload))
+        self._held.append(last)
         self._write_held()
         self._ended = True
 
-    def begin_sync(self, _upload: Upload) -> None:
+    def begin_sync(self) -> None:
         """Have it on its way to the disk; wait for nothing."""
         if not self._synced:
             os.posix_fadvise(self._descriptor, self._durable_bytes, 0, os.POSIX_FADV_DONTNEED)
 
-    def sync(self, _upload: Upload) -> None:
+    def sync(self) -> None:
         """Wait until all of it is on the disk."""
         if not self._synced and failpoints.reach("spool.sync"):
             os.fdatasync(self._descriptor)
         self._synced = True
 
-    def link(self, upload: Upload) -> "FileSealed":
-        """Lock it and give it its name."""
+    def lock(self) -> None:
+        """Have recovery leave the file alone while it is open."""
         fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    @property
+    def may_be_packed(self) -> bool:
+        """True when it is small, and nothing of it has a file yet."""
+        return self._file is None and self.size <= _MAX_PACKED_BYTES
+
+    def packed(self, some: "Sequence[_Member]") -> tuple["FileIncoming", bytes]:
+        """What has all of these, of which this is the first, in one file; and what ends that."""
+        pack, ends = FileIncoming(self._create, self._directory_of), list[tuple[str, int]]()
+        for member in some:
+            pack.store([*member.incoming._held, member.last])
+            ends.append((member.task_id, pack.size))
+        return pack, pack_ending(ends)
+
+    def unpack(self, some: "Sequence[_Member]") -> None:
+        """Give each of these its part in the file that they are in; this one has it no more."""
+        file, self._file = self._file, None
+        assert file is not None  # it is on the disk
+        file.share(len(some))
+        for member in some:
+            member.incoming._file = file
+
+    def link(self, upload: Upload) -> "FileSealed":
+        """Give it its name. Its file is locked."""
+        assert self._file is not None  # it is on the disk
         directory = self._directory_of(upload.destination.bucket)
-        self._naming.name(self._descriptor, directory, upload.task_id)
-        sealed = FileSealed(upload, self._descriptor, directory, self._naming)
-        self._descriptor = -1
+        self._naming.name(self._file.descriptor, directory, upload.task_id)
+        sealed = FileSealed(upload, self._file, directory, self._naming)
+        self._file = None
         return sealed
 
 
 @dataclass
 class FileSealed:
-    """A durable upload whose row is not decided yet; its file is locked until it is released or withdrawn."""
+    """A durable upload whose row is not decided yet.
+
+    Its file is locked until all uploads that are in it are released or withdrawn.
+    """
 
     upload: Upload
-    _descriptor: int
+    _file: _File | None
     directory: int
     naming: Naming = _LINKED
 
@@ -185,36 +256,109 @@ class FileSealed:
 
     def release(self) -> None:
         """Let go of the file; it stays."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        file, self._file = self._file, None
+        if file is not None:
+            file.let_go()
 
 
 Answer = FileSealed | Rejected
 
 
+class _Member(NamedTuple):
+    """One upload of a batch."""
+
+    number: int
+    incoming: FileIncoming
+    task_id: str
+    #: What follows its bytes.
+    last: bytes
+
+    @property
+    def size(self) -> int:
+        """What it takes in a file."""
+        return self.incoming.size + len(self.last)
+
+
+class _Part(NamedTuple):
+    """What of a batch goes to the disk as one file."""
+
+    incoming: FileIncoming
+    #: What ends the file.
+    last: bytes
+    members: Sequence[_Member]
+
+
 def seal_all(batch: Sequence[tuple[FileIncoming, Upload]]) -> list[Answer]:
     """Seal uploads together, and answer for each by itself; see `daemon.spool.Receive.seal_all`.
 
-    Each step is done for all of them before the next one begins: the disk brings many files to rest in the time that a
-    few take, and a directory is synced once. None gets its name before all of it is on the disk.
+    Small ones share files. Each step is done for all of them before the next one begins: the disk brings many files to
+    rest in the time that a few take, and a directory is synced once. None gets its name before all of it is on the
+    disk.
     """
-    answers: list[Answer | None] = [None] * len(batch)
-    for step in _STEPS:
-        answers = [answer or _try(step, *one) for answer, one in zip(answers, batch, strict=True)]
-    return _sync_directories([answer for answer in answers if answer is not None])
+    members = [_Member(number, incoming, upload.task_id, ending(upload))
+               for number, (incoming, upload) in enumerate(batch)]
+    failed = _bring_to_disk([_part_of(some) for some in _shared(members)])
+    return _sync_directories([
+        _link(incoming, upload) if number not in failed else rejected(failed[number])
+        for number, (incoming, upload) in enumerate(batch)])
 
 
-#: The steps of sealing one upload. The last one gives it its name.
-_STEPS: Final[Sequence[Callable[[FileIncoming, Upload], FileSealed | None]]] = (
-    FileIncoming.end, FileIncoming.begin_sync, FileIncoming.sync, FileIncoming.link)
+def _shared(members: Sequence[_Member]) -> Iterator[list[_Member]]:
+    """Which of these share a file."""
+    some, size = list[_Member](), 0
+    for member in members:
+        if not member.incoming.may_be_packed:
+            yield [member]
+            continue
+        if some and (len(some) == MAX_PACKED or size + member.size > MAX_PACK_BYTES):
+            yield some
+            some, size = [], 0
+        some.append(member)
+        size += member.size
+    if some:
+        yield some
 
 
-def _try(
-    step: Callable[[FileIncoming, Upload], FileSealed | None], incoming: FileIncoming, upload: Upload,
-) -> Answer | None:
+def _part_of(members: Sequence[_Member]) -> _Part:
+    first = members[0]
+    incoming, last = (first.incoming, first.last) if len(members) == 1 else first.incoming.packed(members)
+    return _Part(incoming, last, members)
+
+
+def _bring_to_disk(parts: Sequence[_Part]) -> dict[int, OSError]:
+    """Have all of these on the disk, and locked; return by number which are not, and why. Nothing is left of these.
+
+    Whatever is wrong with what several share takes none of them along: each of them is tried again alone.
+    """
+    broken: dict[int, OSError] = {}
+    for step in _STEPS if len(parts) > 1 else _STEPS_OF_ONE:
+        for place, part in enumerate(parts):
+            if place not in broken:
+                try:
+                    step(part)
+                except OSError as error:
+                    part.incoming.discard()
+                    broken[place] = error
+    failed: dict[int, OSError] = {}
+    again: list[_Part] = []
+    for place, part in enumerate(parts):
+        if len(part.members) == 1:
+            failed.update({part.members[0].number: broken[place]} if place in broken else {})
+        elif place in broken:
+            again += [_part_of([member]) for member in part.members]
+        else:
+            part.incoming.unpack(part.members)
+    return {**failed, **_bring_to_disk(again)} if again else failed
+
+
+_STEPS_OF_ONE: Final[Sequence[Callable[[_Part], None]]] = (
+    lambda part: part.incoming.end(part.last), lambda part: part.incoming.sync(), lambda part: part.incoming.lock())
+_STEPS: Final = (_STEPS_OF_ONE[0], lambda part: part.incoming.begin_sync(), *_STEPS_OF_ONE[1:])
+
+
+def _link(incoming: FileIncoming, upload: Upload) -> Answer:
     try:
-        return step(incoming, upload)
+        return incoming.link(upload)
     except OSError as error:
         incoming.discard()
         return rejected(error)

@@ -61,9 +61,12 @@ def open_own(
     return descriptor
 
 
-def is_own(found: os.stat_result, owners: Collection[int], is_kind: Callable[[int], bool] = stat.S_ISREG) -> bool:
-    """True for a regular file with no second name that belongs to one of `owners`."""
-    return is_kind(found.st_mode) and found.st_nlink <= 1 and found.st_uid in owners
+def is_own(
+    found: os.stat_result, owners: Collection[int], is_kind: Callable[[int], bool] = stat.S_ISREG, *,
+    most_names: int = 1,
+) -> bool:
+    """True for a regular file with no more than `most_names` that belongs to one of `owners`."""
+    return is_kind(found.st_mode) and found.st_nlink <= most_names and found.st_uid in owners
 
 
 @contextlib.contextmanager
