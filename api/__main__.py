@@ -8,28 +8,24 @@ import argparse
 import asyncio
 import contextlib
 import resource
+import socket
 import sys
-import time
 
 from api import service
+from api.opening import wait_for
 from daemon import log
 from daemon.access.openness import only_known_may
 from daemon.config import Config, find_file, load
-from daemon.errors import CourierError, QueueFault
-from daemon.model.task import PENDING
+from daemon.errors import CourierError
 from daemon.process.exit_status import EXIT_FAILED, EXIT_OK, end_with
 from daemon.process.listeners import Door, open_doors
 from daemon.process.parent_death import tie_to_parent
-from daemon.process.patience import StartWait
 from daemon.process.shared_counts import SharedCounts
 from daemon.process.socket_activation import stand_in, take
 from daemon.process.supervisor import Supervisor
 from daemon.process.tls import read_tls
-from daemon.spool import open_spool
 from daemon.state.append_lease import AppendLease
 from daemon.state.layout import Layout
-from daemon.state.tenure import read_token, refusal, this_host
-from daemon.task_queue import Intake, open_intake
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,6 +45,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
                         help="serve on this address, such as fd://N, instead of api.listen; may be repeated")
     parser.add_argument("--counts", metavar="FD:ROW", default="-1:0",
                         help="count in this inherited memory, as the process of that row, with the other API processes")
+    parser.add_argument("--store", metavar="FD", type=int,
+                        help="have small uploads stored by the process at the other end of this inherited line")
     return parser.parse_args(arguments)
 
 
@@ -70,9 +68,10 @@ def _serve(options: argparse.Namespace) -> int:
     _raise_descriptor_limit()
     lease = AppendLease(layout, config.queue.shards)
     try:
-        _wait_for(lease, layout, config)
+        wait_for(lease, layout, config)
         counts.clear(row)
-        clean = asyncio.run(service.run(config, file, layout, doors, counts))
+        line = None if options.store is None else socket.socket(fileno=options.store)
+        clean = asyncio.run(service.run(config, file, layout, doors, counts, line))
         if clean:
             # Else something may be stored yet: it goes with the process.
             lease.release()
@@ -90,44 +89,6 @@ def _supervise(config: Config, file: str | None, doors: list[Door]) -> int:
     finally:
         for door in doors:
             door.remove()
-
-
-def _wait_for(lease: AppendLease, layout: Layout, config: Config) -> None:
-    """Wait until no other host uses the state, this number of shards is in force, and each one's queue can be opened.
-
-    It is a worker that takes the state over. What comes meanwhile waits in the kernel.
-    """
-    patience = StartWait(lambda reason: log.log("api.waiting", detail=reason))
-    shards, me = config.queue.shards, this_host(config.state.host)
-    while (reason := refusal(read_token(layout), me, time.time()) or lease.acquire()
-           or _cannot_open(layout, shards)) is not None:
-        # A worker upgrades an older database while nobody has the lease.
-        lease.release()
-        patience.wait(reason)
-
-
-def _cannot_open(layout: Layout, shards: int) -> str | None:
-    """Why a queue cannot be opened yet, or None: its worker puts right what is damaged or older.
-
-    A lack of room is not waited for: clients are told. Raises QueueFault('schema_newer').
-    """
-    with contextlib.closing(open_spool(layout)) as spool:
-        for shard in range(shards):
-            reason = _cannot_read(open_intake(layout, shard, spool))
-            if reason is not None:
-                return f"Shard {shard}: {reason}"
-    return None
-
-
-def _cannot_read(intake: Intake) -> str | None:
-    with contextlib.closing(intake):
-        try:
-            intake.totals(PENDING)
-        except QueueFault as fault:
-            if fault.code == "schema_newer":
-                raise
-            return None if fault.kind.room_helps else fault.detail
-    return None
 
 
 def _raise_descriptor_limit() -> None:

@@ -1,6 +1,7 @@
 """The API process put together: its parts, the order in which they start, and the order in which they end."""
 
 import asyncio
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,14 +38,17 @@ from daemon.state.layout import Layout
 
 async def run(
     config: Config, file: Path | None, layout: Layout, doors: Sequence[Door], counts: SharedCounts,
+    line: socket.socket | None = None,
 ) -> bool:
     """Take uploads until told to stop; True when that was no failure. `counts` is what all API processes count.
+
+    By `line` a process is reached that stores small uploads for all of them.
 
     After a False a thread may still be storing what it has: the process is to end as it is. A queue that cannot be
     opened yet is tried again with each request. Raises CannotStart and Rejected.
     """
     closing = begin_pool(1, "closing")
-    service = _Service(config, file, layout, doors, counts)
+    service = _Service(config, file, layout, doors, counts, line)
     clean = ended = False
     try:
         clean = await service.run()
@@ -69,13 +73,14 @@ def addresses() -> list[Route]:
 class _Service:
     def __init__(
         self, config: Config, file: Path | None, layout: Layout, doors: Sequence[Door], counts: SharedCounts,
+        line: socket.socket | None = None,
     ) -> None:
         self._file = file
         self._live = LiveConfig(config)
         counted = Counted()
         self._refusals = RefusalLog(counted.refuse)
         ground = Ground(self._live, layout, counts, self._refusals, counted)
-        self._stores = Stores(ground, self._fail)
+        self._stores = Stores(ground, self._fail, line)
         self._access = Access(ground, file, doors, self._stores.pending_under)
         self._following = Following(ground, self._stores)
         self._receiving = Receiving(ground, self._stores, self._access)
@@ -113,6 +118,7 @@ class _Service:
             await self._acting.stop()
             for task in watching:
                 task.cancel()
+            self._stores.storage.end()
             self._refusals.close()
             log.gather(None)
 

@@ -105,7 +105,8 @@ class Service:
 
     def cpu_s(self, part: str) -> float:
         """Seconds of CPU that the processes of one part of what `serve` started, "api" or "worker", have used."""
-        return sum(tree_cpu_s(pid) for pid in children(self._serving) if part in command_of(pid))
+        return sum(tree_cpu_s(pid) for pid in children(self._serving)
+                   if any(word == part or word.startswith(f"{part}.") for word in command_of(pid)))
 
     def start_api(self) -> Child:
         """Start the API alone, with the processes that it has by default; `port` on loopback is where it listens."""

@@ -1,5 +1,6 @@
 """What keeps uploads, and who asks it: opened first, closed last."""
 
+import socket
 from collections.abc import Callable
 from typing import Final
 
@@ -19,8 +20,11 @@ READING_THREADS: Final = 2
 class Stores:
     """The spool, the queue and unfinished uploads."""
 
-    def __init__(self, ground: Ground, when_dead: Callable[[], None]) -> None:
-        """`when_dead` is called, from another thread, when nothing can be stored any more by a mistake of ours."""
+    def __init__(self, ground: Ground, when_dead: Callable[[], None], line: socket.socket | None) -> None:
+        """`when_dead` is called, from another thread, when nothing can be stored any more by a mistake of ours.
+
+        By `line` a process is reached that stores small uploads.
+        """
         live, layout = ground.live, ground.layout
         shards = live.config.queue.shards
         self.spool = open_spool(layout)
@@ -28,7 +32,8 @@ class Stores:
         self.reading = begin_pool(READING_THREADS, "read")
         self.finder = Finder(self.reader, self.reading)
         self.storage = Storage(
-            layout, shards, self.spool, supersede=lambda: live.config.delivery.supersedes, when_dead=when_dead)
+            layout, shards, self.spool, supersede=lambda: live.config.delivery.supersedes, when_dead=when_dead,
+            line=line)
         self.partials = open_partials(layout, self.spool)
 
     def pending_under(self, name: str) -> Total:

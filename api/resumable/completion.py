@@ -18,7 +18,8 @@ from api.resumable.hashing import RunningDigest
 from api.threads import joined, undisturbed
 from api.uploads.admission import Admission
 from api.uploads.authorize import authorized
-from api.uploads.receive import Accepted, chosen_anew, new_upload
+from api.uploads.made import chosen_anew, new_upload
+from api.uploads.receive import Accepted
 from api.uploads.request import UploadRequest
 from api.uploads.storage import Storage
 from daemon.access.caller import Caller

@@ -1,25 +1,23 @@
 """From the first byte of a body to the decision about its upload: streamed, hashed, durable, queued.
 
 Guarantees: memory for one upload is bounded whatever its size; what is refused or abandoned leaves nothing; a
-file is closed only when no thread writes to it any more. A small body is read whole, and all else is done by the thread
-that stores it with its neighbours. Of a large one a batch is written by one thread of a pool and hashed by another,
+file is closed only when no thread writes to it any more. A small body is read whole, and all else is done by
+who stores it with its neighbours. Of a large one a batch is written by one thread of a pool and hashed by another,
 while the next batch is being read; it holds up no small one.
 """
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
-
-import uuid_utils
 
 from api.threads import joined
 from api.uploads.admission import Place
 from api.uploads.body import Body
 from api.uploads.digests import Check
+from api.uploads.made import new_upload
 from api.uploads.request import UploadRequest
 from api.uploads.storage import Storage
 from daemon.model.upload import Upload
@@ -74,27 +72,16 @@ class Receiver:
         pieces = await body.pieces(SMALL_BYTES)
         if not body.announced:
             place.expect(body.received_bytes)
-        prepare = partial(self._store, request, pieces) if body.ended else await self._stream(
-            request, pieces, body, place)
-        decision = await self._storage.decide(request.destination, prepare)
+        if body.ended:
+            decision = await self._storage.store(request, pieces)
+        else:
+            decision = await self._storage.decide(request.destination, await self._stream(request, pieces, body, place))
         return Accepted(decision.upload, decision.put.task_id, decision.put.superseded)
 
     def close(self) -> None:
         """Wait for the threads to end."""
         self._threads.shutdown()
         self._hashing.shutdown()
-
-    def _store(self, request: UploadRequest, pieces: Sequence[bytes]) -> tuple[Incoming, Upload]:
-        """Make a small upload ready to be sealed."""
-        check, incoming = Check(request.digests), self._spool.begin()
-        try:
-            for piece in pieces:
-                incoming.write(piece)
-                check.update(piece)
-            return incoming, _upload_of(incoming, check, request)
-        except BaseException:
-            incoming.discard()
-            raise
 
     async def _stream(
         self, request: UploadRequest, first: Sequence[bytes], body: Body, place: Place,
@@ -156,21 +143,7 @@ def _upload_of(incoming: Incoming, check: Check, request: UploadRequest) -> Uplo
     return new_upload(request, incoming.size, sha256)
 
 
-def new_upload(request: UploadRequest, size: int, sha256: str) -> Upload:
-    """What the bytes become that were received for a request: a new task, with its place in the order of now."""
-    return Upload(
-        task_id=str(uuid_utils.uuid7()), destination=request.destination, size=size, sha256=sha256,
-        mode=request.mode, uid=request.uid, gid=request.gid, mkdirs=bool(request.mkdirs),
-        display_name=request.display_name, created_at=time.time(), idempotency_key=request.idempotency_key,
-        client=request.client, traceparent=request.traceparent)
-
-
 def traced(upload: Upload | None) -> tuple[tuple[str, str], ...]:
     """What the answer to an upload says of the trace that was kept with it."""
     trace = None if upload is None else upload.traceparent
     return () if trace is None else (("traceparent", trace),)
-
-
-def chosen_anew(upload: Upload) -> Upload:
-    """The same bytes as another task, with its place in the order of now."""
-    return replace(upload, task_id=str(uuid_utils.uuid7()), created_at=time.time())

@@ -1,9 +1,18 @@
-"""What makes the uploads of a process durable: a thread for each shard; one that is locked holds up no other."""
+"""What makes the uploads of a process durable: for each shard by itself; one that is locked holds up no other.
 
-from collections.abc import Callable
+Small uploads are stored by a process that does nothing else, where several take uploads: so all that come to the
+service, whoever took them, share its batches. All else is stored here, by a thread for each shard.
+"""
+
+import socket
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from api.uploads.group_commit import CommitResult, GroupCommit, Prepare
+from api.uploads.request import UploadRequest
+from api.uploads.small import make_ready
 from api.uploads.storage_thread import StorageThread
+from api.uploads.store_link import StoreLink
 from daemon.model.upload import Destination
 from daemon.spool import Receive
 from daemon.state.layout import Layout
@@ -14,19 +23,30 @@ class Storage:
 
     def __init__(
         self, layout: Layout, shards: int, spool: Receive, *, supersede: Callable[[], bool],
-        when_dead: Callable[[], None],
+        when_dead: Callable[[], None], line: socket.socket | None = None,
     ) -> None:
         """`supersede` is asked for each batch: whether newer uploads replace older ones of their paths.
 
-        `when_dead` is called, from another thread, when a mistake of ours ended a thread.
+        `when_dead` is called, from another thread, when a mistake of ours ended a thread. By `line` a process is
+        reached that stores small uploads.
         """
+        self._spool = spool
         self._commits = [GroupCommit(layout, shard, spool, supersede=supersede) for shard in range(shards)]
         self._threads = [StorageThread(commits.commit, when_dead=when_dead) for commits in self._commits]
+        self._links = [] if line is None else [StoreLink(line, shard, supersede=supersede) for shard in range(shards)]
 
     def start(self) -> None:
         """Begin to take uploads. Raises CannotStart('io_error') when the machine has no thread left for it."""
         for thread in self._threads:
             thread.start()
+        for link in self._links:
+            link.open()
+
+    async def store(self, request: UploadRequest, pieces: Sequence[bytes]) -> CommitResult:
+        """Have a small upload, whose bytes these are, accepted or refused; see `decide`."""
+        if self._links:
+            return await self._links[request.destination.shard(len(self._links))].store(request, pieces)
+        return await self.decide(request.destination, partial(make_ready, self._spool, request, pieces))
 
     async def decide(self, destination: Destination, prepare: Prepare) -> CommitResult:
         """Have the upload that `prepare` makes for `destination` decided about; see `StorageThread.decide`."""
@@ -34,7 +54,14 @@ class Storage:
 
     def trouble(self) -> str | None:
         """Why something cannot be stored, for people; None while all is well. From any thread."""
-        return next((trouble for thread in self._threads if (trouble := thread.trouble()) is not None), None)
+        asked: list[Callable[[], str | None]] = [part.trouble for part in self._threads]
+        asked += [link.trouble for link in self._links]
+        return next((trouble for ask in asked if (trouble := ask()) is not None), None)
+
+    def end(self) -> None:
+        """Send nothing more to another process. Nobody waits for it by now."""
+        for link in self._links:
+            link.close()
 
     def close(self) -> bool:
         """Decide about what was handed over, and end; False when that takes too long. From another thread. Blocks."""

@@ -9,28 +9,20 @@ it hangs, or after it died, `trouble` says so: nothing more is to be taken in th
 import asyncio
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Final
 
 from api.uploads.group_commit import Answer, CommitResult, Prepare
+from api.uploads.undecided import Decided, Undecided, said_of, settle
 from daemon.errors import CannotStart, Rejected
-from daemon.task_queue import BUSY_TIMEOUT_S
 
 #: Most uploads in one batch.
 MAX_BATCH: Final = 256
-#: A batch that takes longer hangs: however busy a disk is, it has brought a few small files to rest by then, and who
-#: waits for a lock of the queue has given up.
-HANGS_S: Final = 2.5 * BUSY_TIMEOUT_S
-#: Longest wait for a decision. The queue gives up earlier on a lock that it cannot get, and says so.
-DECIDED_WITHIN_S: Final = 60.0
-#: How often somebody looks whether that is over.
-LOOKS_EVERY_S: Final = 1.0
 #: So long a thread may take to end.
 ENDS_WITHIN_S: Final = 5.0
 
-_Job = tuple[Prepare, "asyncio.Future[CommitResult]"]
+_Job = tuple[Prepare, Decided]
 
 
 class StorageThread:
@@ -45,9 +37,7 @@ class StorageThread:
         self._loop = asyncio.get_running_loop()
         #: What was handed over in this turn of the event loop.
         self._gathered: list[_Job] = []
-        #: When who waits is told that nobody knows; the oldest first. Some of them are decided already. One timer looks
-        #: after all: one for each upload would cost more than handing it over.
-        self._undecided: deque[tuple[float, asyncio.Future[CommitResult]]] = deque()
+        self._undecided = Undecided(self.trouble)
         #: What waits for the thread; None is the end.
         self._inbox: SimpleQueue[list[_Job] | None] = SimpleQueue()
         #: What came with the last batch and had no place in it.
@@ -70,13 +60,10 @@ class StorageThread:
         Raises Rejected, after which nothing is kept unless the code is outcome_unknown. `prepare` is called on the
         thread, also when the caller is cancelled meanwhile.
         """
-        decided: asyncio.Future[CommitResult] = self._loop.create_future()
+        decided = self._undecided.begin()
         if not self._gathered:
             self._loop.call_soon(self._hand_over)
         self._gathered.append((prepare, decided))
-        self._undecided.append((self._loop.time() + DECIDED_WITHIN_S, decided))
-        if len(self._undecided) == 1:
-            self._watch()
         return await decided
 
     def trouble(self) -> str | None:
@@ -84,8 +71,7 @@ class StorageThread:
         if self._died:
             return "What stores the uploads has ended, so this process ends."
         began_at = self._began_at
-        hangs_s = 0.0 if began_at is None else time.monotonic() - began_at
-        return f"The disk has not answered for {hangs_s:.0f} seconds." if hangs_s > HANGS_S else None
+        return None if began_at is None else said_of(time.monotonic() - began_at)
 
     def end(self) -> None:
         """Decide about what was handed over, and end. From any thread."""
@@ -96,21 +82,6 @@ class StorageThread:
         if self._thread.ident is not None:
             self._thread.join(ENDS_WITHIN_S)
         return not self._thread.is_alive()
-
-    def _watch(self) -> None:
-        self._loop.call_later(min(LOOKS_EVERY_S, DECIDED_WITHIN_S), self._give_up_waiting)
-
-    def _give_up_waiting(self) -> None:
-        """Tell those who have waited for too long; forget those who have their answer."""
-        now = self._loop.time()
-        while self._undecided:
-            until, decided = self._undecided[0]
-            if not decided.done():
-                if now < until:
-                    self._watch()
-                    return
-                decided.set_exception(Rejected("outcome_unknown", self.trouble() or "The disk is too slow."))
-            self._undecided.popleft()
 
     def _hand_over(self) -> None:
         gathered, self._gathered = self._gathered, []
@@ -169,10 +140,4 @@ class StorageThread:
 
 def _settle(batch: Sequence[_Job], answers: Sequence[Answer]) -> None:
     for (_, decided), answer in zip(batch, answers, strict=True):
-        if decided.done():
-            # Nobody waits for it any more.
-            continue
-        if isinstance(answer, CommitResult):
-            decided.set_result(answer)
-        else:
-            decided.set_exception(answer)
+        settle(decided, answer)

@@ -44,6 +44,8 @@ EVENTS: Final[dict[str, LogEvent]] = _table(
     ("api.draining", "info", "The API takes no more uploads and finishes those that run"),
     ("api.stopped", "info", "The API stopped"),
     ("api.error", "error", "The API made a mistake"),
+    ("storage.started", "info", "The uploads that several processes take are stored by one"),
+    ("storage.stopped", "info", "Everything that was taken is stored"),
     ("worker.started", "info", "The worker serves its shard"),
     ("worker.draining", "info", "The worker takes no more tasks and finishes those that run"),
     ("worker.stopped", "info", "The worker stopped"),

@@ -10,6 +10,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -47,13 +48,34 @@ class _Child:
     deaths: int = 0
 
 
+class Line:
+    """By which processes that take uploads hand over links to the one that stores them.
+
+    The supervisor keeps both ends: whichever process is started again finds what was handed over meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self.storing, self.taking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """What is inherited."""
+        return self.storing.fileno(), self.taking.fileno()
+
+
 def api_commands(
-    config: Config, config_file: str | None, addresses: Sequence[str], counts_fd: int,
+    config: Config, config_file: str | None, addresses: Sequence[str], counts_fd: int, line: Line | None = None,
 ) -> list[list[str]]:
-    """The module and the arguments of every process of the API that this configuration wants."""
+    """The module and the arguments of every process of the API that this configuration wants.
+
+    Where there is a `line` to it, one more stores what they take.
+    """
     sockets = [word for address in addresses for word in ("--listen", address)]
-    return [["api", *_file(config_file), *sockets, "--counts", f"{counts_fd}:{row}"]
-            for row in range(config.api.process_count)]
+    store = [] if line is None else ["--store", str(line.taking.fileno())]
+    takers = [["api", *_file(config_file), *sockets, "--counts", f"{counts_fd}:{row}", *store]
+              for row in range(config.api.process_count)]
+    storer = [] if line is None else [["api.storing", *_file(config_file), "--line", str(line.storing.fileno())]]
+    return takers + storer
 
 
 def worker_commands(config: Config, config_file: str | None) -> list[list[str]]:
@@ -93,13 +115,16 @@ class Supervisor:
         self._doors = doors
         counts_fd = create(config.api.process_count)
         self._counts = SharedCounts(counts_fd)
-        self._inherited = (*(door.socket.fileno() for door in doors), counts_fd)
+        #: Several take uploads: one stores the small ones of all of them.
+        self._line = Line() if config.api.process_count > 1 else None
+        self._inherited = (*(door.socket.fileno() for door in doors), counts_fd,
+                           *(self._line.descriptors if self._line else ()))
         drains_s = [config.api.drain_s, *([config.delivery.drain_s] if with_workers else [])]
         self._drain_s = max(drains_s)
         workers = worker_commands(config, config_file) + sender_commands(config, config_file) if with_workers else []
         addresses = [door.inherited for door in doors]
         self._children = [_Child(words[0], words)
-                          for words in api_commands(config, config_file, addresses, counts_fd) + workers]
+                          for words in api_commands(config, config_file, addresses, counts_fd, self._line) + workers]
         self._relay = Relay.if_managed(len(self._children))
         self._signals: list[int] = []
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

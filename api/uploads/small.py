@@ -1,0 +1,24 @@
+"""A small upload, whole in memory: how it becomes ready to be sealed, wherever that is done."""
+
+from collections.abc import Sequence
+
+from api.uploads.digests import Check
+from api.uploads.made import new_upload
+from api.uploads.request import UploadRequest
+from daemon.model.upload import Upload
+from daemon.spool import Incoming, Receive
+
+
+def make_ready(spool: Receive, request: UploadRequest, pieces: Sequence[bytes]) -> tuple[Incoming, Upload]:
+    """Have a small upload ready to be sealed. Raises Rejected; nothing is left of it then."""
+    check, incoming = Check(request.digests), spool.begin()
+    try:
+        for piece in pieces:
+            incoming.write(piece)
+            check.update(piece)
+        sha256 = incoming.hexdigest()
+        check.conclude(sha256)
+        return incoming, new_upload(request, incoming.size, sha256)
+    except BaseException:
+        incoming.discard()
+        raise

@@ -1,0 +1,122 @@
+"""The way from a process that takes uploads to the one that stores them: one for each shard.
+
+Guarantees: what was sent is answered, or is undecided: when the other process dies, and when it takes too long. What
+was not sent yet is sent to the one that comes after it. To be used on the event loop's thread.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from api.uploads.request import UploadRequest
+from api.uploads.store_wire import Messages, job_message, read_answers
+from api.uploads.undecided import Decided, Undecided, said_of, settle
+from daemon.errors import Rejected
+
+#: Between two tries to reach the other process, while it has not even looked at those who came before.
+RETRY_S: Final = 0.2
+
+
+class StoreLink(asyncio.Protocol):
+    """Has the small uploads of one shard stored."""
+
+    def __init__(self, line: socket.socket, shard: int, *, supersede: Callable[[], bool]) -> None:
+        """By `line` links are handed over; see `hand_over`. `supersede`: whether newer uploads replace older ones."""
+        self._line = line
+        self._shard = shard
+        self._supersede = supersede
+        self._loop = asyncio.get_running_loop()
+        self._undecided = Undecided(self.trouble)
+        self._transport: asyncio.WriteTransport | None = None
+        self._reaching: asyncio.Task[None] | None = None
+        self._messages = Messages()
+        self._number = 0
+        #: What is not sent yet, by its number; and what was, with the time of that.
+        self._gathered: dict[int, bytes] = {}
+        self._jobs: dict[int, tuple[UploadRequest, int]] = {}
+        self._waiting: dict[int, tuple[Decided, float]] = {}
+        self._closed = False
+
+    def open(self) -> None:
+        """Begin."""
+        self._reaching = self._loop.create_task(self._reach())
+
+    def store(self, request: UploadRequest, pieces: Sequence[bytes]) -> Decided:
+        """Have an upload accepted or refused; what to wait for. It raises as `Storage.store` does."""
+        self._number = number = (self._number + 1) % 2**32
+        decided = self._undecided.begin()
+        self._waiting[number] = decided, self._loop.time()
+        self._jobs[number] = request, sum(map(len, pieces))
+        if not self._gathered:
+            self._loop.call_soon(self._send)
+        self._gathered[number] = job_message(number, request, pieces, supersede=self._supersede())
+        return decided
+
+    def trouble(self) -> str | None:
+        """Why nothing can be stored, for people; None while all is well. From any thread."""
+        # A copy of one moment: the event loop goes on meanwhile.
+        since = next((since for _, since in list(self._waiting.values())), None)
+        return None if since is None else said_of(self._loop.time() - since)
+
+    def close(self) -> None:
+        """Send nothing more. Nobody waits by now."""
+        self._closed = True
+        if self._reaching is not None:
+            self._reaching.cancel()
+        if self._transport is not None:
+            self._transport.close()
+
+    async def _reach(self) -> None:
+        own, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            while not hand_over(self._line, self._shard, theirs):
+                await asyncio.sleep(RETRY_S)
+        await self._loop.create_connection(lambda: self, sock=own)
+
+    def _send(self) -> None:
+        if self._transport is not None and self._gathered:
+            self._transport.write(b"".join(self._gathered.values()))
+            self._gathered.clear()
+
+    # --- what the transport says --------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send what has been waiting."""
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+        self._send()
+
+    def data_received(self, data: bytes) -> None:
+        """Tell those who wait."""
+        for _, values, _ in self._messages.take(data):
+            for number, answer in read_answers(values, self._jobs):
+                del self._jobs[number]
+                settle(self._waiting.pop(number)[0], answer)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """The other process is gone: nobody knows how far it came. Another one will come."""
+        self._transport, self._messages = None, Messages()
+        for number in self._waiting.keys() - self._gathered.keys():
+            del self._jobs[number]
+            settle(self._waiting.pop(number)[0], Rejected("outcome_unknown"))
+        if not self._closed:
+            self.open()
+
+
+def hand_over(line: socket.socket, shard: int, link: socket.socket) -> bool:
+    """Give the end of a link to whoever stores; False when there are too many already that nobody has looked at."""
+    with suppress(BlockingIOError):
+        socket.send_fds(line, [bytes([shard])], [link.fileno()], socket.MSG_DONTWAIT)
+        return True
+    return False
+
+
+def take_over(line: socket.socket) -> tuple[int, socket.socket] | None:
+    """The next end of a link that was handed over, with its shard; None when there is none."""
+    try:
+        said, descriptors, _, _ = socket.recv_fds(line, 1, 1, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+    except BlockingIOError:
+        return None
+    return said[0], socket.socket(fileno=descriptors[0])
