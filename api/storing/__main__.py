@@ -55,14 +55,14 @@ def _serve(config: Config, file: str | None, line: socket.socket) -> int:
     spool = open_spool(layout)
     desks = _Desks(line)
     desks.open([Desk(layout, shard, spool, when_dead=desks.fail) for shard in range(config.queue.shards)])
-    log.log("storage.started")
+    log.log("storage.started", pid=os.getpid())
     sd_notify.ready()
     if not desks.run(file):
         # Something may be stored yet: it goes with the process.
         return EXIT_FAILED
     spool.close()
     lease.release()
-    log.log("storage.stopped")
+    log.log("storage.stopped", pid=os.getpid())
     return EXIT_OK
 
 

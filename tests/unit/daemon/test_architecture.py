@@ -18,8 +18,8 @@ HOUSES = {"daemon": set[str](), "api": {"daemon"}, "worker": {"daemon"}, "sender
 FLOORS: dict[str, list[set[str]]] = {
     "daemon": [{"daemon.errors", "daemon.failpoints"}, {"daemon.model"}, {"daemon.config"}, {"daemon.log"}, {"daemon.state"}, {"daemon.delegation"},
                {"daemon.lease", "daemon.spool", "daemon.task_queue", "daemon.process", "daemon.access"}, {"daemon.webhooks", "daemon.partials", "daemon.explain"}, {"daemon.recovery"}, {"daemon.cli"}],
-    "api": [{"api.threads", "api.counting"}, {"api.http"}, {"api.live_config", "api.live_tls"}, {"api.access"}, {"api.queries"}, {"api.following"}, {"api.uploads"}, {"api.resumable", "api.acting", "api.overview"}, {"api.metrics"}, {"api.routes"}, {"api.ui"}, {"api.assembly"}, {"api.service"},
-            {"api.__main__"}],
+    "api": [{"api.threads", "api.counting"}, {"api.http"}, {"api.live_config", "api.live_tls"}, {"api.access"}, {"api.queries"}, {"api.following"}, {"api.uploads"}, {"api.resumable", "api.acting", "api.overview"}, {"api.metrics"}, {"api.routes"}, {"api.ui"}, {"api.assembly"}, {"api.service", "api.opening"},
+            {"api.__main__", "api.storing"}],
     "worker": [{"worker.targets"}, {"worker.mailbox", "worker.dispatch"}, {"worker.upkeep", "worker.recovery", "worker.webhooks"},
                {"worker.loop"}, {"worker.assembly"}, {"worker.check", "worker.__main__"}],
     "sender": [{"sender.addresses", "sender.names", "sender.signing"}, {"sender.http_post"}, {"sender.service"}, {"sender.__main__"}],
