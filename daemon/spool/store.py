@@ -19,7 +19,7 @@ from daemon import failpoints
 from daemon.errors import Rejected, Undelivered
 from daemon.model.upload import BUCKETS, Destination, Upload
 from daemon.spool.capabilities import Incoming, Opened, Sealed
-from daemon.spool.file_format import MAX_PACKED, Section, ends_with, read_meta, read_whole, section_of
+from daemon.spool.file_format import MAX_PACKED, Portion, ends_with, portion_of, read_meta, read_whole
 from daemon.spool.values import Mark, Stopped, same_upload
 from daemon.spool.writer import FileIncoming, FileSealed, seal_all, withdraw_all
 from daemon.state.files import is_own
@@ -151,27 +151,27 @@ class FileSpool:
 
     def _open_file(self, descriptor: int, upload: Upload) -> Opened:
         """The bytes of `upload`, in an open file. Raises ValueError when it is not whole, and Undelivered."""
-        section = self._own_section(descriptor, os.fstat(descriptor), upload.task_id)
-        if section is None:
+        portion = self._own_portion(descriptor, os.fstat(descriptor), upload.task_id)
+        if portion is None:
             raise Undelivered("invalid_row", "The spooled file is not a plain file of the service's own.")
-        if upload.size <= _SMALL_BYTES and (whole := read_whole(descriptor, section, upload)) is not None:
+        if upload.size <= _SMALL_BYTES and (whole := read_whole(descriptor, portion, upload)) is not None:
             return io.BytesIO(whole)
-        if not (ends_with(descriptor, section, upload) or same_upload(read_meta(descriptor, section), upload)):
+        if not (ends_with(descriptor, portion, upload) or same_upload(read_meta(descriptor, portion), upload)):
             raise Undelivered("invalid_row", "The spooled file describes another upload.")
-        if section.of > 1:
-            return io.BytesIO(os.pread(descriptor, upload.size, section.start))
+        if portion.of > 1:
+            return io.BytesIO(os.pread(descriptor, upload.size, portion.start))
         # Whoever reads takes large pieces, and there may be many such files.
         return os.fdopen(os.dup(descriptor), "rb", buffering=0)
 
-    def _own_section(self, descriptor: int, found: os.stat_result, task_id: str) -> Section | None:
+    def _own_portion(self, descriptor: int, found: os.stat_result, task_id: str) -> Portion | None:
         """Where an upload is in a file that looks like this. Raises ValueError when it is not in there.
 
         None unless that is a regular file of one of the service's users with no more names than it has uploads.
         """
         if not is_own(found, self._layout.users, most_names=MAX_PACKED):
             return None
-        section = section_of(descriptor, found.st_size, task_id)
-        return section if found.st_nlink <= section.of else None
+        portion = portion_of(descriptor, found.st_size, task_id)
+        return portion if found.st_nlink <= portion.of else None
 
     def mark(self, upload: Upload, mark: Mark) -> None:
         """Rename an upload's file so that its name says `mark`, durably. A file that is gone is left gone."""
