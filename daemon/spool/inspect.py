@@ -77,7 +77,7 @@ class FileSpoolCheck(FileSpool):
     def examine(self, name: Name) -> Upload:
         """The upload that a file holds.
 
-        Raises Undecided while its writer holds the lock, FileNotFoundError when it has gone, ValueError saying why
+        Raises Undecided while a writer holds the lock, FileNotFoundError when it has gone, ValueError saying why
         it is no whole upload of that name, and OSError when the disk cannot read it.
         """
         try:

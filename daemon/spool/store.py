@@ -1,10 +1,12 @@
-"""The spool in files. A linked file is an upload; its row in the queue is the index to it.
+"""The spool in files. A name is an upload; its row in the queue is the index to it.
 
-A file holds the bytes of the upload, then the upload as JSON, then a footer (`_FOOTER`). It exists under its
-name only once all of that is on the disk. Guarantees:
+The file behind it holds the upload, or several small ones that were sealed together (`file_format`). It gets a name
+only once all of it is on the disk. Guarantees:
 
-- a crash before the link leaves nothing; after it, the whole upload;
-- the writer holds a lock on the file until its row is decided, so that recovery never meets a half-done one;
+- a crash before the link leaves nothing; after it, the whole upload, whatever became of others in its file;
+- the writer holds a lock on the file until the rows of all that is in it are decided, so that recovery never meets a
+  half-done one;
+- what is done to an upload is done to its name, and touches no other;
 - the name's suffix tells dead letters and held uploads apart without the queue (`Mark`).
 """
 
@@ -112,8 +114,8 @@ class FileSpool:
     def open(self, upload: Upload) -> Opened:
         """Open the bytes of an upload for reading, at 0; they end after `upload.size`, then comes the footer.
 
-        Trusts nothing: the file must be a regular file with one name, owned by one of the service's users, and
-        describe the same upload. Raises Undelivered: bytes_missing, bytes_damaged, invalid_row, io_error.
+        Trusts nothing: the file must be a regular file with no more names than uploads, owned by one of the service's
+        users, and describe the same upload. Raises Undelivered: bytes_missing, bytes_damaged, invalid_row, io_error.
         """
         return self._open_marked(upload)[0]
 
@@ -189,7 +191,7 @@ class FileSpool:
             return
 
     def remove(self, uploads: Iterable[Upload]) -> dict[str, str]:
-        """Unlink the files of uploads, in the order given, and make that durable.
+        """Unlink the names of uploads, in the order given, and make that durable.
 
         The order matters: of one path the older goes first, so that a rebuild never finds an older without
         the newer; where the older has to stay, so does the newer. A file that is gone already counts as

@@ -2,8 +2,11 @@
 
 import errno
 import fcntl
+import json
 import os
+import re
 import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -472,3 +475,25 @@ def test_row_of_another_upload_gets_nothing_of_a_pack(spool: FileSpoolCheck, cha
     """What the row says of the upload must be what the pack says."""
     _, upload, _ = stored(spool)
     assert outcome(spool, replace(upload, **change)) == "invalid_row"
+
+
+# --- by hand -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_upload_is_found_in_its_file_as_the_documentation_says(spool: FileSpoolCheck, layout: Layout, together: int) -> None:
+    """Whether it is alone there or one of several: what it is, where it begins, and its bytes."""
+    page = (Path(__file__).parents[4] / "docs" / "recovery.md").read_text()
+    find, cut = (re.split(r"  +", line)[1] for line in page.splitlines() if re.match(r"    (LC_ALL=C grep|tail -c)", line))
+    for upload, body in zip(stored(spool, BODIES[:together]), BODIES, strict=False):
+        path = str(path_of(layout, upload))
+        [found] = _shell(find.replace("ID", upload.task_id).replace("FILE", path)).decode().splitlines()
+        at, _, told = found.partition(":")
+        assert json.loads(f"{told}}}").items() <= json.loads(upload.to_json()).items()
+        copy = layout.directory / "copy"
+        _shell(f"AT={at} SIZE={upload.size}; " + cut.replace("FILE", path).replace("SIZE >", "$SIZE >").replace("COPY", str(copy)))
+        assert copy.read_bytes() == body
+
+
+def _shell(command: str) -> bytes:
+    return subprocess.run(["sh", "-c", command], check=True, capture_output=True).stdout
