@@ -74,7 +74,7 @@ class FileSpool:
             failpoints.reach("spool.open")
             return os.open(".", flags, self._layout.file_mode, dir_fd=self.directory(self._next_bucket()))
         except OSError as error:
-            raise explained(error, self._layout.spool) from error
+            raise explained(error, self._layout.spool) from None
 
     def directory(self, bucket: int) -> int:
         """A descriptor of the bucket's directory, opened once."""

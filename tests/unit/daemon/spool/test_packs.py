@@ -7,13 +7,17 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from daemon import failpoints
 from daemon.errors import Rejected, Undelivered
@@ -286,6 +290,37 @@ def test_uploads_in_a_directory_that_cannot_be_synced_stay_undecided_alone(spool
     answers = [answer for _, answer in answered(spool)]
     assert [isinstance(answer, Rejected) and answer.code for answer in answers] == [False, "outcome_unknown", False]
     assert list(files(layout).values()) == [3]
+
+
+@settings(max_examples=min(30, settings().max_examples))
+@given(
+    sizes=st.lists(st.sampled_from([0, 1, 300, SMALL - 1, SMALL, SMALL + 1, 70_000]), min_size=1, max_size=40),
+    faults=st.dictionaries(st.integers(1, 100), st.sampled_from([errno.ENOSPC, errno.EIO, errno.EMFILE]), max_size=8),
+)
+def test_each_upload_is_sealed_or_leaves_nothing_whatever_fails(sizes: list[int], faults: dict[int, int]) -> None:
+    """However many faults a batch meets at whatever steps before its names are durable, and however it is shared out."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory, pytest.MonkeyPatch.context() as patched:
+        layout = a_state(Path(directory))
+        spool, numbers = FileSpoolCheck(layout), count(1)
+
+        def reach(step: str) -> bool:
+            number = faults.get(next(numbers)) if step != "spool.dirsync" else None
+            if number is not None:
+                raise OSError(number, os.strerror(number))
+            return True
+
+        patched.setattr(failpoints, "reach", reach)
+        bodies = [bytes([number]) * size for number, size in enumerate(sizes)]
+        answers = answered(spool, bodies)
+        there = {upload.task_id for upload, answer in answers if isinstance(answer, FileSealed)}
+        assert {path.name for path in layout.spool.rglob("*") if path.is_file()} == there
+        for (upload, answer), body in zip(answers, bodies, strict=True):
+            assert outcome(spool, upload) == (body if isinstance(answer, FileSealed) else "bytes_missing")
+            if isinstance(answer, FileSealed):
+                answer.release()
+        assert all(examined(spool, upload) == upload for upload, _ in answers if upload.task_id in there)
+        assert open_files(layout) == []
+        spool.close()
 
 
 # --- each by itself ----------------------------------------------------------------------------------------
