@@ -141,13 +141,27 @@ The list of what people did is lost with it, and what is counted for good begins
 A database without its log is as old as its last checkpoint: some uploads that were delivered since are dead letters
 without bytes (`bytes_missing`) then, and can be deleted.
 
+## The files of the spool
+
+`spool/BUCKET/ID` is an upload: its bytes, its description as JSON, and 16 bytes. Small uploads (up to 16 KiB) that
+were accepted together share a file, a pack: 16 of them at most, up to 64 KiB, one after the other, and at its end a
+list. Each has a name of its own for it, a hard link. `ls -l` shows how many names are left, and beside each the size of
+all; `du` counts the file once. Marking, removing and setting aside an upload is done to its name, and to no other.
+
+The room is free when the last name is gone, and the bytes of the others are on the disk until then, though nobody finds
+them any more: a dead letter, or an upload that is held, may keep up to 64 KiB of its neighbours' room.
+
+Backups by `rsync -H`, `tar` and `cp -a` know of the names. Those that do not (`rsync -a`, `scp`) are as good, but have
+the pack once for each name. Back up a state in which nothing runs, or a snapshot of its filesystem. Within the
+filesystem make no copy by hard links (`cp -l`): a file with more names than it has uploads is refused (`invalid_row`).
+
 ## lost+found
 
 Nothing doubtful is deleted. It is moved to `lost+found` in the state directory, with the time behind its name, and
-stays there until a person removes it. A file of the spool is the upload's bytes, its description as JSON, and 16 bytes:
+stays there until a person removes it. A name of the spool begins with the ID of its upload:
 
-    LC_ALL=C grep -aoE '\\{"task_id".*\\}' FILE | tail -n 1 | cat -v    where it was to go, its size and its sha256
-    head -c SIZE FILE > COPY                                     the bytes
+    LC_ALL=C grep -aobP '\\{"task_id":"ID".*?"sha256":"\\w+"' FILE | cat -v   AT: its path, its SIZE, its sha256
+    tail -c +$((AT - SIZE + 1)) FILE | head -c SIZE > COPY                           its bytes
 
 ## Findings
 """

@@ -12,7 +12,7 @@ from daemon.partials.head_format import Extent, Record, tellable
 from daemon.partials.heads import HEAD, Head, next_record
 from daemon.partials.values import PartialState, Phase, Plan
 from daemon.spool import Incoming
-from daemon.spool.file_format import Section, ends_with
+from daemon.spool.file_format import Portion, ends_with
 from daemon.spool.store import FileSpool
 from daemon.spool.writer import FileIncoming, Naming, rejected, write_all
 from daemon.state.files import is_own
@@ -226,7 +226,7 @@ class _Whole(FileIncoming):
         self.size = self._written_bytes = self._durable_bytes = upload.size
         # What follows is cut off before it is written anew.
         self._reserved = True
-        whole = Section(0, os.fstat(self._descriptor).st_size)
+        whole = Portion(0, os.fstat(self._descriptor).st_size)
         self._ended = self._synced = isinstance(naming, _Spooled) and ends_with(descriptor, whole, upload)
 
 

@@ -5,8 +5,8 @@ whole and durable, once it is sealed, and before that a crash leaves nothing of 
 is being decided about; marks tell dead letters and held uploads apart without the queue. What it does not do: it never
 deletes what it does not understand, and it keeps no counts.
 
-What keeps the bytes is behind the door: files, in `store`, `writer` and `inspect`. tests/unit/daemon/conformance
-holds them to what is promised here.
+What keeps the bytes is behind the door: files, in `store`, `writer` and `inspect`, of which several small uploads may
+share one. tests/unit/daemon/conformance holds them to what is promised here.
 """
 
 from daemon.spool.capabilities import (

@@ -16,6 +16,8 @@ from daemon.spool.values import Found, Mark, Name
 class Sealed(Protocol):
     """A durable upload whose row is not decided yet; recovery leaves it alone until it is released or withdrawn.
 
+    Those that are sealed together may be left alone until all of them are.
+
     The queue takes it as it is (`daemon.task_queue.Append.put_many`). So what keeps bytes and rows in one place may
     make both durable in one commit there, and until then a crash may leave neither.
     """
@@ -193,8 +195,9 @@ class CheckedSpool(Spool, Protocol):
     def examine(self, name: Name) -> Upload:
         """The upload of that name.
 
-        Raises Undecided while its writer has not decided, FileNotFoundError when it has gone, ValueError saying why
-        it is no whole upload of that name, and OSError when the disk cannot read it.
+        Raises Undecided while its writer has not decided about it, or about what it was sealed with, FileNotFoundError
+        when it has gone, ValueError saying why it is no whole upload of that name, and OSError when the disk cannot
+        read it.
         """
 
     def move(self, name: Name, bucket: int) -> bool:

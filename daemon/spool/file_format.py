@@ -31,7 +31,7 @@ _MAX_META_BYTES: Final = 64 * 1024
 _MAX_LIST_BYTES: Final = MAX_PACKED * _ENTRY.size
 
 
-class Section(NamedTuple):
+class Portion(NamedTuple):
     """Where an upload is in a file, with its description and the footer: from `start` up to `end`."""
 
     start: int
@@ -52,53 +52,71 @@ def pack_ending(ends: Sequence[tuple[str, int]]) -> bytes:
     return entries + _FOOTER.pack(_PACK_MAGIC, len(entries), zlib.crc32(entries))
 
 
-def section_of(descriptor: int, size: int, task_id: str) -> Section:
-    """Where an upload is in an open spool file of `size` bytes. Raises ValueError when the file is a pack without it.
+def read_list(descriptor: int, size: int) -> bytes | None:
+    """The list of an open spool file of `size` bytes; None when it has none, as it is no pack.
 
-    What is no pack is taken for the upload's own, whatever it is.
+    Raises ValueError when it is damaged, or the file is not as long as it says.
     """
     last = os.pread(descriptor, _MAX_LIST_BYTES + FOOTER_BYTES, max(0, size - _MAX_LIST_BYTES - FOOTER_BYTES))
-    entries, footer = last[:-FOOTER_BYTES], last[-FOOTER_BYTES:]
+    footer = last[-FOOTER_BYTES:]
     if len(footer) < FOOTER_BYTES or not footer.startswith(_PACK_MAGIC):
-        return Section(0, size)
+        return None
     _, length, checksum = _FOOTER.unpack(footer)
-    if not 0 < length <= len(entries) or length % _ENTRY.size or zlib.crc32(entries[-length:]) != checksum:
+    entries = last[-FOOTER_BYTES - length:-FOOTER_BYTES]
+    if not 0 < length == len(entries) or length % _ENTRY.size or zlib.crc32(entries) != checksum:
         raise ValueError("The list of the uploads in the file is damaged.")
-    start = 0
-    for packed_id, end in _ENTRY.iter_unpack(entries[-length:]):
-        if packed_id == UUID(task_id).bytes:
-            return Section(start, end, length // _ENTRY.size)
+    _, packed_bytes = _ENTRY.unpack(entries[-_ENTRY.size:])
+    if packed_bytes > MAX_PACK_BYTES or size != packed_bytes + length + FOOTER_BYTES:
+        raise ValueError("The file is not as long as the uploads in it.")
+    return entries
+
+
+def portion_in(entries: bytes, task_id: str) -> Portion:
+    """Where the list of a pack says that an upload is. Raises ValueError when that is nowhere."""
+    wanted, start = UUID(task_id).bytes, 0
+    for packed_id, end in _ENTRY.iter_unpack(entries):
+        if packed_id == wanted:
+            return Portion(start, end, len(entries) // _ENTRY.size)
         start = end
     raise ValueError("The upload is not among those in the file.")
 
 
-def ends_with(descriptor: int, section: Section, upload: Upload) -> bool:
-    """True when the section of an open spool file is whole, and describes `upload` in the very bytes of now."""
+def portion_of(descriptor: int, size: int, task_id: str) -> Portion:
+    """Where an upload is in an open spool file of `size` bytes. Raises ValueError when the file is a pack without it.
+
+    What is no pack is taken for the upload's own, whatever it is.
+    """
+    entries = read_list(descriptor, size)
+    return Portion(0, size) if entries is None else portion_in(entries, task_id)
+
+
+def ends_with(descriptor: int, portion: Portion, upload: Upload) -> bool:
+    """True when the portion of an open spool file is whole, and describes `upload` in the very bytes of now."""
     expected = ending(upload)
-    at = section.start + upload.size
-    return section.end == at + len(expected) and os.pread(descriptor, len(expected), at) == expected
+    at = portion.start + upload.size
+    return portion.end == at + len(expected) and os.pread(descriptor, len(expected), at) == expected
 
 
-def read_whole(descriptor: int, section: Section, upload: Upload) -> bytes | None:
-    """The bytes of `upload`, read with what follows them; None unless `ends_with` is true of the section."""
+def read_whole(descriptor: int, portion: Portion, upload: Upload) -> bytes | None:
+    """The bytes of `upload`, read with what follows them; None unless `ends_with` is true of the portion."""
     expected = ending(upload)
     length = upload.size + len(expected)
-    if section.end - section.start != length:
+    if portion.end - portion.start != length:
         return None
-    found = os.pread(descriptor, length, section.start)
+    found = os.pread(descriptor, length, portion.start)
     return found[:upload.size] if len(found) == length and found.endswith(expected) else None
 
 
-def read_meta(descriptor: int, section: Section) -> Upload:
-    """The upload that a section of an open spool file describes. Raises ValueError when the section is not whole."""
-    size = section.end - section.start
-    footer = os.pread(descriptor, FOOTER_BYTES, max(section.start, section.end - FOOTER_BYTES))
+def read_meta(descriptor: int, portion: Portion) -> Upload:
+    """The upload that a portion of an open spool file describes. Raises ValueError when that is not whole."""
+    size = portion.end - portion.start
+    footer = os.pread(descriptor, FOOTER_BYTES, max(portion.start, portion.end - FOOTER_BYTES))
     if size < FOOTER_BYTES or len(footer) != FOOTER_BYTES:
         raise ValueError("The file is too short for an upload.")
     magic, length, checksum = _FOOTER.unpack(footer)
     if magic != _MAGIC or length > min(_MAX_META_BYTES, size - FOOTER_BYTES):
         raise ValueError("The file does not end like an upload.")
-    meta = os.pread(descriptor, length, section.end - FOOTER_BYTES - length)
+    meta = os.pread(descriptor, length, portion.end - FOOTER_BYTES - length)
     if zlib.crc32(meta) != checksum:
         raise ValueError("The description of the upload is damaged.")
     upload = Upload.from_json(meta)

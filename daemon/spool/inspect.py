@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from daemon.model.upload import Upload
-from daemon.spool.file_format import read_meta
+from daemon.spool.file_format import portion_in, read_list, read_meta
 from daemon.spool.store import FileSpool
 from daemon.spool.values import Found, Mark, Name, Undecided, name_of
+from daemon.state.layout import Layout
 from daemon.state.quarantine import retire
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -23,6 +24,11 @@ _NO_FILE: Final = frozenset({errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.EACCE
 
 class FileSpoolCheck(FileSpool):
     """The spool as recovery sees it. One thread at a time."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__(layout)
+        #: The pack that was looked at last, and its list: the uploads in it are looked for one after the other.
+        self._last_pack: tuple[tuple[int, ...], bytes] = ((), b"")
 
     def changed_at(self, bucket: int) -> float:
         """When a name in the bucket last came or went, in seconds since the epoch."""
@@ -44,13 +50,34 @@ class FileSpoolCheck(FileSpool):
             except FileNotFoundError:
                 continue
             if stat.S_ISREG(found.st_mode):
-                return Found(mark, found.st_size)
+                return Found(mark, self._size(found, task_id, task_id + mark.value, directory))
         return None
+
+    def _size(self, found: os.stat_result, task_id: str, file: str, directory: int) -> int:
+        """What an upload takes in its file; all that is in the file where that is not told at once."""
+        if found.st_nlink == 1:
+            return found.st_size
+        try:
+            portion = portion_in(self._list(found, file, directory), task_id)
+        except (OSError, ValueError):
+            # Whoever examines it learns why.
+            return found.st_size
+        return portion.end - portion.start
+
+    def _list(self, found: os.stat_result, file: str, directory: int) -> bytes:
+        stamp = (found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns)
+        if stamp != self._last_pack[0]:
+            descriptor = os.open(file, _READ, dir_fd=directory)
+            try:
+                self._last_pack = stamp, read_list(descriptor, found.st_size) or b""
+            finally:
+                os.close(descriptor)
+        return self._last_pack[1]
 
     def examine(self, name: Name) -> Upload:
         """The upload that a file holds.
 
-        Raises Undecided while its writer holds the lock, FileNotFoundError when it has gone, ValueError saying why
+        Raises Undecided while a writer holds the lock, FileNotFoundError when it has gone, ValueError saying why
         it is no whole upload of that name, and OSError when the disk cannot read it.
         """
         try:
@@ -74,10 +101,10 @@ class FileSpoolCheck(FileSpool):
         found = os.fstat(descriptor)
         if found.st_nlink == 0:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        section = self._own_section(descriptor, found, name.task_id)
-        if section is None:
+        portion = self._own_portion(descriptor, found, name.task_id)
+        if portion is None:
             raise ValueError("It is not a plain file of the service's own.")
-        upload = read_meta(descriptor, section)
+        upload = read_meta(descriptor, portion)
         if upload.task_id != name.task_id:
             raise ValueError(f"It holds the upload {upload.task_id}.")
         return upload

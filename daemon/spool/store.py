@@ -1,10 +1,12 @@
-"""The spool in files. A linked file is an upload; its row in the queue is the index to it.
+"""The spool in files. A name is an upload; its row in the queue is the index to it.
 
-A file holds the bytes of the upload, then the upload as JSON, then a footer (`_FOOTER`). It exists under its
-name only once all of that is on the disk. Guarantees:
+The file behind it holds the upload, or several small ones that were sealed together (`file_format`). It gets a name
+only once all of it is on the disk. Guarantees:
 
-- a crash before the link leaves nothing; after it, the whole upload;
-- the writer holds a lock on the file until its row is decided, so that recovery never meets a half-done one;
+- a crash before the link leaves nothing; after it, the whole upload, whatever became of others in its file;
+- the writer holds a lock on the file until the rows of all that is in it are decided, so that recovery never meets a
+  half-done one;
+- what is done to an upload is done to its name, and touches no other;
 - the name's suffix tells dead letters and held uploads apart without the queue (`Mark`).
 """
 
@@ -19,7 +21,7 @@ from daemon import failpoints
 from daemon.errors import Rejected, Undelivered
 from daemon.model.upload import BUCKETS, Destination, Upload
 from daemon.spool.capabilities import Incoming, Opened, Sealed
-from daemon.spool.file_format import MAX_PACKED, Section, ends_with, read_meta, read_whole, section_of
+from daemon.spool.file_format import MAX_PACKED, Portion, ends_with, portion_of, read_meta, read_whole
 from daemon.spool.values import Mark, Stopped, same_upload
 from daemon.spool.writer import FileIncoming, FileSealed, seal_all, withdraw_all
 from daemon.state.files import is_own
@@ -72,7 +74,7 @@ class FileSpool:
             failpoints.reach("spool.open")
             return os.open(".", flags, self._layout.file_mode, dir_fd=self.directory(self._next_bucket()))
         except OSError as error:
-            raise explained(error, self._layout.spool) from error
+            raise explained(error, self._layout.spool) from None
 
     def directory(self, bucket: int) -> int:
         """A descriptor of the bucket's directory, opened once."""
@@ -112,8 +114,8 @@ class FileSpool:
     def open(self, upload: Upload) -> Opened:
         """Open the bytes of an upload for reading, at 0; they end after `upload.size`, then comes the footer.
 
-        Trusts nothing: the file must be a regular file with one name, owned by one of the service's users, and
-        describe the same upload. Raises Undelivered: bytes_missing, bytes_damaged, invalid_row, io_error.
+        Trusts nothing: the file must be a regular file with no more names than uploads, owned by one of the service's
+        users, and describe the same upload. Raises Undelivered: bytes_missing, bytes_damaged, invalid_row, io_error.
         """
         return self._open_marked(upload)[0]
 
@@ -151,27 +153,27 @@ class FileSpool:
 
     def _open_file(self, descriptor: int, upload: Upload) -> Opened:
         """The bytes of `upload`, in an open file. Raises ValueError when it is not whole, and Undelivered."""
-        section = self._own_section(descriptor, os.fstat(descriptor), upload.task_id)
-        if section is None:
+        portion = self._own_portion(descriptor, os.fstat(descriptor), upload.task_id)
+        if portion is None:
             raise Undelivered("invalid_row", "The spooled file is not a plain file of the service's own.")
-        if upload.size <= _SMALL_BYTES and (whole := read_whole(descriptor, section, upload)) is not None:
+        if upload.size <= _SMALL_BYTES and (whole := read_whole(descriptor, portion, upload)) is not None:
             return io.BytesIO(whole)
-        if not (ends_with(descriptor, section, upload) or same_upload(read_meta(descriptor, section), upload)):
+        if not (ends_with(descriptor, portion, upload) or same_upload(read_meta(descriptor, portion), upload)):
             raise Undelivered("invalid_row", "The spooled file describes another upload.")
-        if section.of > 1:
-            return io.BytesIO(os.pread(descriptor, upload.size, section.start))
+        if portion.of > 1:
+            return io.BytesIO(os.pread(descriptor, upload.size, portion.start))
         # Whoever reads takes large pieces, and there may be many such files.
         return os.fdopen(os.dup(descriptor), "rb", buffering=0)
 
-    def _own_section(self, descriptor: int, found: os.stat_result, task_id: str) -> Section | None:
+    def _own_portion(self, descriptor: int, found: os.stat_result, task_id: str) -> Portion | None:
         """Where an upload is in a file that looks like this. Raises ValueError when it is not in there.
 
         None unless that is a regular file of one of the service's users with no more names than it has uploads.
         """
         if not is_own(found, self._layout.users, most_names=MAX_PACKED):
             return None
-        section = section_of(descriptor, found.st_size, task_id)
-        return section if found.st_nlink <= section.of else None
+        portion = portion_of(descriptor, found.st_size, task_id)
+        return portion if found.st_nlink <= portion.of else None
 
     def mark(self, upload: Upload, mark: Mark) -> None:
         """Rename an upload's file so that its name says `mark`, durably. A file that is gone is left gone."""
@@ -189,7 +191,7 @@ class FileSpool:
             return
 
     def remove(self, uploads: Iterable[Upload]) -> dict[str, str]:
-        """Unlink the files of uploads, in the order given, and make that durable.
+        """Unlink the names of uploads, in the order given, and make that durable.
 
         The order matters: of one path the older goes first, so that a rebuild never finds an older without
         the newer; where the older has to stay, so does the newer. A file that is gone already counts as

@@ -41,7 +41,10 @@ class Name(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What keeps an upload: its mark, and its size in bytes: the upload, its description, and FOOTER_BYTES."""
+    """What keeps an upload: its mark, and its size in bytes: the upload, its description, and FOOTER_BYTES.
+
+    Where it is kept with others, and is not told apart at once, it is the size of them all.
+    """
 
     mark: Mark
     size: int

@@ -1,5 +1,6 @@
 """An upload on its way into the spool: unnamed while it is received, then sealed under its name, then decided about."""
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -67,6 +68,11 @@ class _File:
             os.close(self.descriptor)
 
 
+def _no_other() -> int:
+    """An upload has one file, and none after that."""
+    raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
 class FileIncoming:
     """An upload that is being received; see `daemon.spool.Incoming`. Every method may block on the disk.
 
@@ -102,6 +108,7 @@ class FileIncoming:
     def _descriptor(self) -> int:
         if self._file is None:
             self._file = _File(self._create())
+            self._create = _no_other
         return self._file.descriptor
 
     def reserve(self, expected_bytes: int) -> None:
@@ -157,6 +164,7 @@ class FileIncoming:
 
     def discard(self) -> None:
         """Leave nothing of it. May be called again."""
+        self._create = _no_other
         file, self._file = self._file, None
         if file is not None:
             file.let_go()
@@ -215,7 +223,8 @@ class FileIncoming:
         """What has all of these, of which this is the first, in one file; and what ends that."""
         pack, ends = FileIncoming(self._create, self._directory_of), list[tuple[str, int]]()
         for member in some:
-            pack.store([*member.incoming._held, member.last])
+            # As one piece each it is less than is held: nothing is written yet, so nothing fails here.
+            pack.store([b"".join((*member.incoming._held, member.last))])
             ends.append((member.task_id, pack.size))
         return pack, pack_ending(ends)
 

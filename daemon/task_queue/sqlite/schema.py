@@ -224,7 +224,7 @@ _WITH_COUNTERS: Final = (_WITH_EVENTS.replace(f"{_LAST_OF_COMMANDS})", f"{_LAST_
 #: What a database of each version is made of. What an older one was stays as it is for good. A new one begins as
 #: version 1, and `versions` leads it on.
 SCHEMAS: Final[Mapping[int, str]] = {
-    1: _CREATE_TASKS, 2: _WITH_KEYS, 3: _WITH_CLIENTS, 4: _WITH_EVENTS, 5: _WITH_COUNTERS}
+    1: _CREATE_TASKS, 2: _WITH_KEYS, 3: _WITH_CLIENTS, 4: _WITH_EVENTS, 5: _WITH_COUNTERS, 6: _WITH_COUNTERS}
 
 
 def key_row(upload: Upload) -> tuple[str, str | None, str, str]:

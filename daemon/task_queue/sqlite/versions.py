@@ -80,9 +80,14 @@ def _count_for_good(connection: sqlite3.Connection) -> None:
     connection.execute(f"INSERT INTO counters {EVENTS_BEFORE}", EVENTS)
 
 
+def _let_uploads_share_files(_connection: sqlite3.Connection) -> None:
+    """5 to 6: rows stand for packs of the spool, too. A program of version 5 knows none, and would give them up."""
+
+
 #: What leads from each version to the next. A step stays as it is for good.
 STEPS: Final[Mapping[int, Step]] = {
-    1: _keep_keys_beside_tasks, 2: _tell_clients_apart, 3: _keep_what_happened, 4: _count_for_good}
+    1: _keep_keys_beside_tasks, 2: _tell_clients_apart, 3: _keep_what_happened, 4: _count_for_good,
+    5: _let_uploads_share_files}
 #: The version that this program works with.
 SCHEMA_VERSION: Final = len(STEPS) + 1
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from daemon.spool.file_format import read_meta, section_of
+from daemon.spool.file_format import portion_of, read_meta
 from tests.support.described import undescribed
 from tests.support.processes import Forked, Launcher
 from tests.support.tokens import without_tokens
@@ -174,9 +174,9 @@ class Api:
         """The bytes in the spool of the upload that was answered with `reply`."""
         (path,) = (self.state / "spool").rglob(reply.task_id)
         with path.open("rb") as file:
-            section = section_of(file.fileno(), path.stat().st_size, reply.task_id)
-            file.seek(section.start)
-            return file.read(read_meta(file.fileno(), section).size)
+            portion = portion_of(file.fileno(), path.stat().st_size, reply.task_id)
+            file.seek(portion.start)
+            return file.read(read_meta(file.fileno(), portion).size)
 
     def task(self, reply: "Reply") -> Any:
         """The task that was made with `reply`."""

@@ -126,7 +126,7 @@ def test_client_that_breaks_off_leaves_what_was_whole(shared: Api) -> None:
     before = len(shared.spooled())
     head = f"POST {ADDRESS} HTTP/1.1\r\nHost: localhost:{shared.port}\r\nContent-Type: {TYPE}\r\nContent-Length: 9999999\r\n\r\n"
     with socket.create_connection(("127.0.0.1", shared.port), PATIENCE_S) as connection:
-        connection.sendall(head.encode() + form([*TO_ROOT, ("f", "whole", b"1"), ("f", "half-of-it", b"2" * 400_000)])[:-100])
+        connection.sendall(head.encode() + form([*TO_ROOT, ("f", "whole", b"1"), ("f", "half-of-it", b"2" * 900_000)])[:-100])
         shared.logged_with("upload.accepted", path="/root/whole")
         wait_until(lambda: shared.unnamed_files() == 1, "the second file's beginning")
     shared.logged_with("upload.aborted", path="/root/half-of-it")

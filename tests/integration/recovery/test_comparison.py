@@ -13,7 +13,7 @@ from daemon.state.quarantine import retire
 from daemon.task_queue import Total
 from tests.integration.recovery.world import World
 from tests.support import rows
-from tests.support.depot import a_state, sealed
+from tests.support.depot import a_state, an_upload, sealed
 from tests.support.plants import PLANTS, Plant, directory
 
 _STATES = [State.QUEUED, State.DEFERRED, State.HELD, State.FAILED]
@@ -510,3 +510,90 @@ def test_lost_found_never_loses_a_file_of_the_same_name(quick_path: Path) -> Non
         (layout.spool / "same").write_text(str(number))
         retire(layout, layout.spool / "same")
     assert sorted(path.read_text() for path in layout.lost_found.iterdir()) == ["0", "1", "2"]
+
+
+# --- uploads that share a file -----------------------------------------------------------------------------
+
+
+def test_nothing_is_found_in_a_pack_whose_uploads_go_their_ways(world: World) -> None:
+    """Each has a row, a mark and an end of its own; the last one is alone in a file that is too long for it."""
+    first, second, third = world.put_together()
+    world.settle(first, State.FAILED)
+    assert [world.compare(thorough=thorough) for thorough in (False, True)] == [[], []]
+    world.settle(second, State.DELIVERED, spooled=False)
+    world.spool.remove([second])
+    assert [world.compare(thorough=thorough) for thorough in (False, True)] == [[], []]
+    world.settle(third, State.DELIVERED, spooled=False)
+    world.spool.remove([third])
+    assert [world.compare(repair=repair) for repair in (False, True)] == [[], []]
+    assert (world.state(first), world.mark(first)) == (State.FAILED, Mark.FAILED)
+
+
+def test_sound_pack_is_not_read_for_each_of_its_rows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its list tells the sizes: a million rows are compared by them, as those of other files are."""
+    uploads = world.put_together(16)
+    monkeypatch.setattr(world.spool, "examine", lambda name: pytest.fail(f"{name} is read"))
+    comparison = Comparison(world.queue, world.spool, shards=1, supersede=True, report=world.findings.append)
+    for _ in comparison.rows():
+        pass
+    assert world.findings == []
+    assert {world.state(upload) for upload in uploads} == {State.QUEUED}
+
+
+def test_queue_is_made_again_from_packs(world: World) -> None:
+    """Each name is an upload, whose mark counts for it alone."""
+    first, second, third = world.write_together()
+    world.spool.mark(second, Mark.HELD)
+    world.spool.remove([third])
+    assert world.compare() == ["row_missing"] * 2
+    assert [world.state(upload) for upload in (first, second, third)] == [State.QUEUED, State.HELD, None]
+    assert world.compare(thorough=True) == []
+
+
+@pytest.mark.parametrize("thorough", [False, True])
+def test_uploads_of_a_pack_that_was_cut_are_dead_letters(world: World, thorough: bool) -> None:
+    """Its list is lost, and nobody guesses: the bytes stay, and are to be had by hand."""
+    uploads = world.put_together()
+    path = world.file(uploads[0])
+    os.truncate(path, path.stat().st_size - 1)
+    assert world.compare(thorough=thorough) == ["file_damaged"] * 3
+    for upload in uploads:
+        task = world.task(upload)
+        assert (task.state, task.error_code, world.mark(upload)) == (State.FAILED, "bytes_damaged", Mark.FAILED)
+    assert world.compare(thorough=thorough) == []
+
+
+def test_description_that_is_damaged_costs_one_upload_of_a_pack(world: World) -> None:
+    """Where everything is read, it is found; the others are whole."""
+    first, second, third = world.put_together()
+    path = world.file(second)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(second.task_id.encode(), third.task_id.encode(), 1))
+    assert world.compare(thorough=True) == ["file_damaged"]
+    assert [world.state(upload) for upload in (first, second, third)] == [State.QUEUED, State.FAILED, State.QUEUED]
+
+
+def test_upload_of_a_pack_that_is_in_a_wrong_bucket_is_moved_alone(world: World) -> None:
+    """As any file; where it has its own name besides, the other one is set aside."""
+    first, second, third = world.put_together()
+    wrong = world.layout.bucket((first.destination.bucket + 1) % 256)
+    world.settle(third, State.DELIVERED, spooled=False)
+    world.spool.remove([third])
+    os.rename(world.file(first), wrong / first.task_id)
+    (wrong / second.task_id).hardlink_to(world.file(second))
+    assert world.compare() == ["file_misplaced"] * 2
+    assert [world.mark(upload) for upload in (first, second)] == [Mark.PENDING] * 2
+    assert [name[:36] for name in world.lost_found()] == [second.task_id]
+    assert world.compare(thorough=True) == []
+
+
+def test_name_of_no_upload_of_a_pack_is_set_aside(world: World) -> None:
+    """A file may have as many names as it has uploads, and each must be one of these."""
+    first, second, third = world.put_together()
+    world.settle(third, State.DELIVERED, spooled=False)
+    world.spool.remove([third])
+    foreign = world.file(first).parent / an_upload().task_id
+    foreign.hardlink_to(world.file(first))
+    assert world.compare() == ["file_damaged"]
+    assert [name[:36] for name in world.lost_found()] == [foreign.name]
+    assert [world.state(upload) for upload in (first, second)] == [State.QUEUED] * 2

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import uuid_utils
 
+from daemon.errors import Rejected
 from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
 from daemon.recovery.compare import Comparison
@@ -16,7 +17,7 @@ from daemon.spool.inspect import FileSpoolCheck
 from daemon.state.layout import Layout
 from daemon.task_queue import Change, Settlement
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
-from tests.support.depot import sealed
+from tests.support.depot import an_upload, sealed
 
 
 class World:
@@ -54,6 +55,22 @@ class World:
                         client=client, traceparent=traceparent)
         incoming.seal(upload).release()
         return upload
+
+    def write_together(self, number: int = 3) -> list[Upload]:
+        """Uploads of as many instances that share a file of the spool, without rows."""
+        batch = [(self.spool.begin(), an_upload(f"/{index}", b"body", instance=f"c{index}")) for index in range(number)]
+        for incoming, _ in batch:
+            incoming.write(b"body")
+        for sealed_one in self.spool.seal_all(batch):
+            assert not isinstance(sealed_one, Rejected)
+            sealed_one.release()
+        return [upload for _, upload in batch]
+
+    def put_together(self, number: int = 3) -> list[Upload]:
+        """The same with their rows."""
+        uploads = self.write_together(number)
+        self.queue.put_many(sealed(*uploads), supersede=True)
+        return uploads
 
     def put(self, path: str = "/a", instance: str = "c1", body: bytes = b"body", key: str | None = None, *,
             client: str | None = None, state: State = State.QUEUED, supersede: bool = True) -> Upload:

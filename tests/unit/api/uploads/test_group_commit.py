@@ -17,6 +17,9 @@ from daemon.state.layout import Layout
 from daemon.task_queue.sqlite.queue import SqliteQueue
 from tests.support.depot import a_state
 
+#: Bytes of an upload that has a file of its own.
+LARGE = 20_000
+
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Iterator[Layout]:
@@ -25,9 +28,9 @@ def layout(tmp_path: Path) -> Iterator[Layout]:
     failpoints.arm("")
 
 
-def upload(number: int, path: str = "", instance: str = "c1", **values: Any) -> Upload:
-    """An upload of three bytes whose id tells its number."""
-    return Upload(task_id=f"00000000-0000-7000-8000-{number:012}", size=3, sha256="0" * 64, created_at=1.0,
+def upload(number: int, path: str = "", instance: str = "c1", *, size: int = 3, **values: Any) -> Upload:
+    """An upload whose id tells its number."""
+    return Upload(task_id=f"00000000-0000-7000-8000-{number:012}", size=size, sha256="0" * 64, created_at=1.0,
                   destination=Destination("local", "default", instance, path or f"/root/{number}"), **values)
 
 
@@ -39,7 +42,7 @@ def decide(layout: Layout, uploads: Sequence[Upload | Rejected], fault: str = ""
         if isinstance(one, Rejected):
             raise one
         incoming = spool.begin()
-        incoming.write(b"abc")
+        incoming.write(b"x" * one.size)
         return incoming, one
 
     commits = GroupCommit(layout, 0, spool, supersede=lambda: True)
@@ -134,14 +137,32 @@ def test_upload_that_cannot_be_made_ready_costs_its_neighbours_nothing(layout: L
     assert files(layout) == set(rows(layout)) == {upload(1).task_id, upload(3).task_id}
 
 
-@pytest.mark.parametrize(("fault", "code"), [
-    ("spool.write=ENOSPC@2", "no_room"), ("spool.sync=EIO@2", "storage_failed"), ("spool.link=EDQUOT@2", "no_room"),
+@pytest.mark.parametrize(("fault", "size", "code"), [
+    ("spool.open=ENOSPC@2", LARGE, "no_room"), ("spool.write=ENOSPC@2", LARGE, "no_room"),
+    ("spool.sync=EIO@2", LARGE, "storage_failed"), ("spool.link=EDQUOT@2", LARGE, "no_room"),
+    ("spool.link=EDQUOT@2", 3, "no_room"),
 ])
-def test_upload_that_cannot_be_sealed_fails_alone(layout: Layout, fault: str, code: str) -> None:
+def test_upload_that_cannot_be_sealed_fails_alone(layout: Layout, fault: str, size: int, code: str) -> None:
     """At whatever step: nothing of it is left, and its neighbours are accepted."""
-    answers = decide(layout, [upload(1), upload(2), upload(3)], fault)
+    answers = decide(layout, [upload(number, size=size) for number in (1, 2, 3)], fault)
     assert codes(answers) == ["ok", code, "ok"]
     assert files(layout) == set(rows(layout)) == {upload(1).task_id, upload(3).task_id}
+
+
+@pytest.mark.parametrize("fault", ["spool.open=ENOSPC@1", "spool.write=ENOSPC@1", "spool.sync=EIO@1"])
+def test_fault_that_meets_small_uploads_together_once_costs_nobody_anything(layout: Layout, fault: str) -> None:
+    """They share a file; without it each is tried again alone."""
+    uploads = [upload(1), upload(2), upload(3)]
+    assert codes(decide(layout, uploads, fault)) == ["ok"] * 3
+    assert files(layout) == set(rows(layout)) == {one.task_id for one in uploads}
+
+
+@pytest.mark.parametrize(("fault", "code"), [
+    ("spool.open=ENOSPC", "no_room"), ("spool.write=ENOSPC", "no_room"), ("spool.sync=EIO", "storage_failed")])
+def test_fault_that_stays_refuses_each_small_upload_for_itself(layout: Layout, fault: str, code: str) -> None:
+    """Nothing of any is left."""
+    assert codes(decide(layout, [upload(1), upload(2), upload(3)], fault)) == [code] * 3
+    assert files(layout) == set(rows(layout)) == set()
 
 
 def test_uploads_of_a_directory_that_cannot_be_synced_stay_undecided(layout: Layout) -> None:

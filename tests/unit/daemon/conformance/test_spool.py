@@ -3,6 +3,7 @@
 import hashlib
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from daemon.errors import Rejected, Undelivered
 from daemon.model.upload import Upload
-from daemon.spool import CheckedSpool, Found, Mark, Name, Stopped, Undecided, same_upload
+from daemon.spool import CheckedSpool, Found, Mark, Name, Sealed, Stopped, Undecided, same_upload
 from tests.support.depot import an_upload
 from tests.unit.daemon.conformance.doors import SpoolStore, kept, store
 
@@ -161,6 +162,51 @@ def test_uploads_are_sealed_together_and_answered_for_one_by_one(spool: CheckedS
         with spool.open(upload) as source:
             assert source.read(upload.size) == body
     assert list(spool.seal_all([])) == []
+
+
+def sealed_together(spool: CheckedSpool, bodies: Sequence[bytes]) -> list[Sealed]:
+    """Uploads of several instances that are sealed together."""
+    batch = [(spool.begin(), an_upload(f"/{number}", body, instance=f"c{number % 3}")) for number, body in enumerate(bodies)]
+    for (incoming, _), body in zip(batch, bodies, strict=True):
+        incoming.write(body)
+    answers = [answer for answer in spool.seal_all(batch) if not isinstance(answer, Rejected)]
+    assert [answer.upload for answer in answers] == [upload for _, upload in batch]
+    return answers
+
+
+def test_many_small_uploads_that_are_sealed_together_read_back(spools: SpoolStore, spool: CheckedSpool) -> None:
+    """Each has its own bytes and nothing of its neighbours', for whoever opens the spool later, too."""
+    bodies = [os.urandom(size) for size in (0, 0, 1, *range(100, 4000, 100), 16_383, 16_384, 16_385, 16_384, 16_384, 0)]
+    some = sealed_together(spool, bodies)
+    for one in some:
+        one.release()
+    spools.close()
+    later = spools.open()
+    for one, body in zip(some, bodies, strict=True):
+        with later.open(one.upload) as source:
+            assert source.read(len(body) + 1)[:len(body)] == body
+        with later.open_pending(one.upload) as source:
+            source.seek(len(body) // 2)
+            assert source.read(one.upload.size - len(body) // 2) == body[len(body) // 2:]
+        assert later.examine(named(later, one.upload)) == one.upload
+
+
+def test_upload_is_withdrawn_from_among_those_it_was_sealed_with(spool: CheckedSpool) -> None:
+    """The others stay, are left alone by recovery until all are decided, and go one by one."""
+    first, second, third, fourth = sealed_together(spool, [b"1", b"2", b"3", b"4"])
+    assert list(spool.withdraw_all([fourth, second])) == [None, None]
+    first.release()
+    with pytest.raises(Undecided):
+        spool.examine(named(spool, third.upload))
+    third.release()
+    assert [code_of(spool, gone.upload) for gone in (second, fourth)] == ["bytes_missing"] * 2
+    assert [spool.examine(named(spool, one.upload)) for one in (first, third)] == [first.upload, third.upload]
+    spool.mark(first.upload, Mark.FAILED)
+    spool.open_pending(third.upload).close()
+    spool.remove([third.upload])
+    spool.open(first.upload).close()
+    spool.remove([first.upload])
+    assert spool.is_empty()
 
 
 def test_upload_that_is_discarded_when_it_is_complete_leaves_nothing(spool: CheckedSpool) -> None:

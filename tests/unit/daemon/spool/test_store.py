@@ -410,7 +410,7 @@ def test_removal_of_others_goes_on_when_a_bucket_cannot_be_opened(spool: FileSpo
 def test_uploads_begin_in_one_bucket_after_the_other(spool: FileSpoolCheck, layout: Layout) -> None:
     """No place in the filesystem has to take all of them; each gets its name where it belongs all the same."""
     uploads = [an_upload() for _ in range(3)]
-    begun = [spool.begin() for _ in uploads]
+    begun = [spool.begin(len(DATA)) for _ in uploads]
     targets = map(_target, Path("/proc/self/fd").iterdir())
     places = {target.parent for target in targets if target.is_relative_to(layout.spool) and target.name.startswith("#")}
     for incoming, upload in zip(begun, uploads, strict=True):
