@@ -4,7 +4,6 @@ import asyncio
 import inspect
 import re
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -12,15 +11,9 @@ from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import AsyncioSingleTask
 from hypercorn.protocol.h11 import H11Protocol
 
-from api.http.connection import Connection, Connections, Http1, IdleTimer
-from api.http.pace import Pace
-from api.http.peers import Shares
-from api.http.refusal_log import RefusalLog
-from api.http.response import ASKER, App, Receive, Scope, Send, send_answer, text_answer
-from daemon.process.listeners import open_doors
-from daemon.process.shared_counts import Column, SharedCounts
-from tests.support.apps import hello
-from tests.support.waiting import PATIENCE_S
+from api.http.connection import Connection, Http1, IdleTimer
+from api.http.response import ASKER, Receive, Scope, Send, send_answer, text_answer
+from tests.support.connections import converse
 
 #: Our class, Hypercorn's, and the method of it that is done otherwise.
 HOOKS: list[tuple[type, type, str]] = [
@@ -30,25 +23,10 @@ HOOKS: list[tuple[type, type, str]] = [
     (IdleTimer, AsyncioSingleTask, "restart"), (IdleTimer, AsyncioSingleTask, "stop"),
 ]
 NAMES = [f"{theirs.__name__}.{name}" for _, theirs, name in HOOKS]
+#: A request that is no plain one: it is read by h11.
+UNUSUAL = b"GET / HTTP/1.1\r\nHost:  a\r\n\r\n"
 #: What is called on Hypercorn's side, with so many arguments.
 CALLED = [(H11Protocol, "_send_h11_event", 1), (TCPServer, "_initiate_server_close", 0)]
-
-
-async def converse(*sent: bytes, app: App = hello) -> list[bytes]:
-    """Serve connections that are idle for no time at all; return all that comes on one for each of what is `sent`."""
-    connections = Connections(app, Shares(lambda: 10, SharedCounts(), Column.CONNECTIONS), lambda: Pace(30.0, 0, 0.01),
-                              lambda: None, RefusalLog())
-    [door] = open_doors(["127.0.0.1:0"], allow_anonymous=False)
-    server = await asyncio.start_server(partial(connections.serve, door), sock=door.socket)
-    answers = []
-    for data in sent:
-        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        writer.write(data)
-        answers.append(await asyncio.wait_for(reader.read(), PATIENCE_S))
-        writer.close()
-    server.close()
-    await connections.end()
-    return answers
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +44,7 @@ def called() -> set[str]:
     with pytest.MonkeyPatch.context() as patch:
         for (ours, _, method), name in zip(HOOKS, NAMES, strict=True):
             patch.setattr(ours, method, noting(name, getattr(ours, method)))
-        served, refused = asyncio.run(converse(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"nonsense\r\n\r\n"))
+        served, refused = asyncio.run(converse(UNUSUAL, b"nonsense\r\n\r\n"))
     assert (served[:13], refused[:13]) == (b"HTTP/1.1 200 ", b"HTTP/1.1 400 ")
     return seen
 
