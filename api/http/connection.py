@@ -371,17 +371,16 @@ class Connection(TCPServer):
     async def _serve_requests(self) -> None:
         ahead = b""
         while ahead or not self.reader.at_eof():
-            data = ahead or await self.read_on()
+            data, ahead = ahead or await self.read_on(), b""
             exchange = self._exchange(data)
             if exchange is None:
                 await self._http1.handle(RawData(data))
-                ahead = b""
                 continue
-            # What the app has done with is not kept for as long as it waits.
-            del data
+            # Nothing of a request is kept while its app waits, or while the next one does not come.
+            data = b""
             if not await self._serve(exchange):
                 return
-            ahead = exchange.ahead
+            ahead, exchange = exchange.ahead, None
 
     def _exchange(self, data: bytes) -> Exchange | None:
         """What is to be served if `data` is a whole request, at a time when there may be one."""

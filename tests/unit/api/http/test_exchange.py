@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 
 import pytest
 
+from api.http import connection
 from api.http.client_gone import until_gone
 from api.http.response import (
     ASKER,
@@ -138,6 +139,17 @@ def test_app_is_told_the_same(sent: bytes) -> None:
     asyncio.run(converse(sent, otherwise(sent), app=app))
     at_once, by_h11 = scopes
     assert at_once == {**by_h11, "state": {**by_h11["state"], "via": at_once["state"]["via"]}}
+
+
+def test_mistake_of_the_app_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, and with the place where it was made; the connection of its request is closed, and nothing else."""
+    told: list[tuple[str, dict[str, str]]] = []
+    monkeypatch.setattr(connection, "log", lambda event, **about: told.append((event, about)))
+    [answer] = asyncio.run(converse(_PUT, app=failing))
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    [(event, about)] = told
+    assert (event, about["error"]) == ("api.error", "ValueError('a mistake')")
+    assert "in failing" in about["traceback"]
 
 
 @pytest.mark.parametrize("headers", [[(b"x", b"a\r\nb: c")], [(b"x y", b"a")], [(b"x", b"a\nb")]])

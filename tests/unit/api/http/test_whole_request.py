@@ -5,36 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.http.whole_request import MAX_HEAD_BYTES, WholeRequest, whole_request
-from tests.fuzz.strategies import conversations, spice, spoiled
+from tests.fuzz.strategies import conversations, plain_requests, spoils
 from tests.support.framing import DOUBTFUL
 from tests.support.whole_requests import as_h11_reads
 
-_TOKEN = st.text("!#$%&'*+-.^_`|~09azAZ", min_size=1, max_size=12)
-_NAMES = st.one_of(st.sampled_from(["X-File-Path", "Accept", "authorization", "Content-Type", "Prefer", "Cookie"]), _TOKEN)
-_VISIBLE = st.text([chr(code) for code in [*range(0x21, 0x7f), *range(0x80, 0x100)]], min_size=1, max_size=6)
-_VALUES = st.lists(_VISIBLE, max_size=4).flatmap(lambda words: st.sampled_from([" ", "\t", "  ", " \t "]).map(lambda gap: gap.join(words)))
-_TARGETS = st.one_of(st.sampled_from(["/upload", "/v1/tasks?a=b&c", "*", "http://a:80/b%2f", "/%zz", "//"]), st.text([chr(code) for code in range(0x21, 0x7f)], min_size=1, max_size=20).map(lambda rest: "/" + rest))
-_UNUSUAL = {"host", "content-length", "transfer-encoding", "expect", "upgrade", "connection"}
 
-
-def _plain(method: str, target: str, fields: list[tuple[str, str]], body: bytes | None, at: int, stays: str) -> bytes:
-    once = {name.lower(): (name, value) for name, value in fields if name.lower() not in _UNUSUAL}
-    lines = [f"{name}:{' ' * (at % 2 if value else 0)}{value}" for name, value in once.values()]
-    lines[at % (len(lines) + 1):0] = ["Host: localhost:80", *([] if body is None else [f"Content-Length: {len(body)}"]), *([stays] if stays else [])]
-    return "\r\n".join([f"{method} {target} HTTP/1.1", *lines, "", ""]).encode("latin-1") + (body or b"")
-
-
-plain = st.builds(_plain, st.sampled_from(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"]), _TARGETS, st.lists(st.tuples(_NAMES, _VALUES), max_size=6),
-                  st.none() | st.binary(max_size=200), st.integers(0, 10), st.sampled_from(["", "", "Connection: Keep-Alive"]))
-
-
-@given(sent=plain)
+@given(sent=plain_requests)
 def test_plain_request_is_recognised(sent: bytes) -> None:
     """Its method, target, fields and body are those that h11 finds; so the others are tried for something."""
     assert (whole_request(sent), b"1.1") == as_h11_reads(sent)
 
 
-@given(sent=st.one_of(st.builds(spoiled, plain, st.integers(0, 2**32), st.lists(spice, min_size=1, max_size=4), st.integers(1, 4)), conversations))
+@given(sent=st.one_of(spoils(plain_requests), conversations))
 def test_what_is_recognised_is_what_h11_reads(sent: bytes) -> None:
     """However it is spoiled: nothing that is refused there is taken here, and nothing is read otherwise."""
     if (found := whole_request(sent)) is not None:
