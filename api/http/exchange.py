@@ -16,8 +16,8 @@ from api.http.response import ASKER, CLOSE, Event, Scope, encoded, head_of
 from api.http.whole_request import WholeRequest
 
 
-class Line(Protocol):
-    """The connection to a client."""
+class Duplex(Protocol):
+    """Both ways of a connection."""
 
     async def read_on(self) -> bytes:
         """What comes next; nothing at all is its end. Raises OSError."""
@@ -35,13 +35,13 @@ class Exchange:
     #: The client has sent its body.
     waits: Final = False
 
-    def __init__(self, request: WholeRequest, line: Line, state: Mapping[str, Any], scheme: str) -> None:
+    def __init__(self, request: WholeRequest, duplex: Duplex, state: Mapping[str, Any], scheme: str) -> None:
         """`state` is the connection's."""
         self.scope: Final = _scope(request, {**state, ASKER: self}, scheme)
         #: What the client has sent ahead.
         self.ahead = b""
         self._body: bytes | None = request.body
-        self._line = line
+        self._duplex = duplex
         self._answer = AnswerWriter(is_head=request.method == b"HEAD")
         self._gone = asyncio.Event()
         self._lookout: asyncio.Task[None] | None = None
@@ -59,7 +59,7 @@ class Exchange:
     async def send(self, event: Event) -> None:
         """Send a part of the answer."""
         if event["type"] == "http.response.start":
-            self._answer.begin(event["status"], [*event.get("headers", ()), *self._line.headers_besides()])
+            self._answer.begin(event["status"], [*event.get("headers", ()), *self._duplex.headers_besides()])
             return
         data = self._answer.add(event.get("body", b""), last=not event.get("more_body", False))
         if data:
@@ -90,13 +90,13 @@ class Exchange:
 
     async def _write(self, data: bytes) -> None:
         try:
-            await self._line.write_out(data)
+            await self._duplex.write_out(data)
         except (OSError, RuntimeError):
             self._gone.set()
 
     async def _look_out(self) -> None:
         try:
-            self.ahead = await self._line.read_on()
+            self.ahead = await self._duplex.read_on()
         except OSError:
             self.ahead = b""
         if not self.ahead:
