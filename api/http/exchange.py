@@ -37,7 +37,8 @@ class Exchange:
 
     def __init__(self, request: WholeRequest, duplex: Duplex, state: Mapping[str, Any], scheme: str) -> None:
         """`state` is the connection's."""
-        self.scope: Final = _scope(request, {**state, ASKER: self}, scheme)
+        #: What the app is told of the request.
+        self.scope = _scope(request, {**state, ASKER: self}, scheme)
         #: What the client has sent ahead.
         self.ahead = b""
         self._body: bytes | None = request.body
@@ -81,6 +82,8 @@ class Exchange:
         if self._lookout is not None:
             self._lookout.cancel()
             await asyncio.wait([self._lookout])
+        # This exchange is in it, and both would stay until the garbage is collected.
+        self.scope = {}
         return self._answer.complete and self._answer.stays
 
     async def _fail(self) -> None:

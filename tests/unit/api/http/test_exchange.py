@@ -1,7 +1,9 @@
 """Requests that come whole are served as all others are: the app and the client notice nothing of it."""
 
 import asyncio
+import gc
 import re
+import weakref
 from collections.abc import AsyncGenerator, Callable
 
 import pytest
@@ -288,6 +290,29 @@ def test_waiting_app_that_is_answered_for_leaves_no_task() -> None:
         return left
 
     assert asyncio.run(ask()) == 1  # that of the connection
+
+
+def test_nothing_of_a_request_stays_after_its_answer() -> None:
+    """An idle connection is small, and there is no garbage to be collected."""
+    async def ask() -> bool:
+        kept: list[weakref.ref[object]] = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            kept.append(weakref.ref(scope["state"][ASKER]))
+            await hello(scope, receive, send)
+
+        async with serving(app) as served:
+            streams = await served.connect()
+            gc.disable()
+            try:
+                streams[1].write(_PUT)
+                await answer_on(streams)
+                return kept[0]() is None
+            finally:
+                gc.enable()
+                streams[1].close()
+
+    assert asyncio.run(ask())
 
 
 def test_answer_closes_its_connection_while_the_process_is_about_to_end() -> None:
