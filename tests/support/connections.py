@@ -1,6 +1,7 @@
 """Connections as the server serves them, with an app that a test gives."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -55,3 +56,10 @@ async def converse(*sent: bytes, app: App = hello) -> list[bytes]:
             answers.append(await asyncio.wait_for(reader.read(), PATIENCE_S))
             writer.close()
     return answers
+
+
+async def answer_on(streams: Streams) -> bytes:
+    """The next answer that says how long it is."""
+    async with asyncio.timeout(PATIENCE_S):
+        head = await streams[0].readuntil(b"\r\n\r\n")
+        return head + await streams[0].readexactly(int(re.findall(rb"content-length: (\d+)", head)[0]))

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import AsyncioSingleTask
+from hypercorn.config import Config
 from hypercorn.protocol.h11 import H11Protocol
 
 from api.http.connection import Connection, Http1, IdleTimer
 from api.http.response import ASKER, Receive, Scope, Send, send_answer, text_answer
-from tests.support.connections import converse
+from tests.support.connections import answer_on, converse, serving
 
 #: Our class, Hypercorn's, and the method of it that is done otherwise.
 HOOKS: list[tuple[type, type, str]] = [
@@ -25,6 +26,8 @@ HOOKS: list[tuple[type, type, str]] = [
 NAMES = [f"{theirs.__name__}.{name}" for _, theirs, name in HOOKS]
 #: A request that is no plain one: it is read by h11.
 UNUSUAL = b"GET / HTTP/1.1\r\nHost:  a\r\n\r\n"
+#: One that is.
+PLAIN = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 #: What is called on Hypercorn's side, with so many arguments.
 CALLED = [(H11Protocol, "_send_h11_event", 1), (TCPServer, "_initiate_server_close", 0)]
 
@@ -90,3 +93,22 @@ def test_head_comes_before_the_answer_where_the_version_has_that(request_head: b
     [told] = asyncio.run(converse(request_head, app=informing))
     assert re.findall(rb"HTTP/1\.1 (\d+) ", told) == heads
     assert (b"HTTP/1.1 104 \r\nlocation: a\r\n\r\n" in told) == (b"104" in heads)
+
+
+@pytest.mark.parametrize("last", [PLAIN, UNUSUAL], ids=["recognised at once", "by h11"])
+def test_connection_ends_after_so_many_requests(monkeypatch: pytest.MonkeyPatch, last: bytes) -> None:
+    """However each of them was read: all of them count."""
+    monkeypatch.setattr(Config, "keep_alive_max_requests", 3)
+
+    async def ask() -> list[bytes]:
+        async with serving() as served:
+            streams = await served.connect()
+            answers = []
+            for sent in PLAIN, UNUSUAL, last:
+                streams[1].write(sent)
+                answers.append(await answer_on(streams))
+            assert await streams[0].read() == b""
+            streams[1].close()
+        return answers
+
+    assert [b"connection: close" in answer for answer in asyncio.run(ask())] == [False, False, True]

@@ -27,7 +27,7 @@ from api.http.response import (
 )
 from api.http.whole_request import whole_request
 from tests.support.apps import hello
-from tests.support.connections import Streams, converse, serving
+from tests.support.connections import answer_on, converse, serving
 from tests.support.waiting import PATIENCE_S
 
 _BODY = b"x" * 5
@@ -170,13 +170,6 @@ def test_body_of_another_length_than_was_said_leaves_no_connection(pieces: tuple
     [answer] = asyncio.run(converse(_GET + _GET, app=streaming(*pieces, headers=(("Content-Length", "3"),))))
     assert answer.count(b"HTTP/1.1") <= 1
     assert len(answer.partition(b"\r\n\r\n")[2]) < 3
-
-
-async def answer_on(streams: Streams) -> bytes:
-    """The next answer that says how long it is."""
-    async with asyncio.timeout(PATIENCE_S):
-        head = await streams[0].readuntil(b"\r\n\r\n")
-        return head + await streams[0].readexactly(int(re.findall(rb"content-length: (\d+)", head)[0]))
 
 
 def test_connection_serves_whole_requests_and_others_in_turn() -> None:
