@@ -1,4 +1,4 @@
-"""One connection, as Hypercorn serves it, with seven things done otherwise.
+"""One connection, as Hypercorn serves it, with nine things done otherwise.
 
 - Requests are read by a reader of our own: HTTP/1 only, and a wish to change to anything else is passed over. In
   HTTP/2, which Hypercorn would change to, one slow upload holds up the others, and a failed handshake of WebSocket
@@ -8,8 +8,11 @@
 - A connection is closed as soon as its client has closed it, not a keep-alive time later.
 - A client that does not read its answers is not waited for without end.
 - TLS is begun once the connection has its place (`api.http.secure`).
+- While the process is about to end, each answer closes its connection.
 - What every request costs: the idle time is watched by a timer instead of two tasks, and an answer's head and
   body leave in one piece.
+- A request that came whole in one read, as most do, is recognised at once (`api.http.whole_request`) and served in the
+  task of its connection, without Hypercorn's streams and h11 (`api.http.exchange`).
 
 Hypercorn is imported here and nowhere else.
 """
@@ -21,6 +24,7 @@ import time
 import traceback
 from collections.abc import Callable
 from email.utils import formatdate
+from types import TracebackType
 from typing import Any, Final, cast
 
 from hypercorn.app_wrappers import ASGIWrapper
@@ -35,15 +39,18 @@ from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import ASGIFramework, ConnectionState, TaskGroup
 
+from api.http.early_response import EarlyAnswers
+from api.http.exchange import Exchange
 from api.http.pace import Pace
 from api.http.peers import Shares, Via, via_of
 from api.http.problem import problem, refusal
 from api.http.refusal_log import RefusalLog
 from api.http.request_reader import CONTINUE, Request, RequestReader, events_of, informational
 from api.http.request_target import split
-from api.http.response import ASKER, CERTIFICATE, DOOR, PEER, VIA, Answer, App, as_http
+from api.http.response import ASKER, CERTIFICATE, CLOSE, DOOR, PEER, VIA, Answer, App, as_http
 from api.http.secure import secure, why_failed
 from api.http.slow_reader import Outflow
+from api.http.whole_request import whole_request
 from daemon.errors import Rejected
 from daemon.log import log
 from daemon.model.certificate import ShownCertificate
@@ -66,12 +73,12 @@ class Connections:
         self, app: App, shares: Shares, pace: Callable[[], Pace], tls: Callable[[], ServerTls | None],
         refusals: RefusalLog,
     ) -> None:
-        self._app = ASGIWrapper(cast(ASGIFramework, app))
+        self._app = app
         self._shares = shares
         self._pace = pace
         self._tls = tls
         self._refusals = refusals
-        self._config = _configuration()
+        self._settings = _configuration()
         self._context = WorkerContext(None)
         self._open: dict[asyncio.Task[Any], Connection] = {}
         self._handshakes: set[asyncio.Task[Any]] = set()
@@ -91,7 +98,7 @@ class Connections:
                 await self._converse_in_tls(door, writer, via)
             else:
                 await self._converse(Connection(
-                    self._app, self._config, self._context, reader, writer, door=door, via=via, pace=self._pace))
+                    self._app, self._settings, self._context, reader, writer, door=door, via=via, pace=self._pace))
         finally:
             self._shares.give_back(peer)
 
@@ -109,7 +116,7 @@ class Connections:
         finally:
             self._handshakes.discard(task)
         await self._converse(Connection(
-            self._app, self._config, self._context, secured.reader, secured.writer, door=door, via=via,
+            self._app, self._settings, self._context, secured.reader, secured.writer, door=door, via=via,
             pace=self._pace, beneath=plain.transport, certificate=secured.certificate))
 
     async def _converse(self, connection: "Connection") -> None:
@@ -134,6 +141,10 @@ class Connections:
     def count(self) -> int:
         """How many connections are open."""
         return len(self._open) + len(self._handshakes)
+
+    def take_leave(self) -> None:
+        """From now on each answer asks its client to connect anew, and so to reach the next process."""
+        self._settings.leaving = True
 
     async def end(self) -> None:
         """Close the connections on which nothing goes on; come back when the others have ended too."""
@@ -177,6 +188,7 @@ class IdleTimer(AsyncioSingleTask):
         self._timer: asyncio.TimerHandle | None = None
         self._due_at = 0.0
         self._when_due: Callable[[], None] | None = None
+        self._action: Callable[[], None] | None = None
         self._head_begun = False
         self._retired = False
         #: When the connection began to be idle, on the clock of the event loop.
@@ -189,9 +201,14 @@ class IdleTimer(AsyncioSingleTask):
 
     async def restart(self, task_group: TaskGroup, action: Callable[..., Any]) -> None:
         """The connection is idle from now on: do `action` in a while."""
+        self._action = lambda: task_group.spawn(action)
+        self.begin()
+
+    def begin(self) -> None:
+        """The connection is idle from now on; what is done in a while, `restart` was told."""
         if self._retired:
             return
-        self._when_due = lambda: task_group.spawn(action)
+        self._when_due = self._action
         self._head_begun = False
         self.idle_since = self._loop.time()
         if self._context.terminated.is_set():
@@ -207,6 +224,10 @@ class IdleTimer(AsyncioSingleTask):
 
     async def stop(self) -> None:
         """The connection is not idle any more."""
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """The same, at once."""
         self._when_due = None
 
     def fire_now(self) -> None:
@@ -265,6 +286,11 @@ class Http1(H11Protocol):
             self._begin_head()
 
     @property
+    def at_rest(self) -> bool:
+        """True when nothing goes on, and nothing of a next request is there."""
+        return self.stream is None and self._reader.at_rest
+
+    @property
     def waits(self) -> bool:
         """True while the client waits to be told to send the body; see `api.http.response.Asker`."""
         return self._reader.waits
@@ -314,33 +340,82 @@ class Connection(TCPServer):
     """One connection."""
 
     def __init__(
-        self, app: ASGIWrapper, config: Config, context: WorkerContext, reader: asyncio.StreamReader,
+        self, app: App, settings: "_Settings", context: WorkerContext, reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter, *, door: Door, via: Via, pace: Callable[[], Pace],
         beneath: asyncio.WriteTransport | None = None, certificate: ShownCertificate | None = None,
     ) -> None:
         """Where TLS is spoken, `beneath` is what it is spoken over, and `certificate` what the client showed."""
-        super().__init__(app, asyncio.get_running_loop(), config, context, {}, reader, writer)
+        # What comes whole has no rest that an early answer would leave unread.
+        patient = ASGIWrapper(cast(ASGIFramework, EarlyAnswers(app)))
+        super().__init__(patient, asyncio.get_running_loop(), settings, context, {}, reader, writer)
         self.idle_task = self.idle_timer = IdleTimer(context, pace)
         self.outflow: Final = Outflow(writer.transport, pace, beneath)
         self.door: Final = door
         self.peer: Final = via.peer
-        self._via: Final = via
-        self._certificate: Final = certificate
+        self._whole_app: Final = app
+        self._state: Final = ConnectionState({DOOR: door, VIA: via, PEER: via.peer, CERTIFICATE: certificate})
+        self._http1: Http1
         self._held = b""
 
     async def _read_data(self) -> None:
-        state = ConnectionState({
-            DOOR: self.door, VIA: self._via, PEER: self.peer, CERTIFICATE: self._certificate})
-        protocol = Http1(
-            self.app, self.config, self.context, self._task_group, state, self.door.tls, None, None, self.protocol_send,
-            is_closing=self.writer.is_closing, begin_head=self.idle_timer.begin_head)
-        state[ASKER] = protocol
-        self.protocol = cast(ProtocolWrapper, protocol)
+        self._http1 = Http1(
+            self.app, self.config, self.context, self._task_group, self._state, self.door.tls, None, None,
+            self.protocol_send, is_closing=self.writer.is_closing, begin_head=self.idle_timer.begin_head)
+        self._state[ASKER] = self._http1
+        self.protocol = cast(ProtocolWrapper, self._http1)
         with contextlib.suppress(OSError):
-            while not self.reader.at_eof():
-                await protocol.handle(RawData(await self.reader.read(READ_BYTES)))
-        await protocol.handle(Closed())
+            await self._serve_requests()
+        await self._http1.handle(Closed())
         self.idle_timer.retire()
+
+    async def _serve_requests(self) -> None:
+        ahead = b""
+        while ahead or not self.reader.at_eof():
+            data, ahead = ahead or await self.read_on(), b""
+            exchange = self._exchange(data)
+            if exchange is None:
+                await self._http1.handle(RawData(data))
+                continue
+            # Nothing of a request is kept while its app waits, or while the next one does not come.
+            data = b""
+            if not await self._serve(exchange):
+                return
+            ahead, exchange = exchange.ahead, None
+
+    def _exchange(self, data: bytes) -> Exchange | None:
+        """What is to be served if `data` is a whole request, at a time when there may be one."""
+        if not (self.idle_timer.idle and self._http1.at_rest) or self.writer.is_closing():
+            return None
+        request = whole_request(data)
+        return None if request is None else Exchange(request, self, self._state, "https" if self.door.tls else "http")
+
+    async def _serve(self, exchange: Exchange) -> bool:
+        self.idle_timer.interrupt()
+        self._http1.keep_alive_requests += 1
+        try:
+            with _Reporting():
+                await self._whole_app(exchange.scope, exchange.receive, exchange.send)
+        finally:
+            stays = await exchange.end()
+        if stays:
+            self.idle_timer.begin()
+        return stays
+
+    async def read_on(self) -> bytes:
+        """What comes next; nothing at all is its end. Raises OSError."""
+        return await self.reader.read(READ_BYTES)
+
+    async def write_out(self, data: bytes) -> None:
+        """Send that, as fast as it is read. Raises OSError or RuntimeError when the client is gone."""
+        self.outflow.write(data)
+        await self.writer.drain()
+
+    def headers_besides(self) -> list[tuple[bytes, bytes]]:
+        """What the head of an answer has besides its own headers."""
+        headers = self.config.response_headers("h11")
+        if self._http1.keep_alive_requests >= self.config.keep_alive_max_requests:
+            headers.append(CLOSE)
+        return headers
 
     async def _idle_timeout(self) -> None:
         await asyncio.shield(self._initiate_server_close())
@@ -358,8 +433,7 @@ class Connection(TCPServer):
             return
         async with self.send_lock:
             try:
-                self.outflow.write(data)
-                await self.writer.drain()
+                await self.write_out(data)
             except (OSError, RuntimeError):
                 await self.protocol.handle(Closed())
 
@@ -367,6 +441,8 @@ class Connection(TCPServer):
 class _Settings(Config):
     """Hypercorn's settings, with a date that is written once for all answers of one second."""
 
+    #: Whether each answer closes its connection.
+    leaving = False
     _date = (0, b"")
 
     def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
@@ -374,10 +450,11 @@ class _Settings(Config):
         now = int(time.time())
         if self._date[0] != now:
             self._date = (now, formatdate(now, usegmt=True).encode())
-        return [(b"date", self._date[1])]
+        date = (b"date", self._date[1])
+        return [CLOSE, date] if self.leaving else [date]
 
 
-def _configuration() -> Config:
+def _configuration() -> _Settings:
     config = _Settings()
     config.max_app_queue_size = QUEUED_PIECES
     config.accesslog = None
@@ -391,4 +468,24 @@ class ServerLog(Logger):
 
     async def exception(self, message: str, *args: Any, **kwargs: Any) -> None:
         """Report a mistake that the app made while it served a request."""
-        log("api.error", detail=message, traceback=traceback.format_exc(), error=repr(sys.exception()))
+        _report(message)
+
+
+class _Reporting:
+    """What the app raises is a mistake of ours: it is logged, and the connection goes on to its end."""
+
+    def __enter__(self) -> None:
+        """Nothing is to be done before."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
+    ) -> bool:
+        """Log it."""
+        mistaken = isinstance(error, Exception)
+        if mistaken:
+            _report("Error in ASGI Framework")
+        return mistaken
+
+
+def _report(message: str) -> None:
+    log("api.error", detail=message, traceback=traceback.format_exc(), error=repr(sys.exception()))

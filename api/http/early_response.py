@@ -5,6 +5,8 @@ the queue is full, and the server waits for ever to say that the stream is close
 descriptor and its buffers are lost. So whatever is answered here, the rest of the body is read and dropped
 until the client has seen the answer and stops; within bounds, after which the connection is closed.
 
+A request that came whole leaves nothing unread, and does without all this.
+
 A client that waits to be told to send its body is told when the app first reads it. One that gets its answer before may
 send the body or not: nobody can know where its next request would begin, so its connection is closed, too.
 """
@@ -12,14 +14,12 @@ send the body or not: nobody can know where its next request would begin, so its
 import asyncio
 from typing import Final
 
-from api.http.response import ASKER, App, Asker, Event, Receive, Scope, Send
+from api.http.response import ASKER, CLOSE, App, Asker, Event, Receive, Scope, Send
 
 #: Seconds, and bytes, for which the rest of a body is read after an early answer. Long enough for a client that
 #: only reads once it has written, and not worth waiting for beyond.
 LINGER_S: Final = 5.0
 LINGER_BYTES: Final = 16 * 2**20
-
-_CLOSE: Final = (b"connection", b"close")
 
 
 class EarlyAnswers:
@@ -72,7 +72,7 @@ class _Exchange:
             await self._send(event)
         elif event["type"] == "http.response.start":
             if self._asker.waits or not _is_short(self._scope, self._linger_bytes):
-                event = {**event, "headers": [*event.get("headers", ()), _CLOSE]}
+                event = {**event, "headers": [*event.get("headers", ()), CLOSE]}
             await self._send(event)
         elif event.get("more_body", False):
             await self._send(event)

@@ -19,9 +19,8 @@ import h11
 
 from api.http.framing import fault_around_body, fault_of_head
 from api.http.response import Answer, encoded, headers_of
+from api.http.whole_request import MAX_HEAD_BYTES as MAX_HEAD_BYTES
 
-#: The most bytes around the bytes of a file that are read as one.
-MAX_HEAD_BYTES: Final = 16 * 1024
 #: Fields that promise a digest: RFC 9530, RFC 1864, and RFC 3230, which is obsolete.
 DIGEST_FIELDS: Final = frozenset({b"repr-digest", b"content-digest", b"content-md5", b"digest"})
 #: In a trailer nobody checks these either.
@@ -54,6 +53,11 @@ class RequestReader(h11.Connection):
         self._framing = b""
         #: The beginning of what may become an empty line.
         self._begun = b""
+
+    @property
+    def at_rest(self) -> bool:
+        """True when nothing is there of a request that has not ended."""
+        return self.their_state is h11.IDLE and not (self._unparsed or self._framing or self._begun)
 
     @property
     def head_begun(self) -> bool:

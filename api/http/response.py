@@ -29,6 +29,9 @@ REQUESTER: Final = "requester"
 #: There too: the `Asker`.
 ASKER: Final = "asker"
 
+#: What closes the connection after an answer.
+CLOSE: Final = (b"connection", b"close")
+
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 TEXT: Final = "text/plain; charset=utf-8"
@@ -131,8 +134,12 @@ async def _send_pieces(send: Send, answer: StreamedAnswer) -> None:
 
 def as_http(answer: Answer) -> bytes:
     """The whole of `answer` as it goes over the wire, for who is refused before anything was read."""
-    head = b"".join(b"%s: %s\r\n" % header for header in headers_of(answer))
-    return b"HTTP/1.1 %d \r\n%s\r\n%s" % (answer.status, head, answer.body)
+    return head_of(answer.status, headers_of(answer)) + answer.body
+
+
+def head_of(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A head as it goes over the wire."""
+    return b"HTTP/1.1 %d \r\n%s\r\n" % (status, b"".join([b"%s: %s\r\n" % header for header in headers]))
 
 
 def headers_of(answer: Answer) -> list[tuple[bytes, bytes]]:

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, Final
 
 from api.http.connection import READ_BYTES, Connections
-from api.http.drain import Farewell
 from api.http.listener import USED_UP, Listener
 from api.http.pace import Pace
 from api.http.peers import Shares
@@ -68,8 +67,7 @@ class Server:
 
     def __init__(self, app: App, doors: Sequence[Door], hooks: Hooks) -> None:
         self._stopping = asyncio.Event()
-        self._connections = Connections(
-            Farewell(app, self._stopping.is_set), hooks.connections, hooks.pace, hooks.tls, hooks.refusals)
+        self._connections = Connections(app, hooks.connections, hooks.pace, hooks.tls, hooks.refusals)
         self._doors = doors
         self._hooks = hooks
         self._loop = asyncio.get_running_loop()
@@ -125,6 +123,7 @@ class Server:
     def _stop(self) -> None:
         if self._stopping.is_set():
             self._hurry.set()
+        self._connections.take_leave()
         self._stopping.set()
 
     def _reload(self) -> None:

@@ -10,7 +10,6 @@ from api.access.identify import Doorkeeper
 from api.access.requester import Requester
 from api.following.outcomes import Outcomes
 from api.http.description import Handler
-from api.http.early_response import EarlyAnswers
 from api.http.parameters import check_configured, collect, read_query
 from api.http.peers import Shares
 from api.http.problem import UPLOAD, plain_problem, problem
@@ -218,4 +217,4 @@ def build(
     otherwise: App = nothing_here,
 ) -> App:
     """The ASGI app that has these addresses; `otherwise` has all others."""
-    return EarlyAnswers(entrance(find_way(routes, otherwise), live, doorkeeper, refusals))
+    return entrance(find_way(routes, otherwise), live, doorkeeper, refusals)

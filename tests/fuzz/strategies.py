@@ -96,6 +96,26 @@ _bodies = st.one_of(st.binary(max_size=64), forms, spoils(st.just(b"5\r\nabcde\r
 #: One request after the other on one connection.
 conversations = st.lists(st.builds(lambda head, body: head + body, heads, _bodies), min_size=1, max_size=3).map(b"".join)
 
+_token = st.text("!#$%&'*+-.^_`|~09azAZ", min_size=1, max_size=12)
+_visible = st.text([chr(code) for code in [*range(0x21, 0x7f), *range(0x80, 0x100)]], min_size=1, max_size=6)
+_value = st.builds(str.join, st.sampled_from([" ", "\t", "  ", " \t "]), st.lists(_visible, max_size=4))
+_field = st.tuples(st.one_of(st.sampled_from(sorted(_HEADERS)), _token), _value)
+_target = st.one_of(st.sampled_from(["/upload", "/v1/tasks?a=b&c", "*", "http://a:80/b%2f", "/%zz", "//"]), st.text([chr(code) for code in range(0x21, 0x7f)], max_size=20).map(lambda rest: "/" + rest))
+#: What a request has once, or makes it one that is not plain.
+_NOT_PLAIN = {"host", "content-length", "transfer-encoding", "expect", "upgrade", "connection"}
+
+
+def _plain_request(method: str, target: str, fields: Sequence[tuple[str, str]], body: bytes | None, at: int, connection: Sequence[str]) -> bytes:
+    once = {name.lower(): (name, value) for name, value in fields if name.lower() not in _NOT_PLAIN}
+    lines = [f"{name}:{' ' * (at % 2 if value else 0)}{value}" for name, value in once.values()]
+    lines[at % (len(lines) + 1):0] = ["Host: localhost:80", *([] if body is None else [f"Content-Length: {len(body)}"]), *connection]
+    return "\r\n".join([f"{method} {target} HTTP/1.1", *lines, "", ""]).encode("latin-1") + (body or b"")
+
+
+#: Whole requests, so plain that they are recognised at once.
+plain_requests = st.builds(_plain_request, st.sampled_from(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"]), _target, st.lists(_field, max_size=6),
+                           st.none() | st.binary(max_size=200), st.integers(0, 10), st.sampled_from([[], [], ["Connection: Keep-Alive"]]))
+
 
 def post(body: bytes, *, chunked: bool, lacks: int, key: str | None) -> bytes:
     """A form with a legal head; `lacks` bytes less of it are announced than there are."""

@@ -4,23 +4,17 @@ import asyncio
 import inspect
 import re
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import AsyncioSingleTask
+from hypercorn.config import Config
 from hypercorn.protocol.h11 import H11Protocol
 
-from api.http.connection import Connection, Connections, Http1, IdleTimer
-from api.http.pace import Pace
-from api.http.peers import Shares
-from api.http.refusal_log import RefusalLog
-from api.http.response import ASKER, App, Receive, Scope, Send, send_answer, text_answer
-from daemon.process.listeners import open_doors
-from daemon.process.shared_counts import Column, SharedCounts
-from tests.support.apps import hello
-from tests.support.waiting import PATIENCE_S
+from api.http.connection import Connection, Http1, IdleTimer
+from api.http.response import ASKER, Receive, Scope, Send, send_answer, text_answer
+from tests.support.connections import answer_on, converse, serving
 
 #: Our class, Hypercorn's, and the method of it that is done otherwise.
 HOOKS: list[tuple[type, type, str]] = [
@@ -30,25 +24,12 @@ HOOKS: list[tuple[type, type, str]] = [
     (IdleTimer, AsyncioSingleTask, "restart"), (IdleTimer, AsyncioSingleTask, "stop"),
 ]
 NAMES = [f"{theirs.__name__}.{name}" for _, theirs, name in HOOKS]
+#: A request that is no plain one: it is read by h11.
+UNUSUAL = b"GET / HTTP/1.1\r\nHost:  a\r\n\r\n"
+#: One that is.
+PLAIN = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 #: What is called on Hypercorn's side, with so many arguments.
 CALLED = [(H11Protocol, "_send_h11_event", 1), (TCPServer, "_initiate_server_close", 0)]
-
-
-async def converse(*sent: bytes, app: App = hello) -> list[bytes]:
-    """Serve connections that are idle for no time at all; return all that comes on one for each of what is `sent`."""
-    connections = Connections(app, Shares(lambda: 10, SharedCounts(), Column.CONNECTIONS), lambda: Pace(30.0, 0, 0.01),
-                              lambda: None, RefusalLog())
-    [door] = open_doors(["127.0.0.1:0"], allow_anonymous=False)
-    server = await asyncio.start_server(partial(connections.serve, door), sock=door.socket)
-    answers = []
-    for data in sent:
-        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        writer.write(data)
-        answers.append(await asyncio.wait_for(reader.read(), PATIENCE_S))
-        writer.close()
-    server.close()
-    await connections.end()
-    return answers
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +47,7 @@ def called() -> set[str]:
     with pytest.MonkeyPatch.context() as patch:
         for (ours, _, method), name in zip(HOOKS, NAMES, strict=True):
             patch.setattr(ours, method, noting(name, getattr(ours, method)))
-        served, refused = asyncio.run(converse(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"nonsense\r\n\r\n"))
+        served, refused = asyncio.run(converse(UNUSUAL, b"nonsense\r\n\r\n"))
     assert (served[:13], refused[:13]) == (b"HTTP/1.1 200 ", b"HTTP/1.1 400 ")
     return seen
 
@@ -112,3 +93,22 @@ def test_head_comes_before_the_answer_where_the_version_has_that(request_head: b
     [told] = asyncio.run(converse(request_head, app=informing))
     assert re.findall(rb"HTTP/1\.1 (\d+) ", told) == heads
     assert (b"HTTP/1.1 104 \r\nlocation: a\r\n\r\n" in told) == (b"104" in heads)
+
+
+@pytest.mark.parametrize("last", [PLAIN, UNUSUAL], ids=["recognised at once", "by h11"])
+def test_connection_ends_after_so_many_requests(monkeypatch: pytest.MonkeyPatch, last: bytes) -> None:
+    """However each of them was read: all of them count."""
+    monkeypatch.setattr(Config, "keep_alive_max_requests", 3)
+
+    async def ask() -> list[bytes]:
+        async with serving() as served:
+            streams = await served.connect()
+            answers = []
+            for sent in PLAIN, UNUSUAL, last:
+                streams[1].write(sent)
+                answers.append(await answer_on(streams))
+            assert await streams[0].read() == b""
+            streams[1].close()
+        return answers
+
+    assert [b"connection: close" in answer for answer in asyncio.run(ask())] == [False, False, True]

@@ -1,0 +1,329 @@
+"""Requests that come whole are served as all others are: the app and the client notice nothing of it."""
+
+import asyncio
+import gc
+import re
+import weakref
+from collections.abc import AsyncGenerator, Callable
+
+import pytest
+
+from api.http import connection
+from api.http.client_gone import until_gone
+from api.http.response import (
+    ASKER,
+    CLOSE,
+    JSON,
+    NOTHING,
+    UNCHANGED,
+    Answer,
+    App,
+    Receive,
+    Scope,
+    Send,
+    StreamedAnswer,
+    send_answer,
+    text_answer,
+)
+from api.http.whole_request import whole_request
+from tests.support.apps import hello
+from tests.support.connections import answer_on, converse, serving
+from tests.support.waiting import PATIENCE_S
+
+_BODY = b"x" * 5
+_GET = b"GET /a%2fb?c=d HTTP/1.1\r\nHost: a\r\nX-A: b\r\n\r\n"
+_PUT = b"PUT /%ED%95%9C HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n" + _BODY
+_HEAD = _GET.replace(b"GET", b"HEAD")
+
+
+def otherwise(sent: bytes) -> bytes:
+    """The same request, not as plain: it is read by h11."""
+    return sent.replace(b"Host: a", b"Host:  a")
+
+
+def answering(answer: Answer) -> App:
+    """An app that always answers so."""
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send_answer(send, answer)
+
+    return app
+
+
+async def read(receive: Receive) -> bytes:
+    """The whole body."""
+    body, more = b"", True
+    while more:
+        event = await receive()
+        body += event["body"]
+        more = event["more_body"]
+    return body
+
+
+def streaming(*pieces: bytes, headers: tuple[tuple[str, str], ...] = (), fails: bool = False) -> App:
+    """An app that answers piece by piece, and makes a mistake at the end if it `fails`."""
+    async def all_pieces() -> AsyncGenerator[bytes, None]:
+        for piece in pieces:
+            yield piece
+        if fails:
+            raise ValueError("a mistake")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await read(receive)
+        await send_answer(send, StreamedAnswer(200, JSON, all_pieces(), headers))
+
+    return app
+
+
+async def repeating(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with what was sent."""
+    await send_answer(send, Answer(200, JSON, await read(receive), (("X-Told", scope["path"].encode("unicode_escape").decode()),)))
+
+
+async def informing(scope: Scope, receive: Receive, send: Send) -> None:
+    """Say something before the answer, and nothing that the client waits for."""
+    asker = scope["state"][ASKER]
+    assert not asker.waits
+    await asker.inform(104, ("Location", "a"))
+    await send_answer(send, text_answer(200, "hello"))
+
+
+async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer nothing."""
+    await read(receive)
+
+
+async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+    """Make a mistake before the answer."""
+    await read(receive)
+    raise ValueError("a mistake")
+
+
+async def beginning(scope: Scope, receive: Receive, send: Send) -> None:
+    """Say no more than a head."""
+    await read(receive)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+
+
+APPS: dict[str, App] = {
+    "whole": hello, "empty": answering(Answer(200, JSON, b"")), "nothing": answering(NOTHING),
+    "unchanged": answering(Answer(UNCHANGED, JSON, b"", (("ETag", '"a"'),))), "closing": answering(text_answer(200, "bye", ("Connection", "close"))),
+    "empty header": answering(text_answer(200, "a", ("X-Empty", ""))), "repeating": repeating, "informing": informing, "silent": silent, "failing": failing,
+    "beginning": beginning, "in pieces": streaming(b"a", b"", b"bc" * 100), "in no pieces": streaming(), "of a length": streaming(b"a", b"bc", headers=(("Content-Length", "3"),)),
+    "cut off": streaming(b"a", headers=(("Content-Length", "3"),), fails=True), "cut off in pieces": streaming(b"a", fails=True),
+}
+
+
+def without_date(answer: bytes) -> bytes:
+    """What was sent, whenever that was."""
+    return re.sub(rb"\r\ndate: [^\r]*", b"\r\ndate: now", answer)
+
+
+@pytest.mark.parametrize("sent", [_GET, _PUT, _HEAD], ids=["get", "put", "head"])
+@pytest.mark.parametrize("name", APPS)
+def test_client_gets_the_same_bytes(name: str, sent: bytes) -> None:
+    """Whether its request was recognised at once or not, and whatever the app does."""
+    assert whole_request(sent) is not None
+    assert whole_request(otherwise(sent)) is None
+    at_once, by_h11 = map(without_date, asyncio.run(converse(sent, otherwise(sent), app=APPS[name])))
+    assert at_once == by_h11
+
+
+@pytest.mark.parametrize("sent", [_GET, _PUT, _HEAD], ids=["get", "put", "head"])
+def test_app_is_told_the_same(sent: bytes) -> None:
+    """All that is known of the request; its asker is one that never waits."""
+    scopes: list[Scope] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        del scope["state"][ASKER]
+        scopes.append(scope)
+        await hello(scope, receive, send)
+
+    asyncio.run(converse(sent, otherwise(sent), app=app))
+    at_once, by_h11 = scopes
+    assert at_once == {**by_h11, "state": {**by_h11["state"], "via": at_once["state"]["via"]}}
+
+
+def test_mistake_of_the_app_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, and with the place where it was made; the connection of its request is closed, and nothing else."""
+    told: list[tuple[str, dict[str, str]]] = []
+    monkeypatch.setattr(connection, "log", lambda event, **about: told.append((event, about)))
+    [answer] = asyncio.run(converse(_PUT, app=failing))
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    [(event, about)] = told
+    assert (event, about["error"]) == ("api.error", "ValueError('a mistake')")
+    assert "in failing" in about["traceback"]
+
+
+@pytest.mark.parametrize("headers", [[(b"x", b"a\r\nb: c")], [(b"x y", b"a")], [(b"x", b"a\nb")]])
+def test_header_that_is_two_is_not_sent(headers: list[tuple[bytes, bytes]]) -> None:
+    """Whatever got into it: that is a mistake of ours."""
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    [answer] = asyncio.run(converse(_GET, app=app))
+    assert answer.startswith(b"HTTP/1.1 500 \r\ncontent-length: 0\r\n")
+
+
+@pytest.mark.parametrize("pieces", [(b"ab",), (b"abcd",), (b"a", b"bcd")])
+def test_body_of_another_length_than_was_said_leaves_no_connection(pieces: tuple[bytes, ...]) -> None:
+    """The client would take its end for the next answer."""
+    [answer] = asyncio.run(converse(_GET + _GET, app=streaming(*pieces, headers=(("Content-Length", "3"),))))
+    assert answer.count(b"HTTP/1.1") <= 1
+    assert len(answer.partition(b"\r\n\r\n")[2]) < 3
+
+
+def test_connection_serves_whole_requests_and_others_in_turn() -> None:
+    """However they follow each other, and however many come at once."""
+    partial = [_PUT[:-2], _PUT[-2:]]
+
+    async def ask() -> list[bytes]:
+        async with serving(repeating) as served:
+            streams = await served.connect()
+            answers = []
+            for pieces, number in ([_PUT], 1), (partial, 1), ([_PUT + _PUT + _GET], 3), ([_GET], 1), ([otherwise(_PUT)], 1), ([b"\r\n", _PUT], 1), ([_GET], 1):
+                for piece in pieces:
+                    streams[1].write(piece)
+                    await asyncio.sleep(0)
+                answers += [(await answer_on(streams)).partition(b"\r\n\r\n")[2] for _ in range(number)]
+            streams[1].close()
+            return answers
+
+    assert asyncio.run(ask()) == [_BODY, _BODY, _BODY, _BODY, b"", b"", _BODY, _BODY, b""]
+
+
+class Waiting:
+    """An app that waits until its client is gone or `go_on` is set, at the first request, and answers the others."""
+
+    def __init__(self) -> None:
+        self.waits = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.gone = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if self.waits.is_set():
+            await hello(scope, receive, send)
+            return
+        assert (await receive())["type"] == "http.request"
+        gone = asyncio.create_task(until_gone(receive))
+        gone.add_done_callback(lambda _: self.go_on.set())
+        self.waits.set()
+        await self.go_on.wait()
+        if gone.done():
+            self.gone.set()
+        else:
+            gone.cancel()
+            await send_answer(send, text_answer(200, "time is over"))
+
+
+@pytest.mark.parametrize("go", [asyncio.StreamWriter.close, asyncio.StreamWriter.write_eof, lambda writer: writer.transport.abort()], ids=["close", "eof", "abort"])
+def test_app_that_waits_is_told_that_the_client_is_gone(go: Callable[[asyncio.StreamWriter], None]) -> None:
+    """However that goes; and who is gone is sent nothing."""
+    async def ask() -> bytes:
+        app = Waiting()
+        async with serving(app) as served:
+            reader, writer = await served.connect()
+            writer.write(_PUT)
+            await app.waits.wait()
+            go(writer)
+            await asyncio.wait_for(app.gone.wait(), PATIENCE_S)
+            told = await reader.read()
+            writer.close()
+        return told
+
+    assert asyncio.run(ask()) == b""
+
+
+@pytest.mark.parametrize("ahead", [_GET, _GET + _GET, _PUT[:-2]], ids=["a request", "two", "a part"])
+def test_what_was_sent_ahead_is_served_afterwards(ahead: bytes) -> None:
+    """While the app waits for the client to go, what comes is not lost, and no reason to go on."""
+    async def ask() -> list[bytes]:
+        app = Waiting()
+        async with serving(app) as served:
+            streams = await served.connect()
+            streams[1].write(_GET)
+            await app.waits.wait()
+            streams[1].write(ahead)
+            # Who is answered after that has seen it come.
+            other = await served.connect()
+            other[1].write(_GET)
+            await answer_on(other)
+            other[1].close()
+            app.go_on.set()
+            answers = [await answer_on(streams)]
+            if ahead == _PUT[:-2]:
+                streams[1].write(_PUT[-2:])
+            answers += [await answer_on(streams) for _ in range(max(1, ahead.count(b"GET")))]
+            streams[1].close()
+        return [answer.partition(b"\r\n\r\n")[2] for answer in answers]
+
+    first, *others = asyncio.run(ask())
+    assert first == b"time is over"
+    assert set(others) == {b"hello"}
+
+
+def test_waiting_app_that_is_answered_for_leaves_no_task() -> None:
+    """The look-out for the client ends with the answer."""
+    async def ask() -> int:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            waiting = asyncio.create_task(until_gone(receive))
+            await asyncio.sleep(0)
+            await hello(scope, receive, send)
+            await waiting
+
+        async with serving(app) as served:
+            streams = await served.connect()
+            before = len(asyncio.all_tasks())
+            for _ in range(3):
+                streams[1].write(_PUT)
+                await answer_on(streams)
+            left = len(asyncio.all_tasks()) - before
+            streams[1].close()
+        return left
+
+    assert asyncio.run(ask()) == 1  # that of the connection
+
+
+def test_nothing_of_a_request_stays_after_its_answer() -> None:
+    """An idle connection is small, and there is no garbage to be collected."""
+    async def ask() -> bool:
+        kept: list[weakref.ref[object]] = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            kept.append(weakref.ref(scope["state"][ASKER]))
+            await hello(scope, receive, send)
+
+        async with serving(app) as served:
+            streams = await served.connect()
+            gc.disable()
+            try:
+                streams[1].write(_PUT)
+                await answer_on(streams)
+                return kept[0]() is None
+            finally:
+                gc.enable()
+                streams[1].close()
+
+    assert asyncio.run(ask())
+
+
+def test_answer_closes_its_connection_while_the_process_is_about_to_end() -> None:
+    """On a connection that was idle then, too; however the request is read."""
+    async def ask() -> list[bytes]:
+        async with serving() as served:
+            both = [await served.connect() for _ in range(2)]
+            for reader, writer in both:
+                writer.write(_GET)
+                assert b"connection" not in await answer_on((reader, writer))
+            served.connections.take_leave()
+            for (_, writer), sent in zip(both, [_GET, otherwise(_GET)], strict=True):
+                writer.write(sent)
+            answers = [await asyncio.wait_for(reader.read(), PATIENCE_S) for reader, _ in both]
+            for _, writer in both:
+                writer.close()
+        return answers
+
+    at_once, by_h11 = map(without_date, asyncio.run(ask()))
+    assert at_once == by_h11
+    assert b"\r\n%s: %s\r\n" % CLOSE in at_once
