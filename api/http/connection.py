@@ -1,4 +1,4 @@
-"""One connection, as Hypercorn serves it, with seven things done otherwise.
+"""One connection, as Hypercorn serves it, with eight things done otherwise.
 
 - Requests are read by a reader of our own: HTTP/1 only, and a wish to change to anything else is passed over. In
   HTTP/2, which Hypercorn would change to, one slow upload holds up the others, and a failed handshake of WebSocket
@@ -10,6 +10,7 @@
 - TLS is begun once the connection has its place (`api.http.secure`).
 - What every request costs: the idle time is watched by a timer instead of two tasks, and an answer's head and
   body leave in one piece.
+- A large body goes to the app as it is read, past what would copy it (`api.http.straight`).
 
 Hypercorn is imported here and nowhere else.
 """
@@ -44,6 +45,7 @@ from api.http.request_target import split
 from api.http.response import ASKER, CERTIFICATE, DOOR, PEER, VIA, Answer, App, as_http
 from api.http.secure import secure, why_failed
 from api.http.slow_reader import Outflow
+from api.http.straight import Straight
 from daemon.errors import Rejected
 from daemon.log import log
 from daemon.model.certificate import ShownCertificate
@@ -52,6 +54,8 @@ from daemon.process.tls import ServerTls
 
 #: What is read at once: each piece of a body costs some hundred microseconds, whatever its size.
 READ_BYTES: Final = 128 * 1024
+#: More than the streams of asyncio keep: whoever reads so much leaves nothing there.
+_ALL_BYTES: Final = 2**20
 #: Pieces of one body that wait for the app.
 QUEUED_PIECES: Final = 2
 
@@ -269,6 +273,11 @@ class Http1(H11Protocol):
         """True while the client waits to be told to send the body; see `api.http.response.Asker`."""
         return self._reader.waits
 
+    @property
+    def is_plain(self) -> bool:
+        """True while nothing but bytes of a file can come."""
+        return self._reader.is_plain
+
     async def invite(self) -> None:
         """Tell it to."""
         await self._send_h11_event(CONTINUE)
@@ -338,9 +347,24 @@ class Connection(TCPServer):
         self.protocol = cast(ProtocolWrapper, protocol)
         with contextlib.suppress(OSError):
             while not self.reader.at_eof():
-                await protocol.handle(RawData(await self.reader.read(READ_BYTES)))
+                if protocol.is_plain:
+                    await self._read_straight(protocol)
+                else:
+                    await protocol.handle(RawData(await self.reader.read(READ_BYTES)))
         await protocol.handle(Closed())
         self.idle_timer.retire()
+
+    async def _read_straight(self, protocol: Http1) -> None:
+        data = await self.reader.read(_ALL_BYTES)
+        # Nothing is left there, and nothing can come between.
+        straight = Straight(cast(asyncio.Transport, self.writer.transport))
+        try:
+            await protocol.handle(RawData(data))
+            while data and protocol.is_plain:
+                data = await straight.read()
+                await protocol.handle(RawData(data))
+        finally:
+            straight.leave()
 
     async def _idle_timeout(self) -> None:
         await asyncio.shield(self._initiate_server_close())

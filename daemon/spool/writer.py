@@ -16,6 +16,8 @@ from daemon.state.room import NO_ROOM
 #: Bytes, and pieces, that are held in memory until they are written together: a small upload is written once, whole.
 _HELD_BYTES: Final = 256 * 1024
 _HELD_PIECES: Final = 512
+#: Each time that so much more of a file is written, it is sent on its way to the disk.
+_ON_ITS_WAY_BYTES: Final = 8 * 2**20
 
 
 class Naming(Protocol):
@@ -269,13 +271,25 @@ def _take_back(sealed: FileSealed) -> Rejected | None:
 
 
 def write_all(descriptor: int, pieces: Sequence[bytes], at: int) -> None:
-    """Write all of the pieces, at most IOV_MAX of them, from there on. Raises OSError."""
+    """Write all of the pieces, at most IOV_MAX of them, from there on. Raises OSError.
+
+    The disk works while more comes, so that the sync finds little left to do, and what waits in memory is bounded.
+    """
     written = os.pwritev(descriptor, pieces, at)
-    if written < sum(map(len, pieces)):
+    size = sum(map(len, pieces))
+    if written < size:
         # A filling disk shows first as a short write.
         rest = memoryview(b"".join(pieces))
         while written < len(rest):
             written += os.pwrite(descriptor, rest[written:], at + written)
+    _send_on_its_way(descriptor, at, at + size)
+
+
+def _send_on_its_way(descriptor: int, since: int, until: int) -> None:
+    """Of a file that was written up to there before, and is now up to here, send what is whole on its way to the disk."""
+    first, last = (end - end % _ON_ITS_WAY_BYTES for end in (since, until))
+    if first < last:
+        os.posix_fadvise(descriptor, first, last - first, os.POSIX_FADV_DONTNEED)
 
 
 def rejected(error: OSError) -> Rejected:

@@ -1,7 +1,9 @@
 """What `api.http.connection` relies on in Hypercorn without its promise: seen here when its next version changes it."""
 
 import asyncio
+import hashlib
 import inspect
+import random
 import re
 from collections.abc import Callable
 from functools import partial
@@ -12,11 +14,13 @@ from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import AsyncioSingleTask
 from hypercorn.protocol.h11 import H11Protocol
 
+from api.http import connection
 from api.http.connection import Connection, Connections, Http1, IdleTimer
 from api.http.pace import Pace
 from api.http.peers import Shares
 from api.http.refusal_log import RefusalLog
 from api.http.response import ASKER, App, Receive, Scope, Send, send_answer, text_answer
+from api.http.straight import Straight
 from daemon.process.listeners import open_doors
 from daemon.process.shared_counts import Column, SharedCounts
 from tests.support.apps import hello
@@ -34,12 +38,17 @@ NAMES = [f"{theirs.__name__}.{name}" for _, theirs, name in HOOKS]
 CALLED = [(H11Protocol, "_send_h11_event", 1), (TCPServer, "_initiate_server_close", 0)]
 
 
-async def converse(*sent: bytes, app: App = hello) -> list[bytes]:
-    """Serve connections that are idle for no time at all; return all that comes on one for each of what is `sent`."""
+async def serving(app: App) -> tuple[Connections, asyncio.Server]:
+    """Serve connections that are idle for no time at all."""
     connections = Connections(app, Shares(lambda: 10, SharedCounts(), Column.CONNECTIONS), lambda: Pace(30.0, 0, 0.01),
                               lambda: None, RefusalLog())
     [door] = open_doors(["127.0.0.1:0"], allow_anonymous=False)
-    server = await asyncio.start_server(partial(connections.serve, door), sock=door.socket)
+    return connections, await asyncio.start_server(partial(connections.serve, door), sock=door.socket)
+
+
+async def converse(*sent: bytes, app: App = hello) -> list[bytes]:
+    """Return all that comes on one connection for each of what is `sent`."""
+    connections, server = await serving(app)
     answers = []
     for data in sent:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
@@ -112,3 +121,53 @@ def test_head_comes_before_the_answer_where_the_version_has_that(request_head: b
     [told] = asyncio.run(converse(request_head, app=informing))
     assert re.findall(rb"HTTP/1\.1 (\d+) ", told) == heads
     assert (b"HTTP/1.1 104 \r\nlocation: a\r\n\r\n" in told) == (b"104" in heads)
+
+
+async def digesting(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with the digest of the body."""
+    digest, more = hashlib.sha256(), True
+    while more:
+        event = await receive()
+        digest.update(event.get("body", b""))
+        more = event.get("more_body", False)
+    await send_answer(send, text_answer(200, digest.hexdigest()))
+
+
+def test_large_body_is_read_straight_up_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole; what follows it is the next request, and so is what follows that, on the same connection."""
+    times = 0
+
+    class Noted(Straight):
+        def leave(self) -> None:
+            nonlocal times
+            times += 1
+            super().leave()
+
+    monkeypatch.setattr(connection, "Straight", Noted)
+    bodies = [random.Random(length).randbytes(length) for length in (2**22, 5, 2**22 + 1)]
+    sent = b"".join(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body) for body in bodies)
+    [answer] = asyncio.run(converse(sent, app=digesting))
+    assert re.findall(rb"[0-9a-f]{64}", answer) == [hashlib.sha256(body).hexdigest().encode() for body in bodies]
+    assert times > 0
+
+
+def test_large_body_that_is_cut_off_is_told_as_such() -> None:
+    """To the app: else it would wait for the rest for ever."""
+    told = list[str]()
+
+    async def noting(scope: Scope, receive: Receive, send: Send) -> None:
+        while (event := await receive())["type"] == "http.request":
+            pass
+        told.append(event["type"])
+
+    async def run() -> None:
+        connections, server = await serving(noting)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % 2**30 + bytes(2**22))
+        await writer.drain()
+        writer.close()
+        server.close()
+        await asyncio.wait_for(connections.end(), PATIENCE_S)
+
+    asyncio.run(run())
+    assert told == ["http.disconnect"]
