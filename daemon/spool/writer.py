@@ -16,8 +16,8 @@ from daemon.state.room import NO_ROOM
 #: Bytes, and pieces, that are held in memory until they are written together: a small upload is written once, whole.
 _HELD_BYTES: Final = 256 * 1024
 _HELD_PIECES: Final = 512
-#: Each time that so much more of a file is written, it is sent on its way to the disk.
-_ON_ITS_WAY_BYTES: Final = 8 * 2**20
+#: The steps in which a large file is sent on its way to the disk.
+STEP_BYTES: Final = 8 * 2**20
 
 
 class Naming(Protocol):
@@ -273,7 +273,7 @@ def _take_back(sealed: FileSealed) -> Rejected | None:
 def write_all(descriptor: int, pieces: Sequence[bytes], at: int) -> None:
     """Write all of the pieces, at most IOV_MAX of them, from there on. Raises OSError.
 
-    The disk works while more comes, so that the sync finds little left to do, and what waits in memory is bounded.
+    Each whole step is sent on its way: the disk works while more comes, and the sync finds little left to do.
     """
     written = os.pwritev(descriptor, pieces, at)
     size = sum(map(len, pieces))
@@ -286,8 +286,8 @@ def write_all(descriptor: int, pieces: Sequence[bytes], at: int) -> None:
 
 
 def _send_on_its_way(descriptor: int, since: int, until: int) -> None:
-    """Of a file that was written up to there before, and is now up to here, send what is whole on its way to the disk."""
-    first, last = (end - end % _ON_ITS_WAY_BYTES for end in (since, until))
+    """Of what was written there, send all whole steps to the disk that were not sent yet; wait for none of it."""
+    first, last = (end - end % STEP_BYTES for end in (since, until))
     if first < last:
         os.posix_fadvise(descriptor, first, last - first, os.POSIX_FADV_DONTNEED)
 
