@@ -52,7 +52,7 @@ from daemon.model.certificate import ShownCertificate
 from daemon.process.listeners import Door
 from daemon.process.tls import ServerTls
 
-#: What is read at once: each piece of a body costs some hundred microseconds, whatever its size.
+#: What is read at once of all but large bodies.
 READ_BYTES: Final = 128 * 1024
 #: More than the streams of asyncio keep: whoever reads so much leaves nothing there.
 _ALL_BYTES: Final = 2**20
@@ -356,6 +356,10 @@ class Connection(TCPServer):
 
     async def _read_straight(self, protocol: Http1) -> None:
         data = await self.reader.read(_ALL_BYTES)
+        if self.reader.at_eof() or self.reader.exception() is not None:
+            # Nothing comes any more, and nobody would say so again.
+            await protocol.handle(RawData(data))
+            return
         # Nothing is left there, and nothing can come between.
         straight = Straight(cast(asyncio.Transport, self.writer.transport))
         try:

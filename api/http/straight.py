@@ -1,7 +1,7 @@
 """What comes on a connection, as its transport reads it: not through a stream, which copies it twice.
 
 Guarantees: what the transport reads at once, 256 KiB, is the most that waits here. Whatever else the connection's
-protocol has to know it is told meanwhile, and what was not taken here it gets in the end.
+protocol has to know it is told meanwhile, and what was not taken here it gets in the end, unless all is over.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ class Straight(asyncio.Protocol):
         """Let the protocol stand for itself again."""
         self._transport.set_protocol(self._usual)
         self._transport.resume_reading()
-        if self._piece:
+        if self._piece and not self._over:
             self._usual.data_received(self._piece)
 
     # --- what the transport says ----------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from api.http.peers import Shares
 from api.http.refusal_log import RefusalLog
 from api.http.response import ASKER, App, Receive, Scope, Send, send_answer, text_answer
 from api.http.straight import Straight
-from daemon.process.listeners import open_doors
+from daemon.process.listeners import Door, open_doors
 from daemon.process.shared_counts import Column, SharedCounts
 from tests.support.apps import hello
 from tests.support.waiting import PATIENCE_S
@@ -38,17 +38,18 @@ NAMES = [f"{theirs.__name__}.{name}" for _, theirs, name in HOOKS]
 CALLED = [(H11Protocol, "_send_h11_event", 1), (TCPServer, "_initiate_server_close", 0)]
 
 
-async def serving(app: App) -> tuple[Connections, asyncio.Server]:
-    """Serve connections that are idle for no time at all."""
+def connections_of(app: App) -> tuple[Connections, Door]:
+    """Connections that are idle for no time at all, and where they come in."""
     connections = Connections(app, Shares(lambda: 10, SharedCounts(), Column.CONNECTIONS), lambda: Pace(30.0, 0, 0.01),
                               lambda: None, RefusalLog())
     [door] = open_doors(["127.0.0.1:0"], allow_anonymous=False)
-    return connections, await asyncio.start_server(partial(connections.serve, door), sock=door.socket)
+    return connections, door
 
 
 async def converse(*sent: bytes, app: App = hello) -> list[bytes]:
     """Return all that comes on one connection for each of what is `sent`."""
-    connections, server = await serving(app)
+    connections, door = connections_of(app)
+    server = await asyncio.start_server(partial(connections.serve, door), sock=door.socket)
     answers = []
     for data in sent:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
@@ -151,8 +152,9 @@ def test_large_body_is_read_straight_up_to_its_end(monkeypatch: pytest.MonkeyPat
     assert times > 0
 
 
-def test_large_body_that_is_cut_off_is_told_as_such() -> None:
-    """To the app: else it would wait for the rest for ever."""
+@pytest.mark.parametrize("before_it_is_read", [False, True])
+def test_large_body_that_is_cut_off_is_told_as_such(*, before_it_is_read: bool) -> None:
+    """To the app, which would wait for the rest else; also when nothing was read before the client had gone."""
     told = list[str]()
 
     async def noting(scope: Scope, receive: Receive, send: Send) -> None:
@@ -161,13 +163,22 @@ def test_large_body_that_is_cut_off_is_told_as_such() -> None:
         told.append(event["type"])
 
     async def run() -> None:
-        connections, server = await serving(noting)
+        connections, door = connections_of(noting)
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while before_it_is_read and "eof" not in repr(reader):
+                await asyncio.sleep(0.001)
+            await connections.serve(door, reader, writer)
+
+        server = await asyncio.start_server(serve, sock=door.socket, limit=2**22)
         _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        writer.write(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % 2**30 + bytes(2**22))
+        writer.write(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % 2**30 + bytes(2**19))
         await writer.drain()
         writer.close()
+        while not told:
+            await asyncio.sleep(0.001)
         server.close()
-        await asyncio.wait_for(connections.end(), PATIENCE_S)
+        await connections.end()
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), PATIENCE_S))
     assert told == ["http.disconnect"]

@@ -132,3 +132,15 @@ def test_what_came_before_the_end_is_taken_first(transport: Transport) -> None:
         return [await straight.read(), await straight.read()]
 
     assert asyncio.run(run()) == [b"last", b""]
+
+
+def test_nothing_comes_after_the_end(transport: Transport, usual: Usual) -> None:
+    """A stream that has ended takes nothing more: what was left is worth nothing then."""
+    async def run() -> None:
+        straight = straight_of(transport)
+        transport.protocol.data_received(b"left")
+        transport.protocol.connection_lost(None)
+        straight.leave()
+
+    asyncio.run(run())
+    assert usual.told == [None]
