@@ -35,6 +35,8 @@ class OneAtATime(Generic[Result]):
 
 async def joined(work: "Future[Result]") -> Result:
     """Return what `work` returns, or raise what it raises. When cancelled, wait for its end first."""
+    if work.done():
+        return work.result()
     waiting = asyncio.wrap_future(work)
     try:
         return await asyncio.shield(waiting)

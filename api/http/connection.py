@@ -1,4 +1,4 @@
-"""One connection, as Hypercorn serves it, with nine things done otherwise.
+"""One connection, as Hypercorn serves it, with ten things done otherwise.
 
 - Requests are read by a reader of our own: HTTP/1 only, and a wish to change to anything else is passed over. In
   HTTP/2, which Hypercorn would change to, one slow upload holds up the others, and a failed handshake of WebSocket
@@ -13,6 +13,7 @@
   body leave in one piece.
 - A request that came whole in one read, as most do, is recognised at once (`api.http.whole_request`) and served in the
   task of its connection, without Hypercorn's streams and h11 (`api.http.exchange`).
+- A large body goes to the app as it is read, past what would copy it (`api.http.straight`).
 
 Hypercorn is imported here and nowhere else.
 """
@@ -50,6 +51,7 @@ from api.http.request_target import split
 from api.http.response import ASKER, CERTIFICATE, CLOSE, DOOR, PEER, VIA, Answer, App, as_http
 from api.http.secure import secure, why_failed
 from api.http.slow_reader import Outflow
+from api.http.straight import Straight
 from api.http.whole_request import whole_request
 from daemon.errors import Rejected
 from daemon.log import log
@@ -57,8 +59,10 @@ from daemon.model.certificate import ShownCertificate
 from daemon.process.listeners import Door
 from daemon.process.tls import ServerTls
 
-#: What is read at once: each piece of a body costs some hundred microseconds, whatever its size.
+#: What is read at once of all but large bodies.
 READ_BYTES: Final = 128 * 1024
+#: More than the streams of asyncio keep: whoever reads so much leaves nothing there.
+_ALL_BYTES: Final = 2**20
 #: Pieces of one body that wait for the app.
 QUEUED_PIECES: Final = 2
 
@@ -295,6 +299,11 @@ class Http1(H11Protocol):
         """True while the client waits to be told to send the body; see `api.http.response.Asker`."""
         return self._reader.waits
 
+    @property
+    def is_plain(self) -> bool:
+        """True while nothing but bytes of a file can come."""
+        return self._reader.is_plain
+
     async def invite(self) -> None:
         """Tell it to."""
         await self._send_h11_event(CONTINUE)
@@ -371,6 +380,9 @@ class Connection(TCPServer):
     async def _serve_requests(self) -> None:
         ahead = b""
         while ahead or not self.reader.at_eof():
+            if self._http1.is_plain:
+                await self._read_straight(self._http1)
+                continue
             data, ahead = ahead or await self.read_on(), b""
             exchange = self._exchange(data)
             if exchange is None:
@@ -416,6 +428,22 @@ class Connection(TCPServer):
         if self._http1.keep_alive_requests >= self.config.keep_alive_max_requests:
             headers.append(CLOSE)
         return headers
+
+    async def _read_straight(self, protocol: Http1) -> None:
+        data = await self.reader.read(_ALL_BYTES)
+        if self.reader.at_eof() or self.reader.exception() is not None:
+            # Nothing comes any more, and nobody would say so again.
+            await protocol.handle(RawData(data))
+            return
+        # Nothing is left there, and nothing can come between.
+        straight = Straight(cast(asyncio.Transport, self.writer.transport))
+        try:
+            await protocol.handle(RawData(data))
+            while data and protocol.is_plain:
+                data = await straight.read()
+                await protocol.handle(RawData(data))
+        finally:
+            straight.leave()
 
     async def _idle_timeout(self) -> None:
         await asyncio.shield(self._initiate_server_close())

@@ -7,6 +7,8 @@
 - What follows a request that closes the connection is not looked at (RFC 9112, 9.6).
 - Only HTTP/1.0 and HTTP/1.1 are spoken.
 - A digest in a trailer is refused: nobody checks it. Other trailers are ignored (RFC 9110, 6.5.1).
+- Of a large body whose length was stated h11 reads the first bytes and the last one: between them nothing can be found,
+  and it copies what it reads four times.
 
 h11 is imported here and nowhere else, and nothing of it that it does not document is used.
 """
@@ -26,6 +28,8 @@ DIGEST_FIELDS: Final = frozenset({b"repr-digest", b"content-digest", b"content-m
 #: In a trailer nobody checks these either.
 _PROMISES: Final = DIGEST_FIELDS | {b"upload-checksum"}
 VERSIONS: Final = frozenset({b"1.0", b"1.1"})
+#: When more than this of a body has yet to come, h11 does not read it.
+PLAIN_LEAST_BYTES: Final = 256 * 1024
 
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
 _BAD_REQUEST: Final = 400
@@ -53,6 +57,17 @@ class RequestReader(h11.Connection):
         self._framing = b""
         #: The beginning of what may become an empty line.
         self._begun = b""
+        self._request: h11.Request | None = None
+        #: Bytes of the body under way that have yet to come, if their number was stated.
+        self._left = 0
+        #: So many of the bytes that come next are a file's, and not for h11; and what came of them.
+        self._plain_left = 0
+        self._plain = b""
+
+    @property
+    def is_plain(self) -> bool:
+        """True while nothing but bytes of a file can come."""
+        return self._plain_left > 0
 
     @property
     def at_rest(self) -> bool:
@@ -82,6 +97,12 @@ class RequestReader(h11.Connection):
             data = self._without_empty_lines(self._begun + data)
             if not data:
                 return
+        if data and self._plain_left:
+            plain, data = data[:self._plain_left], data[self._plain_left:]
+            self._plain += plain
+            self._plain_left -= len(plain)
+            if not data:
+                return
         self._unparsed += data
         super().receive_data(data)
 
@@ -97,6 +118,9 @@ class RequestReader(h11.Connection):
         """The next event, as h11 has it. Raises h11.RemoteProtocolError; `code` says what it is refused with then."""
         if self.their_state is h11.MUST_CLOSE:
             return h11.NEED_DATA
+        if self._plain:
+            plain, self._plain = self._plain, b""
+            return h11.Data(data=plain)
         try:
             event = super().next_event()
         except h11.RemoteProtocolError as error:
@@ -108,7 +132,27 @@ class RequestReader(h11.Connection):
         if event is not h11.NEED_DATA:
             self._check(event)
             self._framing = b""
+            self._leave_out_plain_bytes(event)
         return event
+
+    def _leave_out_plain_bytes(self, event: Event) -> None:
+        if type(event) is h11.Request:
+            self._request = event
+            self._left = next((int(value) for name, value in event.headers if name == b"content-length"), 0)
+        elif type(event) is h11.Data and self._request is not None:
+            self._left -= len(event.data)
+            if self._left > PLAIN_LEAST_BYTES and self.our_state is h11.SEND_RESPONSE:
+                self._plain_left, self._left = self._left - 1, 1
+                self._read_anew(self._request, self._left)
+
+    def _read_anew(self, request: h11.Request, length: int) -> None:
+        """Have h11 go on after the head of `request`, as if its body had so many bytes, and were sent unasked."""
+        super().__init__(h11.SERVER, MAX_HEAD_BYTES)
+        kept = [header for header in request.headers if header[0] not in {b"content-length", b"expect"}]
+        super().receive_data(b"%s %s HTTP/%s\r\n%s\r\n" % (
+            request.method, request.target, request.http_version,
+            b"".join(b"%s: %s\r\n" % header for header in [*kept, (b"content-length", b"%d" % length)])))
+        super().next_event()
 
     def _take_framing(self, event: Event) -> None:
         left = self.trailing_data[0]

@@ -26,7 +26,7 @@ from daemon.spool import Incoming, Receive
 
 #: A body up to this size is small.
 SMALL_BYTES: Final = 128 * 1024
-#: A larger one goes to the disk in batches of this size. At most two are in memory.
+#: A larger one goes to the disk in batches of this size, or one piece more. At most two are in memory.
 BATCH_BYTES: Final = 384 * 1024
 #: Threads that write large bodies to the spool.
 THREADS: Final = 8

@@ -1,7 +1,9 @@
 """What `api.http.connection` relies on in Hypercorn without its promise: seen here when its next version changes it."""
 
 import asyncio
+import hashlib
 import inspect
+import random
 import re
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +14,17 @@ from hypercorn.asyncio.worker_context import AsyncioSingleTask
 from hypercorn.config import Config
 from hypercorn.protocol.h11 import H11Protocol
 
-from api.http.connection import Connection, Http1, IdleTimer
-from api.http.response import ASKER, Receive, Scope, Send, send_answer, text_answer
+from api.http import connection
+from api.http.connection import Connection, Connections, Http1, IdleTimer
+from api.http.pace import Pace
+from api.http.peers import Shares
+from api.http.refusal_log import RefusalLog
+from api.http.response import ASKER, App, Receive, Scope, Send, send_answer, text_answer
+from api.http.straight import Straight
+from daemon.process.listeners import Door, open_doors
+from daemon.process.shared_counts import Column, SharedCounts
 from tests.support.connections import answer_on, converse, serving
+from tests.support.waiting import PATIENCE_S
 
 #: Our class, Hypercorn's, and the method of it that is done otherwise.
 HOOKS: list[tuple[type, type, str]] = [
@@ -30,6 +40,14 @@ UNUSUAL = b"GET / HTTP/1.1\r\nHost:  a\r\n\r\n"
 PLAIN = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 #: What is called on Hypercorn's side, with so many arguments.
 CALLED = [(H11Protocol, "_send_h11_event", 1), (TCPServer, "_initiate_server_close", 0)]
+
+
+def connections_of(app: App) -> tuple[Connections, Door]:
+    """Connections that are idle for no time at all, and where they come in."""
+    connections = Connections(app, Shares(lambda: 10, SharedCounts(), Column.CONNECTIONS), lambda: Pace(30.0, 0, 0.01),
+                              lambda: None, RefusalLog())
+    [door] = open_doors(["127.0.0.1:0"], allow_anonymous=False)
+    return connections, door
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +130,61 @@ def test_connection_ends_after_so_many_requests(monkeypatch: pytest.MonkeyPatch,
         return answers
 
     assert [b"connection: close" in answer for answer in asyncio.run(ask())] == [False, False, True]
+async def digesting(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with the digest of the body."""
+    digest, more = hashlib.sha256(), True
+    while more:
+        event = await receive()
+        digest.update(event.get("body", b""))
+        more = event.get("more_body", False)
+    await send_answer(send, text_answer(200, digest.hexdigest()))
+
+
+def test_large_body_is_read_straight_up_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole; what follows it is the next request, and so is what follows that, on the same connection."""
+    times = 0
+
+    class Noted(Straight):
+        def leave(self) -> None:
+            nonlocal times
+            times += 1
+            super().leave()
+
+    monkeypatch.setattr(connection, "Straight", Noted)
+    bodies = [random.Random(length).randbytes(length) for length in (2**22, 5, 2**22 + 1)]
+    sent = b"".join(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body) for body in bodies)
+    [answer] = asyncio.run(converse(sent, app=digesting))
+    assert re.findall(rb"[0-9a-f]{64}", answer) == [hashlib.sha256(body).hexdigest().encode() for body in bodies]
+    assert times > 0
+
+
+@pytest.mark.parametrize("before_it_is_read", [False, True])
+def test_large_body_that_is_cut_off_is_told_as_such(*, before_it_is_read: bool) -> None:
+    """To the app, which would wait for the rest else; also when nothing was read before the client had gone."""
+    told = list[str]()
+
+    async def noting(scope: Scope, receive: Receive, send: Send) -> None:
+        while (event := await receive())["type"] == "http.request":
+            pass
+        told.append(event["type"])
+
+    async def run() -> None:
+        connections, door = connections_of(noting)
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while before_it_is_read and "eof" not in repr(reader):
+                await asyncio.sleep(0.001)
+            await connections.serve(door, reader, writer)
+
+        server = await asyncio.start_server(serve, sock=door.socket, limit=2**22)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % 2**30 + bytes(2**19))
+        await writer.drain()
+        writer.close()
+        while not told:
+            await asyncio.sleep(0.001)
+        server.close()
+        await connections.end()
+
+    asyncio.run(asyncio.wait_for(run(), PATIENCE_S))
+    assert told == ["http.disconnect"]

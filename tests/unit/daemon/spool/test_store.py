@@ -14,7 +14,7 @@ import pytest
 from daemon import failpoints
 from daemon.errors import Rejected, Undelivered
 from daemon.model.upload import Upload
-from daemon.spool import Mark, Stopped
+from daemon.spool import Mark, Stopped, writer
 from daemon.spool.inspect import FileSpoolCheck
 from daemon.state.layout import Layout
 from tests.support.depot import a_state, an_upload, new_id
@@ -130,6 +130,22 @@ def test_short_writes_are_continued(spool: FileSpoolCheck, monkeypatch: pytest.M
     monkeypatch.undo()
     with spool.open(upload) as source:
         assert source.read(upload.size) == DATA
+
+
+def test_large_file_is_on_its_way_to_the_disk_while_it_comes(
+    spool: FileSpoolCheck, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each part of it once, in order, as soon as a step is whole; of a small one nothing."""
+    sent = list[tuple[int, int]]()
+    monkeypatch.setattr(writer, "STEP_BYTES", step := 2**20)
+    monkeypatch.setattr(os, "posix_fadvise", lambda _descriptor, at, size, _advice: sent.append((at, size)))
+    small, large = spool.begin(), spool.begin()
+    small.write(bytes(step - 2**18))
+    for _ in range(5):
+        large.write(bytes(700_000))
+    assert sent == [(0, step), (step, step), (2 * step, step)]
+    small.discard()
+    large.discard()
 
 
 @pytest.mark.parametrize(("step", "error", "code"), [
