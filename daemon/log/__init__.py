@@ -40,7 +40,8 @@ class _State:
     threshold = _RANK["info"]
     journal: Journal | None = None
     lines: Lines | None = None
-    logger: Any = None
+    #: Writes one event with the fields that it has.
+    write: Callable[[str, _Fields], object]
 
 
 def setup(config: Log, component: str) -> None:
@@ -83,9 +84,9 @@ def _choose(wanted: str) -> str:
 def _open_lines(*, console: bool) -> Lines:
     if _State.lines is not None:
         _State.lines.close()
-    _State.lines = Lines(_STDERR)
-    _State.logger = _make_logger(_State.lines, console=console)
-    return _State.lines
+    lines = _State.lines = Lines(_STDERR)
+    _State.write = _for_console(lines) if console else lambda event, fields: lines.write(_as_json(event, fields))
+    return lines
 
 
 class _Printer:
@@ -95,16 +96,17 @@ class _Printer:
         self.msg: Final = lines.write
 
 
-def _make_logger(lines: Lines, *, console: bool) -> Any:
-    # Only here: it brings rich and pygments along, and most commands log nothing.
+def _for_console(lines: Lines) -> Callable[[str, _Fields], object]:
+    # Only here: it brings rich and pygments along, and only people read a console.
     import structlog
 
     processors: list[Any] = [_describe_briefly, structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
                              structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False,
-                                                           repr_native_str=True)] if console else [_as_json]
+                                                           repr_native_str=True)]
     # Bound once: a logger that is not is bound anew for every line.
-    return structlog.wrap_logger(
+    logger = structlog.wrap_logger(
         _Printer(lines), processors=processors, wrapper_class=structlog.BoundLogger).bind()
+    return lambda event, fields: logger.msg(event, **fields)
 
 
 def log(event: str, **fields: Any) -> None:
@@ -113,13 +115,13 @@ def log(event: str, **fields: Any) -> None:
     if _RANK[row.level] < _State.threshold:
         return
     present = {key: value for key, value in fields.items() if value is not None}
-    caller = sys._getframe(1)
-    if _State.journal is not None and _State.journal.send({**_journal_fields(event, present), **_code_fields(caller)}):
+    if _State.journal is not None and _State.journal.send(
+            {**_journal_fields(event, present), **_code_fields(sys._getframe(1))}):
         return
     lines = _State.lines or _open_lines(console=False)
     if lost := lines.take_lost():
-        _State.logger.msg("log.lost", lines=lost)
-    _State.logger.msg(event, **present)
+        _State.write("log.lost", {"lines": lost})
+    _State.write(event, present)
 
 
 def _journal_fields(event: str, fields: dict[str, Any]) -> dict[str, str]:
@@ -154,10 +156,10 @@ def _one_line(value: object) -> str:
     return text if is_plain(text) and " " not in text else escaped(repr(text))
 
 
-def _as_json(_logger: object, _method: str, fields: _Fields) -> str:
-    row = EVENTS[fields["event"]]
-    return escaped_json(_ENCODE({**fields, "level": row.level, "component": _State.component, "message": row.message,
-                                 "timestamp": f"{datetime.now(UTC).replace(tzinfo=None).isoformat()}Z"}))
+def _as_json(event: str, fields: _Fields) -> str:
+    row = EVENTS[event]
+    return escaped_json(_ENCODE({**fields, "event": event, "level": row.level, "component": _State.component,
+                                 "message": row.message, "timestamp": f"{datetime.now(UTC).isoformat()[:-6]}Z"}))
 
 
 def _describe_briefly(_logger: object, _method: str, fields: _Fields) -> _Fields:
