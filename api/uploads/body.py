@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 from api.http.client_gone import ClientGone as ClientGone
 from api.http.pace import Pace
-from api.http.response import Receive
+from api.http.response import Event, Receive
 from daemon.errors import Rejected
 
 #: A deadline is moved once so much of its time has gone by.
@@ -54,22 +54,13 @@ class Body:
         pieces = self._gathered = list[bytes]()
         before = self.received_bytes
         wanted = before + at_least
-        moved_at = self._clock()
         try:
-            async with asyncio.timeout_at(self._deadline(moved_at)) as limit:
-                self._limit = limit
-                while not self.ended and self.received_bytes < wanted:
-                    piece = await self._next()
-                    if piece:
-                        pieces.append(piece)
-                    now = self._clock()
-                    if now - moved_at > self._pace.timeout_s * SLACK:
-                        limit.reschedule(self._deadline(now))
-                        moved_at = now
+            waiting = self._gather_at_hand(wanted)
+            if waiting is not None:
+                await self._gather_until(wanted, waiting)
         except TimeoutError as error:
             raise self._refusal or Rejected("too_slow") from error
         finally:
-            self._limit = None
             if self._counted is not None:
                 self._counted(self.received_bytes - before)
         if self._unannounced is not None:
@@ -92,10 +83,38 @@ class Body:
         """When to give up if nothing comes; a little late, because it is not moved for every piece."""
         return now + self._pace.patience_s(self.received_bytes, self._waited_s) + self._pace.timeout_s * SLACK
 
-    async def _next(self) -> bytes:
+    def _gather_at_hand(self, wanted: int) -> "_Begun | None":
+        """Take what has come already, so that a small body costs no timer; what is waited for then, if it is not all."""
+        while not self.ended and self.received_bytes < wanted:
+            receiving = _Begun(self._receive())
+            if receiving.event is None:
+                return receiving
+            self._take(receiving.event)
+        return None
+
+    async def _gather_until(self, wanted: int, receiving: Awaitable[Event]) -> None:
+        """Take what comes. Raises TimeoutError when it does not come in time."""
+        moved_at = self._clock()
+        try:
+            async with asyncio.timeout_at(self._deadline(moved_at)) as limit:
+                self._limit = limit
+                await self._next(receiving)
+                while not self.ended and self.received_bytes < wanted:
+                    now = self._clock()
+                    if now - moved_at > self._pace.timeout_s * SLACK:
+                        limit.reschedule(self._deadline(now))
+                        moved_at = now
+                    await self._next(self._receive())
+        finally:
+            self._limit = None
+
+    async def _next(self, receiving: Awaitable[Event]) -> None:
         began = self._clock()
-        event = await self._receive()
+        event = await receiving
         self._waited_s += self._clock() - began
+        self._take(event)
+
+    def _take(self, event: Event) -> None:
         if event["type"] == "http.disconnect":
             raise ClientGone
         piece: bytes = event.get("body", b"")
@@ -105,4 +124,31 @@ class Body:
         self.ended = not event.get("more_body", False)
         if self.ended and self._length is not None and self.received_bytes != self._length:
             raise Rejected("incomplete_body")
-        return piece
+        if piece:
+            self._gathered.append(piece)
+
+
+class _Begun:
+    """An event that is being received: it is there at once, or else it is to be awaited."""
+
+    def __init__(self, receiving: Awaitable[Event]) -> None:
+        self._steps = receiving.__await__()
+        self._first: list[Any] = []
+        self.event: Event | None = None
+        try:
+            self._first.append(next(self._steps))
+        except StopIteration as end:
+            self.event = end.value
+
+    def __await__(self) -> "_Begun":
+        return self
+
+    def __iter__(self) -> "_Begun":
+        return self
+
+    def __next__(self) -> Any:
+        return self._first.pop() if self._first else next(self._steps)
+
+    def throw(self, error: BaseException) -> Any:
+        """Raise an error where it waits, as the event loop does to cancel it."""
+        return self._steps.throw(error)
