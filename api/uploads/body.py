@@ -1,7 +1,7 @@
 """The body of one request as it arrives: in pieces, counted, and only as slow as is allowed."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final
 
 from api.http.client_gone import ClientGone as ClientGone
@@ -84,7 +84,7 @@ class Body:
         return now + self._pace.patience_s(self.received_bytes, self._waited_s) + self._pace.timeout_s * SLACK
 
     def _gather_at_hand(self, wanted: int) -> "_Begun | None":
-        """Take what has come already, so that a small body costs no timer; what is waited for then, if it is not all."""
+        """Take what has come already, so that a small body costs no timer; what is waited for then, or None."""
         while not self.ended and self.received_bytes < wanted:
             receiving = _Begun(self._receive())
             if receiving.event is None:
@@ -128,27 +128,26 @@ class Body:
             self._gathered.append(piece)
 
 
-class _Begun:
+class _Begun(Generator[Any, None, Event]):
     """An event that is being received: it is there at once, or else it is to be awaited."""
 
     def __init__(self, receiving: Awaitable[Event]) -> None:
         self._steps = receiving.__await__()
-        self._first: list[Any] = []
+        #: What it waits for, until that was told.
+        self._untold: list[Any] = []
         self.event: Event | None = None
         try:
-            self._first.append(next(self._steps))
+            self._untold.append(next(self._steps))
         except StopIteration as end:
             self.event = end.value
 
-    def __await__(self) -> "_Begun":
+    def __await__(self) -> Generator[Any, None, Event]:
         return self
 
-    def __iter__(self) -> "_Begun":
-        return self
+    def send(self, value: None) -> Any:
+        """Go on, as the event loop wants it."""
+        return self._untold.pop() if self._untold else self._steps.send(value)
 
-    def __next__(self) -> Any:
-        return self._first.pop() if self._first else next(self._steps)
-
-    def throw(self, error: BaseException) -> Any:
+    def throw(self, *error: Any) -> Any:
         """Raise an error where it waits, as the event loop does to cancel it."""
-        return self._steps.throw(error)
+        return self._steps.throw(*error)

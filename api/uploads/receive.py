@@ -10,9 +10,9 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import uuid_utils
 
@@ -36,8 +36,7 @@ THREADS: Final = 8
 HASHING_THREADS: Final = min(THREADS, len(os.sched_getaffinity(0)))
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """An upload that is durable, and how it got into the queue."""
 
     upload: Upload

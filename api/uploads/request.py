@@ -5,8 +5,7 @@ header or parameter that is given twice, or that is not known, is an error. Refu
 """
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import parse_qsl
 
 from api.http.description import Parameter, names
@@ -52,8 +51,7 @@ WINDOWS_PATH: Final = re.compile(r"[A-Za-z]:[/\\]|\\\\")
 MAX_DISPLAY_NAME: Final = 255
 
 
-@dataclass(frozen=True, kw_only=True)
-class UploadRequest:
+class UploadRequest(NamedTuple):
     """All that a request says about its upload before the first byte of the body."""
 
     destination: Destination
