@@ -86,10 +86,13 @@ class Body:
     def _gather_at_hand(self, wanted: int) -> "_Begun | None":
         """Take what has come already, so that a small body costs no timer; what is waited for then, or None."""
         while not self.ended and self.received_bytes < wanted:
-            receiving = _Begun(self._receive())
-            if receiving.event is None:
-                return receiving
-            self._take(receiving.event)
+            steps = self._receive().__await__()
+            try:
+                waits_for = next(steps)
+            except StopIteration as end:
+                self._take(end.value)
+            else:
+                return _Begun(steps, waits_for)
         return None
 
     async def _gather_until(self, wanted: int, receiving: Awaitable[Event]) -> None:
@@ -129,17 +132,12 @@ class Body:
 
 
 class _Begun(Generator[Any, None, Event]):
-    """An event that is being received: it is there at once, or else it is to be awaited."""
+    """An event whose receiving has begun, and waits: to be awaited."""
 
-    def __init__(self, receiving: Awaitable[Event]) -> None:
-        self._steps = receiving.__await__()
+    def __init__(self, steps: Generator[Any, None, Event], waits_for: object) -> None:
+        self._steps = steps
         #: What it waits for, until that was told.
-        self._untold: list[Any] = []
-        self.event: Event | None = None
-        try:
-            self._untold.append(next(self._steps))
-        except StopIteration as end:
-            self.event = end.value
+        self._untold = [waits_for]
 
     def __await__(self) -> Generator[Any, None, Event]:
         return self

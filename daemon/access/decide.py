@@ -57,7 +57,7 @@ def own_alone(caller: Caller) -> bool:
 def largest_file(caller: Caller) -> int | None:
     """The most bytes that one file of his may have; None: no limit of his own."""
     limits = [link.grant.max_file_bytes for link in caller.links if link.grant.max_file_bytes is not None]
-    return min(limits, default=None)
+    return min(limits) if limits else None
 
 
 def instance_allowed(caller: Caller, instance_key: str) -> bool:

@@ -103,6 +103,22 @@ def test_body_of_unknown_length_is_counted_as_it_comes() -> None:
     assert admission.headroom.unwritten_bytes == 0
 
 
+def test_body_of_unknown_length_counts_in_full_since_the_disk_was_asked() -> None:
+    """Each piece does, though no more than two of them are ever on their way at once."""
+    free = [1000]
+    counts = SharedCounts()
+    admission = door(counts=counts)
+    admission.headroom = Headroom(counts, lambda: free[0], lambda: 0.0)
+    with admission.admit(None, "me", LIMITS) as place:
+        place.expect(300)
+        place.expect(300)
+        free[0] = 700
+        place.expect(300)
+        free[0] = 400
+        with pytest.raises(Rejected, check=lambda error: error.code == "no_room"):
+            place.expect(300)
+
+
 def test_processes_do_not_fill_the_disk_together(doors: tuple[Admission, Admission]) -> None:
     """What one is receiving counts for the other."""
     first, second = doors
