@@ -22,10 +22,9 @@ from daemon.process.shared_counts import SharedCount
 SNAPSHOT_S: Final = 0.5
 
 
-def takes_more(*, limits: Limits, waiting: Waiting, uploads: int, announced_bytes: int) -> bool:
-    """True when the backlog has room for what all processes are receiving, with the upload that is decided about."""
-    return (waiting.tasks + uploads <= limits.max_pending_tasks
-            and waiting.size_bytes + announced_bytes <= limits.max_pending_bytes)
+def fits(tasks: int, size_bytes: int, limits: Limits) -> bool:
+    """True when the backlog may have that much, what is being received included."""
+    return tasks <= limits.max_pending_tasks and size_bytes <= limits.max_pending_bytes
 
 
 @dataclass(slots=True)
@@ -51,7 +50,8 @@ class Place:
 
     def end(self) -> None:
         """Give it back, with what it owes."""
-        self.owe(0)
+        self.admission.headroom.settle(self.owed_bytes)
+        self.owed_bytes = 0
         self.admission.announced.add(-self.announced_bytes)
         self.admission.shares.give_back(self.peer)
 
@@ -102,8 +102,7 @@ class Admission:
     @property
     def waiting(self) -> Waiting:
         """What waits to be delivered; a little too much while it is being counted."""
-        return Waiting(tasks=self.counted.tasks + self.since_tasks,
-                       size_bytes=self.counted.size_bytes + self.since_bytes)
+        return self.counted + self.since
 
     def admit(self, length: int | None, peer: str, limits: Limits) -> Place:
         """The place of an upload of `length` bytes from `peer`; raise Rejected when it is not let in."""
@@ -116,9 +115,9 @@ class Admission:
             raise Rejected("storage_failed", trouble)
         if not self.shares.take(peer):
             raise Rejected("too_busy")
-        place = Place(self, peer, size, limits)
         self.announced.add(size)
-        place.owe(size)
+        self.headroom.owe(size)
+        place = Place(self, peer, size, limits, owed_bytes=size)
         try:
             self._check_backlog(limits)
             self.check_room(limits)
@@ -128,10 +127,11 @@ class Admission:
         return place
 
     def _check_backlog(self, limits: Limits) -> None:
-        partials = self.partials
-        announced_bytes = self.announced.total + partials.present_bytes + partials.owed_bytes
-        if not takes_more(limits=limits, waiting=self.waiting, uploads=self.shares.taken,
-                          announced_bytes=announced_bytes):
+        counted, partials = self.counted, self.partials
+        tasks = counted.tasks + self.since_tasks + self.shares.taken
+        size_bytes = (counted.size_bytes + self.since_bytes
+                      + self.announced.total + partials.present_bytes + partials.owed_bytes)
+        if not fits(tasks, size_bytes, limits):
             raise Rejected("backlog_full")
 
     def check_room(self, limits: Limits) -> None:

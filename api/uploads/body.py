@@ -16,6 +16,13 @@ SLACK: Final = 0.05
 class Body:
     """Reads the pieces of one body. Only the time spent waiting for the client counts against it."""
 
+    received_bytes = 0
+    #: True when the last piece is there.
+    ended = False
+    _waited_s = 0.0
+    _refusal: Rejected | None = None
+    _limit: asyncio.Timeout | None = None
+
     def __init__(
         self, receive: Receive, *, length: int | None, max_bytes: int, pace: Pace, too_large: str = "too_large",
         unannounced: Callable[[int], Awaitable[None]] | None = None, counted: Callable[[int], None] | None = None,
@@ -31,17 +38,11 @@ class Body:
         self._pace = pace
         self._unannounced = unannounced if length is None else None
         self._counted = counted
-        self._waited_s = 0.0
         self._too_large = too_large
-        self._refusal: Rejected | None = None
         self._gathered: list[bytes] = []
-        self._limit: asyncio.Timeout | None = None
         self._clock = asyncio.get_running_loop().time
-        self.received_bytes = 0
         #: True when its length was stated.
         self.announced = length is not None
-        #: True when the last piece is there.
-        self.ended = False
 
     async def pieces(self, at_least: int) -> list[bytes]:
         """The next pieces: `at_least` bytes and a little more, or all that was left when the body ended.

@@ -54,13 +54,11 @@ class Headroom:
 
         Raises as `free_bytes` does.
         """
-        if self._knows(partials) and self._left_bytes(partials) >= min_free_bytes:
+        if (partials is self._partials and self._clock() < self._until
+                and self._left_bytes(partials) >= min_free_bytes):
             return True
         self._ask(partials)
         return self._left_bytes(partials) >= min_free_bytes
-
-    def _knows(self, partials: Census) -> bool:
-        return partials is self._partials and self._clock() < self._until
 
     def _left_bytes(self, partials: Census) -> int:
         return self._mark_bytes - self._let_in.total - partials.owed_bytes

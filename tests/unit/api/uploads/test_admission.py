@@ -10,7 +10,7 @@ import pytest
 from api.http.peers import Shares
 from api.queries.reader import Reader, Waiting
 from api.uploads import backlog as backlog_module
-from api.uploads.admission import Admission, takes_more
+from api.uploads.admission import Admission, fits
 from api.uploads.backlog import Backlog
 from api.uploads.headroom import Headroom
 from daemon.config import Limits
@@ -46,19 +46,26 @@ def code_of(admission: Admission, length: int | None = 0, peer: str = "me", limi
         return error.code
 
 
-@pytest.mark.parametrize(("waiting", "uploads", "announced", "taken"), [
-    (NOTHING, 1, 1000, True),
-    (Waiting(tasks=10), 1, 0, False),
-    (Waiting(tasks=9), 1, 0, True),
-    (Waiting(tasks=9), 2, 0, False),
-    (Waiting(size_bytes=4500), 1, 500, True),
-    (Waiting(size_bytes=4500), 1, 501, False),
-])
-def test_backlog_takes_what_is_announced_by_what_is_there(
-    waiting: Waiting, uploads: int, announced: int, *, taken: bool,
+@pytest.mark.parametrize(("tasks", "size_bytes", "fitting"), [
+    (1, 1000, True), (10, 5000, True), (11, 0, False), (1, 5001, False)])
+def test_backlog_is_full_exactly_at_its_limits(tasks: int, size_bytes: int, *, fitting: bool) -> None:
+    """Whichever is reached first."""
+    assert fits(tasks, size_bytes, LIMITS) == fitting
+
+
+@pytest.mark.parametrize(("waiting", "length", "code"), [
+    (Waiting(tasks=10), 0, "backlog_full"), (Waiting(tasks=9), 0, None),
+    (Waiting(size_bytes=4500), 500, None), (Waiting(size_bytes=4500), 501, "backlog_full")])
+def test_upload_counts_for_the_backlog_while_it_is_decided_about(
+    waiting: Waiting, length: int, code: str | None,
 ) -> None:
-    """Each limit is reached exactly at its number, with what is being received counted in."""
-    assert takes_more(limits=LIMITS, waiting=waiting, uploads=uploads, announced_bytes=announced) == taken
+    """With what waits, and what was accepted since that was counted."""
+    assert code_of(door(waiting), length) == code
+    since = door()
+    since.refresh(waiting, Waiting())
+    assert code_of(since, length) == code
+    since.refresh(Waiting(), Waiting(tasks=-waiting.tasks, size_bytes=-waiting.size_bytes))
+    assert code_of(since, length) == code
 
 
 @pytest.mark.parametrize(("length", "free", "code"), [
