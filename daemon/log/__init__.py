@@ -172,8 +172,9 @@ def _end_of(event: str, component: str) -> str:
 
 
 def _timestamp(time_ns: int) -> str:
-    seconds, rest_ns = divmod(time_ns, 10**9)
-    return f"{_second(seconds)}.{rest_ns // 1000:06}Z"
+    """The time in UTC, as `datetime.isoformat` writes it: a whole second has no fraction."""
+    seconds, microseconds = divmod(time_ns // 1000, 10**6)
+    return f"{_second(seconds)}.{microseconds:06}Z" if microseconds else f"{_second(seconds)}Z"
 
 
 @lru_cache(1)
