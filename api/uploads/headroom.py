@@ -15,6 +15,8 @@ from daemon.process.shared_counts import Column, SharedCounts
 
 #: Seconds for which an answer is used.
 ANSWER_S: Final = 0.01
+#: What was let in is counted modulo this: a cell that only grows would be full some day, by what was but announced.
+_WRAPS_AT: Final = 2**62
 
 
 class Headroom:
@@ -28,8 +30,9 @@ class Headroom:
         self._let_in = counts.tally(Column.LET_IN_BYTES)
         self._clock = clock
         self.free_bytes = free_bytes
-        #: What was free when the disk was asked last, less what was on its way, and more by all that ever was let in.
-        self._mark_bytes = 0
+        #: What was free when the disk was asked last, less what was on its way; and what had been let in by then.
+        self._left_then = 0
+        self._let_in_then = 0
         #: For how long that is used, and the resumable uploads that were known then: what they lack stands apart.
         self._until = 0.0
         self._partials: Census | None = None
@@ -43,7 +46,7 @@ class Headroom:
         """Count `size` bytes more as being on their way."""
         self._unwritten.add(size)
         # Last: who asks the disk in between counts them twice, and not never.
-        self._let_in.add(size)
+        self._let_in.add(size if self._let_in.own < _WRAPS_AT else size - _WRAPS_AT)
 
     def settle(self, size: int) -> None:
         """Count `size` bytes fewer: they are written, or come no more."""
@@ -61,13 +64,15 @@ class Headroom:
         return self._left_bytes(partials) >= min_free_bytes
 
     def _left_bytes(self, partials: Census) -> int:
-        return self._mark_bytes - self._let_in.total - partials.owed_bytes
+        let_in_since = (self._let_in.total - self._let_in_then) % _WRAPS_AT
+        return self._left_then - let_in_since - partials.owed_bytes
 
     def _ask(self, partials: Census) -> None:
         now = self._clock()
         # In this order: what is let in meanwhile is counted, and what is not on its way any more is written.
         let_in = self._let_in.total
         unwritten = self._unwritten.total
-        self._mark_bytes = self.free_bytes() - unwritten + let_in
+        self._left_then = self.free_bytes() - unwritten
+        self._let_in_then = let_in
         self._until = now + ANSWER_S
         self._partials = partials

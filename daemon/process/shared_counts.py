@@ -20,7 +20,7 @@ from daemon.process.sketch import two_cells
 class Column(IntEnum):
     """What is counted. Of some it is also known who has how many."""
 
-    #: All bytes that ever were on their way to the disk. This one only grows, and stays when its process is gone.
+    #: All bytes that ever were on their way to the disk. They stay when their process is gone.
     LET_IN_BYTES = 0
     CONNECTIONS = 1
     UPLOADS = 2

@@ -101,3 +101,19 @@ def test_disk_is_asked_anew_when_other_resumable_uploads_are_known() -> None:
     assert room.suffices(0, Census(number=1, owed_bytes=600))
     disk.free = 400
     assert not room.suffices(401, Census(number=1, present_bytes=600))
+
+
+def test_what_was_let_in_is_never_too_much_to_be_counted() -> None:
+    """Whatever was announced: a count that is full would let nobody in any more."""
+    disk = Disk(10**18)
+    room = disk.room(SharedCounts())
+    for _ in range(20):
+        room.owe(10**18)
+        assert room.suffices(0, NOTHING)
+        room.settle(10**18)
+    disk.free = 100
+    disk.now = ANSWER_S
+    room.owe(100)
+    assert room.suffices(0, NOTHING)
+    room.owe(1)
+    assert not room.suffices(0, NOTHING)
