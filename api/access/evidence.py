@@ -1,8 +1,7 @@
 """What a request shows of who sent it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from api.access.session import session_token
 from api.http.forwarded import Forwarded
@@ -15,8 +14,7 @@ from daemon.process.listeners import Door
 _NOWHERE: Final = "0.0.0.0"
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):
     """Who may have sent a request, as far as the request and its connection tell."""
 
     door: Door

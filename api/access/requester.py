@@ -1,13 +1,12 @@
 """Who asks, for as long as one request takes."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from daemon.access.caller import Caller
 
 
-@dataclass(frozen=True, slots=True)
-class Requester:
+class Requester(NamedTuple):
     """Who sent a request, and a way to find that out anew."""
 
     caller: Caller

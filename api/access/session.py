@@ -17,8 +17,11 @@ _READING: Final = frozenset({"GET", "HEAD"})
 
 def session_token(method: str, headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
     """The token of the session that a request belongs to; None when it belongs to none, or to two."""
-    shown = {cookie.strip().removeprefix(_BEGIN) for name, value in headers if name == b"cookie"
-             for cookie in value.split(b";") if cookie.strip().startswith(_BEGIN)}
+    sent = [value for name, value in headers if name == b"cookie"]
+    if not sent:
+        return None
+    shown = {cookie.strip().removeprefix(_BEGIN) for value in sent for cookie in value.split(b";")
+             if cookie.strip().startswith(_BEGIN)}
     return shown.pop() if len(shown) == 1 and is_same_origin(method, headers) else None
 
 

@@ -7,6 +7,7 @@ from api.http.peers import Shares
 from api.queries.reader import free_bytes
 from api.uploads.admission import Admission
 from api.uploads.backlog import Backlog
+from api.uploads.headroom import Headroom
 from api.uploads.intake import Uploads
 from api.uploads.receive import Receiver
 from daemon.process.shared_counts import Column
@@ -21,8 +22,8 @@ class Receiving:
         self.tally = counts.tally(Column.UPLOADS)
         self.admission = Admission(
             stores.reader.waiting(), Shares(lambda: live.config.api.max_connections, counts, Column.UPLOADS),
-            counts.tally(Column.ANNOUNCED_BYTES), counts.tally(Column.UNWRITTEN_BYTES),
-            lambda: free_bytes(stores.spool), stores.storage.trouble)
+            counts.tally(Column.ANNOUNCED_BYTES), Headroom(counts, lambda: free_bytes(stores.spool)),
+            stores.storage.trouble)
         self.backlog = Backlog(stores.reader, self.admission, lambda: stores.partials.census(fresh=True))
         self.uploads = Uploads(
             live, self.admission, self.backlog, access.quotas, self.receiver, ground.refusals, access.amounts,

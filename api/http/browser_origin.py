@@ -13,6 +13,7 @@ import ipaddress
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from api.http.parameters import Headers
@@ -30,6 +31,8 @@ _LOCALHOST: Final = "localhost"
 #: something.
 _BROWSER_FIELDS: Final = frozenset({b"origin", b"cookie", b"referer", b"upgrade-insecure-requests"})
 _BROWSER_PREFIXES: Final = (b"sec-fetch-", b"sec-ch-", b"access-control-request-")
+#: Names of headers of which it is remembered whether only browsers have them: every request has the same few.
+_REMEMBERED: Final = 256
 #: What every browser's name has in it.
 _BROWSER_NAMES: Final = (b"Mozilla/", b"Opera/")
 
@@ -60,9 +63,15 @@ class Sites:
 
 def from_browser(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """True when a browser may have sent it: what a page uploads has an `Origin`, all else the browser's name."""
-    return any(
-        name in _BROWSER_FIELDS or name.startswith(_BROWSER_PREFIXES)
-        or (name == b"user-agent" and any(known in value for known in _BROWSER_NAMES)) for name, value in headers)
+    for name, value in headers:
+        if _is_browsers(name) or (name == b"user-agent" and any(known in value for known in _BROWSER_NAMES)):
+            return True
+    return False
+
+
+@lru_cache(_REMEMBERED)
+def _is_browsers(name: bytes) -> bool:
+    return name in _BROWSER_FIELDS or name.startswith(_BROWSER_PREFIXES)
 
 
 def check(headers: Headers, authority: str | None, sites: Sites, scheme: str | None = None) -> None:

@@ -9,7 +9,8 @@ not written with `_`, which some take for `-`.
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from api.http.peers import IpAddress, Via, plain_address
 from daemon.access.peers import HIDDEN_ID, uid_of
@@ -30,6 +31,8 @@ _SCHEMES: Final = frozenset({"http", "https"})
 #: Longest name of a user.
 _MAX_NAME: Final = 255
 _USER: Final = "user:"
+#: Names of headers of which it is remembered whose they are: every request has the same few.
+_REMEMBERED: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +44,7 @@ class TrustedProxies:
     user_header: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Forwarded:
+class Forwarded(NamedTuple):
     """What is known of the client of a request, whether a proxy speaks for it or not."""
 
     #: Where the request comes from; None when that is a Unix socket.
@@ -69,12 +71,11 @@ def read_forwarded(
     """What is known of the client, and the headers without those of proxies. Raises Rejected('bad_forwarded')."""
     kept: list[Header] = []
     said: dict[bytes, list[bytes]] = {}
-    for name, value in headers:
-        plain = name.lower()
-        if _is_proxys(plain.replace(b"_", b"-"), proxies.user_header):
-            said.setdefault(plain, []).append(value)
+    for header in headers:
+        if _is_proxys(header[0], proxies.user_header):
+            said.setdefault(header[0].lower(), []).append(header[1])
         else:
-            kept.append((name, value))
+            kept.append(header)
     if not _is_trusted(via, proxies):
         return Forwarded(via.address), kept
     scheme = _last(said.get(_PROTO, ())).lower()
@@ -84,14 +85,16 @@ def read_forwarded(
         host=_last(said.get(_HOST, ())) or None), kept
 
 
+@lru_cache(_REMEMBERED)
 def _is_proxys(name: bytes, user_header: bytes) -> bool:
-    return name.startswith(_PREFIX) or name in {_STANDARD, user_header}
+    plain = name.lower().replace(b"_", b"-")
+    return plain.startswith(_PREFIX) or plain in {_STANDARD, user_header}
 
 
 def _is_trusted(via: Via, proxies: TrustedProxies) -> bool:
     if via.address is None:
         return via.credentials is not None and via.credentials.uid in proxies.uids
-    return not via.is_local and _is_listed(plain_address(via.address), proxies)
+    return bool(proxies.networks) and not via.is_local and _is_listed(plain_address(via.address), proxies)
 
 
 def _is_listed(address: IpAddress, proxies: TrustedProxies) -> bool:

@@ -7,7 +7,7 @@ as it was sent. Source: the protocol's text, https://tus.io/protocols/resumable-
 import base64
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from api.http.description import Parameter, Where
@@ -101,8 +101,8 @@ def read_creation(headers: Headers, config: Config) -> TusCreation:
     length = _creation_length(headers)
     metadata = header(headers, b"upload-metadata", "bad_metadata") or ""
     request = _request_of(read_metadata(metadata), length, config)
-    request = replace(request, digests=whole_digests(headers), idempotency_key=idempotency_key(headers),
-                      traceparent=traceparent(headers))
+    request = request._replace(digests=whole_digests(headers), idempotency_key=idempotency_key(headers),
+                               traceparent=traceparent(headers))
     return TusCreation(request=request, metadata=metadata)
 
 

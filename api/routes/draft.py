@@ -7,7 +7,6 @@ a proxy may put any path in front of both. The answer to its end is that of any 
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from api.following.outcomes import Outcomes
@@ -80,7 +79,7 @@ class DraftRoutes:
         length = part_bytes(headers)
         whole = draft_headers.whole_length(headers, offset=0, body_bytes=length, complete=complete)
         progress = await self._engine.create(
-            replace(request, length=whole, digests=request.digests if complete else whole_digests(headers)), "",
+            request._replace(length=whole, digests=request.digests if complete else whole_digests(headers)), "",
             state[REQUESTER], state[PEER])
         location = ("Location", _location(scope["path"], progress.upload_id))
         if draft_headers.takes_interim(headers):

@@ -44,7 +44,15 @@ def _private(answer: Answer | StreamedAnswer) -> Answer | StreamedAnswer:
 
 def find_way(routes: Sequence[Route], otherwise: App) -> App:
     """The app that hands each request to the address that it is for. Nothing else of Starlette is used."""
-    return Router(routes, redirect_slashes=False, default=otherwise)
+    search = Router(routes, redirect_slashes=False, default=otherwise)
+    # An address without parameters is one text: whoever has it need not search.
+    known = {route.path: next(first for first in routes if first.path_regex.match(route.path)).app
+             for route in routes if not route.param_convertors}
+
+    async def go(scope: Scope, receive: Receive, send: Send) -> None:
+        await known.get(scope["path"], search)(scope, receive, send)
+
+    return go
 
 
 def auditing(refusals: RefusalLog) -> Audit:

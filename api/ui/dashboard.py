@@ -5,7 +5,6 @@ addresses of everybody, as whoever is signed in. No page of another site signs a
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
 
 from api.access.evidence import evidence_of
@@ -89,7 +88,7 @@ class Dashboard:
         token = _read_token(read_object(await read_body(scope, receive, self._live.pace())))
         shown = [b"Bearer " + token.encode("ascii", "replace")]
         try:
-            await self._doorkeeper.identify(replace(evidence_of(scope), authorization=shown))
+            await self._doorkeeper.identify(evidence_of(scope)._replace(authorization=shown))
         except Rejected as error:
             tell_refused(self._refusals, scope, error.code)
             raise

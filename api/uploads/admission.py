@@ -12,6 +12,7 @@ from typing import Final
 
 from api.http.peers import Shares
 from api.queries.reader import Waiting
+from api.uploads.headroom import Headroom
 from daemon.config import Limits
 from daemon.errors import Rejected
 from daemon.partials import Census
@@ -21,39 +22,22 @@ from daemon.process.shared_counts import SharedCount
 SNAPSHOT_S: Final = 0.5
 
 
-@dataclass(frozen=True, kw_only=True)
-class Load:
-    """What all API processes are receiving, with the upload that is decided about."""
-
-    uploads: int
-    announced_bytes: int
-    unwritten_bytes: int
+def fits(tasks: int, size_bytes: int, limits: Limits) -> bool:
+    """True when the backlog may have that much, what is being received included."""
+    return tasks <= limits.max_pending_tasks and size_bytes <= limits.max_pending_bytes
 
 
-def refusal(*, limits: Limits, waiting: Waiting, load: Load, free_bytes: int) -> str | None:
-    """The code of the error with which an upload that is in `load` is refused, or None: let it in."""
-    if waiting.tasks + load.uploads > limits.max_pending_tasks:
-        return "backlog_full"
-    if waiting.size_bytes + load.announced_bytes > limits.max_pending_bytes:
-        return "backlog_full"
-    return None if leaves_room(free_bytes, load.unwritten_bytes, limits) else "no_room"
-
-
-def leaves_room(free_bytes: int, unwritten_bytes: int, limits: Limits) -> bool:
-    """True when enough is left on the disk once all that is on its way is written."""
-    return free_bytes - unwritten_bytes >= limits.min_free_bytes
-
-
-@dataclass
+@dataclass(slots=True)
 class Place:
     """The place of one upload among those that are being received: what it still owes of what it announced.
 
     It is held from the beginning, and ends with its `with`.
     """
 
-    unwritten: SharedCount
-    has_room: Callable[[], bool]
-    give_back: Callable[[], None]
+    admission: "Admission"
+    peer: str
+    announced_bytes: int
+    limits: Limits
     owed_bytes: int = 0
     #: What was expected last.
     _newest_bytes: int = 0
@@ -66,12 +50,18 @@ class Place:
 
     def end(self) -> None:
         """Give it back, with what it owes."""
-        self.owe(0)
-        self.give_back()
+        self.admission.headroom.settle(self.owed_bytes)
+        self.owed_bytes = 0
+        self.admission.announced.add(-self.announced_bytes)
+        self.admission.shares.give_back(self.peer)
 
     def owe(self, size: int) -> None:
         """Count `size` bytes as being on their way to the disk, and no others of this upload."""
-        self.unwritten.add(size - self.owed_bytes)
+        more = size - self.owed_bytes
+        if more > 0:
+            self.admission.headroom.owe(more)
+        else:
+            self.admission.headroom.settle(-more)
         self.owed_bytes = size
 
     def expect(self, size: int) -> None:
@@ -79,10 +69,11 @@ class Place:
 
         Raises Rejected('no_room').
         """
-        self.owe(self._newest_bytes + size)
+        self.admission.headroom.owe(size)
+        self.admission.headroom.settle(self.owed_bytes - self._newest_bytes)
+        self.owed_bytes = self._newest_bytes + size
         self._newest_bytes = size
-        if not self.has_room():
-            raise Rejected("no_room")
+        self.admission.check_room(self.limits)
 
 
 @dataclass
@@ -93,16 +84,20 @@ class Admission:
     counted: Waiting
     shares: Shares
     announced: SharedCount
-    unwritten: SharedCount
-    #: Room on the disk now. Raises Rejected('storage_failed').
-    free_bytes: Callable[[], int]
+    headroom: Headroom
     #: Why nothing can be stored, for people; None while all is well.
     trouble: Callable[[], str | None] = lambda: None
     #: Resumable uploads that are not finished: their bytes are on their way, too.
     partials: Census = field(default_factory=Census)
     #: What this process accepted since then.
-    since: Waiting = field(default_factory=Waiting)
+    since_tasks: int = 0
+    since_bytes: int = 0
     draining: bool = False
+
+    @property
+    def since(self) -> Waiting:
+        """What this process accepted since it was counted what waits."""
+        return Waiting(tasks=self.since_tasks, size_bytes=self.since_bytes)
 
     @property
     def waiting(self) -> Waiting:
@@ -120,41 +115,34 @@ class Admission:
             raise Rejected("storage_failed", trouble)
         if not self.shares.take(peer):
             raise Rejected("too_busy")
-        place = self._place_of(size, peer, limits)
+        self.announced.add(size)
+        self.headroom.owe(size)
+        place = Place(self, peer, size, limits, owed_bytes=size)
         try:
-            self._check(limits)
+            self._check_backlog(limits)
+            self.check_room(limits)
         except Rejected:
             place.end()
             raise
         return place
 
-    def _place_of(self, size: int, peer: str, limits: Limits) -> Place:
-        def give_back() -> None:
-            self.announced.add(-size)
-            self.shares.give_back(peer)
+    def _check_backlog(self, limits: Limits) -> None:
+        counted, partials = self.counted, self.partials
+        tasks = counted.tasks + self.since_tasks + self.shares.taken
+        size_bytes = (counted.size_bytes + self.since_bytes
+                      + self.announced.total + partials.present_bytes + partials.owed_bytes)
+        if not fits(tasks, size_bytes, limits):
+            raise Rejected("backlog_full")
 
-        self.announced.add(size)
-        place = Place(
-            self.unwritten, lambda: leaves_room(self.free_bytes(), self._unwritten_bytes, limits), give_back)
-        place.owe(size)
-        return place
-
-    def _check(self, limits: Limits) -> None:
-        partials = self.partials
-        load = Load(
-            uploads=self.shares.taken, unwritten_bytes=self._unwritten_bytes,
-            announced_bytes=self.announced.total + partials.present_bytes + partials.owed_bytes)
-        code = refusal(limits=limits, waiting=self.waiting, load=load, free_bytes=self.free_bytes())
-        if code is not None:
-            raise Rejected(code)
-
-    @property
-    def _unwritten_bytes(self) -> int:
-        return self.unwritten.total + self.partials.owed_bytes
+    def check_room(self, limits: Limits) -> None:
+        """Raise Rejected('no_room') unless the disk has room for all that is on its way, or 'storage_failed'."""
+        if not self.headroom.suffices(limits.min_free_bytes, self.partials):
+            raise Rejected("no_room")
 
     def accepted(self, size: int) -> None:
         """Count one task of `size` bytes more in the backlog, until it is counted there."""
-        self.since += Waiting(tasks=1, size_bytes=size)
+        self.since_tasks += 1
+        self.since_bytes += size
 
     def refresh(self, counted: Waiting, before: Waiting) -> None:
         """Go on from newer counts; `before` is what had been accepted since the last ones when they began to be taken.
@@ -162,4 +150,5 @@ class Admission:
         What came meanwhile is counted, though it may be in them.
         """
         self.counted = counted
-        self.since -= before
+        self.since_tasks -= before.tasks
+        self.since_bytes -= before.size_bytes

@@ -1,7 +1,5 @@
 """What an upload may be, for who sends it: the decision about rights, put to an upload's request. Pure."""
 
-from dataclasses import replace
-
 from api.http.parameters import check_configured
 from api.uploads.request import UploadRequest
 from daemon.access.caller import Caller
@@ -22,4 +20,4 @@ def authorized(request: UploadRequest, caller: Caller, config: Config) -> Upload
     check_ours(request.destination, config)
     check_configured(request.destination, config)
     default = config.delivery.mkdirs and all(link.grant.mkdirs for link in caller.links)
-    return replace(request, mkdirs=default if request.mkdirs is None else request.mkdirs, client=caller.client)
+    return request._replace(mkdirs=default if request.mkdirs is None else request.mkdirs, client=caller.client)

@@ -40,7 +40,8 @@ class Backlog:
 
     async def admit(self, length: int | None, peer: str, limits: Limits) -> Place:
         """The place of an upload, decided with counts that are fresh; see `Admission.admit`."""
-        await self.freshen()
+        if self._clock() - self._taken_at >= SNAPSHOT_S:
+            await self.freshen()
         try:
             return self._admission.admit(length, peer, limits)
         except Rejected as error:

@@ -1,12 +1,12 @@
 """The body of one request as it arrives: in pieces, counted, and only as slow as is allowed."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Final
 
 from api.http.client_gone import ClientGone as ClientGone
 from api.http.pace import Pace
-from api.http.response import Receive
+from api.http.response import Event, Receive
 from daemon.errors import Rejected
 
 #: A deadline is moved once so much of its time has gone by.
@@ -15,6 +15,13 @@ SLACK: Final = 0.05
 
 class Body:
     """Reads the pieces of one body. Only the time spent waiting for the client counts against it."""
+
+    received_bytes = 0
+    #: True when the last piece is there.
+    ended = False
+    _waited_s = 0.0
+    _refusal: Rejected | None = None
+    _limit: asyncio.Timeout | None = None
 
     def __init__(
         self, receive: Receive, *, length: int | None, max_bytes: int, pace: Pace, too_large: str = "too_large",
@@ -31,17 +38,11 @@ class Body:
         self._pace = pace
         self._unannounced = unannounced if length is None else None
         self._counted = counted
-        self._waited_s = 0.0
         self._too_large = too_large
-        self._refusal: Rejected | None = None
         self._gathered: list[bytes] = []
-        self._limit: asyncio.Timeout | None = None
         self._clock = asyncio.get_running_loop().time
-        self.received_bytes = 0
         #: True when its length was stated.
         self.announced = length is not None
-        #: True when the last piece is there.
-        self.ended = False
 
     async def pieces(self, at_least: int) -> list[bytes]:
         """The next pieces: `at_least` bytes and a little more, or all that was left when the body ended.
@@ -54,22 +55,13 @@ class Body:
         pieces = self._gathered = list[bytes]()
         before = self.received_bytes
         wanted = before + at_least
-        moved_at = self._clock()
         try:
-            async with asyncio.timeout_at(self._deadline(moved_at)) as limit:
-                self._limit = limit
-                while not self.ended and self.received_bytes < wanted:
-                    piece = await self._next()
-                    if piece:
-                        pieces.append(piece)
-                    now = self._clock()
-                    if now - moved_at > self._pace.timeout_s * SLACK:
-                        limit.reschedule(self._deadline(now))
-                        moved_at = now
+            waiting = self._gather_at_hand(wanted)
+            if waiting is not None:
+                await self._gather_until(wanted, waiting)
         except TimeoutError as error:
             raise self._refusal or Rejected("too_slow") from error
         finally:
-            self._limit = None
             if self._counted is not None:
                 self._counted(self.received_bytes - before)
         if self._unannounced is not None:
@@ -92,10 +84,41 @@ class Body:
         """When to give up if nothing comes; a little late, because it is not moved for every piece."""
         return now + self._pace.patience_s(self.received_bytes, self._waited_s) + self._pace.timeout_s * SLACK
 
-    async def _next(self) -> bytes:
+    def _gather_at_hand(self, wanted: int) -> "_Begun | None":
+        """Take what has come already, so that a small body costs no timer; what is waited for then, or None."""
+        while not self.ended and self.received_bytes < wanted:
+            steps = self._receive().__await__()
+            try:
+                waits_for = next(steps)
+            except StopIteration as end:
+                self._take(end.value)
+            else:
+                return _Begun(steps, waits_for)
+        return None
+
+    async def _gather_until(self, wanted: int, receiving: Awaitable[Event]) -> None:
+        """Take what comes. Raises TimeoutError when it does not come in time."""
+        moved_at = self._clock()
+        try:
+            async with asyncio.timeout_at(self._deadline(moved_at)) as limit:
+                self._limit = limit
+                await self._next(receiving)
+                while not self.ended and self.received_bytes < wanted:
+                    now = self._clock()
+                    if now - moved_at > self._pace.timeout_s * SLACK:
+                        limit.reschedule(self._deadline(now))
+                        moved_at = now
+                    await self._next(self._receive())
+        finally:
+            self._limit = None
+
+    async def _next(self, receiving: Awaitable[Event]) -> None:
         began = self._clock()
-        event = await self._receive()
+        event = await receiving
         self._waited_s += self._clock() - began
+        self._take(event)
+
+    def _take(self, event: Event) -> None:
         if event["type"] == "http.disconnect":
             raise ClientGone
         piece: bytes = event.get("body", b"")
@@ -105,4 +128,25 @@ class Body:
         self.ended = not event.get("more_body", False)
         if self.ended and self._length is not None and self.received_bytes != self._length:
             raise Rejected("incomplete_body")
-        return piece
+        if piece:
+            self._gathered.append(piece)
+
+
+class _Begun(Generator[Any, None, Event]):
+    """An event whose receiving has begun, and waits: to be awaited."""
+
+    def __init__(self, steps: Generator[Any, None, Event], waits_for: object) -> None:
+        self._steps = steps
+        #: What it waits for, until that was told.
+        self._untold = [waits_for]
+
+    def __await__(self) -> Generator[Any, None, Event]:
+        return self
+
+    def send(self, value: None) -> Any:
+        """Go on, as the event loop wants it."""
+        return self._untold.pop() if self._untold else self._steps.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Raise an error where it waits, as the event loop does to cancel it."""
+        return self._steps.throw(*error)

@@ -25,6 +25,9 @@ SHA512: Final = "sha-512"
 _SIZES: Final = {SHA256: 32, SHA512: 64}
 #: The fields of RFC 9530.
 _FIELDS: Final = (b"repr-digest", b"content-digest")
+#: Without any of these a head announces no digest, neither in it nor in a trailer.
+_ANNOUNCING: Final = DIGEST_FIELDS | {b"trailer"}
+_NOTHING: Final = frozenset[Digest]()
 
 _KEY: Final = r"[a-z*][a-z0-9_.*-]*"
 #: One member: a byte sequence, or what another algorithm may have instead; parameters are dropped.
@@ -37,6 +40,8 @@ def announced(headers: Headers) -> frozenset[Digest]:
     Two of one algorithm contradict each other: no body has both. Raises Rejected('bad_digest') when a field cannot be
     read, and Rejected('unchecked_digest') when nothing of what is announced can be compared.
     """
+    if _ANNOUNCING.isdisjoint(headers):
+        return _NOTHING
     fields = [field.decode("latin-1") for name in _FIELDS for field in headers.get(name, [])]
     found = frozenset(digest for field in fields for digest in _digests_of(field))
     if not found and (not DIGEST_FIELDS.isdisjoint(headers) or not DIGEST_FIELDS.isdisjoint(_trailers(headers))):

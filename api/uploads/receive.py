@@ -9,9 +9,8 @@ while the next batch is being read; it holds up no small one.
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from api.threads import joined
 from api.uploads.admission import Place
@@ -34,8 +33,7 @@ THREADS: Final = 8
 HASHING_THREADS: Final = min(THREADS, len(os.sched_getaffinity(0)))
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """An upload that is durable, and how it got into the queue."""
 
     upload: Upload

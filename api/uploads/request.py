@@ -5,8 +5,7 @@ header or parameter that is given twice, or that is not known, is an error. Refu
 """
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import parse_qsl
 
 from api.http.description import Parameter, names
@@ -52,8 +51,7 @@ WINDOWS_PATH: Final = re.compile(r"[A-Za-z]:[/\\]|\\\\")
 MAX_DISPLAY_NAME: Final = 255
 
 
-@dataclass(frozen=True, kw_only=True)
-class UploadRequest:
+class UploadRequest(NamedTuple):
     """All that a request says about its upload before the first byte of the body."""
 
     destination: Destination
@@ -116,6 +114,8 @@ def read_put(instance: str, path: str, query: bytes, headers: Headers, config: C
 
 def refuse_parameters(query: bytes) -> None:
     """For an address that has headers for them: refuse the options of an upload in its query; ignore all else there."""
+    if not query:
+        return
     found = PUT_PARAMETERS.intersection(name for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True))
     if found:
         raise Rejected("bad_query", f"The parameter {min(found)!r} is not known here: send it as a header.")
@@ -123,7 +123,8 @@ def refuse_parameters(query: bytes) -> None:
 
 def read_length(headers: Headers) -> int | None:
     """The length of the body as announced, or None when it comes in chunks; `api.http.framing` let in one of both."""
-    if any(kind.lower().startswith(_FORM) for kind in headers.get(b"content-type", [])):
+    kinds = headers.get(b"content-type")
+    if kinds and any(kind.lower().startswith(_FORM) for kind in kinds):
         raise Rejected("wrapped_body", "The body is a form.")
     return read_form_length(headers)
 
@@ -144,14 +145,15 @@ def check_wholeness(headers: Headers) -> None:
     """Refuse a body that is not the file itself, and an upload that is only wanted under a condition."""
     if b"content-range" in headers:
         raise Rejected("bad_range")
-    if not {coding.lower() for coding in headers.get(b"content-encoding", [])} <= _PLAIN_CODINGS:
+    codings = headers.get(b"content-encoding")
+    if codings and not {coding.lower() for coding in codings} <= _PLAIN_CODINGS:
         raise Rejected("wrapped_body", "The body has a Content-Encoding.")
     if not _CONDITIONS.isdisjoint(headers):
         raise Rejected("bad_condition")
 
 
 def _given(headers: Headers, field: Parameter) -> str | None:
-    return header(headers, field.field, field.refuses[0])
+    return header(headers, field.field, field.refuses[0]) if field.field in headers else None
 
 
 def last_part(host_path: str) -> str:
@@ -175,6 +177,8 @@ def idempotency_key(headers: Headers) -> str | None:
 
 def traceparent(headers: Headers) -> str | None:
     """The trace that a request belongs to, or None: what is no trace is passed over."""
-    given = headers.get(b"traceparent", [])
-    text = given[0].decode("latin-1") if len(given) == 1 else ""
+    given = headers.get(b"traceparent", ())
+    if len(given) != 1:
+        return None
+    text = given[0].decode("latin-1")
     return text if is_traceparent(text) else None

@@ -25,7 +25,9 @@ def find_caller(tokens: Tokens, token_text: str, now: float, address: str | None
     caller = callers[key.id] if key.id in callers else callers.setdefault(key.id, _caller(tokens, token, key.until))
     if caller is None or (caller.expires_at is not None and caller.expires_at <= now):
         return None
-    return caller if caller.address == address else replace(caller, address=address)
+    if caller.address != address:
+        caller = callers[key.id] = replace(caller, address=address)
+    return caller
 
 
 def _caller(tokens: Tokens, token: Token, until: float | None) -> Caller | None:

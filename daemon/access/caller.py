@@ -1,6 +1,7 @@
 """Who asks: a name, and the grants that he acts under."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from daemon.model.grant import EVERYTHING, Grant
@@ -44,6 +45,7 @@ class Caller:
 ANONYMOUS: Final = "anonymous"
 
 
+@lru_cache(1024)
 def anonymous(address: str | None) -> Caller:
     """Whoever comes, where everybody may do everything."""
     return Caller(name=ANONYMOUS, links=(Link(ANONYMOUS, EVERYTHING),), address=address)

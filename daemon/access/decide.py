@@ -5,20 +5,18 @@ Pure: routes, listings and streams all ask here, and nothing else decides.
 
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from daemon.access.caller import Caller
 from daemon.model.glob import name_matches, path_matches
-from daemon.model.grant import UNIX, Grant, Permission, within
+from daemon.model.grant import UNIX, Grant, Permission, Range, within
 from daemon.model.upload import Destination
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UploadWish:
+class UploadWish(NamedTuple):
     """What an upload asks for besides its destination."""
 
     #: None: not known before the end.
@@ -59,7 +57,7 @@ def own_alone(caller: Caller) -> bool:
 def largest_file(caller: Caller) -> int | None:
     """The most bytes that one file of his may have; None: no limit of his own."""
     limits = [link.grant.max_file_bytes for link in caller.links if link.grant.max_file_bytes is not None]
-    return min(limits, default=None)
+    return min(limits) if limits else None
 
 
 def instance_allowed(caller: Caller, instance_key: str) -> bool:
@@ -104,12 +102,15 @@ def _upload_refusal(grant: Grant, wish: UploadWish) -> str | None:
         return "mkdirs_not_allowed"
     if (wish.mode or 0) & ~grant.modes:
         return "mode_not_allowed"
-    owners = ((wish.uid, grant.uids), (wish.gid, grant.gids))
-    if not all(number is None or within(ranges, number) for number, ranges in owners):
+    if not (_may_own(wish.uid, grant.uids) and _may_own(wish.gid, grant.gids)):
         return "owner_not_allowed"
     if grant.max_file_bytes is not None and (wish.size or 0) > grant.max_file_bytes:
         return "size_not_allowed"
     return None
+
+
+def _may_own(number: int | None, ranges: Iterable[Range]) -> bool:
+    return number is None or within(ranges, number)
 
 
 def _comes_from(networks: Iterable[str], address: str | None) -> bool:

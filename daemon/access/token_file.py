@@ -149,7 +149,10 @@ class Tokens:
 
     @cached_property
     def callers(self) -> dict[str, Caller | None]:
-        """Who shows which key, for as long as these tokens are in force: remembered by who has found it out."""
+        """Who shows which key, from where he came last, for as long as these tokens are in force.
+
+        Remembered by who has found it out.
+        """
         return {}
 
     @cached_property

@@ -7,8 +7,10 @@ nothing that a client sends can look like a field or a line of its own. Logging 
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import FrameType
 from typing import Any, Final
 
@@ -40,7 +42,8 @@ class _State:
     threshold = _RANK["info"]
     journal: Journal | None = None
     lines: Lines | None = None
-    logger: Any = None
+    #: Writes one event with the fields that it has.
+    write: Callable[[str, _Fields], object]
 
 
 def setup(config: Log, component: str) -> None:
@@ -83,9 +86,9 @@ def _choose(wanted: str) -> str:
 def _open_lines(*, console: bool) -> Lines:
     if _State.lines is not None:
         _State.lines.close()
-    _State.lines = Lines(_STDERR)
-    _State.logger = _make_logger(_State.lines, console=console)
-    return _State.lines
+    lines = _State.lines = Lines(_STDERR)
+    _State.write = _for_console(lines) if console else lambda event, fields: lines.write(_as_json(event, fields))
+    return lines
 
 
 class _Printer:
@@ -95,16 +98,17 @@ class _Printer:
         self.msg: Final = lines.write
 
 
-def _make_logger(lines: Lines, *, console: bool) -> Any:
-    # Only here: it brings rich and pygments along, and most commands log nothing.
+def _for_console(lines: Lines) -> Callable[[str, _Fields], object]:
+    # Only here: it brings rich and pygments along, and only people read a console.
     import structlog
 
     processors: list[Any] = [_describe_briefly, structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
                              structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False,
-                                                           repr_native_str=True)] if console else [_as_json]
+                                                           repr_native_str=True)]
     # Bound once: a logger that is not is bound anew for every line.
-    return structlog.wrap_logger(
+    logger = structlog.wrap_logger(
         _Printer(lines), processors=processors, wrapper_class=structlog.BoundLogger).bind()
+    return lambda event, fields: logger.msg(event, **fields)
 
 
 def log(event: str, **fields: Any) -> None:
@@ -113,13 +117,13 @@ def log(event: str, **fields: Any) -> None:
     if _RANK[row.level] < _State.threshold:
         return
     present = {key: value for key, value in fields.items() if value is not None}
-    caller = sys._getframe(1)
-    if _State.journal is not None and _State.journal.send({**_journal_fields(event, present), **_code_fields(caller)}):
+    if _State.journal is not None and _State.journal.send(
+            {**_journal_fields(event, present), **_code_fields(sys._getframe(1))}):
         return
     lines = _State.lines or _open_lines(console=False)
     if lost := lines.take_lost():
-        _State.logger.msg("log.lost", lines=lost)
-    _State.logger.msg(event, **present)
+        _State.write("log.lost", {"lines": lost})
+    _State.write(event, present)
 
 
 def _journal_fields(event: str, fields: dict[str, Any]) -> dict[str, str]:
@@ -154,10 +158,28 @@ def _one_line(value: object) -> str:
     return text if is_plain(text) and " " not in text else escaped(repr(text))
 
 
-def _as_json(_logger: object, _method: str, fields: _Fields) -> str:
-    row = EVENTS[fields["event"]]
-    return escaped_json(_ENCODE({**fields, "level": row.level, "component": _State.component, "message": row.message,
-                                 "timestamp": f"{datetime.now(UTC).replace(tzinfo=None).isoformat()}Z"}))
+def _as_json(event: str, fields: _Fields) -> str:
+    own = _ENCODE({**fields, "event": event})
+    return escaped_json(f'{own[:-1]}, {_end_of(event, _State.component)} "{_timestamp(time.time_ns())}"}}')
+
+
+@lru_cache
+def _end_of(event: str, component: str) -> str:
+    """What all lines of an event end with, but for their time."""
+    row = EVENTS[event]
+    always = _ENCODE({"level": row.level, "component": component, "message": row.message, "timestamp": ""})
+    return always.removeprefix("{").removesuffix(' ""}')
+
+
+def _timestamp(time_ns: int) -> str:
+    """The time in UTC, as `datetime.isoformat` writes it: a whole second has no fraction."""
+    seconds, microseconds = divmod(time_ns // 1000, 10**6)
+    return f"{_second(seconds)}.{microseconds:06}Z" if microseconds else f"{_second(seconds)}Z"
+
+
+@lru_cache(1)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
 
 
 def _describe_briefly(_logger: object, _method: str, fields: _Fields) -> _Fields:

@@ -6,6 +6,7 @@ The MESSAGE_ID of an event is a UUIDv5 of its name, so it never changes and need
 
 import uuid
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 #: The namespace in which event names become MESSAGE_IDs.
@@ -25,7 +26,12 @@ class LogEvent:
     @property
     def message_id(self) -> str:
         """32 hexadecimal digits, for the journal's MESSAGE_ID field."""
-        return uuid.uuid5(NAMESPACE, self.name).hex
+        return _message_id(self.name)
+
+
+@cache
+def _message_id(name: str) -> str:
+    return uuid.uuid5(NAMESPACE, name).hex
 
 
 def _table(*rows: tuple[str, str, str]) -> dict[str, LogEvent]:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Final
 
 SOCKET: Final = "/run/systemd/journal/socket"
@@ -164,6 +165,7 @@ def _cut(data: bytes, most: int) -> bytes:
     return data[:most - len(_CUT)].decode(errors="ignore").encode() + _CUT
 
 
+@lru_cache
 def field_name(key: str) -> str:
     """The journal's name for one of our keys: INCUS_ and the key in capitals."""
     return f"INCUS_{key.upper()}"[:_MAX_NAME]

@@ -79,8 +79,10 @@ class Lines:
 
     def take_lost(self) -> int:
         """How many lines were dropped since the last call; 0 as long as there is no room to say so."""
+        if not self._lost:
+            return 0
         with self._lock:
-            if not (self._lost and self._finish() and self._writable()):
+            if not (self._finish() and self._writable()):
                 return 0
             lost, self._lost = self._lost, 0
             return lost

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 #: Fillers and joiners that count as letters or marks, and show nothing.
 _SHAPELESS: Final = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\uffa0]")
+_DELETE: Final = "\x7f"
 _ENCODE: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -32,7 +33,8 @@ def json_text(value: Any) -> str:
 
 
 def escaped_json(text: str) -> str:
-    """JSON with what is not plain as JSON escapes it."""
-    if is_plain(text):
+    """JSON, as it is made in one line, with what is not plain as JSON escapes it."""
+    # Of what ASCII has of that, JSON itself leaves one alone.
+    if (text.isascii() and _DELETE not in text) or is_plain(text):
         return text
     return "".join(c if is_plain(c) else json.dumps(c)[1:-1] for c in text)

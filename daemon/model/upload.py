@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Final
 
 from daemon.errors import Rejected
@@ -63,7 +63,7 @@ class Destination:
         """Names of the clocks that stand still while the remote, or the instance, has to be waited for."""
         return self.remote, self.instance_key
 
-    @cached_property
+    @property
     def bucket(self) -> int:
         """The bucket of the instance, 0 to BUCKETS - 1: the same for ever, whatever the number of shards."""
         return bucket_of(self.instance_key)
@@ -197,6 +197,7 @@ def _is_number(value: object, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
 
 
+@lru_cache(1024)
 def bucket_of(instance_key: str) -> int:
     """The bucket of an instance, by its key."""
     return hashlib.blake2b(instance_key.encode(errors="replace"), digest_size=1).digest()[0]

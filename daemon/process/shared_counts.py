@@ -20,26 +20,30 @@ from daemon.process.sketch import two_cells
 class Column(IntEnum):
     """What is counted. Of some it is also known who has how many."""
 
-    CONNECTIONS = 0
-    UPLOADS = 1
+    #: All bytes that ever were on their way to the disk. They stay when their process is gone.
+    LET_IN_BYTES = 0
+    CONNECTIONS = 1
+    UPLOADS = 2
     #: Pages of tasks that wait to be read.
-    PAGES = 2
+    PAGES = 3
     #: Bytes that the uploads that are being received announced.
-    ANNOUNCED_BYTES = 3
+    ANNOUNCED_BYTES = 4
     #: Bytes that are on their way to the disk and may need room on it still.
-    UNWRITTEN_BYTES = 4
+    UNWRITTEN_BYTES = 5
     #: Uploads that are being received, and their bytes, of callers whose amounts are limited.
-    QUOTA_TASKS = 5
-    QUOTA_BYTES = 6
+    QUOTA_TASKS = 6
+    QUOTA_BYTES = 7
     #: Streams of what happens to tasks.
-    STREAMS = 7
+    STREAMS = 8
     #: Clients that wait for the outcome of a task.
-    WAITING = 8
+    WAITING = 9
     #: Requests that act on tasks, and files that are being fetched.
-    ACTIONS = 9
-    CONTENTS = 10
+    ACTIONS = 10
+    CONTENTS = 11
 
 
+#: The first columns stay when their process is gone.
+_STAYING: Final = 1
 _HELD: Final = (Column.CONNECTIONS, Column.UPLOADS, Column.PAGES, Column.QUOTA_TASKS, Column.QUOTA_BYTES,
                 Column.STREAMS, Column.WAITING, Column.ACTIONS, Column.CONTENTS)
 #: Cells are signed 64-bit numbers.
@@ -147,9 +151,9 @@ class SharedCounts:
         return self._row == 0
 
     def clear(self, row: int) -> None:
-        """Forget what the process of that row counted: it is gone, or just begins."""
-        nothing = memoryview(bytes(_PROCESS_CELLS * _CELL_BYTES)).cast(_FORMAT)
-        self._cells[row * _PROCESS_CELLS:(row + 1) * _PROCESS_CELLS] = nothing
+        """Forget what the process of that row has: it is gone, or just begins."""
+        nothing = memoryview(bytes((_PROCESS_CELLS - _STAYING) * _CELL_BYTES)).cast(_FORMAT)
+        self._cells[row * _PROCESS_CELLS + _STAYING:(row + 1) * _PROCESS_CELLS] = nothing
 
 
 def create(rows: int) -> int:

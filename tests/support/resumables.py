@@ -26,6 +26,7 @@ from api.resumable.turns import PATIENCE_S, Turns
 from api.resumable.values import Progress
 from api.uploads.admission import Admission
 from api.uploads.backlog import Backlog
+from api.uploads.headroom import Headroom
 from api.uploads.receive import Receiver
 from api.uploads.request import UploadRequest
 from api.uploads.storage import Storage
@@ -152,7 +153,7 @@ async def kit(
     threads, _ = receiver.pools
     admission = Admission(
         reader.waiting(), Shares(lambda: 64, counts, Column.UPLOADS), counts.tally(Column.ANNOUNCED_BYTES),
-        counts.tally(Column.UNWRITTEN_BYTES), spool.free_bytes, storage.trouble)
+        Headroom(counts, spool.free_bytes), storage.trouble)
     backlog = Backlog(reader, admission, lambda: partials.census(fresh=True))
     amounts, quotas = Amounts(delegations, threads), Quotas(counts, reader.pending_under, threads)
     cancelled: list[str] = []

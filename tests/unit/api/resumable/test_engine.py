@@ -547,7 +547,7 @@ def test_room_is_promised_once(layout: Layout) -> None:
     async def happen(made: Kit) -> None:
         async with kit(layout) as other:
             for one in (made, other):
-                one.admission.free_bytes = lambda: 25
+                one.admission.headroom.free_bytes = lambda: 25
             await made.create(10)
             await other.create(10)
             for one in (made, other):

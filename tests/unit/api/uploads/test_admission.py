@@ -10,8 +10,9 @@ import pytest
 from api.http.peers import Shares
 from api.queries.reader import Reader, Waiting
 from api.uploads import backlog as backlog_module
-from api.uploads.admission import Admission, Load, refusal
+from api.uploads.admission import Admission, fits
 from api.uploads.backlog import Backlog
+from api.uploads.headroom import Headroom
 from daemon.config import Limits
 from daemon.errors import Rejected
 from daemon.process.shared_counts import Column, SharedCounts, create
@@ -24,7 +25,7 @@ def door(waiting: Waiting = NOTHING, free_bytes: int = 10_000, counts: SharedCou
     """The door of a process with four places, alone unless it has `counts` in common with others."""
     common = counts or SharedCounts()
     return Admission(waiting, Shares(lambda: 4, common, Column.UPLOADS), common.tally(Column.ANNOUNCED_BYTES),
-                     common.tally(Column.UNWRITTEN_BYTES), lambda: free_bytes)
+                     Headroom(common, lambda: free_bytes))
 
 
 @pytest.fixture
@@ -45,25 +46,33 @@ def code_of(admission: Admission, length: int | None = 0, peer: str = "me", limi
         return error.code
 
 
-@pytest.mark.parametrize(("waiting", "uploads", "announced", "unwritten", "free", "code"), [
-    (NOTHING, 1, 1000, 1000, 10_000, None),
-    (Waiting(tasks=10), 1, 0, 0, 10_000, "backlog_full"),
-    (Waiting(tasks=9), 1, 0, 0, 10_000, None),
-    (Waiting(tasks=9), 2, 0, 0, 10_000, "backlog_full"),
-    (Waiting(size_bytes=4500), 1, 500, 500, 10_000, None),
-    (Waiting(size_bytes=4500), 1, 501, 501, 10_000, "backlog_full"),
-    (NOTHING, 1, 500, 500, 600, None),
-    (NOTHING, 1, 501, 501, 600, "no_room"),
-    (NOTHING, 2, 800, 500, 600, None),
-    (NOTHING, 1, 0, 0, 99, "no_room"),
-])
-def test_refusal_is_decided_by_what_is_announced_and_what_is_there(
-    waiting: Waiting, uploads: int, announced: int, unwritten: int, free: int, code: str | None,
+@pytest.mark.parametrize(("tasks", "size_bytes", "fitting"), [
+    (1, 1000, True), (10, 5000, True), (11, 0, False), (1, 5001, False)])
+def test_backlog_is_full_exactly_at_its_limits(tasks: int, size_bytes: int, *, fitting: bool) -> None:
+    """Whichever is reached first."""
+    assert fits(tasks, size_bytes, LIMITS) == fitting
+
+
+@pytest.mark.parametrize(("waiting", "length", "code"), [
+    (Waiting(tasks=10), 0, "backlog_full"), (Waiting(tasks=9), 0, None),
+    (Waiting(size_bytes=4500), 500, None), (Waiting(size_bytes=4500), 501, "backlog_full")])
+def test_upload_counts_for_the_backlog_while_it_is_decided_about(
+    waiting: Waiting, length: int, code: str | None,
 ) -> None:
-    """Each limit is reached exactly at its number, with what is being received counted in."""
-    load = Load(uploads=uploads, announced_bytes=announced, unwritten_bytes=unwritten)
-    found = refusal(limits=LIMITS, waiting=waiting, load=load, free_bytes=free)
-    assert found == code
+    """With what waits, and what was accepted since that was counted."""
+    assert code_of(door(waiting), length) == code
+    since = door()
+    since.refresh(waiting, Waiting())
+    assert code_of(since, length) == code
+    since.refresh(Waiting(), Waiting(tasks=-waiting.tasks, size_bytes=-waiting.size_bytes))
+    assert code_of(since, length) == code
+
+
+@pytest.mark.parametrize(("length", "free", "code"), [
+    (500, 600, None), (501, 600, "no_room"), (0, 100, None), (0, 99, "no_room")])
+def test_upload_leaves_as_much_on_the_disk_as_is_wanted(length: int, free: int, code: str | None) -> None:
+    """The limit is reached exactly at its number."""
+    assert code_of(door(free_bytes=free), length) == code
 
 
 def test_upload_is_refused_when_it_is_too_large_first_and_when_its_peer_has_no_place_last() -> None:
@@ -81,11 +90,11 @@ def test_place_is_given_back_when_an_upload_ends_either_way() -> None:
     admission = door()
     with admission.admit(300, "me", LIMITS) as place:
         place.owe(100)
-        assert (admission.shares.taken, admission.announced.total, admission.unwritten.total) == (1, 300, 100)
+        assert (admission.shares.taken, admission.announced.total, admission.headroom.unwritten_bytes) == (1, 300, 100)
     with pytest.raises(ZeroDivisionError), admission.admit(300, "me", LIMITS):
         raise ZeroDivisionError
     assert code_of(door(free_bytes=0)) == "no_room"
-    assert (admission.shares.taken, admission.announced.total, admission.unwritten.total) == (0, 0, 0)
+    assert (admission.shares.taken, admission.announced.total, admission.headroom.unwritten_bytes) == (0, 0, 0)
 
 
 def test_body_of_unknown_length_is_counted_as_it_comes() -> None:
@@ -94,11 +103,27 @@ def test_body_of_unknown_length_is_counted_as_it_comes() -> None:
     with admission.admit(None, "me", LIMITS) as place:
         for size, owed in ((200, 200), (100, 300), (400, 500)):
             place.expect(size)
-            assert admission.unwritten.total == owed
+            assert admission.headroom.unwritten_bytes == owed
         assert code_of(admission, 1) == "no_room"
         with pytest.raises(Rejected, check=lambda error: error.code == "no_room"):
             place.expect(101)
-    assert admission.unwritten.total == 0
+    assert admission.headroom.unwritten_bytes == 0
+
+
+def test_body_of_unknown_length_counts_in_full_since_the_disk_was_asked() -> None:
+    """Each piece does, though no more than two of them are ever on their way at once."""
+    free = [1000]
+    counts = SharedCounts()
+    admission = door(counts=counts)
+    admission.headroom = Headroom(counts, lambda: free[0], lambda: 0.0)
+    with admission.admit(None, "me", LIMITS) as place:
+        place.expect(300)
+        place.expect(300)
+        free[0] = 700
+        place.expect(300)
+        free[0] = 400
+        with pytest.raises(Rejected, check=lambda error: error.code == "no_room"):
+            place.expect(300)
 
 
 def test_processes_do_not_fill_the_disk_together(doors: tuple[Admission, Admission]) -> None:

@@ -62,6 +62,52 @@ def test_pieces_come_in_batches_of_at_least_the_size_asked_for() -> None:
     assert (batches, size) == ([[b"aa", b"b"], [b"cc", b"d"], []], 6)
 
 
+def test_body_that_has_come_already_is_taken_without_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a body that is waited for can be too slow."""
+
+    async def read() -> tuple[list[list[bytes]], int]:
+        monkeypatch.setattr(asyncio.get_running_loop(), "call_at", None)
+        return await gather([b"abc", "end"], 10)
+
+    assert asyncio.run(read()) == ([[b"abc"]], 3)
+
+
+def test_body_is_waited_for_as_often_as_it_makes_wait() -> None:
+    """Whatever it waits for, one thing after the other."""
+
+    async def receive() -> Event:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
+        return {"type": "http.request", "body": b"abc", "more_body": False}
+
+    async def read() -> list[bytes]:
+        return await Body(receive, length=3, max_bytes=100, pace=STEADY).pieces(10)
+
+    assert asyncio.run(read()) == [b"abc"]
+
+
+def test_wait_for_a_body_is_cancelled_where_it_waits() -> None:
+    """Whatever is open there is closed."""
+    told: list[str] = []
+
+    async def receive() -> Event:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            told.append("ended")
+        raise AssertionError
+
+    async def cancelled() -> None:
+        reading = asyncio.create_task(Body(receive, length=3, max_bytes=100, pace=STEADY).pieces(10))
+        await asyncio.sleep(0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+
+    asyncio.run(cancelled())
+    assert told == ["ended"]
+
+
 @pytest.mark.parametrize(("events", "length", "code"), [
     ([b"x" * 101], None, "too_large"), ([b"x" * 60, b"x" * 41], None, "too_large"),
     ([b"abc", "end"], 4, "incomplete_body"), ([b"abc", "end"], 2, "incomplete_body"),
