@@ -8,6 +8,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from struct import Struct
 from typing import Final
 
 from api.uploads.request import UploadRequest
@@ -15,6 +16,7 @@ from api.uploads.store_wire import Messages, job_message, read_answers
 from api.uploads.undecided import Decided, Undecided, said_of, settle
 from daemon.errors import Rejected
 
+_DESCRIPTOR: Final = Struct("i")
 #: Between two tries to reach the other process, while it has not even looked at those who came before.
 RETRY_S: Final = 0.2
 
@@ -107,8 +109,10 @@ class StoreLink(asyncio.Protocol):
 
 def hand_over(line: socket.socket, shard: int, link: socket.socket) -> bool:
     """Give the end of a link to whoever stores; False when there are too many already that nobody has looked at."""
+    # Not by `socket.send_fds`, nor by `recv_fds`: they drop the flags.
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(link.fileno()))]
     with suppress(BlockingIOError):
-        socket.send_fds(line, [bytes([shard])], [link.fileno()], socket.MSG_DONTWAIT)
+        line.sendmsg([bytes([shard])], rights, socket.MSG_DONTWAIT)
         return True
     return False
 
@@ -116,7 +120,8 @@ def hand_over(line: socket.socket, shard: int, link: socket.socket) -> bool:
 def take_over(line: socket.socket) -> tuple[int, socket.socket] | None:
     """The next end of a link that was handed over, with its shard; None when there is none."""
     try:
-        said, descriptors, _, _ = socket.recv_fds(line, 1, 1, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+        said, [(_, _, rights)], _, _ = line.recvmsg(
+            1, socket.CMSG_SPACE(_DESCRIPTOR.size), socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
     except BlockingIOError:
         return None
-    return said[0], socket.socket(fileno=descriptors[0])
+    return said[0], socket.socket(fileno=_DESCRIPTOR.unpack(rights)[0])

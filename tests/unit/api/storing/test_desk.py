@@ -16,6 +16,7 @@ from api.uploads import undecided
 from api.uploads.group_commit import Answer, CommitResult, GroupCommit, Prepare
 from api.uploads.request import UploadRequest
 from api.uploads.store_link import StoreLink, take_over
+from api.uploads.store_wire import Messages, job_message
 from daemon import failpoints
 from daemon.errors import CourierError
 from daemon.model.upload import Destination
@@ -203,7 +204,6 @@ def test_process_that_does_not_read_its_answers_holds_up_no_other(layout: Layout
         own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
         counter.desk.add(theirs)
-        from api.uploads.store_wire import Messages, job_message
         many = b"".join(job_message(number, request(f"/{number}"), [b"x"], supersede=True) for number in range(200))
         await asyncio.to_thread(own.sendall, many)
         link = await counter.linked()
@@ -248,11 +248,12 @@ def test_desk_that_dies_leaves_nobody_waiting(layout: Layout, monkeypatch: pytes
         [end] = await counter.take_links()
         counter.desk.add(end)
         assert await codes([unsent]) == ["ok"]
-        failpoints.arm("")
         monkeypatch.setattr(GroupCommit, "commit", lambda *_: 1 / 0)
-        undecided_one = link.store(request("/c"), [b"x"])
+        lost = link.store(request("/c"), [b"x"])
         await asyncio.to_thread(eventually, counter.dead.is_set, PATIENCE_S, "its death")
-        assert not undecided_one.done()
+        # What goes with the process.
+        end.close()
+        assert await codes([lost]) == ["outcome_unknown"]
 
     play(layout, scenario)
     assert rows(layout) == ["/b"]
