@@ -241,7 +241,7 @@ def _calls(module: ast.Module) -> Iterator[tuple[set[str], set[str]]]:
 def _is_log(function: ast.expr) -> bool:
     # log(...), logs.log(...), and what the log says of itself.
     name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-    return name in {"log", "msg"}
+    return name in {"log", "_log_own"}
 
 
 def _strings(node: ast.AST) -> set[str]:

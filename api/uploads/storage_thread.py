@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Final
 
+from api.uploads.awaited import Awaited, Decided, said_of, settle
 from api.uploads.group_commit import Answer, CommitResult, Prepare
-from api.uploads.undecided import Decided, Undecided, said_of, settle
 from daemon.errors import CannotStart, Rejected
 
 #: Most uploads in one batch.
@@ -37,7 +37,7 @@ class StorageThread:
         self._loop = asyncio.get_running_loop()
         #: What was handed over in this turn of the event loop.
         self._gathered: list[_Job] = []
-        self._undecided = Undecided(self.trouble)
+        self._awaited = Awaited(self.trouble)
         #: What waits for the thread; None is the end.
         self._inbox: SimpleQueue[list[_Job] | None] = SimpleQueue()
         #: What came with the last batch and had no place in it.
@@ -60,7 +60,7 @@ class StorageThread:
         Raises Rejected, after which nothing is kept unless the code is outcome_unknown. `prepare` is called on the
         thread, also when the caller is cancelled meanwhile.
         """
-        decided = self._undecided.begin()
+        decided = self._awaited.begin()
         if not self._gathered:
             self._loop.call_soon(self._hand_over)
         self._gathered.append((prepare, decided))

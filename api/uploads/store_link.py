@@ -11,9 +11,9 @@ from contextlib import suppress
 from struct import Struct
 from typing import Final
 
+from api.uploads.awaited import Awaited, Decided, said_of, settle
 from api.uploads.request import UploadRequest
 from api.uploads.store_wire import Messages, job_message, read_answers
-from api.uploads.undecided import Decided, Undecided, said_of, settle
 from daemon.errors import Rejected
 
 _DESCRIPTOR: Final = Struct("i")
@@ -30,7 +30,7 @@ class StoreLink(asyncio.Protocol):
         self._shard = shard
         self._supersede = supersede
         self._loop = asyncio.get_running_loop()
-        self._undecided = Undecided(self.trouble)
+        self._awaited = Awaited(self.trouble)
         self._transport: asyncio.WriteTransport | None = None
         self._reaching: asyncio.Task[None] | None = None
         self._messages = Messages()
@@ -48,7 +48,7 @@ class StoreLink(asyncio.Protocol):
     def store(self, request: UploadRequest, pieces: Sequence[bytes]) -> Decided:
         """Have an upload accepted or refused; what to wait for. It raises as `Storage.store` does."""
         self._number = number = (self._number + 1) % 2**32
-        decided = self._undecided.begin()
+        decided = self._awaited.begin()
         self._waiting[number] = decided, self._loop.time()
         self._jobs[number] = request, sum(map(len, pieces))
         if not self._gathered:

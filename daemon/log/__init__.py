@@ -122,8 +122,13 @@ def log(event: str, **fields: Any) -> None:
         return
     lines = _State.lines or _open_lines(console=False)
     if lost := lines.take_lost():
-        _State.write("log.lost", {"lines": lost})
+        _log_own("log.lost", lines=lost)
     _State.write(event, present)
+
+
+def _log_own(event: str, **fields: Any) -> None:
+    """Write what the log says of itself."""
+    _State.write(event, fields)
 
 
 def _journal_fields(event: str, fields: dict[str, Any]) -> dict[str, str]:

@@ -48,7 +48,7 @@ class _Child:
     deaths: int = 0
 
 
-class Line:
+class StorageLine:
     """By which processes that take uploads hand over links to the one that stores them.
 
     The supervisor keeps both ends: whichever process is started again finds what was handed over meanwhile.
@@ -64,7 +64,7 @@ class Line:
 
 
 def api_commands(
-    config: Config, config_file: str | None, addresses: Sequence[str], counts_fd: int, line: Line | None = None,
+    config: Config, config_file: str | None, addresses: Sequence[str], counts_fd: int, line: StorageLine | None = None,
 ) -> list[list[str]]:
     """The module and the arguments of every process of the API that this configuration wants.
 
@@ -116,7 +116,7 @@ class Supervisor:
         counts_fd = create(config.api.process_count)
         self._counts = SharedCounts(counts_fd)
         #: Several take uploads: one stores the small ones of all of them.
-        self._line = Line() if config.api.process_count > 1 else None
+        self._line = StorageLine() if config.api.process_count > 1 else None
         self._inherited = (*(door.socket.fileno() for door in doors), counts_fd,
                            *(self._line.descriptors if self._line else ()))
         drains_s = [config.api.drain_s, *([config.delivery.drain_s] if with_workers else [])]

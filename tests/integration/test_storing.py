@@ -3,9 +3,10 @@
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -96,10 +97,10 @@ def test_what_was_accepted_is_delivered_however_often_the_process_that_stores_is
         service.start()
         sending = [threads.submit(send, Client(service.address)) for _ in range(8)]
         for _ in range(3):
-            pid, accepted = storing(service), len(answers)
-            eventually(lambda accepted=accepted: len(answers) > accepted + 50, what="uploads")
+            pid, enough = storing(service), len(answers) + 50
+            eventually(partial(_has, answers, enough), what="uploads")
             os.kill(pid, signal.SIGKILL)
-            eventually(lambda pid=pid: storing(service) != pid, what="another one")
+            eventually(partial(_is_another, service, pid), what="another one")
         ending = True
         for one in sending:
             one.result()
@@ -112,6 +113,14 @@ def test_what_was_accepted_is_delivered_however_often_the_process_that_stores_is
             assert found == b"%d" % number or (found is None and answer is not None and answer.status != 202)
         assert all(task.state is State.DELIVERED for task in service.tasks())
         assert not service.mistakes()
+
+
+def _has(answers: Sized, number: int) -> bool:
+    return len(answers) >= number
+
+
+def _is_another(service: Service, pid: int) -> bool:
+    return storing(service) != pid
 
 
 def test_process_that_stores_ends_last_and_loses_nothing(tmp_path: Path) -> None:

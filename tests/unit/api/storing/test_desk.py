@@ -12,7 +12,7 @@ import pytest
 
 from api.storing import desk as desks
 from api.storing.desk import Desk
-from api.uploads import undecided
+from api.uploads import awaited
 from api.uploads.group_commit import Answer, CommitResult, GroupCommit, Prepare
 from api.uploads.request import UploadRequest
 from api.uploads.store_link import StoreLink, take_over
@@ -261,8 +261,8 @@ def test_desk_that_dies_leaves_nobody_waiting(layout: Layout, monkeypatch: pytes
 
 def test_nobody_waits_for_a_desk_that_hangs(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits is told that nobody knows; it is said that nothing can be stored, until it goes on."""
-    monkeypatch.setattr(undecided, "DECIDED_WITHIN_S", 0.05)
-    monkeypatch.setattr(undecided, "HANGS_S", 0.0)
+    monkeypatch.setattr(awaited, "DECIDED_WITHIN_S", 0.05)
+    monkeypatch.setattr(awaited, "HANGS_S", 0.0)
     gate = Gate(monkeypatch)
 
     async def scenario(counter: Counter) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.uploads import storage_thread, undecided
+from api.uploads import awaited, storage_thread
 from api.uploads.group_commit import Answer, CommitResult, Prepare
 from api.uploads.storage_thread import StorageThread
 from daemon.errors import CannotStart, CourierError
@@ -127,8 +127,8 @@ def test_caller_that_is_gone_takes_no_other_with_it() -> None:
 
 def test_nobody_waits_for_a_disk_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits is told that nobody knows; it is said that nothing can be stored, until it goes on."""
-    monkeypatch.setattr(undecided, "DECIDED_WITHIN_S", 0.05)
-    monkeypatch.setattr(undecided, "HANGS_S", 0.0)
+    monkeypatch.setattr(awaited, "DECIDED_WITHIN_S", 0.05)
+    monkeypatch.setattr(awaited, "HANGS_S", 0.0)
 
     async def scenario(disk: Disk, storage: StorageThread) -> None:
         assert storage.trouble() is None

@@ -20,7 +20,7 @@ LOOKS_EVERY_S: Final = 1.0
 Decided = asyncio.Future[CommitResult]
 
 
-class Undecided:
+class Awaited:
     """Tells in the end who waits for a decision that nobody knows.
 
     One timer looks after all of them: one for each upload would cost more than handing it over.
