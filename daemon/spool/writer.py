@@ -387,8 +387,8 @@ class _NameSync(NamedTuple):
     of: Callable[[FileSealed], Sequence[int]]
 
 
-#: How many names a file has is written with the file, not with their directories. A journal keeps these together, and
-#: the first sync commits all of it; where ext4 has none, a file that says that it has no name is gone after a power cut.
+#: How many names a file has is written with the file, not with their directories. A journal keeps these together: the
+#: first sync commits all of it. Where ext4 has none, a file that says that it has no name is gone after a power cut.
 _FILES: Final = _NameSync("spool.linksync", FileSealed.files)
 _DIRECTORIES: Final = _NameSync("spool.dirsync", FileSealed.directories)
 
