@@ -26,7 +26,7 @@ from daemon.partials.values import Census, PartialState, Phase, Plan
 from daemon.spool import Spool
 from daemon.spool.store import FileSpool
 from daemon.spool.writer import rejected
-from daemon.state.files import link_durably
+from daemon.state.files import link_and_sync
 from daemon.state.layout import Layout
 from daemon.state.room import explained
 
@@ -109,8 +109,9 @@ class FilePartials:
                 os.posix_fallocate(descriptor, 0, len(head))
                 os.pwrite(descriptor, head, 0)
             os.fsync(descriptor)
+            # Its name alone is no file yet where ext4 has no journal.
             os.fsync(empty.fileno())
-            link_durably(descriptor, upload_id + HEAD, directory)
+            link_and_sync(descriptor, upload_id + HEAD, directory)
         if failpoints.reach("partials.created"):
             os.fsync(directory)
 
