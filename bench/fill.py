@@ -106,7 +106,7 @@ def _fill_shard(state: Path, shard: int, count: int, *, files: bool) -> None:
 
 def _spooled(spool: FileSpool, some: Iterator[Upload]) -> Iterator[Upload]:
     """The same uploads, each with its file."""
-    failpoints.arm("spool.sync=skip spool.dirsync=skip")
+    failpoints.arm("spool.sync=skip spool.linksync=skip spool.dirsync=skip")
     for upload in some:
         spool.begin().seal(upload).release()
         yield upload

@@ -75,7 +75,7 @@ class Prepared:
         return sum(process_cpu_s(worker.pid) for worker in self._workers)
 
     def _spooled(self, instance: str, count: int, source: Path, directory: str) -> list[Upload]:
-        failpoints.arm("spool.sync=skip spool.dirsync=skip")
+        failpoints.arm("spool.sync=skip spool.linksync=skip spool.dirsync=skip")
         spool = FileSpool(self._service.layout)
         size = source.stat().st_size
         made = []

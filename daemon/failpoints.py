@@ -18,7 +18,7 @@ VARIABLE: Final = "INCUS_COURIER_FAULTS"
 
 #: Every step, in the order of one upload and one delivery. The fault tests have a row for each.
 STEPS: Final = (
-    "spool.open", "spool.write", "spool.sync", "spool.link", "spool.dirsync",
+    "spool.open", "spool.write", "spool.sync", "spool.link", "spool.linksync", "spool.dirsync",
     "queue.insert", "queue.commit", "queue.committed",
     "queue.claim", "queue.claimed", "push.open", "push.write", "push.rename", "push.renamed",
     "queue.settle", "queue.settled", "spool.mark", "barrier.sync", "spool.unlink", "spool.unlinked", "queue.unspool",
@@ -27,7 +27,7 @@ STEPS: Final = (
 #: The steps of a worker that brings the state of an older version up to date.
 UPGRADE_STEPS: Final = ("queue.upgrade", "queue.upgraded", "keys.remove")
 
-#: The steps of a resumable upload, until the spool has it: `spool.dirsync` is the next.
+#: The steps of a resumable upload, until the spool has it: `spool.linksync` is the next.
 PARTIAL_STEPS: Final = (
     "partials.create", "partials.created", "partials.write", "partials.sync", "partials.record", "partials.recorded",
     "partials.choose", "partials.chosen", "partials.rename", "partials.renamed", "partials.conclude", "partials.remove")

@@ -26,6 +26,7 @@ from daemon.partials.values import Census, PartialState, Phase, Plan
 from daemon.spool import Spool
 from daemon.spool.store import FileSpool
 from daemon.spool.writer import rejected
+from daemon.state.files import link_and_sync
 from daemon.state.layout import Layout
 from daemon.state.room import explained
 
@@ -36,6 +37,7 @@ CENSUS_S: Final = 0.2
 _UNSETTLED_NS: Final = 10**9
 #: What a crash left is so old at least; who makes an upload has its head by then.
 LEFT_S: Final = 3600.0
+_UNNAMED: Final = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
 _OPEN: Final = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -96,18 +98,20 @@ class FilePartials:
     def _make(self, upload_id: str, plan: Plan, state: PartialState) -> None:
         directory = self._directory
         failpoints.reach("partials.create")
-        os.close(os.open(upload_id, _OPEN, 0o600, dir_fd=directory))
-        descriptor = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=directory)
-        try:
+        with (
+            os.fdopen(os.open(upload_id, _OPEN, 0o600, dir_fd=directory), "wb", 0) as empty,
+            os.fdopen(os.open(".", _UNNAMED, 0o600, dir_fd=directory), "wb", 0) as unnamed,
+        ):
+            descriptor = unnamed.fileno()
             # Both blocks are there from the beginning: later records only replace them.
             head = record_bytes(Record(0, state)).ljust(PLAN_AT, b"\0") + text_bytes(plan_json(plan))
             if os.pwrite(descriptor, head, 0) < len(head):
                 os.posix_fallocate(descriptor, 0, len(head))
                 os.pwrite(descriptor, head, 0)
             os.fsync(descriptor)
-            os.link(f"/proc/self/fd/{descriptor}", upload_id + HEAD, dst_dir_fd=directory, follow_symlinks=True)
-        finally:
-            os.close(descriptor)
+            # Its name alone is no file yet where ext4 has no journal.
+            os.fsync(empty.fileno())
+            link_and_sync(descriptor, upload_id + HEAD, directory)
         if failpoints.reach("partials.created"):
             os.fsync(directory)
 

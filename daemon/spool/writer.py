@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, NamedTuple, Protocol
 
 from daemon import failpoints
@@ -260,7 +261,10 @@ class FileSealed:
     directory: int
     naming: Naming = _LINKED
 
-    @property
+    def files(self) -> tuple[int, ...]:
+        """The file that it is in, until it is let go."""
+        return () if self._file is None else (self._file.descriptor,)
+
     def directories(self) -> tuple[int, ...]:
         """The directories in which a name came or went; the new one first."""
         return (self.directory,) if self.naming.origin is None else (self.directory, self.naming.origin)
@@ -303,15 +307,15 @@ def seal_all(batch: Sequence[tuple[FileIncoming, Upload]]) -> list[Answer]:
     """Seal uploads together, and answer for each by itself; see `daemon.spool.Receive.seal_all`.
 
     Small ones share files. Each step is done for all of them before the next one begins: the disk brings many files to
-    rest in the time that a few take, and a directory is synced once. None gets its name before all of it is on the
-    disk.
+    rest in the time that a few take, and a file or a directory is synced once. None gets its name before all of it is
+    on the disk.
     """
     members = [_Member(number, incoming, upload.task_id, ending(upload))
                for number, (incoming, upload) in enumerate(batch)]
     failed = _bring_to_disk([_part_of(some) for some in _shared(members)])
-    return _sync_directories([
-        _link(incoming, upload) if number not in failed else rejected(failed[number])
-        for number, (incoming, upload) in enumerate(batch)])
+    answers = [_link(incoming, upload) if number not in failed else rejected(failed[number])
+               for number, (incoming, upload) in enumerate(batch)]
+    return _sync(_DIRECTORIES, _sync(_FILES, answers))
 
 
 def _shared(members: Sequence[_Member]) -> Iterator[list[_Member]]:
@@ -375,28 +379,41 @@ def _link(incoming: FileIncoming, upload: Upload) -> Answer:
         return rejected(error)
 
 
-def _sync_directories(answers: Sequence[Answer]) -> list[Answer]:
-    """Make the names durable; who has one in a directory for which that fails may have it or not."""
-    failed = _sync_each(answer for answer in answers if isinstance(answer, FileSealed))
-    return [answer if isinstance(answer, Rejected) else _unless(_first_of(failed, answer), answer)
-            for answer in answers]
+class _NameSync(NamedTuple):
+    """A step that makes the names of uploads durable."""
+
+    name: str
+    #: What is synced for one of them.
+    of: Callable[[FileSealed], Sequence[int]]
 
 
-def _first_of(failed: dict[int, Rejected], sealed: FileSealed) -> Rejected | None:
-    found = (failed[directory] for directory in sealed.directories if directory in failed)
-    return next(found, None) if failed else None
+#: How many names a file has is written with the file, not with their directories. A journal keeps these together: the
+#: first sync commits all of it. Where ext4 has none, a file that says that it has no name is gone after a power cut.
+_FILES: Final = _NameSync("spool.linksync", FileSealed.files)
+_DIRECTORIES: Final = _NameSync("spool.dirsync", FileSealed.directories)
 
 
-def _sync_each(some: Iterable[FileSealed]) -> dict[int, Rejected]:
-    """Sync the directories of uploads, each once; return those for which that failed."""
+def _sync(step: _NameSync, answers: Sequence[Answer]) -> list[Answer]:
+    """Take the step for all who have their names; for whom that fails, may have it or not."""
+    failed = _sync_each(step, [answer for answer in answers if isinstance(answer, FileSealed)])
+    return [_unless(_first_of(failed, step, answer), answer) if isinstance(answer, FileSealed) else answer
+            for answer in answers] if failed else list(answers)
+
+
+def _sync_each(step: _NameSync, some: Iterable[FileSealed]) -> dict[int, Rejected]:
+    """Sync what the step is about, each once; return that for which it failed."""
     failed: dict[int, Rejected] = {}
-    for directory in dict.fromkeys(directory for sealed in some for directory in sealed.directories):
+    for descriptor in dict.fromkeys(chain.from_iterable(map(step.of, some))):
         try:
-            if failpoints.reach("spool.dirsync"):
-                os.fsync(directory)
+            if failpoints.reach(step.name):
+                os.fsync(descriptor)
         except OSError as error:
-            failed[directory] = Rejected("outcome_unknown", f"The spool's directory: {error.strerror}.")
+            failed[descriptor] = Rejected("outcome_unknown", f"The spool: {error.strerror}.")
     return failed
+
+
+def _first_of(failed: dict[int, Rejected], step: _NameSync, sealed: FileSealed) -> Rejected | None:
+    return next((failed[descriptor] for descriptor in step.of(sealed) if descriptor in failed), None)
 
 
 def _unless(failure: Rejected | None, sealed: FileSealed) -> Answer:
@@ -409,10 +426,10 @@ def _unless(failure: Rejected | None, sealed: FileSealed) -> Answer:
 def withdraw_all(sealed: Sequence[FileSealed]) -> list[Rejected | None]:
     """Take uploads back together, and answer for each; see `daemon.spool.Receive.withdraw_all`."""
     stayed = {one.upload.task_id: error for one in sealed if (error := _take_back(one)) is not None}
-    failed = _sync_each(sealed)
+    failed = _sync_each(_DIRECTORIES, sealed)
     for one in sealed:
         one.release()
-    return [stayed.get(one.upload.task_id) or _first_of(failed, one) for one in sealed]
+    return [stayed.get(one.upload.task_id) or _first_of(failed, _DIRECTORIES, one) for one in sealed]
 
 
 def _take_back(sealed: FileSealed) -> Rejected | None:

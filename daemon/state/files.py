@@ -94,6 +94,16 @@ def _open_in(above: int, name: str, whole: Path) -> int:
         raise OSError(error.errno, error.strerror, str(whole)) from error
 
 
+def link_and_sync(descriptor: int, name: str, directory: int) -> None:
+    """Give an open file without a name one in a directory; it is durable with the directory's own sync. Raises OSError.
+
+    That it has one is written with the file: where ext4 has no journal, a file that says that it has none is gone after
+    a power cut, whatever names it.
+    """
+    os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=directory, follow_symlinks=True)
+    os.fsync(descriptor)
+
+
 def stamp_of(path: str | Path) -> Stamp:
     """What the file looks like now, links followed: who finds another stamp later reads it again."""
     try:

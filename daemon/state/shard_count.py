@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from daemon.errors import CannotStart
-from daemon.state.files import NotOwn, opened
+from daemon.state.files import NotOwn, link_and_sync, opened
 from daemon.state.layout import SHARDS_FILE, Layout, sync_directory
 
 _CONTENT: Final = re.compile(r"(\d{1,4})(?: (\d{1,4}))?\n?")
@@ -83,13 +83,12 @@ def _write(layout: Layout, count: ShardCount, *, replace: bool) -> None:
 
 def _name(descriptor: int, queue: int, *, replace: bool) -> None:
     """Give the new file its name. It never has two: such a file is refused (see `daemon.state.files`)."""
-    unnamed = f"/proc/self/fd/{descriptor}"
     if not replace:
         with contextlib.suppress(FileExistsError):
-            os.link(unnamed, SHARDS_FILE, dst_dir_fd=queue, follow_symlinks=True)
+            link_and_sync(descriptor, SHARDS_FILE, queue)
         return
     draft = f".{SHARDS_FILE}-{os.getpid()}"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(draft, dir_fd=queue)
-    os.link(unnamed, draft, dst_dir_fd=queue, follow_symlinks=True)
+    link_and_sync(descriptor, draft, queue)
     os.rename(draft, SHARDS_FILE, src_dir_fd=queue, dst_dir_fd=queue)

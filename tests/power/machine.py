@@ -17,7 +17,7 @@ from daemon.task_queue.sqlite import notes
 from daemon.task_queue.sqlite.numbers import BOOT_FACT
 from daemon.task_queue.sqlite.queue import SqliteQueue
 from tests.live.host import Container
-from tests.power.disks import Disk, snapshot
+from tests.power.disks import EXT4, Disk, Filesystem, snapshot
 from tests.support.hooked import HookedService
 from tests.support.service import Service, Settings
 from tests.support.waiting import eventually
@@ -53,12 +53,17 @@ def after_a_boot(service: Service) -> Iterator[None]:
 class Machine:
     """The service, with its state on one disk and a directory with the instances on another."""
 
-    def __init__(self, directory: Path, settings: Settings | None = None, hook: str = "") -> None:
-        """A new machine; not booted yet. It tells a webhook at the address `hook`, if there is one."""
+    def __init__(
+        self, directory: Path, settings: Settings | None = None, hook: str = "", filesystem: Filesystem = EXT4,
+    ) -> None:
+        """A new machine; not booted yet. It tells a webhook at the address `hook`, if there is one.
+
+        Its state is on that filesystem.
+        """
         settings = {"queue": {"shards": 2}, **(settings or {})}
         self.service = HookedService(directory, hook, settings) if hook else Service(directory, settings)
         state = self.service.layout.directory
-        self._disks = [Disk(directory / "state.disk", state, _DISK_BYTES), self._instances(directory)]
+        self._disks = [Disk(directory / "state.disk", state, _DISK_BYTES, filesystem), self._instances(directory)]
 
     def _instances(self, directory: Path) -> Disk:
         return Disk(directory / "instances.disk", self.service.layout.instances, _DISK_BYTES)

@@ -21,7 +21,7 @@ from daemon.spool import Incoming
 from daemon.spool.store import FileSpool
 from daemon.state.layout import Layout
 from tests.integration.recovery.world import World
-from tests.power.disks import Disk, snapshot
+from tests.power.disks import EXT4, EXT4_WITHOUT_JOURNAL, Disk, Filesystem, snapshot
 from tests.support.depot import an_upload
 
 pytestmark = pytest.mark.power
@@ -72,11 +72,16 @@ def begin(child: Callable[[int], None]) -> tuple[int, int]:
     return pid, ours
 
 
-def acknowledged_until_cut(directory: Path, seed: int, faults: str) -> tuple[set[str], Disk]:
+def layout_on(disk: Disk) -> Layout:
+    """The state on a disk, whose own lost+found is none of it."""
+    return Layout(disk.mountpoint / "courier")
+
+
+def acknowledged_until_cut(directory: Path, seed: int, faults: str, filesystem: Filesystem) -> tuple[set[str], Disk]:
     """Accept uploads, and cut the power at a random moment; return what had been acknowledged, and the disk."""
-    disk = Disk(directory / "state.disk", directory / "state", _DISK_BYTES)
+    disk = Disk(directory / "state.disk", directory / "state", _DISK_BYTES, filesystem)
     disk.mount()
-    layout = Layout(disk.mountpoint)
+    layout = layout_on(disk)
     layout.create()
     os.sync()
 
@@ -101,10 +106,10 @@ def acknowledged_until_cut(directory: Path, seed: int, faults: str) -> tuple[set
     return ids, disk
 
 
-def lost(directory: Path, seed: int, faults: str = "") -> set[str]:
+def lost(directory: Path, seed: int, faults: str = "", filesystem: Filesystem = EXT4) -> set[str]:
     """Cut the power while uploads come; return which were acknowledged and are not there, whole, after recovery."""
-    acknowledged, disk = acknowledged_until_cut(directory, seed, faults)
-    world = World(disk.mountpoint)
+    acknowledged, disk = acknowledged_until_cut(directory, seed, faults, filesystem)
+    world = World(layout_on(disk).directory)
     try:
         found = set(world.compare(thorough=True))
         whole = {task.task_id for task in world.queue.page(limit=100_000)
@@ -132,11 +137,19 @@ def test_every_acknowledged_upload_of_a_pack_is_there_when_the_power_was_cut(pac
     assert lost(tmp_path, pack_cut) == set()
 
 
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.full) for seed in range(1, 10))])
+def test_every_acknowledged_upload_is_there_when_there_is_no_journal(seed: int, tmp_path: Path) -> None:
+    """Nothing but the syncs keeps a file and its names together, and the check of the disk clears what does not agree."""
+    assert lost(tmp_path, seed, filesystem=EXT4_WITHOUT_JOURNAL) == set()
+
+
 @pytest.mark.full
-def test_uploads_of_packs_are_lost_when_their_sync_is_left_out(tmp_path: Path) -> None:
-    """The control: with names that are durable, and bytes that are not, this test sees losses."""
+@pytest.mark.parametrize(("left_out", "filesystem"), [
+    ("spool.sync=skip spool.linksync=skip", EXT4), ("spool.linksync=skip", EXT4_WITHOUT_JOURNAL)])
+def test_uploads_of_packs_are_lost_when_a_sync_is_left_out(left_out: str, filesystem: Filesystem, tmp_path: Path) -> None:
+    """The control: with names that are durable, and bytes or inodes that are not, this test sees losses."""
     for attempt in range(_CONTROL_CUTS):
         (tmp_path / str(attempt)).mkdir()
-        if lost(tmp_path / str(attempt), attempt, "spool.sync=skip"):
+        if lost(tmp_path / str(attempt), attempt, left_out, filesystem):
             return
     pytest.fail("nothing was lost: the test is blind")

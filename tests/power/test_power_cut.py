@@ -8,6 +8,7 @@ import pytest
 
 from daemon.model.task import State
 from tests.live.host import Host
+from tests.power.disks import EXT4_WITHOUT_JOURNAL
 from tests.power.load import Load
 from tests.power.machine import IncusMachine, Machine
 from tests.support.follower import Follower
@@ -66,6 +67,14 @@ def test_every_acknowledged_upload_is_delivered_when_the_power_was_cut(cut: int,
             assert keeps_ids(receiver)
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("seed", range(10))
+def test_every_acknowledged_upload_is_delivered_when_there_is_no_journal(seed: int, tmp_path: Path) -> None:
+    """What the check of the disk leaves of the state is enough."""
+    with Machine(tmp_path, filesystem=EXT4_WITHOUT_JOURNAL) as machine:
+        lose_power(machine, random.Random(seed))
+
+
 @pytest.mark.live
 def test_every_acknowledged_upload_is_in_the_container_when_the_power_was_cut(
     incus_cut: int, tmp_path: Path, incus: Host,
@@ -75,7 +84,7 @@ def test_every_acknowledged_upload_is_in_the_container_when_the_power_was_cut(
         lose_power(machine, random.Random(incus_cut))
 
 
-@pytest.mark.parametrize("left_out", ["spool.sync=skip spool.dirsync=skip", "barrier.sync=skip"])
+@pytest.mark.parametrize("left_out", ["spool.sync=skip spool.linksync=skip spool.dirsync=skip", "barrier.sync=skip"])
 def test_uploads_are_lost_when_the_syncs_are_left_out(left_out: str, tmp_path: Path) -> None:
     """The control: without the syncs before the answer, or the one before the spooled bytes go, this test sees losses."""
     for attempt in range(_CONTROL_CUTS):

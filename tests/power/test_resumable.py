@@ -11,7 +11,7 @@ import pytest
 
 from daemon.errors import CourierError
 from daemon.state.layout import Layout
-from tests.power.disks import Disk, snapshot
+from tests.power.disks import EXT4, EXT4_WITHOUT_JOURNAL, Disk, Filesystem, snapshot
 from tests.support.resumables import Sender, Told, finish, kit
 from tests.support.waiting import eventually
 
@@ -49,9 +49,9 @@ async def go_on(layout: Layout, told: dict[str, Told]) -> None:
         assert len({progress.task_id for progress in done}) == len(told)
 
 
-def new_state(directory: Path) -> tuple[Disk, Path]:
+def new_state(directory: Path, filesystem: Filesystem = EXT4) -> tuple[Disk, Path]:
     """A disk with an empty state."""
-    disk = Disk(directory / "state.disk", directory / "state", _DISK_BYTES)
+    disk = Disk(directory / "state.disk", directory / "state", _DISK_BYTES, filesystem)
     disk.mount()
     state = disk.mountpoint / "courier"
     Layout(state).create()
@@ -66,6 +66,19 @@ def test_every_told_byte_is_there_when_the_power_was_cut(resumable_cut: int, tmp
         told = cut_power(disk, state, random.Random(resumable_cut))
         disk.mount()
         asyncio.run(go_on(Layout(state), told))
+    finally:
+        eventually(disk.unmount)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("seed", range(10))
+def test_every_complete_upload_is_there_when_there_is_no_journal(seed: int, tmp_path: Path) -> None:
+    """One that was just moving into the spool may have two names then, and be set aside: it had not been told as complete."""
+    disk, state = new_state(tmp_path, EXT4_WITHOUT_JOURNAL)
+    try:
+        told = cut_power(disk, state, random.Random(seed))
+        disk.mount()
+        asyncio.run(go_on(Layout(state), {upload_id: one for upload_id, one in told.items() if one.progress.complete}))
     finally:
         eventually(disk.unmount)
 

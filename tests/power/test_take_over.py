@@ -105,7 +105,7 @@ def test_uploads_are_lost_with_the_host_when_the_syncs_are_left_out(kind: str, t
         (tmp_path / str(number)).mkdir()
         with TwoHosts(tmp_path / str(number), kind) as hosts:
             lose_host(hosts, load, random.Random(number), lambda new: eventually(new.service.idle),
-                      "spool.sync=skip spool.dirsync=skip")
+                      "spool.sync=skip spool.linksync=skip spool.dirsync=skip")
             assert hosts.new is not None
             if load.losses(hosts.new):
                 return

@@ -23,7 +23,7 @@ from daemon import failpoints
 from daemon.delegation.sqlite.schema import empty, is_ours
 from daemon.errors import Rejected
 from daemon.log import log
-from daemon.state.files import NotOwn, opened
+from daemon.state.files import NotOwn, link_and_sync, opened
 from daemon.state.layout import DATABASE_FILE, Layout, inode, sync_directory
 from daemon.state.quarantine import set_aside
 from daemon.state.room import NO_ROOM, explained, trouble_in
@@ -223,7 +223,7 @@ class _File:
                 while left:
                     left = left[file.write(left):]
                 os.fsync(descriptor)
-                os.link(f"/proc/self/fd/{descriptor}", self.path.name, dst_dir_fd=directory, follow_symlinks=True)
+                link_and_sync(descriptor, self.path.name, directory)
 
     def set_aside(self, damaged: _Damaged) -> None:
         """Put what is damaged out of the way, unless somebody has done so already. Raises OSError."""

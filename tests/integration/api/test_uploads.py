@@ -253,7 +253,8 @@ Faulty = Callable[..., Api]
     ("spool.open=ENOSPC", 507, "no_room", 0), ("spool.open=EIO", 503, "storage_failed", 0),
     ("spool.write=ENOSPC", 507, "no_room", 0), ("spool.write=EDQUOT", 507, "no_room", 0),
     ("spool.sync=EIO", 503, "storage_failed", 0),
-    ("spool.link=EROFS", 503, "storage_failed", 0), ("spool.dirsync=EIO", 503, "outcome_unknown", 1),
+    ("spool.link=EROFS", 503, "storage_failed", 0),
+    ("spool.linksync=EIO", 503, "outcome_unknown", 1), ("spool.dirsync=EIO", 503, "outcome_unknown", 1),
     ("queue.insert=ENOSPC", 507, "no_room", 0), ("queue.commit=EIO", 503, "storage_failed", 0),
     ("queue.committed=EIO", 503, "outcome_unknown", 1),
 ])

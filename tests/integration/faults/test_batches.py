@@ -20,8 +20,8 @@ from tests.integration.recovery.world import World
 from tests.support.depot import a_state, an_upload
 
 #: The steps of a batch, and how often each is taken for the one below: it makes two files.
-STEPS = {"spool.open": 2, "spool.write": 2, "spool.sync": 2, "spool.link": 5, "spool.dirsync": 3, "queue.insert": 5,
-         "queue.commit": 1, "queue.committed": 1}
+STEPS = {"spool.open": 2, "spool.write": 2, "spool.sync": 2, "spool.link": 5, "spool.linksync": 2, "spool.dirsync": 3,
+         "queue.insert": 5, "queue.commit": 1, "queue.committed": 1}
 #: Four that share a file, of three instances, and one that has its own.
 BODIES = (b"", b"first", b"x" * 20_000, b"second", os.urandom(16 * 1024))
 

@@ -28,6 +28,7 @@ TABLE = """
     spool.write      507 nothing    503 nothing    503 nothing    507 nothing    silence nothing
     spool.sync       507 nothing    503 nothing    503 nothing    507 nothing    silence nothing
     spool.link       507 nothing    503 nothing    503 nothing    507 nothing    silence nothing
+    spool.linksync   unknown whole  unknown whole  unknown whole  unknown whole  silence whole
     spool.dirsync    unknown whole  unknown whole  unknown whole  unknown whole  silence whole
     queue.insert     507 nothing    503 nothing    503 nothing    507 nothing    silence whole
     queue.commit     507 nothing    503 nothing    503 nothing    507 nothing    silence whole

@@ -16,7 +16,7 @@ from tests.support.bodies import body
 from tests.support.resumables import SOMEBODY, Kit, Sender, Told, finish, kit
 
 #: Steps of completing that all uploads take, too.
-_SHARED = ("spool.sync", "spool.dirsync", "queue.insert", "queue.commit", "queue.committed")
+_SHARED = ("spool.sync", "spool.linksync", "spool.dirsync", "queue.insert", "queue.commit", "queue.committed")
 #: Where one step is taken several times: at the making, with bytes, at the end.
 _CELLS = [*(f"{step}=kill" for step in (*failpoints.PARTIAL_STEPS, *_SHARED) if step != "partials.remove"),
           "partials.record=kill@2", "partials.recorded=kill@2", "partials.sync=kill@2"]

@@ -315,7 +315,8 @@ def test_repeated_key_gives_the_first_task(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize("fault", ["queue.insert=EIO", "queue.commit=ENOSPC", "partials.choose=EIO", "partials.rename=EIO",
-                                   "partials.record=ENOSPC@2", "spool.dirsync=EIO", "spool.sync=EIO"])
+                                   "partials.record=ENOSPC@2", "spool.linksync=EIO", "spool.dirsync=EIO",
+                                   "spool.sync=EIO"])
 def test_what_could_not_be_completed_is_kept_for_another_try(layout: Layout, fault: str) -> None:
     """All but the last byte may be told; that one sent again makes the same task as the first try would have."""
     async def happen(made: Kit) -> None:

@@ -22,7 +22,7 @@ _LARGEST = 700_000
 #: After so many steps nothing goes wrong any more.
 _STEPS = 30
 _FAULTS = [step for step in failpoints.PARTIAL_STEPS if step != "partials.remove"] + [
-    "spool.dirsync", "queue.insert", "queue.commit"]
+    "spool.linksync", "spool.dirsync", "queue.insert", "queue.commit"]
 
 
 class Client:

@@ -165,6 +165,14 @@ def test_fault_that_stays_refuses_each_small_upload_for_itself(layout: Layout, f
     assert files(layout) == set(rows(layout)) == set()
 
 
+def test_uploads_of_a_file_whose_names_cannot_be_synced_stay_undecided(layout: Layout) -> None:
+    """They have their names, durable or not, and no rows; what is in other files is accepted."""
+    uploads = [upload(1), upload(2, size=LARGE), upload(3)]
+    assert codes(decide(layout, uploads, "spool.linksync=EIO@1")) == ["outcome_unknown", "ok", "outcome_unknown"]
+    assert rows(layout) == [uploads[1].task_id]
+    assert files(layout) == {one.task_id for one in uploads}
+
+
 def test_uploads_of_a_directory_that_cannot_be_synced_stay_undecided(layout: Layout) -> None:
     """They have their names, durable or not, and no rows; what is in other directories is accepted."""
     uploads = [upload(1), upload(2, instance="c2"), upload(3)]

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections import Counter
@@ -129,7 +130,8 @@ def test_small_uploads_cost_one_file_and_one_sync_together(
     monkeypatch.setattr(failpoints, "reach", lambda step: steps.update([step]) or True)
     bodies = [os.urandom(size) for size in sizes]
     uploads = stored(spool, bodies)
-    assert (steps["spool.open"], steps["spool.sync"], steps["spool.link"]) == (made, made, len(sizes))
+    assert (steps["spool.open"], steps["spool.sync"], steps["spool.linksync"]) == (made, made, made)
+    assert steps["spool.link"] == len(sizes)
     assert len(files(layout)) == made
     assert [read(spool, upload) for upload in uploads] == bodies
     assert [examined(spool, upload) for upload in uploads] == uploads
@@ -292,6 +294,37 @@ def test_uploads_in_a_directory_that_cannot_be_synced_stay_undecided_alone(spool
     assert list(files(layout).values()) == [3]
 
 
+def test_uploads_in_a_file_whose_names_cannot_be_synced_stay_undecided_alone(spool: FileSpoolCheck, layout: Layout) -> None:
+    """All that are in it may have their names, or not, and keep them here; those in other files are durable."""
+    failpoints.arm("spool.linksync=EIO@1")
+    answers = answered(spool, (b"first", os.urandom(SMALL + 1), b"second"))
+    assert [isinstance(answer, Rejected) and answer.code for _, answer in answers] == ["outcome_unknown", False, "outcome_unknown"]
+    for upload, answer in answers:
+        assert path_of(layout, upload).exists()
+        if isinstance(answer, FileSealed):
+            answer.release()
+    assert open_files(layout) == []
+
+
+def test_names_are_written_with_their_file_before_their_directories(
+    spool: FileSpoolCheck, layout: Layout, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A file is synced once it has all its names, and once: also when one of its uploads got none."""
+    synced: list[tuple[bool, int]] = []
+
+    def note(descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        synced.append((stat.S_ISREG(found.st_mode), found.st_nlink))
+
+    monkeypatch.setattr(os, "fsync", note)
+    failpoints.arm("spool.link=EMLINK@2")
+    for _, answer in answered(spool):
+        if isinstance(answer, FileSealed):
+            answer.release()
+    assert synced[0] == (True, 2)
+    assert [is_file for is_file, _ in synced] == [True, False, False]
+
+
 @settings(max_examples=min(30, settings().max_examples))
 @given(
     sizes=st.lists(st.sampled_from([0, 1, 300, SMALL - 1, SMALL, SMALL + 1, 70_000]), min_size=1, max_size=40),
@@ -304,7 +337,7 @@ def test_each_upload_is_sealed_or_leaves_nothing_whatever_fails(sizes: list[int]
         spool, numbers = FileSpoolCheck(layout), count(1)
 
         def reach(step: str) -> bool:
-            number = faults.get(next(numbers)) if step != "spool.dirsync" else None
+            number = faults.get(next(numbers)) if step not in {"spool.linksync", "spool.dirsync"} else None
             if number is not None:
                 raise OSError(number, os.strerror(number))
             return True

@@ -161,9 +161,10 @@ def test_failure_before_the_name_leaves_nothing(spool: FileSpoolCheck, layout: L
     assert files(layout) == []
 
 
-def test_failure_after_the_name_is_told_as_unknown(spool: FileSpoolCheck, layout: Layout) -> None:
+@pytest.mark.parametrize("step", ["spool.linksync", "spool.dirsync"])
+def test_failure_after_the_name_is_told_as_unknown(spool: FileSpoolCheck, layout: Layout, step: str) -> None:
     """Once the file has its name it may stay: that is said, and nobody unlinks it."""
-    failpoints.arm("spool.dirsync=EIO")
+    failpoints.arm(f"{step}=EIO")
     upload = an_upload()
     assert code_of(lambda: store(spool, upload)) == "outcome_unknown"
     assert files(layout) == [upload.task_id]
