@@ -38,6 +38,8 @@ def main() -> int:
     parser.add_argument("--line", metavar="FD", type=int, required=True,
                         help="the inherited line by which processes that take uploads hand over their links")
     options = parser.parse_args()
+    # Until it can be taken: what is read below is as new as what a reload would read.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         tie_to_parent()
         config = load(find_file(options.config))

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 SENT = b"what is sent"
 #: From this step on the bytes have their name: a crash leaves them to recovery.
-NAMED = {"spool.dirsync", "queue.insert", "queue.commit", "queue.committed"}
+NAMED = {"spool.linksync", "spool.dirsync", "queue.insert", "queue.commit", "queue.committed"}
 
 
 def a_service(directory: Path) -> Service:

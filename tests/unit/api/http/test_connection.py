@@ -1,6 +1,7 @@
 """What `api.http.connection` relies on in Hypercorn without its promise: seen here when its next version changes it."""
 
 import asyncio
+import contextlib
 import hashlib
 import inspect
 import random
@@ -158,7 +159,10 @@ def test_large_body_is_read_straight_up_to_its_end(monkeypatch: pytest.MonkeyPat
         async with serving(digesting) as served:
             reader, writer = await served.connect()
             writer.write(sent + PLAIN.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-            return await asyncio.wait_for(reader.read(), PATIENCE_S)
+            answer = await asyncio.wait_for(reader.read(), PATIENCE_S)
+            writer.close()
+            await writer.wait_closed()
+            return answer
 
     answer = asyncio.run(ask())
     assert re.findall(rb"[0-9a-f]{64}", answer) == [
@@ -191,6 +195,8 @@ def test_large_body_that_is_cut_off_is_told_as_such(*, before_it_is_read: bool) 
         writer.close()
         while not told:
             await asyncio.sleep(0.001)
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
         server.close()
         await connections.end()
 
