@@ -164,7 +164,7 @@ class _Wait:
         """True when the client went away; False when it was ended, before this or meanwhile, or the time was over."""
         if self._ended:
             return False
-        # No task besides that of the request: ten thousand of them would take as much memory again.
+        # No task of its own: ten thousand of them would take as much memory again.
         try:
             async with asyncio.timeout_at(self._deadline) as self._limit:
                 await until_gone(receive)

@@ -45,9 +45,10 @@ def _private(answer: Answer | StreamedAnswer) -> Answer | StreamedAnswer:
 def find_way(routes: Sequence[Route], otherwise: App) -> App:
     """The app that hands each request to the address that it is for. Nothing else of Starlette is used."""
     search = Router(routes, redirect_slashes=False, default=otherwise)
-    # An address without parameters is one text: whoever has it need not search.
-    known = {route.path: next(first for first in routes if first.path_regex.match(route.path)).app
-             for route in routes if not route.param_convertors}
+    # An address without parameters, and one way for all methods, is one text: whoever has it need not search.
+    first = [next(other for other in routes if other.path_regex.match(route.path))
+             for route in routes if not route.param_convertors]
+    known = {route.path: route.app for route in first if not (route.methods or route.param_convertors)}
 
     async def go(scope: Scope, receive: Receive, send: Send) -> None:
         await known.get(scope["path"], search)(scope, receive, send)
