@@ -6,13 +6,11 @@ changed first (sysexits.h, EX_CONFIG).
 
 import argparse
 import asyncio
-import contextlib
-import resource
 import socket
 import sys
 
 from api import service
-from api.opening import wait_for
+from api.opening import raise_descriptor_limit, wait_for
 from daemon import log
 from daemon.access.openness import only_known_may
 from daemon.config import Config, find_file, load
@@ -65,7 +63,7 @@ def _serve(options: argparse.Namespace) -> int:
     layout = Layout(config.state.path)
     layout.create()
     counts = SharedCounts(descriptor, row)
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     lease = AppendLease(layout, config.queue.shards)
     try:
         wait_for(lease, layout, config)
@@ -89,14 +87,6 @@ def _supervise(config: Config, file: str | None, doors: list[Door]) -> int:
     finally:
         for door in doors:
             door.remove()
-
-
-def _raise_descriptor_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(ValueError, OSError):
-            # Two descriptors an upload; a low limit only means fewer at once.
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

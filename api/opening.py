@@ -1,6 +1,7 @@
-"""How a process that puts rows into the queue begins: it waits until it may."""
+"""How a process that puts rows into the queue begins: it waits until it may, and takes what it is granted."""
 
 import contextlib
+import resource
 import time
 
 from daemon.config import Config
@@ -52,3 +53,12 @@ def _cannot_read(intake: Intake) -> str | None:
                 raise
             return None if fault.kind.room_helps else fault.detail
     return None
+
+
+def raise_descriptor_limit() -> None:
+    """Have as many descriptors as the machine grants."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            # Two descriptors an upload; a low limit only means fewer at once.
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

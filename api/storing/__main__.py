@@ -10,10 +10,12 @@ import signal
 import socket
 import sys
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from api.opening import wait_for
+from api.opening import raise_descriptor_limit, wait_for
 from api.storing.desk import Desk
 from api.uploads.store_link import take_over
 from daemon import log
@@ -29,6 +31,10 @@ from daemon.state.layout import Layout
 
 #: Longest time between two turns of the main loop, each of which tells the watchdog that it is alive.
 _TURN_S: Final = 1.0
+#: While it waits for its threads to end.
+_ENDING_TURN_S: Final = 0.05
+#: How often the directories of the spool are looked at.
+_LOOKS_EVERY_S: Final = 2.0
 
 
 def main() -> int:
@@ -52,10 +58,11 @@ def main() -> int:
 def _serve(config: Config, file: str | None, line: socket.socket) -> int:
     layout = Layout(config.state.path)
     layout.create()
+    raise_descriptor_limit()
     lease = AppendLease(layout, config.queue.shards)
     wait_for(lease, layout, config)
     spool = open_spool(layout)
-    desks = _Desks(line)
+    desks = _Desks(line, spool.is_in_place)
     desks.open([Desk(layout, shard, spool, when_dead=desks.fail) for shard in range(config.queue.shards)])
     log.log("storage.started", pid=os.getpid())
     sd_notify.ready()
@@ -71,12 +78,18 @@ def _serve(config: Config, file: str | None, line: socket.socket) -> int:
 class _Desks:
     """Hands links to the threads of their shards, until it is told to stop and the last link has ended."""
 
-    def __init__(self, line: socket.socket) -> None:
+    def __init__(self, line: socket.socket, is_in_place: Callable[[], bool]) -> None:
+        """Signals are taken from now on. A spool that is not in its place any more is a failure."""
         self._line = line
+        self._is_in_place = is_in_place
+        self._looked_at = time.monotonic()
         self._desks: list[Desk] = []
         self._signals: list[int] = []
         self._failed = threading.Event()
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda taken, _frame: self._signals.append(taken))
 
     def fail(self) -> None:
         """From any thread: stop, because uploads of one shard cannot be stored any more."""
@@ -92,19 +105,17 @@ class _Desks:
 
     def run(self, file: str | None) -> bool:
         """Serve; False after a failure."""
-        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda taken, _frame: self._signals.append(taken))
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
         poll.register(self._line, select.POLLIN)
         stopping = False
         while not self._failed.is_set() and not (stopping and all(desk.join(0) for desk in self._desks)):
             sd_notify.watchdog()
-            poll.poll((_TURN_S if not stopping else _TURN_S / 20) * 1000)
+            poll.poll((_ENDING_TURN_S if stopping else _TURN_S) * 1000)
             with suppress(BlockingIOError):
                 os.read(self._wake, 4096)
             self._take_links()
+            self._look_at_spool()
             taken, self._signals = self._signals, []
             if signal.SIGHUP in taken:
                 _reload(file)
@@ -113,6 +124,14 @@ class _Desks:
                 for desk in self._desks:
                     desk.end()
         return not self._failed.is_set()
+
+    def _look_at_spool(self) -> None:
+        """Whoever opens the spool anew finds the one that has its place now."""
+        now = time.monotonic()
+        if now - self._looked_at > _LOOKS_EVERY_S:
+            self._looked_at = now
+            if not self._is_in_place():
+                self.fail()
 
     def _take_links(self) -> None:
         while (handed := take_over(self._line)) is not None:

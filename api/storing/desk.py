@@ -109,7 +109,8 @@ class Desk:
                 self._gather()
                 batch = [self._jobs.popleft() for _ in range(min(MAX_BATCH, len(self._jobs)))]
                 if batch:
-                    self._store(batch)
+                    # Of two to one path the later one is newer, by whichever links they came.
+                    self._store(sorted(batch, key=lambda order: order[1].at))
             self._commits.close()
             well = True
         finally:

@@ -5,13 +5,17 @@ was not sent yet is sent to the one that comes after it. To be used on the event
 """
 
 import asyncio
+import errno
+import os
 import socket
+import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from struct import Struct
 from typing import Final
 
 from api.uploads.awaited import Awaited, Decided, said_of, settle
+from api.uploads.group_commit import Answer
 from api.uploads.request import UploadRequest
 from api.uploads.store_wire import Messages, job_message, read_answers
 from daemon.errors import Rejected
@@ -39,6 +43,9 @@ class StoreLink(asyncio.Protocol):
         self._gathered: dict[int, bytes] = {}
         self._jobs: dict[int, tuple[UploadRequest, int]] = {}
         self._waiting: dict[int, tuple[Decided, float]] = {}
+        self._heard_at = 0.0
+        #: Who waits until all before a number are answered.
+        self._behind: dict[int, asyncio.Future[None]] = {}
         self._closed = False
 
     def open(self) -> None:
@@ -47,20 +54,28 @@ class StoreLink(asyncio.Protocol):
 
     def store(self, request: UploadRequest, pieces: Sequence[bytes]) -> Decided:
         """Have an upload accepted or refused; what to wait for. It raises as `Storage.store` does."""
-        self._number = number = (self._number + 1) % 2**32
+        number, now = (self._number + 1) % 2**32, time.monotonic()
+        message = job_message(number, request, pieces, supersede=self._supersede(), at=now)
+        self._number = number
         decided = self._awaited.begin()
-        self._waiting[number] = decided, self._loop.time()
+        self._waiting[number] = decided, now
         self._jobs[number] = request, sum(map(len, pieces))
         if not self._gathered:
             self._loop.call_soon(self._send)
-        self._gathered[number] = job_message(number, request, pieces, supersede=self._supersede())
+        self._gathered[number] = message
         return decided
+
+    async def answered(self) -> None:
+        """Wait until all that was handed over by now is answered, whether somebody still waits for that or not."""
+        if self._waiting:
+            last = next(reversed(self._waiting))
+            await asyncio.shield(self._behind.setdefault(last, self._loop.create_future()))
 
     def trouble(self) -> str | None:
         """Why nothing can be stored, for people; None while all is well. From any thread."""
         # A copy of one moment: the event loop goes on meanwhile.
         since = next((since for _, since in list(self._waiting.values())), None)
-        return None if since is None else said_of(self._loop.time() - since)
+        return None if since is None else said_of(time.monotonic() - max(since, self._heard_at))
 
     def close(self) -> None:
         """Send nothing more. Nobody waits by now."""
@@ -71,11 +86,21 @@ class StoreLink(asyncio.Protocol):
             self._transport.close()
 
     async def _reach(self) -> None:
-        own, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs:
-            while not hand_over(self._line, self._shard, theirs):
-                await asyncio.sleep(RETRY_S)
+        while (own := self._new_link()) is None:
+            await asyncio.sleep(RETRY_S)
         await self._loop.create_connection(lambda: self, sock=own)
+
+    def _new_link(self) -> socket.socket | None:
+        """This end of a link whose other end was handed over; None when that cannot be done just now."""
+        with suppress(OSError):
+            # There may be no descriptor left for it; another time there is.
+            own, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            with theirs, ExitStack() as unless_handed_over:
+                unless_handed_over.callback(own.close)
+                if hand_over(self._line, self._shard, theirs):
+                    unless_handed_over.pop_all()
+                    return own
+        return None
 
     def _send(self) -> None:
         if self._transport is not None and self._gathered:
@@ -92,17 +117,24 @@ class StoreLink(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Tell those who wait."""
+        self._heard_at = time.monotonic()
         for _, values, _ in self._messages.take(data):
             for number, answer in read_answers(values, self._jobs):
-                del self._jobs[number]
-                settle(self._waiting.pop(number)[0], answer)
+                self._end(number, answer)
+
+    def _end(self, number: int, answer: Answer) -> None:
+        del self._jobs[number]
+        settle(self._waiting.pop(number)[0], answer)
+        # Answers come in the order of the jobs.
+        behind = self._behind.pop(number, None)
+        if behind is not None and not behind.done():
+            behind.set_result(None)
 
     def connection_lost(self, _error: Exception | None) -> None:
         """The other process is gone: nobody knows how far it came. Another one will come."""
         self._transport, self._messages = None, Messages()
-        for number in self._waiting.keys() - self._gathered.keys():
-            del self._jobs[number]
-            settle(self._waiting.pop(number)[0], Rejected("outcome_unknown"))
+        for number in [number for number in self._waiting if number not in self._gathered]:
+            self._end(number, Rejected("outcome_unknown"))
         if not self._closed:
             self.open()
 
@@ -118,10 +150,13 @@ def hand_over(line: socket.socket, shard: int, link: socket.socket) -> bool:
 
 
 def take_over(line: socket.socket) -> tuple[int, socket.socket] | None:
-    """The next end of a link that was handed over, with its shard; None when there is none."""
+    """The next end of a link that was handed over, with its shard; None when there is none. Raises OSError."""
     try:
-        said, [(_, _, rights)], _, _ = line.recvmsg(
+        said, rights, _, _ = line.recvmsg(
             1, socket.CMSG_SPACE(_DESCRIPTOR.size), socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
     except BlockingIOError:
         return None
-    return said[0], socket.socket(fileno=_DESCRIPTOR.unpack(rights)[0])
+    if not rights:
+        # The kernel has closed what there was no descriptor for.
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    return said[0], socket.socket(fileno=_DESCRIPTOR.unpack(rights[0][2])[0])

@@ -28,6 +28,8 @@ class Job(NamedTuple):
     body: bytes
     #: Whether it replaces older ones of its path.
     supersede: bool
+    #: When it was handed over, on the monotonic clock of the machine: the order of jobs, whoever took them.
+    at: float
 
 
 class Messages:
@@ -56,24 +58,26 @@ def _message(number: int, values: object, pieces: Sequence[bytes] = ()) -> bytes
     return b"".join((_HEAD.pack(length, len(said), number), said, *pieces))
 
 
-def job_message(number: int, request: UploadRequest, pieces: Sequence[bytes], *, supersede: bool) -> bytes:
+def job_message(
+    number: int, request: UploadRequest, pieces: Sequence[bytes], *, supersede: bool, at: float,
+) -> bytes:
     """A job for whoever stores."""
     to = request.destination
     return _message(number, (
         to.remote, to.project, to.instance, to.path, request.display_name, request.mode, request.uid, request.gid,
         request.mkdirs, request.idempotency_key, tuple(request.digests), request.client, request.traceparent,
-        supersede), pieces)
+        supersede, at), pieces)
 
 
 def read_job(number: int, values: Any, body: bytes) -> Job:
     """The job that a message is."""
     (remote, project, instance, path, display_name, mode, uid, gid, mkdirs, key, digests, client, traceparent,
-     supersede) = values
+     supersede, at) = values
     request = UploadRequest(
         destination=Destination(remote, project, instance, path), display_name=display_name, mode=mode, uid=uid,
         gid=gid, mkdirs=mkdirs, idempotency_key=key, digests=frozenset(map(tuple, digests)), length=len(body),
         client=client, traceparent=traceparent)
-    return Job(number, request, body, supersede)
+    return Job(number, request, body, supersede, at)
 
 
 def answers_message(answers: Iterable[tuple[int, Answer]]) -> bytes:

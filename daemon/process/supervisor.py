@@ -1,9 +1,10 @@
 """The supervisor of a service of several processes: children that are started again when they die.
 
 `incus-courier serve` has API processes, workers and the sender as its children; the API's unit, where it is of several
-processes, those of the API. Children end when the supervisor ends, however it ends (`daemon.process.parent_death`).
-They are out of the terminal's reach, so that Ctrl-C is one signal to each of them, and a second Ctrl-C is the second.
-What they tell the service manager the supervisor tells for all of them (`daemon.process.relay`).
+processes, those of the API, and the one that stores what they take. Children end when the supervisor ends, however it
+ends (`daemon.process.parent_death`). They are out of the terminal's reach, so that Ctrl-C is one signal to each of
+them, and a second Ctrl-C is the second. What they tell the service manager the supervisor tells for all of them
+(`daemon.process.relay`).
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,6 +37,10 @@ _STEADY_S: Final = 10.0
 _TURN_S: Final = 1.0
 #: After the children's own drain times, before they are killed.
 _GRACE_S: Final = 10.0
+
+
+#: The process that stores what others have taken; it ends last.
+STORING: Final = "api.storing"
 
 
 @dataclass
@@ -74,7 +79,7 @@ def api_commands(
     store = [] if line is None else ["--store", str(line.taking.fileno())]
     takers = [["api", *_file(config_file), *sockets, "--counts", f"{counts_fd}:{row}", *store]
               for row in range(config.api.process_count)]
-    storer = [] if line is None else [["api.storing", *_file(config_file), "--line", str(line.storing.fileno())]]
+    storer = [] if line is None else [[STORING, *_file(config_file), "--line", str(line.storing.fileno())]]
     return takers + storer
 
 
@@ -249,19 +254,39 @@ class Supervisor:
         log("service.child_died", child=" ".join(child.arguments), status=status, detail=detail,
             restart_in_s=delay_s)
 
-    def _send(self, number: int) -> None:
-        for child in self._children:
+    def _send(self, number: int, children: Iterable[_Child] | None = None) -> None:
+        for child in self._children if children is None else children:
             if child.process is not None and child.process.poll() is None:
                 child.process.send_signal(number)
 
+    def _keep(self, children: Iterable[_Child]) -> None:
+        """Start those again that have ended."""
+        for child in children:
+            if not _is_alive(child):
+                if self._relay is not None and child.process is not None:
+                    self._relay.ended(child.process.pid)
+                with contextlib.suppress(OSError):
+                    # There is another turn.
+                    child.process = self._start(child.arguments)
+
     def _stop(self) -> None:
-        """Tell the children to finish, once more when asked again, and kill those that take too long."""
+        """Tell the children to finish, once more when asked again, and kill those that take too long.
+
+        Who stores what others have taken is told when they have ended, and started again if it dies before.
+        """
         sd_notify.stopping(self._drain_s + _GRACE_S)
-        self._send(signal.SIGTERM)
+        storers = [child for child in self._children if child.name == STORING]
+        takers = [child for child in self._children if child.name == "api"]
+        self._send(signal.SIGTERM, [child for child in self._children if child not in storers])
         for door in self._doors:
             door.stop_listening()
         deadline = time.monotonic() + self._drain_s + _GRACE_S
         while self._alive() and time.monotonic() < deadline:
+            if any(map(_is_alive, takers)):
+                self._keep(storers)
+            elif storers:
+                self._send(signal.SIGTERM, storers)
+                storers = []
             self._wait(min(_TURN_S, max(0.0, deadline - time.monotonic())))
             self._relay_turn()
             taken, self._signals = self._signals, []
@@ -273,7 +298,11 @@ class Supervisor:
                 child.process.wait()
 
     def _alive(self) -> bool:
-        return any(child.process is not None and child.process.poll() is None for child in self._children)
+        return any(map(_is_alive, self._children))
+
+
+def _is_alive(child: _Child) -> bool:
+    return child.process is not None and child.process.poll() is None
 
 
 def _is_closed(terminal: int | None) -> bool:

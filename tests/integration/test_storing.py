@@ -5,7 +5,7 @@ import signal
 import socket
 from collections.abc import Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -14,8 +14,9 @@ import pytest
 
 from daemon.failpoints import VARIABLE
 from daemon.model.task import State
+from daemon.model.upload import Destination
 from tests.integration.faults.matrix import API_STEPS
-from tests.support.client import Answer, Client
+from tests.support.client import Answer, Client, Connection
 from tests.support.processes import Spawned, end
 from tests.support.service import Service
 from tests.support.waiting import eventually
@@ -121,6 +122,39 @@ def _has(answers: Sized, number: int) -> bool:
 
 def _is_another(service: Service, pid: int) -> bool:
     return storing(service) != pid
+
+
+def test_what_is_taken_while_the_process_that_stores_is_dead_is_stored_before_the_end(tmp_path: Path) -> None:
+    """The service was told to end just then: another one is started for what is on its way."""
+    with a_service(tmp_path) as service, closing(Connection(service.address)) as connection:
+        service.start()
+        eventually(lambda: len(service.events("api.started")) == 2, what="the start of both")
+        connection.connect()
+        connection.sock.sendall(b"PUT /v1/instances/c1/files/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n"
+                                b"Expect: 100-continue\r\n\r\n")
+        assert connection.sock.recv(100).startswith(b"HTTP/1.1 100 ")
+        pid = storing(service)
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not Path(f"/proc/{pid}/fd").exists() or not os.listdir(f"/proc/{pid}/fd"), what="its end")
+        service.processes["api"].send(signal.SIGTERM)
+        eventually(lambda: service.events("api.draining"), what="the beginning of the end")
+        connection.sock.sendall(b"xy")
+        assert connection.sock.recv(12) == b"HTTP/1.1 202"
+        assert end(service.processes.pop("api"), number=0) == 0
+        service.wait_quiet()
+        assert service.delivered("c1", "/a") == b"xy"
+
+
+def test_process_that_stores_opens_the_spool_that_has_the_place_now(tmp_path: Path) -> None:
+    """What it accepted into one that was moved away nobody would find."""
+    with Service(tmp_path) as service, apart(service, ""):
+        answer = service.client.put("c1", "/a", SENT)
+        assert answer is not None
+        assert answer.status == 202
+        bucket = service.layout.bucket(Destination("local", "default", "c1", "/a").bucket)
+        bucket.rename(bucket.with_name("moved"))
+        bucket.mkdir(mode=0o700)
+        assert end(service.processes.pop("api.storing"), number=0) == 1
 
 
 def test_process_that_stores_ends_last_and_loses_nothing(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The thread that stores what several processes take, and the links by which they reach it."""
 
 import asyncio
+import errno
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
@@ -12,9 +13,10 @@ import pytest
 
 from api.storing import desk as desks
 from api.storing.desk import Desk
-from api.uploads import awaited
+from api.uploads import awaited, store_link
 from api.uploads.group_commit import Answer, CommitResult, GroupCommit, Prepare
 from api.uploads.request import UploadRequest
+from api.uploads.storage import LINKED_BYTES, Storage
 from api.uploads.store_link import StoreLink, take_over
 from api.uploads.store_wire import Messages, job_message
 from daemon import failpoints
@@ -204,7 +206,7 @@ def test_process_that_does_not_read_its_answers_holds_up_no_other(layout: Layout
         own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
         counter.desk.add(theirs)
-        many = b"".join(job_message(number, request(f"/{number}"), [b"x"], supersede=True) for number in range(200))
+        many = b"".join(job_message(number, request(f"/{number}"), [b"x"], supersede=True, at=number) for number in range(200))
         await asyncio.to_thread(own.sendall, many)
         link = await counter.linked()
         assert await codes([link.store(request("/b"), [b"x"])]) == ["ok"]
@@ -216,6 +218,82 @@ def test_process_that_does_not_read_its_answers_holds_up_no_other(layout: Layout
 
     play(layout, scenario)
     assert len(rows(layout)) == 201
+
+
+def test_jobs_of_one_batch_are_stored_in_the_order_in_which_they_came_to_the_service(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whichever process took them, and whichever link is looked at first."""
+    gate = Gate(monkeypatch)
+
+    async def scenario(counter: Counter) -> None:
+        link = await counter.linked()
+        first = link.store(request("/first"), [b"x"])
+        await gate.has_begun()
+        ends = []
+        for at in (3.0, 2.0, 1.0):
+            own, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            own.sendall(job_message(0, request(f"/{at}"), [b"x"], supersede=True, at=at))
+            counter.desk.add(theirs)
+            ends.append(own)
+        gate.may_go_on.release(100)
+        assert await codes([first]) == ["ok"]
+        for own in ends:
+            assert await asyncio.to_thread(own.recv, 1)
+            own.close()
+
+    play(layout, scenario)
+    assert rows(layout) == ["/first", "/1.0", "/2.0", "/3.0"]
+
+
+def test_small_and_large_uploads_of_a_process_do_not_overtake_each_other(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They go different ways, and none that nobody was told of lands over a later one."""
+    gate = Gate(monkeypatch)
+
+    async def scenario(counter: Counter) -> None:
+        storage = Storage(layout, 1, counter.spool, supersede=lambda: False, when_dead=lambda: None, line=counter.taking)
+        storage.start()
+        [end] = await counter.take_links()
+        counter.desk.add(end)
+        small = asyncio.create_task(storage.store(request("/1"), [b"x"]))
+        await gate.has_begun()
+        # Nobody waits for it any more; it is stored all the same.
+        small.cancel()
+        large = asyncio.create_task(storage.store(request("/2"), [bytes(LINKED_BYTES + 1)]))
+        await asyncio.sleep(0)
+        later = asyncio.create_task(storage.store(request("/3"), [b"x"]))
+        await asyncio.sleep(0.01)
+        assert len(gate.sizes) == 1
+        gate.may_go_on.release(100)
+        assert await codes([large, later]) == ["ok"] * 2
+        storage.end()
+        assert await asyncio.to_thread(storage.close)
+
+    play(layout, scenario)
+    assert rows(layout) == ["/1", "/2", "/3"]
+
+
+def test_link_that_cannot_be_made_is_made_later(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There was no descriptor left for it; what waits for it is stored then."""
+    pair, asked = socket.socketpair, iter([True, True])
+
+    def failing(*arguments: Any) -> Any:
+        if next(asked, False):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return pair(*arguments)
+
+    async def scenario(counter: Counter) -> None:
+        monkeypatch.setattr(store_link, "RETRY_S", 0.001)
+        monkeypatch.setattr(socket, "socketpair", failing)
+        link = counter.link()
+        waiting = link.store(request("/a"), [b"x"])
+        [end] = await counter.take_links()
+        counter.desk.add(end)
+        assert await codes([waiting]) == ["ok"]
+
+    play(layout, scenario)
 
 
 def test_batch_has_an_end(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,11 +33,11 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
        st.lists(st.integers(0, 10_000), max_size=8))
 def test_jobs_come_out_as_they_went_in_however_they_are_cut(jobs: list[Any], places: list[int]) -> None:
     """All that is stored of an upload, its bytes, and whether it replaces older ones."""
-    sent = b"".join(job_message(number, request, pieces, supersede=supersede)
+    sent = b"".join(job_message(number, request, pieces, supersede=supersede, at=number / 3)
                     for number, (request, pieces, supersede) in enumerate(jobs))
     messages = Messages()
     found = [read_job(*message) for piece in cut(sent, places) for message in messages.take(piece)]
-    assert [job.number for job in found] == list(range(len(jobs)))
+    assert [(job.number, job.at) for job in found] == [(number, number / 3) for number in range(len(jobs))]
     for job, (request, pieces, supersede) in zip(found, jobs, strict=True):
         assert (job.body, job.supersede) == (b"".join(pieces), supersede)
         made = new_upload(request, 1, "0" * 64)
