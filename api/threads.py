@@ -5,11 +5,22 @@ the thread is done.
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
+from daemon.errors import CannotStart
+
 Result = TypeVar("Result")
+
+
+def start_thread(thread: threading.Thread) -> None:
+    """Start it. Raises CannotStart('io_error') when the machine has no thread left for it."""
+    try:
+        thread.start()
+    except (RuntimeError, MemoryError) as error:
+        raise CannotStart("io_error", f"The machine cannot start one more thread: {error}") from error
 
 
 class OneAtATime(Generic[Result]):

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
+from api.threads import start_thread
 from api.uploads.group_commit import Answer, GroupCommit
 from api.uploads.small import make_ready
 from api.uploads.store_wire import Job, Messages, answers_message, read_job
-from daemon.errors import CannotStart
 from daemon.spool import Receive
 from daemon.state.layout import Layout
 
@@ -78,10 +78,7 @@ class Desk:
 
     def start(self) -> None:
         """Begin. Raises CannotStart('io_error') when the machine has no thread left for it."""
-        try:
-            self._thread.start()
-        except (RuntimeError, MemoryError) as error:
-            raise CannotStart("io_error", f"The machine cannot start one more thread: {error}") from error
+        start_thread(self._thread)
 
     def add(self, connected: socket.socket) -> None:
         """Take jobs from one link more, until it ends. From another thread."""

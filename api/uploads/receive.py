@@ -16,8 +16,8 @@ from api.threads import joined
 from api.uploads.admission import Place
 from api.uploads.body import Body
 from api.uploads.digests import Check
-from api.uploads.made import new_upload
 from api.uploads.request import UploadRequest
+from api.uploads.small import received
 from api.uploads.storage import Storage
 from daemon.model.upload import Upload
 from daemon.process.thread_pools import begin_pool
@@ -130,15 +130,9 @@ def _hash(incoming: Incoming, check: Check, pieces: Sequence[bytes]) -> None:
 
 
 def _complete(incoming: Incoming, check: Check, request: UploadRequest) -> tuple[Incoming, Upload]:
-    upload = _upload_of(incoming, check, request)
+    upload = received(incoming, check, request)
     incoming.complete(upload)
     return incoming, upload
-
-
-def _upload_of(incoming: Incoming, check: Check, request: UploadRequest) -> Upload:
-    sha256 = incoming.hexdigest()
-    check.conclude(sha256)
-    return new_upload(request, incoming.size, sha256)
 
 
 def traced(upload: Upload | None) -> tuple[tuple[str, str], ...]:

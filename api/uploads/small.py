@@ -1,4 +1,4 @@
-"""A small upload, whole in memory: how it becomes ready to be sealed, wherever that is done."""
+"""Bytes that have all come become an upload; a small one, whole in memory, becomes ready to be sealed, wherever."""
 
 from collections.abc import Sequence
 
@@ -16,9 +16,14 @@ def make_ready(spool: Receive, request: UploadRequest, pieces: Sequence[bytes]) 
         for piece in pieces:
             incoming.write(piece)
             check.update(piece)
-        sha256 = incoming.hexdigest()
-        check.conclude(sha256)
-        return incoming, new_upload(request, incoming.size, sha256)
+        return incoming, received(incoming, check, request)
     except BaseException:
         incoming.discard()
         raise
+
+
+def received(incoming: Incoming, check: Check, request: UploadRequest) -> Upload:
+    """The upload whose bytes have all come. Raises Rejected when they are not those that were announced."""
+    sha256 = incoming.hexdigest()
+    check.conclude(sha256)
+    return new_upload(request, incoming.size, sha256)

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Final
 
+from api.threads import start_thread
 from api.uploads.awaited import Awaited, Decided, said_of, settle
 from api.uploads.group_commit import Answer, CommitResult, Prepare
-from daemon.errors import CannotStart, Rejected
+from daemon.errors import Rejected
 
 #: Most uploads in one batch.
 MAX_BATCH: Final = 256
@@ -49,10 +50,7 @@ class StorageThread:
 
     def start(self) -> None:
         """Begin to take uploads. Raises CannotStart('io_error') when the machine has no thread left for it."""
-        try:
-            self._thread.start()
-        except (RuntimeError, MemoryError) as error:
-            raise CannotStart("io_error", f"The machine cannot start one more thread: {error}") from error
+        start_thread(self._thread)
 
     async def decide(self, prepare: Prepare) -> CommitResult:
         """Have the upload that `prepare` makes accepted or refused. From its return on it is never lost.
