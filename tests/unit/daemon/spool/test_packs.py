@@ -10,7 +10,7 @@ import stat
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -32,21 +32,6 @@ from tests.support.depot import a_state, an_upload
 
 SMALL = 16 * 1024
 BODIES = (b"first", b"the second", b"and the third")
-
-
-@pytest.fixture
-def layout(quick_path: Path) -> Layout:
-    """A new state directory."""
-    return a_state(quick_path)
-
-
-@pytest.fixture
-def spool(layout: Layout) -> Iterator[FileSpoolCheck]:
-    """Its spool."""
-    made = FileSpoolCheck(layout)
-    yield made
-    failpoints.arm("")
-    made.close()
 
 
 def answered(spool: FileSpoolCheck, bodies: Sequence[bytes] = BODIES) -> list[tuple[Upload, FileSealed | Rejected]]:

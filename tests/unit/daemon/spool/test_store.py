@@ -4,7 +4,7 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,24 +17,9 @@ from daemon.model.upload import Upload
 from daemon.spool import Mark, Stopped, writer
 from daemon.spool.inspect import FileSpoolCheck
 from daemon.state.layout import Layout
-from tests.support.depot import a_state, an_upload, new_id
+from tests.support.depot import an_upload, new_id
 
 DATA = b"hello"
-
-
-@pytest.fixture
-def layout(quick_path: Path) -> Layout:
-    """A new state directory."""
-    return a_state(quick_path)
-
-
-@pytest.fixture
-def spool(layout: Layout) -> Iterator[FileSpoolCheck]:
-    """Its spool."""
-    made = FileSpoolCheck(layout)
-    yield made
-    failpoints.arm("")
-    made.close()
 
 
 @pytest.fixture
