@@ -17,7 +17,7 @@ from daemon.process.parent_death import tie_to_parent
 from daemon.process.patience import StartWait
 from daemon.process.reload import load_again
 from daemon.recovery.reshard import take_shard
-from daemon.recovery.upgrade import nobody_appends, remove_common_keys
+from daemon.recovery.upgrade import remove_common_keys
 from daemon.spool import open_checked
 from daemon.state.layout import Layout
 from daemon.state.reserve import Reserve
@@ -62,8 +62,7 @@ def _serve(config: Config, shard: int, reload: partial[Config | None], *, take_o
     lease = take_shard(layout, leases, shard, config.queue.shards, patience, supersede=supersede, report=tell,
                        webhooks=config.webhooks)
     reserve = Reserve(layout, shard, config.limits.reserve_bytes)
-    with nobody_appends(layout, shard, patience):
-        queue = begin(layout, shard, reserve, config, patience)
+    queue = begin(layout, shard, reserve, config, patience)
     remove_common_keys(layout, config.queue.shards)
     try:
         parts = assemble(layout, queue, open_checked(layout), reserve, config, lease)

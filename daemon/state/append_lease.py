@@ -9,6 +9,7 @@ import os
 
 from daemon.state import shard_count
 from daemon.state.layout import Layout
+from daemon.state.room import NO_ROOM
 
 
 class AppendLease:
@@ -28,15 +29,13 @@ class AppendLease:
         self.release()
         descriptor = self._layout.open_made(self._layout.append_lock)
         try:
-            waiting = self._wait_for(descriptor)
+            waiting = self._wait_for(descriptor) or _show(descriptor)
         except BaseException:
             os.close(descriptor)
             raise
         if waiting is not None:
             os.close(descriptor)
             return waiting
-        # Whoever appended before may have died in the middle of it: workers see the new date and look.
-        os.utime(descriptor)
         self._descriptor = descriptor
         return None
 
@@ -60,6 +59,20 @@ class AppendLease:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _show(descriptor: int) -> str | None:
+    """Date the lease: whoever appended before may have died in the middle of it, and workers see the date and look.
+
+    Return why that cannot be, or None.
+    """
+    try:
+        os.utime(descriptor)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        return f"The disk has no room to say that this process appends to the queue: {error.strerror}."
+    return None
 
 
 def last_acquired_at(layout: Layout) -> float:

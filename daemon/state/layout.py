@@ -196,8 +196,11 @@ class Layout:
     def open_shown(self, path: Path) -> int:
         """A descriptor of a file that the group reads and nobody else writes, made if missing. Raises as `open`."""
         descriptor = self.open(path, os.O_CREAT | os.O_RDWR)
+        mode = self.file_mode & 0o640
         try:
-            os.fchmod(descriptor, self.file_mode & 0o640)
+            # A change needs room on the disk, also one that changes nothing.
+            if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
+                os.fchmod(descriptor, mode)
         except OSError:
             os.close(descriptor)
             raise

@@ -11,6 +11,7 @@ from daemon.process.patience import StartWait
 from daemon.recovery import rebuild
 from daemon.recovery.downtime import catch_up, note_alive
 from daemon.recovery.findings import Finding
+from daemon.recovery.upgrade import nobody_appends
 from daemon.spool import Mark, open_spool
 from daemon.state.layout import Layout
 from daemon.state.reserve import Reserve
@@ -28,10 +29,19 @@ _TRIES: Final = 10
 def begin(layout: Layout, shard: int, reserve: Reserve, config: Config, patience: StartWait) -> Doctor:
     """Open the shard's queue, whatever became of it, ready to be served; on a full disk, with the reserve's room.
 
-    Where even that is too little it waits for room. Raises QueueFault and OSError when something else is wrong.
+    Where even that is too little it waits for room, and before an older one is upgraded until nobody appends. Raises
+    QueueFault and OSError when something else is wrong.
     """
-    supersede = config.delivery.supersedes
+    # Before anything else looks into the database.
     was_full = _make_room(layout, shard, reserve)
+    with nobody_appends(layout, shard, patience):
+        return _begin(layout, shard, reserve, config, patience, was_full)
+
+
+def _begin(
+    layout: Layout, shard: int, reserve: Reserve, config: Config, patience: StartWait, was_full: bool,
+) -> Doctor:
+    supersede = config.delivery.supersedes
     current = rebuild.is_current(layout, shard)
     queue = _with_room(reserve, patience, was_full, lambda: rebuild.open_whole(
         layout, shard, shards=config.queue.shards, supersede=supersede, report=tell))
@@ -60,7 +70,8 @@ def tell(finding: Finding) -> None:
 def _make_room(layout: Layout, shard: int, reserve: Reserve) -> bool:
     """Release the reserve before it is missed: SQLite may not live to say so. True when there was no room.
 
-    Without room btrfs kills (SIGBUS) who writes to a mapped file, as SQLite's index of the log is.
+    Without room btrfs kills (SIGBUS) who writes to a mapped file, as SQLite's index of the log is; and so does every
+    filesystem whose blocks are smaller than a page.
     """
     trouble = trouble_in(layout.shard(shard))
     if trouble is None or trouble.errno not in NO_ROOM:

@@ -136,3 +136,15 @@ def test_installed_directories_are_those_of_the_layout() -> None:
                     layout.access, layout.partials, *buckets}
     assert {Path(path) for kind, path, *_ in lines if kind == "f"} == {
         layout.append_lock, layout.migration_lock, layout.schema_lock, NAME_FILE}
+
+
+def test_shown_file_is_opened_where_a_full_quota_takes_no_change(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker begins on a full disk, and makes room: nothing that is right already is written before."""
+    os.close(layout.open_shown(layout.host_token))
+
+    def full(descriptor: int, mode: int) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(os, "fchmod", full)
+    os.close(layout.open_shown(layout.host_token))
+    assert stat.S_IMODE(layout.host_token.stat().st_mode) == layout.file_mode & 0o640
