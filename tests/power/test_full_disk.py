@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from daemon.state.reserve import INODES, Reserve
-from tests.power.disks import BTRFS, Disk, ext4_with_inodes
+from tests.power.disks import BTRFS, Disk, ext4_with_inodes, run
 from tests.support.client import Answer
 from tests.support.command import incus_courier
 from tests.support.processes import Forked
@@ -79,14 +79,26 @@ def on_disk(make: Callable[[Path, Path], Disk], tmp_path: Path) -> Iterator[Serv
 
 
 def fill(service: Service) -> None:
-    """Leave no byte free, as some other program may."""
+    """Leave no byte free, as some other program may.
+
+    btrfs sets aside more than a write needs until it is done, and who comes last finds a quota full that is not. So it
+    is full when nothing more fits once all is written.
+    """
     descriptor = os.open(service.layout.directory / FILLER, os.O_CREAT | os.O_WRONLY)
     try:
-        for piece in (2**20, 4096):
-            while _grow(descriptor, piece):
-                pass
+        while _filled(descriptor):
+            run("sync", "--file-system", str(service.layout.directory))
     finally:
         os.close(descriptor)
+
+
+def _filled(descriptor: int) -> bool:
+    """Take all that there is; True when that was anything."""
+    grown = False
+    for piece in (2**20, 4096):
+        while _grow(descriptor, piece):
+            grown = True
+    return grown
 
 
 def _grow(descriptor: int, piece: int) -> bool:
@@ -131,7 +143,7 @@ def revive(service: Service) -> bool:
     btrfs has no other way to tell who writes to a mapped file, as SQLite's index of its log is, that there is no room.
     """
     dead = {name: status for name, process in service.processes.items() if (status := process.status()) is not None}
-    assert set(dead.values()) <= {-signal.SIGBUS}
+    assert set(dead.values()) <= {-signal.SIGBUS}, f"{dead}:\n{service.log_end()}"
     for name in dead:
         service.begin(name)
     return not dead

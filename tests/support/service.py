@@ -108,7 +108,7 @@ class Service:
 
     def _ready(self) -> bool:
         dead = {name: status for name, process in self.processes.items() if (status := process.status()) is not None}
-        assert not dead, f"processes ended with {dead}:\n{self._log_end()}"
+        assert not dead, f"processes ended with {dead}:\n{self.log_end()}"
         answer = self.client.get("/readyz")
         return answer is not None and answer.status == 200 and self._workers_serve()
 
@@ -125,7 +125,7 @@ class Service:
         """End processes (all, if none is named) with SIGTERM, and see that each ends by it."""
         ends = self._end(names, signal.SIGTERM)
         # A process that has only begun to start dies of the signal, and that is well.
-        assert set(ends.values()) <= {0, -signal.SIGTERM}, f"processes ended with {ends}:\n{self._log_end()}"
+        assert set(ends.values()) <= {0, -signal.SIGTERM}, f"processes ended with {ends}:\n{self.log_end()}"
 
     def _end(self, names: tuple[str, ...], number: int) -> dict[str, int]:
         ending = {name: self.processes.pop(name) for name in names or tuple(self.processes)}
@@ -198,10 +198,11 @@ class Service:
             with contextlib.suppress(ValueError):
                 fields: dict[str, Any] = json.loads(line[begin:])
                 return fields
-        assert _COMPLAINT in line or line.startswith(_FURTHER), f"not an event in the log: {line}\n{self._log_end()}"
+        assert _COMPLAINT in line or line.startswith(_FURTHER), f"not an event in the log: {line}\n{self.log_end()}"
         return None
 
-    def _log_end(self) -> str:
+    def log_end(self) -> str:
+        """What the processes said last."""
         return self.log.read_text()[-4000:] if self.log.exists() else "(no log)"
 
     def mistakes(self) -> list[dict[str, Any]]:
