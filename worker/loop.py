@@ -46,7 +46,8 @@ from worker.webhooks.link import SenderLost, SenderUp, Tried
 #: Longest wait between two turns: what no doorbell announced is found then, and the watchdog is pinged.
 _IDLE_S: Final = 1.0
 #: After a turn that gave tasks to runners new uploads wait for so many times as long as it took, so that several share
-#: the next one: the busier the machine, the more. And for so long at most.
+#: the next one: the busier the machine, the more. And for so long at most; and after a turn in which all that was new
+#: was for those who are away.
 _REST_TURNS: Final = 4.0
 _REST_S: Final = 0.02
 #: Between two tries when the queue cannot be written.
@@ -166,13 +167,19 @@ class Worker:
                 parts.bell.answer()
                 began = time.monotonic()
                 wait_s = self._guarded_turn()
-                self._rest_s = min(_REST_S, _REST_TURNS * (time.monotonic() - began)) if self._claimed else 0.0
+                self._rest_s = self._rest_after(time.monotonic() - began)
                 self._tell_activity()
                 while at_turn_end:
                     at_turn_end.pop()()
                 sd_notify.watchdog()
         finally:
             gather(None)
+
+    def _rest_after(self, turn_s: float) -> float:
+        """For how long new uploads do not begin a turn, after one that took so long."""
+        if self._claimed:
+            return min(_REST_S, _REST_TURNS * turn_s)
+        return _REST_S if self._parts.lanes.news_waits else 0.0
 
     def _guarded_turn(self) -> float | None:
         """One turn; return how long to wait before the next if nothing happens, or None after trouble."""

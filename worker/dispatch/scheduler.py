@@ -68,6 +68,8 @@ class Lanes:
         #: The order of the newest task that was seen, and the instances of those that were new in this turn.
         self._seen, _ = queue.arrivals(0, 1)
         self._arrived: frozenset[str] = frozenset()
+        #: True when something was new in the last `dispatch`, and all of it for instances that cannot be tried now.
+        self.news_waits = False
         #: The instance that was looked at last, and when to look on, on the monotonic clock.
         self._cursor = ""
         self._look_on_at = 0.0
@@ -128,12 +130,16 @@ class Lanes:
         self._let_go_of_idle()
         self.health.heed_clock(now + max(_PROBE_S, self._config.retry.max_delay_s))
         self._bulk_room = self._most_bulk - sum(lane.bulky() for lane in self._answering())
-        for key in self._ready(now):
+        ready = self._ready(now)
+        self.news_waits = bool(self._arrived)
+        for key in ready:
             if key.count("/") != _SLASHES:
                 # No upload goes there: claiming such rows makes dead letters of them.
                 self._queue.claim(key, self._ahead)
             elif self._may_try(key, now, may_use):
-                claimed += self._offer(key, fresh=key in self._arrived)
+                fresh = key in self._arrived
+                self.news_waits &= not fresh
+                claimed += self._offer(key, fresh=fresh)
         room = self._crew.room()
         self._crew.have_patience()
         self._start_pushes(room)

@@ -287,6 +287,17 @@ def test_remote_that_is_away_costs_nothing(depot: Depot, floor: Floor) -> None:
     assert floor.dispatch() == 0
 
 
+def test_news_for_who_is_away_waits(depot: Depot, floor: Floor) -> None:
+    """The main loop need not look at each of many uploads that nothing can be done about; at one for others it does."""
+    floor.away.add("eu")
+    waits = []
+    for news in ([an_upload(remote="eu")], [], [an_upload(remote="eu"), an_upload()]):
+        depot.queue.put_many(sealed(*news), supersede=False)
+        floor.dispatch()
+        waits.append(floor.lanes.news_waits)
+    assert waits == [True, False, False]
+
+
 # --- instances that are down -------------------------------------------------------------------------------
 
 
