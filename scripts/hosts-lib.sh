@@ -140,6 +140,7 @@ start_detached() {
     done
     shift
     ulimit -n 1048576 2>/dev/null || true
+    cd / # where this runs may go, and rsync, which the daemon starts, does not run in what is gone
     exec "$@"' detached "$1" "${@:3}" </dev/null >>"$2" 2>&1 &
 }
 

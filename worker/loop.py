@@ -179,7 +179,7 @@ class Worker:
         """For how long new uploads do not begin a turn, after one that took so long."""
         if self._claimed:
             return min(_REST_S, _REST_TURNS * turn_s)
-        return _REST_S if self._parts.lanes.news_waits else 0.0
+        return _REST_S if self._stop_at is None and self._parts.lanes.news_waits else 0.0
 
     def _guarded_turn(self) -> float | None:
         """One turn; return how long to wait before the next if nothing happens, or None after trouble."""

@@ -18,15 +18,17 @@ from daemon.state.layout import Layout, sync_directory
 from daemon.task_queue.sqlite.versions import is_older
 
 
+def is_due(layout: Layout, shard: int) -> bool:
+    """True when the shard's database is of an older version. Raises QueueFault."""
+    return is_older(layout, shard)
+
+
 @contextmanager
 def nobody_appends(layout: Layout, shard: int, patience: StartWait) -> Iterator[None]:
-    """Keep every appender out while the shard's database has to be upgraded; wait until the last of them has ended.
+    """Keep every appender out while the shard's database is upgraded; wait until the last of them has ended.
 
-    For the holder of the shard's lock. Costs nothing when the database is up to date. Raises OSError.
+    For the holder of the shard's lock. Raises OSError.
     """
-    if not is_older(layout, shard):
-        yield
-        return
     while (lease := acquire_alone(layout)) is None:
         patience.wait(f"The database of shard {shard} is of an older version: it is brought up to date when no API"
                       " process and no command appends to the queue, and no other shard is being brought up to date.")

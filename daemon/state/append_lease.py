@@ -29,7 +29,7 @@ class AppendLease:
         self.release()
         descriptor = self._layout.open_made(self._layout.append_lock)
         try:
-            waiting = self._wait_for(descriptor) or _show(descriptor)
+            waiting = self._wait_for(descriptor)
         except BaseException:
             os.close(descriptor)
             raise
@@ -37,6 +37,7 @@ class AppendLease:
             os.close(descriptor)
             return waiting
         self._descriptor = descriptor
+        _date(descriptor)
         return None
 
     def _wait_for(self, descriptor: int) -> str | None:
@@ -61,18 +62,16 @@ class AppendLease:
             self._descriptor = -1
 
 
-def _show(descriptor: int) -> str | None:
-    """Date the lease: whoever appended before may have died in the middle of it, and workers see the date and look.
+def _date(descriptor: int) -> None:
+    """Say that whoever appended before may have died in the middle of it: workers see the date and look soon.
 
-    Return why that cannot be, or None.
+    Where that finds no room they look a little later. Raises OSError.
     """
     try:
         os.utime(descriptor)
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        return f"The disk has no room to say that this process appends to the queue: {error.strerror}."
-    return None
 
 
 def last_acquired_at(layout: Layout) -> float:

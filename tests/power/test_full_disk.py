@@ -140,7 +140,8 @@ def put(service: Service, path: str, data: bytes) -> Answer:
 def revive(service: Service) -> bool:
     """Start again what the kernel ended, as a service manager does; True when nothing had to be.
 
-    btrfs has no other way to tell who writes to a mapped file, as SQLite's index of its log is, that there is no room.
+    btrfs, and where blocks are smaller than a page any filesystem, has no other way to tell who writes to a mapped file, as
+    SQLite's index of its log is, that there is no room.
     """
     dead = {name: status for name, process in service.processes.items() if (status := process.status()) is not None}
     assert set(dead.values()) <= {-signal.SIGBUS}, f"{dead}:\n{service.log_end()}"

@@ -68,7 +68,7 @@ class Lanes:
         #: The order of the newest task that was seen, and the instances of those that were new in this turn.
         self._seen, _ = queue.arrivals(0, 1)
         self._arrived: frozenset[str] = frozenset()
-        #: True when something was new in the last `dispatch`, and all of it for instances that cannot be tried now.
+        #: True when something was new in the last `dispatch`, and nothing could be done about any of it.
         self.news_waits = False
         #: The instance that was looked at last, and when to look on, on the monotonic clock.
         self._cursor = ""

@@ -1,7 +1,7 @@
 """How a worker begins: it takes its shard, opens or rebuilds the queue, and puts right what a crash left."""
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import Final, TypeVar
 
 from daemon.config import Config
@@ -11,7 +11,7 @@ from daemon.process.patience import StartWait
 from daemon.recovery import rebuild
 from daemon.recovery.downtime import catch_up, note_alive
 from daemon.recovery.findings import Finding
-from daemon.recovery.upgrade import nobody_appends
+from daemon.recovery.upgrade import is_due, nobody_appends
 from daemon.spool import Mark, open_spool
 from daemon.state.layout import Layout
 from daemon.state.reserve import Reserve
@@ -29,12 +29,13 @@ _TRIES: Final = 10
 def begin(layout: Layout, shard: int, reserve: Reserve, config: Config, patience: StartWait) -> Doctor:
     """Open the shard's queue, whatever became of it, ready to be served; on a full disk, with the reserve's room.
 
-    Where even that is too little it waits for room, and before an older one is upgraded until nobody appends. Raises
+    Where even that is too little it waits for room. One of an older version is upgraded when nobody appends. Raises
     QueueFault and OSError when something else is wrong.
     """
     # Before anything else looks into the database.
     was_full = _make_room(layout, shard, reserve)
-    with nobody_appends(layout, shard, patience):
+    due = _with_room(reserve, patience, was_full, lambda: is_due(layout, shard))
+    with nobody_appends(layout, shard, patience) if due else nullcontext():
         return _begin(layout, shard, reserve, config, patience, was_full)
 
 
