@@ -24,6 +24,7 @@ from daemon.state import shard_count
 from daemon.state.append_lease import acquire_alone
 from daemon.state.layout import Layout, sync_directory
 from daemon.state.quarantine import retire
+from daemon.state.reserve import Reserve
 from daemon.state.shard_count import ShardCount
 from daemon.state.shard_lock import ShardLock, pid_in
 from daemon.task_queue.sqlite import notes
@@ -152,6 +153,8 @@ def _move(
     webhooks: Sequence[Hook],
 ) -> None:
     began, old = time.monotonic(), found.in_force
+    for shard in range(max(old, new)):
+        Reserve(layout, shard, 0).release_where_full()
     with ExitStack() as opened:
         # Each is made whole under the old number first: every upload gets its row where it was, in its order.
         sources = [opened.enter_context(rebuild.open_whole(

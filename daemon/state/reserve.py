@@ -8,7 +8,7 @@ from typing import Final
 from daemon.log import log
 from daemon.state.layout import Layout
 from daemon.state.quarantine import clear_name, open_cleared
-from daemon.state.room import NO_ROOM
+from daemon.state.room import NO_ROOM, trouble_in
 
 #: Files of a worker that may be missing when it begins: SQLite's log and its index, and the mark that it runs; and one
 #: to spare.
@@ -95,6 +95,18 @@ class Reserve:
             return False
         self._released = True
         log("disk.full", shard=self._shard)
+        return True
+
+    def release_where_full(self) -> bool:
+        """Give the room free before it is missed: SQLite may not live to say so. True when there was no room.
+
+        Without room btrfs kills (SIGBUS) who writes to a mapped file, as SQLite's index of the log is; so does every
+        filesystem whose blocks are smaller than a page. Raises OSError.
+        """
+        trouble = trouble_in(self._paths[0].parent)
+        if trouble is None or trouble.errno not in NO_ROOM:
+            return False
+        self.release()
         return True
 
     def _remove(self) -> bool:

@@ -15,7 +15,7 @@ from daemon.recovery.upgrade import is_due, nobody_appends
 from daemon.spool import Mark, open_spool
 from daemon.state.layout import Layout
 from daemon.state.reserve import Reserve
-from daemon.state.room import NO_ROOM, trouble_in
+from daemon.state.room import NO_ROOM
 from daemon.task_queue import Resume, TaskQueue
 from daemon.task_queue.doctor import Doctor
 from worker.dispatch.marks import mark
@@ -33,7 +33,7 @@ def begin(layout: Layout, shard: int, reserve: Reserve, config: Config, patience
     QueueFault and OSError when something else is wrong.
     """
     # Before anything else looks into the database.
-    was_full = _make_room(layout, shard, reserve)
+    was_full = reserve.release_where_full()
     due = _with_room(reserve, patience, was_full, lambda: is_due(layout, shard))
     with nobody_appends(layout, shard, patience) if due else nullcontext():
         return _begin(layout, shard, reserve, config, patience, was_full)
@@ -66,19 +66,6 @@ def tell(finding: Finding) -> None:
     """Log what was found to be wrong."""
     log("fsck.finding", finding=finding.name, shard=finding.shard, task_id=finding.task_id,
         detail=finding.detail or None, repaired=finding.repaired)
-
-
-def _make_room(layout: Layout, shard: int, reserve: Reserve) -> bool:
-    """Release the reserve before it is missed: SQLite may not live to say so. True when there was no room.
-
-    Without room btrfs kills (SIGBUS) who writes to a mapped file, as SQLite's index of the log is; and so does every
-    filesystem whose blocks are smaller than a page.
-    """
-    trouble = trouble_in(layout.shard(shard))
-    if trouble is None or trouble.errno not in NO_ROOM:
-        return False
-    reserve.release()
-    return True
 
 
 def _with_room(reserve: Reserve, patience: StartWait, was_full: bool, step: Callable[[], Result]) -> Result:

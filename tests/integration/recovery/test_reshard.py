@@ -1,5 +1,6 @@
 """Another number of shards: every task, command and key goes along, in order, whatever interrupts it."""
 
+import errno
 import hashlib
 import random
 import time
@@ -17,9 +18,10 @@ from daemon.model.task import State, Task
 from daemon.model.upload import Destination, Upload
 from daemon.recovery import reshard
 from daemon.spool.inspect import FileSpoolCheck
-from daemon.state import shard_count
+from daemon.state import reserve, shard_count
 from daemon.state.append_lease import AppendLease
 from daemon.state.layout import Layout
+from daemon.state.reserve import Reserve
 from daemon.state.shard_count import ShardCount
 from daemon.state.shard_lock import ShardLock, holder
 from daemon.task_queue import ActionRecord, Change, Command, CommandAnswer, Selection, Settlement
@@ -178,6 +180,20 @@ def test_counts_and_keys_fit_after_the_move(layout: Layout) -> None:
         assert put.task_id == upload.task_id
     for queue in queues:
         queue.close()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, None])
+def test_move_has_the_room_of_the_reserves_where_there_is_no_other(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, code: int | None,
+) -> None:
+    """Given free before any database is looked into, where the kernel may end the process; else they stay."""
+    _fill(layout, 2)
+    kept = [Reserve(layout, shard, 4096) for shard in range(2)]
+    for one in kept:
+        one.restore()
+    monkeypatch.setattr(reserve, "trouble_in", lambda _: OSError(code, "full") if code else None)
+    assert _migrate(layout, 3) is None
+    assert [Reserve(layout, shard, 4096).whole for shard in range(2)] == [code is None] * 2
 
 
 def test_webhooks_are_told_of_everything_once(layout: Layout) -> None:

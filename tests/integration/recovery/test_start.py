@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from daemon.model.task import State
 from daemon.process.patience import StartWait
 from daemon.recovery import rebuild
 from daemon.spool import Mark
+from daemon.state import reserve
 from daemon.state.reserve import Reserve
 from daemon.task_queue import Command
 from daemon.task_queue.sqlite.doctor import SqliteDoctor
@@ -198,20 +200,21 @@ def test_push_is_repeated_when_the_worker_died_between_marking_and_settling(worl
         assert world.mark(upload) is Mark.PENDING
 
 
+@pytest.mark.parametrize(("module", "name"), [(start, "is_due"), (rebuild, "open_whole")])
 @pytest.mark.parametrize("was_full", [True, False])
 def test_start_on_a_full_disk_outlives_a_failure_that_nobody_can_explain_any_more(
-        world: World, monkeypatch: pytest.MonkeyPatch, was_full: bool) -> None:
+        world: World, monkeypatch: pytest.MonkeyPatch, was_full: bool, module: ModuleType, name: str) -> None:
     """SQLite keeps it to itself that room is missing, and there may be some when the disk is asked; else it is a fault."""
     faults = [QueueFault("queue_failed", "unable to open database file")]
-    open_whole = rebuild.open_whole
+    step = getattr(module, name)
 
-    def open_later(*arguments: Any, **how: Any) -> SqliteDoctor:
+    def later(*arguments: Any, **how: Any) -> Any:
         if faults:
             raise faults.pop()
-        return open_whole(*arguments, **how)
+        return step(*arguments, **how)
 
-    monkeypatch.setattr(rebuild, "open_whole", open_later)
-    monkeypatch.setattr(start, "trouble_in", lambda _: OSError(errno.EDQUOT, "full") if was_full else None)
+    monkeypatch.setattr(module, name, later)
+    monkeypatch.setattr(reserve, "trouble_in", lambda _: OSError(errno.EDQUOT, "full") if was_full else None)
     waits: list[str] = []
     with nullcontext() if was_full else pytest.raises(QueueFault):
         begin(world.layout, 0, Reserve(world.layout, 0, 0), Config(), StartWait(waits.append)).close()
