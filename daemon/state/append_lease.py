@@ -9,7 +9,7 @@ import os
 
 from daemon.state import shard_count
 from daemon.state.layout import Layout
-from daemon.state.room import NO_ROOM
+from daemon.state.room import where_there_is_room
 
 
 class AppendLease:
@@ -65,13 +65,10 @@ class AppendLease:
 def _date(descriptor: int) -> None:
     """Say that whoever appended before may have died in the middle of it: workers see the date and look soon.
 
-    Where that finds no room they look a little later. Raises OSError.
+    Without it they look a little later. Raises OSError.
     """
-    try:
+    with where_there_is_room():
         os.utime(descriptor)
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
 
 
 def last_acquired_at(layout: Layout) -> float:

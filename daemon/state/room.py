@@ -5,7 +5,8 @@ SQLite says "disk I/O error" or "unable to open database file" and keeps the err
 
 import errno
 import os
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,16 @@ from typing import Final
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 #: SQLite lets its files grow by less at a time.
 _STEP_BYTES: Final = 64 * 1024
+
+
+@contextmanager
+def where_there_is_room() -> Iterator[None]:
+    """Do what a full disk may leave undone, as far as there is room. Raises OSError for other trouble."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
 
 
 def trouble_in(directory: Path) -> OSError | None:

@@ -9,7 +9,7 @@ import os
 from daemon.errors import CannotStart
 from daemon.state.file_lock import is_locked, try_lock
 from daemon.state.layout import Layout
-from daemon.state.room import NO_ROOM
+from daemon.state.room import where_there_is_room
 
 
 class ShardLock:
@@ -33,13 +33,10 @@ class ShardLock:
             os.close(descriptor)
             raise CannotStart("shard_taken", f"Shard {self._shard} is served by process {holder or '(unknown)'}.")
         self._descriptor = descriptor
-        try:
+        # On a full disk nobody learns who it is; the worker has to begin all the same, and makes room.
+        with where_there_is_room():
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        except OSError as error:
-            # On a full disk nobody learns who it is; the worker has to begin all the same, and makes room.
-            if error.errno not in NO_ROOM:
-                raise
 
     def is_held(self) -> bool:
         """True while the lock is this one's. Takes some microseconds."""
@@ -47,13 +44,10 @@ class ShardLock:
 
     def write_through(self) -> None:
         """Write to what the state is on, and return when it is there. Raises OSError where that is gone."""
-        try:
+        # When it has no room it is there: who delivers makes some.
+        with where_there_is_room():
             os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
             os.fdatasync(self._descriptor)
-        except OSError as error:
-            # It is there, and has no room: who delivers makes some.
-            if error.errno not in NO_ROOM:
-                raise
 
     def release(self) -> None:
         """Let go of the lock. May be called again."""

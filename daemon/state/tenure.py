@@ -24,7 +24,7 @@ from daemon.log import log
 from daemon.state.boot import boot_id
 from daemon.state.file_lock import try_lock
 from daemon.state.layout import Layout, sync_directory
-from daemon.state.room import NO_ROOM
+from daemon.state.room import where_there_is_room
 from daemon.state.slots import newest_slot, write_slot
 
 #: A host says so often that it is there.
@@ -223,18 +223,14 @@ class Tenure:
 
     def _begin(self, *, is_new: bool) -> None:
         """Write the token, durably; on a full disk, later. Raises OSError."""
-        try:
+        # Who finishes its work makes room.
+        with where_there_is_room():
             # Room for both slots: what is written later needs none.
             os.posix_fallocate(self._descriptor, 0, 2 * SLOT_BYTES)
             self._write()
             os.fsync(self._descriptor)
             if is_new:
                 sync_directory(self._layout.locks)
-        except OSError as error:
-            # Who finishes its work makes room.
-            if error.errno not in NO_ROOM:
-                raise
-        else:
             self._begun = True
 
     def _read_both(self) -> bytes:
