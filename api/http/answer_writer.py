@@ -1,4 +1,4 @@
-"""The bytes of one answer to a request of HTTP/1.1 whose connection would stay."""
+"""The bytes of one answer to a request of HTTP/1.1."""
 
 import re
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from api.http.response import CLOSE, NOTHING, UNCHANGED, head_of
 #: Statuses whose answers have no body, and do not say how long it is.
 _BODILESS: Final = frozenset({NOTHING.status, UNCHANGED})
 _CHUNKED: Final = (b"Transfer-Encoding", b"chunked")
+_LAST: Final = (b"Connection", b"close")
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 #: Lines as they should be; how many there are is to be counted.
 _LEGAL: Final = re.compile(rb"HTTP/1\.1 [0-9]{3} \r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]++: [^\0\n\v\f\r]*+\r\n)*+\r\n")
@@ -22,8 +23,8 @@ class AnswerWriter:
 
     __slots__ = ("_head", "_in_chunks", "_is_head", "_left_bytes", "begun", "complete", "stays")
 
-    def __init__(self, *, is_head: bool) -> None:
-        """`is_head`: a HEAD is answered, with the head of what a GET is."""
+    def __init__(self, *, is_head: bool, stays: bool) -> None:
+        """`is_head`: a HEAD is answered, with the head of what a GET is. `stays`: the client may want more."""
         self._is_head = is_head
         self._head = b""
         self._in_chunks = False
@@ -32,7 +33,7 @@ class AnswerWriter:
         self.begun = False
         self.complete = False
         #: True when the client may send its next request on the same connection.
-        self.stays = True
+        self.stays = stays
 
     def begin(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Take the head."""
@@ -42,6 +43,8 @@ class AnswerWriter:
         has_body = status not in _BODILESS
         in_chunks = has_body and length is None
         sent = [*headers, _CHUNKED] if in_chunks else headers
+        if not self.stays:
+            sent = [*(header for header in sent if header != CLOSE), _LAST]
         head = head_of(status, sent)
         if head.count(b"\n") != len(sent) + 2 or not _LEGAL.fullmatch(head):
             raise ValueError("a header has what belongs into none")
@@ -49,7 +52,7 @@ class AnswerWriter:
             self._in_chunks = in_chunks
             self._left_bytes = int(length or 0)
         self._head = head
-        self.stays = CLOSE not in headers
+        self.stays &= CLOSE not in headers
         self.begun = True
 
     def add(self, piece: bytes, *, last: bool) -> bytes:

@@ -11,8 +11,9 @@
 - While the process is about to end, each answer closes its connection.
 - What every request costs: the idle time is watched by a timer instead of two tasks, and an answer's head and
   body leave in one piece.
-- A request that came whole in one read, as most do, is recognised at once (`api.http.whole_request`) and served in the
-  task of its connection, without Hypercorn's streams and h11 (`api.http.exchange`).
+- A request that came in one read, as most do, or whose small body follows its head at once, is recognised by one look
+  (`api.http.plain_request`) and served in the task of its connection, without Hypercorn's streams and h11
+  (`api.http.exchange`).
 - A large body goes to the app as it is read, past what would copy it (`api.http.straight`).
 
 Hypercorn is imported here and nowhere else.
@@ -44,6 +45,7 @@ from api.http.early_response import EarlyAnswers
 from api.http.exchange import Exchange
 from api.http.pace import Pace
 from api.http.peers import Shares, Via, via_of
+from api.http.plain_request import plain_request
 from api.http.problem import problem, refusal
 from api.http.refusal_log import RefusalLog
 from api.http.request_reader import CONTINUE, Request, RequestReader, events_of, informational
@@ -52,7 +54,6 @@ from api.http.response import ASKER, CERTIFICATE, CLOSE, DOOR, PEER, VIA, Answer
 from api.http.secure import secure, why_failed
 from api.http.slow_reader import Outflow
 from api.http.straight import Straight
-from api.http.whole_request import whole_request
 from daemon.errors import Rejected
 from daemon.log import log
 from daemon.model.certificate import ShownCertificate
@@ -61,6 +62,9 @@ from daemon.process.tls import ServerTls
 
 #: What is read at once of all but large bodies.
 READ_BYTES: Final = 128 * 1024
+#: A body up to this size that did not come with its head is waited for so long before the app is asked about the head.
+REST_BYTES: Final = 128 * 1024
+REST_S: Final = 0.005
 #: More than the streams of asyncio keep: whoever reads so much leaves nothing there.
 _ALL_BYTES: Final = 2**20
 #: Pieces of one body that wait for the app.
@@ -383,23 +387,41 @@ class Connection(TCPServer):
             if self._http1.is_plain:
                 await self._read_straight(self._http1)
                 continue
-            data, ahead = ahead or await self.read_on(), b""
-            exchange = self._exchange(data)
+            reads, ahead = [ahead or await self.read_on()], b""
+            exchange = await self._exchange(reads)
             if exchange is None:
-                await self._http1.handle(RawData(data))
+                for data in reads:
+                    await self._http1.handle(RawData(data))
                 continue
             # Nothing of a request is kept while its app waits, or while the next one does not come.
-            data = b""
+            reads.clear()
             if not await self._serve(exchange):
                 return
             ahead, exchange = exchange.ahead, None
 
-    def _exchange(self, data: bytes) -> Exchange | None:
-        """What is to be served if `data` is a whole request, at a time when there may be one."""
+    async def _exchange(self, reads: list[bytes]) -> Exchange | None:
+        """What is to be served if what was read is a plain request, at a time when there may be one.
+
+        If the rest of a small one comes at once, it is read, and added to `reads`.
+        """
         if not (self.idle_timer.idle and self._http1.at_rest) or self.writer.is_closing():
             return None
-        request = whole_request(data)
-        return None if request is None else Exchange(request, self, self._state, "https" if self.door.tls else "http")
+        request = plain_request(reads[0])
+        if request is not None and 0 < request.missing_bytes <= REST_BYTES:
+            self.idle_timer.interrupt()
+            await self._read_rest(reads, request.missing_bytes)
+            request = plain_request(b"".join(reads))
+        if request is None or request.missing_bytes:
+            return None
+        return Exchange(request, self, self._state, "https" if self.door.tls else "http")
+
+    async def _read_rest(self, reads: list[bytes], missing_bytes: int) -> None:
+        """Read what is missing, if it comes at once; nothing at all is the end of what comes."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REST_S):
+                while missing_bytes > 0:
+                    reads.append(await self.read_on())
+                    missing_bytes -= len(reads[-1]) or missing_bytes
 
     async def _serve(self, exchange: Exchange) -> bool:
         self.idle_timer.interrupt()

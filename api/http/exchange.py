@@ -1,4 +1,4 @@
-"""One request that came whole, and its answer, with no machine of states between them.
+"""One plain request, all of which is there, and its answer, with no machine of states between them.
 
 Guarantees: the app is told what Hypercorn would tell it, and the client gets the same bytes.
 
@@ -12,8 +12,8 @@ from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
 from api.http.answer_writer import AnswerWriter
+from api.http.plain_request import PlainRequest
 from api.http.response import ASKER, CLOSE, Event, Scope, encoded, head_of
-from api.http.whole_request import WholeRequest
 
 
 class Duplex(Protocol):
@@ -35,7 +35,7 @@ class Exchange:
     #: The client has sent its body.
     waits: Final = False
 
-    def __init__(self, request: WholeRequest, duplex: Duplex, state: Mapping[str, Any], scheme: str) -> None:
+    def __init__(self, request: PlainRequest, duplex: Duplex, state: Mapping[str, Any], scheme: str) -> None:
         """`state` is the connection's."""
         #: What the app is told of the request.
         self.scope = _scope(request, {**state, ASKER: self}, scheme)
@@ -43,7 +43,7 @@ class Exchange:
         self.ahead = b""
         self._body: bytes | None = request.body
         self._duplex = duplex
-        self._answer = AnswerWriter(is_head=request.method == b"HEAD")
+        self._answer = AnswerWriter(is_head=request.method == b"HEAD", stays=request.stays)
         self._gone = asyncio.Event()
         self._lookout: asyncio.Task[None] | None = None
 
@@ -106,7 +106,7 @@ class Exchange:
             self._gone.set()
 
 
-def _scope(request: WholeRequest, state: dict[str, Any], scheme: str) -> Scope:
+def _scope(request: PlainRequest, state: dict[str, Any], scheme: str) -> Scope:
     path, _, query_string = request.target.partition(b"?")
     return {
         "type": "http", "http_version": "1.1", "asgi": {"spec_version": "2.1", "version": "3.0"},

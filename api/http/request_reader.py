@@ -20,8 +20,8 @@ from typing import Final
 import h11
 
 from api.http.framing import fault_around_body, fault_of_head
+from api.http.plain_request import MAX_HEAD_BYTES as MAX_HEAD_BYTES
 from api.http.response import Answer, encoded, headers_of
-from api.http.whole_request import MAX_HEAD_BYTES as MAX_HEAD_BYTES
 
 #: Fields that promise a digest: RFC 9530, RFC 1864, and RFC 3230, which is obsolete.
 DIGEST_FIELDS: Final = frozenset({b"repr-digest", b"content-digest", b"content-md5", b"digest"})

@@ -112,9 +112,9 @@ def _plain_request(method: str, target: str, fields: Sequence[tuple[str, str]], 
     return "\r\n".join([f"{method} {target} HTTP/1.1", *lines, "", ""]).encode("latin-1") + (body or b"")
 
 
-#: Whole requests, so plain that they are recognised at once.
+#: Requests that are so plain that they are recognised at once.
 plain_requests = st.builds(_plain_request, st.sampled_from(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"]), _target, st.lists(_field, max_size=6),
-                           st.none() | st.binary(max_size=200), st.integers(0, 10), st.sampled_from([[], [], ["Connection: Keep-Alive"]]))
+                           st.none() | st.binary(max_size=200), st.integers(0, 10), st.sampled_from([[], [], ["Connection: Keep-Alive"], ["Connection: Close"]]))
 
 
 def post(body: bytes, *, chunked: bool, lacks: int, key: str | None) -> bytes:

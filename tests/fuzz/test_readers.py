@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from api.http.framing import fault_around_body
 from api.http.multipart import EndOf, MultipartReader
 from api.http.parameters import Headers, collect
+from api.http.plain_request import plain_request
 from api.http.request_reader import MAX_HEAD_BYTES, RequestReader
-from api.http.whole_request import whole_request
 from api.queries.task_query import read_question
 from api.resumable import draft_headers, tus_headers
 from api.resumable.parts import part_bytes, whole_digests
@@ -39,7 +39,7 @@ from tests.fuzz.strategies import (
     spoils,
     text,
 )
-from tests.support.whole_requests import as_h11_reads
+from tests.support.plain_requests import as_h11_reads
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.full]
 P = ParamSpec("P")
@@ -94,7 +94,7 @@ def test_whole_requests(fuzz: Fuzz) -> None:
     """What is recognised at once is what the other reader finds, and nothing that it refuses."""
     @given(sent=st.one_of(plain_requests, spoils(plain_requests), conversations))
     def examine(sent: bytes) -> None:
-        if (found := whole_request(sent)) is not None:
+        if (found := plain_request(sent)) is not None:
             assert (found, b"1.1") == as_h11_reads(sent)
 
     fuzz(examine)

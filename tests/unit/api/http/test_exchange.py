@@ -1,4 +1,4 @@
-"""Requests that come whole are served as all others are: the app and the client notice nothing of it."""
+"""Plain requests are served as all others are: the app and the client notice nothing of it."""
 
 import asyncio
 import gc
@@ -10,6 +10,8 @@ import pytest
 
 from api.http import connection
 from api.http.client_gone import until_gone
+from api.http.exchange import Exchange
+from api.http.plain_request import plain_request
 from api.http.response import (
     ASKER,
     CLOSE,
@@ -25,15 +27,17 @@ from api.http.response import (
     send_answer,
     text_answer,
 )
-from api.http.whole_request import whole_request
+from tests.fuzz.strategies import cut
 from tests.support.apps import hello
-from tests.support.connections import answer_on, converse, serving
+from tests.support.connections import Served, answer_on, converse, serving
 from tests.support.waiting import PATIENCE_S
 
 _BODY = b"x" * 5
 _GET = b"GET /a%2fb?c=d HTTP/1.1\r\nHost: a\r\nX-A: b\r\n\r\n"
 _PUT = b"PUT /%ED%95%9C HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n" + _BODY
 _HEAD = _GET.replace(b"GET", b"HEAD")
+_LAST = _PUT.replace(b"Host: a", b"Host: a\r\nConnection: close")
+_SENT = {"get": _GET, "put": _PUT, "head": _HEAD, "last": _LAST}
 
 
 def otherwise(sent: bytes) -> bytes:
@@ -118,17 +122,17 @@ def without_date(answer: bytes) -> bytes:
     return re.sub(rb"\r\ndate: [^\r]*", b"\r\ndate: now", answer)
 
 
-@pytest.mark.parametrize("sent", [_GET, _PUT, _HEAD], ids=["get", "put", "head"])
+@pytest.mark.parametrize("sent", _SENT.values(), ids=_SENT)
 @pytest.mark.parametrize("name", APPS)
 def test_client_gets_the_same_bytes(name: str, sent: bytes) -> None:
     """Whether its request was recognised at once or not, and whatever the app does."""
-    assert whole_request(sent) is not None
-    assert whole_request(otherwise(sent)) is None
+    assert plain_request(sent) is not None
+    assert plain_request(otherwise(sent)) is None
     at_once, by_h11 = map(without_date, asyncio.run(converse(sent, otherwise(sent), app=APPS[name])))
     assert at_once == by_h11
 
 
-@pytest.mark.parametrize("sent", [_GET, _PUT, _HEAD], ids=["get", "put", "head"])
+@pytest.mark.parametrize("sent", _SENT.values(), ids=_SENT)
 def test_app_is_told_the_same(sent: bytes) -> None:
     """All that is known of the request; its asker is one that never waits."""
     scopes: list[Scope] = []
@@ -141,6 +145,112 @@ def test_app_is_told_the_same(sent: bytes) -> None:
     asyncio.run(converse(sent, otherwise(sent), app=app))
     at_once, by_h11 = scopes
     assert at_once == {**by_h11, "state": {**by_h11["state"], "via": at_once["state"]["via"]}}
+
+
+@pytest.mark.parametrize("ahead", [b"", _GET], ids=["nothing", "a request"])
+def test_last_request_of_a_connection_is_the_last(ahead: bytes) -> None:
+    """The connection ends with its answer, whatever was sent after it."""
+    [answer] = asyncio.run(converse(_LAST + ahead))
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"\r\n%b: %b\r\n" % CLOSE in answer.lower()
+
+
+class Noting:
+    """An app that answers with what was sent, and notes whether it was asked about the whole request."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.was_whole: list[bool] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        self.was_whole.append(isinstance(scope["state"][ASKER], Exchange))
+        self.begun.set()
+        await repeating(scope, receive, send)
+
+
+async def seen(served: Served) -> None:
+    """Come back when all that was sent before has been read."""
+    streams = await served.connect()
+    streams[1].write(_GET)
+    await answer_on(streams)
+    streams[1].close()
+
+
+@pytest.mark.parametrize("places", [[len(_PUT) - 5], [len(_PUT) - 5, len(_PUT) - 2]])
+def test_body_that_follows_its_head_at_once_is_served_with_it(monkeypatch: pytest.MonkeyPatch, places: list[int]) -> None:
+    """As many clients send it; so it costs no more than one that came whole."""
+    monkeypatch.setattr(connection, "REST_S", PATIENCE_S)
+
+    async def ask() -> tuple[bytes, list[bool]]:
+        app = Noting()
+        async with serving(app) as served:
+            streams = await served.connect()
+            for piece in cut(_PUT, places):
+                streams[1].write(piece)
+                await seen(served)
+            answer = await answer_on(streams)
+            streams[1].close()
+        return answer, app.was_whole[-1:]
+
+    answer, was_whole = asyncio.run(ask())
+    assert answer.endswith(_BODY)
+    assert was_whole == [True]
+
+
+@pytest.mark.parametrize("there", [0, 2])
+def test_app_is_asked_about_a_head_whose_body_does_not_follow(there: int) -> None:
+    """So that a client that waits for its refusal gets it; and the body may come later."""
+    async def ask() -> tuple[bytes, list[bool]]:
+        app = Noting()
+        async with serving(app) as served:
+            streams = await served.connect()
+            streams[1].write(_PUT[:len(_PUT) - 5 + there])
+            await asyncio.wait_for(app.begun.wait(), PATIENCE_S)
+            streams[1].write(_PUT[len(_PUT) - 5 + there:])
+            answer = await answer_on(streams)
+            streams[1].close()
+        return answer, app.was_whole
+
+    answer, was_whole = asyncio.run(ask())
+    assert answer.endswith(_BODY)
+    assert was_whole == [False]
+
+
+def test_client_that_ends_while_its_body_is_waited_for_is_told() -> None:
+    """That its body is not whole, as later on."""
+    async def ask() -> bytes:
+        async with serving(repeating) as served:
+            reader, writer = await served.connect()
+            writer.write(_PUT[:-2])
+            writer.write_eof()
+            answer = await asyncio.wait_for(reader.read(), PATIENCE_S)
+            writer.close()
+        return answer
+
+    answer = asyncio.run(ask())
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"incomplete_body" in answer
+
+
+def test_body_that_is_waited_for_is_served_while_the_server_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its head was there before: the connection is not idle."""
+    monkeypatch.setattr(connection, "REST_S", PATIENCE_S)
+
+    async def ask() -> bytes:
+        async with serving(repeating) as served:
+            streams = await served.connect()
+            streams[1].write(_PUT[:-5])
+            await seen(served)
+            ending = asyncio.create_task(served.connections.end())
+            await asyncio.sleep(0)
+            streams[1].write(_BODY)
+            answer = await answer_on(streams)
+            streams[1].close()
+            await ending
+        return answer
+
+    assert asyncio.run(ask()).endswith(_BODY)
 
 
 def test_mistake_of_the_app_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
