@@ -47,6 +47,7 @@ class Storage:
         #: For each shard, how many are on their way to its thread here.
         self._own = [0] * shards
         self._links = [] if line is None else [StoreLink(line, shard, supersede=supersede) for shard in range(shards)]
+        self._parts: list[StorageThread | StoreLink] = [*self._threads, *self._links]
 
     def start(self) -> None:
         """Begin to take uploads. Raises CannotStart('io_error') when the machine has no thread left for it."""
@@ -85,9 +86,7 @@ class Storage:
 
     def trouble(self) -> str | None:
         """Why something cannot be stored, for people; None while all is well. From any thread."""
-        asked: list[Callable[[], str | None]] = [part.trouble for part in self._threads]
-        asked += [link.trouble for link in self._links]
-        return next((trouble for ask in asked if (trouble := ask()) is not None), None)
+        return next((trouble for part in self._parts if (trouble := part.trouble()) is not None), None)
 
     def end(self) -> None:
         """Send nothing more to another process. Nobody waits for it by now."""

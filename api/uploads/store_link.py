@@ -43,6 +43,8 @@ class StoreLink(asyncio.Protocol):
         self._gathered: dict[int, bytes] = {}
         self._jobs: dict[int, tuple[UploadRequest, int]] = {}
         self._waiting: dict[int, tuple[Decided, float]] = {}
+        #: Since when the first of them waits, on the monotonic clock; and when the last answers came.
+        self._waits_since: float | None = None
         self._heard_at = 0.0
         #: Who waits until all before a number are answered.
         self._behind: dict[int, asyncio.Future[None]] = {}
@@ -58,6 +60,8 @@ class StoreLink(asyncio.Protocol):
         message = job_message(number, request, pieces, supersede=self._supersede(), at=now)
         self._number = number
         decided = self._awaited.begin()
+        if not self._waiting:
+            self._waits_since = now
         self._waiting[number] = decided, now
         self._jobs[number] = request, sum(map(len, pieces))
         if not self._gathered:
@@ -73,8 +77,7 @@ class StoreLink(asyncio.Protocol):
 
     def trouble(self) -> str | None:
         """Why nothing can be stored, for people; None while all is well. From any thread."""
-        # A copy of one moment: the event loop goes on meanwhile.
-        since = next((since for _, since in list(self._waiting.values())), None)
+        since = self._waits_since
         return None if since is None else said_of(time.monotonic() - max(since, self._heard_at))
 
     def close(self) -> None:
@@ -121,6 +124,7 @@ class StoreLink(asyncio.Protocol):
         for _, values, _ in self._messages.take(data):
             for number, answer in read_answers(values, self._jobs):
                 self._end(number, answer)
+        self._look_for_oldest()
 
     def _end(self, number: int, answer: Answer) -> None:
         del self._jobs[number]
@@ -130,11 +134,15 @@ class StoreLink(asyncio.Protocol):
         if behind is not None and not behind.done():
             behind.set_result(None)
 
+    def _look_for_oldest(self) -> None:
+        _, self._waits_since = next(iter(self._waiting.values()), (None, None))
+
     def connection_lost(self, _error: Exception | None) -> None:
         """The other process is gone: nobody knows how far it came. Another one will come."""
         self._transport, self._messages = None, Messages()
         for number in [number for number in self._waiting if number not in self._gathered]:
             self._end(number, Rejected("outcome_unknown"))
+        self._look_for_oldest()
         if not self._closed:
             self.open()
 
