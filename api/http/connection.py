@@ -62,7 +62,7 @@ from daemon.process.tls import ServerTls
 
 #: What is read at once of all but large bodies.
 READ_BYTES: Final = 128 * 1024
-#: A body up to this size that did not come with its head is waited for so long before the app is asked about the head.
+#: A body up to this size that did not come whole with its head is waited for so long before the app is asked about it.
 REST_BYTES: Final = 128 * 1024
 REST_S: Final = 0.005
 #: More than the streams of asyncio keep: whoever reads so much leaves nothing there.
@@ -358,7 +358,7 @@ class Connection(TCPServer):
         beneath: asyncio.WriteTransport | None = None, certificate: ShownCertificate | None = None,
     ) -> None:
         """Where TLS is spoken, `beneath` is what it is spoken over, and `certificate` what the client showed."""
-        # What comes whole has no rest that an early answer would leave unread.
+        # Where all of a request is there, there is no rest that an early answer would leave unread.
         patient = ASGIWrapper(cast(ASGIFramework, EarlyAnswers(app)))
         super().__init__(patient, asyncio.get_running_loop(), settings, context, {}, reader, writer)
         self.idle_task = self.idle_timer = IdleTimer(context, pace)
@@ -390,8 +390,8 @@ class Connection(TCPServer):
             reads, ahead = [ahead or await self.read_on()], b""
             exchange = await self._exchange(reads)
             if exchange is None:
-                for data in reads:
-                    await self._http1.handle(RawData(data))
+                while reads:
+                    await self._http1.handle(RawData(reads.pop(0)))
                 continue
             # Nothing of a request is kept while its app waits, or while the next one does not come.
             reads.clear()
@@ -402,12 +402,12 @@ class Connection(TCPServer):
     async def _exchange(self, reads: list[bytes]) -> Exchange | None:
         """What is to be served if what was read is a plain request, at a time when there may be one.
 
-        If the rest of a small one comes at once, it is read, and added to `reads`.
+        If the rest of a small body comes at once, it is read, and added to `reads`.
         """
         if not (self.idle_timer.idle and self._http1.at_rest) or self.writer.is_closing():
             return None
         request = plain_request(reads[0])
-        if request is not None and 0 < request.missing_bytes <= REST_BYTES:
+        if request is not None and request.missing_bytes and request.length <= REST_BYTES:
             self.idle_timer.interrupt()
             await self._read_rest(reads, request.missing_bytes)
             request = plain_request(b"".join(reads))

@@ -5,7 +5,7 @@ the queue is full, and the server waits for ever to say that the stream is close
 descriptor and its buffers are lost. So whatever is answered here, the rest of the body is read and dropped
 until the client has seen the answer and stops; within bounds, after which the connection is closed.
 
-A request that came whole leaves nothing unread, and does without all this.
+A request that is served when all of it is there leaves nothing unread, and does without all this.
 
 A client that waits to be told to send its body is told when the app first reads it. One that gets its answer before may
 send the body or not: nobody can know where its next request would begin, so its connection is closed, too.

@@ -3,7 +3,8 @@
 Guarantees: the app is told what Hypercorn would tell it, and the client gets the same bytes.
 
 The app runs in the task of its connection. Only where it waits for the client to go, a task looks out for that. What
-the client has sent ahead waits until it has its answer; that hides its going.
+the client has sent ahead waits until it has its answer; that hides its going. What follows the last request of a
+connection is not looked at.
 """
 
 import asyncio
@@ -99,9 +100,11 @@ class Exchange:
 
     async def _look_out(self) -> None:
         try:
-            self.ahead = await self._duplex.read_on()
+            while (data := await self._duplex.read_on()) and not self._answer.stays:
+                pass
         except OSError:
-            self.ahead = b""
+            data = b""
+        self.ahead = data
         if not self.ahead:
             self._gone.set()
 

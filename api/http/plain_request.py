@@ -1,4 +1,4 @@
-"""A request that came in one read, as most do, or whose head did, recognised at once.
+"""A request whose head came in one read, as most do, recognised at once, with as much of its body as is there.
 
 Guarantees: what is recognised, `api.http.request_reader` would read as the same request, and refuse nothing of it.
 That is a strict part of what it takes: HTTP/1.1, each field once and plainly written, and a body with a length.
@@ -39,6 +39,11 @@ class PlainRequest:
     missing_bytes: int = 0
     #: False when its sender wants the connection to end with the answer.
     stays: bool = True
+
+    @property
+    def length(self) -> int:
+        """The bytes of its whole body."""
+        return len(self.body) + self.missing_bytes
 
 
 def plain_request(data: bytes) -> PlainRequest | None:

@@ -90,7 +90,7 @@ def _add(found: list[object], event: h11.Event) -> None:
         found.append(bytes(event.data))
 
 
-def test_whole_requests(fuzz: Fuzz) -> None:
+def test_plain_requests(fuzz: Fuzz) -> None:
     """What is recognised at once is what the other reader finds, and nothing that it refuses."""
     @given(sent=st.one_of(plain_requests, spoils(plain_requests), conversations))
     def examine(sent: bytes) -> None:

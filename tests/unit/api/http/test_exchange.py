@@ -344,6 +344,23 @@ def test_app_that_waits_is_told_that_the_client_is_gone(go: Callable[[asyncio.St
     assert asyncio.run(ask()) == b""
 
 
+def test_app_that_waits_is_told_that_the_client_of_a_last_request_is_gone() -> None:
+    """Whatever came after the request: nobody looks at it, and it hides nothing."""
+    async def ask() -> None:
+        app = Waiting()
+        async with serving(app) as served:
+            _, writer = await served.connect()
+            writer.write(_LAST)
+            await app.waits.wait()
+            for piece in b"\r\n", _GET:
+                writer.write(piece)
+                await seen(served)
+            writer.close()
+            await asyncio.wait_for(app.gone.wait(), PATIENCE_S)
+
+    asyncio.run(ask())
+
+
 @pytest.mark.parametrize("ahead", [_GET, _GET + _GET, _PUT[:-2]], ids=["a request", "two", "a part"])
 def test_what_was_sent_ahead_is_served_afterwards(ahead: bytes) -> None:
     """While the app waits for the client to go, what comes is not lost, and no reason to go on."""
@@ -416,6 +433,28 @@ def test_nothing_of_a_request_stays_after_its_answer() -> None:
                 streams[1].close()
 
     assert asyncio.run(ask())
+
+
+def test_idle_connection_keeps_nothing_of_what_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a request was waited for, and then read by h11 because another one came with its end."""
+    monkeypatch.setattr(connection, "REST_S", PATIENCE_S)
+    half = b"x" * 50_000
+    sent = _PUT.removesuffix(_BODY).replace(b": 5", b": 100000")
+
+    async def ask() -> list[object]:
+        async with serving(repeating) as served:
+            streams = await served.connect()
+            for piece in sent + half, half + _GET:
+                streams[1].write(piece)
+                await seen(served)
+            for _ in range(2):
+                await answer_on(streams)
+            kept: list[object] = [held for held in gc.get_objects() if type(held) is list
+                    and any(isinstance(piece, bytes) and len(piece) >= len(half) for piece in held)]
+            streams[1].close()
+        return kept
+
+    assert asyncio.run(ask()) == []
 
 
 def test_answer_closes_its_connection_while_the_process_is_about_to_end() -> None:
