@@ -419,9 +419,9 @@ class Connection(TCPServer):
         """Read what is missing, if it comes at once; nothing at all is the end of what comes."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REST_S):
-                while missing_bytes > 0:
+                while missing_bytes > 0 and reads[-1]:
                     reads.append(await self.read_on())
-                    missing_bytes -= len(reads[-1]) or missing_bytes
+                    missing_bytes -= len(reads[-1])
 
     async def _serve(self, exchange: Exchange) -> bool:
         self.idle_timer.interrupt()
