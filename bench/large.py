@@ -31,7 +31,8 @@ def run(plan: Plan) -> Section:
 
         def settle() -> None:
             os.sync()
-            _have_memory(directory / "memory", plan.large_bytes)
+            # The page cache gives so much memory free that it will take again.
+            make_file(directory / "memory", plan.large_bytes).unlink()
 
         def bare() -> float:
             target.unlink(missing_ok=True)
@@ -76,14 +77,6 @@ def upload_s(port: int, address: str, source: Path) -> float:
     if not answer.startswith(b"HTTP/1.1 202"):
         raise RuntimeError(f"not accepted: {answer[:300]!r}")
     return seconds
-
-
-def _have_memory(path: Path, size: int) -> None:
-    """Have the page cache give so much memory free that it will take again."""
-    with path.open("wb", buffering=0) as file:
-        for _ in range(size // 2**20):
-            file.write(bytes(2**20))
-    path.unlink()
 
 
 def _empty_spool(service: Service) -> None:
