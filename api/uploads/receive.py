@@ -2,8 +2,8 @@
 
 Guarantees: memory for one upload is bounded whatever its size; what is refused or abandoned leaves nothing; a
 file is closed only when no thread writes to it any more. A small body is read whole, and all else is done by
-who stores it with its neighbours. Of a large one a batch is written by one thread of a pool and hashed by another,
-while the next batch is being read; it holds up no small one.
+who stores it with its neighbours. Of a large one what has come is written by one thread of a pool and hashed by
+another, while more is being read; it holds up no small one.
 """
 
 import os
@@ -16,6 +16,7 @@ from api.threads import joined
 from api.uploads.admission import Place
 from api.uploads.body import Body
 from api.uploads.digests import Check
+from api.uploads.flow import Flow
 from api.uploads.request import UploadRequest
 from api.uploads.small import received
 from api.uploads.storage import Storage
@@ -25,8 +26,8 @@ from daemon.spool import Incoming, Receive
 
 #: A body up to this size is small.
 SMALL_BYTES: Final = 128 * 1024
-#: A larger one goes to the disk in batches of this size, or one piece more. At most two are in memory.
-BATCH_BYTES: Final = 384 * 1024
+#: Of a larger one so much is read, or one piece more, before it goes on its way to the disk.
+BATCH_BYTES: Final = 256 * 1024
 #: Threads that write large bodies to the spool.
 THREADS: Final = 8
 #: Threads that hash them meanwhile: as many as there is work for.
@@ -110,17 +111,21 @@ class Receiver:
 async def pump(
     threads: Executor, write: Callable[[Sequence[bytes]], None], first: Sequence[bytes], body: Body, place: Place,
 ) -> None:
-    """Read a batch while the one before is being written; come back when no thread writes any more."""
-    writing = threads.submit(write, first)
+    """Read what comes while what came before is being written; come back when no thread writes any more."""
+    flow = Flow(threads, write)
     try:
+        await flow.put(first)
         while not body.ended:
-            batch = await body.pieces(BATCH_BYTES)
-            await joined(writing)
-            if not body.announced:
-                place.expect(sum(map(len, batch)))
-            writing = threads.submit(write, batch)
+            await flow.put(await _next_batch(body, place))
     finally:
-        await joined(writing)
+        await flow.end()
+
+
+async def _next_batch(body: Body, place: Place) -> list[bytes]:
+    batch = await body.pieces(BATCH_BYTES)
+    if not body.announced:
+        place.expect(sum(map(len, batch)))
+    return batch
 
 
 def _hash(incoming: Incoming, check: Check, pieces: Sequence[bytes]) -> None:
