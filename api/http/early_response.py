@@ -71,9 +71,8 @@ class _Exchange:
         if self._ended:
             await self._send(event)
         elif event["type"] == "http.response.start":
-            if self._asker.waits or not _is_short(self._scope, self._linger_bytes):
-                event = {**event, "headers": [*event.get("headers", ()), CLOSE]}
-            await self._send(event)
+            ends = self._asker.waits or not _is_short(self._scope, self._linger_bytes)
+            await self._send(_closing(event) if ends else event)
         elif event.get("more_body", False):
             await self._send(event)
         else:
@@ -106,6 +105,12 @@ class _Exchange:
 def _has_body(scope: Scope) -> bool:
     return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
                for name, value in scope["headers"])
+
+
+def _closing(start: Event) -> Event:
+    """The beginning of an answer after which its connection ends."""
+    headers = start.get("headers", ())
+    return start if CLOSE in headers else {**start, "headers": [*headers, CLOSE]}
 
 
 def _is_short(scope: Scope, limit_bytes: int) -> bool:

@@ -8,6 +8,8 @@ from daemon.model.schema import Schema, answer, text, whole_number
 
 #: Who asks is not known, or not believed.
 UNAUTHORIZED: Final = 401
+#: The rest of the request did not come.
+REQUEST_TIMEOUT: Final = 408
 #: The address whose clients read plain text.
 UPLOAD: Final = "/upload"
 #: Where tus 1.0 is spoken: each answer says so.
@@ -78,5 +80,8 @@ def _headers(error: CourierError) -> tuple[tuple[str, str], ...]:
         # RFC 6750, 3.
         shown = "" if error.code == "no_credential" else ', error="invalid_token"'
         return (("WWW-Authenticate", f'Bearer realm="incus-courier"{shown}'),)
+    if error.kind.status == REQUEST_TIMEOUT:
+        # RFC 9110, 15.5.9: who has not sent the rest will not send another request either.
+        return (("Connection", "close"),)
     wait_s = error.retry_after_s
     return (("Retry-After", str(wait_s)), *error.headers) if wait_s else error.headers

@@ -9,7 +9,7 @@ from typing import Final
 
 from api.following.outcomes import Headers, Outcomes
 from api.http.description import Parameter, Where
-from api.http.problem import LOCKED, passes, problem
+from api.http.problem import LOCKED, REQUEST_TIMEOUT, passes, problem
 from api.http.response import Answer, Receive, Scope
 from api.resumable.values import Progress
 from api.uploads.fields import RIGHTS_REFUSALS, UPLOAD_REFUSALS
@@ -18,7 +18,6 @@ from daemon.model.schema import text, whole_number
 
 #: How an upload stands is asked anew each time.
 NO_STORE: Final = ("Cache-Control", "no-store")
-_REQUEST_TIMEOUT: Final = 408
 _SERVICE_UNAVAILABLE: Final = 503
 _TOO_MANY_REQUESTS: Final = 429
 
@@ -77,6 +76,6 @@ async def added(answer: Awaitable[Answer]) -> Answer:
         return await answer
     except Rejected as error:
         # A line that stood still may go on, and what came is kept.
-        if error.kind.status == _REQUEST_TIMEOUT:
+        if error.kind.status == REQUEST_TIMEOUT:
             return problem(error, status=_SERVICE_UNAVAILABLE)
         raise

@@ -338,11 +338,13 @@ def test_client_that_goes_away_leaves_nothing(shared: Api, framing: str, sent: b
 
 @pytest.mark.parametrize("framing", ["Content-Length: 1000", "Transfer-Encoding: chunked"])
 def test_body_that_stalls_is_given_up(start: Start, framing: str) -> None:
-    """After `body_timeout_s` without a byte the client is told so."""
+    """After `body_timeout_s` without a byte the client is told so, and that the connection ends."""
     api = start(api={"body_timeout_s": 1.0})
     with api.raw() as connection:
         connection.sendall(f"{HEAD}{framing}\r\n\r\n".encode())
-        assert b" 408 " in answer(connection)
+        head = answer(connection).lower()
+        assert b" 408 " in head
+        assert head.count(b"connection: close\r\n") == 1
     assert api.logged("upload.rejected")[0]["code"] == "too_slow"
     assert api.spooled() == []
 

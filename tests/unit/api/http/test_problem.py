@@ -44,6 +44,12 @@ def test_refusal_that_stays_names_no_time() -> None:
     assert problem(Rejected("bad_path")).headers == ()
 
 
+def test_refusal_of_a_request_that_does_not_come_ends_the_connection() -> None:
+    """In both forms (RFC 9110, 15.5.9)."""
+    error = Rejected("too_slow")
+    assert problem(error).headers == plain_problem(error).headers == (("Connection", "close"),)
+
+
 def test_answer_goes_over_the_wire_whole() -> None:
     """The head says how long the body is."""
     answer = problem(Rejected("too_busy"))
