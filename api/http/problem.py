@@ -80,8 +80,7 @@ def _headers(error: CourierError) -> tuple[tuple[str, str], ...]:
         # RFC 6750, 3.
         shown = "" if error.code == "no_credential" else ', error="invalid_token"'
         return (("WWW-Authenticate", f'Bearer realm="incus-courier"{shown}'),)
-    if error.kind.status == REQUEST_TIMEOUT:
-        # RFC 9110, 15.5.9: who has not sent the rest will not send another request either.
-        return (("Connection", "close"),)
     wait_s = error.retry_after_s
-    return (("Retry-After", str(wait_s)), *error.headers) if wait_s else error.headers
+    headers = (("Retry-After", str(wait_s)), *error.headers) if wait_s else error.headers
+    # Nobody knows where the next request would begin (RFC 9110, 15.5.9).
+    return (*headers, ("Connection", "close")) if error.kind.status == REQUEST_TIMEOUT else headers

@@ -48,7 +48,8 @@ class Appending:
                 hashing.result()
             if self._verification is None and is_due(self._partial.size - self._kept, time.monotonic() - self._kept_at):
                 self._keep(self._length)
-        except Rejected:
+        except BaseException:
+            # Whatever it was: what comes after these bytes must not stand in their place.
             self._failed = True
             raise
 

@@ -64,14 +64,16 @@ class Place:
             self.admission.headroom.settle(-more)
         self.owed_bytes = size
 
-    def expect(self, size: int) -> None:
-        """Count `size` bytes that nobody announced, before they are written; all but the ones before them are written.
+    def expect(self, size: int, unwritten_bytes: int = 0) -> None:
+        """Count `size` bytes that nobody announced, before they are written.
 
+        Of those before, `unwritten_bytes` are not, and what was expected last may be held back by who writes.
         Raises Rejected('no_room').
         """
         self.admission.headroom.owe(size)
-        self.admission.headroom.settle(self.owed_bytes - self._newest_bytes)
-        self.owed_bytes = self._newest_bytes + size
+        unwritten = min(self.owed_bytes, unwritten_bytes + self._newest_bytes)
+        self.admission.headroom.settle(self.owed_bytes - unwritten)
+        self.owed_bytes = unwritten + size
         self._newest_bytes = size
         self.admission.check_room(self.limits)
 

@@ -26,8 +26,10 @@ from daemon.spool import Incoming, Receive
 
 #: A body up to this size is small.
 SMALL_BYTES: Final = 128 * 1024
-#: Of a larger one so much is read, or one piece more, before it goes on its way to the disk.
-BATCH_BYTES: Final = 256 * 1024
+#: Of a larger one so much is read, or one piece more, before it is handed over to be written.
+READ_BYTES: Final = 256 * 1024
+#: What came in more pieces is joined before: a client may send pieces of one byte, and each takes fifty in memory.
+READ_PIECES: Final = 512
 #: Threads that write large bodies to the spool.
 THREADS: Final = 8
 #: Threads that hash them meanwhile: as many as there is work for.
@@ -116,16 +118,17 @@ async def pump(
     try:
         await flow.put(first)
         while not body.ended:
-            await flow.put(await _next_batch(body, place))
+            await flow.put(await _read(body, place, flow.unwritten_bytes))
     finally:
         await flow.end()
 
 
-async def _next_batch(body: Body, place: Place) -> list[bytes]:
-    batch = await body.pieces(BATCH_BYTES)
+async def _read(body: Body, place: Place, unwritten_bytes: int) -> list[bytes]:
+    """What comes next. Raises as `Body.pieces` and `Place.expect` do."""
+    pieces = await body.pieces(READ_BYTES)
     if not body.announced:
-        place.expect(sum(map(len, batch)))
-    return batch
+        place.expect(sum(map(len, pieces)), unwritten_bytes)
+    return pieces if len(pieces) <= READ_PIECES else [b"".join(pieces)]
 
 
 def _hash(incoming: Incoming, check: Check, pieces: Sequence[bytes]) -> None:

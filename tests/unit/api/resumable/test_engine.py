@@ -2,8 +2,11 @@
 
 import asyncio
 import hashlib
+import itertools
 import shutil
-from collections.abc import Awaitable, Callable
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import TypeVar
 
 import pytest
 
+from api.http.response import Event
 from api.live_config import LiveConfig
 from api.resumable import completion
 from api.resumable import sweeping as sweeping_module
@@ -84,6 +88,47 @@ def test_upload_goes_on_where_it_was_cut_off(layout: Layout) -> None:
     begun = run(layout, first)
     assert begun.offset == 200_000
     run(layout, lambda made: second(made, begun))
+
+
+def test_nothing_is_kept_behind_bytes_that_could_not_be_written(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever the reason, and though the client has sent more before it goes away: what is told is what it sent."""
+    pieces = [bytes([number]) * 2**16 for number in range(12)]
+    data, store = b"".join(pieces), FilePartial.store
+    begun_writes = deque([threading.Event(), threading.Event()])
+    waited_for = dict(zip((2, 6), begun_writes, strict=True))
+
+    def out_of_memory_once(partial: FilePartial, some: Sequence[bytes]) -> None:
+        if begun_writes:
+            begun_writes.popleft().set()
+            if not begun_writes:
+                raise MemoryError
+        store(partial, some)
+
+    async def receive() -> Event:
+        """Eight pieces, then the client is gone; the first two are a batch, and the next four."""
+        number = next(numbers)
+        if number in waited_for:
+            await asyncio.to_thread(waited_for[number].wait, 20)
+        return ({"type": "http.request", "body": pieces[number], "more_body": True} if number < 8
+                else {"type": "http.disconnect"})
+
+    numbers = itertools.count()
+
+    async def happen(made: Kit) -> None:
+        begun = await made.create(len(data))
+        monkeypatch.setattr(FilePartial, "store", out_of_memory_once)
+        with pytest.raises(MemoryError):
+            await made.append(begun.upload_id, 0, receive, content_length=len(data))
+        offset = (await made.look(begun.upload_id)).offset
+        assert (layout.partials / begun.upload_id).read_bytes()[:offset] == data[:offset]
+        done = await made.append(begun.upload_id, offset, data[offset:])
+        assert done.task_id is not None
+        assert made.bytes_of(done.task_id) == data
+
+    run(layout, happen)
+    assert not begun_writes
 
 
 def test_small_appends_make_a_whole(layout: Layout) -> None:

@@ -110,6 +110,16 @@ def test_body_of_unknown_length_is_counted_as_it_comes() -> None:
     assert admission.headroom.unwritten_bytes == 0
 
 
+def test_body_that_is_ahead_of_the_disk_counts_until_it_is_written() -> None:
+    """What is not written, and what was expected last: who writes may hold that back."""
+    admission = door(free_bytes=9999)
+    with admission.admit(None, "me", LIMITS) as place:
+        for size, unwritten, owed in ((200, 0, 200), (100, 200, 300), (100, 300, 400), (50, 250, 400), (50, 0, 100)):
+            place.expect(size, unwritten)
+            assert admission.headroom.unwritten_bytes == owed
+    assert admission.headroom.unwritten_bytes == 0
+
+
 def test_body_of_unknown_length_counts_in_full_since_the_disk_was_asked() -> None:
     """Each piece does, though no more than two of them are ever on their way at once."""
     free = [1000]

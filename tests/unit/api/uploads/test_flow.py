@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from api.uploads.flow import MOST_BYTES, TURN_BYTES, Flow
+from api.uploads.flow import MOST_BYTES, Flow
 
 #: Seconds for what comes at once.
 LIMIT_S = 20.0
@@ -20,6 +20,7 @@ class Disk:
     def __init__(self) -> None:
         self.batches: list[list[bytes]] = []
         self.may_write = threading.Event()
+        self._allowed = threading.Semaphore(0)
         #: Set while somebody waits to write.
         self.waits = threading.Event()
         self.breaks = False
@@ -30,12 +31,17 @@ class Disk:
         assert self._busy.acquire(blocking=False)
         try:
             self.waits.set()
-            assert self.may_write.wait(LIMIT_S)
+            while not (self.may_write.is_set() or self._allowed.acquire(timeout=0.01)):
+                pass
             if self.breaks:
                 raise OSError("broken")
             self.batches.append(list(pieces))
         finally:
             self._busy.release()
+
+    def write_one(self) -> None:
+        """Let one more batch be written."""
+        self._allowed.release()
 
     @property
     def data(self) -> bytes:
@@ -88,30 +94,34 @@ def test_what_came_while_a_batch_was_written_is_the_next_batch() -> None:
 
 
 def test_client_waits_while_too_much_has_yet_to_be_written() -> None:
-    """Memory is bounded: what is being written counts, too."""
+    """Each time: memory is bounded, and what is being written counts, too."""
     async def scenario(flow: Flow, disk: Disk) -> None:
-        for _ in range(MOST_BYTES // len(PIECE)):
-            await flow.put([PIECE])
-        one_more = asyncio.create_task(flow.put([PIECE]))
-        await asyncio.wait({one_more}, timeout=0.05)
-        assert not one_more.done()
+        sizes = [1, 1, 5, 1, 3, 2, 1, 4]
+        for size in sizes:
+            waiting = asyncio.create_task(flow.put([PIECE] * size))
+            await asyncio.wait({waiting}, timeout=0.01)
+            while not waiting.done():
+                disk.write_one()
+                await asyncio.wait({waiting}, timeout=0.05)
+            await waiting
+            assert flow.unwritten_bytes <= MOST_BYTES
         disk.may_write.set()
-        await one_more
         await flow.end()
+        assert flow.unwritten_bytes == 0
+        assert len(disk.data) == sum(sizes) * len(PIECE)
 
-    assert len(run(scenario).data) == MOST_BYTES + len(PIECE)
+    run(scenario)
 
 
-def test_what_the_disk_says_is_raised_and_nothing_is_written_after_it() -> None:
-    """Also for who waits for room; and again by the end."""
+def test_what_the_disk_says_is_raised_at_once_and_nothing_is_written_after_it() -> None:
+    """Who waits for room is told; who goes on is told again, and at the end."""
     async def scenario(flow: Flow, disk: Disk) -> None:
         disk.breaks = True
         waiting = asyncio.create_task(flow.put([PIECE] * (MOST_BYTES // len(PIECE) + 1)))
         await asyncio.to_thread(disk.waits.wait, LIMIT_S)
         disk.may_write.set()
-        await waiting
         with pytest.raises(OSError, match="broken"):
-            await flow.end()
+            await waiting
         disk.breaks = False
         with pytest.raises(OSError, match="broken"):
             await flow.put([b"more"])
@@ -140,27 +150,49 @@ def test_end_waits_for_the_thread_when_it_is_cancelled_again_and_again() -> None
     run(scenario)
 
 
-def test_one_that_has_much_to_write_lets_others_have_their_turn() -> None:
-    """With one thread for two bodies, of which one always has more to write, the other one is not the last."""
+def write_endlessly(loop: asyncio.AbstractEventLoop, flows: list[Flow], order: list[str]) -> Callable[[Sequence[bytes]], None]:
+    """What a first flow writes with: while it writes a batch, the next one is handed over, ten times."""
+    def write(_pieces: Sequence[bytes]) -> None:
+        order.append("large")
+        if order.count("large") < 10:
+            asyncio.run_coroutine_threadsafe(flows[0].put([PIECE]), loop).result(LIMIT_S)
+
+    return write
+
+
+def test_one_that_has_always_more_to_write_lets_others_have_their_turn() -> None:
+    """With one thread for two bodies the other one does not wait for the end of the first."""
     order = list[str]()
 
     async def scenario(_flow: Flow, disk: Disk) -> None:
-        loop = asyncio.get_running_loop()
-
-        def write_large(_pieces: Sequence[bytes]) -> None:
-            order.append("large")
-            if len(order) * len(PIECE) < 3 * TURN_BYTES:
-                # More is there before this batch is written.
-                asyncio.run_coroutine_threadsafe(large.put([PIECE]), loop).result(LIMIT_S)
-
         with ThreadPoolExecutor(1) as thread:
             thread.submit(disk.may_write.wait, LIMIT_S)
-            large, small = Flow(thread, write_large), Flow(thread, lambda _: order.append("small"))
-            await large.put([PIECE])
-            await small.put([b"1"])
+            flows = list[Flow]()
+            flows.append(Flow(thread, write_endlessly(asyncio.get_running_loop(), flows, order), turn_s=0.0))
+            flows.append(Flow(thread, lambda _: order.append("small")))
+            await flows[0].put([PIECE])
+            await flows[1].put([b"1"])
             disk.may_write.set()
-            await large.end()
-            await small.end()
+            for flow in flows:
+                await flow.end()
 
     run(scenario)
-    assert order.index("small") < len(order) // 2
+    assert order == ["large", "small", *["large"] * 9]
+
+
+def test_all_is_written_when_the_pool_takes_no_turn_any_more() -> None:
+    """A service that ends has its threads finish what was handed over."""
+    order = list[str]()
+
+    async def scenario(_flow: Flow, disk: Disk) -> None:
+        thread = ThreadPoolExecutor(1)
+        thread.submit(disk.may_write.wait, LIMIT_S)
+        flows = list[Flow]()
+        flows.append(Flow(thread, write_endlessly(asyncio.get_running_loop(), flows, order), turn_s=0.0))
+        await flows[0].put([PIECE])
+        thread.shutdown(wait=False)
+        disk.may_write.set()
+        await flows[0].end()
+
+    run(scenario)
+    assert order == ["large"] * 10

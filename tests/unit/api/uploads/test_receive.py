@@ -1,13 +1,14 @@
 """From a body to an upload: what of the request goes into it."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from api.uploads.receive import Accepted, Receiver
+from api.uploads.receive import READ_BYTES, Accepted, Receiver, pump
 from api.uploads.request import UploadRequest
 from api.uploads.storage import Storage
 from daemon.model.upload import Destination
@@ -24,6 +25,32 @@ class Whole:
     async def pieces(self, _size: int) -> list[bytes]:
         """All of it."""
         return [b"abc"]
+
+
+class Tiny:
+    """A body of unknown length whose client sends pieces of one byte."""
+
+    ended = announced = False
+
+    async def pieces(self, size: int) -> list[bytes]:
+        """What comes next, and is the last."""
+        self.ended = True
+        return [b"x"] * size
+
+
+def test_pieces_of_one_byte_are_joined() -> None:
+    """Else what waits for the disk would take fifty times its size."""
+    batches, expected = list[list[bytes]](), list[int]()
+
+    async def receive() -> None:
+        with ThreadPoolExecutor(1) as threads:
+            place = SimpleNamespace(expect=lambda size, _unwritten_bytes: expected.append(size))
+            await pump(threads, lambda pieces: batches.append(list(pieces)), [b"first"], cast(Any, Tiny()), cast(Any, place))
+
+    asyncio.run(receive())
+    assert b"".join(b"".join(batch) for batch in batches) == b"first" + b"x" * READ_BYTES
+    assert max(map(len, batches)) <= 2
+    assert expected == [READ_BYTES]
 
 
 @pytest.mark.parametrize("client", [None, "token:ci"])
