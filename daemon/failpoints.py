@@ -21,7 +21,8 @@ STEPS: Final = (
     "spool.open", "spool.write", "spool.sync", "spool.link", "spool.linksync", "spool.dirsync",
     "queue.insert", "queue.commit", "queue.committed",
     "queue.claim", "queue.claimed", "push.open", "push.write", "push.rename", "push.renamed",
-    "queue.settle", "queue.settled", "spool.mark", "barrier.sync", "spool.unlink", "spool.unlinked", "queue.unspool",
+    "queue.settle", "queue.settled", "spool.mark", "barrier.sync", "spool.unlink", "spool.gonesync", "spool.unlinked",
+    "queue.unspool",
 )
 
 #: The steps of a worker that brings the state of an older version up to date.

@@ -15,7 +15,7 @@ from daemon.spool import Incoming
 from daemon.spool.file_format import Portion, ends_with
 from daemon.spool.store import FileSpool
 from daemon.spool.writer import FileIncoming, Naming, rejected, write_all
-from daemon.state.files import is_own
+from daemon.state.files import is_own, unlink_and_sync
 from daemon.state.layout import Layout
 from daemon.state.rename import rename_new
 
@@ -194,7 +194,7 @@ class FilePartial:
 
     def _remove(self, name: str) -> None:
         try:
-            os.unlink(name, dir_fd=self._directory)
+            unlink_and_sync(name, self._directory)
         except FileNotFoundError:
             return
         except OSError as error:

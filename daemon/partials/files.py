@@ -26,7 +26,7 @@ from daemon.partials.values import Census, PartialState, Phase, Plan
 from daemon.spool import Spool
 from daemon.spool.store import FileSpool
 from daemon.spool.writer import rejected
-from daemon.state.files import link_and_sync
+from daemon.state.files import link_and_sync, unlink_and_sync
 from daemon.state.layout import Layout
 from daemon.state.room import explained
 
@@ -118,7 +118,7 @@ class FilePartials:
     def _unlink(self, *names: str) -> None:
         for name in names:
             try:
-                os.unlink(name, dir_fd=self._directory)
+                unlink_and_sync(name, self._directory)
             except OSError:
                 # The sweep removes it.
                 continue
@@ -235,7 +235,7 @@ class FilePartials:
         with contextlib.suppress(FileNotFoundError):
             found = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
             if found.st_mtime < before and stat.S_ISREG(found.st_mode):
-                os.unlink(name, dir_fd=self._directory)
+                unlink_and_sync(name, self._directory)
                 return True
         return False
 

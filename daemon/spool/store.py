@@ -24,7 +24,7 @@ from daemon.spool.capabilities import Incoming, Opened, Sealed
 from daemon.spool.file_format import MAX_PACKED, Portion, ends_with, portion_of, read_meta, read_whole
 from daemon.spool.values import Mark, Stopped, same_upload
 from daemon.spool.writer import FileIncoming, FileSealed, seal_all, withdraw_all
-from daemon.state.files import is_own
+from daemon.state.files import Removal, is_own
 from daemon.state.layout import Layout
 from daemon.state.room import explained
 
@@ -201,24 +201,26 @@ class FileSpool:
         touched = set()
         failed: dict[str, str] = {}
         stuck: dict[Destination, str] = {}
-        for upload in uploads:
-            if upload.destination not in stuck:
-                try:
-                    touched.add(self._unlink(upload))
-                except OSError as error:
-                    stuck[upload.destination] = error.strerror or str(error)
-            if upload.destination in stuck:
-                failed[upload.task_id] = stuck[upload.destination]
+        with Removal(_sync_gone) as removal:
+            for upload in uploads:
+                if upload.destination not in stuck:
+                    try:
+                        touched.add(self._unlink(upload, removal))
+                    except OSError as error:
+                        stuck[upload.destination] = error.strerror or str(error)
+                if upload.destination in stuck:
+                    failed[upload.task_id] = stuck[upload.destination]
+            removal.finish()
         failpoints.reach("spool.unlinked")
         for directory in touched:
             os.fsync(directory)
         return failed
 
-    def _unlink(self, upload: Upload) -> int:
+    def _unlink(self, upload: Upload, removal: Removal) -> int:
         """Unlink the file of an upload; return its directory, which is to be synced. Raises OSError."""
         directory = self.directory(upload.destination.bucket)
         if failpoints.reach("spool.unlink"):
-            _unlink_any(upload.task_id, directory)
+            _unlink_any(upload.task_id, directory, removal)
         return directory
 
     def close(self) -> None:
@@ -235,10 +237,15 @@ def _is_there(file: str, directory: int) -> bool:
     return True
 
 
-def _unlink_any(task_id: str, directory: int) -> None:
+def _sync_gone(descriptor: int) -> None:
+    if failpoints.reach("spool.gonesync"):
+        os.fsync(descriptor)
+
+
+def _unlink_any(task_id: str, directory: int, removal: Removal) -> None:
     for mark in Mark:
         try:
-            os.unlink(task_id + mark.value, dir_fd=directory)
+            removal.unlink(task_id + mark.value, directory)
         except (FileNotFoundError, IsADirectoryError):
             # A directory has no bytes of the upload; whoever compares queue and spool sets it aside.
             continue

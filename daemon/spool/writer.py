@@ -426,10 +426,14 @@ def _unless(failure: Rejected | None, sealed: FileSealed) -> Answer:
 def withdraw_all(sealed: Sequence[FileSealed]) -> list[Rejected | None]:
     """Take uploads back together, and answer for each; see `daemon.spool.Receive.withdraw_all`."""
     stayed = {one.upload.task_id: error for one in sealed if (error := _take_back(one)) is not None}
-    failed = _sync_each(_DIRECTORIES, sealed)
+    # The files as well, as long as their blocks are theirs; see `daemon.state.files.Removal`.
+    files, directories = _sync_each(_FILES, sealed), _sync_each(_DIRECTORIES, sealed)
+    answers = [
+        stayed.get(one.upload.task_id) or _first_of(files, _FILES, one) or _first_of(directories, _DIRECTORIES, one)
+        for one in sealed]
     for one in sealed:
         one.release()
-    return [stayed.get(one.upload.task_id) or _first_of(failed, _DIRECTORIES, one) for one in sealed]
+    return answers
 
 
 def _take_back(sealed: FileSealed) -> Rejected | None:

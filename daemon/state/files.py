@@ -25,6 +25,9 @@ _TOP_DIRECTORY: Final = 0x00020000
 #: What opening a link, a socket, a FIFO that nobody reads, or a directory for writing ends with.
 _NO_FILE: Final = frozenset({errno.ELOOP, errno.ENXIO, errno.EISDIR})
 
+#: So many files are kept open at most until the disk knows that they are gone.
+_MOST_REMOVED: Final = 64
+
 #: What tells that a file was written or replaced; None where there is none, or it cannot be looked at.
 Stamp = tuple[int, int, int, int, int] | None
 
@@ -102,6 +105,68 @@ def link_and_sync(descriptor: int, name: str, directory: int) -> None:
     """
     os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=directory, follow_symlinks=True)
     os.fsync(descriptor)
+
+
+class Removal:
+    """Files that lose their names, and are kept until the disk knows it: only then are their blocks free.
+
+    Where ext4 has no journal, a block that is free is used again at once. If the disk still says that the old file has
+    it, the check of the disk after a power cut (e2fsck) finds it in two files and gives one a copy. It puts the copy
+    where it knows of no file; what was made durable a moment ago may be there, which it finds out later.
+    """
+
+    def __init__(self, sync: Callable[[int], None] = os.fsync) -> None:
+        """`sync` is what makes the disk know; it may raise OSError."""
+        self._sync = sync
+        self._descriptors: list[int] = []
+
+    def __enter__(self) -> "Removal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def unlink(self, name: str, directory: int) -> None:
+        """Take a name from a file. Raises OSError; it has the name then, or none and the disk may not know."""
+        descriptor = _opened(name, directory)
+        try:
+            os.unlink(name, dir_fd=directory)
+            if descriptor is not None and not os.fstat(descriptor).st_nlink:
+                self._descriptors.append(descriptor)
+                descriptor = None
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+        if len(self._descriptors) >= _MOST_REMOVED:
+            self.finish()
+
+    def finish(self) -> None:
+        """Have the disk know of all of them, and give their blocks free. Raises OSError."""
+        try:
+            for descriptor in self._descriptors:
+                self._sync(descriptor)
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+
+def unlink_and_sync(name: str, directory: int) -> None:
+    """Take a name from a file; if it was the last, the disk knows before its blocks are free. Raises OSError."""
+    with Removal() as removal:
+        removal.unlink(name, directory)
+        removal.finish()
+
+
+def _opened(name: str, directory: int) -> int | None:
+    """A descriptor of what may lose its last name; None when it cannot be opened, or is gone."""
+    try:
+        return os.open(name, os.O_RDONLY | _NEVER_WAIT, dir_fd=directory)
+    except OSError:
+        # Whoever takes the name from it finds out why; it is no file of ours.
+        return None
 
 
 def stamp_of(path: str | Path) -> Stamp:

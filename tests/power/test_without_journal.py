@@ -5,21 +5,23 @@ Nothing but the syncs keeps a file and its names together then. What is made und
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
+from daemon import failpoints
 from daemon.delegation import Child, open_delegations
 from daemon.model.grant import EVERYTHING
-from daemon.model.upload import Destination
+from daemon.model.upload import Destination, Upload
 from daemon.partials import Plan, open_partials
-from daemon.spool import open_spool
+from daemon.spool import Spool, open_spool
 from daemon.state import released, shard_count
 from daemon.state.layout import Layout
 from daemon.state.shard_count import ShardCount
-from tests.power.disks import EXT4_WITHOUT_JOURNAL, Disk, snapshot
+from tests.power.disks import EXT4_WITHOUT_JOURNAL, Disk, run, snapshot
 from tests.support.depot import an_upload
 
 pytestmark = pytest.mark.power
@@ -117,3 +119,46 @@ def test_what_was_made_durably_is_there_when_there_is_no_journal(story: Story, t
             next(told)
     finally:
         assert disk.unmount()
+
+
+def names_on_the_disk(directory: Path, faults: str) -> set[int]:
+    """How many names removed uploads have, as far as the disk knows, at the moment when their blocks are free."""
+    disk = Disk(directory / "state.disk", directory / "state", _DISK_BYTES, EXT4_WITHOUT_JOURNAL)
+    disk.mount()
+    layout = Layout(disk.mountpoint / "courier")
+    try:
+        layout.create()
+        with closing(open_spool(layout)) as spool:
+            uploads = [accept(spool, number) for number in range(100)]
+            # The disk knows them all.
+            os.sync()
+            inodes = [(layout.bucket(upload.destination.bucket) / upload.task_id).stat().st_ino for upload in uploads]
+            failpoints.arm(faults)
+            assert spool.remove(uploads) == {}
+            [copy] = snapshot([disk])
+        return {int(re.findall(r"Links: (\d+)", run("debugfs", "-R", f"stat <{inode}>", str(copy)))[0]) for inode in inodes}
+    finally:
+        failpoints.arm("")
+        assert disk.unmount()
+
+
+def accept(spool: Spool, number: int) -> Upload:
+    """An upload that is durable."""
+    upload = an_upload(f"/{number}", bytes(20_000), instance=f"c{number}")
+    incoming = spool.begin(None)
+    incoming.write(bytes(20_000))
+    incoming.seal(upload).release()
+    return upload
+
+
+def test_disk_knows_that_uploads_are_gone_before_their_blocks_are_free(tmp_path: Path) -> None:
+    """Else two files have a block when the power is cut, and the check of the disk gives one of them a copy of it.
+
+    It puts the copy where it knows of no file: that may be one that was accepted since.
+    """
+    assert names_on_the_disk(tmp_path, "") == {0}
+
+
+def test_disk_does_not_know_when_that_sync_is_left_out(tmp_path: Path) -> None:
+    """The control: they have their names there."""
+    assert names_on_the_disk(tmp_path, "spool.gonesync=skip") == {1}

@@ -22,7 +22,7 @@ FAULTS = (*ERRORS, "kill")
 #: Steps that the API takes; the others are the worker's.
 API_STEPS = frozenset(failpoints.STEPS[:failpoints.STEPS.index("queue.claim")])
 #: Steps behind a pause that grows after an error: one fault is enough for a service.
-BARRIER_STEPS = frozenset({"barrier.sync", "spool.unlink", "spool.unlinked"})
+BARRIER_STEPS = frozenset({"barrier.sync", "spool.unlink", "spool.gonesync", "spool.unlinked"})
 #: The step that each task takes once.
 CLAIM_STEP = "queue.claim"
 #: The step that only a dead letter takes.

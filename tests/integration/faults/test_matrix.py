@@ -44,6 +44,7 @@ TABLE = """
     spool.mark       202 kept       202 kept       202 kept       202 kept       202 kept
     barrier.sync     202 whole      202 whole      202 whole      202 whole      202 whole
     spool.unlink     202 whole      202 whole      202 whole      202 whole      202 whole
+    spool.gonesync   202 whole      202 whole      202 whole      202 whole      202 whole
     spool.unlinked   202 whole      202 whole      202 whole      202 whole      202 whole
     queue.unspool    202 whole      202 whole      202 whole      202 whole      202 whole
 """

@@ -168,7 +168,7 @@ def test_withdrawn_upload_is_gone(spool: FileSpoolCheck, layout: Layout) -> None
 def test_uploads_are_withdrawn_together(
     spool: FileSpoolCheck, layout: Layout, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One that cannot be does not keep the others; their directory is synced once."""
+    """One that cannot be does not keep the others; each file is synced, and their directory once."""
     sealed = []
     for upload in (an_upload(), an_upload(), an_upload()):
         incoming = spool.begin()
@@ -177,11 +177,11 @@ def test_uploads_are_withdrawn_together(
     directory = layout.bucket(sealed[1].upload.destination.bucket)
     (directory / sealed[1].upload.task_id).unlink()
     synced: list[int] = []
-    monkeypatch.setattr(os, "fsync", synced.append)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_mode))
     answers = spool.withdraw_all(sealed)
     assert [answer and answer.code for answer in answers] == [None, "outcome_unknown", None]
     assert files(layout) == []
-    assert len(synced) == 1
+    assert [stat.S_ISDIR(mode) for mode in synced] == [False, False, False, True]
 
 
 # --- reading -----------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from daemon.errors import CannotStart
 from daemon.state import shard_count
 from daemon.state.append_lease import AppendLease
 from daemon.state.doorbell import Doorbell, ring
-from daemon.state.files import NotOwn, open_own, spread
+from daemon.state.files import NotOwn, Removal, open_own, spread
 from daemon.state.layout import Layout
 from daemon.state.shard_lock import ShardLock, holder
 
@@ -152,6 +152,50 @@ def test_bell_is_hung_in_the_place_of_what_was_planted(layout: Layout) -> None:
     Doorbell(layout, 0).close()
     assert stat.S_ISFIFO(layout.bell(0).lstat().st_mode)
     assert untouched(layout)
+
+
+def test_files_are_synced_once_their_last_name_is_gone_and_let_go_then(tmp_path: Path) -> None:
+    """A file with another name stays as it is; nothing is open in the end, and few are at any time."""
+    synced, directory, names = list[int](), os.open(tmp_path, os.O_RDONLY), [str(number) for number in range(200)]
+    before = len(os.listdir("/proc/self/fd"))
+    open_at_most = 0
+
+    def sync(descriptor: int) -> None:
+        nonlocal open_at_most
+        assert os.fstat(descriptor).st_nlink == 0
+        synced.append(descriptor)
+        open_at_most = max(open_at_most, len(os.listdir("/proc/self/fd")) - before)
+
+    for name in names:
+        (tmp_path / name).touch()
+    os.link(tmp_path / "7", tmp_path / "other")
+    (tmp_path / "link").symlink_to("other")
+    with Removal(sync) as removal:
+        for name in [*names, "link"]:
+            removal.unlink(name, directory)
+        with pytest.raises(FileNotFoundError):
+            removal.unlink("7", directory)
+        removal.finish()
+    assert len(synced) == len(names) - 1
+    assert open_at_most < 100
+    assert (len(os.listdir("/proc/self/fd")), os.listdir(tmp_path)) == (before, ["other"])
+    os.close(directory)
+
+
+def test_file_that_cannot_be_synced_is_let_go_all_the_same(tmp_path: Path) -> None:
+    """Who removes it is told."""
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    (tmp_path / "x").touch()
+    directory = os.open(tmp_path, os.O_RDONLY)
+    before = len(os.listdir("/proc/self/fd"))
+    with Removal(fail) as removal:
+        removal.unlink("x", directory)
+        with pytest.raises(OSError, match="broken"):
+            removal.finish()
+    assert len(os.listdir("/proc/self/fd")) == before
+    os.close(directory)
 
 
 def test_directories_are_spread_where_the_filesystem_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
