@@ -103,7 +103,7 @@ def test_one_task_is_cancelled_held_released_retried_and_deleted(root: Asked) ->
 
 def test_asking_again_is_safe_and_is_no_failure(root: Asked) -> None:
     """Whose answer was lost asks again: the task is where he wants it."""
-    task = root.put("/x", instance="c2")
+    task = root.wait(root.put("/x", instance="c2"), "deferred")
     for verb, state in (("hold", "held"), ("hold", "held"), ("cancel", "cancelled"), ("cancel", "cancelled")):
         answer = root.act(task, verb)
         assert (answer.status, answer.json["state"]) == (200, state)
